@@ -1,0 +1,19 @@
+"""vlm-rm-sweeps: CLIP as the reward of reinforcement learning, swept over prompts, model sizes and alpha.
+
+Imported first in every process (driver, trial, reward server), so this is where process-wide defaults are set. All are
+defaults: a value that the user has set in the environment wins.
+"""
+
+import os
+
+_ENVIRONMENT_DEFAULTS = {
+    # No telemetry leaves the machine.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # pygame opens a window and a sound card even for `rgb_array`, and prints a banner.
+    "SDL_VIDEODRIVER": "dummy",
+    "SDL_AUDIODRIVER": "dummy",
+    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+}
+for _name, _value in _ENVIRONMENT_DEFAULTS.items():
+    os.environ.setdefault(_name, _value)

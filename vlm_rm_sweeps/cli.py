@@ -1,0 +1,149 @@
+"""The command line: one thin function for each command. Heavy libraries are imported where they are needed."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vlm_rm_sweeps.errors import UserError
+
+app = typer.Typer(
+    help="Train policies from one sentence: CLIP scores the frames, an RL agent learns from the scores, and sweeps over prompts, "
+    "models and alpha show which reward can be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_console = Console(highlight=False, soft_wrap=True)
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
+    results: Annotated[Path, typer.Option(help="Folder in which the sweep gets a folder of its own.")] = Path("results"),
+    tracking_uri: Annotated[
+        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
+) -> None:
+    """Run every trial of a sweep file and compare them in MLflow."""
+    from vlm_rm_sweeps.sweeping.spec import describe_plan, load_sweep
+
+    plan = load_sweep(file)
+    if dry_run:
+        print(describe_plan(plan))
+        return
+
+    from vlm_rm_sweeps.sweeping.progress import duration
+    from vlm_rm_sweeps.sweeping.runner import run_sweep
+    from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri, mlflow_ui_command
+
+    started = time.monotonic()
+    uri = tracking_uri or default_tracking_uri(results)
+    outcome = run_sweep(plan, results, uri, say=lambda line: print(line, flush=True))
+    _console.print(_rendered(outcome))
+    if outcome.best:
+        _console.print(f"best trial: {outcome.best.trial.label}")
+    _console.print(f"time: {duration(time.monotonic() - started)}")
+    _console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
+    _console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
+    if outcome.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not outcome.all_finished:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks: their prompts, and what counts as success."""
+    from vlm_rm_sweeps.tasks.task import TASKS
+
+    for task in TASKS.values():
+        print(f"{task.name}")
+        print(f"  goal      {task.goal_prompt}")
+        print(f"  baseline  {task.baseline_prompt}")
+        print(f"  success   {task.success_criterion}, for at least half of {task.episode_steps} steps")
+
+
+@app.command()
+def models(
+    containing: Annotated[str, typer.Argument(help="Only models whose id contains this.")] = "",
+) -> None:
+    """List the models: the embedded family, then every pair that open_clip can download."""
+    import open_clip
+
+    from vlm_rm_sweeps.rewards.catalog import EMBEDDED, embedded_sizes, find_model
+
+    embedded = [f"{EMBEDDED}/{size}" for size in embedded_sizes()]
+    downloadable = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
+    listed = [model_id for model_id in [*embedded, *downloadable] if containing.lower() in model_id.lower()]
+    if not listed:
+        raise UserError(f"no model id contains {containing!r}; `vlm-rm models` without it lists all")
+    for model_id in listed:
+        if model_id in embedded:
+            print(f"{model_id}  ({find_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")
+        else:
+            print(model_id)
+    print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors")
+
+
+@app.command()
+def pretrain(
+    sizes: Annotated[list[str], typer.Argument(help="Sizes of the embedded family to train, one after the other.")],
+    out: Annotated[Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")] = Path(
+        "results/pretraining"
+    ),
+    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 500_000,
+    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 40_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to train with.")] = 1,
+) -> None:
+    """Train models of the embedded family on rendered states and written captions."""
+    import torch
+
+    from vlm_rm_sweeps.pretraining.train import pretrain as train_family
+
+    torch.set_num_threads(threads)
+    train_family(sizes, samples, images, seed, out)
+
+
+def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821
+    table = Table(title="trials: the greedy policy at the end")
+    for heading in ("model", "alpha", "prompt", "seed", "CLIP return", "true return", "success", "steps/s", "status"):
+        table.add_column(heading, justify="left" if heading in ("model", "prompt", "status") else "right", overflow="fold")
+
+    def shown(value: float, digits: int) -> str:
+        return "-" if value != value else f"{value:.{digits}f}"
+
+    for position, row in outcome.table.iterrows():
+        best = outcome.best is not None and outcome.outcomes[int(position)] is outcome.best
+        table.add_row(
+            row["model"],
+            shown(row["alpha"], 2),
+            row["prompt"],
+            str(row["seed"]),
+            shown(row["clip_return"], 1),
+            shown(row["true_return"], 1),
+            shown(row["success"], 2),
+            shown(row["steps_per_second"], 0),
+            "best" if best else row["status"] if not row["reason"] else f"{row['status']}: {row['reason']}",
+            style="bold" if best else None,
+        )
+    return table
+
+
+def main() -> None:
+    """Entry point: bad input is one message on standard error and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"vlm-rm: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)

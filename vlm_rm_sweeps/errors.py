@@ -1,0 +1,23 @@
+"""The one exception that is shown to users as a message, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: the message names the offending value, what was expected and what to do.
+
+    The command line prints it and exits with status 2. A ValueError, so that pydantic adds the key where it was found.
+    """
+
+
+_LIST_AT_MOST = 20
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
+    """The message for a name that does not exist, with the nearest names that do."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+    suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
+    expected = ", ".join(known) if len(known) <= _LIST_AT_MOST else f"{', '.join(nearest or known[:5])} or {len(known)} in all"
+    return f"unknown {kind} {name!r}: {suggestion}expected one of {expected}{hint}"

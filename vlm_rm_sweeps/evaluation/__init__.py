@@ -1,0 +1,1 @@
+"""Which reward model can be trusted."""

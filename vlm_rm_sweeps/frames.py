@@ -1,0 +1,53 @@
+"""Frames and their resizing: the one function that environments and reward models share.
+
+A frame is one rendered image, `uint8 (H, W, 3)`. Environments resize early (fewer bytes to move) and reward models resize
+what still has another size; both call `resize_frames`, so a frame's reward does not depend on who did it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+Interpolation = Literal["bicubic", "bilinear"]
+ResizeMode = Literal["shortest", "longest", "squash"]
+
+
+@dataclass(frozen=True)
+class FrameFormat:
+    """What a reward model wants a frame resized to, before it crops or pads.
+
+    `size` is the edge in pixels of the model's square input. `resize_mode` is open_clip's word: `squash` ignores the aspect
+    ratio, `shortest` brings the shorter edge to `size` (the rest is cropped), `longest` the longer one (the rest is padded).
+    """
+
+    size: int
+    interpolation: Interpolation = "bicubic"
+    resize_mode: ResizeMode = "squash"
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that a frame of the given height and width is resized to."""
+        if self.resize_mode == "squash":
+            return self.size, self.size
+        edge = min(height, width) if self.resize_mode == "shortest" else max(height, width)
+        return round(height * self.size / edge), round(width * self.size / edge)
+
+
+def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
+    """Resize `uint8 (N, H, W, 3)` frames, antialiased, as PIL (and so open_clip's own transform) does.
+
+    Antialiasing is explicit because torchvision's default for tensors changed between releases.
+    """
+    height, width = frame_format.resized(*frames.shape[1:3])
+    if (height, width) == frames.shape[1:3]:
+        return frames
+    resized = transforms.resize(
+        torch.from_numpy(frames).permute(0, 3, 1, 2),
+        [height, width],
+        interpolation=InterpolationMode(frame_format.interpolation),
+        antialias=True,
+    )
+    return resized.permute(0, 2, 3, 1).contiguous().numpy()

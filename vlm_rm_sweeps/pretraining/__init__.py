@@ -1,0 +1,1 @@
+"""How the embedded family of small CLIP models is trained."""

@@ -1,0 +1,43 @@
+"""The embedded family's vocabulary: open_clip's own byte-pair merges, cut to those that the captions need.
+
+The full table of 49 408 tokens would be larger than the models. Words of the captions split exactly as in CLIP; any other
+word falls back to smaller pieces, so every text still tokenizes.
+"""
+
+import gzip
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import open_clip.tokenizer
+
+_GENERAL_MERGES = 512
+"""The most frequent merges of English, kept so that unknown words do not fall apart into letters."""
+
+
+def _merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
+    """The merges that build `word`, by the same greedy order as the tokenizer's."""
+    pieces = [*word[:-1], word[-1] + "</w>"]
+    used = set()
+    while len(pieces) > 1:
+        pairs = list(zip(pieces, pieces[1:], strict=False))
+        best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
+        if best not in ranks:
+            break
+        used.add(best)
+        at = pairs.index(best)
+        pieces[at : at + 2] = ["".join(best)]
+    return used
+
+
+def write_vocabulary(captions: Iterable[str], path: Path) -> int:
+    """Write the reduced merges for these captions to `path` (gzip, open_clip's format); returns the vocabulary's size."""
+    lines = gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
+    header, merges = lines[0], [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
+    ranks = {(first, second): rank for rank, (first, second) in enumerate(merges)}
+    words = set(re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", " ".join(captions).lower()))
+    needed = set(list(ranks)[:_GENERAL_MERGES]).union(*(_merges_of(word, ranks) for word in words))
+    kept = [" ".join(pair) for pair in ranks if pair in needed]
+    # No newline at the end: open_clip would read it as one more, empty, token. mtime=0 makes the file reproducible.
+    path.write_bytes(gzip.compress("\n".join([header, *kept]).encode(), mtime=0))
+    return open_clip.tokenizer.SimpleTokenizer(bpe_path=str(path.resolve())).vocab_size

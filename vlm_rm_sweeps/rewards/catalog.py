@@ -1,0 +1,193 @@
+"""Which reward models there are, what each needs, and how they are loaded.
+
+A model id is open_clip's pair `architecture/pretrained`, where `pretrained` is a tag that open_clip downloads
+(`ViT-B-32/laion2b_s34b_b79k`) or the path of a checkpoint file (`ViT-B-32/path/to/file.safetensors`), or `embedded/<size>`
+for the small models that ship in this package.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
+EMBEDDED_PREPROCESSING = Preprocessing(
+    # `squash`, because a crop to a square cuts off the edges of wide frames, where a task's goal may be.
+    size=64,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    interpolation="bicubic",
+    resize_mode="squash",
+)
+_OPEN_CLIP_CONFIG = "open_clip_config.json"
+
+
+def embedded_sizes() -> list[str]:
+    """The sizes of the embedded family, smallest first."""
+    manifest = embedded_manifest(EMBEDDED_FOLDER)
+    return sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where one model comes from: an open_clip architecture, its weights, and its own preprocessing."""
+
+    model_id: str
+    architecture: str
+    pretrained: str
+    preprocessing: Preprocessing
+    quick_gelu: bool
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, counted without loading or allocating weights."""
+        return _count_parameters(self.architecture)
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.architecture.startswith(f"{EMBEDDED}-")
+
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer for this architecture."""
+        if self.is_embedded:
+            return embedded_tokenizer(self.architecture, EMBEDDED_FOLDER)
+        return open_clip.get_tokenizer(self.architecture)
+
+
+def find_model(model_id: str) -> ModelSource:
+    """What the model id stands for; loads no weights. UserError if the architecture, tag or file does not exist."""
+    architecture, separator, pretrained = model_id.partition("/")
+    if not separator or not architecture or not pretrained:
+        raise UserError(
+            f"model {model_id!r}: expected `architecture/pretrained`, such as 'ViT-B-32/laion2b_s34b_b79k', a checkpoint file as in "
+            "'ViT-B-32/path/to/file.safetensors', or 'embedded/small'"
+        )
+    if architecture == EMBEDDED:
+        sizes = embedded_sizes()
+        if pretrained not in sizes:
+            raise UserError(unknown_name("model", model_id, [f"{EMBEDDED}/{size}" for size in sizes]))
+        return _embedded_source(pretrained, EMBEDDED_FOLDER)
+    if architecture not in open_clip.list_models():
+        raise UserError(unknown_name("architecture", architecture, [EMBEDDED, *open_clip.list_models()], "; `vlm-rm models` lists all"))
+    tag = open_clip.get_pretrained_cfg(architecture, pretrained)
+    if tag:
+        return ModelSource(
+            model_id, architecture, pretrained, _preprocessing(architecture, tag), bool(tag.get("quick_gelu", False))
+        )
+    file = Path(pretrained)
+    if file.is_file():
+        # A checkpoint exported by open_clip has its preprocessing beside it.
+        config_file = file.parent / _OPEN_CLIP_CONFIG
+        own = json.loads(config_file.read_text()).get("preprocess_cfg", {}) if config_file.is_file() else {}
+        return ModelSource(model_id, architecture, pretrained, _preprocessing(architecture, own), quick_gelu=False)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
+
+
+def load_reward_model(
+    model_id: str, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64
+) -> ClipRewardModel:
+    """Load a model with its weights. Every tensor must be there: weights are never random.
+
+    `micro_batch` is the number of frames in one forward pass. Raises UserError if the weights are missing, damaged or cannot
+    be downloaded.
+    """
+    source = find_model(model_id)
+    if source.is_embedded:
+        check_embedded_weights(source.model_id.removeprefix(f"{EMBEDDED}/"), EMBEDDED_FOLDER)
+    try:
+        model = open_clip.create_model(
+            source.architecture,
+            pretrained=source.pretrained,
+            precision=precision,
+            device=device,
+            # open_clip only warns when a tag was trained with another activation than its architecture names.
+            force_quick_gelu=source.quick_gelu,
+            require_pretrained=True,
+            weights_only=True,
+        )
+    except Exception as error:
+        raise UserError(
+            f"the weights of model {model_id!r} could not be loaded: {error}. A tag is downloaded once, by open_clip, and needs the "
+            f"network; without it use a checkpoint file ('{source.architecture}/path/to/file.safetensors') or an embedded model "
+            f"({', '.join(f'{EMBEDDED}/{size}' for size in embedded_sizes())})"
+        ) from error
+    return ClipRewardModel(model_id, model, source.tokenizer, source.preprocessing, micro_batch)
+
+
+def register_embedded_architectures(folder: Path) -> None:
+    """Make the model configs in `folder` known to open_clip, as `embedded-<size>`."""
+    open_clip.add_model_config(folder)
+
+
+def embedded_tokenizer(architecture: str, folder: Path) -> Any:
+    """The tokenizer of the embedded family: CLIP's byte-pair encoding with the merges in `folder`."""
+    # open_clip resolves relative paths against its own folder.
+    return open_clip.get_tokenizer(architecture, bpe_path=str((folder / "bpe.txt.gz").resolve()))
+
+
+def check_embedded_weights(size: str, folder: Path) -> None:
+    """UserError, naming the checksum, if the weight file of an embedded size is missing or damaged."""
+    expected = embedded_manifest(folder)[size]["sha256"]
+    file = folder / f"{EMBEDDED}-{size}.safetensors"
+    if not file.is_file():
+        raise UserError(f"{file.name} (sha256 {expected}) is missing from {folder}: install the package again")
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != expected:
+        raise UserError(f"{file.name} is damaged: its sha256 is {found}, expected {expected}; install the package again")
+
+
+def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """By size: the weight file's `sha256`, the number of `parameters`, and how it was trained."""
+    manifest: dict[str, dict[str, Any]] = json.loads((folder / "manifest.json").read_text())
+    return manifest
+
+
+def _embedded_source(size: str, folder: Path) -> ModelSource:
+    register_embedded_architectures(folder)
+    return ModelSource(
+        model_id=f"{EMBEDDED}/{size}",
+        architecture=f"{EMBEDDED}-{size}",
+        pretrained=str(folder / f"{EMBEDDED}-{size}.safetensors"),
+        preprocessing=EMBEDDED_PREPROCESSING,
+        quick_gelu=False,
+    )
+
+
+def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
+    config = open_clip.get_model_config(architecture)
+    merged = merge_preprocess_dict(PreprocessCfg(), own)
+    return Preprocessing(
+        # The model's input decides, as in open_clip: a tag's own `size` may be that of another variant.
+        size=int(config["vision_cfg"]["image_size"]),
+        mean=tuple(merged["mean"]),
+        std=tuple(merged["std"]),
+        interpolation=merged["interpolation"],
+        resize_mode=merged["resize_mode"],
+        fill_color=merged["fill_color"],
+    )
+
+
+@cache
+def _count_parameters(architecture: str) -> int:
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are missing: they are not wanted
+    try:
+        model = open_clip.create_model(architecture, load_weights=False, device="meta")
+    finally:
+        logging.disable(logging.NOTSET)
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,42 @@
+"""From frames to the tensor a CLIP model wants: each checkpoint's own resize, crop and normalisation, on batches."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, resize_frames
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """One checkpoint's preprocessing, in open_clip's terms (`open_clip.transform.PreprocessCfg`).
+
+    It does to uint8 tensors what open_clip's PIL transform does to one image at a time. The checkpoints differ: ViT-L-14
+    laion2b wants mean and std 0.5, others OpenAI's, some squash where others crop.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation
+    resize_mode: ResizeMode
+    fill_color: int = 0
+
+    @property
+    def frame_format(self) -> FrameFormat:
+        return FrameFormat(self.size, self.interpolation, self.resize_mode)
+
+    def __call__(self, frames: np.ndarray) -> torch.Tensor:
+        """`uint8 (N, H, W, 3)` of any height and width to `float32 (N, 3, size, size)`."""
+        resized_nhwc = resize_frames(frames, self.frame_format)
+        pixels_nchw = torch.from_numpy(resized_nhwc).permute(0, 3, 1, 2)
+        height, width = pixels_nchw.shape[2:]
+        if (height, width) != (self.size, self.size):
+            pad_top, pad_left = max(0, self.size - height) // 2, max(0, self.size - width) // 2
+            pad_bottom = max(0, self.size - height) - pad_top
+            pad_right = max(0, self.size - width) - pad_left
+            pixels_nchw = transforms.pad(pixels_nchw, [pad_left, pad_top, pad_right, pad_bottom], fill=self.fill_color)
+            pixels_nchw = transforms.center_crop(pixels_nchw, [self.size, self.size])
+        return transforms.normalize(pixels_nchw.float() / 255, list(self.mean), list(self.std))

@@ -1,0 +1,195 @@
+"""The reward pool: the named servers of one model, and the client that spreads frames over them.
+
+The driver starts the servers before any trial, outside the trials' placement groups; each trial then connects by name. All
+trials of a sweep share one pool per model, so memory grows with the number of models and not of trials.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.catalog import Precision
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.server import RewardServer, ScoredFrames
+
+NAMESPACE = "vlm-rm-sweeps"
+"""Ray namespace of the servers; without it other processes could not find them by name."""
+
+_RESTARTS = -1
+_RETRIES = 3
+_RESULT_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """How one model is served. Plain data: trials get it and connect with it.
+
+    `name` is unique on the cluster; `cpus` and `gpus` are what Ray reserves for each server (0 CPUs by default: on a small
+    machine a server that reserved one could never be placed beside the trials); `threads` is how many each really uses.
+    """
+
+    name: str
+    model_id: str
+    servers: int = 1
+    precision: Precision = "fp32"
+    micro_batch: int = 64
+    cpus: float = 0.0
+    gpus: float = 0.0
+    threads: int = 1
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
+    def server_names(self) -> list[str]:
+        return [f"{self.name}/{self.model_id}/{index}" for index in range(self.servers)]
+
+
+class PendingRewards:
+    """Rewards that were asked for and have not come back yet."""
+
+    def __init__(self, pool: "RewardPool", frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> None:
+        self._pool, self._frames, self._count, self._specs = pool, frames, count, specs
+        self._server, self._answer = pool._send(frames, count, specs)
+
+    def result(self) -> ScoredFrames:
+        """Waits for the answer. A server that died for good is replaced by another one.
+
+        Raises RuntimeError, with the cause, if no server is left, a server does not answer within ten minutes, or a reward
+        is missing or not finite.
+        """
+        while True:
+            try:
+                scored: ScoredFrames = ray.get(self._answer, timeout=_RESULT_TIMEOUT_S)
+                break
+            except ActorDiedError as error:
+                self._pool._lost(self._server, error)
+                self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
+            except GetTimeoutError as error:
+                raise RuntimeError(
+                    f"a reward server of {self._pool.config.model_id} did not answer {self._count} frames within "
+                    f"{_RESULT_TIMEOUT_S:.0f} s"
+                ) from error
+        self._pool._answered(self._server, self._count, scored.backlog)
+        expected = (self._count, len(self._specs))
+        if scored.rewards.shape != expected:
+            raise RuntimeError(f"{self._pool.config.model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}")
+        if not np.isfinite(scored.rewards).all():
+            bad = int((~np.isfinite(scored.rewards)).sum())
+            raise RuntimeError(f"{self._pool.config.model_id} gave {bad} of {scored.rewards.size} rewards that are not finite")
+        return scored
+
+
+@dataclass
+class _Server:
+    """A client's view of one server: what it last said of its backlog, and what this client has sent since."""
+
+    handle: ActorHandle
+    reported: int = 0
+    in_flight: int = 0
+
+    @property
+    def load(self) -> int:
+        return self.reported + self.in_flight
+
+
+class RewardPool:
+    """A client of the servers of one model."""
+
+    def __init__(self, config: PoolConfig, handles: Iterable[ActorHandle]) -> None:
+        self.config = config
+        self._servers = [_Server(handle) for handle in handles]
+
+    @classmethod
+    def connect(cls, config: PoolConfig) -> "RewardPool":
+        """A client in any process of the cluster. The servers must have been started."""
+        return cls(config, [ray.get_actor(name, namespace=NAMESPACE) for name in config.server_names()])
+
+    def submit(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> PendingRewards:
+        """Send `uint8 (N, H, W, 3)` frames of any number to the least busy server, without waiting for their rewards."""
+        # Into the object store once, explicitly: a retry sends the reference, not the frames.
+        return PendingRewards(self, ray.put(frames), len(frames), tuple(specs))
+
+    def _send(self, frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> tuple[_Server, ray.ObjectRef]:
+        if not self._servers:
+            raise RuntimeError(f"no reward server of {self.config.model_id} is left")
+        server = min(self._servers, key=lambda candidate: candidate.load)
+        # To the end of the line, so that equally busy servers take turns.
+        self._servers.remove(server)
+        self._servers.append(server)
+        server.in_flight += count
+        return server, server.handle.score.remote(frames, specs)
+
+    def _answered(self, server: _Server, count: int, backlog: int) -> None:
+        server.in_flight -= count
+        # The reported backlog includes what this client has in flight there.
+        server.reported = max(0, backlog - server.in_flight)
+
+    def _lost(self, server: _Server, error: Exception) -> None:
+        if server in self._servers:
+            self._servers.remove(server)
+        if not self._servers:
+            raise RuntimeError(f"the last reward server of {self.config.model_id} died: {error}") from error
+
+
+def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float) -> None:
+    """UserError if the cluster can never hold all servers and one trial beside them.
+
+    Ray itself would wait for ever, silently.
+    """
+    free = [
+        {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    cluster = ", ".join(f"{node['CPU']:g} CPUs and {node['GPU']:g} GPUs" for node in free)
+    demands = [(f"reward server {name}", pool.cpus, pool.gpus) for pool in pools for name in pool.server_names()]
+    demands.sort(key=lambda demand: demand[1:], reverse=True)
+    for what, cpus, gpus in [*demands, ("one trial beside the reward servers", trial_cpus, trial_gpus)]:
+        node = next((node for node in free if node["CPU"] >= cpus and node["GPU"] >= gpus), None)
+        if node is None:
+            raise UserError(
+                f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much left; the cluster's nodes have {cluster}. "
+                "Ask for fewer servers, or for less for each, under `pool:` and `trial:` in the sweep file"
+            )
+        node["CPU"] -= cpus
+        node["GPU"] -= gpus
+
+
+def start_pool(config: PoolConfig, specs: Sequence[RewardSpec], timeout_s: float = 600.0) -> list[ActorHandle]:
+    """Start the servers of one model, wait until each has loaded it, and try all specs on one frame.
+
+    The returned handles keep the servers alive. Raises UserError, with the cause, if a server cannot be placed within
+    `timeout_s`, cannot load its model, or cannot score a spec.
+    """
+    actor = ray.remote(RewardServer)
+    handles = [
+        actor.options(
+            name=name,
+            namespace=NAMESPACE,
+            num_cpus=config.cpus,
+            num_gpus=config.gpus,
+            max_restarts=_RESTARTS,
+            max_task_retries=_RETRIES,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
+        ).remote(config.model_id, config.device, config.precision, config.micro_batch, config.threads)
+        for name in config.server_names()
+    ]
+    try:
+        ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
+        RewardPool(config, handles).submit(np.zeros((1, 64, 64, 3), np.uint8), specs).result()
+    except GetTimeoutError as error:
+        raise UserError(
+            f"the {config.servers} reward servers of {config.model_id} were not ready within {timeout_s:.0f} s: each needs "
+            f"{config.cpus:g} CPUs and {config.gpus:g} GPUs; free at the moment: {ray.available_resources()}"
+        ) from error
+    except RayTaskError as error:
+        raise UserError(f"a reward server of {config.model_id} failed: {error.cause}") from error
+    except RayActorError as error:
+        raise UserError(f"a reward server of {config.model_id} could not start: {error}") from error
+    return handles

@@ -1,0 +1,62 @@
+"""The reward server: one Ray actor that holds one reward model and scores whatever frames it is sent."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vlm_rm_sweeps.rewards.catalog import Precision, load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.telemetry import ServerMetrics
+
+
+@dataclass(frozen=True)
+class ScoredFrames:
+    """A server's answer.
+
+    `rewards`: float32 (N, number of specs); `seconds`: time spent on the model; `backlog`: frames that the server had
+    accepted and not scored yet when it answered, by which clients choose the least busy server.
+    """
+
+    rewards: np.ndarray
+    seconds: float
+    backlog: int
+
+
+class RewardServer:
+    """Stateless but for its model: a request carries its whole specs, so any server may be killed, restarted or added.
+
+    The model runs in one thread of its own, so that requests queue in order while the actor goes on answering.
+    """
+
+    def __init__(self, model_id: str, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
+        # The number of OpenMP threads belongs to the calling thread: it is set where the model runs.
+        self._executor = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
+        self._model = self._executor.submit(load_reward_model, model_id, device, precision, micro_batch).result()
+        self._metrics = ServerMetrics(model_id)
+        self._backlog = 0
+
+    async def ready(self) -> bool:
+        """Answers once the model is loaded."""
+        return True
+
+    async def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> ScoredFrames:
+        """Rewards of `uint8 (N, H, W, 3)` frames for all specs, from one encoding of each frame."""
+        arrived = time.perf_counter()
+        self._backlog += len(frames)
+        self._metrics.backlog(self._backlog)
+        try:
+            rewards, seconds = await asyncio.get_running_loop().run_in_executor(self._executor, self._score, frames, specs)
+        finally:
+            self._backlog -= len(frames)
+            self._metrics.backlog(self._backlog)
+        self._metrics.scored(len(frames), time.perf_counter() - arrived)
+        return ScoredFrames(rewards, seconds, self._backlog)
+
+    def _score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> tuple[np.ndarray, float]:
+        started = time.perf_counter()
+        return self._model.score(frames, specs), time.perf_counter() - started

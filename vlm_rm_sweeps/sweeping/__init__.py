@@ -1,0 +1,1 @@
+"""Which reward models are compared: sweep files, their trials, and where the results go."""

@@ -1,0 +1,50 @@
+"""Progress of a sweep as plain lines: calm on a terminal and in a log file alike."""
+
+import time
+from collections.abc import Callable
+
+from vlm_rm_sweeps.sweeping.spec import Trial
+
+_QUIET_SECONDS = 15.0
+
+
+def duration(seconds: float) -> str:
+    """`75` as `1 min 15 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class Progress:
+    """Counts trials and environment steps and says where the sweep stands, at most every 15 seconds."""
+
+    def __init__(self, trials: int, steps_per_trial: int, say: Callable[[str], None]) -> None:
+        self._trials, self._steps_per_trial, self._say = trials, steps_per_trial, say
+        self._steps: dict[str, int] = {}
+        self._ended: set[str] = set()
+        self._started = self._last = time.monotonic()
+        self._first_result = True
+
+    def result(self, trial: Trial, env_steps: int) -> None:
+        self._steps[trial.trial_id] = min(env_steps, self._steps_per_trial)
+        now = time.monotonic()
+        if self._first_result or now - self._last >= _QUIET_SECONDS:
+            self._first_result, self._last = False, now
+            self._say(self.line())
+
+    def ended(self, trial: Trial, outcome: str) -> None:
+        self._steps[trial.trial_id] = self._steps_per_trial
+        self._ended.add(trial.trial_id)
+        self._say(f"{self._clock()} {trial.label}: {outcome}")
+
+    def line(self) -> str:
+        done, total = sum(self._steps.values()), self._trials * self._steps_per_trial
+        elapsed = time.monotonic() - self._started
+        left = f", about {duration(elapsed * (total - done) / done)} left" if done else ""
+        return f"{self._clock()} {len(self._ended)} of {self._trials} trials done, {done:,} of {total:,} steps{left}"
+
+    def _clock(self) -> str:
+        minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
+        return f"[{minutes:02d}:{seconds:02d}]"

@@ -1,0 +1,54 @@
+"""The table at the end of a sweep."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from vlm_rm_sweeps.sweeping.spec import Trial
+from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.training.trial import CLIP_RETURN, EVALUATED
+
+COLUMNS = ["model", "alpha", "prompt", "seed", "clip_return", "true_return", "success", "steps_per_second", "status", "reason"]
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """How a trial ended: `finished`, `failed` (with the reason) or `unfinished`, and its last metrics."""
+
+    trial: Trial
+    status: str
+    reason: str
+    metrics: dict[str, float]
+
+
+def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
+    """One row for each trial; returns and success are those of the greedy policy at the end (NaN where there is none)."""
+    rows = [
+        {
+            "model": outcome.trial.model_id,
+            "alpha": outcome.trial.alpha if outcome.trial.prompt else float("nan"),
+            "prompt": outcome.trial.prompt_id,
+            "seed": outcome.trial.seed,
+            "clip_return": outcome.metrics.get(EVALUATED + CLIP_RETURN, float("nan")),
+            "true_return": outcome.metrics.get(EVALUATED + TRUE_RETURN, float("nan")),
+            "success": outcome.metrics.get(EVALUATED + SUCCESS, float("nan")),
+            "steps_per_second": outcome.metrics.get("env_steps_per_second", float("nan")),
+            "status": outcome.status,
+            "reason": outcome.reason,
+        }
+        for outcome in outcomes
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
+    """The finished trial of a reward model with the highest success, then true return.
+
+    Never by CLIP return: the scales of different models cannot be compared.
+    """
+    candidates = [outcome for outcome in outcomes if outcome.status == "finished" and outcome.trial.prompt is not None]
+
+    def merit(outcome: TrialOutcome) -> tuple[float, float]:
+        return outcome.metrics.get(EVALUATED + SUCCESS, -1.0), outcome.metrics.get(EVALUATED + TRUE_RETURN, -1.0)
+
+    return max(candidates, key=merit, default=None)

@@ -1,0 +1,1 @@
+"""What to learn: environments, their rendering, their prompts and their ground truth."""

@@ -1,0 +1,56 @@
+"""Frames from environments: what the reward model sees, taken inside `step`."""
+
+import time
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+
+
+def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
+    """The current state as a frame `uint8 (H, W, 3)`, resized as the reward model wants it."""
+    frame = env.render()
+    if not isinstance(frame, np.ndarray):
+        raise TypeError(f"{env} rendered {type(frame).__name__}: expected an array; make it with render_mode='rgb_array'")
+    return resize_frames(frame[None], frame_format)[0]
+
+
+class TrueRewardInInfo(gym.Wrapper):
+    """Keeps just what learning and its evaluation need in `info`: `true_reward` (float) and `success` (bool).
+
+    `success` says whether the state *after* this step is in the goal. All other info keys are dropped, because RLlib would
+    carry them into the replay buffer.
+    """
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, _ = self.env.reset(seed=seed, options=options)
+        return observation, {}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        kept = {"true_reward": float(reward), "success": bool(info["success"])}
+        return observation, reward, terminated, truncated, kept
+
+
+class FrameInInfo(gym.Wrapper):
+    """Adds `info["frame"]`, the state after the step, and takes the environment's reward away.
+
+    `info["render_seconds"]` is what the frame cost.
+
+    The frame is rendered inside `step`: a vector environment may reset right after it, and would show the next episode's
+    first state as this one's last. The reward becomes NaN, so that a transition that nobody scored cannot be learned from
+    unnoticed.
+    """
+
+    def __init__(self, env: gym.Env, frame_format: FrameFormat) -> None:
+        super().__init__(env)
+        self.frame_format = frame_format
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        observation, _, terminated, truncated, info = self.env.step(action)
+        started = time.perf_counter()
+        info["frame"] = render_frame(self.env, self.frame_format)
+        info["render_seconds"] = time.perf_counter() - started
+        return observation, float("nan"), terminated, truncated, info

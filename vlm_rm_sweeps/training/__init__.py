@@ -1,0 +1,1 @@
+"""Who learns: RLlib algorithms whose rewards come from a reward pool."""

@@ -1,0 +1,107 @@
+"""RLlib algorithms as this project configures them: every setting that matters is named, none is left to RLlib's default.
+
+RLlib's defaults differ from those of the paper's stack (Stable-Baselines3): double and dueling Q-networks and a prioritised
+buffer are on, learning rates differ.
+"""
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.dqn import DQNConfig
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.tune.registry import register_env
+
+from vlm_rm_sweeps.rewards.catalog import find_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolConfig
+from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.training.connector import RewardConnector, TrueReturnConnector, on_sample_end
+from vlm_rm_sweeps.training.settings import DqnSettings
+from vlm_rm_sweeps.training.standardization import StandardizeRewards
+
+
+class _RewardedDqnConfig(DQNConfig):
+    """DQN whose env-to-module pipeline ends with the connector that fetches rewards.
+
+    The piece is attached here, from plain data, because RLlib builds the pipeline anew in every env runner.
+    """
+
+    reward: tuple[PoolConfig, RewardSpec] | None = None
+
+    def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> ConnectorV2:
+        pipeline = super().build_env_to_module_connector(env, spaces, device)
+        if self.reward is None:
+            pipeline.append(TrueReturnConnector())
+        else:
+            pool, spec = self.reward
+            pipeline.append(RewardConnector(pool=pool, spec=spec))
+        return pipeline
+
+    def build_learner_connector(
+        self, input_observation_space: Any, input_action_space: Any, device: Any = None
+    ) -> ConnectorV2:
+        pipeline = super().build_learner_connector(input_observation_space, input_action_space, device)
+        pipeline.append(StandardizeRewards())
+        return pipeline
+
+
+def build_dqn(
+    task: Task,
+    settings: DqnSettings,
+    reward: tuple[PoolConfig, RewardSpec] | None,
+    seed: int,
+    steps_per_result: int,
+    evaluation_episodes: int,
+) -> Algorithm:
+    """A DQN that learns `task` from the reward model's rewards, or from the true reward if `reward` is None.
+
+    One call of its `train` samples at least `steps_per_result` environment steps; one call of its `evaluate` runs
+    `evaluation_episodes` episodes with the greedy policy.
+    """
+    frame_format = None if reward is None else find_model(reward[0].model_id).preprocessing.frame_format
+    register_env("vlm-rm-task", lambda _: task.make_env(frame_format))
+    config = _RewardedDqnConfig()
+    config.reward = reward
+    config = (
+        config.environment("vlm-rm-task")
+        .env_runners(
+            num_env_runners=0, num_envs_per_env_runner=settings.envs, rollout_fragment_length=settings.rollout_steps, explore=True
+        )
+        .training(
+            lr=settings.learning_rate,
+            gamma=settings.gamma,
+            train_batch_size=settings.batch,
+            # RLlib counts replayed transitions for each sampled one.
+            training_intensity=settings.updates_per_step * settings.batch,
+            num_steps_sampled_before_learning_starts=settings.learning_starts,
+            target_network_update_freq=settings.target_update_every,
+            tau=1.0,
+            double_q=True,
+            dueling=False,
+            noisy=False,
+            num_atoms=1,
+            n_step=1,
+            epsilon=[[0, 1.0], [settings.epsilon_steps, settings.epsilon_final]],
+            grad_clip=10.0,
+            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": settings.buffer},
+        )
+        .rl_module(
+            model_config={"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []}
+        )
+        .evaluation(
+            evaluation_interval=None,
+            evaluation_duration=evaluation_episodes,
+            evaluation_duration_unit="episodes",
+            evaluation_num_env_runners=0,
+            # As many sub-environments as episodes: all have the same length, so none is started in vain.
+            evaluation_config={"explore": False, "num_envs_per_env_runner": evaluation_episodes},
+        )
+        .reporting(min_sample_timesteps_per_iteration=steps_per_result, min_time_s_per_iteration=0)
+        .callbacks(on_sample_end=on_sample_end)
+        .debugging(seed=seed, log_level="ERROR")
+    )
+    algorithm = config.build_algo()
+    # RLlib seeds everything but the replay buffer.
+    algorithm.local_replay_buffer.rng = np.random.default_rng(seed)
+    return algorithm

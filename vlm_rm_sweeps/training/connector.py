@@ -1,0 +1,132 @@
+"""Where the reward enters RLlib (new API stack): the last piece of the env-to-module pipeline.
+
+`FrameInInfo` puts each step's frame and true reward into `info`. This piece pops them again, so that frames never reach the
+replay buffer, sends the frames to the reward pool without waiting, and writes the rewards into the episodes at
+`on_sample_end`, RLlib's last hook before they leave the env runner. So each transition is scored exactly once, and stepping
+goes on while the servers score.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
+
+TRUE_RETURN = "true_return"
+SUCCESS = "success"
+"""Whether an episode succeeded (at least half of its steps in the goal); its mean over episodes is the success rate."""
+GOAL_FRACTION = "goal_fraction"
+RENDER_SECONDS = "render_seconds"
+ENCODE_SECONDS = "encode_seconds"
+WAIT_SECONDS = "reward_wait_seconds"
+FRAMES_SCORED = "frames_scored"
+
+_SUCCESSFUL_FRACTION = 0.5
+
+
+class TrueReturnConnector(ConnectorV2):
+    """Takes the true reward and success out of each step's `info` and logs them for each finished episode."""
+
+    def __call__(
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: list[SingleAgentEpisode],
+        explore: bool | None = None,
+        shared_data: dict[str, Any] | None = None,
+        metrics: MetricsLogger | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        for episode in episodes:
+            info = episode.get_infos(-1)
+            if "true_reward" not in info:
+                continue  # just reset: no step was taken
+            # `custom_data` is carried over when RLlib cuts an episode into chunks.
+            totals = episode.custom_data
+            totals["true_return"] = totals.get("true_return", 0.0) + info.pop("true_reward")
+            totals["goal_steps"] = totals.get("goal_steps", 0) + int(info.pop("success"))
+            if episode.is_done and metrics is not None:
+                goal_fraction = totals["goal_steps"] / episode.t
+                metrics.log_value(TRUE_RETURN, totals["true_return"], window=100)
+                metrics.log_value(GOAL_FRACTION, goal_fraction, window=100)
+                metrics.log_value(SUCCESS, float(goal_fraction >= _SUCCESSFUL_FRACTION), window=100)
+        return batch
+
+
+class RewardConnector(TrueReturnConnector):
+    """Replaces the reward of every step by the reward model's.
+
+    Keep it last in the pipeline: RLlib merges the states of the pieces by their index.
+    """
+
+    def __init__(self, *args: Any, pool: PoolConfig, spec: RewardSpec, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pool_config, self._spec = pool, spec
+        self._pool: RewardPool | None = None
+        self._render_seconds = 0.0
+        self._frames: list[np.ndarray] = []
+        self._steps: list[tuple[SingleAgentEpisode, int]] = []
+        self._requests: list[tuple[PendingRewards, list[tuple[SingleAgentEpisode, int]]]] = []
+
+    def __call__(self, *, episodes: list[SingleAgentEpisode], **kwargs: Any) -> dict[str, Any]:
+        for episode in episodes:
+            info = episode.get_infos(-1)
+            if "frame" in info:
+                self._frames.append(info.pop("frame"))
+                self._render_seconds += info.pop("render_seconds")
+                self._steps.append((episode, len(episode) - 1))
+        if len(self._frames) >= self._pool_config.micro_batch:
+            self._submit()
+        batch: dict[str, Any] = super().__call__(episodes=episodes, **kwargs)
+        return batch
+
+    def _submit(self) -> None:
+        if self._pool is None:
+            self._pool = RewardPool.connect(self._pool_config)
+        self._requests.append((self._pool.submit(np.stack(self._frames), [self._spec]), self._steps))
+        self._frames, self._steps = [], []
+
+    def fill_in_rewards(self, samples: Sequence[SingleAgentEpisode], metrics: MetricsLogger) -> None:
+        """Wait for all rewards asked for and write them into `samples`, the episodes that leave the env runner.
+
+        Raises RuntimeError if a transition has not got exactly one finite reward.
+        """
+        if self._frames:
+            self._submit()
+        scored: dict[int, dict[int, float]] = {}
+        started, encode_seconds, frames = time.perf_counter(), 0.0, 0
+        for pending, steps in self._requests:
+            answer = pending.result()
+            encode_seconds += answer.seconds
+            frames += len(steps)
+            for (episode, index), reward in zip(steps, answer.rewards[:, 0], strict=True):
+                scored.setdefault(id(episode), {})[index] = float(reward)
+        self._requests = []
+        for episode in samples:
+            rewards = scored.get(id(episode), {})
+            if sorted(rewards) != list(range(len(episode))):
+                raise RuntimeError(
+                    f"{len(rewards)} of the {len(episode)} transitions of an episode were scored: the environment must be wrapped in "
+                    "FrameInInfo, and this connector must be the last in the env-to-module pipeline"
+                )
+            ordered = np.array([rewards[index] for index in range(len(episode))], np.float32)
+            episode.set_rewards(new_data=ordered if episode.is_numpy else ordered.tolist(), at_indices=slice(0, len(episode)))
+        metrics.log_value(RENDER_SECONDS, self._render_seconds, reduce="sum")
+        self._render_seconds = 0.0
+        metrics.log_value(WAIT_SECONDS, time.perf_counter() - started, reduce="sum")
+        metrics.log_value(ENCODE_SECONDS, encode_seconds, reduce="sum")
+        metrics.log_value(FRAMES_SCORED, frames, reduce="sum")
+
+
+def on_sample_end(*, env_runner: Any, metrics_logger: MetricsLogger, samples: list[SingleAgentEpisode], **kwargs: Any) -> None:
+    """RLlib callback: bring the rewards home before the episodes leave the env runner."""
+    for piece in env_runner._env_to_module.connectors:
+        if isinstance(piece, RewardConnector):
+            piece.fill_in_rewards(samples, metrics_logger)
