@@ -14,6 +14,8 @@ _ENVIRONMENT_DEFAULTS = {
     "SDL_VIDEODRIVER": "dummy",
     "SDL_AUDIODRIVER": "dummy",
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+    # Progress is printed by this package; Tune would print whole configurations.
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 for _name, _value in _ENVIRONMENT_DEFAULTS.items():
     os.environ.setdefault(_name, _value)

@@ -1,5 +1,6 @@
 """The command line: one thin function for each command. Heavy libraries are imported where they are needed."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_console = Console(highlight=False, soft_wrap=True)
+_MIN_WIDTH = 110
+_console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -30,7 +32,8 @@ def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
     results: Annotated[Path, typer.Option(help="Folder in which the sweep gets a folder of its own.")] = Path("results"),
     tracking_uri: Annotated[
-        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder.")
+        str | None,
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
 ) -> None:
@@ -50,6 +53,9 @@ def sweep(
     uri = tracking_uri or default_tracking_uri(results)
     outcome = run_sweep(plan, results, uri, say=lambda line: print(line, flush=True))
     _console.print(_rendered(outcome))
+    for each in outcome.outcomes:
+        if each.status == "failed":
+            _console.print(f"failed: {each.trial.label}: {each.reason}")
     if outcome.best:
         _console.print(f"best trial: {outcome.best.trial.label}")
     _console.print(f"time: {duration(time.monotonic() - started)}")
@@ -98,9 +104,9 @@ def models(
 @app.command()
 def pretrain(
     sizes: Annotated[list[str], typer.Argument(help="Sizes of the embedded family to train, one after the other.")],
-    out: Annotated[Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")] = Path(
-        "results/pretraining"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")
+    ] = Path("results/pretraining"),
     samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 500_000,
     images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 40_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -134,7 +140,7 @@ def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] #
             shown(row["true_return"], 1),
             shown(row["success"], 2),
             shown(row["steps_per_second"], 0),
-            "best" if best else row["status"] if not row["reason"] else f"{row['status']}: {row['reason']}",
+            "best" if best else row["status"],
             style="bold" if best else None,
         )
     return table

@@ -125,7 +125,15 @@ def write_model_card(folder: Path) -> Path:
                 f"| `{EMBEDDED}/{size}` | {result.alpha:g} | {result.epic:.3f} | {result.spearman:.3f} | {result.spearman_90:.3f} | "
                 f"{result.peak_degrees:.0f} |"
             )
-    lines += ["", "## Speed", "", "Scoring 1 024 frames of 64 x 64 pixels on one thread.", "", "| model | frames per second |", "|---|---|"]
+    lines += [
+        "",
+        "## Speed",
+        "",
+        "Scoring 1 024 frames of 64 x 64 pixels on one thread.",
+        "",
+        "| model | frames per second |",
+        "|---|---|",
+    ]
     lines += [f"| `{EMBEDDED}/{size}` | {frames_per_second(f'{EMBEDDED}/{size}'):.0f} |" for size in sizes]
     lines += [
         "",

@@ -217,7 +217,11 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         weights_file = train(TrainingSettings(size, samples, seed), dataset, folder)
         with safe_open(weights_file, "pt") as weights:
             buffers = ("running_mean", "running_var", "num_batches_tracked", "attn_mask")
-            parameters = sum(weights.get_tensor(key).numel() for key in weights.keys() if not key.endswith(buffers))
+            parameters = sum(
+                weights.get_tensor(key).numel()
+                for key in weights.keys()  # noqa: SIM118 - no dict
+                if not key.endswith(buffers)
+            )
         manifest[size] = {
             "sha256": hashlib.sha256(weights_file.read_bytes()).hexdigest(),
             "parameters": parameters,

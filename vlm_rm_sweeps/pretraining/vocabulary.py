@@ -5,6 +5,7 @@ word falls back to smaller pieces, so every text still tokenizes.
 """
 
 import gzip
+import itertools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ def _merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, s
     pieces = [*word[:-1], word[-1] + "</w>"]
     used = set()
     while len(pieces) > 1:
-        pairs = list(zip(pieces, pieces[1:], strict=False))
+        pairs = list(itertools.pairwise(pieces))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break

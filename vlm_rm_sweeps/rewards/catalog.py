@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import open_clip
-import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
@@ -83,7 +82,9 @@ def find_model(model_id: str) -> ModelSource:
             raise UserError(unknown_name("model", model_id, [f"{EMBEDDED}/{size}" for size in sizes]))
         return _embedded_source(pretrained, EMBEDDED_FOLDER)
     if architecture not in open_clip.list_models():
-        raise UserError(unknown_name("architecture", architecture, [EMBEDDED, *open_clip.list_models()], "; `vlm-rm models` lists all"))
+        raise UserError(
+            unknown_name("architecture", architecture, [EMBEDDED, *open_clip.list_models()], "; `vlm-rm models` lists all")
+        )
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)
     if tag:
         return ModelSource(

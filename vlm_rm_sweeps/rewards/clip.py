@@ -38,7 +38,7 @@ class ClipRewardModel:
         self.model_id = model_id
         self.preprocessing = preprocessing
         self.micro_batch = micro_batch
-        self._model = model.eval()
+        self._model: Any = model.eval()
         self._tokenizer = tokenizer
         self._prompt_embeddings: dict[str, torch.Tensor] = {}
         first = next(model.parameters())

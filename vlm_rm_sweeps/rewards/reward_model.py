@@ -32,7 +32,9 @@ class RewardSpec:
             if not prompts or any(not prompt.strip() for prompt in prompts):
                 raise UserError(f"{kind} prompts {list(prompts)!r}: expected at least one, and none of them empty")
         if not 0 <= self.alpha <= 1:
-            raise UserError(f"alpha {self.alpha!r}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)")
+            raise UserError(
+                f"alpha {self.alpha!r}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"
+            )
         if set(self.goal_prompts) == set(self.baseline_prompts):
             raise UserError(
                 f"goal and baseline are the same, {list(self.goal_prompts)!r}: the baseline describes the scene without the goal, "

@@ -6,6 +6,7 @@ trials of a sweep share one pool per model, so memory grows with the number of m
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray
@@ -78,7 +79,9 @@ class PendingRewards:
         self._pool._answered(self._server, self._count, scored.backlog)
         expected = (self._count, len(self._specs))
         if scored.rewards.shape != expected:
-            raise RuntimeError(f"{self._pool.config.model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}")
+            raise RuntimeError(
+                f"{self._pool.config.model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}"
+            )
         if not np.isfinite(scored.rewards).all():
             bad = int((~np.isfinite(scored.rewards)).sum())
             raise RuntimeError(f"{self._pool.config.model_id} gave {bad} of {scored.rewards.size} rewards that are not finite")
@@ -167,8 +170,8 @@ def start_pool(config: PoolConfig, specs: Sequence[RewardSpec], timeout_s: float
     The returned handles keep the servers alive. Raises UserError, with the cause, if a server cannot be placed within
     `timeout_s`, cannot load its model, or cannot score a spec.
     """
-    actor = ray.remote(RewardServer)
-    handles = [
+    actor: Any = ray.remote(RewardServer)
+    handles: list[ActorHandle] = [
         actor.options(
             name=name,
             namespace=NAMESPACE,

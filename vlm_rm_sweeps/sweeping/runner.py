@@ -4,6 +4,7 @@ The folder holds `sweep.yaml` (the resolved sweep file), `tune/` (Tune's state a
 `trials.csv` (the final table).
 """
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import ray
 import yaml
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.logger import JsonLoggerCallback
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, check_placement, start_pool
@@ -66,7 +68,7 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     with ExitStack() as cleanup:
         if not ray.is_initialized():
-            context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level="error", configure_logging=False)
+            context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
             cleanup.callback(ray.shutdown)
             if context.dashboard_url:
                 say(f"Ray dashboard: http://{context.dashboard_url}")
@@ -88,7 +90,9 @@ def _new_folder(sweep: Sweep, results: Path) -> Path:
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
-        raise UserError(f"{folder} exists already: another sweep of this name was started in the same second; try again") from error
+        raise UserError(
+            f"{folder} exists already: another sweep of this name was started in the same second; try again"
+        ) from error
     except OSError as error:
         raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
     return folder
@@ -113,7 +117,7 @@ def _run_trials(
     trials = sweep.trials()
     recorder = _Recorder(folder, tracker, Progress(len(trials), sweep.steps, say))
     grid = [{"trial": trial.to_dict(), "job": _job(sweep, trial, pools)} for trial in trials]
-    # Tune's own loggers write each result three more times.
+    # By default Tune also writes each result as CSV and for TensorBoard.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     tuner = tune.Tuner(
         tune.with_resources(TrainableTrial, {"cpu": sweep.trial.cpus, "gpu": sweep.trial.gpus}),
@@ -127,7 +131,7 @@ def _run_trials(
             name="tune",
             storage_path=str(folder.resolve()),
             verbose=0,
-            callbacks=[recorder],
+            callbacks=[JsonLoggerCallback(), recorder],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
         ),
     )
@@ -142,7 +146,9 @@ def _run_trials(
     outcome.table.to_csv(folder / "trials.csv", index=False)
     tracker.log_artifact(folder / "trials.csv")
     best = outcome.best
-    best_metrics = {} if best is None else {f"best_{key}": best.metrics[key] for key in best.metrics if key.startswith(EVALUATED)}
+    best_metrics = (
+        {} if best is None else {f"best_{key}": best.metrics[key] for key in best.metrics if key.startswith(EVALUATED)}
+    )
     tracker.end_sweep("KILLED" if interrupted else "FINISHED" if outcome.all_finished else "FAILED", best_metrics)
     return outcome
 
@@ -170,9 +176,7 @@ class _Recorder(tune.Callback):
     ) -> None:
         ours = _trial_of(trial)
         # Tune adds its own entries, all of them named here, to what the trial reports.
-        metrics = {
-            key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES
-        }
+        metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
         self._metrics.setdefault(ours.trial_id, {}).update(metrics)
         self._tracker.log_result(ours, metrics, int(result[ENV_STEPS]))
         self._progress.result(ours, int(result[ENV_STEPS]))

@@ -114,7 +114,9 @@ class Sweep(_Strict):
         _refuse_repeats("prompts", [prompt.id for prompt in self.prompts])
         count = len(self.trials())
         if count > self.max_trials:
-            raise UserError(f"the grid has {count} trials, more than max_trials = {self.max_trials}: shorten an axis or raise max_trials")
+            raise UserError(
+                f"the grid has {count} trials, more than max_trials = {self.max_trials}: shorten an axis or raise max_trials"
+            )
         for model_id in self.models:
             tokenizer = find_model(model_id).tokenizer
             for prompt in self.wordings():
@@ -193,7 +195,9 @@ def load_sweep(path: Path) -> Sweep:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a sweep file, such as sweeps/quickstart.yaml") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); expected a sweep file, such as sweeps/quickstart.yaml"
+        ) from error
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -246,7 +250,7 @@ def describe_plan(sweep: Sweep) -> str:
     for model_id in sweep.models:
         parameters = find_model(model_id).parameters
         lines.append(
-            f"  {pool.servers} reward server(s) of {model_id}: {parameters / 1e6:.2f} M parameters, {parameters * bytes_each / 1e6:.0f} MB of "
-            f"weights in {pool.precision}, {pool.cpus:g} CPUs and {pool.gpus:g} GPUs each"
+            f"  {pool.servers} reward server(s) of {model_id}: {parameters / 1e6:.2f} M parameters, "
+            f"{parameters * bytes_each / 1e6:.0f} MB of weights in {pool.precision}, {pool.cpus:g} CPUs and {pool.gpus:g} GPUs each"
         )
     return "\n".join(lines)

@@ -58,7 +58,9 @@ class SweepTracker:
         self.experiment_id = (
             experiment.experiment_id
             if experiment
-            else self._client.create_experiment(sweep.name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri())
+            else self._client.create_experiment(
+                sweep.name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri()
+            )
         )
         self.run_id = self._create_run(folder.name, {"sweep": folder.name, "task": sweep.task})
         settings = {f"settings_{key}": value for key, value in sweep.settings.model_dump().items()}
@@ -135,4 +137,3 @@ class SweepTracker:
 def mlflow_ui_command(tracking_uri: str) -> str:
     """The command that opens these runs in a browser."""
     return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri}"
-

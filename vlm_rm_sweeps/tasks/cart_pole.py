@@ -39,7 +39,7 @@ class UprightCartPole(CartPoleEnv):
         upright = abs(theta) <= self.theta_threshold_radians
         return self.state.astype(np.float32), float(upright), False, False, {"success": upright}
 
-    def render(self) -> np.ndarray:
+    def render(self) -> np.ndarray:  # type: ignore[override]  # Gymnasium types it for all render modes
         """The frame that Gymnasium's `rgb_array` gives, uint8 (400, 600, 3), at lower cost."""
         # Gymnasium spends most of it on copying the transposed surface. With a render mode that it does not know it draws and
         # returns nothing; the pixels are then read in the order in which they lie.

@@ -11,7 +11,7 @@ from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 
 def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
     """The current state as a frame `uint8 (H, W, 3)`, resized as the reward model wants it."""
-    frame = env.render()
+    frame: Any = env.render()
     if not isinstance(frame, np.ndarray):
         raise TypeError(f"{env} rendered {type(frame).__name__}: expected an array; make it with render_mode='rgb_array'")
     return resize_frames(frame[None], frame_format)[0]

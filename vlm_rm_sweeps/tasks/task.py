@@ -32,7 +32,7 @@ class Task:
         With a `frame_format`, each step's `info` holds a frame and the reward is NaN until the frame is scored. With None
         nothing is rendered and the reward is the true one.
         """
-        limited = gym.wrappers.TimeLimit(self.make_native_env(), self.episode_steps)
+        limited: gym.Env = gym.wrappers.TimeLimit(self.make_native_env(), self.episode_steps)
         env: gym.Env = TrueRewardInInfo(limited)
         return env if frame_format is None else FrameInInfo(env, frame_format)
 

@@ -30,7 +30,7 @@ class _RewardedDqnConfig(DQNConfig):
     reward: tuple[PoolConfig, RewardSpec] | None = None
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> ConnectorV2:
-        pipeline = super().build_env_to_module_connector(env, spaces, device)
+        pipeline: Any = super().build_env_to_module_connector(env, spaces, device)
         if self.reward is None:
             pipeline.append(TrueReturnConnector())
         else:
@@ -38,10 +38,8 @@ class _RewardedDqnConfig(DQNConfig):
             pipeline.append(RewardConnector(pool=pool, spec=spec))
         return pipeline
 
-    def build_learner_connector(
-        self, input_observation_space: Any, input_action_space: Any, device: Any = None
-    ) -> ConnectorV2:
-        pipeline = super().build_learner_connector(input_observation_space, input_action_space, device)
+    def build_learner_connector(self, input_observation_space: Any, input_action_space: Any, device: Any = None) -> ConnectorV2:
+        pipeline: Any = super().build_learner_connector(input_observation_space, input_action_space, device)
         pipeline.append(StandardizeRewards())
         return pipeline
 
@@ -66,7 +64,10 @@ def build_dqn(
     config = (
         config.environment("vlm-rm-task")
         .env_runners(
-            num_env_runners=0, num_envs_per_env_runner=settings.envs, rollout_fragment_length=settings.rollout_steps, explore=True
+            num_env_runners=0,
+            num_envs_per_env_runner=settings.envs,
+            rollout_fragment_length=settings.rollout_steps,
+            explore=True,
         )
         .training(
             lr=settings.learning_rate,
@@ -83,12 +84,10 @@ def build_dqn(
             num_atoms=1,
             n_step=1,
             epsilon=[[0, 1.0], [settings.epsilon_steps, settings.epsilon_final]],
-            grad_clip=10.0,
+            grad_clip=10,
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": settings.buffer},
         )
-        .rl_module(
-            model_config={"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []}
-        )
+        .rl_module(model_config={"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []})
         .evaluation(
             evaluation_interval=None,
             evaluation_duration=evaluation_episodes,
@@ -101,7 +100,7 @@ def build_dqn(
         .callbacks(on_sample_end=on_sample_end)
         .debugging(seed=seed, log_level="ERROR")
     )
-    algorithm = config.build_algo()
+    algorithm: Any = config.build_algo()
     # RLlib seeds everything but the replay buffer.
     algorithm.local_replay_buffer.rng = np.random.default_rng(seed)
     return algorithm

@@ -38,7 +38,7 @@ class TrueReturnConnector(ConnectorV2):
         *,
         rl_module: Any,
         batch: dict[str, Any],
-        episodes: list[SingleAgentEpisode],
+        episodes: Any,
         explore: bool | None = None,
         shared_data: dict[str, Any] | None = None,
         metrics: MetricsLogger | None = None,
@@ -75,7 +75,7 @@ class RewardConnector(TrueReturnConnector):
         self._steps: list[tuple[SingleAgentEpisode, int]] = []
         self._requests: list[tuple[PendingRewards, list[tuple[SingleAgentEpisode, int]]]] = []
 
-    def __call__(self, *, episodes: list[SingleAgentEpisode], **kwargs: Any) -> dict[str, Any]:
+    def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Any, **kwargs: Any) -> dict[str, Any]:
         for episode in episodes:
             info = episode.get_infos(-1)
             if "frame" in info:
@@ -84,8 +84,7 @@ class RewardConnector(TrueReturnConnector):
                 self._steps.append((episode, len(episode) - 1))
         if len(self._frames) >= self._pool_config.micro_batch:
             self._submit()
-        batch: dict[str, Any] = super().__call__(episodes=episodes, **kwargs)
-        return batch
+        return super().__call__(rl_module=rl_module, batch=batch, episodes=episodes, **kwargs)
 
     def _submit(self) -> None:
         if self._pool is None:

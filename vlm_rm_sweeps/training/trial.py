@@ -18,7 +18,8 @@ from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training import connector
-from vlm_rm_sweeps.training.algorithms import DqnSettings, build_dqn
+from vlm_rm_sweeps.training.algorithms import build_dqn
+from vlm_rm_sweeps.training.settings import DqnSettings
 
 ENV_STEPS = "env_steps"
 CLIP_RETURN = "clip_return"
@@ -40,12 +41,12 @@ class TrainingJob:
 
 
 class TrainableTrial(tune.Trainable):
-    """`config` is `{"job": TrainingJob, ...}`."""
+    """`config["run"]["job"]` is its TrainingJob."""
 
     def setup(self, config: dict[str, Any]) -> None:
         # Trials share the machine with one another and with the reward servers.
         torch.set_num_threads(1)
-        self._job: TrainingJob = config["job"]
+        self._job: TrainingJob = config["run"]["job"]
         self._algorithm: Algorithm = build_dqn(
             get_task(self._job.task),
             self._job.settings,

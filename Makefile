@@ -1,0 +1,58 @@
+# make sweep          installs what is needed, then runs sweeps/quickstart.yaml (or SWEEP=path.yaml)
+# make test           installs what is needed, then runs the fast tests
+# make help           lists every target
+
+SWEEP ?= sweeps/quickstart.yaml
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+
+# uv comes from the same lock as everything else: its entry is handed to pip.
+$(INSTALLED): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.lock
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## Install into .venv (every other target does it when needed).
+
+.PHONY: sweep
+sweep: $(INSTALLED) ## Run a sweep: SWEEP=path.yaml, by default the quick start.
+	$(BIN)/vlm-rm sweep $(SWEEP)
+
+.PHONY: mlflow
+mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
+	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///results/mlflow.db
+
+.PHONY: test
+test: $(INSTALLED) ## Run the fast tests.
+	$(BIN)/python -m pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: check
+check: $(INSTALLED) ## Lint and check types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure the speeds that the README names.
+	$(BIN)/python benchmarks/reward_pool.py
+	$(BIN)/python benchmarks/rendering.py
+
+.PHONY: lock
+lock: $(INSTALLED) ## Resolve the dependencies anew into requirements.lock.
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev --upgrade pyproject.toml --output-file requirements.lock

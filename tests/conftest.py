@@ -1,0 +1,24 @@
+"""Shared by all tests: one small Ray cluster for the session, and pinned threads."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+
+from collections.abc import Iterator
+
+import pytest
+import ray
+import torch
+
+from vlm_rm_sweeps.serving.pool import NAMESPACE
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of two CPUs on the loopback address, shared by all tests that need one."""
+    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
