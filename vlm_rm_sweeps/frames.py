@@ -9,8 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
+from torch.nn import functional
 
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["shortest", "longest", "squash"]
@@ -39,15 +38,13 @@ class FrameFormat:
 def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
     """Resize `uint8 (N, H, W, 3)` frames, antialiased, as PIL (and so open_clip's own transform) does.
 
-    Antialiasing is explicit because torchvision's default for tensors changed between releases.
+    The function that torchvision's `resize` calls for uint8 tensors. It is called directly because importing torchvision costs
+    every trial's process several seconds.
     """
     height, width = frame_format.resized(*frames.shape[1:3])
     if (height, width) == frames.shape[1:3]:
         return frames
-    resized = transforms.resize(
-        torch.from_numpy(frames).permute(0, 3, 1, 2),
-        [height, width],
-        interpolation=InterpolationMode(frame_format.interpolation),
-        antialias=True,
+    resized = functional.interpolate(
+        torch.from_numpy(frames).permute(0, 3, 1, 2), (height, width), mode=frame_format.interpolation, antialias=True
     )
     return resized.permute(0, 2, 3, 1).contiguous().numpy()

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import open_clip
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -19,8 +19,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from vlm_rm_sweeps.rewards.reward_model import Precision
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED

@@ -6,12 +6,15 @@ implementing it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Of the weights. fp32 by default: on near-identical frames lower precision changes the order of rewards."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.catalog import Precision
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.server import RewardServer, ScoredFrames
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.serving.messages import ScoredFrames
 
 NAMESPACE = "vlm-rm-sweeps"
 """Ray namespace of the servers; without it other processes could not find them by name."""
@@ -170,6 +169,9 @@ def start_pool(config: PoolConfig, specs: Sequence[RewardSpec], timeout_s: float
     The returned handles keep the servers alive. Raises UserError, with the cause, if a server cannot be placed within
     `timeout_s`, cannot load its model, or cannot score a spec.
     """
+    # Here, because a trial connects without ever loading open_clip.
+    from vlm_rm_sweeps.serving.server import RewardServer
+
     actor: Any = ray.remote(RewardServer)
     handles: list[ActorHandle] = [
         actor.options(

@@ -4,27 +4,14 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from vlm_rm_sweeps.rewards.catalog import Precision, load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
-
-
-@dataclass(frozen=True)
-class ScoredFrames:
-    """A server's answer.
-
-    `rewards`: float32 (N, number of specs); `seconds`: time spent on the model; `backlog`: frames that the server had
-    accepted and not scored yet when it answered, by which clients choose the least busy server.
-    """
-
-    rewards: np.ndarray
-    seconds: float
-    backlog: int
 
 
 class RewardServer:

@@ -21,12 +21,13 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.logger import JsonLoggerCallback
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, check_placement, start_pool
 from vlm_rm_sweeps.sweeping.progress import Progress
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking import SweepTracker
-from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
 from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, TrainableTrial, TrainingJob
 
 
@@ -68,7 +69,11 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     with ExitStack() as cleanup:
         if not ray.is_initialized():
-            context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+            # A local cluster listens on loopback only; Ray refuses the address when it joins one that runs already.
+            local = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
+            context = ray.init(
+                namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local
+            )
             cleanup.callback(ray.shutdown)
             if context.dashboard_url:
                 say(f"Ray dashboard: http://{context.dashboard_url}")
@@ -103,7 +108,9 @@ def _job(sweep: Sweep, trial: Trial, pools: dict[str, PoolConfig]) -> TrainingJo
     return TrainingJob(
         task=sweep.task,
         settings=sweep.settings,
-        reward=None if spec is None else (pools[trial.model_id], spec),
+        reward=None
+        if spec is None
+        else RewardSource(pools[trial.model_id], spec, find_model(trial.model_id).preprocessing.frame_format),
         seed=trial.seed,
         steps=sweep.steps,
         steps_per_result=sweep.steps_per_result,

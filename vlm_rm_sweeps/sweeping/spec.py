@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.catalog import Precision, find_model
+from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.rewards.clip import refuse_cut_prompt
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.task import Task, get_task
 from vlm_rm_sweeps.training.settings import DqnSettings
 

@@ -6,19 +6,18 @@ buffer are on, learning rates differ.
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.dqn import DQNConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.tune.registry import register_env
 
-from vlm_rm_sweeps.rewards.catalog import find_model
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.training.connector import RewardConnector, TrueReturnConnector, on_sample_end
+from vlm_rm_sweeps.training.connector import RewardConnector, RewardSource, TrueReturnConnector, on_sample_end
 from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.standardization import StandardizeRewards
+
+_ENV_ID = "vlm-rm/task-v0"
 
 
 class _RewardedDqnConfig(DQNConfig):
@@ -27,15 +26,14 @@ class _RewardedDqnConfig(DQNConfig):
     The piece is attached here, from plain data, because RLlib builds the pipeline anew in every env runner.
     """
 
-    reward: tuple[PoolConfig, RewardSpec] | None = None
+    reward: RewardSource | None = None
 
     def build_env_to_module_connector(self, env: Any = None, spaces: Any = None, device: Any = None) -> ConnectorV2:
         pipeline: Any = super().build_env_to_module_connector(env, spaces, device)
         if self.reward is None:
             pipeline.append(TrueReturnConnector())
         else:
-            pool, spec = self.reward
-            pipeline.append(RewardConnector(pool=pool, spec=spec))
+            pipeline.append(RewardConnector(source=self.reward))
         return pipeline
 
     def build_learner_connector(self, input_observation_space: Any, input_action_space: Any, device: Any = None) -> ConnectorV2:
@@ -47,7 +45,7 @@ class _RewardedDqnConfig(DQNConfig):
 def build_dqn(
     task: Task,
     settings: DqnSettings,
-    reward: tuple[PoolConfig, RewardSpec] | None,
+    reward: RewardSource | None,
     seed: int,
     steps_per_result: int,
     evaluation_episodes: int,
@@ -57,12 +55,14 @@ def build_dqn(
     One call of its `train` samples at least `steps_per_result` environment steps; one call of its `evaluate` runs
     `evaluation_episodes` episodes with the greedy policy.
     """
-    frame_format = None if reward is None else find_model(reward[0].model_id).preprocessing.frame_format
-    register_env("vlm-rm-task", lambda _: task.make_env(frame_format))
+    frame_format = None if reward is None else reward.frame_format
+    # Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns of the NaN rewards.
+    gym.registry.pop(_ENV_ID, None)
+    gym.register(_ENV_ID, entry_point=lambda: task.make_env(frame_format), disable_env_checker=True, order_enforce=False)
     config = _RewardedDqnConfig()
     config.reward = reward
     config = (
-        config.environment("vlm-rm-task")
+        config.environment(_ENV_ID)
         .env_runners(
             num_env_runners=0,
             num_envs_per_env_runner=settings.envs,

@@ -8,6 +8,7 @@ goes on while the servers score.
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
 
@@ -28,6 +30,15 @@ WAIT_SECONDS = "reward_wait_seconds"
 FRAMES_SCORED = "frames_scored"
 
 _SUCCESSFUL_FRACTION = 0.5
+
+
+@dataclass(frozen=True)
+class RewardSource:
+    """Where a trial's rewards come from, as plain data: which pool, what is asked of it, and what frames it wants."""
+
+    pool: PoolConfig
+    spec: RewardSpec
+    frame_format: FrameFormat
 
 
 class TrueReturnConnector(ConnectorV2):
@@ -66,9 +77,9 @@ class RewardConnector(TrueReturnConnector):
     Keep it last in the pipeline: RLlib merges the states of the pieces by their index.
     """
 
-    def __init__(self, *args: Any, pool: PoolConfig, spec: RewardSpec, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, source: RewardSource, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._pool_config, self._spec = pool, spec
+        self._source = source
         self._pool: RewardPool | None = None
         self._render_seconds = 0.0
         self._frames: list[np.ndarray] = []
@@ -82,14 +93,14 @@ class RewardConnector(TrueReturnConnector):
                 self._frames.append(info.pop("frame"))
                 self._render_seconds += info.pop("render_seconds")
                 self._steps.append((episode, len(episode) - 1))
-        if len(self._frames) >= self._pool_config.micro_batch:
+        if len(self._frames) >= self._source.pool.micro_batch:
             self._submit()
         return super().__call__(rl_module=rl_module, batch=batch, episodes=episodes, **kwargs)
 
     def _submit(self) -> None:
         if self._pool is None:
-            self._pool = RewardPool.connect(self._pool_config)
-        self._requests.append((self._pool.submit(np.stack(self._frames), [self._spec]), self._steps))
+            self._pool = RewardPool.connect(self._source.pool)
+        self._requests.append((self._pool.submit(np.stack(self._frames), [self._source.spec]), self._steps))
         self._frames, self._steps = [], []
 
     def fill_in_rewards(self, samples: Sequence[SingleAgentEpisode], metrics: MetricsLogger) -> None:

@@ -14,8 +14,6 @@ from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import ALL_MODULES
 
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training import connector
 from vlm_rm_sweeps.training.algorithms import build_dqn
@@ -33,7 +31,7 @@ class TrainingJob:
 
     task: str
     settings: DqnSettings
-    reward: tuple[PoolConfig, RewardSpec] | None
+    reward: connector.RewardSource | None
     seed: int
     steps: int
     steps_per_result: int

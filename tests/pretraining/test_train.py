@@ -1,0 +1,192 @@
+"""Training of the embedded family: decided by its seed, resumable to the bit, and careful with what is already there."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from open_clip.loss import ClipLoss
+from safetensors.torch import load_file
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.pretraining import train as train_module
+from vlm_rm_sweeps.pretraining.captions import CartPoleState, caption_batch
+from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
+from vlm_rm_sweeps.pretraining.train import DistinctCaptionLoss, TrainingSettings, pretrain, train, write_config
+from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
+
+SETTINGS = TrainingSettings("tiny", samples=16 * 6, seed=0, batch=16, warmup_steps=3)
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(scope="module")
+def dataset() -> CaptionedStates:
+    return build_dataset(64, seed=0, frame_format=EMBEDDED_PREPROCESSING.frame_format)
+
+
+def prepared(folder: Path, dataset: CaptionedStates) -> Path:
+    """A folder with config and vocabulary, as `pretrain` prepares it."""
+    folder.mkdir()
+    captions = [caption for _ in range(5) for caption in caption_batch(dataset.states, np.random.default_rng(0))]
+    write_config("tiny", write_vocabulary(captions, folder / "bpe.txt.gz"), folder)
+    return folder
+
+
+def unit_features(count: int, seed: int) -> torch.Tensor:
+    features = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(features, dim=-1)
+
+
+def test_same_seed_gives_the_same_weights(dataset: CaptionedStates, tmp_path: Path) -> None:
+    first = train(SETTINGS, dataset, prepared(tmp_path / "first", dataset))
+    second = train(SETTINGS, dataset, prepared(tmp_path / "second", dataset))
+    other = train(dataclasses.replace(SETTINGS, seed=1), dataset, prepared(tmp_path / "other", dataset))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes() != other.read_bytes()
+    weights = load_file(first)
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}
+    assert all(bool(value.isfinite().all()) for value in weights.values())
+
+
+@pytest.mark.parametrize("fails_at", [3, 4])
+def test_resumed_training_gives_the_same_weights(
+    fails_at: int, dataset: CaptionedStates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = train(SETTINGS, dataset, prepared(tmp_path / "undisturbed", dataset))
+    folder = prepared(tmp_path / "resumed", dataset)
+    monkeypatch.setattr(train_module, "_CHECKPOINT_EVERY", 2)
+    steps = []
+
+    def failing(states: list[CartPoleState], rng: np.random.Generator) -> list[str]:
+        steps.append(len(steps))
+        if len(steps) == fails_at + 1:
+            raise Interrupted
+        return caption_batch(states, rng)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "caption_batch", failing)
+        with pytest.raises(Interrupted):
+            train(SETTINGS, dataset, folder)
+    checkpoint = folder / "embedded-tiny.checkpoint.pt"
+    assert checkpoint.exists()
+    assert len(torch.load(checkpoint, weights_only=True)["losses"]) == fails_at // 2 * 2
+    assert not (folder / "embedded-tiny.safetensors").exists()
+
+    # The process that goes on has drawn other random numbers.
+    torch.manual_seed(99)
+    resumed = train(SETTINGS, dataset, folder)
+    assert resumed.read_bytes() == undisturbed.read_bytes()
+    losses = [folder / "embedded-tiny.losses.csv" for folder in (resumed.parent, undisturbed.parent)]
+    assert losses[0].read_text() == losses[1].read_text()
+    assert len(losses[0].read_text().splitlines()) == 1 + SETTINGS.steps
+    assert not checkpoint.exists()
+
+
+def test_checkpoint_of_other_settings_is_refused(dataset: CaptionedStates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = prepared(tmp_path / "folder", dataset)
+
+    def failing(checkpoint: dict, path: Path) -> None:
+        torch.save(checkpoint, path)
+        raise Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "_save", failing)
+        with pytest.raises(Interrupted):
+            train(SETTINGS, dataset, folder)
+    with pytest.raises(ValueError, match="belongs to other settings.*remove it"):
+        train(dataclasses.replace(SETTINGS, learning_rate=1.0), dataset, folder)
+
+
+def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
+    settings = TrainingSettings("tiny", samples=32 * 60, seed=0, batch=32, warmup_steps=10)
+    folder = prepared(tmp_path / "folder", dataset)
+    train(settings, dataset, folder)
+    losses = np.loadtxt(folder / "embedded-tiny.losses.csv", delimiter=",", skiprows=1)[:, 1]
+    assert len(losses) == 60
+    assert losses[-10:].mean() < losses[:10].mean() - 0.3
+
+
+def test_loss_is_open_clips_when_all_captions_differ() -> None:
+    images, texts, scale = unit_features(7, 0), unit_features(7, 1), torch.tensor(14.0)
+    captions = [f"caption {index}" for index in range(7)]
+    loss = DistinctCaptionLoss()(images, texts, scale, captions)
+    torch.testing.assert_close(loss, ClipLoss()(images, texts, scale))
+
+
+def test_equal_captions_are_not_negatives_of_each_other() -> None:
+    captions = ["a", "b", "a", "c", "a"]
+    images, texts, scale = unit_features(5, 0), unit_features(5, 1), torch.tensor(14.0)
+    texts[2] = texts[4] = texts[0]
+    logits = (scale * images @ texts.T).tolist()
+
+    def cross_entropy(own: int, row: list[float]) -> float:
+        rivals = [value for other, value in enumerate(row) if other == own or captions[other] != captions[own]]
+        return math.log(sum(math.exp(value) for value in rivals)) - row[own]
+
+    by_image = sum(cross_entropy(index, row) for index, row in enumerate(logits)) / 5
+    by_text = sum(cross_entropy(index, list(column)) for index, column in enumerate(zip(*logits, strict=True))) / 5
+    loss = DistinctCaptionLoss()(images, texts, scale, captions)
+    assert float(loss) == pytest.approx((by_image + by_text) / 2, rel=1e-5)
+    assert float(loss) < float(ClipLoss()(images, texts, scale)) - 0.1
+
+
+def test_batch_of_one_caption_has_nothing_to_learn() -> None:
+    images, texts = unit_features(4, 0), unit_features(4, 1)
+    assert float(DistinctCaptionLoss()(images, texts, torch.tensor(14.0), ["same"] * 4)) == 0
+
+
+def test_pretrain_writes_what_the_manifest_says(tmp_path: Path) -> None:
+    pretrain(["tiny"], samples=256, images=40, seed=5, folder=tmp_path / "new")
+    folder = tmp_path / "new"
+    assert {file.name for file in folder.iterdir()} == {
+        "bpe.txt.gz",
+        "embedded-tiny.json",
+        "embedded-tiny.safetensors",
+        "embedded-tiny.losses.csv",
+        "manifest.json",
+    }
+    entry = json.loads((folder / "manifest.json").read_text())["tiny"]
+    assert entry["sha256"] == hashlib.sha256((folder / "embedded-tiny.safetensors").read_bytes()).hexdigest()
+    assert (entry["samples"], entry["images"], entry["seed"]) == (256, 40, 5)
+    assert entry["parameters"] > 100_000
+
+
+def test_pretrain_refuses_existing_weights_and_keeps_them(tmp_path: Path) -> None:
+    weights = tmp_path / "embedded-tiny.safetensors"
+    weights.write_bytes(b"somebody's")
+    for sizes in (["tiny"], ["small", "tiny"]):
+        with pytest.raises(UserError, match="already holds the weights of 'tiny': choose another folder"):
+            pretrain(sizes, samples=256, images=8, seed=0, folder=tmp_path)
+    assert weights.read_bytes() == b"somebody's"
+    assert list(tmp_path.iterdir()) == [weights]
+
+
+def test_pretrain_refuses_an_unknown_size(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown size 'smal': did you mean 'small'"):
+        pretrain(["tiny", "smal"], samples=256, images=8, seed=0, folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_interrupted_pretraining_of_two_sizes_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
+        if settings.size == "small":
+            raise Interrupted
+        return train(settings, dataset, folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "train", failing)
+        with pytest.raises(Interrupted):
+            pretrain(["tiny", "small"], samples=256, images=40, seed=0, folder=tmp_path)
+    finished = (tmp_path / "embedded-tiny.safetensors").read_bytes()
+
+    pretrain(["tiny", "small"], samples=256, images=40, seed=0, folder=tmp_path)
+    assert (tmp_path / "embedded-tiny.safetensors").read_bytes() == finished
+    assert set(json.loads((tmp_path / "manifest.json").read_text())) == {"tiny", "small"}

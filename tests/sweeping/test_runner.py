@@ -1,0 +1,169 @@
+"""A whole small sweep: real Ray, real MLflow on sqlite, the real embedded model."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import ray
+import yaml
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
+from vlm_rm_sweeps.sweeping.runner import SweepOutcome, run_sweep
+from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
+from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
+from vlm_rm_sweeps.training.trial import TrainableTrial
+
+SWEEP: dict[str, Any] = {
+    "name": "small",
+    "task": "cartpole-upright",
+    "models": ["embedded/tiny"],
+    "alphas": [0.5],
+    "steps": 500,
+    "steps_per_result": 250,
+    "evaluation_episodes": 2,
+    "settings": {"learning_starts": 200, "updates_per_step": 0.02},
+}
+
+
+@pytest.fixture(scope="module")
+def ran(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepOutcome, list[str], MlflowClient]:
+    """One sweep of a reward model's trial and its reference, what it said, and its MLflow."""
+    results = tmp_path_factory.mktemp("results")
+    said: list[str] = []
+    outcome = run_sweep(Sweep.model_validate(SWEEP), results, default_tracking_uri(results), said.append)
+    return outcome, said, MlflowClient(outcome.tracking_uri)
+
+
+def parent_and_children(client: MlflowClient) -> tuple[Run, list[Run]]:
+    experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id]))
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(runs) == 1 + len(children)
+    return parents[0], children
+
+
+def test_every_trial_finishes_and_is_in_the_table(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
+    outcome, said, _ = ran
+    assert outcome.all_finished
+    assert not outcome.interrupted
+    table = outcome.table
+    assert table["model"].tolist() == [TRUE_REWARD, "embedded/tiny"]
+    assert table["clip_return"].isna().tolist() == [True, False]
+    assert table["true_return"].between(0, 200).all()
+    assert table["success"].between(0, 1).all()
+    assert outcome.best is not None
+    assert outcome.best.trial.model_id == "embedded/tiny"
+    assert sum("true return" in line for line in said) == 2
+
+
+def test_the_folder_is_complete_in_itself(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
+    folder = ran[0].folder
+    resolved = load_sweep(folder / "sweep.yaml")
+    assert resolved == Sweep.model_validate(SWEEP)
+    assert yaml.safe_load((folder / "sweep.yaml").read_text())["settings"]["gamma"] == resolved.settings.gamma
+    assert len(pd.read_csv(folder / "trials.csv")) == 2
+
+
+def test_mlflow_has_a_parent_and_one_child_for_each_trial(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
+    outcome, _, client = ran
+    parent, children = parent_and_children(client)
+    assert parent.info.status == "FINISHED"
+    assert {child.info.status for child in children} == {"FINISHED"}
+    assert parent.data.metrics["best_evaluation_success"] == outcome.table["success"][1]
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"sweep.yaml", "trials.csv"}
+    assert str(outcome.folder.parent) in parent.info.artifact_uri
+
+    child = next(run for run in children if run.data.tags["model"] == "embedded/tiny")
+    expected = {
+        "task": "cartpole-upright",
+        "goal": "pole vertically upright on top of the cart",
+        "baseline": "pole and cart",
+        "model": "embedded/tiny",
+        "parameters_millions": "0.139",
+        "alpha": "0.5",
+        "algorithm": "dqn",
+        "seed": "0",
+        "version_ray": ray.__version__,
+    }
+    assert expected.items() <= child.data.params.items()
+    assert child.data.params["git_commit"]
+    assert {"sweep", "task", "model", "alpha", "prompt", "seed", "trial_id"} <= child.data.tags.keys()
+    assert child.data.metrics["parameters_millions"] == 0.139
+
+
+def test_metrics_are_logged_once_for_each_result_by_environment_steps(
+    ran: tuple[SweepOutcome, list[str], MlflowClient],
+) -> None:
+    client = ran[2]
+    _, children = parent_and_children(client)
+    for child in children:
+        history = client.get_metric_history(child.info.run_id, "env_steps_per_second")
+        assert [metric.step for metric in history] == [256, 512]
+        evaluated = client.get_metric_history(child.info.run_id, "evaluation_true_return")
+        assert [metric.step for metric in evaluated] == [512]
+        reference = child.data.tags["model"] == TRUE_REWARD
+        assert ("evaluation_clip_return" in child.data.metrics) is not reference
+        assert all(math.isfinite(value) for value in child.data.metrics.values())
+
+
+def test_the_final_checkpoint_is_kept_and_linked(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
+    outcome, _, client = ran
+    for child in parent_and_children(client)[1]:
+        checkpoint = outcome.folder / child.data.tags["checkpoint"]
+        assert (checkpoint / "learner_group").is_dir()
+
+
+def test_a_failing_trial_does_not_take_the_others_along(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FailsOnModels(TrainableTrial):
+        def setup(self, config: dict[str, Any]) -> None:
+            if config["run"]["job"].reward is not None:
+                raise RuntimeError("the machine is on fire")
+            super().setup(config)
+
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.TrainableTrial", FailsOnModels)
+    outcome = run_sweep(Sweep.model_validate(SWEEP), tmp_path, default_tracking_uri(tmp_path), lambda line: None)
+    assert outcome.table["status"].tolist() == ["finished", "failed"]
+    assert outcome.table["reason"].tolist() == ["", "RuntimeError: the machine is on fire"]
+    assert not outcome.all_finished
+    assert outcome.best is None
+    parent, children = parent_and_children(MlflowClient(outcome.tracking_uri))
+    assert parent.info.status == "FAILED"
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED"]
+
+
+def test_what_cannot_be_placed_stops_the_sweep_before_its_first_trial(ray_cluster: None, tmp_path: Path) -> None:
+    sweep = Sweep.model_validate(SWEEP | {"pool": {"gpus": 1}})
+    with pytest.raises(UserError, match="needs 0 CPUs and 1 GPUs"):
+        run_sweep(sweep, tmp_path, default_tracking_uri(tmp_path), lambda line: None)
+
+
+def outcome_of(model_id: str, status: str = "finished", **metrics: float) -> TrialOutcome:
+    prompt = Prompt(id="p", goal=("a",), baseline=("b",))
+    trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, 0)
+    return TrialOutcome(trial, status, "", {f"evaluation_{name}": value for name, value in metrics.items()})
+
+
+def test_the_best_trial_is_never_chosen_by_clip_return() -> None:
+    """Scales differ between models; the reference does not compete, nor does a trial that did not finish."""
+    outcomes = [
+        outcome_of(TRUE_REWARD, success=1.0, true_return=200),
+        outcome_of("a", success=0.5, true_return=120, clip_return=190),
+        outcome_of("b", success=0.9, true_return=150, clip_return=20),
+        outcome_of("c", success=0.9, true_return=170, clip_return=10),
+        outcome_of("d", status="failed", success=1.0, true_return=200),
+    ]
+    best = best_trial(outcomes)
+    assert best is not None
+    assert best.trial.model_id == "c"
+    assert results_table(outcomes)["clip_return"].tolist()[1:4] == [190, 20, 10]

@@ -1,0 +1,71 @@
+"""The command line as a user runs it, in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+QUICKSTART = REPOSITORY / "sweeps" / "quickstart.yaml"
+
+
+def vlm_rm(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "vlm-rm"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=os.environ | {"COLUMNS": "120"})
+
+
+def test_help_names_every_command() -> None:
+    shown = vlm_rm("--help")
+    assert shown.returncode == 0
+    for command in ("sweep", "tasks", "models", "pretrain"):
+        assert command in shown.stdout
+
+
+def test_tasks_show_their_prompts_and_success() -> None:
+    shown = vlm_rm("tasks").stdout
+    assert "cartpole-upright" in shown
+    assert "pole vertically upright on top of the cart" in shown
+    assert "12 degrees" in shown
+
+
+def test_models_lists_the_embedded_family_and_open_clips() -> None:
+    shown = vlm_rm("models").stdout
+    assert "embedded/small  (0.52 M parameters" in shown
+    assert "ViT-bigG-14/laion2b_s39b_b160k" in shown
+    only = vlm_rm("models", "bigG").stdout
+    assert "embedded" not in only
+
+
+def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(tmp_path: Path) -> None:
+    shown = vlm_rm("sweep", str(QUICKSTART), "--dry-run", "--results", str(tmp_path / "results"))
+    assert shown.returncode == 0, shown.stderr
+    assert "9 trials of" in shown.stdout
+    assert "embedded/small, alpha 0.5, prompt paper, seed 0" in shown.stdout
+    assert "each trial reserves 1 CPUs and 0 GPUs" in shown.stdout
+    assert "0.52 M parameters" in shown.stdout
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("task: cartpole-upright", "did you mean 'cartpole-upright'?"),
+        ("seeds: [0]", "unknown key 'seed'"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_status_2(tmp_path: Path, change: str, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(QUICKSTART.read_text().replace(change, change.replace("upright", "uprigth").replace("seeds", "seed")))
+    shown = vlm_rm("sweep", str(file), cwd=tmp_path)
+    assert shown.returncode == 2
+    assert shown.stdout == ""
+    assert shown.stderr.count("\n") == 1
+    assert shown.stderr.startswith(f"vlm-rm: {file}: ")
+    assert message in shown.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_misspelt_option_is_exit_status_2() -> None:
+    assert vlm_rm("sweep", str(QUICKSTART), "--dryrun").returncode == 2
