@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from typer.testing import CliRunner
+
+from vlm_rm_sweeps.cli import app
 
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = REPOSITORY / "sweeps" / "quickstart.yaml"
@@ -23,19 +25,27 @@ def test_help_names_every_command() -> None:
         assert command in shown.stdout
 
 
+def in_process(*arguments: str) -> str:
+    """What a command prints, run here: starting a process would load open_clip anew."""
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    return shown.output
+
+
 def test_tasks_show_their_prompts_and_success() -> None:
-    shown = vlm_rm("tasks").stdout
+    shown = in_process("tasks")
     assert "cartpole-upright" in shown
     assert "pole vertically upright on top of the cart" in shown
     assert "12 degrees" in shown
 
 
 def test_models_lists_the_embedded_family_and_open_clips() -> None:
-    shown = vlm_rm("models").stdout
+    shown = in_process("models")
     assert "embedded/small  (0.52 M parameters" in shown
     assert "ViT-bigG-14/laion2b_s39b_b160k" in shown
-    only = vlm_rm("models", "bigG").stdout
+    only = in_process("models", "bigG")
     assert "embedded" not in only
+    assert "ViT-bigG-14/laion2b_s39b_b160k" in only
 
 
 def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(tmp_path: Path) -> None:
@@ -48,24 +58,16 @@ def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(tmp_pa
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("task: cartpole-upright", "did you mean 'cartpole-upright'?"),
-        ("seeds: [0]", "unknown key 'seed'"),
-    ],
-)
-def test_bad_input_is_one_message_and_exit_status_2(tmp_path: Path, change: str, message: str) -> None:
+def test_bad_input_is_one_message_and_exit_status_2(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text(QUICKSTART.read_text().replace(change, change.replace("upright", "uprigth").replace("seeds", "seed")))
+    file.write_text(QUICKSTART.read_text().replace("seeds:", "seed:"))
     shown = vlm_rm("sweep", str(file), cwd=tmp_path)
     assert shown.returncode == 2
     assert shown.stdout == ""
     assert shown.stderr.count("\n") == 1
-    assert shown.stderr.startswith(f"vlm-rm: {file}: ")
-    assert message in shown.stderr
+    assert shown.stderr.startswith(f"vlm-rm: {file}: unknown key 'seed' (value [0]): did you mean 'seeds'?")
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_misspelt_option_is_exit_status_2() -> None:
-    assert vlm_rm("sweep", str(QUICKSTART), "--dryrun").returncode == 2
+    assert CliRunner().invoke(app, ["sweep", str(QUICKSTART), "--dryrun"]).exit_code == 2

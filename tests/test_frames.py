@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -80,6 +80,7 @@ def test_resized_size_by_mode(mode: ResizeMode, height: int, width: int, expecte
     assert resize_frames(noise(height, width, count=1), frame_format).shape == (1, *expected, 3)
 
 
+@settings(deadline=None)
 @given(
     st.integers(20, 700),
     st.integers(20, 700),

@@ -115,10 +115,12 @@ def pretrain(
     """Train models of the embedded family on rendered states and written captions."""
     import torch
 
+    from vlm_rm_sweeps.pretraining.evaluate import write_model_card
     from vlm_rm_sweeps.pretraining.train import pretrain as train_family
 
     torch.set_num_threads(threads)
     train_family(sizes, samples, images, seed, out)
+    print(f"evaluating; the model card is {write_model_card(out)}")
 
 
 def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821

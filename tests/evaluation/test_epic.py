@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_rm_sweeps.evaluation.epic import epic_distance
@@ -12,6 +12,7 @@ from vlm_rm_sweeps.evaluation.epic import epic_distance
 TRUTH = np.random.default_rng(0).normal(size=500)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 100), st.floats(-100, 100))
 def test_scale_and_shift_do_not_matter(scale: float, shift: float) -> None:
     assert epic_distance(scale * TRUTH + shift, TRUTH) == pytest.approx(0, abs=1e-6)
@@ -20,6 +21,7 @@ def test_scale_and_shift_do_not_matter(scale: float, shift: float) -> None:
     assert epic_distance(scale * other + shift, TRUTH) == pytest.approx(epic_distance(other, TRUTH), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 100), st.floats(-100, 100))
 def test_opposite_rewards_are_1_apart(scale: float, shift: float) -> None:
     assert epic_distance(-scale * TRUTH + shift, TRUTH) == pytest.approx(1)

@@ -73,7 +73,8 @@ def test_sides_are_those_of_the_frame(side: str, other: str, sign: int) -> None:
     assert sign * (int(cart) - 300) > 150
 
     captions = captions_of(leaning)
-    assert share(captions, f"the {side}", f"{side} of upright") > 3 * share(captions, f"the {other}", f"{other} of upright")
+    assert share(captions, f"the {side}") > 3 * share(captions, f"the {other}")
+    assert share(captions, f"degrees to the {side} of upright") > 3 * share(captions, f"degrees to the {other} of upright")
     ends = f"towards the {side} end of the track", f"on the {side}"
     assert share(captions_of(displaced), f"a cart {ends[0]}", f"a cart {ends[1]}") > 0
     assert share(captions_of(displaced), f"towards the {other} end of the track") == 0

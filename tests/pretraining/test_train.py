@@ -18,12 +18,12 @@ from vlm_rm_sweeps.pretraining.captions import CartPoleState, caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.train import DistinctCaptionLoss, TrainingSettings, pretrain, train, write_config
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, EMBEDDED_PREPROCESSING, embedded_manifest, load_reward_model
 
 SETTINGS = TrainingSettings("tiny", samples=16 * 6, seed=0, batch=16, warmup_steps=3)
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -63,17 +63,17 @@ def test_resumed_training_gives_the_same_weights(
     undisturbed = train(SETTINGS, dataset, prepared(tmp_path / "undisturbed", dataset))
     folder = prepared(tmp_path / "resumed", dataset)
     monkeypatch.setattr(train_module, "_CHECKPOINT_EVERY", 2)
-    steps = []
+    steps: list[int] = []
 
     def failing(states: list[CartPoleState], rng: np.random.Generator) -> list[str]:
         steps.append(len(steps))
         if len(steps) == fails_at + 1:
-            raise Interrupted
+            raise InterruptionError
         return caption_batch(states, rng)
 
     with monkeypatch.context() as patched:
         patched.setattr(train_module, "caption_batch", failing)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             train(SETTINGS, dataset, folder)
     checkpoint = folder / "embedded-tiny.checkpoint.pt"
     assert checkpoint.exists()
@@ -90,19 +90,30 @@ def test_resumed_training_gives_the_same_weights(
     assert not checkpoint.exists()
 
 
-def test_checkpoint_of_other_settings_is_refused(dataset: CaptionedStates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_of_other_settings_is_refused(
+    dataset: CaptionedStates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = prepared(tmp_path / "folder", dataset)
 
     def failing(checkpoint: dict, path: Path) -> None:
         torch.save(checkpoint, path)
-        raise Interrupted
+        raise InterruptionError
 
     with monkeypatch.context() as patched:
         patched.setattr(train_module, "_save", failing)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             train(SETTINGS, dataset, folder)
-    with pytest.raises(ValueError, match="belongs to other settings.*remove it"):
+    with pytest.raises(ValueError, match=r"belongs to other settings.*remove it"):
         train(dataclasses.replace(SETTINGS, learning_rate=1.0), dataset, folder)
+
+
+def test_shipped_models_still_load_after_a_training(dataset: CaptionedStates, tmp_path: Path) -> None:
+    # open_clip keeps one configuration for each name, and the shipped model has the same name with another vocabulary.
+    before = load_reward_model("embedded/tiny").encode_prompt("an upright pole")
+    train(SETTINGS, dataset, prepared(tmp_path / "folder", dataset))
+    after = load_reward_model("embedded/tiny")
+    assert torch.equal(after.encode_prompt("an upright pole"), before)
+    assert after.parameters == embedded_manifest(EMBEDDED_FOLDER)["tiny"]["parameters"]
 
 
 def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
@@ -178,12 +189,12 @@ def test_pretrain_refuses_an_unknown_size(tmp_path: Path) -> None:
 def test_interrupted_pretraining_of_two_sizes_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
         if settings.size == "small":
-            raise Interrupted
+            raise InterruptionError
         return train(settings, dataset, folder)
 
     with monkeypatch.context() as patched:
         patched.setattr(train_module, "train", failing)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             pretrain(["tiny", "small"], samples=256, images=40, seed=0, folder=tmp_path)
     finished = (tmp_path / "embedded-tiny.safetensors").read_bytes()
 

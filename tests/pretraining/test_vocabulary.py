@@ -78,6 +78,8 @@ def test_file_is_reproducible_to_the_byte(captions: list[str], vocabulary: Path,
     again = tmp_path / "again.txt.gz"
     write_vocabulary(reversed(captions), again)
     assert again.read_bytes() == vocabulary.read_bytes()
+    # Bytes 4 to 7 of a gzip file are the time at which it was written.
+    assert again.read_bytes()[4:8] == bytes(4)
 
 
 def test_returned_size_is_that_of_the_tokenizer(captions: list[str], tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import resize_frames
 from vlm_rm_sweeps.pretraining.captions import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import build_dataset, render_cart_pole
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, Precision, load_reward_model
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.task import get_task
 

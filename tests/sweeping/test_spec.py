@@ -47,7 +47,9 @@ def sweep_of(**changes: Any) -> Sweep:
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        pytest.param({"model": ["x"]}, ["unknown key 'model' (value ['x'])", "did you mean 'models'?", "alphas"], id="unknown key"),
+        pytest.param(
+            {"model": ["x"]}, ["unknown key 'model' (value ['x'])", "did you mean 'models'?", "alphas"], id="unknown key"
+        ),
         pytest.param(
             {"settings": {"learning_rat": 0.1}},
             ["unknown key 'settings.learning_rat' (value 0.1)", "did you mean 'learning_rate'?", "gamma"],
@@ -63,7 +65,9 @@ def sweep_of(**changes: Any) -> Sweep:
             ["unknown key 'prompts.1.gaol' (value 'x')", "did you mean 'goal'?", "baseline"],
             id="unknown key in a prompt",
         ),
-        pytest.param({"zzzzz": 1}, ["unknown key 'zzzzz' (value 1): expected one of name, task"], id="unknown key like no other"),
+        pytest.param(
+            {"zzzzz": 1}, ["unknown key 'zzzzz' (value 1): expected one of name, task"], id="unknown key like no other"
+        ),
         pytest.param(
             {"task": "cartpole-uprigth"},
             ["task = 'cartpole-uprigth'", "did you mean 'cartpole-upright'?", "expected one of cartpole-upright"],
@@ -82,7 +86,9 @@ def sweep_of(**changes: Any) -> Sweep:
             ["models = ", "'laion2b_s34b_b79'", "did you mean 'laion2b_s34b_b79k'?", "checkpoint file"],
             id="unknown tag",
         ),
-        pytest.param({"models": ["tiny"]}, ["models = ['tiny']", "expected `architecture/pretrained`", "embedded/small"], id="no tag"),
+        pytest.param(
+            {"models": ["tiny"]}, ["models = ['tiny']", "expected `architecture/pretrained`", "embedded/small"], id="no tag"
+        ),
         pytest.param({"algorithm": "dqnn"}, ["algorithm = 'dqnn'", "'dqn'"], id="unknown algorithm"),
         pytest.param({"alphas": [0.5, 1.5]}, ["alphas = [0.5, 1.5]", "1.5 is not", "from 0", "to 1"], id="alpha above 1"),
         pytest.param({"alphas": [-0.1]}, ["alphas = [-0.1]", "-0.1 is not", "from 0", "to 1"], id="alpha below 0"),
@@ -105,7 +111,9 @@ def sweep_of(**changes: Any) -> Sweep:
             {"prompts": [WORDING, WORDING | {"goal": "x"}]}, ["prompts: 'mine' stands there 2 times"], id="repeated prompt id"
         ),
         pytest.param(
-            {"seeds": list(range(40))}, ["120 trials", "max_trials = 100", "shorten an axis or raise max_trials"], id="too many trials"
+            {"seeds": list(range(40))},
+            ["120 trials", "max_trials = 100", "shorten an axis or raise max_trials"],
+            id="too many trials",
         ),
         pytest.param({"max_trials": 2}, ["3 trials", "max_trials = 2"], id="more trials than its own limit"),
         pytest.param(
@@ -117,7 +125,9 @@ def sweep_of(**changes: Any) -> Sweep:
             {"prompts": [WORDING | {"goal": "A  Pole"}]}, ["prompts", "A  Pole", "same"], id="goal that reads like the baseline"
         ),
         pytest.param(
-            {"prompts": [WORDING | {"goal": "pole " * 31}]}, ["pole pole", "32 tokens", "embedded/tiny", "shorten it"], id="long prompt"
+            {"prompts": [WORDING | {"goal": "pole " * 31}]},
+            ["pole pole", "32 tokens", "embedded/tiny", "shorten it"],
+            id="long prompt",
         ),
         pytest.param(
             {"models": ["ViT-B-32/openai"], "prompts": [WORDING | {"baseline": ["x", "pole " * 76]}]},
@@ -125,12 +135,16 @@ def sweep_of(**changes: Any) -> Sweep:
             id="long prompt for a large model",
         ),
         pytest.param({"steps": None}, ["'steps' is missing"], id="missing key"),
-        pytest.param({"prompts": [{"id": "a", "goal": "x"}]}, ["'prompts.0.baseline' is missing"], id="missing key in a prompt"),
+        pytest.param(
+            {"prompts": [{"id": "a", "goal": "x"}]}, ["'prompts.0.baseline' is missing"], id="missing key in a prompt"
+        ),
         pytest.param({"steps": -5}, ["steps = -5", "greater than 0"], id="negative steps"),
         pytest.param({"steps": "many"}, ["steps = 'many'", "integer"], id="steps a word"),
         pytest.param({"name": "a b/c"}, ["name = 'a b/c'", "pattern"], id="name that is no folder"),
         pytest.param({"name": "../up"}, ["name = '../up'", "pattern"], id="name that leads out"),
-        pytest.param({"pool": {"precision": "fp64"}}, ["pool.precision = 'fp64'", "'fp32', 'bf16' or 'fp16'"], id="unknown precision"),
+        pytest.param(
+            {"pool": {"precision": "fp64"}}, ["pool.precision = 'fp64'", "'fp32', 'bf16' or 'fp16'"], id="unknown precision"
+        ),
         pytest.param({"pool": {"servers": 0}}, ["pool.servers = 0", "greater than or equal to 1"], id="no servers"),
         pytest.param({"settings": {"gamma": 1.5}}, ["settings.gamma = 1.5", "less than 1"], id="setting out of range"),
         pytest.param({"settings": {"hidden": [-3]}}, ["settings.hidden", "-3"], id="layer of negative width"),
@@ -182,14 +196,14 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     assert "cannot be read (Is a directory)" in problem_with(tmp_path)
 
 
-@pytest.mark.parametrize("tag", ["!!python/object/apply:pathlib.Path.touch", "!!python/object:builtins.object"])
-def test_yaml_is_loaded_safely(tag: str, tmp_path: Path) -> None:
+def test_yaml_is_loaded_safely(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     file = tmp_path / "sweep.yaml"
-    file.write_text(f"name: {tag}\n- !!python/object/apply:pathlib.Path [{marker}]\n".replace("\n-", "\n  -"))
-    assert "is not YAML" in problem_with(file)
-    file.write_text(f"name: {tag} {{}}\n")
-    assert "could not determine a constructor" in problem_with(file)
+    file.write_text(f"name: !!python/object/apply:os.mkdir [{marker}]\n")
+    yaml.unsafe_load(file.read_text())
+    assert marker.exists(), "the tag is harmless, so this test shows nothing"
+    marker.rmdir()
+    assert "could not determine a constructor for the tag" in problem_with(file)
     assert not marker.exists()
 
 
@@ -215,6 +229,11 @@ def test_trial_ids_are_unique() -> None:
     assert all(re.fullmatch("[0-9a-f]{10}", trial.trial_id) for trial in trials)
 
 
+def test_trial_of_other_wording_is_another_trial_even_under_the_same_prompt_id() -> None:
+    reworded = Prompt(**(WORDING | {"goal": "up"}))
+    assert Trial.of("embedded/tiny", 0.5, reworded, 0).trial_id != Trial.of("embedded/tiny", 0.5, Prompt(**WORDING), 0).trial_id
+
+
 def test_trial_ids_do_not_depend_on_the_order_or_on_the_rest_of_the_grid() -> None:
     other = WORDING | {"id": "b", "goal": "up"}
     models = ["embedded/tiny", "embedded/small"]
@@ -227,8 +246,8 @@ def test_trial_ids_do_not_depend_on_the_order_or_on_the_rest_of_the_grid() -> No
 
 def test_trial_ids_stay_the_same_from_release_to_release() -> None:
     # A sweep that was interrupted is found again by these; change them only together with a way to resume older sweeps.
-    assert Trial.of("embedded/tiny", 0.5, Prompt(**WORDING), 0).trial_id == "TRIAL_ID"
-    assert Trial.of(TRUE_REWARD, 0.0, None, 3).trial_id == "REFERENCE_ID"
+    assert Trial.of("embedded/tiny", 0.5, Prompt(**WORDING), 0).trial_id == "48c7a925c1"
+    assert Trial.of(TRUE_REWARD, 0.0, None, 3).trial_id == "81e9999671"
 
 
 def test_trials_survive_the_way_through_plain_data() -> None:

@@ -6,6 +6,7 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.task import get_task
@@ -147,7 +148,7 @@ def test_frame_is_that_of_gymnasium_bit_for_bit(state: tuple[float, float]) -> N
     reference = gym.make("CartPole-v1", render_mode="rgb_array")
     reference.reset(seed=0)
     bare = reference.unwrapped
-    assert isinstance(bare, gym.envs.classic_control.CartPoleEnv)
+    assert isinstance(bare, CartPoleEnv)
     bare.state = np.array([x, 0.0, theta, 0.0])
     expected = bare.render()
     frame = in_state(x, 0.0, theta, 0.0).render()

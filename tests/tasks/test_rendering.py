@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
@@ -22,7 +23,7 @@ def frame_of(state: Any) -> np.ndarray:
     """What Gymnasium's own CartPole shows in this state, resized."""
     reference = gym.make("CartPole-v1", render_mode="rgb_array").unwrapped
     reference.reset(seed=0)
-    assert isinstance(reference, gym.envs.classic_control.CartPoleEnv)
+    assert isinstance(reference, CartPoleEnv)
     reference.state = np.array(state)
     pixels = reference.render()
     assert isinstance(pixels, np.ndarray)
@@ -122,7 +123,7 @@ def test_without_a_frame_format_nothing_is_rendered() -> None:
     rendered = []
 
     class Watched(UprightCartPole):
-        def render(self) -> np.ndarray:
+        def render(self) -> Any:
             rendered.append(True)
             return super().render()
 
@@ -141,12 +142,15 @@ def test_without_a_frame_format_nothing_is_rendered() -> None:
 
 def test_info_keys_of_the_environment_are_dropped() -> None:
     class Talkative(UprightCartPole):
+        def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+            return super().reset(**kwargs)[0], {"distance": 3.0}
+
         def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
             observation, reward, terminated, truncated, info = super().step(action)
             return observation, reward, terminated, truncated, info | {"distance": 3.0}
 
     env = dataclasses.replace(SHORT, make_native_env=Talkative).make_env(None)
-    env.reset(seed=0)
+    assert env.reset(seed=0)[1] == {}
     assert set(env.step(1)[4]) == {"true_reward", "success"}
 
 
@@ -157,7 +161,7 @@ def test_environment_that_renders_no_array_is_refused() -> None:
 
     env = FrameInInfo(Silent(), FORMAT)
     env.reset(seed=0)
-    with pytest.raises(TypeError, match="rendered NoneType.*render_mode='rgb_array'"):
+    with pytest.raises(TypeError, match=r"rendered NoneType.*render_mode='rgb_array'"):
         env.step(1)
 
 

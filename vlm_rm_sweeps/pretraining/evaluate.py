@@ -15,8 +15,8 @@ import torch
 from vlm_rm_sweeps.evaluation.epic import epic_distance
 from vlm_rm_sweeps.pretraining.captions import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import render_cart_pole
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED, EMBEDDED_PREPROCESSING, embedded_manifest, load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED, EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.task import get_task
 
 _HELD_OUT_STATES = 2_000
@@ -45,9 +45,9 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(pd.Series(a).corr(pd.Series(b), method="spearman"))
 
 
-def evaluate_cart_pole(model_id: str) -> list[HeldOutResult]:
-    """Held-out results of an embedded model on CartPole for alpha 0, 0.5 and 1, with the paper's prompts."""
-    task, model = get_task("cartpole-upright"), load_reward_model(model_id)
+def evaluate_cart_pole(model: RewardModel) -> list[HeldOutResult]:
+    """Held-out results of a model on CartPole for alpha 0, 0.5 and 1, with the paper's prompts."""
+    task = get_task("cartpole-upright")
     rng = np.random.default_rng(_HELD_OUT_SEED)
     states = [CartPoleState(rng.uniform(-2.4, 2.4), rng.uniform(-math.pi, math.pi)) for _ in range(_HELD_OUT_STATES)]
     closeness = np.array([-abs(state.angle) for state in states])
@@ -69,12 +69,12 @@ def evaluate_cart_pole(model_id: str) -> list[HeldOutResult]:
     ]
 
 
-def frames_per_second(model_id: str, frames: int = 1_024) -> float:
+def frames_per_second(model: RewardModel, frames: int = 1_024) -> float:
     """Frames that the model scores in a second on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        model, task = load_reward_model(model_id), get_task("cartpole-upright")
+        task = get_task("cartpole-upright")
         spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,), 0.5)
         size = EMBEDDED_PREPROCESSING.size
         batch = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), np.uint8)
@@ -120,7 +120,7 @@ def write_model_card(folder: Path) -> Path:
         "|---|---|---|---|---|---|",
     ]
     for size in sizes:
-        for result in evaluate_cart_pole(f"{EMBEDDED}/{size}"):
+        for result in evaluate_cart_pole(load_embedded(size, folder)):
             lines.append(
                 f"| `{EMBEDDED}/{size}` | {result.alpha:g} | {result.epic:.3f} | {result.spearman:.3f} | {result.spearman_90:.3f} | "
                 f"{result.peak_degrees:.0f} |"
@@ -134,7 +134,7 @@ def write_model_card(folder: Path) -> Path:
         "| model | frames per second |",
         "|---|---|",
     ]
-    lines += [f"| `{EMBEDDED}/{size}` | {frames_per_second(f'{EMBEDDED}/{size}'):.0f} |" for size in sizes]
+    lines += [f"| `{EMBEDDED}/{size}` | {frames_per_second(load_embedded(size, folder)):.0f} |" for size in sizes]
     lines += [
         "",
         "## What the models do not know",

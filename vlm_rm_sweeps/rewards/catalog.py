@@ -42,13 +42,17 @@ def embedded_sizes() -> list[str]:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where one model comes from: an open_clip architecture, its weights, and its own preprocessing."""
+    """Where one model comes from: an open_clip architecture, its weights, and its own preprocessing.
+
+    `embedded_folder` holds weights and vocabulary of a model of the embedded family, and is None for all others.
+    """
 
     model_id: str
     architecture: str
     pretrained: str
     preprocessing: Preprocessing
-    quick_gelu: bool
+    quick_gelu: bool = False
+    embedded_folder: Path | None = None
 
     @property
     def parameters(self) -> int:
@@ -56,14 +60,10 @@ class ModelSource:
         return _count_parameters(self.architecture)
 
     @property
-    def is_embedded(self) -> bool:
-        return self.architecture.startswith(f"{EMBEDDED}-")
-
-    @property
     def tokenizer(self) -> Any:
         """open_clip's tokenizer for this architecture."""
-        if self.is_embedded:
-            return embedded_tokenizer(self.architecture, EMBEDDED_FOLDER)
+        if self.embedded_folder:
+            return embedded_tokenizer(self.architecture, self.embedded_folder)
         return open_clip.get_tokenizer(self.architecture)
 
 
@@ -94,7 +94,7 @@ def find_model(model_id: str) -> ModelSource:
         # A checkpoint exported by open_clip has its preprocessing beside it.
         config_file = file.parent / _OPEN_CLIP_CONFIG
         own = json.loads(config_file.read_text()).get("preprocess_cfg", {}) if config_file.is_file() else {}
-        return ModelSource(model_id, architecture, pretrained, _preprocessing(architecture, own), quick_gelu=False)
+        return ModelSource(model_id, architecture, pretrained, _preprocessing(architecture, own))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
 
@@ -107,9 +107,17 @@ def load_reward_model(
     `micro_batch` is the number of frames in one forward pass. Raises UserError if the weights are missing, damaged or cannot
     be downloaded.
     """
-    source = find_model(model_id)
-    if source.is_embedded:
-        check_embedded_weights(source.model_id.removeprefix(f"{EMBEDDED}/"), EMBEDDED_FOLDER)
+    return _load(find_model(model_id), device, precision, micro_batch)
+
+
+def load_embedded(size: str, folder: Path) -> ClipRewardModel:
+    """Load an embedded model from any folder that `vlm-rm pretrain` wrote."""
+    return _load(_embedded_source(size, folder), "cpu", "fp32", 64)
+
+
+def _load(source: ModelSource, device: str, precision: Precision, micro_batch: int) -> ClipRewardModel:
+    if source.embedded_folder:
+        check_embedded_weights(source.model_id.removeprefix(f"{EMBEDDED}/"), source.embedded_folder)
     try:
         model = open_clip.create_model(
             source.architecture,
@@ -123,11 +131,11 @@ def load_reward_model(
         )
     except Exception as error:
         raise UserError(
-            f"the weights of model {model_id!r} could not be loaded: {error}. A tag is downloaded once, by open_clip, and needs the "
-            f"network; without it use a checkpoint file ('{source.architecture}/path/to/file.safetensors') or an embedded model "
-            f"({', '.join(f'{EMBEDDED}/{size}' for size in embedded_sizes())})"
+            f"the weights of model {source.model_id!r} could not be loaded: {error}. A tag is downloaded once, by open_clip, and "
+            f"needs the network; without it use a checkpoint file ('{source.architecture}/path/to/file.safetensors') or an embedded "
+            f"model ({', '.join(f'{EMBEDDED}/{size}' for size in embedded_sizes())})"
         ) from error
-    return ClipRewardModel(model_id, model, source.tokenizer, source.preprocessing, micro_batch)
+    return ClipRewardModel(source.model_id, model, source.tokenizer, source.preprocessing, micro_batch)
 
 
 def register_embedded_architectures(folder: Path) -> None:
@@ -165,7 +173,7 @@ def _embedded_source(size: str, folder: Path) -> ModelSource:
         architecture=f"{EMBEDDED}-{size}",
         pretrained=str(folder / f"{EMBEDDED}-{size}.safetensors"),
         preprocessing=EMBEDDED_PREPROCESSING,
-        quick_gelu=False,
+        embedded_folder=folder,
     )
 
 

@@ -8,7 +8,19 @@ from vlm_rm_sweeps.sweeping.spec import Trial
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.training.trial import CLIP_RETURN, EVALUATED
 
-COLUMNS = ["model", "alpha", "prompt", "seed", "clip_return", "true_return", "success", "steps_per_second", "status", "reason"]
+COLUMNS = [
+    "trial_id",
+    "model",
+    "alpha",
+    "prompt",
+    "seed",
+    "clip_return",
+    "true_return",
+    "success",
+    "steps_per_second",
+    "status",
+    "reason",
+]
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     """One row for each trial; returns and success are those of the greedy policy at the end (NaN where there is none)."""
     rows = [
         {
+            "trial_id": outcome.trial.trial_id,
             "model": outcome.trial.model_id,
             "alpha": outcome.trial.alpha if outcome.trial.prompt else float("nan"),
             "prompt": outcome.trial.prompt_id,

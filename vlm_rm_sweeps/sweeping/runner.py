@@ -1,7 +1,7 @@
 """Runs a sweep: starts the reward pools, lets Tune run the trials, writes everything to MLflow and to the sweep's folder.
 
-The folder holds `sweep.yaml` (the resolved sweep file), `tune/` (Tune's state and each trial's final checkpoint) and
-`trials.csv` (the final table).
+The folder holds `sweep.yaml` (the resolved sweep file), `mlflow.json` (where its runs are), `tune/` (Tune's state and each
+trial's final checkpoint) and `trials.csv` (the final table).
 """
 
 import logging
@@ -70,7 +70,7 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str
     with ExitStack() as cleanup:
         if not ray.is_initialized():
             # A local cluster listens on loopback only; Ray refuses the address when it joins one that runs already.
-            local = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
+            local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
             context = ray.init(
                 namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local
             )

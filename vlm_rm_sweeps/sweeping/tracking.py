@@ -4,6 +4,7 @@ Ray's own MLflow callback is not used: it makes flat runs, logs hundreds of valu
 environment steps.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -69,6 +70,8 @@ class SweepTracker:
         self._children: dict[str, str] = {}
         self._sweep_tag = folder.name
         self.log_artifact(folder / "sweep.yaml")
+        runs = {"tracking_uri": tracking_uri, "experiment_id": self.experiment_id, "run_id": self.run_id}
+        (folder / "mlflow.json").write_text(json.dumps(runs, indent=2) + "\n")
 
     def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
         run_id: str = self._client.create_run(self.experiment_id, tags=dict(tags), run_name=name).info.run_id

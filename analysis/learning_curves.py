@@ -1,0 +1,38 @@
+"""Learning curves of a sweep: CLIP return and time in the goal against environment steps, a line for each trial.
+
+Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/learning_curves.py FOLDER). Expect the time in the goal
+of every trial to rise together with its CLIP return, if its reward model can be trusted.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from runs import SweepRuns
+
+PANELS = {"clip_return": "CLIP return", "goal_fraction": "fraction of the episode in the goal"}
+
+
+def main() -> None:
+    runs = SweepRuns(Path(sys.argv[1]))
+    histories = {metric: runs.history(metric) for metric in PANELS}
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    labels = histories["goal_fraction"].groupby(["model", "alpha", "prompt", "seed"], sort=False).groups
+    colours = dict(zip(labels, plt.get_cmap("tab10").colors * 10, strict=False))
+    for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
+        for key, line in histories[metric].groupby(["model", "alpha", "prompt", "seed"], sort=False):
+            model, alpha, prompt, seed = key
+            reference = prompt == "-"
+            label = f"{model}, seed {seed}" if reference else f"{model}, alpha {alpha}, {prompt}, seed {seed}"
+            style = {"color": "black", "linestyle": "--"} if reference else {"color": colours[key]}
+            axis.plot(line["env_steps"], line["value"], label=label, **style)
+        axis.set(xlabel="environment steps", ylabel=title)
+        axis.grid(alpha=0.3)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize="small", frameon=False)
+    data = pd.concat([history.assign(metric=metric) for metric, history in histories.items()])
+    runs.save(figure, data, "learning_curves")
+
+
+if __name__ == "__main__":
+    main()
