@@ -4,6 +4,7 @@ Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/learnin
 of every trial to rise together with its CLIP return, if its reward model can be trusted.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def main() -> None:
     histories = {metric: runs.history(metric) for metric in PANELS}
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
     labels = histories["goal_fraction"].groupby(["model", "alpha", "prompt", "seed"], sort=False).groups
-    colours = dict(zip(labels, plt.get_cmap("tab10").colors * 10, strict=False))
+    colours = dict(zip(labels, itertools.cycle(plt.color_sequences["tab10"]), strict=False))
     for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
         for key, line in histories[metric].groupby(["model", "alpha", "prompt", "seed"], sort=False):
             model, alpha, prompt, seed = key

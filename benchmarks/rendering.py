@@ -29,7 +29,8 @@ def milliseconds(action: Callable[[], object]) -> float:
 def main() -> None:
     ours = UprightCartPole()
     theirs = gym.make("CartPole-v1", render_mode="rgb_array").unwrapped
-    ours.reset(seed=0), theirs.reset(seed=0)
+    ours.reset(seed=0)
+    theirs.reset(seed=0)
     frame_format = EMBEDDED_PREPROCESSING.frame_format
     size = (frame_format.size, frame_format.size)
 

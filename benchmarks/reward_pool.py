@@ -9,6 +9,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import torch
 
 from vlm_rm_sweeps.rewards.catalog import embedded_sizes, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, start_pool
+from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, start_pool
 
 FRAMES = 2_048
 ROUNDS = 5
@@ -35,7 +36,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     print("model            request   bare encode_image   pool        pool / bare")
     for size in embedded_sizes():
         model_id = f"embedded/{size}"
@@ -43,8 +44,10 @@ def main() -> None:
         edge = reward_model.frame_format.size
         frames = np.random.default_rng(0).integers(0, 256, (FRAMES, edge, edge, 3), np.uint8)
         pixels = reward_model.preprocessing(frames)
-        handles = start_pool(PoolConfig("benchmark", model_id, micro_batch=MICRO_BATCH), [SPEC])
-        pool = RewardPool(PoolConfig("benchmark", model_id), handles)
+        config = PoolConfig("benchmark", model_id, micro_batch=MICRO_BATCH)
+        handles = start_pool(config)
+        await_pool(config, handles, [SPEC])
+        pool = RewardPool(config, handles)
 
         @torch.inference_mode()
         def bare(model: torch.nn.Module = reward_model._model, pixels: torch.Tensor = pixels) -> None:
@@ -58,7 +61,8 @@ def main() -> None:
                 for pending in [pool.submit(chunk, [SPEC]) for chunk in chunks]:
                     pending.result()
 
-            bare(), pooled()
+            bare()
+            pooled()
             times = [(seconds(bare), seconds(pooled)) for _ in range(ROUNDS)]
             bare_rate, pool_rate = (FRAMES / statistics.median(column) for column in zip(*times, strict=True))
             print(

@@ -5,6 +5,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -24,7 +25,7 @@ def ray_cluster() -> Iterator[None]:
         namespace=NAMESPACE,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )
     yield

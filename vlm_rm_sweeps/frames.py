@@ -31,8 +31,20 @@ class FrameFormat:
         """The (height, width) that a frame of the given height and width is resized to."""
         if self.resize_mode == "squash":
             return self.size, self.size
-        edge = min(height, width) if self.resize_mode == "shortest" else max(height, width)
-        return round(height * self.size / edge), round(width * self.size / edge)
+        # open_clip rounds the other edge down for `shortest` (torchvision's resize) and to the nearest for `longest`.
+        if self.resize_mode == "shortest":
+            edge = min(height, width)
+            return int(self.size * height / edge), int(self.size * width / edge)
+        edge = max(height, width)
+        return round(self.size * height / edge), round(self.size * width / edge)
+
+
+def frames_to_tensor(frames: np.ndarray) -> torch.Tensor:
+    """`uint8 (N, H, W, 3)` frames as a tensor `(N, 3, H, W)`, without a copy where that is possible.
+
+    It is not for views that run backwards (MuJoCo's frames) and read-only arrays (from Ray's object store).
+    """
+    return torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 
 def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
@@ -44,7 +56,5 @@ def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
     height, width = frame_format.resized(*frames.shape[1:3])
     if (height, width) == frames.shape[1:3]:
         return frames
-    resized = functional.interpolate(
-        torch.from_numpy(frames).permute(0, 3, 1, 2), (height, width), mode=frame_format.interpolation, antialias=True
-    )
+    resized = functional.interpolate(frames_to_tensor(frames), (height, width), mode=frame_format.interpolation, antialias=True)
     return resized.permute(0, 2, 3, 1).contiguous().numpy()

@@ -31,6 +31,7 @@ from vlm_rm_sweeps.rewards.catalog import (
     load_reward_model,
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
+from vlm_rm_sweeps.rewards.reward_model import Precision
 
 HALF = (0.5, 0.5, 0.5)
 TOY = "toy-clip"
@@ -203,6 +204,16 @@ def test_checkpoint_file_gives_the_embeddings_of_the_saved_model(
     torch.testing.assert_close(model.encode_prompt("a pole"), text[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_vision_transformer_works_in_half_precision(toy: Any, tmp_path: Path, precision: Precision) -> None:
+    # open_clip keeps some tensors in full precision, other ones than in the embedded family's convolutional models.
+    model_id = f"{TOY}/{save_safetensors(toy.state_dict(), tmp_path)}"
+    full, half = load_reward_model(model_id), load_reward_model(model_id, precision=precision)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    torch.testing.assert_close(half.encode_frames(frames), full.encode_frames(frames), atol=0.02, rtol=0)
+    torch.testing.assert_close(half.encode_prompt("a pole"), full.encode_prompt("a pole"), atol=0.02, rtol=0)
+
+
 def test_config_beside_a_checkpoint_file_is_its_preprocessing(toy: Any, tmp_path: Path) -> None:
     file = save_safetensors(toy.state_dict(), tmp_path)
     assert find_model(f"{TOY}/{file}").preprocessing == Preprocessing(
@@ -260,7 +271,7 @@ def test_malicious_pickle_is_refused_and_does_not_run(toy: Any, tmp_path: Path) 
     marker = tmp_path / "ran"
     zipped, plain = tmp_path / "zipped.pt", tmp_path / "plain.pt"
     torch.save(toy.state_dict() | {"payload": Payload(marker)}, zipped)
-    plain.write_bytes(pickle.dumps({"state_dict": Payload(marker)}))
+    plain.write_bytes(pickle.dumps({"state_dict": Payload(marker)}, protocol=2))
     torch.load(zipped, weights_only=False)
     assert marker.exists(), "the payload is harmless, so this test shows nothing"
     marker.unlink()

@@ -14,7 +14,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, check_placement, start_pool
+from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, check_placement, start_pool
 
 SPECS = [
     RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), 0.0),
@@ -26,7 +26,8 @@ SPECS = [
 @pytest.fixture(scope="module")
 def two_servers(ray_cluster: None) -> Iterator[PoolConfig]:
     config = PoolConfig(name="test-pool", model_id="embedded/tiny", servers=2)
-    handles = start_pool(config, SPECS)
+    handles = start_pool(config)
+    await_pool(config, handles, SPECS)
     yield config
     for handle in handles:
         ray.kill(handle)
@@ -77,7 +78,7 @@ def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfi
     expected = load_reward_model("embedded/tiny").score(frames(300), SPECS)
     handle = ray.get_actor(two_servers.server_names()[0], namespace=NAMESPACE)
 
-    pid = ray.get(handle.__ray_call__.remote(lambda server: os.getpid()))
+    pid: int = ray.get(handle.__ray_call__.remote(lambda server: os.getpid()))
     pending = [pool.submit(frames(300), SPECS) for _ in range(6)]
     os.kill(pid, signal.SIGKILL)
     for request in pending:
@@ -87,7 +88,8 @@ def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfi
 
 def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None) -> None:
     config = PoolConfig(name="test-gone", model_id="embedded/tiny", servers=2)
-    handles = start_pool(config, SPECS)
+    handles = start_pool(config)
+    await_pool(config, handles, SPECS)
     pool = RewardPool.connect(config)
     ray.kill(handles[0])
     pending = [pool.submit(frames(8), SPECS) for _ in range(4)]
@@ -99,7 +101,6 @@ def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None
         pool.submit(frames(8), SPECS).result()
 
 
-@ray.remote(num_cpus=0)
 class BrokenServer:
     """Answers as a reward server does, with whatever rewards it was made with."""
 
@@ -119,7 +120,9 @@ class BrokenServer:
     ],
 )
 def test_missing_and_non_finite_rewards_are_loud(ray_cluster: None, rewards: np.ndarray, message: str) -> None:
-    pool = RewardPool(PoolConfig(name="broken", model_id="embedded/tiny"), [BrokenServer.remote(rewards)])
+    pool = RewardPool(
+        PoolConfig(name="broken", model_id="embedded/tiny"), [ray.remote(num_cpus=0)(BrokenServer).remote(rewards)]
+    )
     with pytest.raises(RuntimeError, match=message):
         pool.submit(frames(2), SPECS[:1]).result()
 
@@ -156,13 +159,15 @@ def test_what_fits_is_not_refused(ray_cluster: None) -> None:
 
 def test_a_spec_that_cannot_be_scored_is_an_error_of_the_start(ray_cluster: None) -> None:
     same_but_for_case = RewardSpec(("Pole and cart",), ("pole and cart",), 0.5)
+    config = PoolConfig(name="test-spec", model_id="embedded/tiny")
     with pytest.raises(UserError, match="same embedding"):
-        start_pool(PoolConfig(name="test-spec", model_id="embedded/tiny"), [same_but_for_case])
+        await_pool(config, start_pool(config), [same_but_for_case])
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_of_the_start(ray_cluster: None) -> None:
+    config = PoolConfig(name="test-load", model_id="embedded/smal")
     with pytest.raises(UserError, match=r"embedded/smal"):
-        start_pool(PoolConfig(name="test-load", model_id="embedded/smal"), SPECS)
+        await_pool(config, start_pool(config), SPECS)
 
 
 def test_servers_report_ray_metrics(two_servers: PoolConfig) -> None:

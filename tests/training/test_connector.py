@@ -11,7 +11,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, start_pool
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.rendering import render_frame
 from vlm_rm_sweeps.tasks.task import get_task
@@ -29,7 +29,8 @@ SETTINGS = DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per
 def reward(ray_cluster: None) -> Iterator[RewardSource]:
     # A micro-batch that rollouts do not fill evenly.
     config = PoolConfig(name="test-connector", model_id="embedded/tiny", micro_batch=16)
-    handles = start_pool(config, [SPEC])
+    handles = start_pool(config)
+    await_pool(config, handles, [SPEC])
     yield RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format)
     for handle in handles:
         ray.kill(handle)
@@ -114,6 +115,22 @@ def test_updates_follow_the_ratio_that_was_asked_for(trained: tuple[Any, dict[st
     updates = learner["num_module_steps_trained_lifetime"] / SETTINGS.batch
     learned_steps = 840 - SETTINGS.learning_starts
     assert updates == pytest.approx(learned_steps * SETTINGS.updates_per_step, abs=2)
+
+
+def test_stepping_goes_on_while_servers_score(reward: RewardSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full micro-batch leaves in the middle of a rollout, the rest at its end."""
+    sent: list[int] = []
+    submit = RewardPool.submit
+
+    def spy(pool: RewardPool, frames: np.ndarray, specs: Any) -> Any:
+        sent.append(len(frames))
+        return submit(pool, frames, specs)
+
+    monkeypatch.setattr(RewardPool, "submit", spy)
+    algorithm = build_dqn(TASK, SETTINGS, reward, seed=3, steps_per_result=40, evaluation_episodes=2)
+    algorithm.train()
+    assert sent == [16, 4, 16, 4]
+    algorithm.stop()
 
 
 class _Unscored(connector.RewardConnector):

@@ -10,7 +10,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.connector import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings
@@ -39,14 +39,15 @@ def test_same_seed_same_trial_to_the_bit(ray_cluster: None) -> None:
     outcomes = []
     for name in ("first", "second"):
         config = PoolConfig(name=f"test-trial-{name}", model_id="embedded/tiny")
-        handles = start_pool(config, [SPEC])
+        handles = start_pool(config)
+        await_pool(config, handles, [SPEC])
         outcomes.append(run(job(RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format))))
         for handle in handles:
             ray.kill(handle)
     (results, rewards), (results_again, rewards_again) = outcomes
     assert len(rewards) == len(rewards_again)
-    for episode, again in zip(rewards, rewards_again, strict=True):
-        np.testing.assert_array_equal(episode, again)
+    for episode, episode_again in zip(rewards, rewards_again, strict=True):
+        np.testing.assert_array_equal(episode, episode_again)
     repeatable = ("clip_return", "true_return", "goal_fraction", "evaluation_clip_return", "evaluation_true_return", "updates")
     for result, again in zip(results, results_again, strict=True):
         assert [result.get(name) for name in repeatable] == [again.get(name) for name in repeatable]

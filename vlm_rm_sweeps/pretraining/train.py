@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import pandas as pd
 import torch
 from open_clip.loss import ClipLoss
 from safetensors import safe_open
@@ -23,7 +24,7 @@ from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, embedded_tokenizer, register_embedded_architectures
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, embedded_tokenizer, register_architecture
 
 _CHECKPOINT_EVERY = 200
 
@@ -119,9 +120,9 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     The loss curve goes to `embedded-<size>.losses.csv`, a checkpoint to `embedded-<size>.checkpoint.pt` every 200 steps; a
     second call with the same settings goes on from it.
     """
-    register_embedded_architectures(folder)
     torch.manual_seed(settings.seed)
     name = f"embedded-{settings.size}"
+    register_architecture(folder / f"{name}.json")
     model = open_clip.create_model(name)
     tokenizer = embedded_tokenizer(name, folder)
     model.visual.to(memory_format=torch.channels_last)
@@ -133,17 +134,19 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     )
     loss_of = DistinctCaptionLoss()
     losses: list[float] = []
+    seconds: list[float] = []
 
     checkpoint_file = folder / f"{name}.checkpoint.pt"
     if checkpoint_file.exists():
         checkpoint = torch.load(checkpoint_file, weights_only=True)
         if checkpoint["settings"] != asdict(settings):
-            raise ValueError(f"{checkpoint_file} belongs to other settings, {checkpoint['settings']}: remove it to start anew")
+            raise UserError(f"{checkpoint_file} belongs to other settings, {checkpoint['settings']}: remove it to start anew")
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
-        losses = checkpoint["losses"]
+        losses, seconds = checkpoint["losses"], checkpoint["seconds"]
 
     started, first_step = time.monotonic(), len(losses)
+    seconds_before = seconds[-1] if seconds else 0.0
     model.train()
     for step in range(first_step, settings.steps):
         rng = np.random.default_rng((settings.seed, step))
@@ -167,6 +170,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))  # as in CLIP's own training
         losses.append(loss.item())
+        seconds.append(seconds_before + time.monotonic() - started)
         if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == settings.steps:
             _save(
                 {
@@ -174,6 +178,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "losses": losses,
+                    "seconds": seconds,
                 },
                 checkpoint_file,
             )
@@ -187,7 +192,8 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     weights_file = folder / f"{name}.safetensors"
     half = {key: value.half().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     save_file(half, weights_file)
-    (folder / f"{name}.losses.csv").write_text("step,loss\n" + "".join(f"{i},{x:.5f}\n" for i, x in enumerate(losses)))
+    curve = pd.DataFrame({"step": range(len(losses)), "loss": losses, "seconds": seconds})
+    curve.to_csv(folder / f"{name}.losses.csv", index=False, float_format="%.5f")
     checkpoint_file.unlink()
     return weights_file
 
@@ -195,17 +201,27 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
 def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Path) -> None:
     """Train the given sizes one after the other into `folder`: configs, vocabulary, weights and manifest.
 
-    Interrupted, the same call goes on where it stopped. Raises UserError for a size that does not exist or whose weights are
-    in the folder already.
+    Interrupted, the same call goes on where it stopped. Raises UserError for a size that does not exist, or if the folder
+    holds its weights from another training.
     """
     for size in sizes:
         if size not in SIZES:
             raise UserError(unknown_name("size", size, SIZES))
-        if (folder / f"embedded-{size}.safetensors").exists():
-            raise UserError(f"{folder} already holds the weights of {size!r}: choose another folder, or move them away")
-    folder.mkdir(parents=True, exist_ok=True)
     manifest_file = folder / "manifest.json"
     manifest = json.loads(manifest_file.read_text()) if manifest_file.exists() else {}
+    asked = {"images": images, "samples": samples, "seed": seed}
+    finished = [size for size in sizes if asked.items() <= manifest.get(size, {}).items()]
+    sizes = [size for size in sizes if size not in finished]
+    for size in sizes:
+        if (folder / f"embedded-{size}.safetensors").exists():
+            raise UserError(
+                f"{folder} already holds weights of {size!r} from another training: choose another folder, or move them away"
+            )
+    if finished:
+        print(f"already trained: {', '.join(finished)}", flush=True)
+    if not sizes:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     print(f"rendering {images} images", flush=True)
     dataset = build_dataset(images, seed, EMBEDDED_PREPROCESSING.frame_format)
     rng = np.random.default_rng(seed)
@@ -213,7 +229,6 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     vocab_size = write_vocabulary(captions, folder / "bpe.txt.gz")
     for size in sizes:
         write_config(size, vocab_size, folder)
-        started = time.monotonic()
         weights_file = train(TrainingSettings(size, samples, seed), dataset, folder)
         with safe_open(weights_file, "pt") as weights:
             buffers = ("running_mean", "running_var", "num_batches_tracked", "attn_mask")
@@ -222,13 +237,10 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
                 for key in weights.keys()  # noqa: SIM118 - no dict
                 if not key.endswith(buffers)
             )
-        manifest[size] = {
+        manifest[size] = asked | {
             "sha256": hashlib.sha256(weights_file.read_bytes()).hexdigest(),
             "parameters": parameters,
-            "images": images,
-            "samples": samples,
-            "seed": seed,
-            "training_seconds": round(time.monotonic() - started),
+            "training_seconds": round(pd.read_csv(folder / f"embedded-{size}.losses.csv")["seconds"].iloc[-1]),
         }
         manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
 

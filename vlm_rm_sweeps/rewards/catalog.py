@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
+from open_clip.model import get_input_dtype
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
@@ -80,10 +82,10 @@ def find_model(model_id: str) -> ModelSource:
         if pretrained not in sizes:
             raise UserError(unknown_name("model", model_id, [f"{EMBEDDED}/{size}" for size in sizes]))
         return _embedded_source(pretrained, EMBEDDED_FOLDER)
-    if architecture not in open_clip.list_models():
-        raise UserError(
-            unknown_name("architecture", architecture, [EMBEDDED, *open_clip.list_models()], "; `vlm-rm models` lists all")
-        )
+    # The embedded family's configs are registered with open_clip, but have no weights and no vocabulary of its.
+    architectures = [name for name in open_clip.list_models() if not name.startswith(f"{EMBEDDED}-")]
+    if architecture not in architectures:
+        raise UserError(unknown_name("architecture", architecture, [EMBEDDED, *architectures], "; `vlm-rm models` lists all"))
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)
     if tag:
         return ModelSource(
@@ -93,7 +95,10 @@ def find_model(model_id: str) -> ModelSource:
     if file.is_file():
         # A checkpoint exported by open_clip has its preprocessing beside it.
         config_file = file.parent / _OPEN_CLIP_CONFIG
-        own = json.loads(config_file.read_text()).get("preprocess_cfg", {}) if config_file.is_file() else {}
+        try:
+            own = json.loads(config_file.read_text()).get("preprocess_cfg", {}) if config_file.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{config_file}, beside the checkpoint, is not JSON: {error}") from error
         return ModelSource(model_id, architecture, pretrained, _preprocessing(architecture, own))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
@@ -135,12 +140,15 @@ def _load(source: ModelSource, device: str, precision: Precision, micro_batch: i
             f"needs the network; without it use a checkpoint file ('{source.architecture}/path/to/file.safetensors') or an embedded "
             f"model ({', '.join(f'{EMBEDDED}/{size}' for size in embedded_sizes())})"
         ) from error
-    return ClipRewardModel(source.model_id, model, source.tokenizer, source.preprocessing, micro_batch)
+    dtype = get_input_dtype(precision) or torch.float32
+    return ClipRewardModel(source.model_id, model, source.tokenizer, source.preprocessing, micro_batch, dtype)
 
 
-def register_embedded_architectures(folder: Path) -> None:
-    """Make the model configs in `folder` known to open_clip, as `embedded-<size>`."""
-    open_clip.add_model_config(folder)
+def register_architecture(config_file: Path) -> None:
+    """Make a model config known to open_clip, under the name of its file."""
+    # open_clip keeps every path it was ever given and reads them all again at each new one; the last one wins.
+    if open_clip.get_model_config(config_file.stem) != json.loads(config_file.read_text()):
+        open_clip.add_model_config(config_file)
 
 
 def embedded_tokenizer(architecture: str, folder: Path) -> Any:
@@ -167,7 +175,7 @@ def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _embedded_source(size: str, folder: Path) -> ModelSource:
-    register_embedded_architectures(folder)
+    register_architecture(folder / f"{EMBEDDED}-{size}.json")
     return ModelSource(
         model_id=f"{EMBEDDED}/{size}",
         architecture=f"{EMBEDDED}-{size}",
@@ -193,9 +201,12 @@ def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
 
 @cache
 def _count_parameters(architecture: str) -> int:
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip warns that the weights are missing: they are not wanted
     try:
-        model = open_clip.create_model(architecture, load_weights=False, device="meta")
+        # Both: it builds on the default device and only then moves to the named one.
+        with torch.device("meta"):
+            model = open_clip.create_model(architecture, load_weights=False, device="meta")
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -25,15 +25,38 @@ def refuse_cut_prompt(prompt: str, tokenizer: Any, model_id: str) -> None:
         )
 
 
+def check_prompts(spec: RewardSpec, tokenizer: Any, model_id: str) -> None:
+    """UserError if the model would cut one of the prompts off, or reads goal and baseline as the same."""
+    for prompt in (*spec.goal_prompts, *spec.baseline_prompts):
+        refuse_cut_prompt(prompt, tokenizer, model_id)
+    goal, baseline = (
+        {tuple(tokens) for tokens in tokenizer(list(prompts)).tolist()}
+        for prompts in (spec.goal_prompts, spec.baseline_prompts)
+    )
+    if goal == baseline:
+        raise UserError(
+            f"goal {list(spec.goal_prompts)!r} and baseline {list(spec.baseline_prompts)!r} are the same to {model_id}, which does not "
+            "tell capitals or spaces apart: word them differently"
+        )
+
+
 class ClipRewardModel:
     """Any open_clip model behind the `RewardModel` protocol.
 
     Frames are encoded in micro-batches of one fixed shape, the last one padded: a processor picks its kernels, and so its
     rounding, by shape, and with a fixed shape a frame's reward is the same to the bit whatever it is batched with.
+
+    `dtype` is what the image tower takes.
     """
 
     def __init__(
-        self, model_id: str, model: torch.nn.Module, tokenizer: Any, preprocessing: Preprocessing, micro_batch: int
+        self,
+        model_id: str,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        preprocessing: Preprocessing,
+        micro_batch: int,
+        dtype: torch.dtype,
     ) -> None:
         self.model_id = model_id
         self.preprocessing = preprocessing
@@ -41,8 +64,7 @@ class ClipRewardModel:
         self._model: Any = model.eval()
         self._tokenizer = tokenizer
         self._prompt_embeddings: dict[str, torch.Tensor] = {}
-        first = next(model.parameters())
-        self._device, self._dtype = first.device, first.dtype
+        self._device, self._dtype = next(model.parameters()).device, dtype
 
     @property
     def parameters(self) -> int:

@@ -16,6 +16,8 @@ Shape suffixes: n images, s specs, d embedding dimensions.
 
 import torch
 
+from vlm_rm_sweeps.errors import UserError
+
 _MIN_DISTANCE = 1e-4
 
 
@@ -33,12 +35,12 @@ def goal_baseline_reward(
 ) -> torch.Tensor:
     """Rewards (n, s) of unit image embeddings (n, d) for s specs.
 
-    Raises ValueError if a goal's and its baseline's embedding coincide: no line goes through them.
+    Raises UserError if a goal's and its baseline's embedding coincide: no line goes through them.
     """
     directions_sd = goals_sd - baselines_sd
     lengths_s = directions_sd.norm(dim=-1)
     if bool((lengths_s < _MIN_DISTANCE).any()):
-        raise ValueError("a goal and its baseline have the same embedding: word them differently")
+        raise UserError("a goal and its baseline have the same embedding: word them differently")
     units_sd = directions_sd / lengths_s[:, None]
     # Sums over the last axis instead of a matrix product: a product's rounding depends on how many rows and columns it has,
     # and then a frame's reward would depend on what it is batched with.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, resize_frames
+from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, frames_to_tensor, resize_frames
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class Preprocessing:
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         """`uint8 (N, H, W, 3)` of any height and width to `float32 (N, 3, size, size)`."""
-        resized_nhwc = resize_frames(frames, self.frame_format)
-        pixels_nchw = torch.from_numpy(resized_nhwc).permute(0, 3, 1, 2)
+        pixels_nchw = frames_to_tensor(resize_frames(frames, self.frame_format))
         height, width = pixels_nchw.shape[2:]
         if (height, width) != (self.size, self.size):
             pad_top, pad_left = max(0, self.size - height) // 2, max(0, self.size - width) // 2

@@ -163,17 +163,13 @@ def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: 
         node["GPU"] -= gpus
 
 
-def start_pool(config: PoolConfig, specs: Sequence[RewardSpec], timeout_s: float = 600.0) -> list[ActorHandle]:
-    """Start the servers of one model, wait until each has loaded it, and try all specs on one frame.
-
-    The returned handles keep the servers alive. Raises UserError, with the cause, if a server cannot be placed within
-    `timeout_s`, cannot load its model, or cannot score a spec.
-    """
+def start_pool(config: PoolConfig) -> list[ActorHandle]:
+    """Start the servers of one model, without waiting for them. The returned handles keep the servers alive."""
     # Here, because a trial connects without ever loading open_clip.
     from vlm_rm_sweeps.serving.server import RewardServer
 
     actor: Any = ray.remote(RewardServer)
-    handles: list[ActorHandle] = [
+    return [
         actor.options(
             name=name,
             namespace=NAMESPACE,
@@ -185,6 +181,16 @@ def start_pool(config: PoolConfig, specs: Sequence[RewardSpec], timeout_s: float
         ).remote(config.model_id, config.device, config.precision, config.micro_batch, config.threads)
         for name in config.server_names()
     ]
+
+
+def await_pool(
+    config: PoolConfig, handles: Sequence[ActorHandle], specs: Sequence[RewardSpec], timeout_s: float = 600.0
+) -> None:
+    """Wait until each server has loaded its model, and try all specs on one frame.
+
+    Raises UserError, with the cause, if a server cannot be placed within `timeout_s`, cannot load its model, or cannot score a
+    spec.
+    """
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
         RewardPool(config, handles).submit(np.zeros((1, 64, 64, 3), np.uint8), specs).result()
@@ -197,4 +203,3 @@ def start_pool(config: PoolConfig, specs: Sequence[RewardSpec], timeout_s: float
         raise UserError(f"a reward server of {config.model_id} failed: {error.cause}") from error
     except RayActorError as error:
         raise UserError(f"a reward server of {config.model_id} could not start: {error}") from error
-    return handles

@@ -22,11 +22,11 @@ from ray.tune.logger import JsonLoggerCallback
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import find_model
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, check_placement, start_pool
+from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, await_pool, check_placement, start_pool
 from vlm_rm_sweeps.sweeping.progress import Progress
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
-from vlm_rm_sweeps.sweeping.tracking import SweepTracker
+from vlm_rm_sweeps.sweeping.tracking import SweepTracker, set_up_store
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
 from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, TrainableTrial, TrainingJob
 
@@ -79,12 +79,14 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str
                 say(f"Ray dashboard: http://{context.dashboard_url}")
         pools = pool_configs(sweep, folder.name)
         check_placement(list(pools.values()), sweep.trial.cpus, sweep.trial.gpus)
-        servers = []
+        say(f"starting {sweep.pool.servers} reward server(s) of each of {', '.join(sweep.models)}")
+        servers = {model_id: start_pool(pool) for model_id, pool in pools.items()}
+        cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
+        # The database takes seconds to set up: while the servers load their models.
+        set_up_store(tracking_uri)
+        specs = [prompt.spec(alpha) for prompt in sweep.wordings() for alpha in sweep.alphas]
         for model_id, pool in pools.items():
-            say(f"starting {pool.servers} reward server{'s' if pool.servers > 1 else ''} of {model_id}")
-            specs = [prompt.spec(alpha) for prompt in sweep.wordings() for alpha in sweep.alphas]
-            servers += start_pool(pool, specs)
-        cleanup.callback(lambda: [ray.kill(server) for server in servers])
+            await_pool(pool, servers[model_id], specs)
         tracker = SweepTracker(sweep, folder, tracking_uri)
         say(f"{len(sweep.trials())} trials of {sweep.steps:,} environment steps, written to {folder}")
         return _run_trials(sweep, folder, pools, tracker, say)
@@ -132,6 +134,8 @@ def _run_trials(
         param_space={"run": tune.grid_search(grid)},
         tune_config=tune.TuneConfig(
             trial_name_creator=lambda tune_trial: _trial_of(tune_trial).trial_id,
+            # The next trial takes over the process of one that has ended, with all that it has imported.
+            reuse_actors=True,
             trial_dirname_creator=lambda tune_trial: _trial_of(tune_trial).trial_id,
         ),
         run_config=tune.RunConfig(

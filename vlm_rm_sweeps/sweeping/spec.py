@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import find_model
-from vlm_rm_sweeps.rewards.clip import refuse_cut_prompt
+from vlm_rm_sweeps.rewards.clip import check_prompts
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.task import Task, get_task
 from vlm_rm_sweeps.training.settings import DqnSettings
@@ -76,7 +76,7 @@ class Sweep(_Strict):
     models: tuple[str, ...] = Field(min_length=1)
     alphas: tuple[float, ...] = Field(min_length=1)
     prompts: tuple[Prompt, ...] = Field((), description="Wordings to compare; the task's own if there are none.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the true reward.")
     algorithm: Literal["dqn"] = "dqn"
     steps: int = Field(gt=0, description="Environment steps of each trial.")
@@ -120,8 +120,7 @@ class Sweep(_Strict):
         for model_id in self.models:
             tokenizer = find_model(model_id).tokenizer
             for prompt in self.wordings():
-                for text in (*prompt.goal, *prompt.baseline):
-                    refuse_cut_prompt(text, tokenizer, model_id)
+                check_prompts(prompt.spec(alpha=0.0), tokenizer, model_id)
         return self
 
     def the_task(self) -> Task:
@@ -186,6 +185,19 @@ class Trial:
         return cls(**(data | {"prompt": Prompt(**data["prompt"]) if data["prompt"] else None}))
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which would let the last of two equal keys win, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(
+                    f"key {key!r} stands there {keys.count(key)} times: expected each key once{node.start_mark}"
+                )
+        return super().construct_mapping(node, deep)
+
+
 def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep file.
 
@@ -194,13 +206,16 @@ def load_sweep(path: Path) -> Sweep:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not a text file in UTF-8: {error}") from error
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); expected a sweep file, such as sweeps/quickstart.yaml"
         ) from error
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        data = yaml.load(text, _StrictLoader)
+    # ValueError: what looks like a date and is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected keys such as `name`, `task` and `models`, found {type(data).__name__}")
@@ -220,7 +235,7 @@ def _explain(problem: ErrorDetails) -> str:
         return f"unknown key {key!r} (value {problem['input']!r}): {suggestion}expected one of {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = "expected a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Value error, ")
     if not key:
         return message
     if isinstance(problem["input"], dict):

@@ -44,6 +44,11 @@ def git_commit() -> str:
     return described.stdout.strip()
 
 
+def set_up_store(tracking_uri: str) -> None:
+    """Create the database's tables if they are missing. To be called by one process, before any other opens it."""
+    MlflowClient(tracking_uri).search_experiments(max_results=1)
+
+
 class SweepTracker:
     """The MLflow runs of one sweep. Lives in the driver: the one process that talks to MLflow."""
 

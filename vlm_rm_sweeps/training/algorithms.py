@@ -58,7 +58,7 @@ def build_dqn(
     frame_format = None if reward is None else reward.frame_format
     # Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns of the NaN rewards.
     gym.registry.pop(_ENV_ID, None)
-    gym.register(_ENV_ID, entry_point=lambda: task.make_env(frame_format), disable_env_checker=True, order_enforce=False)
+    gym.register(_ENV_ID, entry_point=lambda **_: task.make_env(frame_format), disable_env_checker=True, order_enforce=False)
     config = _RewardedDqnConfig()
     config.reward = reward
     config = (

@@ -1,7 +1,7 @@
 """The settings of the algorithms, as a sweep file names them. Apart from the algorithms, so that checking a sweep file does not
 load RLlib."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 
 class DqnSettings(BaseModel):
@@ -18,6 +18,6 @@ class DqnSettings(BaseModel):
     target_update_every: int = Field(500, gt=0, description="Environment steps between copies to the target network.")
     epsilon_final: float = Field(0.05, ge=0, le=1)
     epsilon_steps: int = Field(4_000, gt=0, description="Environment steps over which epsilon falls from 1 to its final value.")
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[PositiveInt, ...] = Field((128, 128), description="Widths of the hidden layers.")
     envs: int = Field(8, gt=0, description="Sub-environments stepped together.")
     rollout_steps: int = Field(8, gt=0, description="Steps of each sub-environment between updates.")

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from ray import tune
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import ALL_MODULES
 
 from vlm_rm_sweeps.tasks.task import get_task
@@ -38,6 +37,28 @@ class TrainingJob:
     evaluation_episodes: int
 
 
+class Stopwatch:
+    """Adds up the seconds spent in one method of one object."""
+
+    def __init__(self, owner: Any, method: str) -> None:
+        self._seconds = 0.0
+        timed = getattr(owner, method)
+
+        def stopped(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return timed(*args, **kwargs)
+            finally:
+                self._seconds += time.perf_counter() - started
+
+        setattr(owner, method, stopped)
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
 class TrainableTrial(tune.Trainable):
     """`config["run"]["job"]` is its TrainingJob."""
 
@@ -45,7 +66,7 @@ class TrainableTrial(tune.Trainable):
         # Trials share the machine with one another and with the reward servers.
         torch.set_num_threads(1)
         self._job: TrainingJob = config["run"]["job"]
-        self._algorithm: Algorithm = build_dqn(
+        self._algorithm: Any = build_dqn(
             get_task(self._job.task),
             self._job.settings,
             self._job.reward,
@@ -53,25 +74,28 @@ class TrainableTrial(tune.Trainable):
             self._job.steps_per_result,
             self._job.evaluation_episodes,
         )
+        # RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went.
+        self._stopwatches = {
+            "sampling_seconds": Stopwatch(self._algorithm.env_runner, "sample"),
+            "replay_seconds": Stopwatch(self._algorithm.local_replay_buffer, "sample"),
+            "update_seconds": Stopwatch(self._algorithm.learner_group, "update"),
+        }
 
     def step(self) -> dict[str, Any]:
         started = time.perf_counter()
         result = self._algorithm.train()
         seconds = time.perf_counter() - started
-        runner, timers = result["env_runners"], result["timers"]
+        runner = result["env_runners"]
         env_steps = int(result["num_env_steps_sampled_lifetime"])
         metrics = self._returns(runner)
         metrics |= {
             "env_steps_per_second": runner["num_env_steps_sampled"] / seconds,
             "updates": self._updates(result),
-            "sampling_seconds": timers["env_runner_sampling_timer"],
-            "replay_seconds": timers.get("replay_buffer_sampling_timer"),
-            "update_seconds": timers.get("learner_update_timer"),
             connector.RENDER_SECONDS: runner.get(connector.RENDER_SECONDS),
             connector.ENCODE_SECONDS: runner.get(connector.ENCODE_SECONDS),
             connector.WAIT_SECONDS: runner.get(connector.WAIT_SECONDS),
             "iteration_seconds": seconds,
-        }
+        } | {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
         done = env_steps >= self._job.steps
         if done:
             evaluated = self._returns(self._algorithm.evaluate()["env_runners"])
@@ -92,6 +116,12 @@ class TrainableTrial(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         self._algorithm.save_to_path(str(Path(checkpoint_dir).resolve()))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial, from scratch."""
+        self._algorithm.stop()
+        self.setup(new_config)
+        return True
 
     def cleanup(self) -> None:
         self._algorithm.stop()
