@@ -72,7 +72,7 @@ def main() -> None:
         rows += [(name, step + 1, reward, goal) for step, (reward, goal) in enumerate(zip(rewards, in_goal, strict=True))]
     parameters = find_model(trial.model_id).parameters / 1e6
     curve.set(xlabel="step", ylabel="CLIP reward", title=f'"{trial.prompt.goal[0]}"' if trial.prompt else "", xlim=(1, steps))
-    curve.legend(title=f"{trial.model_id} ({parameters:.2f} M parameters), alpha {trial.alpha:g}", frameon=False)
+    curve.legend(title=f"{trial.model_id} ({parameters:.2f} M parameters), alpha {trial.alpha:g}", loc="center right")
     curve.grid(alpha=0.3)
     runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode")
 

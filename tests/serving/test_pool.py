@@ -5,6 +5,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,9 +77,9 @@ def test_sends_to_the_least_busy_server(two_servers: PoolConfig) -> None:
 def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfig) -> None:
     pool = RewardPool.connect(two_servers)
     expected = load_reward_model("embedded/tiny").score(frames(300), SPECS)
-    handle = ray.get_actor(two_servers.server_names()[0], namespace=NAMESPACE)
+    handle: Any = ray.get_actor(two_servers.server_names()[0], namespace=NAMESPACE)
 
-    pid: int = ray.get(handle.__ray_call__.remote(lambda server: os.getpid()))
+    pid = ray.get(handle.__ray_call__.remote(lambda server: os.getpid()))
     pending = [pool.submit(frames(300), SPECS) for _ in range(6)]
     os.kill(pid, signal.SIGKILL)
     for request in pending:
@@ -102,13 +103,22 @@ def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None
 
 
 class BrokenServer:
-    """Answers as a reward server does, with whatever rewards it was made with."""
+    """Answers as a reward server does, with whatever rewards it was told."""
 
-    def __init__(self, rewards: np.ndarray) -> None:
+    def __init__(self) -> None:
+        self._rewards = np.zeros(0)
+
+    def answer_with(self, rewards: np.ndarray) -> None:
         self._rewards = rewards
 
     def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
         return ScoredFrames(self._rewards, 0.0, 0)
+
+
+@pytest.fixture(scope="module")
+def broken_server(ray_cluster: None) -> Any:
+    actor: Any = ray.remote(num_cpus=0)(BrokenServer)
+    return actor.remote()
 
 
 @pytest.mark.parametrize(
@@ -119,10 +129,9 @@ class BrokenServer:
         (np.array([[0.5]], np.float32), r"shape \(1, 1\), expected \(2, 1\)"),
     ],
 )
-def test_missing_and_non_finite_rewards_are_loud(ray_cluster: None, rewards: np.ndarray, message: str) -> None:
-    pool = RewardPool(
-        PoolConfig(name="broken", model_id="embedded/tiny"), [ray.remote(num_cpus=0)(BrokenServer).remote(rewards)]
-    )
+def test_missing_and_non_finite_rewards_are_loud(broken_server: Any, rewards: np.ndarray, message: str) -> None:
+    ray.get(broken_server.answer_with.remote(rewards))
+    pool = RewardPool(PoolConfig(name="broken", model_id="embedded/tiny"), [broken_server])
     with pytest.raises(RuntimeError, match=message):
         pool.submit(frames(2), SPECS[:1]).result()
 

@@ -120,7 +120,10 @@ class Sweep(_Strict):
         for model_id in self.models:
             tokenizer = find_model(model_id).tokenizer
             for prompt in self.wordings():
-                check_prompts(prompt.spec(alpha=0.0), tokenizer, model_id)
+                try:
+                    check_prompts(prompt.spec(alpha=0.0), tokenizer, model_id)
+                except UserError as error:
+                    raise UserError(f"prompts, {prompt.id}: {error}") from error
         return self
 
     def the_task(self) -> Task:
