@@ -155,3 +155,6 @@ def main() -> None:
     except UserError as error:
         print(f"vlm-rm: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:  # before the first trial; from then on Tune ends the sweep in order
+        print("vlm-rm: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -62,6 +62,8 @@ class ClipRewardModel:
         self.preprocessing = preprocessing
         self.micro_batch = micro_batch
         self._model: Any = model.eval()
+        # Frames are stored channels last: on a CPU the convolutions are a third faster if they stay so.
+        self._model.visual.to(memory_format=torch.channels_last)
         self._tokenizer = tokenizer
         self._prompt_embeddings: dict[str, torch.Tensor] = {}
         self._device, self._dtype = next(model.parameters()).device, dtype
@@ -77,11 +79,11 @@ class ClipRewardModel:
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
         """Unit embeddings float32 (N, D), on the CPU, of `uint8 (N, H, W, 3)` frames."""
-        pixels = self.preprocessing(frames)
         embeddings = []
-        for start in range(0, len(pixels), self.micro_batch):
-            chunk = pixels[start : start + self.micro_batch]
-            padded = torch.zeros(self.micro_batch, *chunk.shape[1:])
+        for start in range(0, len(frames), self.micro_batch):
+            # One micro-batch at a time, preprocessing included, stays in the processor's cache.
+            chunk = self.preprocessing(frames[start : start + self.micro_batch])
+            padded = torch.zeros(self.micro_batch, *chunk.shape[1:]).contiguous(memory_format=torch.channels_last)
             padded[: len(chunk)] = chunk
             features = self._model.encode_image(padded.to(self._device, self._dtype))[: len(chunk)]
             embeddings.append(functional.normalize(features.float(), dim=-1).cpu())

@@ -38,4 +38,5 @@ class Preprocessing:
             pad_right = max(0, self.size - width) - pad_left
             pixels_nchw = transforms.pad(pixels_nchw, [pad_left, pad_top, pad_right, pad_bottom], fill=self.fill_color)
             pixels_nchw = transforms.center_crop(pixels_nchw, [self.size, self.size])
-        return transforms.normalize(pixels_nchw.float() / 255, list(self.mean), list(self.std))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return pixels_nchw.float().mul_(1 / (255 * std)).sub_(mean / std)

@@ -5,6 +5,7 @@ environment steps.
 """
 
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ def git_commit() -> str:
 
 def set_up_store(tracking_uri: str) -> None:
     """Create the database's tables if they are missing. To be called by one process, before any other opens it."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     MlflowClient(tracking_uri).search_experiments(max_results=1)
 
 
