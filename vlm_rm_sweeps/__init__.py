@@ -16,6 +16,8 @@ _ENVIRONMENT_DEFAULTS = {
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
     # Progress is printed by this package; Tune would print whole configurations.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Seconds: writing a result to MLflow's sqlite can take half a one, and Tune would warn of it.
+    "TUNE_WARN_THRESHOLD_S": "10",
 }
 for _name, _value in _ENVIRONMENT_DEFAULTS.items():
     os.environ.setdefault(_name, _value)

@@ -7,7 +7,6 @@ steadily with the angle over the whole circle, and that is the reward an agent c
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,9 +169,6 @@ def cart_pole_caption(state: CartPoleState, rng: np.random.Generator) -> str:
     if level < 0.38:
         caption += f", {_wording(rng, _BY_POSITION, state.position)}"
     return caption
-
-
-CaptionWriter = Callable[[CartPoleState, np.random.Generator], str]
 
 
 def caption_batch(states: list[CartPoleState], rng: np.random.Generator) -> list[str]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
+from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.evaluation.epic import epic_distance
 from vlm_rm_sweeps.pretraining.captions import CartPoleState
@@ -41,10 +41,6 @@ class HeldOutResult:
     peak_degrees: float
 
 
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(pd.Series(a).corr(pd.Series(b), method="spearman"))
-
-
 def evaluate_cart_pole(model: RewardModel) -> list[HeldOutResult]:
     """Held-out results of a model on CartPole for alpha 0, 0.5 and 1, with the paper's prompts."""
     task = get_task("cartpole-upright")
@@ -61,8 +57,8 @@ def evaluate_cart_pole(model: RewardModel) -> list[HeldOutResult]:
         HeldOutResult(
             alpha=alpha,
             epic=epic_distance(rewards[:, column], closeness),
-            spearman=_rank_correlation(rewards[:, column], closeness),
-            spearman_90=_rank_correlation(rewards[near, column], closeness[near]),
+            spearman=float(spearmanr(rewards[:, column], closeness).statistic),
+            spearman_90=float(spearmanr(rewards[near, column], closeness[near]).statistic),
             peak_degrees=float(degrees[landscape[:, column].argmax()]),
         )
         for column, alpha in enumerate(_ALPHAS)

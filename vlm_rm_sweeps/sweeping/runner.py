@@ -62,14 +62,14 @@ def pool_configs(sweep: Sweep, sweep_id: str) -> dict[str, PoolConfig]:
 def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str], None]) -> SweepOutcome:
     """Run all trials of a checked sweep into a new folder below `results`.
 
-    Starts Ray on this machine, on its loopback address, unless `RAY_ADDRESS` names a cluster. Raises UserError if the servers
+    Starts Ray on this machine unless `RAY_ADDRESS` names a cluster. Raises UserError if the servers
     and one trial cannot be placed, or a model cannot be loaded; a trial that fails does not stop the others.
     """
     folder = _new_folder(sweep, results)
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     with ExitStack() as cleanup:
         if not ray.is_initialized():
-            # A local cluster listens on loopback only; Ray refuses the address when it joins one that runs already.
+            # A local cluster talks to itself over loopback; Ray refuses the address when it joins one that runs already.
             local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
             context = ray.init(
                 namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local
