@@ -62,8 +62,8 @@ def pool_configs(sweep: Sweep, sweep_id: str) -> dict[str, PoolConfig]:
 def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str], None]) -> SweepOutcome:
     """Run all trials of a checked sweep into a new folder below `results`.
 
-    Starts Ray on this machine unless `RAY_ADDRESS` names a cluster. Raises UserError if the servers
-    and one trial cannot be placed, or a model cannot be loaded; a trial that fails does not stop the others.
+    Starts Ray on this machine unless `RAY_ADDRESS` names a cluster. Raises UserError if the servers and one trial cannot be
+    placed, or a model cannot be loaded; a trial that fails does not stop the others.
     """
     folder = _new_folder(sweep, results)
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False), encoding="utf-8")

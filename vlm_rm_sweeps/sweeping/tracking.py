@@ -140,9 +140,6 @@ class SweepTracker:
         """Attach a file to the sweep's run."""
         self._client.log_artifact(self.run_id, str(file))
 
-    def child_run_id(self, trial: Trial) -> str | None:
-        return self._children.get(trial.trial_id)
-
 
 def mlflow_ui_command(tracking_uri: str) -> str:
     """The command that opens these runs in a browser."""
