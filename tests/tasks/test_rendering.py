@@ -127,7 +127,7 @@ def test_without_a_frame_format_nothing_is_rendered() -> None:
             rendered.append(True)
             return super().render()
 
-    task = dataclasses.replace(SHORT, make_native_env=Watched)
+    task = dataclasses.replace(SHORT, make_native_env=lambda rendering, frame_format: Watched())
     env = task.make_env(None)
     env.reset(seed=0)
     _, reward, _, _, info = env.step(1)
@@ -149,7 +149,7 @@ def test_info_keys_of_the_environment_are_dropped() -> None:
             observation, reward, terminated, truncated, info = super().step(action)
             return observation, reward, terminated, truncated, info | {"distance": 3.0}
 
-    env = dataclasses.replace(SHORT, make_native_env=Talkative).make_env(None)
+    env = dataclasses.replace(SHORT, make_native_env=lambda rendering, frame_format: Talkative()).make_env(None)
     assert env.reset(seed=0)[1] == {}
     assert set(env.step(1)[4]) == {"true_reward", "success"}
 

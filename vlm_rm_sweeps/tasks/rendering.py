@@ -1,12 +1,30 @@
 """Frames from environments: what the reward model sees, taken inside `step`."""
 
 import time
-from typing import Any, SupportsFloat
+from dataclasses import dataclass
+from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+
+Profile = Literal["fast", "full"]
+Textures = Literal["modified", "original"]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How the states of a task are drawn.
+
+    `textures`: `modified` are this project's own, realistic ones, `original` what Gymnasium draws (the paper compares both).
+    `camera`: one of the task's cameras. `profile`: `fast` leaves out what costs most in software rendering (multisampling,
+    shadows, reflections), `full` leaves out nothing; environments that do not render with OpenGL look the same in both.
+    """
+
+    textures: Textures = "original"
+    camera: str = "default"
+    profile: Profile = "fast"
 
 
 def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:

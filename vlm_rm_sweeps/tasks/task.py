@@ -8,15 +8,17 @@ import gymnasium as gym
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.rendering import FrameInInfo, TrueRewardInInfo
+from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, Textures, TrueRewardInInfo
 
 
 @dataclass(frozen=True)
 class Task:
     """One thing to learn.
 
-    `make_native_env` returns the environment without a time limit; it renders `rgb_array` and its `info` has a boolean
-    `success` for each step. An episode succeeds if at least half of its steps do (paper, section 4).
+    `make_native_env` returns the environment, without a time limit, drawn as its Rendering says and, where that is cheaper, at
+    once in the FrameFormat that a reward model wants (None: nothing will be rendered). It renders `rgb_array` and its `info`
+    has a boolean `success` for each step. An episode succeeds if at least half of its steps do (paper, section 4).
+    `textures` and `cameras` are the renderings that there are, the default ones first.
     """
 
     name: str
@@ -24,16 +26,27 @@ class Task:
     baseline_prompt: str
     success_criterion: str
     episode_steps: int
-    make_native_env: Callable[[], gym.Env]
+    make_native_env: Callable[[Rendering, FrameFormat | None], gym.Env]
+    textures: tuple[Textures, ...] = ("original",)
+    cameras: tuple[str, ...] = ("default",)
 
-    def make_env(self, frame_format: FrameFormat | None) -> gym.Env:
-        """The environment for training.
+    def rendering(self, textures: str | None = None, camera: str | None = None, profile: Profile = "fast") -> Rendering:
+        """A rendering of this task; what is None is the task's default. UserError if the task has no such textures or camera."""
+        chosen = next((each for each in self.textures if each == textures), None) if textures else self.textures[0]
+        if chosen is None:
+            raise UserError(f"task {self.name!r}: " + unknown_name("textures", str(textures), self.textures))
+        if camera is not None and camera not in self.cameras:
+            raise UserError(f"task {self.name!r}: " + unknown_name("camera", camera, self.cameras))
+        return Rendering(chosen, camera or self.cameras[0], profile)
+
+    def make_env(self, frame_format: FrameFormat | None, rendering: Rendering | None = None) -> gym.Env:
+        """The environment for training, drawn as `rendering` says (by default with the task's first textures and camera).
 
         With a `frame_format`, each step's `info` holds a frame and the reward is NaN until the frame is scored. With None
         nothing is rendered and the reward is the true one.
         """
-        limited: gym.Env = gym.wrappers.TimeLimit(self.make_native_env(), self.episode_steps)
-        env: gym.Env = TrueRewardInInfo(limited)
+        native = self.make_native_env(rendering or self.rendering(), frame_format)
+        env: gym.Env = TrueRewardInInfo(gym.wrappers.TimeLimit(native, self.episode_steps))
         return env if frame_format is None else FrameInInfo(env, frame_format)
 
 
@@ -46,7 +59,7 @@ TASKS = {
             baseline_prompt="pole and cart",
             success_criterion="pole within 12 degrees of upright",
             episode_steps=200,
-            make_native_env=UprightCartPole,
+            make_native_env=lambda rendering, frame_format: UprightCartPole(),
         ),
     )
 }
