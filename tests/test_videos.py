@@ -1,0 +1,27 @@
+"""Videos, read back."""
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.videos import write_video
+
+# Odd edges, and one brightness for each frame.
+FRAMES = [np.full((65, 33, 3), brightness, np.uint8) for brightness in (0, 60, 120, 180, 240)]
+
+
+@pytest.mark.parametrize(("suffix", "plugin"), [(".mp4", "pyav"), (".gif", "pillow")])
+def test_every_frame_is_there_in_order(tmp_path: Path, suffix: str, plugin: str) -> None:
+    file = tmp_path / f"video{suffix}"
+    write_video(FRAMES, file, frames_per_second=5)
+    read = iio.imread(file, plugin=plugin)
+    assert len(read) == len(FRAMES)
+    assert [round(float(frame[..., :3].mean()) / 60) for frame in read] == [0, 1, 2, 3, 4]
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"\.mp4, \.gif, not as '\.avi'"):
+        write_video(FRAMES, tmp_path / "video.avi")
