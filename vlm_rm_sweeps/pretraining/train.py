@@ -43,6 +43,8 @@ class Architecture:
 SIZES = {
     "tiny": Architecture(vision_width=4, embedding=32, text_width=32, text_layers=1),
     "small": Architecture(vision_width=8, embedding=64, text_width=64, text_layers=2),
+    "base": Architecture(vision_width=16, embedding=96, text_width=128, text_layers=2),
+    "large": Architecture(vision_width=32, embedding=128, text_width=192, text_layers=3),
 }
 _CONTEXT_LENGTH = 32
 _HEAD_WIDTH = 32

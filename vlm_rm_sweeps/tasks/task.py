@@ -8,6 +8,7 @@ import gymnasium as gym
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, Textures, TrueRewardInInfo
 
 
@@ -60,6 +61,16 @@ TASKS = {
             success_criterion="pole within 12 degrees of upright",
             episode_steps=200,
             make_native_env=lambda rendering, frame_format: UprightCartPole(),
+        ),
+        Task(
+            name="mountaincar-summit",
+            goal_prompt="a car at the peak of the mountain, next to the yellow flag",
+            baseline_prompt="a car in the mountain",
+            success_criterion="car at the flag",
+            # Full throttle in the direction of travel reaches the flag in 105 to 109 steps; the paper states no length.
+            episode_steps=400,
+            make_native_env=lambda rendering, frame_format: SummitMountainCar(rendering.textures),
+            textures=("modified", "original"),
         ),
     )
 }
