@@ -108,7 +108,7 @@ def _new_folder(sweep: Sweep, results: Path) -> Path:
 def _job(sweep: Sweep, trial: Trial, pools: dict[str, PoolConfig]) -> TrainingJob:
     spec = trial.spec()
     return TrainingJob(
-        task=sweep.task,
+        task=sweep.the_task(),
         settings=sweep.settings,
         reward=None
         if spec is None
