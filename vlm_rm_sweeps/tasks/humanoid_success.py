@@ -9,7 +9,6 @@ limits keep it from what the criterion says in words, the threshold says what is
 - *arms crossed*: the forearms cross in front of the body, but do not lie on the chest.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -20,7 +19,7 @@ import numpy as np
 FOOT_DOWN = 0.08
 FOOT_LIFTED = 0.2
 KNEE_DOWN = 0.13
-LEG_DOWN = 0.25
+LEG_DOWN = 0.3
 PELVIS_DOWN = 0.15
 LOTUS_KNEE_DOWN = 0.3
 
@@ -48,12 +47,10 @@ SPLITS_ANGLE = 90.0
 SPLITS_SIDEWAYS = 0.6
 """The part of a leg's direction that goes to its own side of the pelvis (0 to 1)."""
 
-HAND_AT_HIP = 0.1
+HAND_AT_HIP = 0.12
 """Metres between the surfaces of a hand and of the hips."""
-ELBOW_OUT = 0.03
-"""Metres by which an elbow is further out than its hand; hanging arms have it further in."""
-HAND_ABOVE_HIP = 0.2
-"""Metres of a hand above the pelvis's centre: above that it is at the chest."""
+HIP_HEIGHTS = (0.0, 0.2)
+"""Metres of the hands above the pelvis's centre: below are hanging hands, above is the chest."""
 
 CROSSED = 0.02
 """Metres by which each hand is past the middle of the torso."""
@@ -168,8 +165,9 @@ The paper's criterion for standing is "without falling", whatever arms and legs 
 def _hand_on_hip(data: mujoco.MjData, side: str) -> bool:
     hand = _in_frame_of(data, "pelvis", _hand(data, side))
     elbow = _in_frame_of(data, "pelvis", _elbow(data, side))
-    elbow_out = _OUTWARDS[side] * (elbow[1] - hand[1]) >= ELBOW_OUT
-    return elbow_out and hand[2] <= HAND_ABOVE_HIP and _gap_to_hips(data, side) <= HAND_AT_HIP
+    elbow_out = _OUTWARDS[side] * (elbow[1] - hand[1]) >= 0
+    lowest, highest = HIP_HEIGHTS
+    return elbow_out and lowest <= hand[2] <= highest and _gap_to_hips(data, side) <= HAND_AT_HIP
 
 
 def _gap_to_hips(data: mujoco.MjData, side: str) -> float:
