@@ -1,16 +1,22 @@
 """Frames from environments: what the reward model sees, taken inside `step`."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 
 Profile = Literal["fast", "full"]
 Textures = Literal["modified", "original"]
+
+
+def default_profile() -> Profile:
+    """`full` where there is a GPU, else `fast`: software OpenGL takes most of a step's time for what `fast` leaves out."""
+    return "full" if torch.cuda.is_available() else "fast"
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Rendering:
 
     textures: Textures = "original"
     camera: str = "default"
-    profile: Profile = "fast"
+    profile: Profile = field(default_factory=default_profile)
 
 
 def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
