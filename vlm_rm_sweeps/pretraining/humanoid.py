@@ -261,7 +261,7 @@ class HumanoidState:
         if chosen == len(_NAMES):
             return pick(rng, _ODD[self._attitude()])
         name = _NAMES[chosen]
-        if name in _UPRIGHT_POSES and rng.random() < 0.15:
+        if name in _UPRIGHT_POSES and rng.random() < 0.25:
             return pick(rng, _UPRIGHT)
         return pick(rng, _WORDINGS[name])
 
