@@ -31,7 +31,7 @@ def share(qpos: np.ndarray, words: tuple[str, ...]) -> float:
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_pose_is_called_by_its_name(name: str) -> None:
-    assert share(POSES[name].qpos(), WORDS[name]) > 0.5
+    assert share(POSES[name].qpos(), WORDS[name]) > 0.4
     assert share(POSES["lying on the back"].qpos(), WORDS[name]) < 0.02
 
 
