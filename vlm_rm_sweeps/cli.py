@@ -125,8 +125,10 @@ def pretrain(
 
 def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821
     table = Table(title="trials: the greedy policy at the end")
-    for heading in ("model", "alpha", "prompt", "seed", "CLIP return", "true return", "success", "steps/s", "status"):
-        table.add_column(heading, justify="left" if heading in ("model", "prompt", "status") else "right", overflow="fold")
+    drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
+    words = ("model", "prompt", *drawn, "status")
+    for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
+        table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
 
     def shown(value: float, digits: int) -> str:
         return "-" if value != value else f"{value:.{digits}f}"
@@ -137,6 +139,7 @@ def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] #
             row["model"],
             shown(row["alpha"], 2),
             row["prompt"],
+            *(row[heading] for heading in drawn),
             str(row["seed"]),
             shown(row["clip_return"], 1),
             shown(row["true_return"], 1),
