@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.gym_task import FixedLength, GymEnv, SuccessTest
+from vlm_rm_sweeps.tasks.rendering import Rendering
 
 FORMAT = FrameFormat(32)
 
@@ -112,6 +113,17 @@ def test_an_environment_that_ends_is_held_in_its_last_state() -> None:
         assert [reward for _, reward, *_ in steps] == [1, 1, 1, 0, 0]
         assert not any(terminated or truncated for _, _, terminated, truncated, _ in steps)
         assert [info["success"] for *_, info in steps] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("camera", [None, {"distance": 5.0, "lookat": [0, 0, 1], "azimuth": 30}])
+def test_mujoco_is_drawn_as_gymnasium_draws_it(camera: dict[str, Any] | None) -> None:
+    config = GymEnv(id="Hopper-v5", episode_steps=1, camera=camera)
+    own_config = config.model_copy(update={"kwargs": {"width": 64, "height": 64}})
+    full = Rendering(profile="full")
+    frame, own = (each.task().make_env(FrameFormat(64), full) for each in (config, own_config))
+    assert np.abs(episode(frame)[0][4]["frame"].astype(int) - episode(own)[0][4]["frame"]).mean() < 0.5
+    frame.close()
+    own.close()
 
 
 def test_a_camera_moves_the_picture() -> None:

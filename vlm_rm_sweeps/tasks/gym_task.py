@@ -14,9 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
 from vlm_rm_sweeps.tasks.opengl import choose_backend
-from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
+
+_MUJOCO_SIZE = 480
+"""Edge in pixels of what Gymnasium's MuJoCo environments draw."""
 
 
 class Camera(BaseModel):
@@ -58,7 +62,7 @@ class GymEnv(BaseModel):
         """Take one step and draw one frame: whatever does not work is said before anything starts."""
         if self.success is not None:
             SuccessTest(self.success)
-        env = _make(self)
+        env = self._make_drawn(machine_profile(), None)
         try:
             _check_spaces(env)
             env.reset(seed=0)
@@ -84,7 +88,14 @@ class GymEnv(BaseModel):
 
     def make_native_env(self, rendering: Rendering, frame_format: FrameFormat | None) -> gym.Env:
         """The environment, which never ends by itself, with `info["success"]` if there is a test for it."""
-        return FixedLength(_make(self), SuccessTest(self.success) if self.success is not None else None)
+        env = self._make_drawn(rendering.profile, frame_format)
+        return FixedLength(env, SuccessTest(self.success) if self.success is not None else None)
+
+    def _make_drawn(self, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
+        env = _make(self)
+        if not isinstance(env.unwrapped, MujocoEnv) or {"width", "height"} & self.kwargs.keys():
+            return env
+        return MujocoFrames(env, self.model_dump_json(), frame_format.size if frame_format else _MUJOCO_SIZE, profile)
 
 
 class SuccessTest:
