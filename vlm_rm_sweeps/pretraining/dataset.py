@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.pretraining import cart_pole, mountain_car
+from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import CaptionedState
 
-_SUBJECTS = ((0.5, cart_pole), (0.5, mountain_car))
-"""What is shown, with its share of the images."""
+_SUBJECTS = ((0.2, cart_pole), (0.2, mountain_car), (0.6, humanoid))
+"""What is shown, with its share of the images: the humanoid has by far the most kinds of states."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from vlm_rm_sweeps.tasks.rendering import Textures, render_frame
 POSITION_NOISE = (0.05, 0.3)
 """Scales of the Laplace noise, one drawn for each caption: the small one sharpens the goal, the large one orders far states."""
 
-LEFT_END, RIGHT_END = -1.2, 0.6
+LEFT_END, RIGHT_END = -1.2, 0.52
+"""The positions that a car can have: at the flag (0.45) it stops, at most one step of 0.07 beyond."""
 _CARS = ("a car", "the car", "a small car", "a vehicle", "the little car", "one car")
 _PAINTED_CARS = (*_CARS, "a red car", "the red car")
 _SCENES = (
@@ -115,7 +116,7 @@ _BY_POSITION: Buckets = (
 
 @dataclass(frozen=True)
 class MountainCarState:
-    """`position` of the car, -1.2 to 0.6 (the flag is at 0.45), and how the scene is drawn."""
+    """`position` of the car, -1.2 to 0.52 (the flag is at 0.45), and how the scene is drawn."""
 
     position: float
     textures: Textures
@@ -144,7 +145,7 @@ class MountainCarState:
 def sample_states(count: int, rng: np.random.Generator) -> list[MountainCarState]:
     """Positions over the whole track, a quarter of them near the flag; half of them painted, half plain."""
     anywhere = rng.uniform(LEFT_END, RIGHT_END, count)
-    near_flag = np.clip(rng.normal(0.45, 0.12, count), LEFT_END, RIGHT_END)
+    near_flag = np.clip(rng.normal(0.45, 0.1, count), LEFT_END, RIGHT_END)
     positions = np.where(rng.random(count) < 0.25, near_flag, anywhere)
     painted = rng.random(count) < 0.5
     return [

@@ -85,17 +85,20 @@ _ARMS = {
     "raised": (-85.0, 10.0, -80.0),
     "out": (-51.0, -33.0, -90.0),
     "hips": (43.0, -74.0, -8.0),
-    "crossed": (60.0, -6.0, 2.0),
+    "crossed above": (60.0, 7.0, -35.0),
+    "crossed below": (60.0, -3.0, -46.0),
     "forward": (0.0, 46.0, -90.0),
     "lap": (45.0, 10.0, -60.0),
+    "knees": (-2.0, -9.0, -41.0),
 }
-"""The right arm's shoulder1, shoulder2 and elbow; the left arm mirrors it."""
+"""The right arm's shoulder1, shoulder2 and elbow; a left arm mirrors it."""
 
 _Sides = float | tuple[float, float]
+_Arms = str | tuple[str, str]
 
 
 def _pose(
-    arms: str = "sides",
+    arms: _Arms = "sides",
     pitch: float = 0.0,
     hip_x: _Sides = 0.0,
     hip_y: _Sides = 0.0,
@@ -103,11 +106,11 @@ def _pose(
     knee: _Sides = -2.0,
     abdomen_y: float = 0.0,
 ) -> Pose:
-    """A pose from values for both legs: one number for both, or (right, left)."""
-    shoulder1, shoulder2, elbow = _ARMS[arms]
-    joints = {"abdomen_y": abdomen_y, "right_elbow": elbow, "left_elbow": elbow}
-    joints |= {"right_shoulder1": shoulder1, "right_shoulder2": shoulder2}
-    joints |= {"left_shoulder1": -shoulder1, "left_shoulder2": -shoulder2}
+    """A pose from values for arms and legs: one value for both, or (right, left)."""
+    right_arm, left_arm = (_ARMS[name] for name in (arms if isinstance(arms, tuple) else (arms, arms)))
+    joints = {"abdomen_y": abdomen_y}
+    joints |= {"right_shoulder1": right_arm[0], "right_shoulder2": right_arm[1], "right_elbow": right_arm[2]}
+    joints |= {"left_shoulder1": -left_arm[0], "left_shoulder2": -left_arm[1], "left_elbow": left_arm[2]}
     for name, value in (("hip_x", hip_x), ("hip_y", hip_y), ("hip_z", hip_z), ("knee", knee)):
         right, left = value if isinstance(value, tuple) else (value, value)
         joints |= {f"right_{name}": right, f"left_{name}": left}
@@ -119,15 +122,15 @@ POSES = {
     "arms raised": _pose("raised"),
     "arms out": _pose("out"),
     "hands on hips": _pose("hips"),
-    "arms crossed": _pose("crossed"),
+    "arms crossed": _pose(("crossed below", "crossed above")),
     "kneeling": _pose(knee=-95),
-    "kneeling on the heels": _pose("lap", hip_y=-65, knee=-150),
+    "kneeling on the heels": _pose("lap", hip_y=-65, knee=-156),
     "on one knee": _pose(hip_y=(-85, 5), knee=(-90, -95)),
     "one leg": _pose(hip_y=(-85, 0), knee=(-95, -2)),
     "side splits": _pose("out", hip_x=-25, hip_z=-60, hip_y=-80),
     "front splits": _pose("out", pitch=15, hip_y=(-110, 20), abdomen_y=30),
     "sitting": _pose("lap", hip_y=-95),
-    "lotus": _pose("lap", hip_x=-10, hip_z=-60, hip_y=-90, knee=-150),
+    "lotus": _pose("knees", pitch=-9, abdomen_y=-64, hip_x=5, hip_z=-60, hip_y=-70, knee=-160),
     "squatting": _pose("forward", pitch=20, hip_y=-105, knee=-135),
     "bowing": _pose(pitch=75, abdomen_y=-60, hip_y=-15),
     "lying on the back": _pose(pitch=-90),

@@ -1,7 +1,7 @@
 """Frames from environments: what the reward model sees, taken inside `step`."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
@@ -12,6 +12,11 @@ from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 
 Profile = Literal["fast", "full"]
 Textures = Literal["modified", "original"]
+
+
+def default_profile() -> Profile:
+    """`full` where there is a GPU, else `fast`: software OpenGL takes most of a step's time for what `fast` leaves out."""
+    return "full" if torch.cuda.is_available() else "fast"
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Rendering:
 
     textures: Textures = "original"
     camera: str = "default"
-    profile: Profile = "fast"
+    profile: Profile = field(default_factory=default_profile)
 
 
 def machine_profile() -> Profile:
