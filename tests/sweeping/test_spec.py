@@ -11,8 +11,9 @@ import yaml
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, describe_plan, load_sweep
-from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 GOOD: dict[str, Any] = {
@@ -22,6 +23,7 @@ GOOD: dict[str, Any] = {
     "alphas": [0.0, 0.5],
     "steps": 1_000,
 }
+PENDULUM = {"id": "Pendulum-v1", "episode_steps": 20}
 WORDING = {"id": "mine", "goal": "an upright pole", "baseline": "a pole"}
 
 
@@ -150,6 +152,37 @@ def sweep_of(**changes: Any) -> Sweep:
         pytest.param({"settings": {"gamma": 1.5}}, ["settings.gamma = 1.5", "less than 1"], id="setting out of range"),
         pytest.param({"settings": {"hidden": [-3]}}, ["settings.hidden", "-3"], id="layer of negative width"),
         pytest.param({"seeds": [-1]}, ["seeds", "-1"], id="negative seed"),
+        pytest.param({"task": None}, ["either `task`", "or `env`", "found neither"], id="nothing to learn"),
+        pytest.param({"env": PENDULUM}, ["either `task`", "or `env`", "found both"], id="task and env"),
+        pytest.param(
+            {"task": None, "env": PENDULUM}, ["prompts: missing", "`env` has none of its own"], id="env without prompts"
+        ),
+        pytest.param(
+            {"task": None, "env": PENDULUM | {"id": "Pendulm-v1"}, "prompts": [WORDING]},
+            ["env: ", "unknown environment 'Pendulm-v1'", "did you mean 'Pendulum-v1'?"],
+            id="unknown environment",
+        ),
+        pytest.param(
+            {"task": None, "env": PENDULUM | {"succes": "reward > 0"}, "prompts": [WORDING]},
+            ["unknown key 'env.succes'", "did you mean 'success'?", "episode_steps"],
+            id="unknown key in env",
+        ),
+        pytest.param(
+            {"algorithm": "sac"},
+            ["algorithm = 'sac'", "cartpole-upright", "discrete", "expected dqn"],
+            id="algorithm for others",
+        ),
+        pytest.param({"algorithm": "ppo"}, ["algorithm = 'ppo'", "'dqn' or 'sac'"], id="unknown algorithm"),
+        pytest.param({"settings": {"tau": 0.1}}, ["unknown key 'settings.tau'", "settings of dqn"], id="setting of the other"),
+        pytest.param(
+            {"task": "mountaincar-summit", "settings": {"entropy": "none"}}, ["settings.entropy", "'none'"], id="entropy a word"
+        ),
+        pytest.param(
+            {"textures": ["modified"]}, ["unknown textures 'modified'", "expected one of original"], id="unknown textures"
+        ),
+        pytest.param({"cameras": ["side"]}, ["unknown camera 'side'", "expected one of default"], id="unknown camera"),
+        pytest.param({"cameras": ["default", "default"]}, ["cameras: 'default' stands there 2 times"], id="camera twice"),
+        pytest.param({"profile": "slow"}, ["profile = 'slow'", "'fast' or 'full'"], id="unknown profile"),
     ],
 )
 def test_bad_file_gets_one_message(changes: dict[str, Any], parts: list[str], tmp_path: Path) -> None:
@@ -293,7 +326,7 @@ def test_quick_start_needs_nothing_but_the_package() -> None:
     assert all(model_id.startswith("embedded/") for model_id in sweep.models)
     assert sweep.pool.gpus == sweep.trial.gpus == 0
     assert sweep.true_reward
-    task = get_task(sweep.task)
+    task = sweep.the_task()
     assert (task.goal_prompt,) in [prompt.goal for prompt in sweep.prompts]
 
 
@@ -310,3 +343,72 @@ def test_plan_names_trials_models_and_sizes() -> None:
     assert plan.startswith("5 trials of 1,000 environment steps, 5,000 in all")
     assert all(trial.trial_id in plan and trial.label in plan for trial in sweep.trials())
     assert "embedded/small: 0.52 M parameters, 1 MB of weights in bf16" in plan
+
+
+def test_an_environment_stands_in_the_place_of_a_task(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, task=None, env=PENDULUM | {"success": "obs[0] > 0.9"}, prompts=[WORDING]))
+    task = sweep.the_task()
+    assert (task.name, task.episode_steps, task.success_criterion) == ("Pendulum-v1", 20, "obs[0] > 0.9")
+    assert "sac learns Pendulum-v1 in episodes of 20 steps" in describe_plan(sweep)
+    again = tmp_path / "resolved.yaml"
+    again.write_text(yaml.safe_dump(sweep.model_dump(mode="json")))
+    assert load_sweep(again) == sweep
+
+
+@pytest.mark.parametrize(
+    ("task", "algorithm", "settings"), [("cartpole-upright", "dqn", DqnSettings), ("mountaincar-summit", "sac", SacSettings)]
+)
+def test_the_algorithm_follows_from_the_actions(task: str, algorithm: str, settings: type) -> None:
+    sweep = sweep_of(task=task, settings={"learning_rate": 0.5})
+    assert sweep.algorithm == algorithm
+    assert sweep.settings == settings(learning_rate=0.5)
+    assert sweep_of(task=task, algorithm=algorithm).settings == settings()
+
+
+def test_renderings_are_compared_like_every_other_axis() -> None:
+    """The paper's ablation of textures and camera; what is not compared is not named."""
+    sweep = sweep_of(task="humanoid-kneeling", alphas=[0.0], textures=["original", "modified"], cameras=["default", "paper"])
+    reference, *trials = sweep.trials()
+    assert reference.label == "true reward, seed 0"
+    assert [(trial.rendering.textures, trial.rendering.camera) for trial in trials] == [
+        ("original", "default"),
+        ("original", "paper"),
+        ("modified", "default"),
+        ("modified", "paper"),
+    ]
+    assert "original textures, paper camera" in trials[1].label
+    assert len({trial.trial_id for trial in trials}) == 4
+    assert Trial.from_dict(trials[1].to_dict()) == trials[1]
+    (alone,) = sweep_of(task="humanoid-kneeling", alphas=[0.0], true_reward=False).trials()
+    assert "textures" not in alone.label
+    assert alone.rendering == get_task("humanoid-kneeling").rendering(profile=sweep.profile)
+
+
+def test_the_profile_is_the_machines_if_the_file_says_none() -> None:
+    assert sweep_of(profile=None).profile == sweep_of().profile == machine_profile()
+    assert {trial.rendering.profile for trial in sweep_of(profile="full").trials()} == {"full"}
+
+
+def test_the_papers_runs_are_there_each_with_a_fast_variant() -> None:
+    runs = {file.stem for file in SWEEPS.glob("paper_*.yaml")}
+    full = {name for name in runs if not name.endswith("_fast")}
+    assert len(full) == 12
+    assert runs == full | {f"{name}_fast" for name in full}
+    for name in full:
+        sweep = load_sweep(SWEEPS / f"{name}.yaml")
+        task = sweep.the_task()
+        assert [(prompt.goal, prompt.baseline) for prompt in sweep.prompts] == [((task.goal_prompt,), (task.baseline_prompt,))]
+
+
+def test_the_papers_update_ratio() -> None:
+    """100 updates for each 3 200 transitions, not for each 100."""
+    settings = load_sweep(SWEEPS / "paper_humanoid_kneeling.yaml").settings
+    transitions = settings.envs * settings.rollout_steps
+    assert (transitions, settings.updates_per_step * transitions) == (3200, 100)
+
+
+@pytest.mark.parametrize("file", sorted(SWEEPS.glob("*_fast.yaml")), ids=lambda file: file.stem)
+def test_fast_sweeps_need_no_gpu_and_no_download(file: Path) -> None:
+    sweep = load_sweep(file)
+    assert all(model_id.startswith("embedded/") for model_id in sweep.models)
+    assert sweep.pool.gpus == sweep.trial.gpus == 0

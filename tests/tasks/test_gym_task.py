@@ -90,7 +90,7 @@ class _Counter(gym.Env):
     """Counts to 3 and ends; must not be stepped again."""
 
     observation_space = gym.spaces.Box(0, 10, (1,), np.float64)
-    action_space = gym.spaces.Discrete(2)
+    action_space: gym.Space = gym.spaces.Discrete(2)
     count = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -198,7 +198,7 @@ def test_actions_that_cannot_be_learned_are_refused(space: gym.Space, part: str)
 
 
 def test_an_environment_that_does_not_draw_is_refused() -> None:
-    gym.register("test-blind-v0", entry_point=lambda render_mode: _Counter())
+    gym.register("test-blind-v0", entry_point=lambda **kwargs: _Counter())
     with pytest.raises(ValidationError, match=r"does not draw frames \(rgb_array\)"):
         GymEnv(id="test-blind-v0", episode_steps=5)
     gym.registry.pop("test-blind-v0")

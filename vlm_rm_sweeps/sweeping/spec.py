@@ -31,7 +31,7 @@ from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task, get_task
-from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, AlgorithmSettings
+from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, AlgorithmSettings, DqnSettings
 
 TRUE_REWARD = "true reward"
 """Stands in the place of the model id of a trial that learns from the environment's own reward."""
@@ -140,12 +140,12 @@ class Sweep(_Strict):
             )
         return fitting
 
-    @field_validator("settings", mode="plain")
+    @field_validator("settings", mode="before")
     @classmethod
     def _settings_of_the_algorithm(cls, settings: Any, info: ValidationInfo) -> Any:
         algorithm = info.data.get("algorithm")
         if algorithm is None:
-            return settings  # the algorithm is wrong, which is said already
+            return DqnSettings()  # the algorithm is wrong, which is said already
         model = ALGORITHMS[algorithm]
         try:
             return model.model_validate(settings)
