@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v3 as iio
+import pytest
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.catalog import find_model
 
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = REPOSITORY / "sweeps" / "quickstart.yaml"
@@ -21,7 +25,7 @@ def vlm_rm(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProce
 def test_help_names_every_command() -> None:
     shown = vlm_rm("--help")
     assert shown.returncode == 0
-    for command in ("sweep", "tasks", "models", "pretrain"):
+    for command in ("sweep", "tasks", "models", "pretrain", "render"):
         assert command in shown.stdout
 
 
@@ -67,6 +71,55 @@ def test_bad_input_is_one_message_and_exit_status_2(tmp_path: Path) -> None:
     assert shown.stderr.count("\n") == 1
     assert shown.stderr.startswith(f"vlm-rm: {file}: unknown key 'seed' (value [0]): did you mean 'seeds'?")
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_render_shows_what_the_model_sees(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    shown = in_process("render", "mountaincar-summit", "-o", str(picture), "--textures", "original", "--model", "embedded/tiny")
+    assert "1 frame(s) of mountaincar-summit" in shown
+    assert "original textures" in shown
+    edge = find_model("embedded/tiny").preprocessing.size
+    assert iio.imread(picture).shape == (edge, edge, 3)
+
+
+def test_render_takes_a_sweep_file_with_an_environment_of_its_own(tmp_path: Path) -> None:
+    file, video = tmp_path / "sweep.yaml", tmp_path / "video.gif"
+    file.write_text(
+        "{name: x, env: {id: Acrobot-v1, episode_steps: 4}, models: [embedded/tiny], alphas: [0], steps: 10,"
+        " prompts: [{id: up, goal: an arm standing up, baseline: an arm}]}"
+    )
+    assert "4 frame(s) of Acrobot-v1" in in_process("render", str(file), "-o", str(video))
+    assert len(iio.imread(video)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["cartpole-upright", "-o", "there.png"], "there.png exists already: choose another name, or replace it with --force"),
+        (["cartpole-upright", "-o", "x.jpg"], "x.jpg: expected a name that ends in .png, .mp4 or .gif"),
+        (["cartpole-upright", "-o", "no/x.png"], "there is no folder no"),
+        (["cartpol", "-o", "x.png"], "did you mean 'cartpole-upright'?"),
+        (["cartpole-upright", "-o", "x.png", "--textures", "modified"], "unknown textures 'modified'"),
+        (["cartpole-upright", "-o", "x.png", "--model", "embedded/tin"], "did you mean 'embedded/tiny'?"),
+        (["missing.yaml", "-o", "x.png"], "missing.yaml: cannot be read"),
+    ],
+)
+def test_render_refuses_with_one_message(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.png").write_text("mine")
+    with pytest.raises(UserError) as caught:
+        CliRunner().invoke(app, ["render", *arguments], catch_exceptions=False)
+    assert part in str(caught.value)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_render_replaces_a_file_only_when_told(tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    file.write_text("mine")
+    in_process("render", "cartpole-upright", "-o", str(file), "--force")
+    assert iio.imread(file).ndim == 3
 
 
 def test_a_misspelt_option_is_exit_status_2() -> None:
