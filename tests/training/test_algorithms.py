@@ -97,9 +97,8 @@ def test_the_end_of_an_episode_is_bootstrapped_through(ray_cluster: None, task: 
     buffer: Any = algorithm.local_replay_buffer
     assert any(episode.is_truncated for episode in buffer.episodes)
     assert not any(episode.is_terminated for episode in buffer.episodes)
-    sampled = buffer.sample(num_items=2000, sample_episodes=True, n_step=1)
-    assert any(episode.is_truncated for episode in sampled)
-    assert not any(episode.is_terminated for episode in sampled)
+    (transitions,) = buffer.sample(num_items=2000)
+    assert not transitions.columns["terminateds"].any()
     algorithm.stop()
 
 

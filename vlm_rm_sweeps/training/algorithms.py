@@ -19,12 +19,18 @@ from ray.rllib.algorithms.sac import SACConfig
 from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
 from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.connectors.learner import (
+    AddNextObservationsFromEpisodesToTrainBatch,
+    LearnerConnectorPipeline,
+    NumpyToTensor,
+)
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.configs import MLPEncoderConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.connector import RewardConnector, RewardSource, TrueReturnConnector, on_sample_end
+from vlm_rm_sweeps.training.replay import TakeTransitions, TransitionReplayBuffer
 from vlm_rm_sweeps.training.settings import AlgorithmSettings, DqnSettings, SacSettings
 from vlm_rm_sweeps.training.standardization import StandardizeRewards
 
@@ -48,9 +54,11 @@ class _Rewarded(AlgorithmConfig):
         return pipeline
 
     def build_learner_connector(self, input_observation_space: Any, input_action_space: Any, device: Any = None) -> ConnectorV2:
-        pipeline: Any = super().build_learner_connector(input_observation_space, input_action_space, device)
-        pipeline.append(StandardizeRewards())
-        return pipeline
+        return LearnerConnectorPipeline(
+            input_observation_space,
+            input_action_space,
+            connectors=[TakeTransitions(), NumpyToTensor(as_learner_connector=True, device=device), StandardizeRewards()],
+        )
 
 
 class _RewardedDqn(_Rewarded, DQNConfig):
@@ -157,7 +165,7 @@ def build_algorithm(
             training_intensity=settings.updates_per_step * settings.batch,
             num_steps_sampled_before_learning_starts=settings.learning_starts,
             n_step=1,
-            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": settings.buffer},
+            replay_buffer_config={"type": "EpisodeReplayBuffer"},
         )
         .rl_module(model_config={"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []})
         .evaluation(
@@ -173,6 +181,11 @@ def build_algorithm(
         .debugging(seed=seed, log_level="ERROR")
     )
     algorithm: Any = config.build_algo()
-    # RLlib seeds everything but the replay buffer.
+    # RLlib's learner adds this piece to any pipeline; transitions have their next observations already.
+    algorithm.learner_group.foreach_learner(
+        lambda learner: learner._learner_connector.remove(AddNextObservationsFromEpisodesToTrainBatch)
+    )
+    # RLlib does not take other classes of buffers, and seeds everything but the buffer.
+    algorithm.local_replay_buffer = TransitionReplayBuffer(capacity=settings.buffer)
     algorithm.local_replay_buffer.rng = np.random.default_rng(seed)
     return algorithm
