@@ -168,3 +168,18 @@ def test_the_best_trial_is_never_chosen_by_clip_return() -> None:
     assert best is not None
     assert best.trial.model_id == "c"
     assert results_table(outcomes)["clip_return"].tolist()[1:4] == [190, 20, 10]
+
+
+def test_where_success_is_unknown_the_best_trial_is_by_true_return() -> None:
+    outcomes = [outcome_of("a", true_return=-900, clip_return=9), outcome_of("b", true_return=-300, clip_return=1)]
+    best = best_trial(outcomes)
+    assert best is not None
+    assert best.trial.model_id == "b"
+    assert results_table(outcomes)["success"].isna().all()
+
+
+def test_the_table_names_renderings_only_where_they_are_compared() -> None:
+    compared = Sweep.model_validate(SWEEP | {"task": "mountaincar-summit", "textures": ["modified", "original"]})
+    table = results_table([TrialOutcome(trial, "finished", "", {}) for trial in compared.trials()])
+    assert table["textures"].tolist() == ["modified", "modified", "original"]
+    assert not {"textures", "camera"} & set(results_table([outcome_of("a")]).columns)
