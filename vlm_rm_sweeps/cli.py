@@ -19,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+states_app = typer.Typer(help="Data sets of states, for measuring reward models without training.", no_args_is_help=True)
+app.add_typer(states_app, name="states")
 _MIN_WIDTH = 110
 _console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
@@ -121,6 +123,61 @@ def pretrain(
     torch.set_num_threads(threads)
     train_family(sizes, samples, images, seed, out)
     print(f"evaluating; the model card is {write_model_card(out)}")
+
+
+DatasetFolder = Annotated[Path, typer.Argument(help="A data set of states, as `vlm-rm states` makes it.")]
+NewDataset = Annotated[Path, typer.Option("--output", "-o", help="Folder of the new data set; it must not exist yet.")]
+ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless, smaller, slower).")]
+RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")]
+RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")]
+
+
+@states_app.command("sample")
+def states_sample(
+    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`.")],
+    output: NewDataset,
+    count: Annotated[int, typer.Option(min=1, help="Number of states.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set of random states of a task, labelled by its success test."""
+    from vlm_rm_sweeps.evaluation.collecting import sampled_states
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    chosen = get_task(task)
+    states = sampled_states(chosen, count, seed, chosen.rendering(textures, camera, "full"))
+    _write_states(output, chosen, states, image_format)
+
+
+@states_app.command("images")
+def states_images(
+    images: Annotated[Path, typer.Argument(help="Folder with PNG, JPEG or WebP images.")],
+    task: Annotated[str, typer.Option(help="The task whose states they show.")],
+    output: NewDataset,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set from a folder of images, to be labelled by people."""
+    from vlm_rm_sweeps.evaluation.collecting import states_of_images
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    _write_states(output, get_task(task), states_of_images(images), image_format)
+
+
+@states_app.command("show")
+def states_show(dataset: DatasetFolder) -> None:
+    """Say what a data set holds, after checking it."""
+    from vlm_rm_sweeps.evaluation.states import load_states
+
+    print(load_states(dataset).summary())
+
+
+def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_format: str) -> None:  # type: ignore[name-defined] # noqa: F821
+    from vlm_rm_sweeps.evaluation.states import image_format_named, write_states
+
+    written = write_states(output, task, states, image_format_named(image_format))
+    print(f"{written.summary()}\nwritten to {output}; label it with: vlm-rm label {output}")
 
 
 def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821
