@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -125,6 +126,29 @@ def pretrain(
     print(f"evaluating; the model card is {write_model_card(out)}")
 
 
+def _listed(values: list[str]) -> list[str]:
+    """Values of an option that may be repeated, and may hold several separated by commas."""
+    return [value.strip() for each in values for value in each.split(",") if value.strip()]
+
+
+def _alphas(values: list[str]) -> list[float]:
+    try:
+        return [float(value) for value in _listed(values)]
+    except ValueError as error:
+        raise UserError(f"--alpha {','.join(values)}: expected numbers from 0 to 1, such as 0,0.25,0.5") from error
+
+
+Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids; repeat it, or separate them by commas.")]
+Alphas = Annotated[list[str], typer.Option("--alpha", "--alphas", help="Strengths from 0 to 1, separated by commas.")]
+Prompts = Annotated[
+    list[str],
+    typer.Option(
+        "--prompt", "--prompts", help="A goal, or a .txt or .yaml file of goals; may be repeated. By default the task's own."
+    ),
+]
+Baseline = Annotated[
+    str | None, typer.Option(help="Baseline prompt of all goals that have none of their own; by default the task's.")
+]
 DatasetFolder = Annotated[Path, typer.Argument(help="A data set of states, as `vlm-rm states` makes it.")]
 NewDataset = Annotated[Path, typer.Option("--output", "-o", help="Folder of the new data set; it must not exist yet.")]
 ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless, smaller, slower).")]
@@ -180,25 +204,91 @@ def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_f
     print(f"{written.summary()}\nwritten to {output}; label it with: vlm-rm label {output}")
 
 
+@app.command()
+def epic(
+    dataset: DatasetFolder,
+    model: Models,
+    alpha: Alphas = ["0"],  # noqa: B006
+    prompt: Prompts = [],  # noqa: B006
+    baseline: Baseline = None,
+    truth: Annotated[
+        str,
+        typer.Option(
+            help="What the rewards are measured against: `success`, `rater:NAME`, `raters` (their majority), or a formula over the "
+            "data set's variables, such as '-abs(theta)'."
+        ),
+    ] = "success",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table to this CSV file.")] = None,
+) -> None:
+    """Measure how far reward models agree with labels, without training: EPIC distance, correlations, false positives."""
+    import pandas as pd
+
+    from vlm_rm_sweeps.evaluation.comparison import compare_models
+    from vlm_rm_sweeps.evaluation.states import load_states
+    from vlm_rm_sweeps.evaluation.truth import read_truth
+    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+
+    if output:
+        _refuse_to_overwrite(output)
+    states = load_states(dataset)
+    truth_values = read_truth(states, truth)
+    task = states.task
+    prompts = prompts_to_compare(prompt, baseline, task)
+    specs = {(strength, each.id): each.spec(strength) for strength in _alphas(alpha) for each in prompts}
+    known = int(truth_values.known.sum())
+    print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
+    comparisons = list(compare_models(states, truth_values, _listed(model), specs))
+    table = pd.concat([each.table for each in comparisons], ignore_index=True)
+    _console.print(_measures_table(table))
+    print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(output, index=False)
+        print(f"written to {output}")
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path} exists already and is not overwritten: choose another name")
+
+
+def _measures_table(measures: "pd.DataFrame") -> Table:  # type: ignore[name-defined] # noqa: F821
+    table = Table(box=SIMPLE_HEAD, caption="FPR95: false positives at the threshold that keeps 95 % of the true positives")
+    for heading in ("model", "alpha", "prompt", "EPIC", "95 % interval", "Pearson", "Spearman", "ROC-AUC", "FPR95"):
+        text = heading in ("model", "prompt")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=heading != "prompt")
+    for row in measures.to_dict("records"):
+        table.add_row(
+            row["model"],
+            f"{row['alpha']:.2f}",
+            row["prompt"],
+            _shown(row["epic_distance"], 3),
+            f"{row['epic_low']:.3f}..{row['epic_high']:.3f}",
+            *(_shown(row[key], 3) for key in ("pearson", "spearman", "roc_auc", "false_positive_rate")),
+        )
+    return table
+
+
+def _shown(value: float, digits: int) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"
+
+
 def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821
     table = Table(title="trials: the greedy policy at the end")
     for heading in ("model", "alpha", "prompt", "seed", "CLIP return", "true return", "success", "steps/s", "status"):
         table.add_column(heading, justify="left" if heading in ("model", "prompt", "status") else "right", overflow="fold")
 
-    def shown(value: float, digits: int) -> str:
-        return "-" if value != value else f"{value:.{digits}f}"
-
     for position, row in outcome.table.iterrows():
         best = outcome.best is not None and outcome.outcomes[int(position)] is outcome.best
         table.add_row(
             row["model"],
-            shown(row["alpha"], 2),
+            _shown(row["alpha"], 2),
             row["prompt"],
             str(row["seed"]),
-            shown(row["clip_return"], 1),
-            shown(row["true_return"], 1),
-            shown(row["success"], 2),
-            shown(row["steps_per_second"], 0),
+            _shown(row["clip_return"], 1),
+            _shown(row["true_return"], 1),
+            _shown(row["success"], 2),
+            _shown(row["steps_per_second"], 0),
             "best" if best else row["status"],
             style="bold" if best else None,
         )

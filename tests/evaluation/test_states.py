@@ -41,7 +41,7 @@ def test_uniform_states_cover_circle_and_track_with_their_success() -> None:
 def test_mountain_car_states_reach_the_flag() -> None:
     states = list(sampled_states(get_task("mountaincar-summit"), 40, seed=0))
     for state in states:
-        assert state.success is (state.variables["position"] >= np.float32(0.45))
+        assert state.success == (state.variables["position"] >= np.float32(0.45))
     assert any(state.success for state in states)
 
 
