@@ -205,6 +205,39 @@ def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_f
 
 
 @app.command()
+def label(
+    folder: Annotated[Path, typer.Argument(help="A data set of states, or a folder of mp4 videos of trials.")],
+    criterion: Annotated[
+        str | None, typer.Option(help="What the rater judges by; by default the task's success criterion.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="For videos: the task that they show.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any that is free.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Label states or videos in the browser: keys answer, skip and undo; every label is on disk at once."""
+    from vlm_rm_sweeps.evaluation.labelling_jobs import label_job
+    from vlm_rm_sweeps.labelling.page import serve
+
+    serve(label_job(folder, task, criterion), port, open_browser, say=lambda line: print(line, flush=True))
+
+
+@app.command()
+def labels(
+    folder: Annotated[Path, typer.Argument(help="A labelled data set of states, or labelled folder of videos.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all labels to this CSV file.")] = None,
+) -> None:
+    """Say who has labelled how much and how far raters agree (Cohen's kappa)."""
+    from vlm_rm_sweeps.evaluation.labelling_jobs import describe_labels, stored_labels
+
+    given = stored_labels(folder)
+    print(describe_labels(given))
+    if output:
+        _refuse_to_overwrite(output)
+        given.table().to_csv(output, index=False)
+        print(f"written to {output}")
+
+
+@app.command()
 def epic(
     dataset: DatasetFolder,
     model: Models,
