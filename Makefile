@@ -50,7 +50,7 @@ test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-browser
-test-browser: $(INSTALLED) ## Run the tests of the label page in a real, headless Chromium (BROWSER=path, if it is not found).
+test-browser: $(INSTALLED) ## Run the tests of the label page in a real, headless Chromium (CHROMIUM=path, if it is not found).
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: check
