@@ -14,7 +14,8 @@ FORMAT = FrameFormat(32)
 def test_one_frame_for_each_step_past_the_end_of_an_episode_too() -> None:
     task = GymEnv(id="Pendulum-v1", episode_steps=5).task()
     frames = frames_of_episode(task, Rendering(), FORMAT, steps=7, seed=0, random=True)
-    assert (frames.dtype, frames.shape) == (np.uint8, (7, 32, 32, 3))
+    assert frames.dtype == np.uint8
+    assert frames.shape == (7, 32, 32, 3)
 
 
 def test_the_seed_decides_and_no_action_is_no_random_action() -> None:

@@ -9,7 +9,7 @@ from vlm_rm_sweeps.labelling.agreement import agreement
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.task import Task, get_task
 
 
 def label_job(folder: Path, task_name: str | None, criterion: str | None) -> LabelJob:
@@ -27,7 +27,7 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     return LabelJob(
         title=f"{folder.name}: {len(items)} videos",
         question="For how much of its time is it in the goal?",
-        criterion=criterion or get_task(str(task_name)).success_criterion,
+        criterion=criterion or _success_criterion(get_task(str(task_name))),
         items=items,
         scale=SHARE,
         labels_file=folder / LABELS,
@@ -42,11 +42,17 @@ def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
     return LabelJob(
         title=f"{task.name}: {len(dataset)} states",
         question="Is this state in the goal?",
-        criterion=criterion or task.success_criterion,
+        criterion=criterion or _success_criterion(task),
         items=[LabelItem(each, dataset.image_file(index)) for index, each in enumerate(dataset.ids)],
         scale=YES_NO,
         labels_file=dataset.labels_file,
     )
+
+
+def _success_criterion(task: Task) -> str:
+    if task.success_criterion is None:
+        raise UserError(f"{task.name} has no success criterion of its own: say with --criterion what is judged")
+    return task.success_criterion
 
 
 def stored_labels(folder: Path) -> LabelStore:

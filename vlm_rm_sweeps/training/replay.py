@@ -27,7 +27,7 @@ class Transitions:
 class TransitionReplayBuffer(EpisodeReplayBuffer):
     """RLlib's uniform replay of episodes, which samples `Transitions` of one step."""
 
-    def sample(self, num_items: int, **kwargs: Any) -> Any:
+    def sample(self, num_items: int, **kwargs: Any) -> Any:  # type: ignore[override]  # RLlib's other ways to sample are not needed
         """`num_items` transitions, drawn with replacement: a list of one `Transitions`, where RLlib has a list of episodes."""
         drawn = [self._indices[row] for row in self.rng.integers(len(self._indices), size=num_items)]
         rows = [_transition(self.episodes[index[0] - self._num_episodes_evicted], index[1]) for index in drawn]
@@ -64,6 +64,6 @@ def _transition(episode: Any, step: int) -> tuple[Any, Any, Any, Any, bool]:
 class TakeTransitions(ConnectorV2):
     """Learner connector, first in its pipeline, in the place of RLlib's pieces that read episodes."""
 
-    def __call__(self, *, episodes: list[Transitions], **kwargs: Any) -> dict[str, Any]:
+    def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Any, **kwargs: Any) -> dict[str, Any]:
         (transitions,) = episodes
         return {DEFAULT_MODULE_ID: dict(transitions.columns)}
