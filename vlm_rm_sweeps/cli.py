@@ -280,6 +280,68 @@ def epic(
         print(f"written to {output}")
 
 
+@app.command()
+def landscape(
+    task: Annotated[str, typer.Option(help="One of `vlm-rm tasks`.")],
+    model: Models,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for figure and table; it must not exist yet.")],
+    alpha: Alphas = ["0,0.25,0.5,0.75,1"],  # noqa: B006
+    prompt: Prompts = [],  # noqa: B006
+    baseline: Baseline = None,
+    variable: Annotated[
+        list[str],
+        typer.Option(
+            help="A state variable, over its whole range or a part of it, such as theta=-0.25:0.25; repeat it for a heat map over "
+            "two. By default the task's first."
+        ),
+    ] = [],  # noqa: B006
+    points: Annotated[int | None, typer.Option(min=3, help="Values of each variable; by default 181, or 41 over two.")] = None,
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
+) -> None:
+    """Draw the reward as a function of a state variable (paper, Figure 2), models side by side."""
+    import pandas as pd
+
+    from vlm_rm_sweeps.evaluation import landscape as landscapes
+    from vlm_rm_sweeps.evaluation.comparison import check_models, load_for_measuring
+    from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
+    from vlm_rm_sweeps.evaluation.state_spaces import state_space
+    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    _refuse_to_overwrite(output)
+    chosen = get_task(task)
+    names = variable or [state_space(chosen).variables[0].name]
+    values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
+    axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
+    prompts = prompts_to_compare(prompt, baseline, chosen)
+    specs = {(strength, each.id): each.spec(strength) for strength in _alphas(alpha) for each in prompts}
+    check_models(_listed(model), specs)
+    walked = landscapes.walk(chosen, axes, chosen.rendering(textures, camera, "full"))
+    table = pd.concat(
+        [landscapes.landscape(walked, load_for_measuring(each), specs) for each in _listed(model)], ignore_index=True
+    )
+    shapes = save_landscape(output, walked, table)
+    _console.print(_shapes_table(shapes, walked.goal_units))
+    print(f"images encoded: {len(walked.frames) * len(_listed(model)):,}, for {len(table):,} rewards\nwritten to {output}")
+
+
+_CURVE_POINTS, _MAP_POINTS = 181, 41
+
+
+def _shapes_table(shapes: "pd.DataFrame", units: str) -> Table:  # type: ignore[name-defined] # noqa: F821
+    table = Table(
+        box=SIMPLE_HEAD, caption="distance: of the largest reward from the goal; Spearman: of reward and closeness to the goal"
+    )
+    peaks = [column for column in shapes if column.startswith("peak_") and column != "peak_distance"]
+    for heading in ("model", "alpha", "prompt", *(peak.replace("_", " ") for peak in peaks), f"distance ({units})", "Spearman"):
+        table.add_column(heading, justify="left" if heading in ("model", "prompt") else "right", overflow="fold")
+    for row in shapes.to_dict("records"):
+        numbers = (_shown(row[key], 3) for key in (*peaks, "peak_distance", "spearman"))
+        table.add_row(row["model"], f"{row['alpha']:.2f}", row["prompt"], *numbers)
+    return table
+
+
 def _refuse_to_overwrite(path: Path) -> None:
     if path.exists():
         raise UserError(f"{path} exists already and is not overwritten: choose another name")
