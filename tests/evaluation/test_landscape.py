@@ -41,7 +41,7 @@ def circle() -> Walk:
 def test_the_walk_shows_the_states_in_order(circle: Walk) -> None:
     np.testing.assert_allclose(circle.points[:, 0], np.linspace(-math.pi, math.pi, 37))
     upright = circle.frames[18]
-    brown = np.argwhere((upright[..., 0] > upright[..., 2] + 40))
+    brown = np.argwhere(upright[..., 0].astype(int) > upright[..., 2].astype(int) + 40)
     assert np.ptp(brown[:, 0]) > 3 * np.ptp(brown[:, 1])  # the pole stands
     assert not np.array_equal(circle.frames[9], circle.frames[27])
 

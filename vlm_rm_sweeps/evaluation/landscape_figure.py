@@ -22,7 +22,7 @@ _STYLES = ("-", "--", ":", "-.")
 
 
 def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
-    """Write `landscape.png`, `.svg` and `.csv` and `shapes.csv` into a new folder; returns the shapes. UserError if the folder exists."""
+    """Write `landscape.png`, `.svg`, `.csv` and `shapes.csv` into a new folder, and return the shapes. UserError if it exists."""
     try:
         folder.mkdir(parents=True)
     except OSError as error:
