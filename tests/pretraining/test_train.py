@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.pretraining import train as train_module
-from vlm_rm_sweeps.pretraining.captions import CartPoleState, caption_batch
+from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.train import DistinctCaptionLoss, TrainingSettings, pretrain, train, write_config
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
@@ -66,7 +66,7 @@ def test_resumed_training_gives_the_same_weights(
     monkeypatch.setattr(train_module, "_CHECKPOINT_EVERY", 2)
     steps: list[int] = []
 
-    def failing(states: list[CartPoleState], rng: np.random.Generator) -> list[str]:
+    def failing(states: list[CaptionedState], rng: np.random.Generator) -> list[str]:
         steps.append(len(steps))
         if len(steps) == fails_at + 1:
             raise InterruptionError

@@ -9,7 +9,7 @@ import pytest
 from open_clip.tokenizer import SimpleTokenizer
 
 from vlm_rm_sweeps.pretraining.captions import caption_batch
-from vlm_rm_sweeps.pretraining.dataset import sample_cart_pole_states
+from vlm_rm_sweeps.pretraining.cart_pole import sample_states
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_sizes, find_model
 from vlm_rm_sweeps.tasks.task import get_task
@@ -18,7 +18,7 @@ from vlm_rm_sweeps.tasks.task import get_task
 @pytest.fixture(scope="module")
 def captions() -> list[str]:
     rng = np.random.default_rng(0)
-    return caption_batch(sample_cart_pole_states(2_000, rng), rng)
+    return caption_batch(sample_states(2_000, rng), rng)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 
 def job(reward: RewardSource | None, seed: int = 5) -> TrainingJob:
     settings = DqnSettings(learning_starts=200, envs=4, rollout_steps=10, updates_per_step=0.1, epsilon_steps=400)
-    return TrainingJob(TASK.name, settings, reward, seed, steps=1000, steps_per_result=500, evaluation_episodes=2)
+    return TrainingJob(TASK, settings, reward, seed, steps=1000, steps_per_result=500, evaluation_episodes=2)
 
 
 def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[np.ndarray]]:

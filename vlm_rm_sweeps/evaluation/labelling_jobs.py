@@ -27,7 +27,7 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     return LabelJob(
         title=f"{folder.name}: {len(items)} videos",
         question="For how much of its time is it in the goal?",
-        criterion=criterion or get_task(str(task_name)).success_criterion,
+        criterion=criterion,
         items=items,
         scale=SHARE,
         labels_file=folder / LABELS,
@@ -42,7 +42,7 @@ def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
     return LabelJob(
         title=f"{task.name}: {len(dataset)} states",
         question="Is this state in the goal?",
-        criterion=criterion or task.success_criterion,
+        criterion=criterion or task.success_criterion or task.goal_prompt,
         items=[LabelItem(each, dataset.image_file(index)) for index, each in enumerate(dataset.ids)],
         scale=YES_NO,
         labels_file=dataset.labels_file,

@@ -13,8 +13,7 @@ import torch
 from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.evaluation.epic import epic_distance
-from vlm_rm_sweeps.pretraining.captions import CartPoleState
-from vlm_rm_sweeps.pretraining.dataset import render_cart_pole
+from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED, EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.task import get_task
@@ -51,8 +50,8 @@ def evaluate_cart_pole(model: RewardModel) -> list[HeldOutResult]:
     degrees = np.arange(-180.0, 181.0)
     line = [CartPoleState(0.0, math.radians(angle)) for angle in degrees]
     specs = [RewardSpec((task.goal_prompt,), (task.baseline_prompt,), alpha) for alpha in _ALPHAS]
-    rewards = model.score(render_cart_pole(states, EMBEDDED_PREPROCESSING.frame_format), specs)
-    landscape = model.score(render_cart_pole(line, EMBEDDED_PREPROCESSING.frame_format), specs)
+    rewards = model.score(render_states(states, EMBEDDED_PREPROCESSING.frame_format), specs)
+    landscape = model.score(render_states(line, EMBEDDED_PREPROCESSING.frame_format), specs)
     return [
         HeldOutResult(
             alpha=alpha,

@@ -1,16 +1,22 @@
 """Frames from environments: what the reward model sees, taken inside `step`."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 
 Profile = Literal["fast", "full"]
 Textures = Literal["modified", "original"]
+
+
+def default_profile() -> Profile:
+    """`full` where there is a GPU, else `fast`: software OpenGL takes most of a step's time for what `fast` leaves out."""
+    return "full" if torch.cuda.is_available() else "fast"
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,12 @@ class Rendering:
 
     textures: Textures = "original"
     camera: str = "default"
-    profile: Profile = "fast"
+    profile: Profile = field(default_factory=default_profile)
+
+
+def machine_profile() -> Profile:
+    """`full` where there is a GPU, else `fast`: software rendering would take most of a training's time."""
+    return "full" if torch.cuda.is_available() else "fast"
 
 
 def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
@@ -36,7 +47,7 @@ def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
 
 
 class TrueRewardInInfo(gym.Wrapper):
-    """Keeps just what learning and its evaluation need in `info`: `true_reward` (float) and `success` (bool).
+    """Keeps just what learning and its evaluation need in `info`: `true_reward` (float) and, if it is known, `success` (bool).
 
     `success` says whether the state *after* this step is in the goal. All other info keys are dropped, because RLlib would
     carry them into the replay buffer.
@@ -48,7 +59,9 @@ class TrueRewardInInfo(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        kept = {"true_reward": float(reward), "success": bool(info["success"])}
+        kept: dict[str, Any] = {"true_reward": float(reward)}
+        if "success" in info:
+            kept["success"] = bool(info["success"])
         return observation, reward, terminated, truncated, kept
 
 

@@ -1,11 +1,13 @@
 """The settings of the algorithms, as a sweep file names them. Apart from the algorithms, so that checking a sweep file does not
 load RLlib."""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
-class DqnSettings(BaseModel):
-    """DQN (double Q-learning, uniform replay, hard target updates)."""
+class _OffPolicySettings(BaseModel):
+    """What all algorithms have that learn from a replay buffer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -15,9 +17,36 @@ class DqnSettings(BaseModel):
     updates_per_step: float = Field(0.25, gt=0, description="Updates for each transition that is sampled.")
     buffer: int = Field(100_000, gt=0, description="Transitions that the replay buffer holds.")
     learning_starts: int = Field(1_000, ge=0, description="Environment steps before the first update.")
+    hidden: tuple[PositiveInt, ...] = Field((128, 128), min_length=1, description="Widths of the hidden layers.")
+    envs: int = Field(8, gt=0, description="Sub-environments stepped together.")
+    rollout_steps: int = Field(8, gt=0, description="Steps of each sub-environment between updates.")
+
+
+class DqnSettings(_OffPolicySettings):
+    """DQN (double Q-learning, uniform replay, hard target updates), for tasks with discrete actions."""
+
     target_update_every: int = Field(500, gt=0, description="Environment steps between copies to the target network.")
     epsilon_final: float = Field(0.05, ge=0, le=1)
     epsilon_steps: int = Field(4_000, gt=0, description="Environment steps over which epsilon falls from 1 to its final value.")
-    hidden: tuple[PositiveInt, ...] = Field((128, 128), description="Widths of the hidden layers.")
-    envs: int = Field(8, gt=0, description="Sub-environments stepped together.")
-    rollout_steps: int = Field(8, gt=0, description="Steps of each sub-environment between updates.")
+
+
+class SacSettings(_OffPolicySettings):
+    """SAC (twin Q-networks, squashed Gaussian policy, uniform replay), for tasks with continuous actions.
+
+    One learning rate serves policy, Q-networks and entropy coefficient, as in the paper's stack. Rewards reach the learner with
+    deviation 1 (see `standardization.py`), so a fixed `entropy` weighs against rewards of that scale.
+    """
+
+    tau: float = Field(0.005, gt=0, le=1, description="Share of the Q-networks that each update mixes into their targets.")
+    entropy: Literal["auto"] | PositiveFloat = Field(
+        "auto",
+        description="Entropy coefficient: a fixed number, or `auto`: it is learned, so that the policy keeps 1 nat per action.",
+    )
+
+
+AlgorithmSettings = DqnSettings | SacSettings
+
+AlgorithmName = Literal["dqn", "sac"]
+
+ALGORITHMS: dict[AlgorithmName, type[DqnSettings] | type[SacSettings]] = {"dqn": DqnSettings, "sac": SacSettings}
+"""The settings of each algorithm, by the name that a sweep file uses."""

@@ -13,10 +13,10 @@ import torch
 from ray import tune
 from ray.rllib.core import ALL_MODULES
 
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training import connector
-from vlm_rm_sweeps.training.algorithms import build_dqn
-from vlm_rm_sweeps.training.settings import DqnSettings
+from vlm_rm_sweeps.training.algorithms import build_algorithm
+from vlm_rm_sweeps.training.settings import AlgorithmSettings
 
 ENV_STEPS = "env_steps"
 CLIP_RETURN = "clip_return"
@@ -28,8 +28,8 @@ EVALUATED = "evaluation_"
 class TrainingJob:
     """All that one trial needs. `reward` is None for a trial that learns from the true reward."""
 
-    task: str
-    settings: DqnSettings
+    task: Task
+    settings: AlgorithmSettings
     reward: connector.RewardSource | None
     seed: int
     steps: int
@@ -66,14 +66,15 @@ class TrainableTrial(tune.Trainable):
         # Trials share the machine with one another and with the reward servers.
         torch.set_num_threads(1)
         self._job: TrainingJob = config["run"]["job"]
-        self._algorithm: Any = build_dqn(
-            get_task(self._job.task),
+        self._algorithm: Any = build_algorithm(
+            self._job.task,
             self._job.settings,
             self._job.reward,
             self._job.seed,
             self._job.steps_per_result,
             self._job.evaluation_episodes,
         )
+        self._updates_before = 0.0
         # RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went.
         self._stopwatches = {
             "sampling_seconds": Stopwatch(self._algorithm.env_runner, "sample"),
@@ -87,15 +88,19 @@ class TrainableTrial(tune.Trainable):
         seconds = time.perf_counter() - started
         runner = result["env_runners"]
         env_steps = int(result["num_env_steps_sampled_lifetime"])
+        updates = self._updates(result)
         metrics = self._returns(runner)
         metrics |= {
             "env_steps_per_second": runner["num_env_steps_sampled"] / seconds,
-            "updates": self._updates(result),
+            "updates": updates,
+            # What was asked for is rounded: each rollout is followed by a whole number of updates, or some by none.
+            "updates_per_step": (updates - self._updates_before) / runner["num_env_steps_sampled"],
             connector.RENDER_SECONDS: runner.get(connector.RENDER_SECONDS),
             connector.ENCODE_SECONDS: runner.get(connector.ENCODE_SECONDS),
             connector.WAIT_SECONDS: runner.get(connector.WAIT_SECONDS),
             "iteration_seconds": seconds,
         } | {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
+        self._updates_before = updates
         done = env_steps >= self._job.steps
         if done:
             evaluated = self._returns(self._algorithm.evaluate()["env_runners"])

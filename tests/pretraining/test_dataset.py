@@ -1,0 +1,16 @@
+"""The data set: every environment in its share, decided by the seed."""
+
+import numpy as np
+
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.pretraining.dataset import build_dataset
+
+
+def test_dataset_is_decided_by_its_seed() -> None:
+    frame_format = FrameFormat(32)
+    dataset, again, other = (build_dataset(60, seed, frame_format) for seed in (3, 3, 4))
+    assert dataset.frames.shape == (60, 32, 32, 3)
+    assert dataset.frames.dtype == np.uint8
+    assert dataset.states == again.states
+    np.testing.assert_array_equal(dataset.frames, again.frames)
+    assert dataset.states != other.states

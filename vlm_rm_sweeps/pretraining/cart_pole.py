@@ -1,0 +1,176 @@
+"""CartPole for pretraining: states over the whole circle and track, their frames, and their captions."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.pretraining.captions import Buckets, bucket, pick
+from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.rendering import render_frame
+
+ANGLE_NOISE_DEGREES = (8.0, 35.0)
+"""Scales of the Laplace noise, one drawn for each caption: the small one sharpens the goal, the large one orders far states."""
+
+
+_POLES = ("a pole", "the pole", "pole", "a brown pole", "a thin pole", "the thin brown pole", "one pole")
+_CARTS = ("a cart", "the cart", "a black cart", "the moving cart", "a small cart")
+_SCENES = (
+    "{pole} on {cart}",
+    "{cart} with {pole}",
+    "{pole} attached to {cart}",
+    "{pole} hinged to {cart}",
+    "a cart pole",
+    "{cart} and its pole",
+    "{cart} carrying {pole}",
+    "a picture of {cart} with {pole}",
+    "a drawing of {pole} and of {cart}",
+)
+_BY_ANGLE: Buckets = (
+    # Up to this many degrees from upright: wordings. {side} is left or right, {pole} and {cart} are drawn anew.
+    (
+        5.0,
+        (
+            "{pole} standing upright on {cart}",
+            "{pole} standing vertically on top of {cart}",
+            "{pole} perfectly upright",
+            "{pole} balanced upright on top of {cart}",
+            "{pole} is exactly vertical and on top of {cart}",
+            "an upright pole on {cart}",
+            "{pole} straight up above {cart}",
+            "a vertical pole balanced above {cart}",
+            "{cart} balancing {pole} upright",
+            "{cart} with {pole} standing straight up",
+            "{pole} vertically above {cart}",
+            "{pole} held upright by {cart}",
+            "{pole} pointing straight up",
+            "{pole} in balance, upright, at the goal",
+        ),
+    ),
+    (
+        15.0,
+        (
+            "{pole} almost upright on {cart}",
+            "{pole} nearly vertical, leaning a little to the {side}",
+            "{pole} on top of {cart}, leaning slightly to the {side}",
+            "an almost upright pole above {cart}",
+            "{pole} tipping slightly {side}",
+            "{cart} with {pole} close to upright",
+        ),
+    ),
+    (
+        35.0,
+        (
+            "{pole} leaning to the {side} on {cart}",
+            "{pole} tilted to the {side}",
+            "{cart} with {pole} tilted {side}",
+            "a tilted pole, still above {cart}",
+            "{pole} starting to fall to the {side}",
+            "{pole} some way from upright",
+        ),
+    ),
+    (
+        65.0,
+        (
+            "{pole} leaning far to the {side}",
+            "{pole} falling to the {side} of {cart}",
+            "{cart} with {pole} falling over to the {side}",
+            "{pole} diagonal, pointing up and to the {side}",
+            "{pole} tilted strongly to the {side}",
+            "{pole} far from upright",
+        ),
+    ),
+    (
+        110.0,
+        (
+            "{pole} lying horizontal to the {side} of {cart}",
+            "{pole} horizontal, pointing {side}",
+            "{cart} with {pole} fallen to the {side}",
+            "a horizontal pole beside {cart}",
+            "{pole} has fallen over to the {side}",
+            "{pole} very far from upright",
+        ),
+    ),
+    (
+        150.0,
+        (
+            "{pole} pointing down and to the {side}",
+            "{pole} hanging to the {side} below {cart}",
+            "{pole} drooping to the lower {side} of {cart}",
+            "{cart} with {pole} swinging below it on the {side}",
+            "a fallen pole, half below {cart}",
+        ),
+    ),
+    (
+        180.0,
+        (
+            "{pole} hanging below {cart}",
+            "{pole} hanging straight down from {cart}",
+            "{pole} upside down under {cart}",
+            "{pole} pointing straight down",
+            "{pole} dangling underneath {cart}",
+            "{cart} with {pole} hanging underneath",
+            "{pole} at the bottom, as far from upright as can be",
+        ),
+    ),
+)
+_BY_POSITION: Buckets = (
+    # Up to this many metres from the centre.
+    (0.3, ("in the middle of the track", "in the centre", "at the centre of the picture")),
+    (1.2, ("a little to the {side} of the centre", "{side} of the middle")),
+    (2.0, ("on the {side}", "towards the {side} end of the track", "far {side} of the centre")),
+    (2.4, ("at the {side} end of the track", "at the {side} edge of the picture")),
+)
+
+
+@dataclass(frozen=True)
+class CartPoleState:
+    """`position` in metres, -2.4 to 2.4; `angle` in radians, 0 is upright, positive leans right."""
+
+    position: float
+    angle: float
+
+    def caption(self, rng: np.random.Generator) -> str:
+        """One caption: the angle in words (most often), in degrees, with or without the position, or the scene alone."""
+        noise = math.radians(rng.laplace(scale=rng.choice(ANGLE_NOISE_DEGREES)))
+        degrees = math.degrees(math.remainder(self.angle + noise, 2 * math.pi))
+        level = rng.random()
+        if level < 0.08:
+            return pick(rng, _SCENES).format(pole=pick(rng, _POLES), cart=pick(rng, _CARTS))
+        if level < 0.13:
+            return f"{pick(rng, _CARTS)} {_worded(rng, _BY_POSITION, self.position)}"
+        if level < 0.23:
+            side = "right" if degrees > 0 else "left"
+            return f"{pick(rng, _POLES)} {5 * round(abs(degrees) / 5)} degrees to the {side} of upright"
+        caption = _worded(rng, _BY_ANGLE, degrees)
+        if level < 0.38:
+            caption += f", {_worded(rng, _BY_POSITION, self.position)}"
+        return caption
+
+
+def _worded(rng: np.random.Generator, buckets: Buckets, value: float) -> str:
+    side = "right" if value > 0 else "left"
+    return pick(rng, bucket(buckets, abs(value))).format(pole=pick(rng, _POLES), cart=pick(rng, _CARTS), side=side)
+
+
+def sample_states(count: int, rng: np.random.Generator) -> list[CartPoleState]:
+    """States over the whole track and circle, a third of them near upright, where the reward is decided."""
+    track = UprightCartPole().x_threshold
+    positions = rng.uniform(-track, track, count)
+    anywhere = rng.uniform(-math.pi, math.pi, count)
+    near_upright = np.clip(rng.laplace(scale=math.radians(15), size=count), -math.pi, math.pi)
+    angles = np.where(rng.random(count) < 1 / 3, near_upright, anywhere)
+    return [CartPoleState(float(x), float(angle)) for x, angle in zip(positions, angles, strict=True)]
+
+
+def render_states(states: list[CartPoleState], frame_format: FrameFormat) -> np.ndarray:
+    """Frames uint8 (N, H, W, 3) of the given states, by the same renderer that training uses."""
+    env = UprightCartPole()
+    env.reset(seed=0)
+    frames = []
+    for state in states:
+        env.state = np.array([state.position, 0.0, state.angle, 0.0])
+        frames.append(render_frame(env, frame_format))
+    env.close()
+    return np.stack(frames)

@@ -1,0 +1,244 @@
+"""Is the humanoid in its goal? One test for each task, from the simulator's state.
+
+The tests put the paper's criteria for human labellers (its appendix on evaluation) into heights, angles and distances. "On the
+floor" is a clearance below a threshold and not a contact, as it is for someone who looks at a picture. Where the model's joint
+limits keep it from what the criterion says in words, the threshold says what is reachable instead:
+
+- *lotus*: the hips turn outwards by 60 degrees at most, so the knees stay about 0.2 m above the floor;
+- *hands on hips*: the hands end about 0.05 m from the surface of the hips;
+- *arms crossed*: the forearms cross in front of the body, but do not lie on the chest.
+"""
+
+import math
+from collections.abc import Callable
+
+import mujoco
+import numpy as np
+
+# Clearances, in metres, of a body part's lowest point from the floor.
+FOOT_DOWN = 0.08
+FOOT_LIFTED = 0.2
+KNEE_DOWN = 0.13
+LEG_DOWN = 0.3
+PELVIS_DOWN = 0.15
+LOTUS_KNEE_DOWN = 0.3
+
+# Of the torso's axis from the vertical, in degrees.
+UPRIGHT = 30.0
+UPRIGHT_ON_THE_FLOOR = 45.0
+
+STANDING_PELVIS_HEIGHT = 0.65
+"""Of the pelvis's centre, in metres; 0.87 with straight legs."""
+
+BALANCED = 0.3
+"""Horizontal distance in metres from the centre of mass to the foot that carries it."""
+
+# Of the knees, in degrees; 0 is straight.
+KNEELING_BEND = 60.0
+LOTUS_BEND = 100.0
+STRAIGHT_BEND = 30.0
+
+KNEES_APART = 0.55
+FEET_TOGETHER = 0.4
+"""Metres between the centres of the knees and of the feet in the lotus."""
+
+SPLITS_ANGLE = 90.0
+"""Degrees between the legs, from hip to foot. Joint limits allow 115 in a side split."""
+SPLITS_SIDEWAYS = 0.6
+"""The part of a leg's direction that goes to its own side of the pelvis (0 to 1)."""
+
+HAND_AT_HIP = 0.12
+"""Metres between the surfaces of a hand and of the hips."""
+HIP_HEIGHTS = (0.0, 0.2)
+"""Metres of the hands above the pelvis's centre: below are hanging hands, above is the chest."""
+
+CROSSED = 0.02
+"""Metres by which each hand is past the middle of the torso."""
+CROSSED_IN_FRONT = 0.1
+CROSSED_HEIGHTS = (-0.45, 0.1)
+"""Metres of the hands above the torso's centre, between hips and throat."""
+
+SIDES = ("right", "left")
+# In the body's frame x is to the front, y to the left, z up.
+_OUTWARDS = {"right": -1.0, "left": 1.0}
+
+
+def kneeling(data: mujoco.MjData) -> bool:
+    """Both knees on the floor and bent, the pelvis off the floor, not losing balance."""
+    knees = all(_knee_clearance(data, side) <= KNEE_DOWN and _bend(data, side) >= KNEELING_BEND for side in SIDES)
+    return knees and _clearance(data, "butt") > PELVIS_DOWN and _tilt(data) <= UPRIGHT_ON_THE_FLOOR
+
+
+def lotus(data: mujoco.MjData) -> bool:
+    """Seated on the floor, both knees low, bent and facing out, the feet inward."""
+    legs = all(
+        _knee_clearance(data, side) <= LOTUS_KNEE_DOWN
+        and _bend(data, side) >= LOTUS_BEND
+        and _clearance(data, f"{side}_foot") <= FOOT_LIFTED
+        for side in SIDES
+    )
+    knees_apart = _distance(*(_knee(data, side) for side in SIDES)) >= KNEES_APART
+    feet_together = _distance(*(_foot(data, side) for side in SIDES)) <= FEET_TOGETHER
+    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_ON_THE_FLOOR
+    return legs and knees_apart and feet_together and seated
+
+
+def standing(data: mujoco.MjData) -> bool:
+    """Upright on straight enough legs, on one foot or both, not in the air."""
+    on_a_foot = min(_clearance(data, f"{side}_foot") for side in SIDES) <= FOOT_DOWN
+    return on_a_foot and _position(data, "pelvis")[2] >= STANDING_PELVIS_HEIGHT and _tilt(data) <= UPRIGHT
+
+
+def arms_raised(data: mujoco.MjData) -> bool:
+    """Standing, both hands above the head and both elbows above the shoulders."""
+    head = data.geom("head")
+    top = head.xpos[2] + _radius(data, "head")
+    hands = all(_hand(data, side)[2] >= top for side in SIDES)
+    elbows = all(_elbow(data, side)[2] >= _position(data, f"{side}_upper_arm")[2] for side in SIDES)
+    return standing(data) and hands and elbows
+
+
+def splits(data: mujoco.MjData) -> bool:
+    """Side splits: seated, both legs straight, on the floor and stretched far out to their sides."""
+    directions = {side: _unit(_foot(data, side) - _position(data, f"{side}_thigh")) for side in SIDES}
+    to_the_left = _axes(data, "pelvis")[:, 1]
+    sideways = all(_OUTWARDS[side] * float(directions[side] @ to_the_left) >= SPLITS_SIDEWAYS for side in SIDES)
+    wide = math.degrees(math.acos(np.clip(directions["right"] @ directions["left"], -1, 1))) >= SPLITS_ANGLE
+    stretched = all(
+        _bend(data, side) <= STRAIGHT_BEND
+        and _knee_clearance(data, side) <= LEG_DOWN
+        and _clearance(data, f"{side}_foot") <= LEG_DOWN
+        for side in SIDES
+    )
+    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_ON_THE_FLOOR
+    return sideways and wide and stretched and seated
+
+
+def hands_on_hips(data: mujoco.MjData) -> bool:
+    """Standing, each hand at its hip and not at the chest, the elbows pointing out."""
+    return standing(data) and all(_hand_on_hip(data, side) for side in SIDES)
+
+
+def one_leg(data: mujoco.MjData) -> bool:
+    """Standing, balanced over one foot, the other one lifted."""
+    lifted, carrying = sorted(SIDES, key=lambda side: -_clearance(data, f"{side}_foot"))
+    balanced = _distance(data.subtree_com[1][:2], _foot(data, carrying)[:2]) <= BALANCED
+    return standing(data) and balanced and _clearance(data, f"{lifted}_foot") >= FOOT_LIFTED
+
+
+def arms_crossed(data: mujoco.MjData) -> bool:
+    """Standing, the forearms crossed in front of the torso: each hand is on the other arm's side."""
+    return standing(data) and all(_hand_crossed(data, side) for side in SIDES)
+
+
+SUCCESS_TESTS: dict[str, Callable[[mujoco.MjData], bool]] = {
+    "humanoid-kneeling": kneeling,
+    "humanoid-lotus": lotus,
+    "humanoid-standing": standing,
+    "humanoid-arms-raised": arms_raised,
+    "humanoid-splits": splits,
+    "humanoid-hands-on-hips": hands_on_hips,
+    "humanoid-one-leg": one_leg,
+    "humanoid-arms-crossed": arms_crossed,
+}
+"""The success test of each task."""
+
+FULFILLING_POSES: dict[str, tuple[str, ...]] = {
+    "humanoid-kneeling": ("kneeling", "kneeling on the heels"),
+    "humanoid-lotus": ("lotus",),
+    "humanoid-standing": (
+        *("standing", "arms raised", "arms out", "hands on hips", "arms crossed"),
+        *("one leg", "walking"),
+    ),
+    "humanoid-arms-raised": ("arms raised",),
+    "humanoid-splits": ("side splits",),
+    "humanoid-hands-on-hips": ("hands on hips",),
+    "humanoid-one-leg": ("one leg",),
+    "humanoid-arms-crossed": ("arms crossed",),
+}
+"""The reference poses in which a task is fulfilled; in all others it is not.
+
+The paper's criterion for standing is "without falling", whatever arms and legs do, so all poses on foot fulfil it.
+"""
+
+
+def _hand_on_hip(data: mujoco.MjData, side: str) -> bool:
+    hand = _in_frame_of(data, "pelvis", _hand(data, side))
+    elbow = _in_frame_of(data, "pelvis", _elbow(data, side))
+    elbow_out = _OUTWARDS[side] * (elbow[1] - hand[1]) >= 0
+    lowest, highest = HIP_HEIGHTS
+    return elbow_out and lowest <= hand[2] <= highest and _gap_to_hips(data, side) <= HAND_AT_HIP
+
+
+def _gap_to_hips(data: mujoco.MjData, side: str) -> float:
+    hips = data.geom("butt")
+    axis = hips.xmat.reshape(3, 3)[:, 2]
+    half_length = data.model.geom_size[hips.id, 1]
+    hand = _hand(data, side)
+    nearest = hips.xpos + np.clip((hand - hips.xpos) @ axis, -half_length, half_length) * axis
+    return _distance(hand, nearest) - _radius(data, "butt") - _radius(data, f"{side}_hand")
+
+
+def _hand_crossed(data: mujoco.MjData, side: str) -> bool:
+    x, y, z = _in_frame_of(data, "torso", _hand(data, side))
+    lowest, highest = CROSSED_HEIGHTS
+    return -_OUTWARDS[side] * y >= CROSSED and x >= CROSSED_IN_FRONT and lowest <= z <= highest
+
+
+def _position(data: mujoco.MjData, body: str) -> np.ndarray:
+    return data.body(body).xpos
+
+
+def _axes(data: mujoco.MjData, body: str) -> np.ndarray:
+    return data.body(body).xmat.reshape(3, 3)
+
+
+def _in_frame_of(data: mujoco.MjData, body: str, point: np.ndarray) -> np.ndarray:
+    return _axes(data, body).T @ (point - _position(data, body))
+
+
+def _tilt(data: mujoco.MjData) -> float:
+    return math.degrees(math.acos(np.clip(_axes(data, "torso")[2, 2], -1, 1)))
+
+
+def _hand(data: mujoco.MjData, side: str) -> np.ndarray:
+    return data.geom(f"{side}_hand").xpos
+
+
+def _elbow(data: mujoco.MjData, side: str) -> np.ndarray:
+    return _position(data, f"{side}_lower_arm")
+
+
+def _foot(data: mujoco.MjData, side: str) -> np.ndarray:
+    return data.geom(f"{side}_foot").xpos
+
+
+def _knee(data: mujoco.MjData, side: str) -> np.ndarray:
+    return _position(data, f"{side}_shin")
+
+
+def _knee_clearance(data: mujoco.MjData, side: str) -> float:
+    return float(_knee(data, side)[2]) - _radius(data, f"{side}_shin1")
+
+
+def _bend(data: mujoco.MjData, side: str) -> float:
+    return -math.degrees(data.joint(f"{side}_knee").qpos[0])
+
+
+def _radius(data: mujoco.MjData, geom: str) -> float:
+    return float(data.model.geom_size[data.geom(geom).id, 0])
+
+
+def _clearance(data: mujoco.MjData, geom: str) -> float:
+    """Of a sphere's or capsule's lowest point from the floor, in metres."""
+    shape = data.geom(geom)
+    radius, half_length, _ = data.model.geom_size[shape.id]
+    return float(shape.xpos[2] - radius - half_length * abs(shape.xmat[8]))
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
