@@ -41,10 +41,14 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
 ) -> None:
-    """Run every trial of a sweep file and compare them in MLflow."""
-    from vlm_rm_sweeps.sweeping.spec import describe_plan, load_sweep
+    """Run every trial of a sweep file and compare them in MLflow; or screen them on labelled states, if it has `screen`."""
+    from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
+    from vlm_rm_sweeps.sweeping.spec import describe_plan
 
-    plan = load_sweep(file)
+    plan = load_plan(file)
+    if isinstance(plan, Screening):
+        _screen(plan, results, tracking_uri, dry_run)
+        return
     if dry_run:
         print(describe_plan(plan))
         return
@@ -69,6 +73,28 @@ def sweep(
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:  # type: ignore[name-defined] # noqa: F821
+    from vlm_rm_sweeps.sweeping.progress import duration
+    from vlm_rm_sweeps.sweeping.screening import run_screening
+    from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri, mlflow_ui_command
+
+    print(plan.describe())
+    if dry_run:
+        return
+    uri = tracking_uri or default_tracking_uri(results)
+    outcome = run_screening(plan, results, uri, say=lambda line: print(line, flush=True))
+    _console.print(_measures_table(outcome.ranking.head(_RANKS_SHOWN)))
+    print(
+        f"{len(outcome.ranking):,} combinations ranked in {duration(outcome.seconds)}; images encoded: {outcome.images_encoded:,}, "
+        f"instead of {len(outcome.ranking) * outcome.states:,}\nall of them: {outcome.folder / 'combinations.csv'}\n"
+        f"MLflow data: {uri}\nopen it with: {mlflow_ui_command(uri)}\n"
+        f"train the best with: vlm-rm sweep {outcome.best_file}"
+    )
+
+
+_RANKS_SHOWN = 10
 
 
 @app.command()

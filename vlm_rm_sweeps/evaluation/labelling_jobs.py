@@ -20,7 +20,8 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     if (folder / TABLE).is_file():
         return _job_of_states(load_states(folder), criterion)
     items = videos_to_label(folder)
-    if criterion is None and task_name is None:
+    criterion = criterion or (get_task(task_name).success_criterion if task_name else None)
+    if criterion is None:
         raise UserError(
             f"{folder}: nothing says what its videos are judged by: name their task with --task, or give a --criterion"
         )

@@ -17,7 +17,7 @@ SUCCESS = "success"
 RATER = "rater:"
 EVERYONE = "raters"
 MIN_STATES = 10
-_FUNCTIONS = {"abs": abs, "min": min, "max": max, "sin": math.sin, "cos": math.cos, "exp": math.exp, "sqrt": lambda x: x**0.5}
+_FUNCTIONS = {"abs": abs, "min": min, "max": max, "sin": math.sin, "cos": math.cos, "exp": math.exp}
 
 
 @dataclass(frozen=True)
