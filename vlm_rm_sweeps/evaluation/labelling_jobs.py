@@ -20,14 +20,15 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     if (folder / TABLE).is_file():
         return _job_of_states(load_states(folder), criterion)
     items = videos_to_label(folder)
-    if criterion is None and task_name is None:
+    criterion = criterion or (get_task(task_name).success_criterion if task_name else None)
+    if criterion is None:
         raise UserError(
             f"{folder}: nothing says what its videos are judged by: name their task with --task, or give a --criterion"
         )
     return LabelJob(
         title=f"{folder.name}: {len(items)} videos",
         question="For how much of its time is it in the goal?",
-        criterion=criterion or get_task(str(task_name)).success_criterion,
+        criterion=criterion,
         items=items,
         scale=SHARE,
         labels_file=folder / LABELS,
@@ -42,7 +43,7 @@ def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
     return LabelJob(
         title=f"{task.name}: {len(dataset)} states",
         question="Is this state in the goal?",
-        criterion=criterion or task.success_criterion,
+        criterion=criterion or task.success_criterion or task.goal_prompt,
         items=[LabelItem(each, dataset.image_file(index)) for index, each in enumerate(dataset.ids)],
         scale=YES_NO,
         labels_file=dataset.labels_file,
