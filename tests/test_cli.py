@@ -39,6 +39,14 @@ def test_tasks_show_their_prompts_and_success() -> None:
     assert "12 degrees" in shown
 
 
+def test_poses_prints_the_matrix_and_writes_it(tmp_path: Path) -> None:
+    shown = in_process("poses", "--out", str(tmp_path / "poses"), "--samples", "2", "--degrees", "1")
+    assert "hands-on-hips" in shown
+    assert "2 perturbed states (noise of 1 degrees)" in shown
+    assert (tmp_path / "poses" / "poses.csv").read_text().splitlines()[1].startswith("standing,0.000,0.000,1.000")
+    assert (tmp_path / "poses" / "poses.png").stat().st_size > 10_000
+
+
 def test_models_lists_the_embedded_family_and_open_clips() -> None:
     shown = in_process("models")
     assert "embedded/small  (0.52 M parameters" in shown
