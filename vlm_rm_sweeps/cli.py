@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -139,10 +140,85 @@ def pretrain(
     print(f"evaluating; the model card is {write_model_card(out)}")
 
 
+class Profile(StrEnum):
+    """How much OpenGL draws."""
+
+    FAST = "fast"
+    FULL = "full"
+
+
+class Policy(StrEnum):
+    """How actions are chosen where nothing is learned."""
+
+    RANDOM = "random"
+    ZERO = "zero"
+
+
+@app.command()
+def render(
+    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`, or a sweep file, of which the first rendering is shown.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png of the last step, or an .mp4 or .gif of all steps.")],
+    model: Annotated[str, typer.Option(help="The model whose input is shown.")] = "embedded/small",
+    textures: Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")] = None,
+    profile: Annotated[Profile | None, typer.Option(help="How much OpenGL draws; by default what this machine can.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps; by default 1 for a picture, an episode for a video.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    policy: Annotated[Policy, typer.Option(help="How actions are chosen.")] = Policy.RANDOM,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Show what a reward model sees of a task: frames at the model's own input size."""
+    from vlm_rm_sweeps.rewards.catalog import find_model
+    from vlm_rm_sweeps.tasks.preview import frames_of_episode
+    from vlm_rm_sweeps.videos import PICTURE_SUFFIX, VIDEO_SUFFIXES, write_picture, write_video
+
+    if output.suffix not in (PICTURE_SUFFIX, *VIDEO_SUFFIXES):
+        raise UserError(f"{output}: expected a name that ends in {PICTURE_SUFFIX}, {' or '.join(VIDEO_SUFFIXES)}")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists already: choose another name, or replace it with --force")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: there is no folder {output.parent}; make it first")
+    chosen, rendering = _task_and_rendering(task, textures, camera, profile)
+    preprocessing = find_model(model).preprocessing
+    still = output.suffix == PICTURE_SUFFIX
+    count = steps or (1 if still else chosen.episode_steps)
+    frames = frames_of_episode(chosen, rendering, preprocessing.frame_format, count, seed, random=policy == Policy.RANDOM)
+    visible = preprocessing.visible(frames[-1:] if still else frames)
+    if still:
+        write_picture(visible[0], output)
+    else:
+        write_video(list(visible), output)
+    print(
+        f"{output}: {len(visible)} frame(s) of {chosen.name} as {model} sees them, {preprocessing.size} x {preprocessing.size} "
+        f"pixels, {rendering.textures} textures, {rendering.camera} camera, {rendering.profile} profile"
+    )
+
+
+def _task_and_rendering(
+    name: str, textures: str | None, camera: str | None, profile: Profile | None
+) -> "tuple[Task, Rendering]":  # type: ignore[name-defined] # noqa: F821
+    """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default."""
+    from vlm_rm_sweeps.sweeping.spec import load_sweep
+    from vlm_rm_sweeps.tasks.rendering import machine_profile
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    if Path(name).suffix not in (".yaml", ".yml"):
+        task = get_task(name)
+        return task, task.rendering(textures, camera, profile.value if profile else machine_profile())
+    sweep = load_sweep(Path(name))
+    first = sweep.renderings()[0]
+    drawn = sweep.the_task().rendering(
+        textures or first.textures, camera or first.camera, profile.value if profile else first.profile
+    )
+    return sweep.the_task(), drawn
+
+
 def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821
     table = Table(title="trials: the greedy policy at the end")
-    for heading in ("model", "alpha", "prompt", "seed", "CLIP return", "true return", "success", "steps/s", "status"):
-        table.add_column(heading, justify="left" if heading in ("model", "prompt", "status") else "right", overflow="fold")
+    drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
+    words = ("model", "prompt", *drawn, "status")
+    for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
+        table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
 
     def shown(value: float, digits: int) -> str:
         return "-" if value != value else f"{value:.{digits}f}"
@@ -153,6 +229,7 @@ def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] #
             row["model"],
             shown(row["alpha"], 2),
             row["prompt"],
+            *(row[heading] for heading in drawn),
             str(row["seed"]),
             shown(row["clip_return"], 1),
             shown(row["true_return"], 1),

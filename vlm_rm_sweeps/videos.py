@@ -9,6 +9,12 @@ import numpy as np
 from vlm_rm_sweeps.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
+PICTURE_SUFFIX = ".png"
+
+
+def write_picture(frame: np.ndarray, path: Path) -> None:
+    """Write a frame, uint8 (H, W, 3), as PNG."""
+    iio.imwrite(path, frame, extension=PICTURE_SUFFIX)
 
 
 def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int = 25) -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from vlm_rm_sweeps.sweeping.progress import Progress, duration
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Trial
+from vlm_rm_sweeps.tasks.rendering import Rendering
 
-TRIALS = [Trial.of(TRUE_REWARD, 0.0, None, seed) for seed in range(3)]
+TRIALS = [Trial.of(TRUE_REWARD, 0.0, None, Rendering(), seed) for seed in range(3)]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (59.6, "1 min 0 s"), (75, "1 min 15 s"), (7500, "2 h 5 min")])

@@ -16,6 +16,7 @@ from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_tab
 from vlm_rm_sweeps.sweeping.runner import SweepOutcome, run_sweep
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
+from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.training.trial import TrainableTrial
 
 SWEEP: dict[str, Any] = {
@@ -150,7 +151,7 @@ def test_what_cannot_be_placed_stops_the_sweep_before_its_first_trial(ray_cluste
 
 def outcome_of(model_id: str, status: str = "finished", **metrics: float) -> TrialOutcome:
     prompt = Prompt(id="p", goal=("a",), baseline=("b",))
-    trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, 0)
+    trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, Rendering(), 0)
     return TrialOutcome(trial, status, "", {f"evaluation_{name}": value for name, value in metrics.items()})
 
 

@@ -11,6 +11,7 @@ import yaml
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, describe_plan, load_sweep
+from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import get_task
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -52,7 +53,7 @@ def sweep_of(**changes: Any) -> Sweep:
         ),
         pytest.param(
             {"settings": {"learning_rat": 0.1}},
-            ["unknown key 'settings.learning_rat' (value 0.1)", "did you mean 'learning_rate'?", "gamma"],
+            ["unknown key 'settings.learning_rat' (value 0.1)", "settings of dqn", "did you mean 'learning_rate'?", "gamma"],
             id="unknown key in settings",
         ),
         pytest.param(
@@ -231,7 +232,10 @@ def test_trial_ids_are_unique() -> None:
 
 def test_trial_of_other_wording_is_another_trial_even_under_the_same_prompt_id() -> None:
     reworded = Prompt(**(WORDING | {"goal": "up"}))
-    assert Trial.of("embedded/tiny", 0.5, reworded, 0).trial_id != Trial.of("embedded/tiny", 0.5, Prompt(**WORDING), 0).trial_id
+    assert (
+        Trial.of("embedded/tiny", 0.5, reworded, Rendering(), 0).trial_id
+        != Trial.of("embedded/tiny", 0.5, Prompt(**WORDING), Rendering(), 0).trial_id
+    )
 
 
 def test_trial_ids_do_not_depend_on_the_order_or_on_the_rest_of_the_grid() -> None:
@@ -246,8 +250,8 @@ def test_trial_ids_do_not_depend_on_the_order_or_on_the_rest_of_the_grid() -> No
 
 def test_trial_ids_stay_the_same_from_release_to_release() -> None:
     # A sweep that was interrupted is found again by these; change them only together with a way to resume older sweeps.
-    assert Trial.of("embedded/tiny", 0.5, Prompt(**WORDING), 0).trial_id == "48c7a925c1"
-    assert Trial.of(TRUE_REWARD, 0.0, None, 3).trial_id == "81e9999671"
+    assert Trial.of("embedded/tiny", 0.5, Prompt(**WORDING), Rendering(), 0).trial_id == "251f8f8543"
+    assert Trial.of(TRUE_REWARD, 0.0, None, Rendering(), 3).trial_id == "81e9999671"
 
 
 def test_trials_survive_the_way_through_plain_data() -> None:

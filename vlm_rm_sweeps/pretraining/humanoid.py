@@ -5,6 +5,7 @@ reference poses, and a pose is the likelier the nearer it is in the positions of
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import mujoco
 import numpy as np
@@ -16,7 +17,7 @@ from vlm_rm_sweeps.tasks.humanoid_poses import POSES, interpolated, perturbed
 from vlm_rm_sweeps.tasks.humanoid_scene import humanoid_model
 from vlm_rm_sweeps.tasks.rendering import Rendering, Textures
 
-NEIGHBOUR_DISTANCES = (0.05, 0.15)
+NEIGHBOUR_DISTANCES = (0.035, 0.12)
 """Scales (metres) over which a neighbouring pose lends its caption, one drawn for each: the small one sharpens the goal, the
 large one orders far states."""
 
@@ -215,7 +216,7 @@ _SCENERY: dict[Textures, tuple[str, ...]] = {
     "modified": ("on a tiled floor under a blue sky", "in front of a blue sky", "outdoors", "on a stone floor"),
     "original": ("on a checkered floor", "in a dark simulation", "in a simulator", "on a chessboard floor"),
 }
-_NAMES = tuple(_WORDINGS)
+_NAMES = tuple(POSES)
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ class View:
 
 @dataclass(frozen=True)
 class HumanoidState:
-    """`qpos`: the simulator's 24 positions; `distances`: to each reference pose, in metres, in the order of the wordings."""
+    """`qpos`: the simulator's 24 positions; `distances`: to each reference pose, in metres."""
 
     qpos: tuple[float, ...]
     distances: tuple[float, ...]
@@ -260,7 +261,7 @@ class HumanoidState:
         if chosen == len(_NAMES):
             return pick(rng, _ODD[self._attitude()])
         name = _NAMES[chosen]
-        if name in _UPRIGHT_POSES and rng.random() < 0.15:
+        if name in _UPRIGHT_POSES and rng.random() < 0.25:
             return pick(rng, _UPRIGHT)
         return pick(rng, _WORDINGS[name])
 
@@ -272,41 +273,49 @@ class HumanoidState:
         return "upright" if vertical > 0.8 else "tilted"
 
 
-class _Body:
-    """Where the robot's parts are, for the distances between states."""
+def pose_distances(qpos: np.ndarray) -> tuple[float, ...]:
+    """How far (metres) a state's parts are from those of each reference pose, in the order of POSES.
 
-    def __init__(self) -> None:
-        self._model = humanoid_model("original")
-        self._data = mujoco.MjData(self._model)
-        self._references = np.stack([self._parts(POSES[name].qpos()) for name in _NAMES])
+    The root mean square distance of the parts' centres, wherever the robot stands and whichever way it faces: the state is moved
+    and turned about the vertical to fit best.
+    """
+    parts, references = _parts(qpos), _reference_parts()
+    x, y = parts[:, 0], parts[:, 1]
+    reference_x, reference_y = references[..., 0], references[..., 1]
+    turn = np.arctan2((x * reference_y - y * reference_x).sum(1), (x * reference_x + y * reference_y).sum(1))
+    turned_x = np.cos(turn)[:, None] * x - np.sin(turn)[:, None] * y
+    turned_y = np.sin(turn)[:, None] * x + np.cos(turn)[:, None] * y
+    squares = (turned_x - reference_x) ** 2 + (turned_y - reference_y) ** 2 + (parts[:, 2] - references[..., 2]) ** 2
+    return tuple(float(each) for each in np.sqrt(squares.mean(1)))
 
-    def _parts(self, qpos: np.ndarray) -> np.ndarray:
-        """Centres of the robot's geoms (G, 3), with the mean of x and y at 0."""
-        self._data.qpos[:] = qpos
-        mujoco.mj_kinematics(self._model, self._data)
-        parts = self._data.geom_xpos[self._model.geom_bodyid > 0].copy()
-        parts[:, :2] -= parts[:, :2].mean(0)
-        return parts
 
-    def distances(self, qpos: np.ndarray) -> tuple[float, ...]:
-        """Root mean square distance of the parts to each reference pose, turned about the vertical to fit best."""
-        parts = self._parts(qpos)
-        x, y = parts[:, 0], parts[:, 1]
-        reference_x, reference_y = self._references[..., 0], self._references[..., 1]
-        turn = np.arctan2((x * reference_y - y * reference_x).sum(1), (x * reference_x + y * reference_y).sum(1))
-        turned_x = np.cos(turn)[:, None] * x - np.sin(turn)[:, None] * y
-        turned_y = np.sin(turn)[:, None] * x + np.cos(turn)[:, None] * y
-        squares = (turned_x - reference_x) ** 2 + (turned_y - reference_y) ** 2 + (parts[:, 2] - self._references[..., 2]) ** 2
-        return tuple(float(each) for each in np.sqrt(squares.mean(1)))
+@cache
+def _reference_parts() -> np.ndarray:
+    return np.stack([_parts(pose.qpos()) for pose in POSES.values()])
+
+
+@cache
+def _simulator() -> tuple[mujoco.MjModel, mujoco.MjData]:
+    model = humanoid_model("original")
+    return model, mujoco.MjData(model)
+
+
+def _parts(qpos: np.ndarray) -> np.ndarray:
+    """Centres of the robot's geoms (G, 3), with the mean of x and y at 0."""
+    model, data = _simulator()
+    data.qpos[:] = qpos
+    mujoco.mj_kinematics(model, data)
+    parts: np.ndarray = data.geom_xpos[model.geom_bodyid > 0].copy()
+    parts[:, :2] -= parts[:, :2].mean(0)
+    return parts
 
 
 def sample_states(count: int, rng: np.random.Generator) -> list[HumanoidState]:
     """Poses with perturbations, states between two poses, and states that random and pose-seeking policies visit."""
     visited = round(0.3 * count)
     positions = [_posed(rng) for _ in range(count - visited)] + _visited(visited, rng)
-    body = _Body()
     return [
-        HumanoidState(tuple(qpos.tolist()), body.distances(qpos), "original" if rng.random() < 0.3 else "modified", _view(rng))
+        HumanoidState(tuple(qpos.tolist()), pose_distances(qpos), "original" if rng.random() < 0.3 else "modified", _view(rng))
         for qpos in positions
     ]
 
@@ -359,14 +368,17 @@ def _pull(env: Humanoid, target: np.ndarray) -> np.ndarray:
     joints = env.model.actuator_trnid[:, 0]
     positions, velocities = env.model.jnt_qposadr[joints], env.model.jnt_dofadr[joints]
     torque = _STIFFNESS * (target[positions] - env.data.qpos[positions]) - _DAMPING * env.data.qvel[velocities]
-    return np.clip(torque, env.action_space.low, env.action_space.high)
+    return np.clip(torque, *env.model.actuator_ctrlrange.T)
+
+
+_TEXTURES: tuple[Textures, ...] = ("modified", "original")
 
 
 def render_states(states: list[HumanoidState], frame_format: FrameFormat) -> np.ndarray:
     """Frames uint8 (N, H, W, 3) of the given states, by the same renderer that training uses."""
     environments = {
         (textures, camera): Humanoid(Rendering(textures, camera), frame_format)
-        for textures in ("modified", "original")
+        for textures in _TEXTURES
         for camera in ("paper", "default")
     }
     frames = []

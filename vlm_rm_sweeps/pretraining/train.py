@@ -16,6 +16,8 @@ import open_clip
 import pandas as pd
 import torch
 from open_clip.loss import ClipLoss
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
@@ -24,7 +26,12 @@ from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, embedded_tokenizer, register_architecture
+from vlm_rm_sweeps.rewards.catalog import (
+    EMBEDDED_PREPROCESSING,
+    embedded_tokenizer,
+    register_architecture,
+    without_missing_weights_warning,
+)
 
 _CHECKPOINT_EVERY = 200
 
@@ -44,7 +51,7 @@ SIZES = {
     "tiny": Architecture(vision_width=4, embedding=32, text_width=32, text_layers=1),
     "small": Architecture(vision_width=8, embedding=64, text_width=64, text_layers=2),
     "base": Architecture(vision_width=16, embedding=96, text_width=128, text_layers=2),
-    "large": Architecture(vision_width=32, embedding=128, text_width=192, text_layers=3),
+    "large": Architecture(vision_width=32, embedding=128, text_width=128, text_layers=2),
 }
 _CONTEXT_LENGTH = 32
 _HEAD_WIDTH = 32
@@ -76,8 +83,8 @@ class DistinctCaptionLoss(ClipLoss):
         """Features: (N, D), normalised; `captions`: the N texts."""
         logits_per_image, logits_per_text = self.get_logits(image_features, text_features, logit_scale)
         identity = {caption: index for index, caption in enumerate(captions)}
-        ids = torch.tensor([identity[caption] for caption in captions])
-        same = (ids[:, None] == ids[None]) & ~torch.eye(len(ids), dtype=torch.bool)
+        ids = torch.tensor([identity[caption] for caption in captions], device=image_features.device)
+        same = (ids[:, None] == ids[None]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
         labels = self.get_ground_truth(image_features.device, len(ids))
         return (
             functional.cross_entropy(logits_per_image.masked_fill(same, -torch.inf), labels)
@@ -109,6 +116,13 @@ def write_config(size: str, vocab_size: int, folder: Path) -> Path:
     return path
 
 
+def _optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    plain = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+
+
 def _learning_rate(settings: TrainingSettings, step: int) -> float:
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -124,16 +138,13 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     """
     torch.manual_seed(settings.seed)
     name = f"embedded-{settings.size}"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     register_architecture(folder / f"{name}.json")
-    model = open_clip.create_model(name)
+    with without_missing_weights_warning():
+        model = open_clip.create_model(name, device=device)
     tokenizer = embedded_tokenizer(name, folder)
     model.visual.to(memory_format=torch.channels_last)
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        betas=(0.9, 0.98),
-    )
+    optimizer = _optimizer(model, settings)
     loss_of = DistinctCaptionLoss()
     losses: list[float] = []
     seconds: list[float] = []
@@ -150,50 +161,47 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     started, first_step = time.monotonic(), len(losses)
     seconds_before = seconds[-1] if seconds else 0.0
     model.train()
-    for step in range(first_step, settings.steps):
-        rng = np.random.default_rng((settings.seed, step))
-        chosen = rng.integers(len(dataset.states), size=settings.batch)
-        captions = caption_batch([dataset.states[index] for index in chosen], rng)
-        pixels = EMBEDDED_PREPROCESSING(dataset.frames[chosen]).contiguous(memory_format=torch.channels_last)
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(settings, step)
-        # bf16 speeds up the image tower on a CPU and slows the text tower down.
-        with torch.autocast("cpu", torch.bfloat16):
-            image_features = model.encode_image(pixels)
-        loss = loss_of(
-            functional.normalize(image_features.float(), dim=-1),
-            model.encode_text(tokenizer(captions), normalize=True),
-            model.logit_scale.exp(),
-            captions,
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))  # as in CLIP's own training
-        losses.append(loss.item())
-        seconds.append(seconds_before + time.monotonic() - started)
-        if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == settings.steps:
-            _save(
-                {
-                    "settings": asdict(settings),
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "losses": losses,
-                    "seconds": seconds,
-                },
-                checkpoint_file,
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task(f"embedded/{settings.size}", total=settings.steps, completed=first_step)
+        for step in range(first_step, settings.steps):
+            rng = np.random.default_rng((settings.seed, step))
+            chosen = rng.integers(len(dataset.states), size=settings.batch)
+            captions = caption_batch([dataset.states[index] for index in chosen], rng)
+            pixels = EMBEDDED_PREPROCESSING(dataset.frames[chosen]).to(device).contiguous(memory_format=torch.channels_last)
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(settings, step)
+            # bf16 speeds up the image tower and, on a CPU, slows the text tower down.
+            with torch.autocast(device, torch.bfloat16):
+                image_features = model.encode_image(pixels)
+            loss = loss_of(
+                functional.normalize(image_features.float(), dim=-1),
+                model.encode_text(tokenizer(captions).to(device), normalize=True),
+                model.logit_scale.exp(),
+                captions,
             )
-            rate = (step + 1 - first_step) * settings.batch / (time.monotonic() - started)
-            print(
-                f"embedded/{settings.size}: step {step + 1} of {settings.steps}, loss {np.mean(losses[-100:]):.3f}, "
-                f"logit scale {model.logit_scale.exp().item():.1f}, {rate:.0f} images/s",
-                flush=True,
-            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))  # as in CLIP's own training
+            losses.append(loss.item())
+            seconds.append(seconds_before + time.monotonic() - started)
+            progress.update(bar, advance=1)
+            if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == settings.steps:
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses, "seconds": seconds}
+                _save(state | {"settings": asdict(settings)}, checkpoint_file)
+                rate = (step + 1 - first_step) * settings.batch / (time.monotonic() - started)
+                description = f"embedded/{settings.size}  loss {np.mean(losses[-100:]):.3f}  {rate:.0f} images/s"
+                progress.update(bar, description=description)
+                if not progress.console.is_terminal:  # there the bar is only drawn at the end
+                    print(f"{description}  step {step + 1} of {settings.steps}", flush=True)
 
     weights_file = folder / f"{name}.safetensors"
-    half = {key: value.half().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    save_file(half, weights_file)
+    tensors = {key: value.cpu() for key, value in model.state_dict().items()}
+    save_file(
+        {key: value.half().contiguous() if value.is_floating_point() else value for key, value in tensors.items()}, weights_file
+    )
     curve = pd.DataFrame({"step": range(len(losses)), "loss": losses, "seconds": seconds})
     curve.to_csv(folder / f"{name}.losses.csv", index=False, float_format="%.5f")
     checkpoint_file.unlink()

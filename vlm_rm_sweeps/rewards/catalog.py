@@ -8,6 +8,8 @@ for the small models that ship in this package.
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -199,14 +201,20 @@ def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
     )
 
 
-@cache
-def _count_parameters(architecture: str) -> int:
+@contextmanager
+def without_missing_weights_warning() -> Iterator[None]:
+    """For models that are built without weights on purpose: open_clip would warn that they are missing."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # open_clip warns that the weights are missing: they are not wanted
+    logging.disable(logging.WARNING)
     try:
-        # Both: it builds on the default device and only then moves to the named one.
-        with torch.device("meta"):
-            model = open_clip.create_model(architecture, load_weights=False, device="meta")
+        yield
     finally:
         logging.disable(disabled)
+
+
+@cache
+def _count_parameters(architecture: str) -> int:
+    # Both: it builds on the default device and only then moves to the named one.
+    with without_missing_weights_warning(), torch.device("meta"):
+        model = open_clip.create_model(architecture, load_weights=False, device="meta")
     return sum(parameter.numel() for parameter in model.parameters())

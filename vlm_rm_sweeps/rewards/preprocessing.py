@@ -30,6 +30,14 @@ class Preprocessing:
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         """`uint8 (N, H, W, 3)` of any height and width to `float32 (N, 3, size, size)`."""
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return self._squared(frames).float().mul_(1 / (255 * std)).sub_(mean / std)
+
+    def visible(self, frames: np.ndarray) -> np.ndarray:
+        """What the model sees of `uint8 (N, H, W, 3)`: resized and cropped or padded to `uint8 (N, size, size, 3)`."""
+        return self._squared(frames).permute(0, 2, 3, 1).contiguous().numpy()
+
+    def _squared(self, frames: np.ndarray) -> torch.Tensor:
         pixels_nchw = frames_to_tensor(resize_frames(frames, self.frame_format))
         height, width = pixels_nchw.shape[2:]
         if (height, width) != (self.size, self.size):
@@ -38,5 +46,4 @@ class Preprocessing:
             pad_right = max(0, self.size - width) - pad_left
             pixels_nchw = transforms.pad(pixels_nchw, [pad_left, pad_top, pad_right, pad_bottom], fill=self.fill_color)
             pixels_nchw = transforms.center_crop(pixels_nchw, [self.size, self.size])
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return pixels_nchw.float().mul_(1 / (255 * std)).sub_(mean / std)
+        return pixels_nchw

@@ -34,7 +34,10 @@ class TrialOutcome:
 
 
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
-    """One row for each trial; returns and success are those of the greedy policy at the end (NaN where there is none)."""
+    """One row for each trial; returns and success are those of the greedy policy at the end (NaN where there is none).
+
+    The columns textures and camera are there if the sweep compares renderings.
+    """
     rows = [
         {
             "trial_id": outcome.trial.trial_id,
@@ -51,7 +54,12 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
         }
         for outcome in outcomes
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    if any(outcome.trial.rendering_named for outcome in outcomes):
+        after_prompt = COLUMNS.index("prompt") + 1
+        table.insert(after_prompt, "textures", [outcome.trial.rendering.textures for outcome in outcomes])
+        table.insert(after_prompt + 1, "camera", [outcome.trial.rendering.camera for outcome in outcomes])
+    return table
 
 
 def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:

@@ -112,7 +112,7 @@ def _job(sweep: Sweep, trial: Trial, pools: dict[str, PoolConfig]) -> TrainingJo
         settings=sweep.settings,
         reward=None
         if spec is None
-        else RewardSource(pools[trial.model_id], spec, find_model(trial.model_id).preprocessing.frame_format),
+        else RewardSource(pools[trial.model_id], spec, find_model(trial.model_id).preprocessing.frame_format, trial.rendering),
         seed=trial.seed,
         steps=sweep.steps,
         steps_per_result=sweep.steps_per_result,
@@ -195,16 +195,15 @@ class _Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         ours = _trial_of(trial)
         metrics = self._metrics.get(ours.trial_id, {})
-        if EVALUATED + SUCCESS not in metrics:
+        if EVALUATED + TRUE_RETURN not in metrics:
             return  # Tune calls this for interrupted trials too; only the last result has an evaluation
         self._ended[ours.trial_id] = ("finished", "")
         checkpoint = trial.checkpoint.path if trial.checkpoint else None
         tags = {"checkpoint": str(Path(checkpoint).relative_to(self._folder.resolve()))} if checkpoint else {}
         self._tracker.end_trial(ours, "FINISHED", tags)
         clip = f"CLIP return {metrics[EVALUATED + CLIP_RETURN]:.1f}, " if EVALUATED + CLIP_RETURN in metrics else ""
-        self._progress.ended(
-            ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}, success {metrics[EVALUATED + SUCCESS]:.2f}"
-        )
+        success = f", success {metrics[EVALUATED + SUCCESS]:.2f}" if EVALUATED + SUCCESS in metrics else ""
+        self._progress.ended(ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}{success}")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         ours = _trial_of(trial)

@@ -8,18 +8,30 @@ import types
 import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import gymnasium as gym
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.rewards.clip import check_prompts
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task, get_task
-from vlm_rm_sweeps.training.settings import DqnSettings
+from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, AlgorithmSettings
 
 TRUE_REWARD = "true reward"
 """Stands in the place of the model id of a trial that learns from the environment's own reward."""
@@ -69,19 +81,28 @@ class TrialResources(_Strict):
 
 
 class Sweep(_Strict):
-    """A sweep: each combination of model, alpha, prompt and seed is a trial."""
+    """A sweep: each combination of model, alpha, prompt, textures, camera and seed is a trial."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Names the results folder and the MLflow experiment.")
-    task: str
+    task: str | None = Field(None, description="A task of this project; or else `env`.")
+    env: GymEnv | None = Field(None, validate_default=True, description="Any other Gymnasium environment; it needs `prompts`.")
     models: tuple[str, ...] = Field(min_length=1)
     alphas: tuple[float, ...] = Field(min_length=1)
     prompts: tuple[Prompt, ...] = Field((), description="Wordings to compare; the task's own if there are none.")
+    textures: tuple[str, ...] = Field((), description="Textures to compare; the task's first if there are none.")
+    cameras: tuple[str, ...] = Field((), description="Cameras to compare; the task's first if there are none.")
+    profile: Profile = Field(
+        default_factory=machine_profile,
+        description="How much OpenGL draws: `full` or `fast`; by default, what this machine can.",
+    )
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the true reward.")
-    algorithm: Literal["dqn"] = "dqn"
+    algorithm: AlgorithmName | None = Field(
+        None, validate_default=True, description="By default, what fits the actions: dqn if they are discrete, else sac."
+    )
     steps: int = Field(gt=0, description="Environment steps of each trial.")
     steps_per_result: int = Field(1_000, gt=0, description="Environment steps between two logged results.")
-    settings: DqnSettings = DqnSettings()
+    settings: AlgorithmSettings = Field({}, validate_default=True, description="The algorithm's settings.")
     evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
     pool: PoolSettings = PoolSettings()
     trial: TrialResources = TrialResources()
@@ -89,8 +110,48 @@ class Sweep(_Strict):
 
     @field_validator("task")
     @classmethod
-    def _known_task(cls, name: str) -> str:
-        return get_task(name).name
+    def _known_task(cls, name: str | None) -> str | None:
+        return None if name is None else get_task(name).name
+
+    @field_validator("env")
+    @classmethod
+    def _task_or_env(cls, env: GymEnv | None, info: ValidationInfo) -> GymEnv | None:
+        if "task" in info.data and (info.data["task"] is None) == (env is None):
+            found = "neither" if env is None else "both"
+            raise UserError(f"expected either `task`, the name of a task, or `env`, a Gymnasium environment, found {found}")
+        return env
+
+    @field_validator("profile", mode="before")
+    @classmethod
+    def _profile_of_the_machine(cls, profile: Any) -> Any:
+        return machine_profile() if profile is None else profile
+
+    @field_validator("algorithm")
+    @classmethod
+    def _algorithm_for_the_actions(cls, algorithm: AlgorithmName | None, info: ValidationInfo) -> AlgorithmName | None:
+        if "env" not in info.data or "task" not in info.data:
+            return algorithm  # they are wrong, which is said already
+        task = _task(info.data["task"], info.data["env"])
+        fitting: AlgorithmName = "dqn" if isinstance(task.action_space, gym.spaces.Discrete) else "sac"
+        if algorithm not in (None, fitting):
+            kind = "discrete" if fitting == "dqn" else "continuous"
+            raise UserError(
+                f"it cannot learn {task.name}, whose actions are {kind} ({task.action_space}): expected {fitting}, or no `algorithm`"
+            )
+        return fitting
+
+    @field_validator("settings", mode="plain")
+    @classmethod
+    def _settings_of_the_algorithm(cls, settings: Any, info: ValidationInfo) -> Any:
+        algorithm = info.data.get("algorithm")
+        if algorithm is None:
+            return settings  # the algorithm is wrong, which is said already
+        model = ALGORITHMS[algorithm]
+        try:
+            return model.model_validate(settings)
+        except ValidationError as error:
+            problems = [_explain(problem, model, "settings.") for problem in error.errors(include_url=False)]
+            raise UserError("; ".join(problems) + f" (these are settings of {algorithm})") from error
 
     @field_validator("models")
     @classmethod
@@ -109,9 +170,11 @@ class Sweep(_Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> "Sweep":
-        for axis in ("models", "alphas", "seeds"):
+        for axis in ("models", "alphas", "textures", "cameras", "seeds"):
             _refuse_repeats(axis, list(getattr(self, axis)))
         _refuse_repeats("prompts", [prompt.id for prompt in self.prompts])
+        if self.env is not None and not self.prompts:
+            raise UserError("prompts: missing, and an `env` has none of its own: expected a list of id, goal and baseline")
         count = len(self.trials())
         if count > self.max_trials:
             raise UserError(
@@ -127,20 +190,31 @@ class Sweep(_Strict):
         return self
 
     def the_task(self) -> Task:
-        return get_task(self.task)
+        return _task(self.task, self.env)
 
     def wordings(self) -> tuple[Prompt, ...]:
         """The prompts to compare: those of the file, else the task's own."""
         task = self.the_task()
         return self.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
 
+    def renderings(self) -> list[Rendering]:
+        """The renderings to compare, the task's default if the file names none."""
+        pairs = itertools.product(self.textures or (None,), self.cameras or (None,))
+        return [self.the_task().rendering(textures, camera, self.profile) for textures, camera in pairs]
+
     def trials(self) -> list["Trial"]:
         """All trials, in a fixed order, the reference ones with the true reward first."""
-        references: list[tuple[str, float, Prompt | None, int]] = []
+        renderings = self.renderings()
+        references: list[tuple[str, float, Prompt | None, Rendering, int]] = []
         if self.true_reward:
-            references = [(TRUE_REWARD, 0.0, None, seed) for seed in self.seeds]
-        grid = itertools.product(self.models, self.alphas, self.wordings(), self.seeds)
-        return [Trial.of(*combination) for combination in [*references, *grid]]
+            references = [(TRUE_REWARD, 0.0, None, renderings[0], seed) for seed in self.seeds]
+        grid = itertools.product(self.models, self.alphas, self.wordings(), renderings, self.seeds)
+        named = len(renderings) > 1
+        return [Trial.of(*combination, rendering_named=named) for combination in [*references, *grid]]
+
+
+def _task(name: str | None, env: GymEnv | None) -> Task:
+    return env.task() if env is not None else get_task(name or "")
 
 
 def _refuse_repeats(axis: str, values: list[Any]) -> None:
@@ -151,18 +225,27 @@ def _refuse_repeats(axis: str, values: list[Any]) -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination. `trial_id` is stable: it depends on what is learned from, not on the place in the grid."""
+    """One combination. `trial_id` is stable: it depends on what is learned from, not on the place in the grid.
+
+    `rendering_named`: the sweep compares renderings, so that people must be told this trial's.
+    """
 
     trial_id: str
     model_id: str
     alpha: float
     prompt: Prompt | None
+    rendering: Rendering
     seed: int
+    rendering_named: bool = False
 
     @classmethod
-    def of(cls, model_id: str, alpha: float, prompt: Prompt | None, seed: int) -> "Trial":
-        content = [model_id, alpha, prompt.model_dump(mode="json") if prompt else None, seed]
-        return cls(hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10], model_id, alpha, prompt, seed)
+    def of(
+        cls, model_id: str, alpha: float, prompt: Prompt | None, rendering: Rendering, seed: int, rendering_named: bool = False
+    ) -> "Trial":
+        # The true reward does not depend on how states are drawn.
+        drawn = [prompt.model_dump(mode="json"), asdict(rendering)] if prompt else None
+        digest = hashlib.sha256(json.dumps([model_id, alpha, drawn, seed]).encode()).hexdigest()
+        return cls(digest[:10], model_id, alpha, prompt, rendering, seed, rendering_named)
 
     @property
     def prompt_id(self) -> str:
@@ -173,7 +256,8 @@ class Trial:
         """What people read."""
         if self.prompt is None:
             return f"{TRUE_REWARD}, seed {self.seed}"
-        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, seed {self.seed}"
+        drawn = f"{self.rendering.textures} textures, {self.rendering.camera} camera, " if self.rendering_named else ""
+        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, {drawn}seed {self.seed}"
 
     def spec(self) -> RewardSpec | None:
         """What the reward model is asked for; None for the true reward."""
@@ -185,7 +269,8 @@ class Trial:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Trial":
-        return cls(**(data | {"prompt": Prompt(**data["prompt"]) if data["prompt"] else None}))
+        prompt = Prompt(**data["prompt"]) if data["prompt"] else None
+        return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"])}))
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -229,30 +314,30 @@ def load_sweep(path: Path) -> Sweep:
         raise UserError(f"{path}: " + "; ".join(problems)) from error
 
 
-def _explain(problem: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+def _explain(problem: ErrorDetails, model: type[BaseModel] = Sweep, within: str = "") -> str:
+    """What is wrong with a key of `model`, which lies `within` the sweep file."""
+    key = within + ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = list(_fields_at(problem["loc"][:-1]))
+        known = list(_fields_at(problem["loc"][:-1], model))
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
         return f"unknown key {key!r} (value {problem['input']!r}): {suggestion}expected one of {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
     message = "expected a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Value error, ")
-    if not key:
-        return message
+    if not key or (key == "settings" and problem["type"] == "value_error"):
+        return message  # it names the keys
     if isinstance(problem["input"], dict):
         return f"{key}: {message}"
     return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _fields_at(location: tuple[int | str, ...]) -> typing.Iterable[str]:
-    """The keys that are allowed at a place of the sweep file."""
-    model: Any = Sweep
+def _fields_at(location: tuple[int | str, ...], model: Any) -> typing.Iterable[str]:
+    """The keys that are allowed at a place of the sweep file, or of the part of it that `model` describes."""
     for part in location:
         if isinstance(part, str):
             model = model.model_fields[part].annotation
-        if isinstance(model, types.GenericAlias):
+        if isinstance(model, types.GenericAlias | types.UnionType):
             model = typing.get_args(model)[0]
     fields: dict[str, Any] = model.model_fields
     return fields
@@ -263,6 +348,9 @@ def describe_plan(sweep: Sweep) -> str:
     trials, pool = sweep.trials(), sweep.pool
     lines = [f"{len(trials)} trials of {sweep.steps:,} environment steps, {len(trials) * sweep.steps:,} in all:"]
     lines += [f"  {trial.trial_id}  {trial.label}" for trial in trials]
+    task = sweep.the_task()
+    lines.append(f"{sweep.algorithm} learns {task.name} in episodes of {task.episode_steps} steps, drawn with")
+    lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in sweep.renderings()]
     lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs; beside them run")
     bytes_each = 4 if pool.precision == "fp32" else 2
     for model_id in sweep.models:

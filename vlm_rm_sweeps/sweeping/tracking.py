@@ -58,7 +58,8 @@ class SweepTracker:
         self.tracking_uri = tracking_uri
         self._sweep = sweep
         self._client = MlflowClient(tracking_uri)
-        self._common = {"task": sweep.task, "algorithm": sweep.algorithm, "git_commit": git_commit()} | {
+        self._task = sweep.the_task().name
+        self._common = {"task": self._task, "algorithm": sweep.algorithm, "git_commit": git_commit()} | {
             f"version_{package.replace('-', '_')}": version(package) for package in _PACKAGES
         }
         experiment = self._client.get_experiment_by_name(sweep.name)
@@ -70,7 +71,7 @@ class SweepTracker:
                 sweep.name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri()
             )
         )
-        self.run_id = self._create_run(folder.name, {"sweep": folder.name, "task": sweep.task})
+        self.run_id = self._create_run(folder.name, {"sweep": folder.name, "task": self._task})
         settings = {f"settings_{key}": value for key, value in sweep.settings.model_dump().items()}
         self._settings: dict[str, Any] = {"steps": sweep.steps} | settings
         self._log_params(self.run_id, self._common | self._settings | {"trials": len(sweep.trials())})
@@ -93,10 +94,12 @@ class SweepTracker:
         tags = {
             MLFLOW_PARENT_RUN_ID: self.run_id,
             "sweep": self._sweep_tag,
-            "task": self._sweep.task,
+            "task": self._task,
             "model": model_id,
             "alpha": f"{trial.alpha:g}",
             "prompt": trial.prompt_id,
+            "textures": trial.rendering.textures,
+            "camera": trial.rendering.camera,
             "seed": str(trial.seed),
             "trial_id": trial.trial_id,
         }
@@ -110,6 +113,9 @@ class SweepTracker:
                 "prompt": trial.prompt.id,
                 "goal": " | ".join(trial.prompt.goal),
                 "baseline": " | ".join(trial.prompt.baseline),
+                "textures": trial.rendering.textures,
+                "camera": trial.rendering.camera,
+                "profile": trial.rendering.profile,
                 "parameters_millions": millions,
                 "precision": self._sweep.pool.precision,
             }

@@ -33,6 +33,11 @@ class Rendering:
     profile: Profile = field(default_factory=default_profile)
 
 
+def machine_profile() -> Profile:
+    """`full` where there is a GPU, else `fast`: software rendering would take most of a training's time."""
+    return "full" if torch.cuda.is_available() else "fast"
+
+
 def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
     """The current state as a frame `uint8 (H, W, 3)`, resized as the reward model wants it."""
     frame: Any = env.render()
@@ -42,7 +47,7 @@ def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
 
 
 class TrueRewardInInfo(gym.Wrapper):
-    """Keeps just what learning and its evaluation need in `info`: `true_reward` (float) and `success` (bool).
+    """Keeps just what learning and its evaluation need in `info`: `true_reward` (float) and, if it is known, `success` (bool).
 
     `success` says whether the state *after* this step is in the goal. All other info keys are dropped, because RLlib would
     carry them into the replay buffer.
@@ -54,7 +59,9 @@ class TrueRewardInInfo(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        kept = {"true_reward": float(reward), "success": bool(info["success"])}
+        kept: dict[str, Any] = {"true_reward": float(reward)}
+        if "success" in info:
+            kept["success"] = bool(info["success"])
         return observation, reward, terminated, truncated, kept
 
 

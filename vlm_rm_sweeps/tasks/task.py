@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
@@ -20,14 +23,15 @@ class Task:
 
     `make_native_env` returns the environment, without a time limit, drawn as its Rendering says and, where that is cheaper, at
     once in the FrameFormat that a reward model wants (None: nothing will be rendered). It renders `rgb_array` and its `info`
-    has a boolean `success` for each step. An episode succeeds if at least half of its steps do (paper, section 4).
+    has a boolean `success` for each step, unless `success_criterion` is None: then nothing tells success. An episode succeeds
+    if at least half of its steps do (paper, section 4).
     `textures` and `cameras` are the renderings that there are, the default ones first.
     """
 
     name: str
     goal_prompt: str
     baseline_prompt: str
-    success_criterion: str
+    success_criterion: str | None
     episode_steps: int
     make_native_env: Callable[[Rendering, FrameFormat | None], gym.Env]
     textures: tuple[Textures, ...] = ("original",)
@@ -45,12 +49,29 @@ class Task:
     def make_env(self, frame_format: FrameFormat | None, rendering: Rendering | None = None) -> gym.Env:
         """The environment for training, drawn as `rendering` says (by default with the task's first textures and camera).
 
-        With a `frame_format`, each step's `info` holds a frame and the reward is NaN until the frame is scored. With None
-        nothing is rendered and the reward is the true one.
+        Observations are vectors of float32, whatever the environment's are. With a `frame_format`, each step's `info` holds a
+        frame and the reward is NaN until the frame is scored. With None nothing is rendered and the reward is the true one.
         """
         native = self.make_native_env(rendering or self.rendering(), frame_format)
-        env: gym.Env = TrueRewardInInfo(gym.wrappers.TimeLimit(native, self.episode_steps))
+        env: gym.Env = TrueRewardInInfo(gym.wrappers.TimeLimit(_observing_vectors(native), self.episode_steps))
         return env if frame_format is None else FrameInInfo(env, frame_format)
+
+    @cached_property
+    def action_space(self) -> gym.Space:
+        """What the agent chooses from."""
+        env = self.make_env(None)
+        env.close()
+        return env.action_space
+
+
+def _observing_vectors(env: gym.Env) -> gym.Env:
+    if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) != 1:
+        env = gym.wrappers.FlattenObservation(env)
+    space: Any = env.observation_space
+    if space.dtype == np.float32:
+        return env
+    as_float32 = gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+    return gym.wrappers.TransformObservation(env, lambda observation: observation.astype(np.float32), as_float32)
 
 
 def _humanoid_task(name: str, goal: str, success_criterion: str) -> Task:

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import flatdim
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig
@@ -70,7 +71,7 @@ class _PlainQCatalog(SACCatalog):
     def _build_qf_encoder_continuous(self, framework: str) -> Any:
         widths, activation = self._model_config_dict["fcnet_hiddens"], self._model_config_dict["fcnet_activation"]
         perceptron = MLPEncoderConfig(
-            input_dims=[self.observation_space.shape[0] + self.action_space.shape[0]],
+            input_dims=[flatdim(self.observation_space) + flatdim(self.action_space)],
             hidden_layer_dims=widths[:-1],
             hidden_layer_activation=activation,
             output_layer_dim=widths[-1],
@@ -105,13 +106,13 @@ def _dqn(settings: DqnSettings) -> _RewardedDqn:
 
 
 def _sac(settings: SacSettings) -> _RewardedSac:
-    learned = settings.entropy == "auto"
+    # RLlib always learns the entropy coefficient: with a rate of 0 it stays what it is.
+    coefficient, rate = (1.0, settings.learning_rate) if settings.entropy == "auto" else (settings.entropy, 0.0)
     return _RewardedSac().training(
         actor_lr=settings.learning_rate,
         critic_lr=settings.learning_rate,
-        # RLlib always learns the entropy coefficient: with a rate of 0 it stays what it is.
-        alpha_lr=settings.learning_rate if learned else 0.0,
-        initial_alpha=1.0 if learned else settings.entropy,
+        alpha_lr=rate,
+        initial_alpha=coefficient,
         target_entropy="auto",
         target_network_update_freq=0,
         tau=settings.tau,
@@ -133,10 +134,12 @@ def build_algorithm(
     One call of its `train` samples at least `steps_per_result` environment steps; one call of its `evaluate` runs
     `evaluation_episodes` episodes with the greedy policy.
     """
-    frame_format = None if reward is None else reward.frame_format
+    frame_format, rendering = (None, None) if reward is None else (reward.frame_format, reward.rendering)
     # Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns of the NaN rewards.
     gym.registry.pop(_ENV_ID, None)
-    gym.register(_ENV_ID, entry_point=lambda **_: task.make_env(frame_format), disable_env_checker=True, order_enforce=False)
+    gym.register(
+        _ENV_ID, entry_point=lambda **_: task.make_env(frame_format, rendering), disable_env_checker=True, order_enforce=False
+    )
     config: Any = _dqn(settings) if isinstance(settings, DqnSettings) else _sac(settings)
     config.reward = reward
     config = (

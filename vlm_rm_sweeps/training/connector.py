@@ -19,6 +19,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
+from vlm_rm_sweeps.tasks.rendering import Rendering
 
 TRUE_RETURN = "true_return"
 SUCCESS = "success"
@@ -34,15 +35,19 @@ _SUCCESSFUL_FRACTION = 0.5
 
 @dataclass(frozen=True)
 class RewardSource:
-    """Where a trial's rewards come from, as plain data: which pool, what is asked of it, and what frames it wants."""
+    """Where a trial's rewards come from, as plain data: which pool, what is asked of it, and what frames it is shown.
+
+    `rendering` None: the task's default one.
+    """
 
     pool: PoolConfig
     spec: RewardSpec
     frame_format: FrameFormat
+    rendering: Rendering | None = None
 
 
 class TrueReturnConnector(ConnectorV2):
-    """Takes the true reward and success out of each step's `info` and logs them for each finished episode."""
+    """Takes the true reward and, where it is known, success out of each step's `info` and logs them for each finished episode."""
 
     def __call__(
         self,
@@ -62,10 +67,12 @@ class TrueReturnConnector(ConnectorV2):
             # `custom_data` is carried over when RLlib cuts an episode into chunks.
             totals = episode.custom_data
             totals["true_return"] = totals.get("true_return", 0.0) + info.pop("true_reward")
-            totals["goal_steps"] = totals.get("goal_steps", 0) + int(info.pop("success"))
+            if "success" in info:
+                totals["goal_steps"] = totals.get("goal_steps", 0) + int(info.pop("success"))
             if episode.is_done and metrics is not None:
-                goal_fraction = totals["goal_steps"] / episode.t
                 metrics.log_value(TRUE_RETURN, totals["true_return"], window=100)
+            if episode.is_done and metrics is not None and "goal_steps" in totals:
+                goal_fraction = totals["goal_steps"] / episode.t
                 metrics.log_value(GOAL_FRACTION, goal_fraction, window=100)
                 metrics.log_value(SUCCESS, float(goal_fraction >= _SUCCESSFUL_FRACTION), window=100)
         return batch

@@ -46,5 +46,7 @@ class SacSettings(_OffPolicySettings):
 
 AlgorithmSettings = DqnSettings | SacSettings
 
-ALGORITHMS: dict[str, type[DqnSettings] | type[SacSettings]] = {"dqn": DqnSettings, "sac": SacSettings}
+AlgorithmName = Literal["dqn", "sac"]
+
+ALGORITHMS: dict[AlgorithmName, type[DqnSettings] | type[SacSettings]] = {"dqn": DqnSettings, "sac": SacSettings}
 """The settings of each algorithm, by the name that a sweep file uses."""

@@ -1,0 +1,204 @@
+"""Gymnasium's own environments as tasks: what is drawn and rewarded, episodes that end early, and every mistake's one message."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.tasks.gym_task import FixedLength, GymEnv, SuccessTest
+from vlm_rm_sweeps.tasks.rendering import Rendering
+
+FORMAT = FrameFormat(32)
+
+
+def env_of(**config: Any) -> gym.Env:
+    return GymEnv(**({"episode_steps": 20} | config)).task().make_env(FORMAT)
+
+
+def episode(env: gym.Env, seed: int = 0) -> list[tuple[Any, Any, bool, bool, dict[str, Any]]]:
+    """All steps of an episode of random actions."""
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    steps = [env.step(env.action_space.sample())]
+    while not (steps[-1][2] or steps[-1][3]):
+        steps.append(env.step(env.action_space.sample()))
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("config", "observation", "actions"),
+    [
+        pytest.param({"id": "Pendulum-v1", "success": "obs[0] > 0.9"}, (3,), gym.spaces.Box, id="classic control"),
+        pytest.param({"id": "Acrobot-v1", "success": "reward == 0"}, (6,), gym.spaces.Discrete, id="discrete actions"),
+        pytest.param({"id": "LunarLander-v3", "success": "obs[6] + obs[7] == 2"}, (8,), gym.spaces.Discrete, id="box2d"),
+        pytest.param(
+            {"id": "LunarLander-v3", "kwargs": {"continuous": True}, "success": "obs[6] > 0"}, (8,), gym.spaces.Box, id="kwargs"
+        ),
+        pytest.param({"id": "Blackjack-v1", "success": "reward > 0"}, (45,), gym.spaces.Discrete, id="nested observation"),
+        pytest.param(
+            {
+                "id": "Ant-v5",
+                "episode_steps": 2,
+                "success": "info['x_velocity'] > 0.5",
+                "camera": {"distance": 6, "azimuth": 45},
+            },
+            (105,),
+            gym.spaces.Box,
+            id="mujoco with a camera",
+        ),
+    ],
+)
+def test_an_environment_is_a_task(config: dict[str, Any], observation: tuple[int], actions: type) -> None:
+    env = env_of(**config)
+    assert env.observation_space.shape == observation
+    assert isinstance(env.action_space, actions)
+    steps = episode(env)
+    assert len(steps) == config.get("episode_steps", 20)
+    for seen, reward, terminated, truncated, info in steps:
+        assert (seen.dtype, seen.shape) == (np.float32, observation)
+        assert np.isnan(reward)
+        assert not terminated
+        assert truncated == (info is steps[-1][4])
+        assert info.keys() == {"true_reward", "success", "frame", "render_seconds"}
+        assert (info["frame"].dtype, info["frame"].shape) == (np.uint8, (32, 32, 3))
+    assert np.isfinite([info["true_reward"] for *_, info in steps]).all()
+    assert len({info["frame"].tobytes() for *_, info in steps}) > 1 or config["id"] == "Blackjack-v1"
+    env.close()
+
+
+def test_the_true_reward_and_success_are_those_of_the_step() -> None:
+    steps = episode(GymEnv(id="Pendulum-v1", episode_steps=20, success="obs[0] > 0.9").task().make_env(None))
+    own = gym.make("Pendulum-v1")
+    for (observation, reward, *_, info), (own_observation, own_reward, *_) in zip(steps, episode(own), strict=False):
+        np.testing.assert_array_equal(observation, own_observation)
+        assert reward == info["true_reward"] == own_reward
+        assert info["success"] == (own_observation[0] > 0.9)
+
+
+def test_the_environments_own_time_limit_does_not_apply() -> None:
+    assert len(episode(GymEnv(id="Pendulum-v1", episode_steps=230).task().make_env(None))) == 230
+
+
+def test_without_a_test_success_is_unknown_and_not_0() -> None:
+    assert "success" not in episode(env_of(id="Pendulum-v1"))[0][4]
+
+
+class _Counter(gym.Env):
+    """Counts to 3 and ends; must not be stepped again."""
+
+    observation_space = gym.spaces.Box(0, 10, (1,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+    count = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.count = 0
+        return np.zeros(1), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.count < 3
+        self.count += 1
+        return np.array([float(self.count)]), 1.0, self.count == 3, False, {}
+
+
+def test_an_environment_that_ends_is_held_in_its_last_state() -> None:
+    """Not stepped again; no reward is made up; success stays what it was; a reset starts afresh."""
+    env = FixedLength(_Counter(), SuccessTest("obs[0] == 3 and reward == 1"))
+    for _ in range(2):
+        env.reset()
+        steps = [env.step(0) for _ in range(5)]
+        assert [observation[0] for observation, *_ in steps] == [1, 2, 3, 3, 3]
+        assert [reward for _, reward, *_ in steps] == [1, 1, 1, 0, 0]
+        assert not any(terminated or truncated for _, _, terminated, truncated, _ in steps)
+        assert [info["success"] for *_, info in steps] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("camera", [None, {"distance": 5.0, "lookat": [0, 0, 1], "azimuth": 30}])
+def test_mujoco_is_drawn_as_gymnasium_draws_it(camera: dict[str, Any] | None) -> None:
+    config = GymEnv(id="Hopper-v5", episode_steps=1, camera=camera)
+    own_config = config.model_copy(update={"kwargs": {"width": 64, "height": 64}})
+    full = Rendering(profile="full")
+    frame, own = (each.task().make_env(FrameFormat(64), full) for each in (config, own_config))
+    assert np.abs(episode(frame)[0][4]["frame"].astype(int) - episode(own)[0][4]["frame"]).mean() < 0.5
+    frame.close()
+    own.close()
+
+
+def test_a_camera_moves_the_picture() -> None:
+    near, far = (
+        episode(env_of(id="Ant-v5", episode_steps=1, camera={"distance": distance}))[0][4]["frame"] for distance in (2, 12)
+    )
+    assert np.abs(near.astype(int) - far).mean() > 2
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        pytest.param({"id": "Pendulm-v1"}, ["unknown environment 'Pendulm-v1'", "did you mean 'Pendulum-v1'?"], id="misspelt"),
+        pytest.param(
+            {"id": "nomodule:Foo-v0"}, ["nomodule:Foo-v0", "No module named 'nomodule'", "install"], id="no such module"
+        ),
+        pytest.param({"id": "phys2d/Pendulum-v0"}, ["phys2d/Pendulum-v0", "'jax'", "install"], id="extra not installed"),
+        pytest.param({"id": "Hopper-v2"}, ["Hopper-v2", "gymnasium-robotics"], id="environment that moved away"),
+        pytest.param({"kwargs": {"foo": 1}}, ["kwargs {'foo': 1}", "its arguments are g"], id="unknown argument"),
+        pytest.param(
+            {"id": "LunarLander-v3", "kwargs": {"gravity": 3}},
+            ["{'gravity': 3}", "between -12 and 0"],
+            id="argument out of range",
+        ),
+        pytest.param({"kwargs": {"render_mode": "human"}}, ["render_mode cannot be set"], id="argument that is ours"),
+        pytest.param({"camera": {"distance": 2}}, ["camera", "expected a MuJoCo environment"], id="camera where there is none"),
+        pytest.param({"id": "CarRacing-v3"}, ["are pictures", "a vector"], id="pixels as observation"),
+        pytest.param({"success": "obs[0] >"}, ["'obs[0] >' is no expression"], id="syntax error"),
+        pytest.param({"success": ""}, ["'' is no expression"], id="empty expression"),
+        pytest.param({"success": "a = 1"}, ["is no expression"], id="assignment"),
+        pytest.param({"success": "theta > 1"}, ["unknown name 'theta'", "obs[0] to obs[2]"], id="unknown name"),
+        pytest.param({"success": "exp(obs[0]) > 1"}, ["unknown function 'exp'", "sqrt"], id="unknown function"),
+        pytest.param({"success": "obs[3] > 1"}, ["index out of range", "obs[0] to obs[2]"], id="index too large"),
+        pytest.param({"success": "info['x'] > 1"}, ["info has no 'x'"], id="unknown info"),
+        pytest.param({"success": "obs > 1"}, ["'>' not supported", "obs[0] to obs[2]"], id="list compared"),
+        pytest.param({"success": "obs[0]"}, ["not true or false", "a comparison"], id="no comparison"),
+        pytest.param({"success": "obs.clear() or True"}, ["attribute access not allowed"], id="method"),
+        pytest.param({"success": "__import__('os').getcwd() == ''"}, ["unknown function '__import__'"], id="import"),
+        pytest.param({"success": "().__class__ == 1"}, ["not available"], id="dunder"),
+    ],
+)
+def test_bad_input_gets_one_message(config: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        GymEnv(**({"id": "Pendulum-v1", "episode_steps": 20} | config))
+    assert caught.value.error_count() == 1
+    for part in parts:
+        assert part in caught.value.errors()[0]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("space", "part"),
+    [
+        (gym.spaces.MultiDiscrete([2, 3]), "expected Discrete"),
+        (gym.spaces.Tuple([gym.spaces.Discrete(2)]), "expected Discrete"),
+        (gym.spaces.Box(-np.inf, np.inf, (2,)), "with bounds"),
+        (gym.spaces.Box(-1, 1, (2, 2)), "one axis"),
+        (gym.spaces.Discrete(3, start=1), "start at 1"),
+    ],
+)
+def test_actions_that_cannot_be_learned_are_refused(space: gym.Space, part: str) -> None:
+    class Odd(_Counter):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 # Gymnasium's own name and type
+        action_space = space
+
+        def __init__(self, render_mode: str) -> None:
+            self.render_mode = render_mode
+
+    gym.register("test-odd-v0", entry_point=lambda **kwargs: Odd(**kwargs))
+    with pytest.raises(ValidationError, match=part):
+        GymEnv(id="test-odd-v0", episode_steps=5)
+    gym.registry.pop("test-odd-v0")
+
+
+def test_an_environment_that_does_not_draw_is_refused() -> None:
+    gym.register("test-blind-v0", entry_point=lambda render_mode: _Counter())
+    with pytest.raises(ValidationError, match=r"does not draw frames \(rgb_array\)"):
+        GymEnv(id="test-blind-v0", episode_steps=5)
+    gym.registry.pop("test-blind-v0")

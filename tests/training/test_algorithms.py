@@ -1,0 +1,134 @@
+"""SAC on a real environment: what the settings do, what is learned from, and that it learns."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
+from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training import connector
+from vlm_rm_sweeps.training.algorithms import build_algorithm
+from vlm_rm_sweeps.training.connector import RewardSource
+from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
+
+PENDULUM = GymEnv(id="Pendulum-v1", episode_steps=20, success="obs[0] > 0.9").task()
+SPEC = RewardSpec(("a pole standing up",), ("a pole",), 0.5)
+SETTINGS = SacSettings(learning_starts=40, envs=4, rollout_steps=5, updates_per_step=0.25, batch=16, hidden=(16, 8))
+
+
+def train(
+    settings: SacSettings, reward: RewardSource | None = None, steps: int = 200, seed: int = 3
+) -> tuple[Any, dict[str, Any]]:
+    algorithm = build_algorithm(PENDULUM, settings, reward, seed, steps_per_result=steps, evaluation_episodes=2)
+    return algorithm, algorithm.train()
+
+
+def entropy_coefficient(result: dict[str, Any]) -> float:
+    return float(result["learners"]["default_policy"]["alpha_value"])
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None) -> Any:
+    algorithm, result = train(SETTINGS)
+    yield algorithm, result
+    algorithm.stop()
+
+
+def test_updates_follow_the_ratio_that_was_asked_for(trained: tuple[Any, dict[str, Any]]) -> None:
+    updates = trained[1]["learners"]["__all_modules__"]["num_module_steps_trained_lifetime"] / SETTINGS.batch
+    # The rollout that ends at step 40 is the first that is followed by updates.
+    assert updates == (200 - 40 + 20) * 0.25
+
+
+def test_networks_have_the_widths_that_were_asked_for(trained: tuple[Any, dict[str, Any]]) -> None:
+    module = trained[0].learner_group._learner.module["default_policy"]
+    policy = [tuple(each.shape) for each in [*module.pi_encoder.parameters(), *module.pi.parameters()] if each.ndim == 2]
+    assert policy == [(16, 3), (8, 16), (2, 8)]
+    for encoder, head in [(module.qf_encoder, module.qf), (module.qf_twin_encoder, module.qf_twin)]:
+        shapes = [tuple(each.shape) for each in [*encoder.parameters(), *head.parameters()] if each.ndim == 2]
+        assert shapes == [(16, 3 + 1), (8, 16), (1, 8)]
+
+
+def test_every_learning_rate_is_the_one_that_was_asked_for(trained: tuple[Any, dict[str, Any]]) -> None:
+    learner = trained[0].learner_group._learner
+    rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in learner.get_optimizers_for_module("default_policy")}
+    assert rates == dict.fromkeys(("qf", "qf_twin", "policy", "alpha"), SETTINGS.learning_rate)
+
+
+def test_the_entropy_coefficient_is_learned_or_fixed(trained: tuple[Any, dict[str, Any]]) -> None:
+    assert 0.9 < entropy_coefficient(trained[1]) < 1
+    algorithm, result = train(SETTINGS.model_copy(update={"entropy": 0.1}))
+    assert entropy_coefficient(result) == pytest.approx(0.1)
+    algorithm.stop()
+
+
+def test_targets_follow_by_tau(ray_cluster: None) -> None:
+    algorithm, _ = train(SETTINGS.model_copy(update={"tau": 1.0}))
+    module = algorithm.learner_group._learner.module["default_policy"]
+    for target, network in zip(module.target_qf_encoder.parameters(), module.qf_encoder.parameters(), strict=True):
+        np.testing.assert_array_equal(target.detach().numpy(), network.detach().numpy())
+    algorithm.stop()
+
+
+def test_actions_cover_the_environments_range(trained: tuple[Any, dict[str, Any]]) -> None:
+    """The policy acts in [-1, 1], the environment in [-2, 2]: one torque of the buffer gives the step that was recorded."""
+    env: Any = PENDULUM.make_env(None)
+    env.reset(seed=0)
+    episode = trained[0].local_replay_buffer.episodes[0]
+    before, after = episode.get_observations()[0], episode.get_observations()[1]
+    env.unwrapped.state = np.array([np.arctan2(before[1], before[0]), before[2]])
+    np.testing.assert_allclose(env.step(2 * episode.get_actions()[0])[0], after, atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["Pendulum", "cartpole-upright"])
+def test_the_end_of_an_episode_is_bootstrapped_through(ray_cluster: None, task: str) -> None:
+    """It is a time limit: no transition of a batch is terminal, those at an episode's end included."""
+    if task == "Pendulum":
+        algorithm, _ = train(SETTINGS)
+    else:
+        settings = DqnSettings(learning_starts=10_000, envs=2, rollout_steps=210)
+        algorithm = build_algorithm(get_task(task), settings, None, 3, steps_per_result=420, evaluation_episodes=1)
+        algorithm.train()
+    buffer: Any = algorithm.local_replay_buffer
+    assert any(episode.is_truncated for episode in buffer.episodes)
+    assert not any(episode.is_terminated for episode in buffer.episodes)
+    sampled = buffer.sample(num_items=2000, sample_episodes=True, n_step=1)
+    assert any(episode.is_truncated for episode in sampled)
+    assert not any(episode.is_terminated for episode in sampled)
+    algorithm.stop()
+
+
+def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
+    task = GymEnv(id="Pendulum-v1", episode_steps=20).task()
+    algorithm = build_algorithm(task, SETTINGS, None, 3, steps_per_result=200, evaluation_episodes=2)
+    runner = algorithm.train()["env_runners"]
+    assert connector.TRUE_RETURN in runner
+    assert not {connector.SUCCESS, connector.GOAL_FRACTION} & runner.keys()
+    algorithm.stop()
+
+
+def test_same_seed_same_training_to_the_bit(ray_cluster: None) -> None:
+    """1000 transitions, on two servers of their own: the same states, actions, rewards and networks."""
+    outcomes = []
+    for name in ("first", "second"):
+        config = PoolConfig(name=f"test-sac-{name}", model_id="embedded/tiny")
+        handles = start_pool(config)
+        await_pool(config, handles, [SPEC])
+        algorithm, _ = train(SETTINGS, RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format), steps=1000)
+        outcomes.append((algorithm.local_replay_buffer.episodes, algorithm.get_module().state_dict()))
+        algorithm.stop()
+        for handle in handles:
+            ray.kill(handle)
+    (episodes, policy), (episodes_again, policy_again) = outcomes
+    assert sum(len(episode) for episode in episodes) == 1000
+    for episode, again in zip(episodes, episodes_again, strict=True):
+        np.testing.assert_array_equal(episode.get_observations(), again.get_observations())
+        np.testing.assert_array_equal(episode.get_actions(), again.get_actions())
+        np.testing.assert_array_equal(episode.get_rewards(), again.get_rewards())
+    for name, values in policy.items():
+        np.testing.assert_array_equal(values.numpy(), policy_again[name].numpy())

@@ -1,0 +1,262 @@
+"""Any Gymnasium environment as a task, from what a sweep file says about it."""
+
+import ast
+import inspect
+import math
+from typing import Any, ClassVar, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+import simpleeval
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+from gymnasium.envs.registration import load_env_creator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
+from vlm_rm_sweeps.tasks.opengl import choose_backend
+from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
+from vlm_rm_sweeps.tasks.task import Task
+
+_MUJOCO_SIZE = 480
+"""Edge in pixels of what Gymnasium's MuJoCo environments draw."""
+
+
+class Camera(BaseModel):
+    """A free camera for a MuJoCo environment; what is not given is the environment's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    distance: float | None = Field(None, gt=0, description="Metres from the point looked at.")
+    lookat: tuple[float, float, float] | None = Field(None, description="The point looked at, in metres.")
+    elevation: float | None = Field(None, description="Degrees; negative looks down.")
+    azimuth: float | None = Field(None, description="Degrees around the vertical.")
+
+    def env_kwargs(self) -> dict[str, Any]:
+        settings: dict[str, Any] = self.model_dump(exclude_none=True)
+        if self.lookat is not None:
+            settings["lookat"] = np.array(self.lookat)
+        # Gymnasium looks at `default_camera_config` only if no camera of the model's own is chosen.
+        return {"default_camera_config": settings, "camera_id": -1}
+
+
+class GymEnv(BaseModel):
+    """A Gymnasium environment, its episodes and, if it can be told, its ground truth.
+
+    The true reward is the environment's own. Episodes have a fixed length, because their end would leak the task (paper,
+    section 4): where the environment ends one earlier, its last state is held until then, drawn again and again, with a true
+    reward of 0 and the success of that state. Its own time limit does not apply.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1, description="As for gymnasium.make; `module:Name-v0` imports the module first.")
+    kwargs: dict[str, Any] = Field({}, description="Further arguments of the environment.")
+    episode_steps: int = Field(gt=0)
+    success: str | None = Field(None, description="Whether a step's state is in the goal, such as `obs[0] > 0.9`.")
+    camera: Camera | None = None
+
+    @model_validator(mode="after")
+    def _runs(self) -> "GymEnv":
+        """Take one step and draw one frame: whatever does not work is said before anything starts."""
+        if self.success is not None:
+            SuccessTest(self.success)
+        env = self._make_drawn(machine_profile(), None)
+        try:
+            _check_spaces(env)
+            env.reset(seed=0)
+            env.action_space.seed(0)
+            step = env.step(env.action_space.sample())
+            _check_frame(self.id, env)
+            if self.success is not None:
+                SuccessTest(self.success).check(env.observation_space, step)
+        finally:
+            env.close()
+        return self
+
+    def task(self) -> Task:
+        """The task. Its prompts are empty: they stand in the sweep file."""
+        return Task(
+            name=self.id,
+            goal_prompt="",
+            baseline_prompt="",
+            success_criterion=self.success,
+            episode_steps=self.episode_steps,
+            make_native_env=self.make_native_env,
+        )
+
+    def make_native_env(self, rendering: Rendering, frame_format: FrameFormat | None) -> gym.Env:
+        """The environment, which never ends by itself, with `info["success"]` if there is a test for it."""
+        env = self._make_drawn(rendering.profile, frame_format)
+        return FixedLength(env, SuccessTest(self.success) if self.success is not None else None)
+
+    def _make_drawn(self, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
+        env = _make(self)
+        if not isinstance(env.unwrapped, MujocoEnv) or {"width", "height"} & self.kwargs.keys():
+            return env
+        return MujocoFrames(env, self.model_dump_json(), frame_format.size if frame_format else _MUJOCO_SIZE, profile)
+
+
+class SuccessTest:
+    """A safe expression about a step: arithmetic, comparisons, `and`, `or`, `not` and a few functions, nothing else.
+
+    `obs[i]` are the numbers of the observation after the step (flattened if it is nested), `reward` the environment's own,
+    `info['x']` its further outputs. Raises UserError if `expression` cannot be read.
+    """
+
+    FUNCTIONS: ClassVar = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
+
+    def __init__(self, expression: str) -> None:
+        self._expression = expression
+        # No attribute of any type: an expression sees numbers, and no methods.
+        self._evaluator = simpleeval.SimpleEval(functions=dict(self.FUNCTIONS), names={}, allowed_attrs={})
+        try:
+            self._parsed = ast.parse(expression.strip(), mode="eval").body
+        except (SyntaxError, ValueError) as error:
+            reason = error.msg if isinstance(error, SyntaxError) else error
+            raise UserError(
+                f"success {expression!r} is no expression ({reason}): expected one such as 'obs[0] > 0.9'"
+            ) from error
+
+    def __call__(self, space: gym.Space, observation: Any, reward: SupportsFloat, info: dict[str, Any]) -> bool:
+        """Whether the test holds. Raises what evaluating the expression raises, such as a KeyError."""
+        numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
+        self._evaluator.names = {"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi}
+        return bool(self._evaluator.eval(self._expression, self._parsed))
+
+    def check(self, space: gym.Space, step: tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]) -> None:
+        """Evaluate it on a real step. UserError if it names something that is not there or is not a comparison."""
+        observation, reward, _, _, info = step
+        known = (
+            f"expected obs[0] to obs[{gym.spaces.flatdim(space) - 1}], reward, pi, "
+            + "".join(f"info[{key!r}], " for key in info)
+            + f"and the functions {', '.join(self.FUNCTIONS)}"
+        )
+        try:
+            self(space, observation, reward, info)
+            value = self._evaluator.eval(self._expression, self._parsed)
+        except ZeroDivisionError:
+            return
+        except simpleeval.NameNotDefined as error:
+            raise UserError(f"success {self._expression!r}: unknown name {error.name!r}: {known}") from error
+        except simpleeval.FunctionNotDefined as error:
+            raise UserError(f"success {self._expression!r}: unknown function {error.func_name!r}: {known}") from error
+        except KeyError as error:
+            raise UserError(f"success {self._expression!r}: info has no {error}: {known}") from error
+        except IndexError as error:
+            raise UserError(f"success {self._expression!r}: {error}: {known}") from error
+        except (simpleeval.InvalidExpression, TypeError, ValueError) as error:
+            raise UserError(f"success {self._expression!r}: {error}: {known}") from error
+        if not isinstance(value, bool | np.bool_):
+            raise UserError(f"success {self._expression!r} is {value!r}, not true or false: expected a comparison")
+
+
+class FixedLength(gym.Wrapper):
+    """Episodes that only the task's time limit ends: an environment that has ended is held in its last state.
+
+    Many environments must not be stepped past their end. A held step gives the last observation, a reward of 0 and the last
+    success; rendering draws the last state. `info` is reduced to `success`, and is empty where there is no test for it.
+    """
+
+    def __init__(self, env: gym.Env, success: SuccessTest | None) -> None:
+        super().__init__(env)
+        self._success = success
+        self._held: tuple[Any, dict[str, Any]] | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._held = None
+        observation, _ = self.env.reset(seed=seed, options=options)
+        return observation, {}
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        if self._held is not None:
+            observation, outcome = self._held
+            return observation, 0.0, False, False, dict(outcome)
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        outcome = {}
+        if self._success is not None:
+            outcome["success"] = self._success(self.env.observation_space, observation, reward, info)
+        if terminated or truncated:
+            self._held = observation, outcome
+        return observation, reward, False, False, dict(outcome)
+
+
+def _make(config: GymEnv) -> gym.Env:
+    """The environment without its time limit. UserError if there is none of this name, or it cannot be made like this."""
+    ours = {"render_mode", "max_episode_steps", "disable_env_checker"} & config.kwargs.keys()
+    if ours:
+        raise UserError(f"kwargs: {', '.join(sorted(ours))} cannot be set: expected only arguments of {config.id} itself")
+    camera = config.camera.env_kwargs() if config.camera else {}
+    try:
+        env: gym.Env = gym.make(
+            config.id,
+            max_episode_steps=-1,
+            disable_env_checker=True,
+            render_mode="rgb_array",
+            **config.kwargs,
+            **camera,
+        )
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(f"{config.id} needs a package that is not installed: {error}") from error
+    except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
+        raise UserError(_unknown_id(config.id, error)) from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"{config.id}: {error}; install the package that has this environment") from error
+    # What an environment raises for arguments that it does not like can be anything.
+    except Exception as error:
+        raise UserError(_refused(config, error)) from error
+    if isinstance(env.unwrapped, MujocoEnv):
+        choose_backend()
+    return env
+
+
+def _unknown_id(env_id: str, error: Exception) -> str:
+    known = [name for name in gym.registry if not name.startswith("vlm-rm/")]
+    hint = "; an environment of another package is named `module:Name-v0`, the module being the one that registers it"
+    return f"{error}" if env_id in known else unknown_name("environment", env_id, known, hint)
+
+
+def _refused(config: GymEnv, error: Exception) -> str:
+    entry_point: Any = gym.spec(config.id).entry_point
+    creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
+    known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
+    if config.camera and any(name in str(error) for name in config.camera.env_kwargs()):
+        return f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`"
+    reason = str(error).partition(" was raised from the environment creator")[0]
+    if "argument 'render_mode'" in reason:
+        return f"{config.id} does not draw frames (rgb_array): {reason}"
+    return f"{config.id} cannot be made with kwargs {config.kwargs!r}: {reason}; its arguments are {', '.join(known) or 'none'}"
+
+
+def _check_spaces(env: gym.Env) -> None:
+    actions, observations = env.action_space, env.observation_space
+    if isinstance(actions, gym.spaces.Discrete):
+        if actions.start != 0:
+            raise UserError(f"actions {actions} start at {actions.start}: expected Discrete actions from 0")
+    elif not isinstance(actions, gym.spaces.Box):
+        raise UserError(f"actions {actions} cannot be learned here: expected Discrete (DQN) or Box (SAC)")
+    elif len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating) or not actions.is_bounded():
+        raise UserError(f"actions {actions} cannot be learned here: expected a Box of one axis, of floats, with bounds")
+    if isinstance(observations, gym.spaces.Box) and len(observations.shape) > 1:
+        raise UserError(
+            f"observations {observations} are pictures: policies here learn from states, and only the reward model sees frames; "
+            "expected an environment, or arguments of it, whose observation is a vector"
+        )
+    if not observations.is_np_flattenable:
+        raise UserError(
+            f"observations {observations} cannot be made one vector: expected Box, Discrete, or a Dict or Tuple of them"
+        )
+
+
+def _check_frame(env_id: str, env: gym.Env) -> None:
+    try:
+        frame: Any = env.render()
+    except gym.error.DependencyNotInstalled as error:
+        raise UserError(f"{env_id} cannot be drawn: a package is not installed: {error}") from error
+    # What an environment raises that cannot draw can be anything.
+    except Exception as error:
+        raise UserError(f"{env_id} does not draw frames (rgb_array): {type(error).__name__} {error}") from error
+    if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise UserError(f"{env_id} does not draw frames (rgb_array): expected uint8 (height, width, 3), got {found}")

@@ -1,0 +1,35 @@
+"""Frames of an episode in which nothing is learned: to see what a reward model will see."""
+
+import gymnasium as gym
+import numpy as np
+
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.task import Task
+
+
+def frames_of_episode(
+    task: Task, rendering: Rendering, frame_format: FrameFormat, steps: int, seed: int, random: bool
+) -> np.ndarray:
+    """The frames after each of the first `steps` steps, uint8 (steps, H, W, 3); a new episode starts where one ends.
+
+    Actions are random, or all zeros (of Discrete actions the first one).
+    """
+    env = task.make_env(frame_format, rendering)
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    frames = []
+    for _ in range(steps):
+        action = env.action_space.sample() if random else _zero(env.action_space)
+        *_, terminated, truncated, info = env.step(action)
+        frames.append(info["frame"])
+        if terminated or truncated:
+            env.reset()
+    env.close()
+    return np.stack(frames)
+
+
+def _zero(space: gym.Space) -> np.ndarray | int:
+    if isinstance(space, gym.spaces.Box):
+        return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
+    return 0
