@@ -3,7 +3,7 @@
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.tasks.opengl import backend_works, choose_backend
+from vlm_rm_sweeps.tasks.opengl import backend_works, choose_backend, make_gl_context
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_no_opengl_names_the_packages() -> None:
 
 
 def test_an_unknown_backend_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(UserError, match=r"MUJOCO_GL='vulkan': expected one of egl, osmesa, glfw"):
-        choose_backend({"MUJOCO_GL": "vulkan"}, lambda backend: True)
+    with pytest.raises(UserError, match=r"MUJOCO_GL='glx': expected one of egl, osmesa, glfw"):
+        choose_backend({"MUJOCO_GL": "glx"}, lambda backend: True)
 
 
 def test_a_missing_library_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +53,13 @@ def test_a_library_that_cannot_be_loaded_does_not_work(monkeypatch: pytest.Monke
     monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}-that-is-not-there.so.1")
     assert not backend_works("egl")
     assert not backend_works("osmesa")
+
+
+def test_a_backend_that_the_user_set_and_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_display(name: str) -> None:
+        raise RuntimeError(f"{name}: no display")
+
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setattr("importlib.import_module", no_display)
+    with pytest.raises(UserError, match=r"MUJOCO_GL='glfw': mujoco.glfw: no display; unset it"):
+        make_gl_context(64)
