@@ -43,11 +43,15 @@ mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
 	$(BIN)/python -m pytest -m slow
+
+.PHONY: test-browser
+test-browser: $(INSTALLED) ## Run the tests of the label page in a real, headless Chromium (CHROMIUM=path, if it is not found).
+	$(BIN)/python -m pytest -m browser
 
 .PHONY: check
 check: $(INSTALLED) ## Lint and check types.

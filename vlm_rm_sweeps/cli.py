@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+states_app = typer.Typer(help="Data sets of states, for measuring reward models without training.", no_args_is_help=True)
+app.add_typer(states_app, name="states")
 _MIN_WIDTH = 110
 _console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
@@ -213,6 +216,186 @@ def _task_and_rendering(
     return sweep.the_task(), drawn
 
 
+def _listed(values: list[str]) -> list[str]:
+    """Values of an option that may be repeated, and may hold several separated by commas."""
+    return [value.strip() for each in values for value in each.split(",") if value.strip()]
+
+
+def _alphas(values: list[str]) -> list[float]:
+    try:
+        return [float(value) for value in _listed(values)]
+    except ValueError as error:
+        raise UserError(f"--alpha {','.join(values)}: expected numbers from 0 to 1, such as 0,0.25,0.5") from error
+
+
+Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids; repeat it, or separate them by commas.")]
+Alphas = Annotated[list[str], typer.Option("--alpha", "--alphas", help="Strengths from 0 to 1, separated by commas.")]
+Prompts = Annotated[
+    list[str],
+    typer.Option(
+        "--prompt", "--prompts", help="A goal, or a .txt or .yaml file of goals; may be repeated. By default the task's own."
+    ),
+]
+Baseline = Annotated[
+    str | None, typer.Option(help="Baseline prompt of all goals that have none of their own; by default the task's.")
+]
+DatasetFolder = Annotated[Path, typer.Argument(help="A data set of states, as `vlm-rm states` makes it.")]
+NewDataset = Annotated[Path, typer.Option("--output", "-o", help="Folder of the new data set; it must not exist yet.")]
+ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless, smaller, slower).")]
+RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")]
+RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")]
+
+
+@states_app.command("sample")
+def states_sample(
+    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`.")],
+    output: NewDataset,
+    count: Annotated[int, typer.Option(min=1, help="Number of states.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set of random states of a task, labelled by its success test."""
+    from vlm_rm_sweeps.evaluation.collecting import sampled_states
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    chosen = get_task(task)
+    states = sampled_states(chosen, count, seed, chosen.rendering(textures, camera, "full"))
+    _write_states(output, chosen, states, image_format)
+
+
+@states_app.command("images")
+def states_images(
+    images: Annotated[Path, typer.Argument(help="Folder with PNG, JPEG or WebP images.")],
+    task: Annotated[str, typer.Option(help="The task whose states they show.")],
+    output: NewDataset,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set from a folder of images, to be labelled by people."""
+    from vlm_rm_sweeps.evaluation.collecting import states_of_images
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    _write_states(output, get_task(task), states_of_images(images), image_format)
+
+
+@states_app.command("show")
+def states_show(dataset: DatasetFolder) -> None:
+    """Say what a data set holds, after checking it."""
+    from vlm_rm_sweeps.evaluation.states import load_states
+
+    print(load_states(dataset).summary())
+
+
+def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_format: str) -> None:  # type: ignore[name-defined] # noqa: F821
+    from vlm_rm_sweeps.evaluation.states import image_format_named, write_states
+
+    written = write_states(output, task, states, image_format_named(image_format))
+    print(f"{written.summary()}\nwritten to {output}; label it with: vlm-rm label {output}")
+
+
+@app.command()
+def label(
+    folder: Annotated[Path, typer.Argument(help="A data set of states, or a folder of mp4 videos of trials.")],
+    criterion: Annotated[
+        str | None, typer.Option(help="What the rater judges by; by default the task's success criterion.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="For videos: the task that they show.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any that is free.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Label states or videos in the browser: keys answer, skip and undo; every label is on disk at once."""
+    from vlm_rm_sweeps.evaluation.labelling_jobs import label_job
+    from vlm_rm_sweeps.labelling.page import serve
+
+    serve(label_job(folder, task, criterion), port, open_browser, say=lambda line: print(line, flush=True))
+
+
+@app.command()
+def labels(
+    folder: Annotated[Path, typer.Argument(help="A labelled data set of states, or labelled folder of videos.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all labels to this CSV file.")] = None,
+) -> None:
+    """Say who has labelled how much and how far raters agree (Cohen's kappa)."""
+    from vlm_rm_sweeps.evaluation.labelling_jobs import describe_labels, stored_labels
+
+    given = stored_labels(folder)
+    print(describe_labels(given))
+    if output:
+        _refuse_to_overwrite(output)
+        given.table().to_csv(output, index=False)
+        print(f"written to {output}")
+
+
+@app.command()
+def epic(
+    dataset: DatasetFolder,
+    model: Models,
+    alpha: Alphas = ["0"],  # noqa: B006
+    prompt: Prompts = [],  # noqa: B006
+    baseline: Baseline = None,
+    truth: Annotated[
+        str,
+        typer.Option(
+            help="What the rewards are measured against: `success`, `rater:NAME`, `raters` (their majority), or a formula over the "
+            "data set's variables, such as '-abs(theta)'."
+        ),
+    ] = "success",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table to this CSV file.")] = None,
+) -> None:
+    """Measure how far reward models agree with labels, without training: EPIC distance, correlations, false positives."""
+    import pandas as pd
+
+    from vlm_rm_sweeps.evaluation.comparison import compare_models
+    from vlm_rm_sweeps.evaluation.states import load_states
+    from vlm_rm_sweeps.evaluation.truth import read_truth
+    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+
+    if output:
+        _refuse_to_overwrite(output)
+    states = load_states(dataset)
+    truth_values = read_truth(states, truth)
+    task = states.task
+    prompts = prompts_to_compare(prompt, baseline, task)
+    specs = {(strength, each.id): each.spec(strength) for strength in _alphas(alpha) for each in prompts}
+    known = int(truth_values.known.sum())
+    print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
+    comparisons = list(compare_models(states, truth_values, _listed(model), specs))
+    table = pd.concat([each.table for each in comparisons], ignore_index=True)
+    _console.print(_measures_table(table))
+    print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(output, index=False)
+        print(f"written to {output}")
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"{path} exists already and is not overwritten: choose another name")
+
+
+def _measures_table(measures: "pd.DataFrame") -> Table:  # type: ignore[name-defined] # noqa: F821
+    table = Table(box=SIMPLE_HEAD, caption="FPR95: false positives at the threshold that keeps 95 % of the true positives")
+    for heading in ("model", "alpha", "prompt", "EPIC", "95 % interval", "Pearson", "Spearman", "ROC-AUC", "FPR95"):
+        text = heading in ("model", "prompt")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=heading != "prompt")
+    for row in measures.to_dict("records"):
+        table.add_row(
+            row["model"],
+            f"{row['alpha']:.2f}",
+            row["prompt"],
+            _shown(row["epic_distance"], 3),
+            f"{row['epic_low']:.3f}..{row['epic_high']:.3f}",
+            *(_shown(row[key], 3) for key in ("pearson", "spearman", "roc_auc", "false_positive_rate")),
+        )
+    return table
+
+
+def _shown(value: float, digits: int) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"
+
+
 def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821
     table = Table(title="trials: the greedy policy at the end")
     drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
@@ -220,21 +403,18 @@ def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] #
     for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
         table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
 
-    def shown(value: float, digits: int) -> str:
-        return "-" if value != value else f"{value:.{digits}f}"
-
     for position, row in outcome.table.iterrows():
         best = outcome.best is not None and outcome.outcomes[int(position)] is outcome.best
         table.add_row(
             row["model"],
-            shown(row["alpha"], 2),
+            _shown(row["alpha"], 2),
             row["prompt"],
             *(row[heading] for heading in drawn),
             str(row["seed"]),
-            shown(row["clip_return"], 1),
-            shown(row["true_return"], 1),
-            shown(row["success"], 2),
-            shown(row["steps_per_second"], 0),
+            _shown(row["clip_return"], 1),
+            _shown(row["true_return"], 1),
+            _shown(row["success"], 2),
+            _shown(row["steps_per_second"], 0),
             "best" if best else row["status"],
             style="bold" if best else None,
         )

@@ -1,0 +1,242 @@
+"""The label page in a real, headless Chromium, served by the real command. Run by `make test-browser`."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlm_rm_sweeps.evaluation.collecting import sampled_states
+from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
+from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
+from vlm_rm_sweeps.labelling.store import LabelStore
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.videos import write_video
+
+pytestmark = pytest.mark.browser
+TASK = get_task("cartpole-upright")
+STATES = 6
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = os.environ.get("CHROMIUM") or next((path for path in map(shutil.which, _NAMES) if path), None)
+    if found is None:
+        pytest.skip("no Chromium found: install Debian's `chromium`, or name one with CHROMIUM=path")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Server:
+    """`vlm-rm label FOLDER` as a process of its own."""
+
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        command = [
+            str(Path(sys.executable).parent / "vlm-rm"),
+            "label",
+            str(folder),
+            "--no-open",
+            "--port",
+            str(port),
+            *options,
+        ]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", self.process.stdout.readline())
+        assert found is not None
+        self.url, self.port = found[0], int(found[1])
+
+    def end(self, how: signal.Signals = signal.SIGINT) -> None:
+        self.process.send_signal(how)
+        self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> StateDataset:
+    return write_states(tmp_path_factory.mktemp("states") / "data", TASK, sampled_states(TASK, STATES, seed=0))
+
+
+@pytest.fixture(scope="module")
+def server(dataset: StateDataset) -> Iterator[Server]:
+    started = Server(dataset.folder)
+    yield started
+    started.end()
+
+
+def stored(folder: Path, rater: str, scale: Scale = YES_NO) -> list[float | None]:
+    return [label.value for label in LabelStore(folder / "labels.sqlite", scale).standing(rater)]
+
+
+def new_tab(context: Any, url: str, rater: str) -> Any:
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.goto(url)
+    page.wait_for_selector("#start:visible, #work:visible, #done:visible")
+    if page.is_visible("#start"):
+        page.fill("#name", rater)
+        page.press("#name", "Enter")
+    return page
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    opened = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield opened
+    opened.close()
+
+
+def press(page: Any, keys: str) -> None:
+    """Press keys, each once the page is ready for it."""
+    for key in keys:
+        page.wait_for_function("() => !busy")
+        page.keyboard.press(key)
+    page.wait_for_function("() => !busy")
+
+
+def test_keys_answer_skip_and_undo(context: Any, server: Server, dataset: StateDataset) -> None:
+    page = new_tab(context, server.url, "anna")
+    page.wait_for_selector("#stage img")
+    assert page.inner_text("#criterion") == TASK.success_criterion
+    assert page.evaluate("document.querySelector('#stage img').naturalWidth") == 600
+    press(page, "10s")
+    assert stored(dataset.folder, "anna") == [1.0, 0.0, None]
+    shown = page.get_attribute("#stage", "data-item")
+    press(page, "z1")
+    assert stored(dataset.folder, "anna") == [1.0, 0.0, 1.0]
+    assert page.get_attribute("#stage", "data-item") == shown
+    assert "3 of 6 answered" in page.inner_text("#counts")
+    press(page, "zzz")
+    assert stored(dataset.folder, "anna") == []
+    page.click("#answers button[data-value='0']")
+    page.wait_for_function("() => progress.answered === 1")
+    assert stored(dataset.folder, "anna") == [0.0]
+
+
+def test_keys_with_modifiers_and_held_keys_answer_nothing(context: Any, server: Server, dataset: StateDataset) -> None:
+    page = new_tab(context, server.url, "modifiers")
+    press(page, "")
+    page.keyboard.press("Control+1")
+    page.keyboard.press("Alt+0")
+    page.keyboard.press("x")
+    assert stored(dataset.folder, "modifiers") == []
+    page.keyboard.down("1")
+    for _ in range(10):
+        page.keyboard.down("1")  # what a held key sends
+    page.keyboard.up("1")
+    press(page, "")
+    assert stored(dataset.folder, "modifiers") == [1.0]
+
+
+def test_a_closed_tab_loses_nothing_and_the_next_goes_on(context: Any, server: Server, dataset: StateDataset) -> None:
+    page = new_tab(context, server.url, "closing")
+    press(page, "10")
+    page.keyboard.press("1")
+    page.close()
+    again = new_tab(context, server.url, "unused")  # the browser remembers the name
+    press(again, "")
+    assert again.inner_text("#rater") == "closing"
+    assert stored(dataset.folder, "closing") == [1.0, 0.0, 1.0]
+    assert "3 of 6 answered" in again.inner_text("#counts")
+
+
+def test_two_tabs_of_one_rater_do_not_double_or_overwrite(context: Any, server: Server, dataset: StateDataset) -> None:
+    first, second = new_tab(context, server.url, "tabs"), new_tab(context, server.url, "tabs")
+    press(first, "1")
+    press(second, "0")  # it still shows the item that the first tab has answered
+    assert "You have already answered 'yes'" in second.inner_text("#message")
+    assert stored(dataset.folder, "tabs") == [1.0]
+    press(second, "0")
+    assert stored(dataset.folder, "tabs") == [1.0, 0.0]
+    assert not second.is_visible("#message")
+
+
+def test_two_raters_at_once_and_their_agreement(browser: Any, server: Server, dataset: StateDataset) -> None:
+    contexts = [browser.new_context() for _ in range(2)]
+    pages = [new_tab(context, server.url, rater) for context, rater in zip(contexts, ("first", "second"), strict=True)]
+    for keys in zip("111000", "110s00", strict=True):
+        for page, key in zip(pages, keys, strict=True):
+            press(page, key)
+    assert stored(dataset.folder, "first") == [1, 1, 1, 0, 0, 0]
+    assert stored(dataset.folder, "second") == [1, 1, 0, None, 0, 0]
+    page = pages[1]
+    assert "You answered 5 of 6 and skipped 1" in page.inner_text("#done")
+    row = page.inner_text("#pairs tr:has-text('first, second')").split("\t")
+    # 4 of 5 equal; by chance 3/5 * 2/5 + 2/5 * 3/5 = 0.48; (0.8 - 0.48) / (1 - 0.48) = 0.62.
+    assert [cell.strip() for cell in row] == ["first, second", "5", "80 %", "0.62"]
+    page.click("#again")
+    page.wait_for_selector("#work:visible")
+    press(page, "0")
+    assert stored(dataset.folder, "second") == [1, 1, 0, 0, 0, 0]
+    for context in contexts:
+        context.close()
+
+
+def test_a_server_that_died_is_said_and_nothing_is_lost(context: Any, server: Server, dataset: StateDataset) -> None:
+    own = Server(dataset.folder)
+    page = new_tab(context, own.url, "outage")
+    press(page, "1")
+    shown = page.get_attribute("#stage", "data-item")
+    own.end(signal.SIGKILL)
+    press(page, "0")
+    assert "Not saved: the label server does not answer" in page.inner_text("#message")
+    assert page.get_attribute("#stage", "data-item") == shown
+    assert stored(dataset.folder, "outage") == [1.0]
+    again = Server(dataset.folder, port=own.port)
+    press(page, "0")
+    assert stored(dataset.folder, "outage") == [1.0, 0.0]
+    assert not page.is_visible("#message")
+    again.end()
+
+
+def test_another_site_cannot_label(context: Any, server: Server, dataset: StateDataset, tmp_path: Path) -> None:
+    """A page of another origin sends the request that needs no permission of the browser: a form's."""
+    foreign = Server(_videos(tmp_path), "--criterion", "x")
+    page = context.new_page()
+    page.goto(foreign.url)
+    item = dataset.ids[0]
+    body = f'{{"rater": "stranger", "item": "{item}", "value": 1}}'
+    page.evaluate(
+        "([url, body]) => fetch(url, {method: 'POST', mode: 'no-cors', headers: {'Content-Type': 'text/plain'}, body})"
+        ".then(() => 'sent', () => 'blocked')",
+        [f"{server.url}api/labels", body],
+    )
+    assert stored(dataset.folder, "stranger") == []
+    foreign.end()
+
+
+def _videos(folder: Path) -> Path:
+    for name in ("first", "second"):
+        frames = [np.full((48, 64, 3), 10 * index, np.uint8) for index in range(10)]
+        write_video(frames, folder / f"{name}.mp4")
+    return folder
+
+
+def test_videos_play_and_are_answered_in_quarters(context: Any, tmp_path: Path) -> None:
+    own = Server(_videos(tmp_path), "--task", TASK.name)
+    page = new_tab(context, own.url, "anna")
+    page.wait_for_selector("#stage video")
+    page.wait_for_function("() => document.querySelector('#stage video').currentTime > 0.05")
+    press(page, "34")
+    assert stored(tmp_path, "anna", SHARE) == [75.0, 100.0]
+    assert "All done" in page.inner_text("#done")
+    own.end()
+
+
+def test_names_of_raters_are_checked_on_the_page(context: Any, server: Server) -> None:
+    page = new_tab(context, server.url, "not a name")
+    page.wait_for_timeout(300)
+    assert page.is_visible("#start")
+    page.fill("#name", "plain.name")
+    page.press("#name", "Enter")
+    page.wait_for_selector("#work:visible")

@@ -1,0 +1,118 @@
+"""The label file: every label at once on disk, one for each rater and item whoever writes at the same time, none ever lost."""
+
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO
+from vlm_rm_sweeps.labelling.store import ConflictingLabelError, LabelStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LabelStore:
+    return LabelStore(tmp_path / "labels.sqlite", YES_NO)
+
+
+def test_labels_are_read_by_another_store_at_once(store: LabelStore) -> None:
+    store.add("anna", "a", 1.0)
+    store.add("anna", "b", None)
+    store.add("bert", "a", 0.0)
+    other = LabelStore(store.file, YES_NO)
+    assert [(label.item, label.value) for label in other.standing("anna")] == [("a", 1.0), ("b", None)]
+    table = other.table()
+    assert table["rater"].tolist() == ["anna", "anna", "bert"]
+    np.testing.assert_array_equal(table["value"], [1.0, np.nan, 0.0])
+
+
+def test_the_same_answer_twice_is_one_label(store: LabelStore) -> None:
+    first = store.add("anna", "a", 1.0)
+    assert store.add("anna", "a", 1.0) == first
+    skipped = store.add("anna", "b", None)
+    assert store.add("anna", "b", None) == skipped
+    assert len(store.table()) == 2
+
+
+@pytest.mark.parametrize(("before", "after"), [(1.0, 0.0), (None, 1.0), (1.0, None)])
+def test_another_answer_is_refused_and_changes_nothing(store: LabelStore, before: float | None, after: float | None) -> None:
+    standing = store.add("anna", "a", before)
+    with pytest.raises(ConflictingLabelError) as caught:
+        store.add("anna", "a", after)
+    assert caught.value.standing == standing
+    assert store.standing("anna") == [standing]
+
+
+def test_undo_takes_back_exactly_one_label_of_that_rater_and_keeps_its_trace(store: LabelStore) -> None:
+    first, second = store.add("anna", "a", 1.0), store.add("anna", "b", 1.0)
+    store.undo("bert", second.number)
+    assert len(store.standing("anna")) == 2
+    for _ in range(2):
+        store.undo("anna", second.number)
+        assert store.standing("anna") == [first]
+    assert store.add("anna", "b", 0.0).value == 0.0
+    with sqlite3.connect(store.file) as connection:
+        assert connection.execute("SELECT value FROM labels WHERE undone_at IS NOT NULL").fetchall() == [(1.0,)]
+
+
+def test_skipped_items_can_be_asked_again(store: LabelStore) -> None:
+    store.add("anna", "a", None)
+    store.add("anna", "b", 1.0)
+    store.add("bert", "a", None)
+    store.undo_skips("anna")
+    assert [label.item for label in store.standing("anna")] == ["b"]
+    assert len(store.standing("bert")) == 1
+
+
+def test_many_writers_at_once_lose_and_double_nothing(store: LabelStore) -> None:
+    """Two tabs of each of two raters, as threads with stores of their own, answer the same 20 items."""
+
+    def tab(rater: str) -> None:
+        own = LabelStore(store.file, YES_NO)
+        for index in range(20):
+            own.add(rater, f"item{index}", float(index % 2))
+
+    with ThreadPoolExecutor(4) as tabs:
+        list(tabs.map(tab, ["anna", "anna", "bert", "bert"]))
+    counts = store.table().groupby("rater")["item"].agg(["size", "nunique"])
+    assert counts.to_numpy().tolist() == [[20, 20], [20, 20]]
+
+
+def test_a_killed_process_loses_no_label_that_was_acknowledged(store: LabelStore) -> None:
+    script = f"""
+import os, sys
+from pathlib import Path
+from vlm_rm_sweeps.labelling.scales import YES_NO
+from vlm_rm_sweeps.labelling.store import LabelStore
+store = LabelStore(Path({str(store.file)!r}), YES_NO)
+for index in range(30):
+    print(store.add("anna", str(index), 1.0).number, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == -9
+    acknowledged = [int(line) for line in ended.stdout.split()]
+    assert [label.number for label in store.standing("anna")] == acknowledged == list(range(1, 31))
+
+
+def test_scales_are_not_mixed(store: LabelStore) -> None:
+    with pytest.raises(UserError, match="of the scale 'yes-no', not 'share'"):
+        LabelStore(store.file, SHARE)
+
+
+def test_a_file_that_is_no_label_file_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "labels.sqlite"
+    file.write_text("my notes, " * 100)
+    with pytest.raises(UserError, match="cannot be used as a file of labels"):
+        LabelStore(file, YES_NO)
+    assert file.read_text().startswith("my notes")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../anna", "anna bert", "a" * 41, ".anna", "änna"])
+def test_names_of_raters_are_plain(store: LabelStore, name: str) -> None:
+    with pytest.raises(UserError, match="rater"):
+        store.add(name, "a", 1.0)

@@ -1,0 +1,1 @@
+"""What people say about states and videos: the page, the store of their labels, and their agreement."""

@@ -1,0 +1,168 @@
+"""The label page: FastAPI serves a static page and a small JSON interface, on this machine only.
+
+Every answer is one request, stored before it is answered; the page holds nothing that a closed tab could lose. Requests from
+other sites are refused: by the Host header (against DNS rebinding) and, where something would change, by the Origin header.
+"""
+
+import socket
+import webbrowser
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.labelling.agreement import agreement
+from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob
+from vlm_rm_sweeps.labelling.store import ConflictingLabelError, LabelStore, check_rater
+
+LOOPBACK = "127.0.0.1"
+_HOSTS = [LOOPBACK, "localhost"]
+_STATIC = Path(__file__).parent / "static"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_READING = ("GET", "HEAD")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewLabel(_Body):
+    """An answer of a rater; `value` None skips the item."""
+
+    rater: str
+    item: str
+    value: float | None
+
+
+class Undo(_Body):
+    """Take back the rater's label with this number: the page names it, so that a double click takes back one label."""
+
+    rater: str
+    number: int
+
+
+class AskAgain(_Body):
+    """Ask the rater again about what they skipped."""
+
+    rater: str
+
+
+def create_app(job: LabelJob) -> FastAPI:
+    """The page and its interface. UserError if the label file cannot be used."""
+    store = LabelStore(job.labels_file, job.scale)
+    items = {item.id: item for item in job.in_order()}
+    app = FastAPI(title=job.title, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.method not in _READING and request.headers.get("origin") != f"http://{request.headers.get('host')}":
+            return JSONResponse({"message": "requests from other sites are refused"}, 403)
+        response = await call_next(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    # Added last, so it comes first: nothing is compared with a Host that is not ours.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
+
+    @app.exception_handler(UserError)
+    def bad_input(request: Request, error: UserError) -> JSONResponse:
+        return JSONResponse({"message": str(error)}, 400)
+
+    @app.get("/api/job")
+    def about() -> dict[str, Any]:
+        answers = [{"key": answer.key, "text": answer.text, "value": answer.value} for answer in job.scale.answers]
+        return {"title": job.title, "question": job.question, "criterion": job.criterion, "answers": answers}
+
+    @app.get("/api/raters/{rater}")
+    def progress(rater: str) -> dict[str, Any]:
+        check_rater(rater)
+        return _progress(store, items, rater)
+
+    @app.post("/api/labels")
+    def label(new: NewLabel) -> Any:
+        if new.item not in items:
+            raise HTTPException(404, "there is no such item")
+        if new.value is not None and job.scale.answer(new.value) is None:
+            raise UserError(f"{new.value} is no answer of the scale {job.scale.name!r}")
+        try:
+            store.add(new.rater, new.item, new.value)
+        except ConflictingLabelError as conflict:
+            standing = "skipped it" if conflict.standing.value is None else f"answered {_text(job, conflict.standing.value)!r}"
+            message = f"You have already {standing}, in another tab perhaps; that stays. Undo it to change it."
+            return JSONResponse({"message": message, "progress": _progress(store, items, new.rater)}, 409)
+        return _progress(store, items, new.rater)
+
+    @app.post("/api/undo")
+    def undo(which: Undo) -> dict[str, Any]:
+        check_rater(which.rater)
+        store.undo(which.rater, which.number)
+        return _progress(store, items, which.rater)
+
+    @app.post("/api/skipped")
+    def ask_again(who: AskAgain) -> dict[str, Any]:
+        check_rater(who.rater)
+        store.undo_skips(who.rater)
+        return _progress(store, items, who.rater)
+
+    @app.get("/api/agreement")
+    def raters_agreement() -> list[dict[str, Any]]:
+        labels = store.table()
+        pairs = agreement(labels[labels["item"].isin(items)], job.scale)
+        # JSON has no NaN.
+        return pairs.astype(object).where(pairs.notna(), None).to_dict("records")
+
+    @app.get("/items/{item_id}")
+    def picture(item_id: str) -> FileResponse:
+        if item_id not in items or not items[item_id].file.is_file():
+            raise HTTPException(404, "there is no such item")
+        return FileResponse(items[item_id].file, headers={"Cache-Control": "private, max-age=3600"})
+
+    app.mount("/", StaticFiles(directory=_STATIC, html=True))
+    return app
+
+
+def _text(job: LabelJob, value: float) -> str:
+    answer = job.scale.answer(value)
+    return answer.text if answer else f"{value:g}"
+
+
+def _progress(store: LabelStore, items: dict[str, LabelItem], rater: str) -> dict[str, Any]:
+    """Where a rater stands: counts, the next item and the one after it (to load it ahead), and the label that undo would take."""
+    given = [label for label in store.standing(rater) if label.item in items]
+    done = {label.item for label in given}
+    open_items = [item for item_id, item in items.items() if item_id not in done]
+    upcoming = [{"id": item.id, "video": item.is_video} for item in open_items[:2]]
+    return {
+        "total": len(items),
+        "answered": sum(label.value is not None for label in given),
+        "skipped": sum(label.value is None for label in given),
+        "next": upcoming[0] if upcoming else None,
+        "after": upcoming[1] if len(upcoming) > 1 else None,
+        "last": given[-1].number if given else None,
+    }
+
+
+def serve(job: LabelJob, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
+    """Serve the page on the loopback address until Ctrl-C; port 0 takes any free one. UserError if the port is taken."""
+    app = create_app(job)
+    try:
+        listening = socket.create_server((LOOPBACK, port))
+    except OSError as error:
+        raise UserError(f"port {port} cannot be used ({error.strerror}): choose another with --port, or 0 for any") from error
+    url = f"http://{LOOPBACK}:{listening.getsockname()[1]}/"
+    say(f"{len(job.items)} items to label at {url} (Ctrl-C ends it; every label is on disk at once)\nlabels: {job.labels_file}")
+    if open_browser:
+        webbrowser.open(url)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server.run(sockets=[listening])
