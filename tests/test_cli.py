@@ -21,7 +21,7 @@ def vlm_rm(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProce
 def test_help_names_every_command() -> None:
     shown = vlm_rm("--help")
     assert shown.returncode == 0
-    for command in ("sweep", "tasks", "models", "pretrain"):
+    for command in ("sweep", "tasks", "poses", "models", "pretrain"):
         assert command in shown.stdout
 
 
