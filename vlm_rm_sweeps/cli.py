@@ -112,6 +112,22 @@ def tasks() -> None:
 
 
 @app.command()
+def poses(
+    out: Annotated[Path, typer.Option(help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
+    samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
+    degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Check the humanoid's success tests against its reference poses."""
+    from vlm_rm_sweeps.evaluation.poses import success_by_pose, write_success_by_pose
+
+    shares = success_by_pose(samples, degrees, seed)
+    print(shares.rename(columns=lambda task: task.removeprefix("humanoid-")).to_string(float_format="%.2f"))
+    csv, picture = write_success_by_pose(shares, out)
+    print(f"share of {samples} perturbed states (noise of {degrees:g} degrees) in the goal: {csv}, {picture}")
+
+
+@app.command()
 def models(
     containing: Annotated[str, typer.Argument(help="Only models whose id contains this.")] = "",
 ) -> None:
