@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 states_app = typer.Typer(help="Data sets of states, for measuring reward models without training.", no_args_is_help=True)
 app.add_typer(states_app, name="states")
+pretrain_app = typer.Typer(help="Train the embedded family, or test it.")
+app.add_typer(pretrain_app, name="pretrain")
 _MIN_WIDTH = 110
 _console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
@@ -41,10 +43,14 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
 ) -> None:
-    """Run every trial of a sweep file and compare them in MLflow."""
-    from vlm_rm_sweeps.sweeping.spec import describe_plan, load_sweep
+    """Run every trial of a sweep file and compare them in MLflow; or screen them on labelled states, if it has `screen`."""
+    from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
+    from vlm_rm_sweeps.sweeping.spec import describe_plan
 
-    plan = load_sweep(file)
+    plan = load_plan(file)
+    if isinstance(plan, Screening):
+        _screen(plan, results, tracking_uri, dry_run)
+        return
     if dry_run:
         print(describe_plan(plan))
         return
@@ -71,6 +77,28 @@ def sweep(
         raise typer.Exit(EXIT_FAILED)
 
 
+def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:  # type: ignore[name-defined] # noqa: F821
+    from vlm_rm_sweeps.sweeping.progress import duration
+    from vlm_rm_sweeps.sweeping.screening import run_screening
+    from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri, mlflow_ui_command
+
+    print(plan.describe())
+    if dry_run:
+        return
+    uri = tracking_uri or default_tracking_uri(results)
+    outcome = run_screening(plan, results, uri, say=lambda line: print(line, flush=True))
+    _console.print(_measures_table(outcome.ranking.head(_RANKS_SHOWN)))
+    print(
+        f"{len(outcome.ranking):,} combinations ranked in {duration(outcome.seconds)}; images encoded: {outcome.images_encoded:,}, "
+        f"instead of {len(outcome.ranking) * outcome.states:,}\nall of them: {outcome.folder / 'combinations.csv'}\n"
+        f"MLflow data: {uri}\nopen it with: {mlflow_ui_command(uri)}\n"
+        f"train the best with: vlm-rm sweep {outcome.best_file}"
+    )
+
+
+_RANKS_SHOWN = 10
+
+
 @app.command()
 def tasks() -> None:
     """List the tasks: their prompts, and what counts as success."""
@@ -81,6 +109,22 @@ def tasks() -> None:
         print(f"  goal      {task.goal_prompt}")
         print(f"  baseline  {task.baseline_prompt}")
         print(f"  success   {task.success_criterion}, for at least half of {task.episode_steps} steps")
+
+
+@app.command()
+def poses(
+    out: Annotated[Path, typer.Option(help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
+    samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
+    degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Check the humanoid's success tests against its reference poses."""
+    from vlm_rm_sweeps.evaluation.poses import success_by_pose, write_success_by_pose
+
+    shares = success_by_pose(samples, degrees, seed)
+    print(shares.rename(columns=lambda task: task.removeprefix("humanoid-")).to_string(float_format="%.2f"))
+    csv, picture = write_success_by_pose(shares, out)
+    print(f"share of {samples} perturbed states (noise of {degrees:g} degrees) in the goal: {csv}, {picture}")
 
 
 @app.command()
@@ -105,26 +149,45 @@ def models(
     print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors")
 
 
-@app.command()
+@pretrain_app.callback(invoke_without_command=True)
 def pretrain(
-    sizes: Annotated[list[str], typer.Argument(help="Sizes of the embedded family to train, one after the other.")],
+    context: typer.Context,
+    sizes: Annotated[
+        list[str], typer.Option("--size", "--sizes", help="Sizes to train; repeat it, or separate them by commas.")
+    ] = ["tiny,small,base,large"],  # noqa: B006
     out: Annotated[
         Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")
-    ] = Path("results/pretraining"),
-    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 500_000,
-    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 40_000,
+    ] = Path("results/pretraining/seed-0"),
+    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 700_000,
+    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 100_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads to train with.")] = 1,
 ) -> None:
-    """Train models of the embedded family on rendered states and written captions."""
+    """Train models of the embedded family on rendered states and written captions, and write their model card."""
+    if context.invoked_subcommand:
+        return
     import torch
 
-    from vlm_rm_sweeps.pretraining.evaluate import write_model_card
     from vlm_rm_sweeps.pretraining.train import pretrain as train_family
 
     torch.set_num_threads(threads)
-    train_family(sizes, samples, images, seed, out)
-    print(f"evaluating; the model card is {write_model_card(out)}")
+    train_family(_listed(sizes), samples, images, seed, out)
+    pretrain_evaluate([out])
+
+
+@pretrain_app.command("evaluate")
+def pretrain_evaluate(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `vlm-rm pretrain` wrote, one for each training seed.")],
+) -> None:
+    """Test models on states, wordings and cameras that no training sees; write the model card into the first folder."""
+    from vlm_rm_sweeps.pretraining.evaluate import evaluate_family, render_test_sets
+    from vlm_rm_sweeps.pretraining.model_card import write_model_card
+
+    for folder in folders:
+        if not (folder / "manifest.json").is_file():
+            raise UserError(f"{folder}: no manifest.json there; expected a folder that `vlm-rm pretrain` wrote")
+    tests = render_test_sets()
+    print(f"the model card is {write_model_card([evaluate_family(folder, tests) for folder in folders])}")
 
 
 class Profile(StrEnum):
@@ -245,7 +308,7 @@ def states_sample(
     from vlm_rm_sweeps.tasks.task import get_task
 
     chosen = get_task(task)
-    states = sampled_states(chosen, count, seed, chosen.rendering(textures, camera, "full"))
+    states = sampled_states(chosen, count, seed, chosen.rendering(textures, camera))
     _write_states(output, chosen, states, image_format)
 
 
@@ -352,6 +415,68 @@ def epic(
         output.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(output, index=False)
         print(f"written to {output}")
+
+
+@app.command()
+def landscape(
+    task: Annotated[str, typer.Option(help="One of `vlm-rm tasks`.")],
+    model: Models,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for figure and table; it must not exist yet.")],
+    alpha: Alphas = ["0,0.25,0.5,0.75,1"],  # noqa: B006
+    prompt: Prompts = [],  # noqa: B006
+    baseline: Baseline = None,
+    variable: Annotated[
+        list[str],
+        typer.Option(
+            help="A state variable, over its whole range or a part of it, such as theta=-0.25:0.25; repeat it for a heat map over "
+            "two. By default the task's first."
+        ),
+    ] = [],  # noqa: B006
+    points: Annotated[int | None, typer.Option(min=3, help="Values of each variable; by default 181, or 41 over two.")] = None,
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
+) -> None:
+    """Draw the reward as a function of a state variable (paper, Figure 2), models side by side."""
+    import pandas as pd
+
+    from vlm_rm_sweeps.evaluation import landscape as landscapes
+    from vlm_rm_sweeps.evaluation.comparison import check_models, load_for_measuring
+    from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
+    from vlm_rm_sweeps.evaluation.state_spaces import state_space
+    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    _refuse_to_overwrite(output)
+    chosen = get_task(task)
+    names = variable or [state_space(chosen).variables[0].name]
+    values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
+    axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
+    prompts = prompts_to_compare(prompt, baseline, chosen)
+    specs = {(strength, each.id): each.spec(strength) for strength in _alphas(alpha) for each in prompts}
+    check_models(_listed(model), specs)
+    walked = landscapes.walk(chosen, axes, chosen.rendering(textures, camera))
+    table = pd.concat(
+        [landscapes.landscape(walked, load_for_measuring(each), specs) for each in _listed(model)], ignore_index=True
+    )
+    shapes = save_landscape(output, walked, table)
+    _console.print(_shapes_table(shapes, walked.goal_units))
+    print(f"images encoded: {len(walked.frames) * len(_listed(model)):,}, for {len(table):,} rewards\nwritten to {output}")
+
+
+_CURVE_POINTS, _MAP_POINTS = 181, 41
+
+
+def _shapes_table(shapes: "pd.DataFrame", units: str) -> Table:  # type: ignore[name-defined] # noqa: F821
+    table = Table(
+        box=SIMPLE_HEAD, caption="distance: of the largest reward from the goal; Spearman: of reward and closeness to the goal"
+    )
+    peaks = [column for column in shapes if column.startswith("peak_") and column != "peak_distance"]
+    for heading in ("model", "alpha", "prompt", *(peak.replace("_", " ") for peak in peaks), f"distance ({units})", "Spearman"):
+        table.add_column(heading, justify="left" if heading in ("model", "prompt") else "right", overflow="fold")
+    for row in shapes.to_dict("records"):
+        numbers = (_shown(row[key], 3) for key in (*peaks, "peak_distance", "spearman"))
+        table.add_row(row["model"], f"{row['alpha']:.2f}", row["prompt"], *numbers)
+    return table
 
 
 def _refuse_to_overwrite(path: Path) -> None:

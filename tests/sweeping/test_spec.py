@@ -10,6 +10,7 @@ import yaml
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, describe_plan, load_sweep
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import get_task
@@ -315,8 +316,10 @@ def test_labels_name_what_differs() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_shipped_sweeps_load(file: Path) -> None:
-    sweep = load_sweep(file)
+def test_shipped_sweeps_load(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(SWEEPS.parent)  # where the paths in them start
+    plan = load_plan(file)
+    sweep = plan.sweep if isinstance(plan, Screening) else plan
     assert sweep.name == file.stem
     assert sweep.trials()
 
@@ -412,3 +415,17 @@ def test_fast_sweeps_need_no_gpu_and_no_download(file: Path) -> None:
     sweep = load_sweep(file)
     assert all(model_id.startswith("embedded/") for model_id in sweep.models)
     assert sweep.pool.gpus == sweep.trial.gpus == 0
+
+
+def test_only_some_combinations_of_the_grid() -> None:
+    chosen = [{"model": "embedded/tiny", "alpha": 0.5, "prompt": "task"}]
+    sweep = sweep_of(seeds=[0, 1], only=chosen)
+    assert [(trial.alpha, trial.seed) for trial in sweep.trials() if trial.prompt] == [(0.5, 0), (0.5, 1)]
+    whole = {trial.trial_id for trial in sweep_of(seeds=[0, 1]).trials()}
+    assert {trial.trial_id for trial in sweep.trials()} < whole
+
+
+@pytest.mark.parametrize("wrong", [{"model": "embedded/small"}, {"alpha": 0.25}, {"prompt": "other"}])
+def test_combinations_that_are_not_in_the_grid_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is not in the grid"):
+        sweep_of(only=[{"model": "embedded/tiny", "alpha": 0.5, "prompt": "task"} | wrong])

@@ -9,7 +9,7 @@ from vlm_rm_sweeps.labelling.agreement import agreement
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.tasks.task import get_task
 
 
 def label_job(folder: Path, task_name: str | None, criterion: str | None) -> LabelJob:
@@ -20,14 +20,15 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     if (folder / TABLE).is_file():
         return _job_of_states(load_states(folder), criterion)
     items = videos_to_label(folder)
-    if criterion is None and task_name is None:
+    criterion = criterion or (get_task(task_name).success_criterion if task_name else None)
+    if criterion is None:
         raise UserError(
             f"{folder}: nothing says what its videos are judged by: name their task with --task, or give a --criterion"
         )
     return LabelJob(
         title=f"{folder.name}: {len(items)} videos",
         question="For how much of its time is it in the goal?",
-        criterion=criterion or _success_criterion(get_task(str(task_name))),
+        criterion=criterion,
         items=items,
         scale=SHARE,
         labels_file=folder / LABELS,
@@ -42,17 +43,11 @@ def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
     return LabelJob(
         title=f"{task.name}: {len(dataset)} states",
         question="Is this state in the goal?",
-        criterion=criterion or _success_criterion(task),
+        criterion=criterion or task.success_criterion or task.goal_prompt,
         items=[LabelItem(each, dataset.image_file(index)) for index, each in enumerate(dataset.ids)],
         scale=YES_NO,
         labels_file=dataset.labels_file,
     )
-
-
-def _success_criterion(task: Task) -> str:
-    if task.success_criterion is None:
-        raise UserError(f"{task.name} has no success criterion of its own: say with --criterion what is judged")
-    return task.success_criterion
 
 
 def stored_labels(folder: Path) -> LabelStore:

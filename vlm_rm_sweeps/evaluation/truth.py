@@ -1,10 +1,11 @@
 """What rewards are measured against: success tests, raters, or a formula over the state variables."""
 
 import ast
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
+import simpleeval
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.evaluation.states import StateDataset
@@ -16,23 +17,7 @@ SUCCESS = "success"
 RATER = "rater:"
 EVERYONE = "raters"
 MIN_STATES = 10
-_FUNCTIONS = ("abs", "sqrt", "sin", "cos", "exp", "log")
-_FORMULA_PARTS = (
-    ast.Expression,
-    ast.BinOp,
-    ast.UnaryOp,
-    ast.Add,
-    ast.Sub,
-    ast.Mult,
-    ast.Div,
-    ast.Pow,
-    ast.USub,
-    ast.UAdd,
-    ast.Load,
-    ast.Name,
-    ast.Constant,
-    ast.Call,
-)
+_FUNCTIONS = {"abs": abs, "min": min, "max": max, "sin": math.sin, "cos": math.cos, "exp": math.exp}
 
 
 @dataclass(frozen=True)
@@ -118,31 +103,28 @@ def refuse_foreign_labels(dataset: StateDataset, items: list[str]) -> None:
 
 
 def _formula(dataset: StateDataset, formula: str) -> np.ndarray:
-    numbers = {
-        name: dataset.table[name] for name in dataset.variables if pd.api.types.is_numeric_dtype(dataset.table[name].dtype)
-    }
+    """A formula's values, float64 (N,); NaN where it divides by zero or leaves the domain of a function."""
+    table = dataset.table[dataset.variables]
+    states = table.select_dtypes("number").to_dict("records")
+    # No attribute of any type: a formula sees numbers, and no methods.
+    evaluator = simpleeval.SimpleEval(functions=_FUNCTIONS, allowed_attrs={})
     expected = (
         f"expected `{SUCCESS}`, `{EVERYONE}`, `{RATER}NAME`, or a formula such as '-abs(theta)' over {_listed(dataset)}, with numbers, "
         f"+ - * / ** and {', '.join(_FUNCTIONS)}"
     )
+    values = []
     try:
-        tree = ast.parse(formula.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise UserError(f"truth {formula!r} is no formula: {expected}") from error
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            if id(node) not in called and node.id not in numbers:
-                raise UserError(f"truth {formula!r}: unknown variable {node.id!r}: {expected}")
-            if id(node) in called and node.id not in _FUNCTIONS:
-                raise UserError(f"truth {formula!r}: unknown function {node.id!r}: {expected}")
-        elif not isinstance(node, _FORMULA_PARTS) or (
-            isinstance(node, ast.Constant) and not isinstance(node.value, int | float)
-        ):
-            raise UserError(f"truth {formula!r} is no formula: {expected}")
-    # The tree holds nothing but arithmetic of columns: pandas alone would also look up attributes and call methods.
-    values = pd.DataFrame(numbers).eval(formula.strip(), engine="python")
-    return np.broadcast_to(np.asarray(values, np.float64), len(dataset)).copy()
+        parsed = ast.parse(formula.strip(), mode="eval").body
+        for state in states:
+            evaluator.names = state
+            try:
+                values.append(float(evaluator.eval(formula, parsed)))
+            except ArithmeticError:
+                values.append(math.nan)
+    except (SyntaxError, simpleeval.InvalidExpression, TypeError, ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UserError(f"truth {formula!r} cannot be evaluated ({reason}): {expected}") from error
+    return np.array(values)
 
 
 def _listed(dataset: StateDataset) -> str:

@@ -8,7 +8,7 @@ import types
 import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import yaml
@@ -80,6 +80,14 @@ class TrialResources(_Strict):
     gpus: float = Field(0, ge=0)
 
 
+class Combination(_Strict):
+    """A model, an alpha and the id of a prompt: one cell of the grid."""
+
+    model: str
+    alpha: float
+    prompt: str
+
+
 class Sweep(_Strict):
     """A sweep: each combination of model, alpha, prompt, textures, camera and seed is a trial."""
 
@@ -89,6 +97,7 @@ class Sweep(_Strict):
     models: tuple[str, ...] = Field(min_length=1)
     alphas: tuple[float, ...] = Field(min_length=1)
     prompts: tuple[Prompt, ...] = Field((), description="Wordings to compare; the task's own if there are none.")
+    only: tuple[Combination, ...] = Field((), description="Of the grid, these combinations alone; all of it if there are none.")
     textures: tuple[str, ...] = Field((), description="Textures to compare; the task's first if there are none.")
     cameras: tuple[str, ...] = Field((), description="Cameras to compare; the task's first if there are none.")
     profile: Profile = Field(
@@ -175,6 +184,12 @@ class Sweep(_Strict):
         _refuse_repeats("prompts", [prompt.id for prompt in self.prompts])
         if self.env is not None and not self.prompts:
             raise UserError("prompts: missing, and an `env` has none of its own: expected a list of id, goal and baseline")
+        for each in self.only:
+            if each.model not in self.models or each.alpha not in self.alphas or each.prompt not in self._prompt_ids():
+                raise UserError(
+                    f"only: {each.model!r}, alpha {each.alpha:g}, prompt {each.prompt!r} is not in the grid: expected values of "
+                    "models, alphas and ids of prompts"
+                )
         count = len(self.trials())
         if count > self.max_trials:
             raise UserError(
@@ -197,6 +212,15 @@ class Sweep(_Strict):
         task = self.the_task()
         return self.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
 
+    def _prompt_ids(self) -> list[str]:
+        return [prompt.id for prompt in self.wordings()]
+
+    def combinations(self) -> list[tuple[str, float, Prompt]]:
+        """Model, alpha and prompt of the grid, or those of it that `only` names."""
+        named = {(each.model, each.alpha, each.prompt) for each in self.only}
+        grid = itertools.product(self.models, self.alphas, self.wordings())
+        return [(model, alpha, prompt) for model, alpha, prompt in grid if not named or (model, alpha, prompt.id) in named]
+
     def renderings(self) -> list[Rendering]:
         """The renderings to compare, the task's default if the file names none."""
         pairs = itertools.product(self.textures or (None,), self.cameras or (None,))
@@ -208,7 +232,10 @@ class Sweep(_Strict):
         references: list[tuple[str, float, Prompt | None, Rendering, int]] = []
         if self.true_reward:
             references = [(TRUE_REWARD, 0.0, None, renderings[0], seed) for seed in self.seeds]
-        grid = itertools.product(self.models, self.alphas, self.wordings(), renderings, self.seeds)
+        grid = [
+            (*combination, rendering, seed)
+            for combination, rendering, seed in itertools.product(self.combinations(), renderings, self.seeds)
+        ]
         named = len(renderings) > 1
         return [Trial.of(*combination, rendering_named=named) for combination in [*references, *grid]]
 
@@ -292,6 +319,11 @@ def load_sweep(path: Path) -> Sweep:
     Raises UserError with one message that names the file and, for each thing that is wrong, the key, its value, what was
     expected and the nearest valid name.
     """
+    return check_keys(Sweep, read_yaml(path), path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file. UserError if it cannot be read, or has none."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -307,10 +339,18 @@ def load_sweep(path: Path) -> Sweep:
         raise UserError(f"{path}: is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected keys such as `name`, `task` and `models`, found {type(data).__name__}")
+    return data
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def check_keys(model: type[Checked], data: Any, path: Path, within: str = "") -> Checked:
+    """The keys of a file, or of the part `within` it, as what they describe. UserError that explains each bad key."""
     try:
-        return Sweep.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors(include_url=False)]
+        problems = [_explain(problem, model, within) for problem in error.errors(include_url=False)]
         raise UserError(f"{path}: " + "; ".join(problems)) from error
 
 

@@ -1,0 +1,139 @@
+"""Landscapes: the right states, one encoding of each, and numbers that say how well a landscape leads to the goal."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.landscape import Walk, landscape, make_axis, shape_of, shapes, walk
+from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.tasks.task import get_task
+
+CARTPOLE, MOUNTAIN_CAR = get_task("cartpole-upright"), get_task("mountaincar-summit")
+SPECS = {(alpha, "task"): RewardSpec((CARTPOLE.goal_prompt,), ("pole and cart",), alpha) for alpha in (0.0, 0.5, 1.0)}
+
+
+class Brightness:
+    """A model of five lines: the mean of the frame, minus alpha."""
+
+    model_id = "test/brightness"
+    parameters = 1
+    frame_format = FrameFormat(16)
+
+    def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
+        means = frames.mean(axis=(1, 2, 3), dtype=np.float32)
+        return means[:, None] - np.array([spec.alpha for spec in specs], np.float32)
+
+
+@pytest.fixture(scope="module")
+def circle() -> Walk:
+    return walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 37)])
+
+
+def test_the_walk_shows_the_states_in_order(circle: Walk) -> None:
+    np.testing.assert_allclose(circle.points[:, 0], np.linspace(-math.pi, math.pi, 37))
+    upright = circle.frames[18]
+    brown = np.argwhere(upright[..., 0].astype(int) > upright[..., 2].astype(int) + 40)
+    assert np.ptp(brown[:, 0]) > 3 * np.ptp(brown[:, 1])  # the pole stands
+    assert not np.array_equal(circle.frames[9], circle.frames[27])
+
+
+def test_a_part_of_a_variables_range() -> None:
+    axis = make_axis(CARTPOLE, "theta=-0.25:0.25", 11)
+    assert (axis.values[0], axis.values[5], axis.values[-1]) == (-0.25, 0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("angle", "unknown variable 'angle'.*expected one of theta, x"),
+        ("theta=1", "a range such as 'theta=-0.25:0.25'"),
+        ("theta=a:b", "a range such as"),
+        ("theta=1:0", "low end first"),
+        ("theta=0:4", "inside -3.142:3.142 rad"),
+        ("theta=nan:1", "low end first"),
+    ],
+)
+def test_ranges_that_cannot_be_walked(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_axis(CARTPOLE, text, 5)
+
+
+def test_one_or_two_different_variables() -> None:
+    axis = make_axis(CARTPOLE, "theta", 3)
+    for axes in ([], [axis, axis], [axis] * 3):
+        with pytest.raises(UserError, match="over one variable, or over two different ones"):
+            walk(CARTPOLE, axes)
+
+
+def test_each_frame_is_encoded_once_for_all_specs(circle: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = ClipRewardModel.encode_frames
+    monkeypatch.setattr(
+        ClipRewardModel, "encode_frames", lambda self, frames: encoded.append(len(frames)) or encode(self, frames)
+    )
+    model = load_reward_model("embedded/tiny")
+    table = landscape(circle, model, SPECS)
+    assert sum(encoded) == 37
+    assert len(table) == 3 * 37
+    for alpha, part in table.groupby("alpha"):
+        assert part["rescaled"].min() == 0
+        assert part["rescaled"].max() == 1
+        alone = model.score(np.stack(circle.frames), [SPECS[float(str(alpha)), "task"]])[:, 0]
+        np.testing.assert_array_equal(part["reward"], alone)
+    assert (shapes(circle, table)["peak_distance"] < 0.3).all()
+
+
+def test_peak_and_rank_correlation_by_hand(circle: Walk) -> None:
+    perfect = shape_of(circle, -np.abs(circle.points[:, 0]))
+    assert perfect.peak_distance == pytest.approx(0, abs=1e-12)
+    assert perfect.spearman == pytest.approx(1)
+    inverted = shape_of(circle, np.abs(circle.points[:, 0]))
+    assert inverted.peak_distance == pytest.approx(math.pi)
+    assert inverted.spearman == pytest.approx(-1)
+    assert math.isnan(shape_of(circle, np.ones(37)).spearman)
+
+
+def test_two_variables_make_a_grid_whose_goal_is_a_line() -> None:
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 5), make_axis(CARTPOLE, "x", 3)])
+    assert walked.shape == (5, 3)
+    assert walked.goal_units == "rad"
+    np.testing.assert_allclose(walked.points[:4, 1], [-2.4, 0, 2.4, -2.4])
+    shape = shape_of(walked, -np.abs(walked.points[:, 0]) - 0.01 * walked.points[:, 1])
+    assert shape.peak == pytest.approx((0, -2.4))
+    assert shape.peak_distance == pytest.approx(0, abs=1e-12)
+
+
+def test_a_variable_without_a_goal_has_no_distance() -> None:
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "x", 3)])
+    assert math.isnan(shape_of(walked, np.arange(3.0)).peak_distance)
+
+
+@pytest.mark.parametrize("variables", [["theta"], ["theta", "x"]])
+def test_figures_and_tables_are_written_once(tmp_path: Path, variables: list[str]) -> None:
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, name, 4) for name in variables])
+    table = landscape(walked, Brightness(), SPECS)
+    save_landscape(tmp_path / "out", walked, table)
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "landscape.png",
+        "landscape.svg",
+        "landscape.csv",
+        "shapes.csv",
+    }
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "landscape.csv"), table)
+    with pytest.raises(UserError, match="File exists"):
+        save_landscape(tmp_path / "out", walked, table)
+
+
+def test_mountain_car_is_walked_too() -> None:
+    walked = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 3)])
+    assert walked.points[:, 0].tolist() == pytest.approx([-1.2, -0.3, 0.6])
+    assert not np.array_equal(walked.frames[0], walked.frames[1])

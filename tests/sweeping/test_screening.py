@@ -1,0 +1,154 @@
+"""A whole small screening: a real model, a real data set, real MLflow on sqlite; and what is refused before it starts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.collecting import sampled_states
+from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
+from vlm_rm_sweeps.sweeping.screening import ScreeningOutcome, run_screening
+from vlm_rm_sweeps.sweeping.spec import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
+from vlm_rm_sweeps.tasks.task import get_task
+
+CARTPOLE = get_task("cartpole-upright")
+GOALS = ["pole vertically upright on top of the cart", "the pole hangs straight down below the cart"]
+ALPHAS = [0.0, 0.5, 1.0]
+
+
+def screening_file(folder: Path, dataset: StateDataset, **changes: Any) -> Path:
+    (folder / "goals.txt").write_text("\n".join(GOALS))
+    keys = {
+        "name": "screen",
+        "task": "cartpole-upright",
+        "models": ["embedded/tiny"],
+        "alphas": ALPHAS,
+        "prompts": str(folder / "goals.txt"),
+        "screen": {"states": str(dataset.folder), "truth": "-abs(theta)", "keep": 2},
+        "steps": 500,
+        "seeds": [3],
+        "max_trials": 10,
+    }
+    file = folder / "screen.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in (keys | changes).items() if value is not None}))
+    return file
+
+
+def screening_of(file: Path) -> Screening:
+    plan = load_plan(file)
+    assert isinstance(plan, Screening)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> StateDataset:
+    return write_states(tmp_path_factory.mktemp("states") / "data", CARTPOLE, sampled_states(CARTPOLE, 60, seed=0))
+
+
+@pytest.fixture(scope="module")
+def ran(dataset: StateDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[ScreeningOutcome, int, MlflowClient]:
+    """A screening, how many images it really encoded, and its MLflow."""
+    folder = tmp_path_factory.mktemp("screening")
+    encoded: list[int] = []
+    encode = ClipRewardModel.encode_frames
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ClipRewardModel, "encode_frames", lambda self, frames: encoded.append(len(frames)) or encode(self, frames)
+        )
+        uri = default_tracking_uri(folder)
+        outcome = run_screening(screening_of(screening_file(folder, dataset)), folder, uri, lambda line: None)
+    return outcome, sum(encoded), MlflowClient(uri)
+
+
+def test_every_combination_is_ranked_with_one_encoding_of_each_image(ran: tuple[ScreeningOutcome, int, MlflowClient]) -> None:
+    outcome, encoded, _ = ran
+    assert encoded == outcome.images_encoded == 60
+    assert len(outcome.ranking) == 6
+    assert outcome.ranking["epic_distance"].is_monotonic_increasing
+    assert outcome.ranking["prompt"].tolist()[:3] == ["pole-vertically-upright-on-top-of-the-ca"] * 3
+    pd.testing.assert_frame_equal(pd.read_csv(outcome.folder / "combinations.csv"), outcome.ranking, check_exact=False)
+
+
+def test_the_best_are_a_sweep_file_for_training(ran: tuple[ScreeningOutcome, int, MlflowClient]) -> None:
+    outcome = ran[0]
+    sweep = load_sweep(outcome.best_file)
+    best = [(row["model"], row["alpha"], row["prompt"]) for row in outcome.ranking.head(2).to_dict("records")]
+    trials = [(trial.model_id, trial.alpha, trial.prompt_id) for trial in sweep.trials() if trial.prompt]
+    assert sorted(trials) == sorted(best)
+    assert sweep.wordings()[0].goal == (GOALS[0],)
+    assert (sweep.name, sweep.steps, sweep.seeds, sweep.max_trials) == ("screen-best", 500, (3,), 10)
+
+
+def test_mlflow_has_a_parent_and_one_child_for_each_combination(ran: tuple[ScreeningOutcome, int, MlflowClient]) -> None:
+    outcome, _, client = ran
+    runs = json.loads((outcome.folder / "mlflow.json").read_text())
+    children = client.search_runs(
+        [runs["experiment_id"]], filter_string=f"tags.mlflow.parentRunId = '{runs['run_id']}'", max_results=100
+    )
+    assert {child.info.status for child in children} == {"FINISHED"}
+    rows = outcome.ranking.set_index(["model", "alpha", "prompt"])
+    assert len(children) == len(rows)
+    for child in children:
+        tags, metrics = child.data.tags, child.data.metrics
+        row = rows.loc[tags["model"], float(tags["alpha"]), tags["prompt"]]
+        assert tags["task"] == "cartpole-upright"
+        assert child.data.params["goal"] in GOALS
+        for name in ("epic_distance", "epic_low", "epic_high", "spearman", "pearson", "parameters_millions"):
+            assert metrics[name] == pytest.approx(row[name])
+        assert "roc_auc" not in metrics  # the truth is a number
+    parent = client.get_run(runs["run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["images_encoded"] == 60
+    files = {item.path for item in client.list_artifacts(runs["run_id"])}
+    assert {"screening.yaml", "combinations.csv", "best.yaml"} <= files
+
+
+def test_a_file_without_screen_is_a_sweep(dataset: StateDataset, tmp_path: Path) -> None:
+    assert isinstance(load_plan(screening_file(tmp_path, dataset, screen=None, prompts=None)), Sweep)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"screen": {"truth": "success"}}, "'screen.states' is missing"),
+        ({"screen": {"states": "x", "trth": "success"}}, "unknown key 'screen.trth'.*did you mean 'truth'"),
+        ({"screen": {"states": "x", "keep": 0}}, "screen.keep = 0"),
+        ({"screen": None, "steps": None}, "prompts"),
+        ({"modles": ["embedded/tiny"]}, "unknown key 'modles'.*did you mean 'models'"),
+        ({"prompts": "nowhere.txt"}, r"prompts: nowhere\.txt: cannot be read"),
+        ({"steps": None}, "'steps' is missing"),
+        ({"task": "cartpole-sideways"}, "unknown task 'cartpole-sideways'"),
+    ],
+)
+def test_bad_files_are_explained(dataset: StateDataset, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    file = screening_file(tmp_path, dataset, **changes)
+    with pytest.raises(UserError, match=message) as caught:
+        load_plan(file)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "mountaincar-summit"}, "has states of cartpole-upright, and the screening is of mountaincar-summit"),
+        ({"screen": {"states": "nowhere"}}, "nowhere is no data set of states"),
+        ({"truth": "rater:anna"}, "has no labels of raters"),
+    ],
+)
+def test_data_that_cannot_be_used_leaves_no_folder(
+    dataset: StateDataset, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    if "truth" in changes:
+        changes = {"screen": {"states": str(dataset.folder)} | changes}
+    screening = screening_of(screening_file(tmp_path, dataset, **changes))
+    with pytest.raises(UserError, match=message):
+        run_screening(screening, tmp_path / "results", "sqlite:///unused.db", lambda line: None)
+    assert not (tmp_path / "results").exists()

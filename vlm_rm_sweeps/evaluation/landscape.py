@@ -1,0 +1,143 @@
+"""Landscapes (paper, Figure 2): the reward as a function of one or two state variables, for models x alphas x prompts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.scoring import score_frames
+from vlm_rm_sweeps.evaluation.state_spaces import StateVariable, find_variable, state_space
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.task import Task
+
+_AXES_AT_MOST = 2
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One variable of a landscape and the values at which it is looked at."""
+
+    variable: StateVariable
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The states of a landscape: `points` (N, axes), the last axis fastest, and their `frames`, uint8 (H, W, 3) each."""
+
+    task: Task
+    axes: tuple[Axis, ...]
+    points: np.ndarray
+    frames: list[np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(axis.values) for axis in self.axes)
+
+    @property
+    def goal_units(self) -> str:
+        """Units of the distance from the goal."""
+        return ", ".join(axis.variable.unit for axis in self.axes if axis.variable.goal is not None)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How well one landscape leads to the goal, along the variables that have one.
+
+    `peak`: where the reward is largest; `peak_distance`: how far that is from the goal; `spearman`: rank correlation of the reward with
+    closeness to the goal. Both NaN if no variable of the landscape has a goal.
+    """
+
+    peak: tuple[float, ...]
+    peak_distance: float
+    spearman: float
+
+
+def make_axis(task: Task, text: str, points: int) -> Axis:
+    """An axis out of `theta`, over the variable's whole range, or `theta=-0.25:0.25`. UserError if it is neither."""
+    name, _, interval = text.partition("=")
+    variable = find_variable(task, name.strip())
+    low, high = variable.low, variable.high
+    if interval:
+        try:
+            low, high = (float(end) for end in interval.split(":"))
+        except ValueError as error:
+            raise UserError(f"variable {text!r}: expected a name, or a name and a range such as '{name}=-0.25:0.25'") from error
+    if not variable.low <= low < high <= variable.high:
+        raise UserError(
+            f"variable {text!r}: expected a range inside {variable.low:.4g}:{variable.high:.4g} {variable.unit}, low end first"
+        )
+    return Axis(variable, np.linspace(low, high, points))
+
+
+def walk(task: Task, axes: Sequence[Axis], rendering: Rendering | None = None) -> Walk:
+    """Render the task's states along one axis, or over the grid of two."""
+    names = [axis.variable.name for axis in axes]
+    if not 1 <= len(axes) <= _AXES_AT_MOST or len(set(names)) != len(names):
+        raise UserError(
+            f"variables {', '.join(names) or 'none'}: a landscape is drawn over one variable, or over two different ones"
+        )
+    space = state_space(task)
+    points = np.stack([grid.ravel() for grid in np.meshgrid(*(axis.values for axis in axes), indexing="ij")], axis=1)
+    env = task.make_native_env(rendering or task.rendering(), None)
+    try:
+        env.reset(seed=0)
+        frames = []
+        for point in points:
+            space.place(env, dict(zip(names, map(float, point), strict=True)))
+            frames.append(np.asarray(env.render()))
+    finally:
+        env.close()
+    return Walk(task, tuple(axes), points, frames)
+
+
+def landscape(walked: Walk, model: RewardModel, specs: Mapping[tuple[float, str], RewardSpec]) -> pd.DataFrame:
+    """Rewards of one model along a walk, for specs by alpha and prompt id; each frame is encoded once for all of them.
+
+    A row for each spec and point: `model`, `alpha`, `prompt`, the variables, `reward`, and `rescaled`, the reward of that spec
+    rescaled to [0, 1] over the walk, as in the paper's figure (0 throughout if the reward is constant).
+    """
+    rewards = score_frames(model, walked.frames, list(specs.values())).astype(np.float64)
+    spread = np.ptp(rewards, axis=0)
+    rescaled = (rewards - rewards.min(axis=0)) / np.where(spread > 0, spread, 1)
+    names = [axis.variable.name for axis in walked.axes]
+    parts = [
+        pd.DataFrame(
+            {"model": model.model_id, "alpha": alpha, "prompt": prompt}
+            | dict(zip(names, walked.points.T, strict=True))
+            | {"reward": rewards[:, column], "rescaled": rescaled[:, column]}
+        )
+        for column, (alpha, prompt) in enumerate(specs)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def shape_of(walked: Walk, rewards: np.ndarray) -> Shape:
+    """How well rewards (N,), in the order of the walk's points, lead to the goal."""
+    peak = walked.points[int(np.argmax(rewards))]
+    goals = [(column, axis.variable.goal) for column, axis in enumerate(walked.axes) if axis.variable.goal is not None]
+    if not goals:
+        return Shape(tuple(map(float, peak)), float("nan"), float("nan"))
+    columns = [column for column, _ in goals]
+    target = np.array([goal for _, goal in goals])
+    distances = np.linalg.norm(walked.points[:, columns] - target, axis=1)
+    correlation = spearmanr(rewards, -distances).statistic if np.ptp(rewards) > 0 else float("nan")
+    return Shape(tuple(map(float, peak)), float(np.linalg.norm(peak[columns] - target)), float(correlation))
+
+
+def shapes(walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each model, alpha and prompt of landscapes: `peak_<variable>`, `peak_distance`, `spearman`."""
+    rows = []
+    for (model_id, alpha, prompt), part in table.groupby(["model", "alpha", "prompt"], sort=False):
+        shape = shape_of(walked, part["reward"].to_numpy())
+        peaks = {f"peak_{axis.variable.name}": value for axis, value in zip(walked.axes, shape.peak, strict=True)}
+        rows.append(
+            {"model": model_id, "alpha": alpha, "prompt": prompt}
+            | peaks
+            | {"peak_distance": shape.peak_distance, "spearman": shape.spearman}
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,137 @@
+"""Draws landscapes: curves over one variable with pictures of the states, or heat maps over two."""
+
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.landscape import Axis, Walk, shapes
+
+_PANEL_WIDTH = 4.6
+_PICTURES = 5
+_COLOURS = "viridis"
+"""Ordered as alpha is, even in print and for colour-blind readers; its light end is left out, since it is lost on white."""
+_DARKEST, _LIGHTEST = 0.0, 0.85
+_STYLES = ("-", "--", ":", "-.")
+
+
+def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
+    """Write `landscape.png`, `.svg`, `.csv` and `shapes.csv` into a new folder, and return the shapes. UserError if it exists."""
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder") from error
+    table.to_csv(folder / "landscape.csv", index=False)
+    found = shapes(walked, table)
+    found.to_csv(folder / "shapes.csv", index=False)
+    figure = draw_landscape(walked, table)
+    for suffix in ("png", "svg"):
+        figure.savefig(folder / f"landscape.{suffix}", dpi=150)
+    plt.close(figure)
+    return found
+
+
+def draw_landscape(walked: Walk, table: pd.DataFrame) -> Figure:
+    """A figure of the table that `landscape` gives for one or more models: one panel beside the other for each model."""
+    return _curves(walked, table) if len(walked.axes) == 1 else _heat_maps(walked, table)
+
+
+def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
+    (axis,) = walked.axes
+    models, alphas, prompts = (list(table[key].unique()) for key in ("model", "alpha", "prompt"))
+    figure = plt.figure(figsize=(_PANEL_WIDTH * len(models) + 1.4, 4.4), layout="constrained")
+    grid = figure.add_gridspec(2, len(models) * _PICTURES, height_ratios=[1, 4.2])
+    shades = np.linspace(_DARKEST, _LIGHTEST, len(alphas)) if len(alphas) > 1 else [_DARKEST]
+    colours = dict(zip(alphas, plt.get_cmap(_COLOURS)(shades), strict=True))
+    first: Axes | None = None
+    for column, model_id in enumerate(models):
+        across = slice(column * _PICTURES, (column + 1) * _PICTURES)
+        panel = figure.add_subplot(grid[1, across], sharey=first)
+        first = first or panel
+        for (alpha, prompt), line in table[table["model"] == model_id].groupby(["alpha", "prompt"], sort=False):
+            panel.plot(
+                line[axis.variable.name],
+                line["rescaled"],
+                color=colours[alpha],
+                linestyle=_STYLES[prompts.index(prompt) % len(_STYLES)],
+                linewidth=1.8,
+                label=f"alpha {alpha:g}" + (f", {prompt}" if len(prompts) > 1 else ""),
+            )
+        _mark_goal(panel, axis)
+        panel.set(title=model_id, xlabel=axis.variable.axis_label, xlim=(axis.values[0], axis.values[-1]))
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        if column:
+            panel.tick_params(labelleft=False)
+        else:
+            panel.set_ylabel("reward, each curve rescaled to [0, 1]")
+        _pictures(figure, grid, column * _PICTURES, walked, axis)
+    assert first is not None
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    return figure
+
+
+def _pictures(figure: Figure, grid: GridSpec, column: int, walked: Walk, axis: Axis) -> None:
+    """States at even distances along the axis, each above its place there: the first and last at the ends would overhang."""
+    edges = np.linspace(0, len(axis.values) - 1, 2 * _PICTURES + 1)
+    for picture, index in enumerate(edges[1::2].round().astype(int)):
+        panel = figure.add_subplot(grid[0, column + picture])
+        panel.imshow(walked.frames[index])
+        panel.set(xticks=[], yticks=[])
+        panel.set_title(f"{axis.values[index]:.2g}", fontsize=8, pad=2)
+        for spine in panel.spines.values():
+            spine.set(color="0.7", linewidth=0.6)
+
+
+def _mark_goal(panel: Axes, axis: Axis) -> None:
+    goal = axis.variable.goal
+    if goal is not None and axis.values[0] <= goal <= axis.values[-1]:
+        panel.axvline(goal, color="0.35", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+        panel.annotate(
+            "goal", (goal, 1.02), (3, 0), textcoords="offset points", fontsize=8, color="0.35", annotation_clip=False
+        )
+    panel.set_ylim(-0.03, 1.08)
+
+
+def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
+    """A row for each alpha (and prompt) and a column for each model; the first variable runs to the right."""
+    across, upwards = walked.axes
+    models = list(table["model"].unique())
+    specs = list(table[["alpha", "prompt"]].drop_duplicates().itertuples(index=False, name=None))
+    size = (3.4 * len(models) + 1.6, 2.5 * len(specs) + 0.6)
+    figure, panels = plt.subplots(
+        len(specs), len(models), figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True
+    )
+    several_prompts = table["prompt"].nunique() > 1
+    for row, (alpha, prompt) in enumerate(specs):
+        for column, model_id in enumerate(models):
+            panel = panels[row, column]
+            part = table[(table["model"] == model_id) & (table["alpha"] == alpha) & (table["prompt"] == prompt)]
+            mesh = panel.pcolormesh(
+                across.values, upwards.values, part["rescaled"].to_numpy().reshape(walked.shape).T, cmap=_COLOURS, vmin=0, vmax=1,
+                shading="nearest", rasterized=True,
+            )  # fmt: skip
+            _mark_goal_region(panel, walked)
+            title = f"alpha {alpha:g}" + (f", {prompt}" if several_prompts else "")
+            panel.set_title(f"{model_id}, {title}", fontsize=9)
+            if row == len(specs) - 1:
+                panel.set_xlabel(across.variable.axis_label)
+            if column == 0:
+                panel.set_ylabel(upwards.variable.axis_label)
+    figure.colorbar(
+        mesh, ax=panels, label="reward, each panel rescaled to [0, 1]", shrink=min(1.0, 2 / math.sqrt(len(specs))), aspect=30
+    )
+    return figure
+
+
+def _mark_goal_region(panel: Axes, walked: Walk) -> None:
+    for axis, line in zip(walked.axes, (panel.axvline, panel.axhline), strict=True):
+        if axis.variable.goal is not None:
+            line(axis.variable.goal, color="white", linestyle=(0, (4, 3)), linewidth=1.2)

@@ -1,0 +1,210 @@
+"""Runs a screening: ranks every combination by EPIC distance, logs each to MLflow as a trial is, writes a sweep of the best.
+
+The folder holds `screening.yaml` (the resolved file), `mlflow.json` (where its runs are), `combinations.csv` (the ranking) and
+`best.yaml` (a sweep file for training).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.comparison import Specs, compare_models, load_for_measuring
+from vlm_rm_sweeps.evaluation.states import StateDataset, load_states
+from vlm_rm_sweeps.evaluation.truth import Truth, read_truth
+from vlm_rm_sweeps.sweeping.screen import Screening
+from vlm_rm_sweeps.sweeping.spec import Combination, load_sweep
+from vlm_rm_sweeps.sweeping.tracking import git_commit, set_up_store
+
+MEASURES = (
+    "states",
+    "epic_distance",
+    "epic_low",
+    "epic_high",
+    "pearson",
+    "spearman",
+    "roc_auc",
+    "false_positive_rate",
+    "parameters_millions",
+)
+"""The metrics of a combination's run."""
+
+
+@dataclass(frozen=True)
+class ScreeningOutcome:
+    """What `run_screening` leaves: `ranking` has a row for each combination, best first; `best_file` is a sweep file."""
+
+    folder: Path
+    ranking: pd.DataFrame
+    best_file: Path
+    states: int
+    images_encoded: int
+    seconds: float
+
+
+def run_screening(screening: Screening, results: Path, tracking_uri: str, say: Callable[[str], None]) -> ScreeningOutcome:
+    """Rank all combinations of a checked screening file and write them to a new folder below `results`.
+
+    Raises UserError, before any model is loaded, if the data set or its labels cannot be used.
+    """
+    started = time.monotonic()
+    dataset, truth = _labelled_states(screening)
+    folder = _new_folder(results, screening.sweep.name)
+    resolved = screening.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
+    _write_yaml(folder / "screening.yaml", resolved)
+    set_up_store(tracking_uri)
+    tracker = _Tracker(screening, folder, tracking_uri)
+    tables, encoded = [], 0
+    try:
+        for table, images in _measured(screening, dataset, truth, say):
+            tracker.log(table)
+            tables.append(table)
+            encoded += images
+        ranking = pd.concat(tables, ignore_index=True).sort_values("epic_distance", kind="stable", ignore_index=True)
+        ranking.to_csv(folder / "combinations.csv", index=False)
+        best_file = _write_best(screening, ranking, folder)
+    except BaseException:
+        tracker.end("FAILED", {})
+        raise
+    seconds = time.monotonic() - started
+    best_distance = float(ranking["epic_distance"].iloc[0])
+    tracker.end(
+        "FINISHED",
+        {
+            "images_encoded": encoded,
+            "combinations": len(ranking),
+            "screening_seconds": seconds,
+            "best_epic_distance": best_distance,
+        },
+    )
+    return ScreeningOutcome(folder, ranking, best_file, len(dataset), encoded, seconds)
+
+
+def _labelled_states(screening: Screening) -> tuple[StateDataset, Truth]:
+    dataset = load_states(screening.settings.states)
+    if dataset.task.name != screening.sweep.task:
+        raise UserError(
+            f"{dataset.folder} has states of {dataset.task.name}, and the screening is of {screening.sweep.task}: name a data set of "
+            "that task in screen.states"
+        )
+    return dataset, read_truth(dataset, screening.settings.truth)
+
+
+def _measured(
+    screening: Screening, dataset: StateDataset, truth: Truth, say: Callable[[str], None]
+) -> Iterator[tuple[pd.DataFrame, int]]:
+    """One model's table, and how many images it encoded, after the other."""
+    sweep = screening.sweep
+    for model_id in sweep.models:
+        started = time.monotonic()
+        specs: Specs = {
+            (alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in sweep.combinations() if model == model_id
+        }
+        for part in compare_models(
+            dataset, truth, [model_id], specs, lambda name: load_for_measuring(name, sweep.pool.precision)
+        ):
+            best = part.table["epic_distance"].min()
+            say(
+                f"{model_id}: {part.images_encoded:,} images encoded and {len(part.table):,} combinations measured in "
+                f"{time.monotonic() - started:.1f} s, best EPIC distance {best:.3f}"
+            )
+            yield part.table, part.images_encoded
+
+
+def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Path:
+    rows = ranking.head(screening.settings.keep).to_dict("records")
+    best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
+    file = folder / "best.yaml"
+    _write_yaml(file, screening.best_sweep(best))
+    load_sweep(file)  # what this command recommends must be accepted by the next
+    return file
+
+
+def _write_yaml(file: Path, data: dict[str, Any]) -> None:
+    file.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _new_folder(results: Path, name: str) -> Path:
+    folder = results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
+    return folder
+
+
+class _Tracker:
+    """The MLflow runs of a screening, in the form of a sweep's: one for the screening, a child for each combination."""
+
+    def __init__(self, screening: Screening, folder: Path, tracking_uri: str) -> None:
+        self._screening, self._folder = screening, folder
+        self._client = MlflowClient(tracking_uri)
+        name = screening.sweep.name
+        experiment = self._client.get_experiment_by_name(name)
+        self._experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri())
+        )
+        self._common = {
+            "task": str(screening.sweep.task),
+            "states": str(screening.settings.states),
+            "truth": screening.settings.truth,
+            "git_commit": git_commit(),
+        }
+        self._tags = {"sweep": folder.name, "task": str(screening.sweep.task)}
+        self._run_id = self._create_run(folder.name, self._tags)
+        self._log(self._run_id, params=self._common)
+        runs = {"tracking_uri": tracking_uri, "experiment_id": self._experiment_id, "run_id": self._run_id}
+        (folder / "mlflow.json").write_text(json.dumps(runs, indent=2) + "\n")
+
+    def log(self, table: pd.DataFrame) -> None:
+        """A finished child run for each row."""
+        prompts = {prompt.id: prompt for prompt in self._screening.sweep.wordings()}
+        for row in table.to_dict("records"):
+            prompt = prompts[row["prompt"]]
+            key = {"model": row["model"], "alpha": f"{row['alpha']:g}", "prompt": prompt.id}
+            label = f"{row['model']}, alpha {row['alpha']:g}, prompt {prompt.id}"
+            run_id = self._create_run(label, self._tags | key | {MLFLOW_PARENT_RUN_ID: self._run_id})
+            wording = {"goal": " | ".join(prompt.goal), "baseline": " | ".join(prompt.baseline)}
+            millions = {"parameters_millions": f"{row['parameters_millions']:g}"}
+            metrics = {name: float(row[name]) for name in MEASURES if math.isfinite(row[name])}
+            self._log(run_id, params=self._common | key | wording | millions, metrics=metrics)
+            self._client.set_terminated(run_id)
+
+    def end(self, status: str, metrics: dict[str, float]) -> None:
+        """Close the screening's run, with its files."""
+        self._log(self._run_id, metrics=metrics, tags={"kind": "screening"})
+        for file in sorted(self._folder.glob("*.*")):
+            self._client.log_artifact(self._run_id, str(file))
+        self._client.set_terminated(self._run_id, status)
+
+    def _create_run(self, name: str, tags: dict[str, str]) -> str:
+        run_id: str = self._client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id
+        return run_id
+
+    def _log(
+        self,
+        run_id: str,
+        params: dict[str, str] | None = None,
+        metrics: dict[str, float] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, now, 0) for key, value in (metrics or {}).items()],
+            params=[Param(key, value) for key, value in (params or {}).items()],
+            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+        )
