@@ -1,5 +1,9 @@
 """The OpenGL backend: what the user set is kept, the best that works is chosen, and none at all is explained."""
 
+import importlib.util
+import subprocess
+import sys
+
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
@@ -63,3 +67,14 @@ def test_a_backend_that_the_user_set_and_that_fails_is_named(monkeypatch: pytest
     monkeypatch.setattr("importlib.import_module", no_display)
     with pytest.raises(UserError, match=r"MUJOCO_GL='glfw': mujoco.glfw: no display; unset it"):
         make_gl_context(64)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="torch is installed without Triton")
+@pytest.mark.usefixtures("opengl")
+def test_triton_can_be_imported_after_drawing() -> None:
+    program = (
+        "import mujoco; from vlm_rm_sweeps.tasks.opengl import make_gl_context; gl = make_gl_context(64); gl.make_current(); "
+        "mujoco.MjrContext(mujoco.MjModel.from_xml_string('<mujoco/>'), 100); import triton; print('alive', flush=True)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "alive\n", ended.stderr

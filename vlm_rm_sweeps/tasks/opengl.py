@@ -2,9 +2,12 @@
 
 import ctypes
 import ctypes.util
+import functools
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from vlm_rm_sweeps.errors import UserError
@@ -24,6 +27,7 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
     The choice is written into `environment`, so that whatever else draws with MuJoCo in this process makes the same one.
     `works` tells whether a backend can be used here. UserError if none can, or MUJOCO_GL names none.
     """
+    _load_triton_first()
     works = works or backend_works
     wanted = environment.get(VARIABLE, "").strip().lower()
     if wanted:
@@ -49,6 +53,19 @@ def make_gl_context(size: int) -> Any:
     # MuJoCo, PyOpenGL and GLFW each raise something else for a library, driver or display that is not there.
     except Exception as error:
         raise UserError(f"MuJoCo cannot draw with {VARIABLE}={backend!r}: {error}; unset it to have one chosen") from error
+
+
+@functools.cache
+def _load_triton_first() -> None:
+    """Keep torch's compiler, Triton, from crashing this process: it does if Mesa's software OpenGL was loaded before it.
+
+    Both contain LLVM, and Mesa makes the symbols of its own visible to all that is loaded later. torch's optimizers import Triton,
+    so any process that first draws and then learns would end with a segmentation fault. Loading takes 0.1 s, importing 1 s.
+    """
+    package = importlib.util.find_spec("triton")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for library in Path(folder).glob("_C/libtriton*.so"):
+            ctypes.CDLL(str(library))
 
 
 def backend_works(backend: str) -> bool:
