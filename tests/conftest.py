@@ -12,7 +12,9 @@ import pytest
 import ray
 import torch
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.pool import NAMESPACE
+from vlm_rm_sweeps.tasks.opengl import choose_backend
 
 torch.set_num_threads(1)
 
@@ -30,3 +32,12 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def opengl() -> None:
+    """For tests that draw with MuJoCo: they are skipped where this machine has no OpenGL at all."""
+    try:
+        choose_backend()
+    except UserError as error:
+        pytest.skip(str(error))

@@ -21,7 +21,7 @@ def vlm_rm(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProce
 def test_help_names_every_command() -> None:
     shown = vlm_rm("--help")
     assert shown.returncode == 0
-    for command in ("sweep", "tasks", "models", "pretrain"):
+    for command in ("sweep", "tasks", "poses", "models", "pretrain"):
         assert command in shown.stdout
 
 
@@ -37,6 +37,14 @@ def test_tasks_show_their_prompts_and_success() -> None:
     assert "cartpole-upright" in shown
     assert "pole vertically upright on top of the cart" in shown
     assert "12 degrees" in shown
+
+
+def test_poses_prints_the_matrix_and_writes_it(tmp_path: Path) -> None:
+    shown = in_process("poses", "--out", str(tmp_path / "poses"), "--samples", "2", "--degrees", "1")
+    assert "hands-on-hips" in shown
+    assert "2 perturbed states (noise of 1 degrees)" in shown
+    assert (tmp_path / "poses" / "poses.csv").read_text().splitlines()[1].startswith("standing,0.000,0.000,1.000")
+    assert (tmp_path / "poses" / "poses.png").stat().st_size > 10_000
 
 
 def test_models_lists_the_embedded_family_and_open_clips() -> None:

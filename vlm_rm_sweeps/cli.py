@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 states_app = typer.Typer(help="Data sets of states, for measuring reward models without training.", no_args_is_help=True)
 app.add_typer(states_app, name="states")
+pretrain_app = typer.Typer(help="Train the embedded family, or test it.")
+app.add_typer(pretrain_app, name="pretrain")
 _MIN_WIDTH = 110
 _console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
@@ -110,6 +112,22 @@ def tasks() -> None:
 
 
 @app.command()
+def poses(
+    out: Annotated[Path, typer.Option(help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
+    samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
+    degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Check the humanoid's success tests against its reference poses."""
+    from vlm_rm_sweeps.evaluation.poses import success_by_pose, write_success_by_pose
+
+    shares = success_by_pose(samples, degrees, seed)
+    print(shares.rename(columns=lambda task: task.removeprefix("humanoid-")).to_string(float_format="%.2f"))
+    csv, picture = write_success_by_pose(shares, out)
+    print(f"share of {samples} perturbed states (noise of {degrees:g} degrees) in the goal: {csv}, {picture}")
+
+
+@app.command()
 def models(
     containing: Annotated[str, typer.Argument(help="Only models whose id contains this.")] = "",
 ) -> None:
@@ -131,26 +149,118 @@ def models(
     print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors")
 
 
-@app.command()
+@pretrain_app.callback(invoke_without_command=True)
 def pretrain(
-    sizes: Annotated[list[str], typer.Argument(help="Sizes of the embedded family to train, one after the other.")],
+    context: typer.Context,
+    sizes: Annotated[
+        list[str], typer.Option("--size", "--sizes", help="Sizes to train; repeat it, or separate them by commas.")
+    ] = ["tiny,small,base,large"],  # noqa: B006
     out: Annotated[
         Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")
-    ] = Path("results/pretraining"),
-    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 500_000,
-    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 40_000,
+    ] = Path("results/pretraining/seed-0"),
+    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 700_000,
+    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 100_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads to train with.")] = 1,
 ) -> None:
-    """Train models of the embedded family on rendered states and written captions."""
+    """Train models of the embedded family on rendered states and written captions, and write their model card."""
+    if context.invoked_subcommand:
+        return
     import torch
 
-    from vlm_rm_sweeps.pretraining.evaluate import write_model_card
     from vlm_rm_sweeps.pretraining.train import pretrain as train_family
 
     torch.set_num_threads(threads)
-    train_family(sizes, samples, images, seed, out)
-    print(f"evaluating; the model card is {write_model_card(out)}")
+    train_family(_listed(sizes), samples, images, seed, out)
+    pretrain_evaluate([out])
+
+
+@pretrain_app.command("evaluate")
+def pretrain_evaluate(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `vlm-rm pretrain` wrote, one for each training seed.")],
+) -> None:
+    """Test models on states, wordings and cameras that no training sees; write the model card into the first folder."""
+    from vlm_rm_sweeps.pretraining.evaluate import evaluate_family, render_test_sets
+    from vlm_rm_sweeps.pretraining.model_card import write_model_card
+
+    for folder in folders:
+        if not (folder / "manifest.json").is_file():
+            raise UserError(f"{folder}: no manifest.json there; expected a folder that `vlm-rm pretrain` wrote")
+    tests = render_test_sets()
+    print(f"the model card is {write_model_card([evaluate_family(folder, tests) for folder in folders])}")
+
+
+class Profile(StrEnum):
+    """How much OpenGL draws."""
+
+    FAST = "fast"
+    FULL = "full"
+
+
+class Policy(StrEnum):
+    """How actions are chosen where nothing is learned."""
+
+    RANDOM = "random"
+    ZERO = "zero"
+
+
+@app.command()
+def render(
+    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`, or a sweep file, of which the first rendering is shown.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png of the last step, or an .mp4 or .gif of all steps.")],
+    model: Annotated[str, typer.Option(help="The model whose input is shown.")] = "embedded/small",
+    textures: Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")] = None,
+    profile: Annotated[Profile | None, typer.Option(help="How much OpenGL draws; by default what this machine can.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps; by default 1 for a picture, an episode for a video.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    policy: Annotated[Policy, typer.Option(help="How actions are chosen.")] = Policy.RANDOM,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Show what a reward model sees of a task: frames at the model's own input size."""
+    from vlm_rm_sweeps.rewards.catalog import find_model
+    from vlm_rm_sweeps.tasks.preview import frames_of_episode
+    from vlm_rm_sweeps.videos import PICTURE_SUFFIX, VIDEO_SUFFIXES, write_picture, write_video
+
+    if output.suffix not in (PICTURE_SUFFIX, *VIDEO_SUFFIXES):
+        raise UserError(f"{output}: expected a name that ends in {PICTURE_SUFFIX}, {' or '.join(VIDEO_SUFFIXES)}")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists already: choose another name, or replace it with --force")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: there is no folder {output.parent}; make it first")
+    chosen, rendering = _task_and_rendering(task, textures, camera, profile)
+    preprocessing = find_model(model).preprocessing
+    still = output.suffix == PICTURE_SUFFIX
+    count = steps or (1 if still else chosen.episode_steps)
+    frames = frames_of_episode(chosen, rendering, preprocessing.frame_format, count, seed, random=policy == Policy.RANDOM)
+    visible = preprocessing.visible(frames[-1:] if still else frames)
+    if still:
+        write_picture(visible[0], output)
+    else:
+        write_video(list(visible), output)
+    print(
+        f"{output}: {len(visible)} frame(s) of {chosen.name} as {model} sees them, {preprocessing.size} x {preprocessing.size} "
+        f"pixels, {rendering.textures} textures, {rendering.camera} camera, {rendering.profile} profile"
+    )
+
+
+def _task_and_rendering(
+    name: str, textures: str | None, camera: str | None, profile: Profile | None
+) -> "tuple[Task, Rendering]":  # type: ignore[name-defined] # noqa: F821
+    """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default."""
+    from vlm_rm_sweeps.sweeping.spec import load_sweep
+    from vlm_rm_sweeps.tasks.rendering import machine_profile
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    if Path(name).suffix not in (".yaml", ".yml"):
+        task = get_task(name)
+        return task, task.rendering(textures, camera, profile.value if profile else machine_profile())
+    sweep = load_sweep(Path(name))
+    first = sweep.renderings()[0]
+    drawn = sweep.the_task().rendering(
+        textures or first.textures, camera or first.camera, profile.value if profile else first.profile
+    )
+    return sweep.the_task(), drawn
 
 
 def _listed(values: list[str]) -> list[str]:
@@ -393,79 +503,6 @@ def _measures_table(measures: "pd.DataFrame") -> Table:  # type: ignore[name-def
 
 def _shown(value: float, digits: int) -> str:
     return "-" if value != value else f"{value:.{digits}f}"
-
-
-class Profile(StrEnum):
-    """How much OpenGL draws."""
-
-    FAST = "fast"
-    FULL = "full"
-
-
-class Policy(StrEnum):
-    """How actions are chosen where nothing is learned."""
-
-    RANDOM = "random"
-    ZERO = "zero"
-
-
-@app.command()
-def render(
-    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`, or a sweep file, of which the first rendering is shown.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .png of the last step, or an .mp4 or .gif of all steps.")],
-    model: Annotated[str, typer.Option(help="The model whose input is shown.")] = "embedded/small",
-    textures: Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")] = None,
-    camera: Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")] = None,
-    profile: Annotated[Profile | None, typer.Option(help="How much OpenGL draws; by default what this machine can.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps; by default 1 for a picture, an episode for a video.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    policy: Annotated[Policy, typer.Option(help="How actions are chosen.")] = Policy.RANDOM,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-) -> None:
-    """Show what a reward model sees of a task: frames at the model's own input size."""
-    from vlm_rm_sweeps.rewards.catalog import find_model
-    from vlm_rm_sweeps.tasks.preview import frames_of_episode
-    from vlm_rm_sweeps.videos import PICTURE_SUFFIX, VIDEO_SUFFIXES, write_picture, write_video
-
-    if output.suffix not in (PICTURE_SUFFIX, *VIDEO_SUFFIXES):
-        raise UserError(f"{output}: expected a name that ends in {PICTURE_SUFFIX}, {' or '.join(VIDEO_SUFFIXES)}")
-    if output.exists() and not force:
-        raise UserError(f"{output} exists already: choose another name, or replace it with --force")
-    if not output.parent.is_dir():
-        raise UserError(f"{output}: there is no folder {output.parent}; make it first")
-    chosen, rendering = _task_and_rendering(task, textures, camera, profile)
-    preprocessing = find_model(model).preprocessing
-    still = output.suffix == PICTURE_SUFFIX
-    count = steps or (1 if still else chosen.episode_steps)
-    frames = frames_of_episode(chosen, rendering, preprocessing.frame_format, count, seed, random=policy == Policy.RANDOM)
-    visible = preprocessing.visible(frames[-1:] if still else frames)
-    if still:
-        write_picture(visible[0], output)
-    else:
-        write_video(list(visible), output)
-    print(
-        f"{output}: {len(visible)} frame(s) of {chosen.name} as {model} sees them, {preprocessing.size} x {preprocessing.size} "
-        f"pixels, {rendering.textures} textures, {rendering.camera} camera, {rendering.profile} profile"
-    )
-
-
-def _task_and_rendering(
-    name: str, textures: str | None, camera: str | None, profile: Profile | None
-) -> "tuple[Task, Rendering]":  # type: ignore[name-defined] # noqa: F821
-    """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default."""
-    from vlm_rm_sweeps.sweeping.spec import load_sweep
-    from vlm_rm_sweeps.tasks.rendering import machine_profile
-    from vlm_rm_sweeps.tasks.task import get_task
-
-    if Path(name).suffix not in (".yaml", ".yml"):
-        task = get_task(name)
-        return task, task.rendering(textures, camera, profile.value if profile else machine_profile())
-    sweep = load_sweep(Path(name))
-    first = sweep.renderings()[0]
-    drawn = sweep.the_task().rendering(
-        textures or first.textures, camera or first.camera, profile.value if profile else first.profile
-    )
-    return sweep.the_task(), drawn
 
 
 def _rendered(outcome: "SweepOutcome") -> Table:  # type: ignore[name-defined] # noqa: F821

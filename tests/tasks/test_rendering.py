@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.rendering import FrameInInfo, render_frame
+from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Rendering, render_frame
 from vlm_rm_sweeps.tasks.task import get_task
 
 FORMAT = FrameFormat(112)
@@ -169,3 +169,12 @@ def test_rendered_frame_of_the_right_size_is_the_environments_own() -> None:
     env = UprightCartPole()
     env.reset(seed=0)
     np.testing.assert_array_equal(render_frame(env, FrameFormat(400, "bicubic", "shortest")), env.render())
+
+
+@pytest.mark.parametrize(("gpu", "profile"), [(True, "full"), (False, "fast")])
+def test_the_profile_depends_on_the_gpu_unless_it_is_named(gpu: bool, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    task = get_task("humanoid-kneeling")
+    assert task.rendering().profile == Rendering().profile == profile
+    assert task.rendering(profile="fast").profile == "fast"
+    assert task.rendering(profile="full").profile == "full"

@@ -4,7 +4,7 @@ import pytest
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import TASKS, get_task
 
 
@@ -13,7 +13,7 @@ def test_cart_pole_is_the_papers() -> None:
     assert task.goal_prompt == "pole vertically upright on top of the cart"
     assert task.baseline_prompt == "pole and cart"
     assert task.episode_steps == 200
-    assert "12 degrees" in task.success_criterion
+    assert "12 degrees" in str(task.success_criterion)
     assert isinstance(task.make_native_env(task.rendering(), None), UprightCartPole)
 
 
@@ -37,7 +37,7 @@ def test_name_like_no_other_lists_what_there_is() -> None:
 
 def test_a_rendering_is_the_tasks_own_or_refused() -> None:
     task = get_task("cartpole-upright")
-    assert task.rendering() == Rendering("original", "default", "fast")
+    assert task.rendering() == Rendering("original", "default", machine_profile())
     assert task.rendering("original", "default", "full").profile == "full"
     with pytest.raises(UserError, match=r"unknown textures 'modified'.*original"):
         task.rendering(textures="modified")

@@ -65,7 +65,7 @@ def measure(rewards: np.ndarray, truth: Truth, names: Sequence[str], seed: int =
     pearson = _correlations(np.ones((1, len(truth_n))), rewards_nr, truth_n)[0]
     ranks = np.ones((1, len(truth_n))), rankdata(rewards_nr, axis=0), rankdata(truth_n)
     spearman = _correlations(*ranks)[0]
-    low, high = _bootstrap_interval(rewards_nr, truth_n, seed)
+    low, high = bootstrap_interval(bootstrap_distances(rewards_nr, truth_n, seed))
     detection = _detection(rewards_nr, truth_n) if truth.is_binary else [(np.nan, np.nan)] * rewards_nr.shape[1]
     return [
         Measures(
@@ -101,16 +101,20 @@ def _correlations(weights_bn: np.ndarray, rewards_nr: np.ndarray, truth_n: np.nd
     return np.where(varies, covariance / scale, np.nan)
 
 
-def _bootstrap_interval(rewards_nr: np.ndarray, truth_n: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap over states.
+def bootstrap_distances(rewards_nr: np.ndarray, truth_n: np.ndarray, seed: int = 0) -> np.ndarray:
+    """EPIC distances (B, R) of R rewards (N, R) to a truth (N,) over B bootstrap samples of the N states.
 
-    How often each state is drawn is a row of weights: all rewards and samples then take a few matrix products.
+    A sample without a single positive (or negative) state has no correlation: NaN.
     """
+    # How often each state is drawn is a row of weights: all rewards and samples then take a few matrix products.
     count = len(truth_n)
     weights_bn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), BOOTSTRAP_SAMPLES)
-    distances_br = _distance(_correlations(weights_bn.astype(np.float64), rewards_nr, truth_n))
+    return _distance(_correlations(weights_bn.astype(np.float64), rewards_nr, truth_n))
+
+
+def bootstrap_interval(distances_br: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends of the percentile interval (95 %) over the first axis."""
     tail = (1 - CONFIDENCE) / 2
-    # Samples without a single positive (or negative) state have no correlation.
     low, high = np.nanquantile(distances_br, (tail, 1 - tail), axis=0)
     return low, high
 

@@ -313,7 +313,7 @@ def _parts(qpos: np.ndarray) -> np.ndarray:
 def sample_states(count: int, rng: np.random.Generator) -> list[HumanoidState]:
     """Poses with perturbations, states between two poses, and states that random and pose-seeking policies visit."""
     visited = round(0.3 * count)
-    positions = [_posed(rng) for _ in range(count - visited)] + _visited(visited, rng)
+    positions = [_posed(rng) for _ in range(count - visited)] + visited_positions(visited, rng)
     return [
         HumanoidState(tuple(qpos.tolist()), pose_distances(qpos), "original" if rng.random() < 0.3 else "modified", _view(rng))
         for qpos in positions
@@ -343,8 +343,8 @@ def _posed(rng: np.random.Generator) -> np.ndarray:
 _EPISODE_STEPS = 60
 
 
-def _visited(count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """States of episodes: a third of them with random actions, the others pulled towards a pose, from a pose at random."""
+def visited_positions(count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """qpos of states in episodes that start from a pose: a third with random actions, the others pulled towards a pose."""
     env = Humanoid(Rendering())
     env.reset(seed=int(rng.integers(2**31)))
     names = list(POSES)

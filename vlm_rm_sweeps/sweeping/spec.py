@@ -188,7 +188,7 @@ class Sweep(_Strict):
             if each.model not in self.models or each.alpha not in self.alphas or each.prompt not in self._prompt_ids():
                 raise UserError(
                     f"only: {each.model!r}, alpha {each.alpha:g}, prompt {each.prompt!r} is not in the grid: expected values of "
-                    "models and alphas, and ids of prompts"
+                    "models, alphas and ids of prompts"
                 )
         count = len(self.trials())
         if count > self.max_trials:

@@ -67,7 +67,7 @@ class Humanoid(HumanoidEnv):
         model = humanoid_model(self.rendering.textures)
         return model, mujoco.MjData(model)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.float64, bool, bool, dict[str, Any]]:
         observation = super().step(action)[0]
         # MuJoCo leaves the positions of bodies, geoms and cameras one substep behind qpos. Frame and success are of qpos, so that
         # a state that is stored and set again looks the same. The next step computes all of them anew.
@@ -75,7 +75,7 @@ class Humanoid(HumanoidEnv):
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
         success = self._is_success(self.data)
-        return observation, float(success), False, False, {"success": success}
+        return observation, np.float64(success), False, False, {"success": success}
 
     def render(self) -> np.ndarray:  # type: ignore[override]  # Gymnasium types it for all render modes
         """The current state, uint8 (size, size, 3). UserError if this machine has no OpenGL."""

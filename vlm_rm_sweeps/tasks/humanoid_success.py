@@ -23,9 +23,9 @@ LEG_DOWN = 0.3
 PELVIS_DOWN = 0.15
 LOTUS_KNEE_DOWN = 0.3
 
-# Of the torso's axis from the vertical, in degrees.
+# Of the torso's axis from the vertical, in degrees. Who stands or kneels is losing balance beyond it.
 UPRIGHT = 30.0
-UPRIGHT_ON_THE_FLOOR = 45.0
+UPRIGHT_SEATED = 45.0
 
 STANDING_PELVIS_HEIGHT = 0.65
 """Of the pelvis's centre, in metres; 0.87 with straight legs."""
@@ -66,7 +66,7 @@ _OUTWARDS = {"right": -1.0, "left": 1.0}
 def kneeling(data: mujoco.MjData) -> bool:
     """Both knees on the floor and bent, the pelvis off the floor, not losing balance."""
     knees = all(_knee_clearance(data, side) <= KNEE_DOWN and _bend(data, side) >= KNEELING_BEND for side in SIDES)
-    return knees and _clearance(data, "butt") > PELVIS_DOWN and _tilt(data) <= UPRIGHT_ON_THE_FLOOR
+    return knees and _clearance(data, "butt") > PELVIS_DOWN and _tilt(data) <= UPRIGHT
 
 
 def lotus(data: mujoco.MjData) -> bool:
@@ -79,7 +79,7 @@ def lotus(data: mujoco.MjData) -> bool:
     )
     knees_apart = _distance(*(_knee(data, side) for side in SIDES)) >= KNEES_APART
     feet_together = _distance(*(_foot(data, side) for side in SIDES)) <= FEET_TOGETHER
-    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_ON_THE_FLOOR
+    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_SEATED
     return legs and knees_apart and feet_together and seated
 
 
@@ -110,7 +110,7 @@ def splits(data: mujoco.MjData) -> bool:
         and _clearance(data, f"{side}_foot") <= LEG_DOWN
         for side in SIDES
     )
-    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_ON_THE_FLOOR
+    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_SEATED
     return sideways and wide and stretched and seated
 
 

@@ -3,6 +3,7 @@
 import copy
 import threading
 import weakref
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -21,8 +22,9 @@ class SceneRenderer:
     """
 
     def __init__(self, model: mujoco.MjModel, size: int, profile: Profile) -> None:
-        # What cannot be made here must not be freed either.
-        self._gl = self._context = None
+        # What could not be made is not freed.
+        self._gl: Any = None
+        self._context: mujoco.MjrContext | None = None
         # Held so that its id, by which the renderer is shared, stays its own.
         self._shared_model = model
         self.model = copy.copy(model)

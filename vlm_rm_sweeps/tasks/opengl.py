@@ -41,9 +41,14 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
 
 
 def make_gl_context(size: int) -> Any:
-    """A MuJoCo GLContext for frames of `size` x `size` pixels, of the chosen backend."""
-    # From the backend's own module: `mujoco.GLContext` is fixed when mujoco is first imported, perhaps before the choice.
-    return importlib.import_module(f"mujoco.{choose_backend()}").GLContext(size, size)
+    """A MuJoCo GLContext for frames of `size` x `size` pixels, of the chosen backend. UserError if there is no such OpenGL."""
+    backend = choose_backend()
+    try:
+        # From the backend's own module: `mujoco.GLContext` is fixed when mujoco is first imported, perhaps before the choice.
+        return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+    # MuJoCo, PyOpenGL and GLFW each raise something else for a library, driver or display that is not there.
+    except Exception as error:
+        raise UserError(f"MuJoCo cannot draw with {VARIABLE}={backend!r}: {error}; unset it to have one chosen") from error
 
 
 def backend_works(backend: str) -> bool:

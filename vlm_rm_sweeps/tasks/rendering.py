@@ -14,8 +14,8 @@ Profile = Literal["fast", "full"]
 Textures = Literal["modified", "original"]
 
 
-def default_profile() -> Profile:
-    """`full` where there is a GPU, else `fast`: software OpenGL takes most of a step's time for what `fast` leaves out."""
+def machine_profile() -> Profile:
+    """`full` where there is a GPU, else `fast`: software OpenGL would take most of a training's time."""
     return "full" if torch.cuda.is_available() else "fast"
 
 
@@ -30,12 +30,7 @@ class Rendering:
 
     textures: Textures = "original"
     camera: str = "default"
-    profile: Profile = field(default_factory=default_profile)
-
-
-def machine_profile() -> Profile:
-    """`full` where there is a GPU, else `fast`: software rendering would take most of a training's time."""
-    return "full" if torch.cuda.is_available() else "fast"
+    profile: Profile = field(default_factory=machine_profile)
 
 
 def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:

@@ -14,7 +14,7 @@ from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.humanoid import CAMERAS, Humanoid
 from vlm_rm_sweeps.tasks.humanoid_success import SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
-from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, Textures, TrueRewardInInfo, default_profile
+from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, Textures, TrueRewardInInfo, machine_profile
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Task:
             raise UserError(f"task {self.name!r}: " + unknown_name("textures", str(textures), self.textures))
         if camera is not None and camera not in self.cameras:
             raise UserError(f"task {self.name!r}: " + unknown_name("camera", camera, self.cameras))
-        return Rendering(chosen, camera or self.cameras[0], profile or default_profile())
+        return Rendering(chosen, camera or self.cameras[0], profile or machine_profile())
 
     def make_env(self, frame_format: FrameFormat | None, rendering: Rendering | None = None) -> gym.Env:
         """The environment for training, drawn as `rendering` says (by default with the task's first textures and camera).

@@ -1,0 +1,60 @@
+"""Do the humanoid's success tests know their own poses, and no others?"""
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from vlm_rm_sweeps.tasks.humanoid_poses import POSES, perturbed
+from vlm_rm_sweeps.tasks.humanoid_scene import humanoid_model
+from vlm_rm_sweeps.tasks.humanoid_success import FULFILLING_POSES, SUCCESS_TESTS
+
+
+def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:
+    """The share of perturbed states for which each task's success test is true.
+
+    Rows are the reference poses, columns the tasks. Each pose is drawn `samples` times with normal noise of `degrees` (standard
+    deviation) on every joint and on the torso's pitch, any yaw, and a place up to 0.5 m from the middle.
+    """
+    model = humanoid_model("original")
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(seed)
+    shares = pd.DataFrame(0.0, index=pd.Index(POSES, name="pose"), columns=list(SUCCESS_TESTS))
+    for name, pose in POSES.items():
+        for _ in range(samples):
+            x, y = rng.uniform(-0.5, 0.5, 2)
+            data.qpos[:] = perturbed(pose, rng, degrees).qpos(rng.uniform(0, 360), (x, y))
+            mujoco.mj_forward(model, data)
+            shares.loc[name] += [is_success(data) / samples for is_success in SUCCESS_TESTS.values()]
+    return shares
+
+
+def expected_success() -> pd.DataFrame:
+    """Whether each pose fulfils each task, in the shape of `success_by_pose`."""
+    return pd.DataFrame(
+        {task: [pose in poses for pose in POSES] for task, poses in FULFILLING_POSES.items()}, index=list(POSES)
+    )
+
+
+def write_success_by_pose(shares: pd.DataFrame, out: Path) -> tuple[Path, Path]:
+    """`poses.csv` and `poses.png` in the folder `out`; the picture frames the cells where success is expected."""
+    out.mkdir(parents=True, exist_ok=True)
+    shares.to_csv(out / "poses.csv", float_format="%.3f")
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(
+        range(shares.shape[1]), [task.removeprefix("humanoid-") for task in shares.columns], rotation=30, ha="right"
+    )
+    axes.set_yticks(range(shares.shape[0]), shares.index)
+    axes.set_xlabel("success test of the task")
+    axes.set_title("Share of perturbed reference poses that count as success\n(framed: should be 1, all others 0)")
+    for (row, column), share in np.ndenumerate(shares.to_numpy()):
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "0.4")
+        if expected_success().iat[row, column]:
+            axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor="tab:orange", linewidth=2))
+    figure.savefig(out / "poses.png", dpi=120)
+    return out / "poses.csv", out / "poses.png"

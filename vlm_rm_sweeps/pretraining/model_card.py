@@ -1,0 +1,158 @@
+"""The model card of the embedded family: what `vlm-rm pretrain evaluate` measured, in words, tables and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED, embedded_manifest
+
+CARD = "MODEL_CARD.md"
+MEASURES = "held_out.csv"
+
+_INTRODUCTION = """# The embedded family: model card
+
+Small open_clip `CLIP` models (ModifiedResNet image tower, 64 x 64 pixels, frames squashed to a square) that ship with this project,
+for machines without a network or a GPU. `vlm-rm pretrain` trains them on renders of CartPole, MountainCar and the humanoid with
+written captions; `vlm-rm pretrain evaluate` tests them and writes this file. Every figure in it is measured by that command.
+
+## What they do not know
+
+Nothing but these three environments, drawn as this project draws them, and the words of their captions: any other word falls
+into pieces that were never trained. They see 64 x 64 pixels: fingers, faces and what is small in a frame are lost. They are
+for a first look, for tests and for methods; a claim about CLIP needs one of open_clip's pretrained models.
+"""
+
+
+def write_model_card(results: Sequence[FamilyResults]) -> Path:
+    """Write the card, and all measures as CSV, into the folder of the first training; returns the card's path."""
+    first = results[0]
+    parts = [_INTRODUCTION, _training(results), _trend(results), _tasks(first), _peaks(first), _retrieval(first), _speed(first)]
+    card = first.folder / CARD
+    card.write_text("\n".join(parts), encoding="utf-8")
+    joined = pd.concat([each.measures.assign(training=index) for index, each in enumerate(results)], ignore_index=True)
+    joined.to_csv(first.folder / MEASURES, index=False, float_format="%.5f")
+    draw_trend(results).savefig(first.folder / "scaling.png", dpi=130)
+    plt.close("all")
+    return card
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]) + "\n"
+
+
+def _name(size: str) -> str:
+    return f"`{EMBEDDED}/{size}`"
+
+
+def _training(results: Sequence[FamilyResults]) -> str:
+    rows = []
+    for each in results:
+        manifest = embedded_manifest(each.folder)
+        for size in each.speed["size"]:
+            entry = manifest[size]
+            minutes = entry["training_seconds"] / 60
+            rows.append(
+                (
+                    _name(size),
+                    f"{entry['parameters'] / 1e6:.2f}",
+                    entry["images"],
+                    entry["samples"],
+                    entry["seed"],
+                    f"{minutes:.0f}",
+                )
+            )
+    headings = ("model", "parameters (M)", "images rendered", "samples seen", "seed", "minutes")
+    return "## Training\n\n`vlm-rm pretrain --seed SEED`; the weights that ship are those of the first seed.\n\n" + _table(
+        headings, rows
+    )
+
+
+def _trend(results: Sequence[FamilyResults]) -> str:
+    rows = []
+    for each in results:
+        seeds = {size: entry["seed"] for size, entry in embedded_manifest(each.folder).items()}
+        for size in each.speed["size"]:
+            means = each.means[each.means["size"] == size].set_index("alpha")
+            cells = [
+                f"{means.loc[alpha, 'epic_distance']:.3f} [{means.loc[alpha, 'epic_low']:.3f}, {means.loc[alpha, 'epic_high']:.3f}]"
+                for alpha in ALPHAS
+            ]
+            rows.append((_name(size), seeds[size], *cells))
+    return (
+        "## Larger is better\n\n"
+        "EPIC distance to the truth, mean over the ten tasks with the paper's own prompts, which no training caption\n"
+        "repeats, on states that no training saw; in brackets the bootstrap interval (95 %, over states). 0 is perfect,\n"
+        "0.707 knows nothing.\n\n" + _table(("model", "seed", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
+    )
+
+
+def _tasks(results: FamilyResults) -> str:
+    alpha_0 = results.measures[results.measures["alpha"] == 0]
+    sizes = list(results.speed["size"])
+    rows = []
+    for (name, task), part in alpha_0.groupby(["set", "task"], sort=False):
+        by_size = part.set_index("size")
+        agreement = "roc_auc" if by_size["roc_auc"].notna().all() else "spearman"
+        cells = [f"{by_size.loc[size, 'epic_distance']:.3f} / {by_size.loc[size, agreement]:.3f}" for size in sizes]
+        rows.append((f"{task} ({name})" if name not in MAIN_SETS else task, *cells))
+    return (
+        "## By task\n\n"
+        "At alpha 0: EPIC distance / rank correlation with the truth (CartPole, MountainCar) or area under the ROC curve\n"
+        "(humanoid: is the state in the pose, against all other held-out states).\n\n"
+        + _table(("task", *(_name(size) for size in sizes)), rows)
+    )
+
+
+def _peaks(results: FamilyResults) -> str:
+    rows = []
+    for (landscape, size), part in results.peaks.groupby(["landscape", "size"], sort=False):
+        by_alpha = part.set_index("alpha")
+        cells = [f"{by_alpha.loc[alpha, 'peak']:.2f} / {by_alpha.loc[alpha, 'spearman']:.2f}" for alpha in ALPHAS]
+        rows.append((landscape, _name(str(size)), *cells))
+    return (
+        "## Landscapes\n\n"
+        "Where the reward is largest / its rank correlation with closeness to the goal: over +-90 degrees of the pole\n"
+        "(goal 0) and over the track of the car (flag at 0.45; correlation on the half with the flag).\n\n"
+        + _table(("landscape", "model", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
+    )
+
+
+def _retrieval(results: FamilyResults) -> str:
+    sizes = list(results.speed["size"])
+    rows = []
+    for environment, part in results.retrieval.groupby("environment", sort=False):
+        by_size = part.set_index("size")
+        chance = f"{by_size['by_chance'].iloc[0]:.2f}"
+        rows.append((environment, chance, *(f"{by_size.loc[size, 'found']:.2f}" for size in sizes)))
+    return (
+        "## Unseen wordings\n\n"
+        "Share of frames of clear cases whose own caption, in wordings that training did not use, is nearest.\n\n"
+        + _table(("environment", "by chance", *(_name(size) for size in sizes)), rows)
+    )
+
+
+def _speed(results: FamilyResults) -> str:
+    rows = [(_name(row.size), f"{row.frames_per_second:.0f}") for row in results.speed.itertuples()]
+    return "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread.\n\n" + _table(
+        ("model", "frames per second"), rows
+    )
+
+
+def draw_trend(results: Sequence[FamilyResults]) -> Figure:
+    """Mean EPIC distance against parameters (log axis), a line for each training, with bootstrap intervals."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for index, each in enumerate(results):
+        means = each.means[each.means["alpha"] == 0]
+        spread = [means["epic_distance"] - means["epic_low"], means["epic_high"] - means["epic_distance"]]
+        axes.errorbar(
+            means["parameters_millions"], means["epic_distance"], spread, marker="o", capsize=3, label=f"training {index}"
+        )
+    axes.set(xscale="log", xlabel="parameters (millions)", ylabel="EPIC distance, mean of ten tasks (alpha 0)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
