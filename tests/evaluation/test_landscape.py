@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.landscape import Walk, landscape, make_axis, shape_of, shapes, walk
@@ -74,12 +75,21 @@ def test_one_or_two_different_variables() -> None:
             walk(CARTPOLE, axes)
 
 
-def test_each_frame_is_encoded_once_for_all_specs(circle: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames each call of a CLIP model's image tower gets."""
     encoded: list[int] = []
     encode = ClipRewardModel.encode_frames
-    monkeypatch.setattr(
-        ClipRewardModel, "encode_frames", lambda self, frames: encoded.append(len(frames)) or encode(self, frames)
-    )
+
+    def counted(self: ClipRewardModel, frames: np.ndarray) -> torch.Tensor:
+        encoded.append(len(frames))
+        return encode(self, frames)
+
+    monkeypatch.setattr(ClipRewardModel, "encode_frames", counted)
+    return encoded
+
+
+def test_each_frame_is_encoded_once_for_all_specs(circle: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = counting(monkeypatch)
     model = load_reward_model("embedded/tiny")
     table = landscape(circle, model, SPECS)
     assert sum(encoded) == 37

@@ -12,6 +12,7 @@ from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collecting import sampled_states, states_of_images
+from vlm_rm_sweeps.evaluation.state_spaces import state_space
 from vlm_rm_sweeps.evaluation.states import TABLE, Provenance, State, StateDataset, load_states, write_states
 from vlm_rm_sweeps.tasks.task import get_task
 
@@ -43,6 +44,27 @@ def test_mountain_car_states_reach_the_flag() -> None:
     for state in states:
         assert state.success == (state.variables["position"] >= np.float32(0.45))
     assert any(state.success for state in states)
+
+
+@pytest.mark.parametrize("name", ["humanoid-kneeling", "humanoid-standing", "humanoid-splits"])
+def test_humanoid_states_are_in_and_out_of_the_pose(name: str) -> None:
+    task = get_task(name)
+    space = state_space(task)
+    env = task.make_native_env(task.rendering(), None)
+    env.reset(seed=0)
+    rng = np.random.default_rng(0)
+    successes = []
+    for _ in range(60):
+        space.sample(env, rng)
+        successes.append(space.in_goal(env))
+    assert 0.15 < np.mean(successes) < 0.85
+    assert len(space.read(env)["qpos"]) == 24  # type: ignore[arg-type]
+    reached = []
+    for share in (0.0, 1.0):
+        space.place(env, {"share": share})
+        reached.append(space.in_goal(env))
+    assert reached == [False, True]
+    env.close()
 
 
 @pytest.mark.parametrize("image_format", ["png", "webp"])

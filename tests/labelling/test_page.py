@@ -98,8 +98,12 @@ def test_foreign_hosts_are_refused(client: TestClient, host: str) -> None:
 @pytest.mark.parametrize("path", ["/api/labels", "/api/undo", "/api/skipped"])
 def test_requests_of_other_sites_change_nothing(client: TestClient, job: LabelJob, path: str, origin: str) -> None:
     stored = LabelStore(job.labels_file, YES_NO).add("anna", "item-a", None)
-    body = {"/api/labels": {"item": "item-b", "value": 1}, "/api/undo": {"number": stored.number}, "/api/skipped": {}}[path]
-    assert client.post(path, json={"rater": "anna"} | body, headers={"Origin": origin}).status_code == 403
+    bodies: dict[str, dict[str, Any]] = {
+        "/api/labels": {"item": "item-b", "value": 1},
+        "/api/undo": {"number": stored.number},
+        "/api/skipped": {},
+    }
+    assert client.post(path, json={"rater": "anna"} | bodies[path], headers={"Origin": origin}).status_code == 403
     assert LabelStore(job.labels_file, YES_NO).standing("anna") == [stored]
 
 

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
@@ -53,16 +55,25 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> StateDataset:
     return write_states(tmp_path_factory.mktemp("states") / "data", CARTPOLE, sampled_states(CARTPOLE, 60, seed=0))
 
 
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames each call of a CLIP model's image tower gets."""
+    encoded: list[int] = []
+    encode = ClipRewardModel.encode_frames
+
+    def counted(self: ClipRewardModel, frames: np.ndarray) -> torch.Tensor:
+        encoded.append(len(frames))
+        return encode(self, frames)
+
+    monkeypatch.setattr(ClipRewardModel, "encode_frames", counted)
+    return encoded
+
+
 @pytest.fixture(scope="module")
 def ran(dataset: StateDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[ScreeningOutcome, int, MlflowClient]:
     """A screening, how many images it really encoded, and its MLflow."""
     folder = tmp_path_factory.mktemp("screening")
-    encoded: list[int] = []
-    encode = ClipRewardModel.encode_frames
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            ClipRewardModel, "encode_frames", lambda self, frames: encoded.append(len(frames)) or encode(self, frames)
-        )
+        encoded = counting(patch)
         uri = default_tracking_uri(folder)
         outcome = run_screening(screening_of(screening_file(folder, dataset)), folder, uri, lambda line: None)
     return outcome, sum(encoded), MlflowClient(uri)
@@ -94,11 +105,11 @@ def test_mlflow_has_a_parent_and_one_child_for_each_combination(ran: tuple[Scree
         [runs["experiment_id"]], filter_string=f"tags.mlflow.parentRunId = '{runs['run_id']}'", max_results=100
     )
     assert {child.info.status for child in children} == {"FINISHED"}
-    rows = outcome.ranking.set_index(["model", "alpha", "prompt"])
+    rows = {(row["model"], row["alpha"], row["prompt"]): row for row in outcome.ranking.to_dict("records")}
     assert len(children) == len(rows)
     for child in children:
         tags, metrics = child.data.tags, child.data.metrics
-        row = rows.loc[tags["model"], float(tags["alpha"]), tags["prompt"]]
+        row = rows[(tags["model"], float(tags["alpha"]), tags["prompt"])]
         assert tags["task"] == "cartpole-upright"
         assert child.data.params["goal"] in GOALS
         for name in ("epic_distance", "epic_low", "epic_high", "spearman", "pearson", "parameters_millions"):

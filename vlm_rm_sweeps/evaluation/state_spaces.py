@@ -12,6 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.tasks.humanoid_poses import POSES, interpolated, perturbed
+from vlm_rm_sweeps.tasks.humanoid_success import FULFILLING_POSES, SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.task import Task
 
 StateValue = float | Sequence[float]
@@ -106,11 +108,61 @@ class MountainCarStates(_Box):
         return bool(bare.state[0] >= bare.goal_position)
 
 
+class HumanoidStates:
+    """The robot in its reference poses, between them and near them, at rest, turned about the vertical.
+
+    Half of the sampled states start from a pose that fulfils the task, since poses drawn from all of them seldom do. The
+    variable `share` goes from standing (for the task of standing: from kneeling) to the task's own pose.
+    """
+
+    variables = (
+        StateVariable("share", "share of the way to the pose", "0 to 1", 0.0, 1.0, goal=1.0),
+        StateVariable("yaw", "turn about the vertical", "degrees", -180.0, 180.0),
+    )
+    _MOST_NOISE = 12.0
+    """Largest standard deviation of the noise on each joint, in degrees."""
+    _MOST_YAW = 60.0
+
+    def __init__(self, task_name: str) -> None:
+        self._is_success = SUCCESS_TESTS[task_name]
+        self._fulfilling = FULFILLING_POSES[task_name]
+
+    def place(self, env: gym.Env, values: Mapping[str, float]) -> None:
+        goal = self._fulfilling[0]
+        start = "kneeling" if goal == "standing" else "standing"
+        pose = interpolated(POSES[start], POSES[goal], values.get("share", 0.5))
+        self._set(env, pose.qpos(yaw=values.get("yaw", 0.0)))
+
+    def sample(self, env: gym.Env, rng: np.random.Generator) -> None:
+        names = self._fulfilling if rng.random() < 0.5 else tuple(POSES)
+        pose = POSES[names[rng.integers(len(names))]]
+        if rng.random() < 0.5:
+            other = tuple(POSES)[rng.integers(len(POSES))]
+            pose = interpolated(pose, POSES[other], rng.uniform())
+        pose = perturbed(pose, rng, rng.uniform(0, self._MOST_NOISE))
+        self._set(env, pose.qpos(yaw=rng.uniform(-self._MOST_YAW, self._MOST_YAW)))
+
+    def read(self, env: gym.Env) -> dict[str, StateValue]:
+        data = _bare(env).data
+        return {"qpos": data.qpos.tolist(), "qvel": data.qvel.tolist()}
+
+    def in_goal(self, env: gym.Env) -> bool:
+        return bool(self._is_success(_bare(env).data))
+
+    def _set(self, env: gym.Env, qpos: np.ndarray) -> None:
+        bare = _bare(env)
+        bare.set_state(qpos, np.zeros(bare.model.nv))
+
+
 def _bare(env: gym.Env) -> Any:
     return env.unwrapped
 
 
-STATE_SPACES: dict[str, StateSpace] = {"cartpole-upright": CartPoleStates(), "mountaincar-summit": MountainCarStates()}
+STATE_SPACES: dict[str, StateSpace] = {
+    "cartpole-upright": CartPoleStates(),
+    "mountaincar-summit": MountainCarStates(),
+    **{name: HumanoidStates(name) for name in SUCCESS_TESTS},
+}
 
 
 def state_space(task: Task) -> StateSpace:

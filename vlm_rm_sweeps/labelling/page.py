@@ -120,7 +120,8 @@ def create_app(job: LabelJob) -> FastAPI:
         labels = store.table()
         pairs = agreement(labels[labels["item"].isin(items)], job.scale)
         # JSON has no NaN.
-        return pairs.astype(object).where(pairs.notna(), None).to_dict("records")
+        records = pairs.astype(object).where(pairs.notna(), None).to_dict("records")
+        return [{str(key): value for key, value in record.items()} for record in records]
 
     @app.get("/items/{item_id}")
     def picture(item_id: str) -> FileResponse:

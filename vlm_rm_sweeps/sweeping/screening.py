@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -67,10 +68,16 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     tracker = _Tracker(screening, folder, tracking_uri)
     tables, encoded = [], 0
     try:
-        for table, images in _measured(screening, dataset, truth, say):
-            tracker.log(table)
-            tables.append(table)
-            encoded += images
+        # One thread writes to MLflow, which takes about as long as a small model takes, while the next model is measured.
+        with ThreadPoolExecutor(max_workers=1) as writer:
+            written = []
+            for table, images in _measured(screening, dataset, truth, say):
+                written.append(writer.submit(tracker.log, table))
+                tables.append(table)
+                encoded += images
+            say(f"writing {sum(map(len, tables)):,} runs to MLflow")
+            for each in written:
+                each.result()
         ranking = pd.concat(tables, ignore_index=True).sort_values("epic_distance", kind="stable", ignore_index=True)
         ranking.to_csv(folder / "combinations.csv", index=False)
         best_file = _write_best(screening, ranking, folder)

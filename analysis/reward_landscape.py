@@ -1,0 +1,34 @@
+"""Landscapes of a sweep's reward models (the paper's Figure 2): reward against the task's first state variable, models side by side.
+
+Run: python analysis/reward_landscape.py results/quickstart-... Nothing of the sweep is trained again: its models, alphas and first
+prompt are scored along the variable. Expect a single peak at the goal where training succeeded.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+from runs import SweepRuns
+
+from vlm_rm_sweeps.evaluation.comparison import load_for_measuring
+from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, walk
+from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape
+from vlm_rm_sweeps.evaluation.state_spaces import state_space
+from vlm_rm_sweeps.sweeping.spec import load_sweep
+
+_POINTS = 181
+
+
+def main() -> None:
+    runs = SweepRuns(Path(sys.argv[1]))
+    sweep = load_sweep(runs.folder / "sweep.yaml")
+    task = sweep.the_task()
+    prompt = sweep.wordings()[0]
+    specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in sweep.alphas}
+    walked = walk(task, [make_axis(task, state_space(task).variables[0].name, _POINTS)], sweep.renderings()[0])
+    table = pd.concat([landscape(walked, load_for_measuring(model_id), specs) for model_id in sweep.models], ignore_index=True)
+    runs.save(draw_landscape(walked, table), table, "reward_landscape")
+
+
+if __name__ == "__main__":
+    main()
