@@ -8,8 +8,7 @@ import torch
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import resize_frames
-from vlm_rm_sweeps.pretraining.captions import CartPoleState
-from vlm_rm_sweeps.pretraining.dataset import build_dataset, render_cart_pole
+from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
@@ -33,7 +32,7 @@ def model(request: pytest.FixtureRequest) -> ClipRewardModel:
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
     """130 frames of CartPole, all over the circle and the track."""
-    return build_dataset(130, seed=1, frame_format=EMBEDDED_PREPROCESSING.frame_format).frames
+    return render_states(sample_states(130, np.random.default_rng(1)), EMBEDDED_PREPROCESSING.frame_format)
 
 
 def test_score_has_a_column_for_each_spec(model: ClipRewardModel, frames: np.ndarray) -> None:
@@ -100,7 +99,7 @@ def test_upright_pole_scores_higher_than_a_hanging_one(model: ClipRewardModel, a
 
     def rewards_at(angle: float) -> np.ndarray:
         states = [CartPoleState(position, angle) for position in positions]
-        return model.score(render_cart_pole(states, model.frame_format), [spec])[:, 0]
+        return model.score(render_states(states, model.frame_format), [spec])[:, 0]
 
     upright, hanging = rewards_at(0.0), rewards_at(math.pi)
     assert (upright > hanging).all()

@@ -98,6 +98,7 @@ def test_what_is_shown_is_what_the_model_gets(resize_mode: ResizeMode) -> None:
     preprocessing = Preprocessing(64, HALF, HALF, "bicubic", resize_mode)
     frames = cart_pole_frames()
     shown = preprocessing.visible(frames)
-    assert (shown.dtype, shown.shape) == (np.uint8, (2, 64, 64, 3))
+    assert shown.dtype == np.uint8
+    assert shown.shape == (2, 64, 64, 3)
     normalised = (torch.from_numpy(shown).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     torch.testing.assert_close(preprocessing(frames), normalised, atol=1e-6, rtol=0)

@@ -34,7 +34,7 @@ _VALLEY = -math.pi / 6
 
 
 @dataclass(frozen=True)
-class TestSets:
+class HeldOutSets:
     """Everything that the models are tested on, rendered once. `sets`: by name."""
 
     sets: Mapping[str, HeldOut]
@@ -64,10 +64,10 @@ _LINE_DEGREES = np.arange(-90.0, 91.0)
 _LINE_POSITIONS = np.linspace(LEFT_END, RIGHT_END, 173)
 
 
-def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_format) -> TestSets:
+def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_format) -> HeldOutSets:
     """Render all test sets: the same every time."""
     textures: tuple[Textures, ...] = ("modified", "original")
-    return TestSets(
+    return HeldOutSets(
         sets={
             "cart pole": held_out.held_out_cart_pole(frame_format),
             "mountain car": held_out.held_out_mountain_car(frame_format),
@@ -90,7 +90,7 @@ def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_fo
     )
 
 
-def evaluate_family(folder: Path, tests: TestSets) -> FamilyResults:
+def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     """Test every size of the family in `folder`, smallest first."""
     manifest = embedded_manifest(folder)
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
@@ -132,13 +132,13 @@ def measure_rewards(model: RewardModel, sets: Mapping[str, HeldOut]) -> tuple[pd
             if name in MAIN_SETS:
                 samples.append(bootstrap_distances(own, values))
     table = pd.DataFrame(rows)
-    means = table[table["set"].isin(MAIN_SETS)].groupby("alpha", as_index=False)["epic_distance"].mean()
+    means = table[table["set"].isin(MAIN_SETS)].groupby("alpha")[["epic_distance"]].mean().reset_index()
     if samples:
         means["epic_low"], means["epic_high"] = bootstrap_interval(np.mean(samples, axis=0))
     return table, means
 
 
-def find_peaks(model: RewardModel, tests: TestSets) -> pd.DataFrame:
+def find_peaks(model: RewardModel, tests: HeldOutSets) -> pd.DataFrame:
     """Landscapes over +-90 degrees of the pole and over the track of the car: where the reward is largest, and its rank
     correlation with closeness to the goal (for the car on the half of the track with the flag)."""
     rows = []

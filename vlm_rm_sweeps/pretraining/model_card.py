@@ -79,8 +79,8 @@ def _trend(results: Sequence[FamilyResults]) -> str:
         for size in each.speed["size"]:
             means = each.means[each.means["size"] == size].set_index("alpha")
             cells = [
-                f"{means.loc[alpha, 'epic_distance']:.3f} [{means.loc[alpha, 'epic_low']:.3f}, {means.loc[alpha, 'epic_high']:.3f}]"
-                for alpha in ALPHAS
+                f"{row.epic_distance:.3f} [{row.epic_low:.3f}, {row.epic_high:.3f}]"
+                for row in (means.loc[alpha] for alpha in ALPHAS)
             ]
             rows.append((_name(size), seeds[size], *cells))
     return (
@@ -112,7 +112,7 @@ def _peaks(results: FamilyResults) -> str:
     rows = []
     for (landscape, size), part in results.peaks.groupby(["landscape", "size"], sort=False):
         by_alpha = part.set_index("alpha")
-        cells = [f"{by_alpha.loc[alpha, 'peak']:.2f} / {by_alpha.loc[alpha, 'spearman']:.2f}" for alpha in ALPHAS]
+        cells = [f"{row.peak:.2f} / {row.spearman:.2f}" for row in (by_alpha.loc[alpha] for alpha in ALPHAS)]
         rows.append((landscape, _name(str(size)), *cells))
     return (
         "## Landscapes\n\n"
@@ -137,7 +137,8 @@ def _retrieval(results: FamilyResults) -> str:
 
 
 def _speed(results: FamilyResults) -> str:
-    rows = [(_name(row.size), f"{row.frames_per_second:.0f}") for row in results.speed.itertuples()]
+    speeds = results.speed.set_index("size")["frames_per_second"]
+    rows = [(_name(str(size)), f"{speed:.0f}") for size, speed in speeds.items()]
     return "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread.\n\n" + _table(
         ("model", "frames per second"), rows
     )
