@@ -14,6 +14,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.connector import RewardConnector, RewardSource, TrueReturnConnector, on_sample_end
+from vlm_rm_sweeps.training.resumption import ReplayableEnv
 from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.standardization import StandardizeRewards
 
@@ -58,7 +59,9 @@ def build_dqn(
     frame_format = None if reward is None else reward.frame_format
     # Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns of the NaN rewards.
     gym.registry.pop(_ENV_ID, None)
-    gym.register(_ENV_ID, entry_point=lambda **_: task.make_env(frame_format), disable_env_checker=True, order_enforce=False)
+    gym.register(
+        _ENV_ID, entry_point=lambda **_: ReplayableEnv(task.make_env(frame_format)), disable_env_checker=True, order_enforce=False
+    )
     config = _RewardedDqnConfig()
     config.reward = reward
     config = (
