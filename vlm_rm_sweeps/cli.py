@@ -36,8 +36,19 @@ def sweep(
         typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the newest sweep of this file, also with trials that failed; start it if there is none.",
+        ),
+    ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start anew, even if the newest sweep of this file was interrupted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Go on with an interrupted sweep without asking.")] = False,
 ) -> None:
-    """Run every trial of a sweep file and compare them in MLflow."""
+    """Run every trial of a sweep file and compare them in MLflow. A sweep that was interrupted can go on where it was."""
     from vlm_rm_sweeps.sweeping.spec import describe_plan, load_sweep
 
     plan = load_sweep(file)
@@ -51,7 +62,8 @@ def sweep(
 
     started = time.monotonic()
     uri = tracking_uri or default_tracking_uri(results)
-    outcome = run_sweep(plan, results, uri, say=lambda line: print(line, flush=True))
+    resumed = None if new else _sweep_to_resume(plan, results, resume, yes)
+    outcome = run_sweep(plan, results, uri, say=lambda line: print(line, flush=True), resumed=resumed)
     _console.print(_rendered(outcome))
     for each in outcome.outcomes:
         if each.status == "failed":
@@ -62,9 +74,37 @@ def sweep(
     _console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
     _console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
     if outcome.interrupted:
+        finished = sum(each.status == "finished" for each in outcome.outcomes)
+        _console.print(
+            f"interrupted: {finished} of {len(outcome.outcomes)} trials are finished; to go on: vlm-rm sweep {file} --resume"
+        )
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":  # type: ignore[name-defined] # noqa: F821
+    """The sweep to go on with, or None for a new one."""
+    from vlm_rm_sweeps.sweeping.folder import SweepFolder
+
+    found = SweepFolder.newest(plan, results)
+    if found is None:
+        if resume:
+            print(f"there is no sweep {plan.name!r} in {results} yet: it starts")
+        return None
+    if resume:
+        return found
+    trials = plan.trials()
+    ended = found.ended_trials()
+    if len(ended) >= len(trials) or found.differences(plan) or found.in_use():
+        return None
+    finished = sum(status == "FINISHED" for status in ended.values())
+    state = f"{found.path} was interrupted, with {finished} of {len(trials)} trials finished"
+    if yes:
+        return found
+    if not sys.stdin.isatty():
+        raise UserError(f"{state}: --resume (or --yes) goes on with it, --new starts another")
+    return found if typer.confirm(f"{state}. Go on with it?", default=True) else None
 
 
 @app.command()

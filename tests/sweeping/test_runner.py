@@ -16,6 +16,7 @@ from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_tab
 from vlm_rm_sweeps.sweeping.runner import SweepOutcome, run_sweep
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.trial import TrainableTrial
 
 SWEEP: dict[str, Any] = {
@@ -27,6 +28,7 @@ SWEEP: dict[str, Any] = {
     "steps_per_result": 250,
     "evaluation_episodes": 2,
     "settings": {"learning_starts": 200, "updates_per_step": 0.02},
+    "trial": {"retries": 0},
 }
 
 
@@ -106,7 +108,7 @@ def test_metrics_are_logged_once_for_each_result_by_environment_steps(
     client = ran[2]
     _, children = parent_and_children(client)
     for child in children:
-        history = client.get_metric_history(child.info.run_id, "env_steps_per_second")
+        history = client.get_metric_history(child.info.run_id, "env_steps")
         assert [metric.step for metric in history] == [256, 512]
         evaluated = client.get_metric_history(child.info.run_id, "evaluation_true_return")
         assert [metric.step for metric in evaluated] == [512]
@@ -115,11 +117,15 @@ def test_metrics_are_logged_once_for_each_result_by_environment_steps(
         assert all(math.isfinite(value) for value in child.data.metrics.values())
 
 
-def test_the_final_checkpoint_is_kept_and_linked(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
+def test_last_and_best_checkpoints_are_kept_and_linked(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
     outcome, _, client = ran
     for child in parent_and_children(client)[1]:
-        checkpoint = outcome.folder / child.data.tags["checkpoint"]
-        assert (checkpoint / "learner_group").is_dir()
+        checkpoints = TrialFolder(outcome.folder / child.data.tags["checkpoints"])
+        last, problems = checkpoints.last()
+        assert not problems
+        assert last is not None
+        assert last.env_steps == 512
+        assert last.content["done"]
 
 
 def test_a_failing_trial_does_not_take_the_others_along(

@@ -60,7 +60,10 @@ def build_dqn(
     # Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns of the NaN rewards.
     gym.registry.pop(_ENV_ID, None)
     gym.register(
-        _ENV_ID, entry_point=lambda **_: ReplayableEnv(task.make_env(frame_format)), disable_env_checker=True, order_enforce=False
+        _ENV_ID,
+        entry_point=lambda **_: ReplayableEnv(task.make_env(frame_format)),
+        disable_env_checker=True,
+        order_enforce=False,
     )
     config = _RewardedDqnConfig()
     config.reward = reward

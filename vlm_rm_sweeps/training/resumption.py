@@ -8,6 +8,7 @@ again, from the random generator's state at the episode's start and the actions 
 
 import copy
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -36,7 +37,7 @@ class ReplayableEnv(gym.Wrapper):
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
         self._seed: int | None = None
-        self._rng_at_reset: dict[str, Any] | None = None
+        self._rng_at_reset: Mapping[str, Any] | None = None
         self._actions: list[Any] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

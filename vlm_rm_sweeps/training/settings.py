@@ -1,7 +1,12 @@
 """The settings of the algorithms, as a sweep file names them. Apart from the algorithms, so that checking a sweep file does not
 load RLlib."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+BestBy = Literal["success", "true_return", "clip_return"]
+"""What a trial's best policy is chosen by: the mean over the episodes that ended since the result before."""
 
 
 class DqnSettings(BaseModel):
