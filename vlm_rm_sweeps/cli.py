@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,39 @@ def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "
     if not sys.stdin.isatty():
         raise UserError(f"{state}: --resume (or --yes) goes on with it, --new starts another")
     return found if typer.confirm(f"{state}. Go on with it?", default=True) else None
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint's folder, or a trial's for its best policy: RESULTS/trials/ID.")
+    ],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes with the greedy policy.")] = 20,
+    video: Annotated[
+        bool, typer.Option("--video", help="Also write the first episode as mp4 and gif, with its reward.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="New folder for the results; by default below the trial's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next has the next.")] = 10_000,
+    device: Annotated[str, typer.Option(help="Where the reward model runs.")] = "cpu",
+) -> None:
+    """Evaluate the policy of a checkpoint: CLIP return, true return and success, with confidence intervals."""
+    from vlm_rm_sweeps.evaluation import rollouts
+
+    found = rollouts.find_checkpoint(checkpoint)
+    folder = out or found.folder.parent / "evaluations" / f"{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if folder.exists():
+        raise UserError(f"{folder} exists already: name a new folder with --out")
+    ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device)
+    summary = rollouts.write_evaluation(found, ran, seed, folder)
+    print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}, {episodes} episodes")
+    for name, heading in (("clip_return", "CLIP return"), ("true_return", "true return"), ("success", "success")):
+        if name in summary:
+            interval = summary[name]["interval"]
+            between = f"  (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+            print(f"  {heading:12s} {summary[name]['mean']:.2f}{between}")
+    for file in rollouts.write_videos(found, ran[0], folder) if video else []:
+        print(f"  {file}")
+    print(f"  {folder / 'evaluation.csv'}")
 
 
 @app.command()

@@ -201,6 +201,8 @@ class _Sweep:
                 storage_path=str(attempts.resolve()),
                 verbose=0,
                 callbacks=[recorder],
+                # Trials write their own.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=sweep.trial.retries),
             ),
         )

@@ -123,6 +123,7 @@ class TrainableTrial(tune.Trainable):
             "replay_seconds": Stopwatch(self._algorithm.local_replay_buffer, "sample"),
             "update_seconds": Stopwatch(self._algorithm.learner_group, "update"),
         }
+        self._least_micro_batch: float = self._job.reward.pool.micro_batch if self._job.reward else 0
         self._folder = TrialFolder(self._job.folder)
         self._notes: list[str] = []
         self._env_steps = self._saved_at = 0
@@ -164,6 +165,7 @@ class TrainableTrial(tune.Trainable):
             connector.RENDER_SECONDS: runner.get(connector.RENDER_SECONDS),
             connector.ENCODE_SECONDS: runner.get(connector.ENCODE_SECONDS),
             connector.WAIT_SECONDS: runner.get(connector.WAIT_SECONDS),
+            connector.MICRO_BATCH: self._micro_batch(runner),
             "iteration_seconds": seconds,
         } | {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
         self._keep_if_best(metrics)
@@ -208,6 +210,16 @@ class TrainableTrial(tune.Trainable):
         if self._job.reward is not None:
             returns[CLIP_RETURN] = runner.get("episode_return_mean")
         return returns
+
+    def _micro_batch(self, runner: dict[str, Any]) -> float | None:
+        used = runner.get(connector.MICRO_BATCH)
+        if self._job.reward is not None and used is not None and used < self._least_micro_batch:
+            self._least_micro_batch = used
+            self._notes.append(
+                f"a reward server ran out of memory and goes on with micro-batches of {used:g}: from here on rewards may differ in "
+                "their last bits from those of an undisturbed trial"
+            )
+        return used
 
     def _updates(self, result: dict[str, Any]) -> float:
         trained = result.get("learners", {}).get(ALL_MODULES, {}).get("num_module_steps_trained_lifetime", 0)
