@@ -43,11 +43,15 @@ mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not faults"
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
 	$(BIN)/python -m pytest -m slow
+
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## Disturb real sweeps at random moments and check what is left: FAULTS=20 SEED=...
+	$(BIN)/python -m pytest -m faults -s tests/faults
 
 .PHONY: check
 check: $(INSTALLED) ## Lint and check types.

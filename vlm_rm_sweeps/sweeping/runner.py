@@ -29,6 +29,7 @@ from vlm_rm_sweeps.sweeping.progress import Progress
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking import MlflowMirror, set_up_store
+from vlm_rm_sweeps.sweeping.trial_videos import TrialVideos
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
 from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, NOTE, TIME, TrainableTrial, TrainingJob
@@ -143,14 +144,26 @@ class _Sweep:
 
     def run(self, todo: list[Trial], pools: dict[str, PoolConfig]) -> SweepOutcome:
         """Run the trials that are still to do; the outcome is that of all."""
-        recorder = _Recorder(self._journal, Progress(len(self._trials), self._sweep.steps, self._say), self._say)
+        videos = TrialVideos(self._say)
+        jobs = {trial.trial_id: self._job(trial, pools) for trial in todo}
+
+        def finished(trial: Trial) -> None:
+            job = jobs[trial.trial_id]
+            if self._sweep.videos:
+                videos.record(trial.trial_id, job.folder, job.reward)
+
+        progress = Progress(len(self._trials), self._sweep.steps, self._say)
+        recorder = _Recorder(self._journal, progress, self._say, finished)
         for trial in self._trials:
             recorder.recall(trial, TrialFolder(self._folder.trial(trial.trial_id)), finished=trial not in todo)
         self._mirror.start()
         if todo:
             count = f"{len(todo)} of {len(self._trials)}" if len(todo) < len(self._trials) else str(len(todo))
             self._say(f"{count} trials of {self._sweep.steps:,} environment steps, written to {self._folder.path}")
-            self._tune(todo, pools, recorder)
+            self._tune(todo, jobs, recorder)
+            for trial_id, file in videos.finish().items():
+                path = str(file.relative_to(self._folder.path.resolve()))
+                self._journal.append("artifact", _now(), trial=trial_id, file=path, to=file.parent.name)
         outcomes = [recorder.outcome(trial) for trial in self._trials]
         # Tune returns normally after Ctrl-C; it shows in trials that neither finished nor failed.
         interrupted = any(outcome.status == "unfinished" for outcome in outcomes)
@@ -178,9 +191,9 @@ class _Sweep:
         if self._journal.unwritten():
             self._say(f"{self._folder.journal} could not be written whole: is the disk full?")
 
-    def _tune(self, todo: list[Trial], pools: dict[str, PoolConfig], recorder: "_Recorder") -> None:
+    def _tune(self, todo: list[Trial], jobs: dict[str, TrainingJob], recorder: "_Recorder") -> None:
         sweep = self._sweep
-        grid = [{"trial": trial.to_dict(), "job": self._job(trial, pools)} for trial in todo]
+        grid = [{"trial": trial.to_dict(), "job": jobs[trial.trial_id]} for trial in todo]
         # By default Tune also writes each result as CSV, JSON and for TensorBoard.
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
         # Tune says there how to resume its own way, which is not ours.
@@ -240,8 +253,10 @@ def _now() -> int:
 class _Recorder(tune.Callback):
     """Hears from Tune and tells the journal and the terminal."""
 
-    def __init__(self, journal: Journal, progress: Progress, say: Callable[[str], None]) -> None:
-        self._journal, self._progress, self._say = journal, progress, say
+    def __init__(
+        self, journal: Journal, progress: Progress, say: Callable[[str], None], finished: Callable[[Trial], None]
+    ) -> None:
+        self._journal, self._progress, self._say, self._finished = journal, progress, say, finished
         self._metrics: dict[str, dict[str, float]] = {}
         self._steps: dict[str, int] = {}
         self._ended: dict[str, tuple[str, str]] = {}
@@ -304,6 +319,7 @@ class _Recorder(tune.Callback):
         if EVALUATED + SUCCESS not in metrics:
             return  # Tune calls this for interrupted trials too; only the last result has an evaluation
         self._end(ours, "FINISHED", "finished", "")
+        self._finished(ours)
         clip = f"CLIP return {metrics[EVALUATED + CLIP_RETURN]:.1f}, " if EVALUATED + CLIP_RETURN in metrics else ""
         self._progress.ended(
             ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}, success {metrics[EVALUATED + SUCCESS]:.2f}"
