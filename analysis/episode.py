@@ -6,7 +6,9 @@ stay high, and that of random actions to fall with the pole.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +33,10 @@ def main() -> None:
     score, frame_format = scorer
     actions = task.make_env(None).action_space
     actions.seed(SEED)
-    policies = {"random actions": lambda _: actions.sample(), "after training": load_policy(checkpoint)}
+    policies: dict[str, Callable[[np.ndarray], Any]] = {
+        "random actions": lambda _: actions.sample(),
+        "after training": load_policy(checkpoint),
+    }
     steps = task.episode_steps
     chosen = np.linspace(0, steps - 1, SHOWN).round().astype(int)
     figure = plt.figure(figsize=(11, 5.2), layout="constrained")

@@ -91,7 +91,7 @@ def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(ray_cluster: Non
     config = PoolConfig(name="test-hang", model_id="embedded/tiny", timeout_s=20)
     (handle,) = start_pool(config)
     await_pool(config, [handle], SPECS)
-    hung = ray.get(handle.__ray_call__.remote(lambda server: os.getpid()))
+    hung: Any = ray.get(handle.__ray_call__.remote(lambda server: os.getpid()))
     os.kill(hung, signal.SIGSTOP)
     scored = RewardPool.connect(config).submit(frames(70), SPECS).result()
     np.testing.assert_array_equal(scored.rewards, load_reward_model("embedded/tiny").score(frames(70), SPECS))

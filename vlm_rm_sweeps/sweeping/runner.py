@@ -34,6 +34,8 @@ from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
 from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, NOTE, TIME, TrainableTrial, TrainingJob
 
+_SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
+"""Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
 _MLFLOW_PATIENCE_S = 60.0
 """How long the end of a sweep waits for an MLflow that does not answer. What is not delivered then stays in the journal."""
 
@@ -196,8 +198,8 @@ class _Sweep:
         grid = [{"trial": trial.to_dict(), "job": jobs[trial.trial_id]} for trial in todo]
         # By default Tune also writes each result as CSV, JSON and for TensorBoard.
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-        # Tune says there how to resume its own way, which is not ours.
-        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+        for speaker in _SILENCED:
+            logging.getLogger(speaker).setLevel(logging.CRITICAL)
         attempts = self._folder.path / "tune"
         tuner = tune.Tuner(
             tune.with_resources(TrainableTrial, {"cpu": sweep.trial.cpus, "gpu": sweep.trial.gpus}),
