@@ -15,6 +15,7 @@ from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import RewardSource
+from vlm_rm_sweeps.training.policies import Policy
 from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
@@ -74,7 +75,9 @@ def test_another_seed_is_another_trial(ray_cluster: None, tmp_path: Path) -> Non
 
 def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: None, tmp_path: Path) -> None:
     trial = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
-    first, last = trial.train(), trial.train()
+    first = trial.train()
+    evaluated = record_samples(trial._algorithm)
+    last = trial.train()
     assert (first["env_steps"], first["done"]) == (520, False)  # 13 rollouts of 4 sub-environments and 10 steps
     assert (last["env_steps"], last["done"]) == (1040, True)
     assert not any(name.startswith("evaluation_") for name in first)
@@ -91,7 +94,30 @@ def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: N
     saved = load_file(checkpoint.folder / "policy.safetensors")
     for name, value in expected.items():
         np.testing.assert_array_equal(saved[name].numpy(), value)
+    # The evaluation was of as many episodes as asked for, and took the best action in every state.
+    policy = Policy(checkpoint, TASK.make_env(None).observation_space, TASK.make_env(None).action_space)
+    assert len(evaluated) == 2
+    for episode in evaluated:
+        assert episode.get_actions().tolist() == [int(policy(state)) for state in episode.get_observations()[:-1]]
+    assert last["evaluation_true_return"] == np.mean([episode.get_return() for episode in evaluated])
     trial.stop()
+
+
+def record_samples(algorithm: Any) -> list[Any]:
+    """The episodes that the algorithm's evaluations sample from now on."""
+    evaluate, runner, recorded = algorithm.evaluate, algorithm.eval_env_runner or algorithm.env_runner, []
+    sample = runner.sample
+
+    def recording(**kwargs: Any) -> Any:
+        recorded.extend(sample(**kwargs))
+        return recorded
+
+    def evaluating() -> Any:
+        runner.sample = recording
+        return evaluate()
+
+    algorithm.evaluate = evaluating
+    return recorded
 
 
 def test_goes_on_from_its_last_checkpoint_to_the_bit(ray_cluster: None, tmp_path: Path) -> None:

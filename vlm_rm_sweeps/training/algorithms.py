@@ -19,6 +19,7 @@ from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.standardization import StandardizeRewards
 
 _ENV_ID = "vlm-rm/task-v0"
+_NEVER = 10**12
 
 
 class _RewardedDqnConfig(DQNConfig):
@@ -95,7 +96,9 @@ def build_dqn(
         )
         .rl_module(model_config={"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []})
         .evaluation(
-            evaluation_interval=None,
+            # Never by itself. But without an interval RLlib makes no env runner for evaluations: it would take the one for
+            # training, which explores, and would ignore the configuration below without a word.
+            evaluation_interval=_NEVER,
             evaluation_duration=evaluation_episodes,
             evaluation_duration_unit="episodes",
             evaluation_num_env_runners=0,
