@@ -43,7 +43,7 @@ mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser and not faults"
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
@@ -52,6 +52,10 @@ test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
 .PHONY: test-browser
 test-browser: $(INSTALLED) ## Run the tests of the label page in a real, headless Chromium (CHROMIUM=path, if it is not found).
 	$(BIN)/python -m pytest -m browser
+
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## Disturb real sweeps at random moments and check what is left: FAULTS=20 SEED=...
+	$(BIN)/python -m pytest -m faults -s tests/faults
 
 .PHONY: check
 check: $(INSTALLED) ## Lint and check types.

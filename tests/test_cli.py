@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import find_model
+from vlm_rm_sweeps.sweeping.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.journal import Journal
+from vlm_rm_sweeps.sweeping.spec import load_sweep
 
 REPOSITORY = Path(__file__).parent.parent
 QUICKSTART = REPOSITORY / "sweeps" / "quickstart.yaml"
@@ -128,6 +131,46 @@ def test_render_replaces_a_file_only_when_told(tmp_path: Path) -> None:
     file.write_text("mine")
     in_process("render", "cartpole-upright", "-o", str(file), "--force")
     assert iio.imread(file).ndim == 3
+
+
+def interrupted_sweep(results: Path, file: Path) -> None:
+    """What a killed driver leaves of a sweep of which one trial was finished."""
+    plan = load_sweep(file)
+    folder = SweepFolder(results / f"{plan.name}-20260101-120000")
+    folder.create(plan)
+    Journal(folder.journal).append("end", 0, trial=plan.trials()[0].trial_id, status="FINISHED", tags={})
+
+
+def refusal(*arguments: str) -> str:
+    shown = CliRunner().invoke(app, arguments)
+    assert isinstance(shown.exception, UserError), shown.output
+    return str(shown.exception)
+
+
+def test_an_interrupted_sweep_is_neither_continued_nor_left_unasked(tmp_path: Path) -> None:
+    interrupted_sweep(tmp_path, QUICKSTART)
+    message = refusal("sweep", str(QUICKSTART), "--results", str(tmp_path))
+    assert "was interrupted, with 1 of 9 trials finished: --resume (or --yes) goes on with it, --new starts another" in message
+
+
+def test_a_changed_sweep_file_is_not_resumed_and_the_change_is_shown(tmp_path: Path) -> None:
+    interrupted_sweep(tmp_path, QUICKSTART)
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(QUICKSTART.read_text().replace("steps: 8000", "steps: 9000"))
+    assert "-steps: 8000\n+steps: 9000" in refusal("sweep", str(changed), "--results", str(tmp_path), "--resume")
+
+
+def test_a_sweep_that_another_process_runs_is_left_alone(tmp_path: Path) -> None:
+    interrupted_sweep(tmp_path, QUICKSTART)
+    found = SweepFolder.newest(load_sweep(QUICKSTART), tmp_path)
+    assert found is not None
+    with found.locked():
+        assert "in use by another process" in refusal("sweep", str(QUICKSTART), "--results", str(tmp_path), "--resume")
+
+
+def test_evaluate_says_what_is_not_a_checkpoint(tmp_path: Path) -> None:
+    assert "is not a checkpoint" in refusal("evaluate", str(tmp_path))
+    assert "is not a checkpoint" in refusal("evaluate", str(tmp_path / "missing"))
 
 
 def test_a_misspelt_option_is_exit_status_2() -> None:

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -42,8 +43,22 @@ def sweep(
         typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the newest sweep of this file, also with trials that failed; start it if there is none.",
+        ),
+    ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start anew, even if the newest sweep of this file was interrupted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Go on with an interrupted sweep without asking.")] = False,
 ) -> None:
-    """Run every trial of a sweep file and compare them in MLflow; or screen them on labelled states, if it has `screen`."""
+    """Run every trial of a sweep file and compare them in MLflow; or screen them on labelled states, if it has `screen`.
+
+    A sweep that was interrupted can go on where it was.
+    """
     from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
     from vlm_rm_sweeps.sweeping.spec import describe_plan
 
@@ -61,7 +76,8 @@ def sweep(
 
     started = time.monotonic()
     uri = tracking_uri or default_tracking_uri(results)
-    outcome = run_sweep(plan, results, uri, say=lambda line: print(line, flush=True))
+    resumed = None if new else _sweep_to_resume(plan, results, resume, yes)
+    outcome = run_sweep(plan, results, uri, say=lambda line: print(line, flush=True), resumed=resumed)
     _console.print(_rendered(outcome))
     for each in outcome.outcomes:
         if each.status == "failed":
@@ -72,6 +88,10 @@ def sweep(
     _console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
     _console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
     if outcome.interrupted:
+        finished = sum(each.status == "finished" for each in outcome.outcomes)
+        _console.print(
+            f"interrupted: {finished} of {len(outcome.outcomes)} trials are finished; to go on: vlm-rm sweep {file} --resume"
+        )
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
         raise typer.Exit(EXIT_FAILED)
@@ -97,6 +117,63 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
 
 
 _RANKS_SHOWN = 10
+
+
+def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":  # type: ignore[name-defined] # noqa: F821
+    """The sweep to go on with, or None for a new one."""
+    from vlm_rm_sweeps.sweeping.folder import SweepFolder
+
+    found = SweepFolder.newest(plan, results)
+    if found is None:
+        if resume:
+            print(f"there is no sweep {plan.name!r} in {results} yet: it starts")
+        return None
+    if resume:
+        return found
+    trials = plan.trials()
+    ended = found.ended_trials()
+    if len(ended) >= len(trials) or found.differences(plan) or found.in_use():
+        return None
+    finished = sum(status == "FINISHED" for status in ended.values())
+    state = f"{found.path} was interrupted, with {finished} of {len(trials)} trials finished"
+    if yes:
+        return found
+    if not sys.stdin.isatty():
+        raise UserError(f"{state}: --resume (or --yes) goes on with it, --new starts another")
+    return found if typer.confirm(f"{state}. Go on with it?", default=True) else None
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint's folder, or a trial's for its best policy: RESULTS/trials/ID.")
+    ],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes with the greedy policy.")] = 20,
+    video: Annotated[
+        bool, typer.Option("--video", help="Also write the first episode as mp4 and gif, with its reward.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="New folder for the results; by default below the trial's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next has the next.")] = 10_000,
+    device: Annotated[str, typer.Option(help="Where the reward model runs.")] = "cpu",
+) -> None:
+    """Evaluate the policy of a checkpoint: CLIP return, true return and success, with confidence intervals."""
+    from vlm_rm_sweeps.evaluation import rollouts
+
+    found = rollouts.find_checkpoint(checkpoint)
+    folder = out or found.folder.parent / "evaluations" / f"{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if folder.exists():
+        raise UserError(f"{folder} exists already: name a new folder with --out")
+    ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device)
+    summary = rollouts.write_evaluation(found, ran, seed, folder)
+    print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}, {episodes} episodes")
+    for name, heading in (("clip_return", "CLIP return"), ("true_return", "true return"), ("success", "success")):
+        if name in summary:
+            interval = summary[name]["interval"]
+            between = f"  (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+            print(f"  {heading:12s} {summary[name]['mean']:.2f}{between}")
+    for file in rollouts.write_videos(found, ran[0], folder) if video else []:
+        print(f"  {file}")
+    print(f"  {folder / 'evaluation.csv'}")
 
 
 @app.command()

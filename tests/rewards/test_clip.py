@@ -8,7 +8,7 @@ import torch
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import resize_frames
-from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states
+from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states, sample_states
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec

@@ -87,6 +87,18 @@ def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfi
     assert ray.get(handle.__ray_call__.remote(lambda server: os.getpid())) != pid
 
 
+def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(ray_cluster: None) -> None:
+    config = PoolConfig(name="test-hang", model_id="embedded/tiny", timeout_s=20)
+    (handle,) = start_pool(config)
+    await_pool(config, [handle], SPECS)
+    hung: Any = ray.get(handle.__ray_call__.remote(lambda server: os.getpid()))
+    os.kill(hung, signal.SIGSTOP)
+    scored = RewardPool.connect(config).submit(frames(70), SPECS).result()
+    np.testing.assert_array_equal(scored.rewards, load_reward_model("embedded/tiny").score(frames(70), SPECS))
+    assert ray.get(handle.__ray_call__.remote(lambda server: os.getpid())) != hung
+    ray.kill(handle)
+
+
 def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None) -> None:
     config = PoolConfig(name="test-gone", model_id="embedded/tiny", servers=2)
     handles = start_pool(config)
@@ -112,7 +124,7 @@ class BrokenServer:
         self._rewards = rewards
 
     def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
-        return ScoredFrames(self._rewards, 0.0, 0)
+        return ScoredFrames(self._rewards, 0.0, 0, 64)
 
 
 @pytest.fixture(scope="module")

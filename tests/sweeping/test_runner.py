@@ -12,11 +12,13 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
 from vlm_rm_sweeps.sweeping.runner import SweepOutcome, run_sweep
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
 from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.trial import TrainableTrial
 
 SWEEP: dict[str, Any] = {
@@ -28,6 +30,7 @@ SWEEP: dict[str, Any] = {
     "steps_per_result": 250,
     "evaluation_episodes": 2,
     "settings": {"learning_starts": 200, "updates_per_step": 0.02},
+    "trial": {"retries": 0},
 }
 
 
@@ -107,7 +110,7 @@ def test_metrics_are_logged_once_for_each_result_by_environment_steps(
     client = ran[2]
     _, children = parent_and_children(client)
     for child in children:
-        history = client.get_metric_history(child.info.run_id, "env_steps_per_second")
+        history = client.get_metric_history(child.info.run_id, "env_steps")
         assert [metric.step for metric in history] == [256, 512]
         evaluated = client.get_metric_history(child.info.run_id, "evaluation_true_return")
         assert [metric.step for metric in evaluated] == [512]
@@ -116,11 +119,16 @@ def test_metrics_are_logged_once_for_each_result_by_environment_steps(
         assert all(math.isfinite(value) for value in child.data.metrics.values())
 
 
-def test_the_final_checkpoint_is_kept_and_linked(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
+def test_last_and_best_checkpoints_are_kept_and_linked(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
     outcome, _, client = ran
     for child in parent_and_children(client)[1]:
-        checkpoint = outcome.folder / child.data.tags["checkpoint"]
-        assert (checkpoint / "learner_group").is_dir()
+        checkpoints = TrialFolder(outcome.folder / child.data.tags["checkpoints"])
+        last, problems = checkpoints.last()
+        assert not problems
+        assert last is not None
+        assert last.env_steps == 512
+        assert last.content["done"]
+        assert {item.path for item in client.list_artifacts(child.info.run_id, "video")} == {"video/episode.mp4"}
 
 
 def test_a_failing_trial_does_not_take_the_others_along(
@@ -142,11 +150,30 @@ def test_a_failing_trial_does_not_take_the_others_along(
     assert parent.info.status == "FAILED"
     assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED"]
 
+    # The fire is out: the failed trial is tried again, the finished one stays, both in the runs that they had.
+    monkeypatch.undo()
+    said: list[str] = []
+    folder = SweepFolder(outcome.folder)
+    again = run_sweep(Sweep.model_validate(SWEEP), tmp_path, outcome.tracking_uri, said.append, resumed=folder)
+    assert again.table["status"].tolist() == ["finished", "finished"]
+    assert any(line.startswith("1 of 2 trials") for line in said)
+    assert again.outcomes[0].metrics == outcome.outcomes[0].metrics
+    parent_again, children_again = parent_and_children(MlflowClient(outcome.tracking_uri))
+    assert parent_again.info.run_id == parent.info.run_id
+    assert {child.info.run_id for child in children_again} == {child.info.run_id for child in children}
+    assert {run.info.status for run in (parent_again, *children_again)} == {"FINISHED"}
+    assert not any("reason" in child.data.tags for child in children_again)
+
+    # There is nothing left to do: the table is there at once.
+    last = run_sweep(Sweep.model_validate(SWEEP), tmp_path, outcome.tracking_uri, said.append, resumed=folder)
+    pd.testing.assert_frame_equal(last.table, again.table)
+
 
 def test_what_cannot_be_placed_stops_the_sweep_before_its_first_trial(ray_cluster: None, tmp_path: Path) -> None:
     sweep = Sweep.model_validate(SWEEP | {"pool": {"gpus": 1}})
     with pytest.raises(UserError, match="needs 0 CPUs and 1 GPUs"):
         run_sweep(sweep, tmp_path, default_tracking_uri(tmp_path), lambda line: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def outcome_of(model_id: str, status: str = "finished", **metrics: float) -> TrialOutcome:

@@ -1,18 +1,21 @@
 """A whole trial: what it reports, that it can be repeated, and that its checkpoint holds the learned policy."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import ray
-from ray.rllib.core.rl_module.rl_module import RLModule
+from safetensors.torch import load_file
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
 from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import RewardSource
+from vlm_rm_sweeps.training.policies import Policy
 from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
@@ -20,9 +23,19 @@ TASK = get_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 
 
-def job(reward: RewardSource | None, seed: int = 5) -> TrainingJob:
+def job(reward: RewardSource | None, folder: Path, seed: int = 5) -> TrainingJob:
     settings = DqnSettings(learning_starts=200, envs=4, rollout_steps=10, updates_per_step=0.1, epsilon_steps=400)
-    return TrainingJob(TASK, settings, reward, seed, steps=1000, steps_per_result=500, evaluation_episodes=2)
+    return TrainingJob(
+        TASK,
+        settings,
+        reward,
+        seed,
+        steps=1000,
+        steps_per_result=500,
+        evaluation_episodes=2,
+        folder=folder,
+        checkpoint_every=500,
+    )
 
 
 def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
@@ -34,14 +47,15 @@ def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
     return results, rewards
 
 
-def test_same_seed_same_trial_to_the_bit(ray_cluster: None) -> None:
+def test_same_seed_same_trial_to_the_bit(ray_cluster: None, tmp_path: Path) -> None:
     """Two runs, on two servers of their own: the same rewards of the same transitions, and the same learned policy."""
     outcomes = []
     for name in ("first", "second"):
+        folder = tmp_path / name
         config = PoolConfig(name=f"test-trial-{name}", model_id="embedded/tiny")
         handles = start_pool(config)
         await_pool(config, handles, [SPEC])
-        outcomes.append(run(job(RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format))))
+        outcomes.append(run(job(RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format), folder)))
         for handle in handles:
             ray.kill(handle)
     (results, rewards), (results_again, rewards_again) = outcomes
@@ -54,14 +68,16 @@ def test_same_seed_same_trial_to_the_bit(ray_cluster: None) -> None:
     assert "evaluation_clip_return" in results[-1]
 
 
-def test_another_seed_is_another_trial(ray_cluster: None) -> None:
-    rewards, other = run(job(None, seed=5))[1], run(job(None, seed=6))[1]
+def test_another_seed_is_another_trial(ray_cluster: None, tmp_path: Path) -> None:
+    rewards, other = run(job(None, tmp_path / "5", seed=5))[1], run(job(None, tmp_path / "6", seed=6))[1]
     assert any(not np.array_equal(a, b) for a, b in zip(rewards, other, strict=False))
 
 
 def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: None, tmp_path: Path) -> None:
-    trial = TrainableTrial(config={"run": {"job": job(None)}})
-    first, last = trial.train(), trial.train()
+    trial = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
+    first = trial.train()
+    evaluated = record_samples(trial._algorithm)
+    last = trial.train()
     assert (first["env_steps"], first["done"]) == (520, False)  # 13 rollouts of 4 sub-environments and 10 steps
     assert (last["env_steps"], last["done"]) == (1040, True)
     assert not any(name.startswith("evaluation_") for name in first)
@@ -69,9 +85,82 @@ def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: N
     assert "clip_return" not in last
     assert last["updates"] == pytest.approx((1040 - 200) * 0.1, abs=5)
 
-    trial.save_checkpoint(str(tmp_path))
-    module: Any = RLModule.from_checkpoint(tmp_path / "learner_group/learner/rl_module/default_policy")
+    checkpoint, problems = TrialFolder(tmp_path).last()
+    assert checkpoint is not None
+    assert not problems
+    assert (checkpoint.env_steps, checkpoint.content["done"]) == (1040, True)
     learned: Any = trial._algorithm.get_module()
-    for name, value in learned.state_dict().items():
-        np.testing.assert_array_equal(module.state_dict()[name].numpy(), value.numpy())
+    expected = {name: value.numpy() for name, value in learned.state_dict().items()}
+    saved = load_file(checkpoint.folder / "policy.safetensors")
+    for name, value in expected.items():
+        np.testing.assert_array_equal(saved[name].numpy(), value)
+    # The evaluation was of as many episodes as asked for, and took the best action in every state.
+    policy = Policy(checkpoint, TASK.make_env(None).observation_space, TASK.make_env(None).action_space)
+    assert len(evaluated) == 2
+    for episode in evaluated:
+        assert episode.get_actions().tolist() == [int(policy(state)) for state in episode.get_observations()[:-1]]
+    assert last["evaluation_true_return"] == np.mean([episode.get_return() for episode in evaluated])
     trial.stop()
+
+
+def record_samples(algorithm: Any) -> list[Any]:
+    """The episodes that the algorithm's evaluations sample from now on."""
+    evaluate, runner, recorded = algorithm.evaluate, algorithm.eval_env_runner or algorithm.env_runner, []
+    sample = runner.sample
+
+    def recording(**kwargs: Any) -> Any:
+        recorded.extend(sample(**kwargs))
+        return recorded
+
+    def evaluating() -> Any:
+        runner.sample = recording
+        return evaluate()
+
+    algorithm.evaluate = evaluating
+    return recorded
+
+
+def test_goes_on_from_its_last_checkpoint_to_the_bit(ray_cluster: None, tmp_path: Path) -> None:
+    """Without and with a process that died in the second of three results: same results, replay buffer and policy."""
+
+    def three_results(folder: Path) -> TrainingJob:
+        return dataclasses.replace(job(None, folder), steps=1500)
+
+    undisturbed = TrainableTrial(config={"run": {"job": three_results(tmp_path / "undisturbed")}})
+    expected = [undisturbed.train() for _ in range(3)]
+
+    died = TrainableTrial(config={"run": {"job": three_results(tmp_path / "died")}})
+    assert [died.train()["env_steps"], died.train()["env_steps"]] == [520, 1040]
+    died.stop()
+    resumed = TrainableTrial(config={"run": {"job": three_results(tmp_path / "died")}})
+    again = [resumed.train(), resumed.train()]
+    assert again[0]["note"] == "goes on from step 520"
+    assert again[1]["done"]
+    for one, other in zip(expected[1:], again, strict=True):
+        for name in ("env_steps", "true_return", "success", "goal_fraction", "updates", "evaluation_true_return"):
+            assert one.get(name) == other.get(name), name
+    # The names of episodes are random.
+    assert_same_buffers(undisturbed, resumed)
+    policies: list[Any] = [trial._algorithm.get_module() for trial in (undisturbed, resumed)]
+    for name, value in policies[0].state_dict().items():
+        np.testing.assert_array_equal(policies[1].state_dict()[name].numpy(), value.numpy())
+
+    # It died again, after its end and before anyone heard of it: nothing is trained anew.
+    resumed.stop()
+    ended = TrainableTrial(config={"run": {"job": three_results(tmp_path / "died")}})
+    last = ended.train()
+    assert {name: last[name] for name in again[1] if name.startswith("evaluation_")} == {
+        name: value for name, value in again[1].items() if name.startswith("evaluation_")
+    }
+    assert last["done"]
+    undisturbed.stop()
+    ended.stop()
+
+
+def assert_same_buffers(one: TrainableTrial, other: TrainableTrial) -> None:
+    episodes, others = (trial._algorithm.local_replay_buffer.episodes for trial in (one, other))
+    assert len(episodes) == len(others)
+    for episode, again in zip(episodes, others, strict=True):
+        np.testing.assert_array_equal(episode.get_observations(), again.get_observations())
+        np.testing.assert_array_equal(episode.get_actions(), again.get_actions())
+        np.testing.assert_array_equal(episode.get_rewards(), again.get_rewards())

@@ -10,9 +10,11 @@ class ScoredFrames:
     """A server's answer.
 
     `rewards`: float32 (N, number of specs); `seconds`: time spent on the model; `backlog`: frames that the server had
-    accepted and not scored yet when it answered, by which clients choose the least busy server.
+    accepted and not scored yet when it answered, by which clients choose the least busy server; `micro_batch`: frames in each
+    forward pass, smaller than configured if the server ran out of memory.
     """
 
     rewards: np.ndarray
     seconds: float
     backlog: int
+    micro_batch: int

@@ -22,7 +22,7 @@ NAMESPACE = "vlm-rm-sweeps"
 
 _RESTARTS = -1
 _RETRIES = 3
-_RESULT_TIMEOUT_S = 600.0
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class PoolConfig:
     """How one model is served. Plain data: trials get it and connect with it.
 
     `name` is unique on the cluster; `cpus` and `gpus` are what Ray reserves for each server (0 CPUs by default: on a small
-    machine a server that reserved one could never be placed beside the trials); `threads` is how many each really uses.
+    machine a server that reserved one could never be placed beside the trials); `threads` is how many each really uses. A
+    server that has not answered after `timeout_s` is taken for hung.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PoolConfig:
     cpus: float = 0.0
     gpus: float = 0.0
     threads: int = 1
+    timeout_s: float = 600.0
 
     @property
     def device(self) -> str:
@@ -58,33 +60,40 @@ class PendingRewards:
         self._server, self._answer = pool._send(frames, count, specs)
 
     def result(self) -> ScoredFrames:
-        """Waits for the answer. A server that died for good is replaced by another one.
+        """Waits for the answer. A server that died for good is replaced by another one, one that hangs is restarted.
 
-        Raises RuntimeError, with the cause, if no server is left, a server does not answer within ten minutes, or a reward
-        is missing or not finite.
+        Raises RuntimeError, with the cause, if no server is left, no server answers in time (three tries), or a reward is
+        missing or not finite.
         """
-        while True:
+        model_id, timeout = self._pool.config.model_id, self._pool.config.timeout_s
+        for _ in range(_TRIES):
             try:
-                scored: ScoredFrames = ray.get(self._answer, timeout=_RESULT_TIMEOUT_S)
+                scored = self._wait(timeout)
                 break
-            except ActorDiedError as error:
-                self._pool._lost(self._server, error)
+            except GetTimeoutError:
+                self._pool._hangs(self._server, self._count)
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
-            except GetTimeoutError as error:
-                raise RuntimeError(
-                    f"a reward server of {self._pool.config.model_id} did not answer {self._count} frames within "
-                    f"{_RESULT_TIMEOUT_S:.0f} s"
-                ) from error
+        else:
+            raise RuntimeError(
+                f"the reward servers of {model_id} did not answer {self._count} frames within {timeout:g} s, {_TRIES} times"
+            )
         self._pool._answered(self._server, self._count, scored.backlog)
         expected = (self._count, len(self._specs))
         if scored.rewards.shape != expected:
-            raise RuntimeError(
-                f"{self._pool.config.model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}"
-            )
+            raise RuntimeError(f"{model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}")
         if not np.isfinite(scored.rewards).all():
             bad = int((~np.isfinite(scored.rewards)).sum())
-            raise RuntimeError(f"{self._pool.config.model_id} gave {bad} of {scored.rewards.size} rewards that are not finite")
+            raise RuntimeError(f"{model_id} gave {bad} of {scored.rewards.size} rewards that are not finite")
         return scored
+
+    def _wait(self, timeout: float) -> ScoredFrames:
+        while True:
+            try:
+                scored: ScoredFrames = ray.get(self._answer, timeout=timeout)
+                return scored
+            except ActorDiedError as error:
+                self._pool._lost(self._server, error)
+                self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
 
 
 @dataclass
@@ -131,6 +140,12 @@ class RewardPool:
         server.in_flight -= count
         # The reported backlog includes what this client has in flight there.
         server.reported = max(0, backlog - server.in_flight)
+
+    def _hangs(self, server: _Server, count: int) -> None:
+        """Have Ray kill and restart a server that does not answer."""
+        server.in_flight -= count
+        # Several trials may wait for it: each kills it at most once for each of its own requests.
+        ray.kill(server.handle, no_restart=False)
 
     def _lost(self, server: _Server, error: Exception) -> None:
         if server in self._servers:

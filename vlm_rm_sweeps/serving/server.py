@@ -1,6 +1,7 @@
 """The reward server: one Ray actor that holds one reward model and scores whatever frames it is sent."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
+
+logger = logging.getLogger(__name__)
 
 
 class RewardServer:
@@ -42,8 +45,30 @@ class RewardServer:
             self._backlog -= len(frames)
             self._metrics.backlog(self._backlog)
         self._metrics.scored(len(frames), time.perf_counter() - arrived)
-        return ScoredFrames(rewards, seconds, self._backlog)
+        return ScoredFrames(rewards, seconds, self._backlog, self._model.micro_batch)
 
     def _score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
-        return self._model.score(frames, specs), time.perf_counter() - started
+        while True:
+            try:
+                return self._model.score(frames, specs), time.perf_counter() - started
+            except (RuntimeError, MemoryError) as error:
+                self._shrink_micro_batch(error)
+
+    def _shrink_micro_batch(self, error: Exception) -> None:
+        """Go on with half the micro-batch, if the memory did not suffice; raise the error again if it is another one.
+
+        A smaller shape may round differently: rewards of the same frame may then differ in their last bits.
+        """
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise error
+        size = self._model.micro_batch
+        if size == 1:
+            raise RuntimeError(
+                f"{self._model.model_id} ran out of memory with a single frame: use a smaller model, a lower `precision` or a device "
+                f"with more memory ({error})"
+            ) from error
+        self._model.micro_batch = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("%s ran out of memory with micro-batches of %d: goes on with %d", self._model.model_id, size, size // 2)

@@ -26,13 +26,22 @@ class Progress:
         self._ended: set[str] = set()
         self._started = self._last = time.monotonic()
         self._first_result = True
+        self._done_before = 0
 
     def result(self, trial: Trial, env_steps: int) -> None:
-        self._steps[trial.trial_id] = min(env_steps, self._steps_per_trial)
+        # One that is tried again starts at its last checkpoint; the steps after that were counted already.
+        self._steps[trial.trial_id] = max(min(env_steps, self._steps_per_trial), self._steps.get(trial.trial_id, 0))
         now = time.monotonic()
         if self._first_result or now - self._last >= _QUIET_SECONDS:
             self._first_result, self._last = False, now
             self._say(self.line())
+
+    def resumed(self, trial: Trial, env_steps: int, finished: bool) -> None:
+        """How far an earlier attempt brought a trial."""
+        self._steps[trial.trial_id] = self._steps_per_trial if finished else min(env_steps, self._steps_per_trial)
+        self._done_before += self._steps[trial.trial_id]
+        if finished:
+            self._ended.add(trial.trial_id)
 
     def ended(self, trial: Trial, outcome: str) -> None:
         self._steps[trial.trial_id] = self._steps_per_trial
@@ -42,7 +51,8 @@ class Progress:
     def line(self) -> str:
         done, total = sum(self._steps.values()), self._trials * self._steps_per_trial
         elapsed = time.monotonic() - self._started
-        left = f", about {duration(elapsed * (total - done) / done)} left" if done else ""
+        gained = done - self._done_before
+        left = f", about {duration(elapsed * (total - done) / gained)} left" if gained > 0 else ""
         return f"{self._clock()} {len(self._ended)} of {self._trials} trials done, {done:,} of {total:,} steps{left}"
 
     def _clock(self) -> str:

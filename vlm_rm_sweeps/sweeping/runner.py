@@ -1,34 +1,44 @@
-"""Runs a sweep: starts the reward pools, lets Tune run the trials, writes everything to MLflow and to the sweep's folder.
+"""Runs a sweep: starts the reward pools, lets Tune run the trials, and writes down what happens.
 
-The folder holds `sweep.yaml` (the resolved sweep file), `mlflow.json` (where its runs are), `tune/` (Tune's state and each
-trial's final checkpoint) and `trials.csv` (the final table).
+A sweep is a list of plain trials, each of which knows from its own folder how far it is. So to go on with a sweep is to run
+those of its trials that have not finished; Tune's own snapshots, which would have to be unpickled and know nothing of replay
+buffers and MLflow runs, are not used.
 """
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import datetime
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import ray
-import yaml
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.logger import JsonLoggerCallback
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, await_pool, check_placement, start_pool
+from vlm_rm_sweeps.sweeping.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.journal import Journal
 from vlm_rm_sweeps.sweeping.progress import Progress
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
-from vlm_rm_sweeps.sweeping.tracking import SweepTracker, set_up_store
+from vlm_rm_sweeps.sweeping.tracking import MlflowMirror, set_up_store
+from vlm_rm_sweeps.sweeping.trial_videos import TrialVideos
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
-from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, TrainableTrial, TrainingJob
+from vlm_rm_sweeps.training.settings import BestBy
+from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, NOTE, TIME, TrainableTrial, TrainingJob
+
+_SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
+"""Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
+_MLFLOW_PATIENCE_S = 60.0
+"""How long the end of a sweep waits for an MLflow that does not answer. What is not delivered then stays in the journal."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +63,46 @@ class SweepOutcome:
         return all(outcome.status == "finished" for outcome in self.outcomes)
 
 
-def pool_configs(sweep: Sweep, sweep_id: str) -> dict[str, PoolConfig]:
+def pool_configs(sweep: Sweep, pool_name: str) -> dict[str, PoolConfig]:
     """The pool of each model of the sweep."""
     settings = sweep.pool.model_dump()
-    return {model_id: PoolConfig(name=sweep_id, model_id=model_id, **settings) for model_id in sweep.models}
+    return {model_id: PoolConfig(name=pool_name, model_id=model_id, **settings) for model_id in sweep.models}
 
 
-def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str], None]) -> SweepOutcome:
-    """Run all trials of a checked sweep into a new folder below `results`.
+def check_resumable(sweep: Sweep, folder: SweepFolder) -> None:
+    """UserError, with the differences, if the sweep in the folder is not this one."""
+    differences = folder.differences(sweep)
+    if differences:
+        raise UserError(
+            f"the sweep in {folder.path} cannot be resumed, because its sweep file has changed since. Undo the changes, or start a new "
+            f"sweep with --new:\n{differences}"
+        )
 
-    Starts Ray on this machine unless `RAY_ADDRESS` names a cluster. Raises UserError if the servers and one trial cannot be
-    placed, or a model cannot be loaded; a trial that fails does not stop the others.
+
+def run_sweep(
+    sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str], None], resumed: SweepFolder | None = None
+) -> SweepOutcome:
+    """Run all trials of a checked sweep into a new folder below `results`, or go on with the one in `resumed`.
+
+    A resumed sweep keeps its finished trials, goes on with the others from their last checkpoints (failed ones are tried
+    again), and writes into the same MLflow runs. Starts Ray on this machine unless `RAY_ADDRESS` names a cluster.
+
+    Raises UserError if the servers and one trial cannot be placed, a model cannot be loaded, or the resumed folder is in use
+    or of another sweep; nothing is left behind then. A trial that fails does not stop the others.
     """
-    folder = _new_folder(sweep, results)
-    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    folder = resumed or SweepFolder.named(sweep, results)
     with ExitStack() as cleanup:
-        if not ray.is_initialized():
-            # A local cluster talks to itself over loopback; Ray refuses the address when it joins one that runs already.
-            local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
-            context = ray.init(
-                namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local
-            )
-            cleanup.callback(ray.shutdown)
-            if context.dashboard_url:
-                say(f"Ray dashboard: http://{context.dashboard_url}")
-        pools = pool_configs(sweep, folder.name)
+        if resumed:
+            check_resumable(sweep, resumed)
+            cleanup.enter_context(resumed.locked())
+        ended = folder.ended_trials()
+        todo = [trial for trial in sweep.trials() if ended.get(trial.trial_id) != "FINISHED"]
+        if not todo:
+            set_up_store(tracking_uri)
+            return _Sweep(sweep, folder, tracking_uri, say).run([], {})
+        cleanup.enter_context(_ray_cluster(say))
+        # A name of its own: the servers of a driver that was killed may not be gone yet.
+        pools = pool_configs(sweep, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
         check_placement(list(pools.values()), sweep.trial.cpus, sweep.trial.gpus)
         say(f"starting {sweep.pool.servers} reward server(s) of each of {', '.join(sweep.models)}")
         servers = {model_id: start_pool(pool) for model_id, pool in pools.items()}
@@ -87,143 +112,252 @@ def run_sweep(sweep: Sweep, results: Path, tracking_uri: str, say: Callable[[str
         specs = [prompt.spec(alpha) for prompt in sweep.wordings() for alpha in sweep.alphas]
         for model_id, pool in pools.items():
             await_pool(pool, servers[model_id], specs)
-        tracker = SweepTracker(sweep, folder, tracking_uri)
-        say(f"{len(sweep.trials())} trials of {sweep.steps:,} environment steps, written to {folder}")
-        return _run_trials(sweep, folder, pools, tracker, say)
+        if not resumed:
+            folder.create(sweep)
+            cleanup.enter_context(folder.locked())
+        return _Sweep(sweep, folder, tracking_uri, say).run(todo, pools)
 
 
-def _new_folder(sweep: Sweep, results: Path) -> Path:
-    folder = results / f"{sweep.name}-{datetime.now():%Y%m%d-%H%M%S}"
+@contextmanager
+def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
+    if ray.is_initialized():
+        yield
+        return
+    # A local cluster talks to itself over loopback; Ray refuses the address when it joins one that runs already.
+    local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
+    context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise UserError(
-            f"{folder} exists already: another sweep of this name was started in the same second; try again"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
-    return folder
+        if context.dashboard_url:
+            say(f"Ray dashboard: http://{context.dashboard_url}")
+        yield
+    finally:
+        ray.shutdown()
 
 
-def _job(sweep: Sweep, trial: Trial, pools: dict[str, PoolConfig]) -> TrainingJob:
-    spec = trial.spec()
-    return TrainingJob(
-        task=sweep.the_task(),
-        settings=sweep.settings,
-        reward=None
-        if spec is None
-        else RewardSource(pools[trial.model_id], spec, find_model(trial.model_id).preprocessing.frame_format, trial.rendering),
-        seed=trial.seed,
-        steps=sweep.steps,
-        steps_per_result=sweep.steps_per_result,
-        evaluation_episodes=sweep.evaluation_episodes,
-    )
+class _Sweep:
+    """One attempt at a sweep whose folder is locked and whose servers run."""
 
+    def __init__(self, sweep: Sweep, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None]) -> None:
+        self._sweep, self._folder, self._say, self._tracking_uri = sweep, folder, say, tracking_uri
+        self._trials = sweep.trials()
+        self._journal = Journal(folder.journal)
+        if not self._journal.entries:
+            self._journal.append("sweep", _now(), id=uuid.uuid4().hex)
+        self._mirror = MlflowMirror(self._journal, sweep, folder, tracking_uri, say)
 
-def _run_trials(
-    sweep: Sweep, folder: Path, pools: dict[str, PoolConfig], tracker: SweepTracker, say: Callable[[str], None]
-) -> SweepOutcome:
-    trials = sweep.trials()
-    recorder = _Recorder(folder, tracker, Progress(len(trials), sweep.steps, say))
-    grid = [{"trial": trial.to_dict(), "job": _job(sweep, trial, pools)} for trial in trials]
-    # By default Tune also writes each result as CSV and for TensorBoard.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    tuner = tune.Tuner(
-        tune.with_resources(TrainableTrial, {"cpu": sweep.trial.cpus, "gpu": sweep.trial.gpus}),
-        # One axis of plain trials, instead of one for each of model, alpha, prompt and seed: their order and ids are ours.
-        param_space={"run": tune.grid_search(grid)},
-        tune_config=tune.TuneConfig(
-            trial_name_creator=lambda tune_trial: _trial_of(tune_trial).trial_id,
-            # The next trial takes over the process of one that has ended, with all that it has imported.
-            reuse_actors=True,
-            trial_dirname_creator=lambda tune_trial: _trial_of(tune_trial).trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder.resolve()),
-            verbose=0,
-            callbacks=[JsonLoggerCallback(), recorder],
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
-        ),
-    )
-    tuner.fit()
-    outcomes = [recorder.outcome(trial) for trial in trials]
-    # Tune returns normally after Ctrl-C; it shows in trials that neither finished nor failed.
-    interrupted = any(outcome.status == "unfinished" for outcome in outcomes)
-    outcome = SweepOutcome(folder, tracker.tracking_uri, outcomes, interrupted)
-    for each in outcomes:
-        if each.status == "unfinished":
-            recorder.close_unfinished(each.trial)
-    outcome.table.to_csv(folder / "trials.csv", index=False)
-    tracker.log_artifact(folder / "trials.csv")
-    best = outcome.best
-    best_metrics = (
-        {} if best is None else {f"best_{key}": best.metrics[key] for key in best.metrics if key.startswith(EVALUATED)}
-    )
-    tracker.end_sweep("KILLED" if interrupted else "FINISHED" if outcome.all_finished else "FAILED", best_metrics)
-    return outcome
+    def run(self, todo: list[Trial], pools: dict[str, PoolConfig]) -> SweepOutcome:
+        """Run the trials that are still to do; the outcome is that of all."""
+        videos = TrialVideos(self._say)
+        jobs = {trial.trial_id: self._job(trial, pools) for trial in todo}
+
+        def finished(trial: Trial) -> None:
+            job = jobs[trial.trial_id]
+            if self._sweep.videos:
+                videos.record(trial.trial_id, job.folder, job.reward)
+
+        progress = Progress(len(self._trials), self._sweep.steps, self._say)
+        recorder = _Recorder(self._journal, progress, self._say, finished)
+        for trial in self._trials:
+            recorder.recall(trial, TrialFolder(self._folder.trial(trial.trial_id)), finished=trial not in todo)
+        self._mirror.start()
+        if todo:
+            count = f"{len(todo)} of {len(self._trials)}" if len(todo) < len(self._trials) else str(len(todo))
+            self._say(f"{count} trials of {self._sweep.steps:,} environment steps, written to {self._folder.path}")
+            self._tune(todo, jobs, recorder)
+            for trial_id, file in videos.finish().items():
+                path = str(file.relative_to(self._folder.path.resolve()))
+                self._journal.append("artifact", _now(), trial=trial_id, file=path, to=file.parent.name)
+        outcomes = [recorder.outcome(trial) for trial in self._trials]
+        # Tune returns normally after Ctrl-C; it shows in trials that neither finished nor failed.
+        interrupted = any(outcome.status == "unfinished" for outcome in outcomes)
+        outcome = SweepOutcome(self._folder.path, self._tracking_uri, outcomes, interrupted)
+        self._end(outcome, recorder, anything_new=bool(todo))
+        return outcome
+
+    def _end(self, outcome: SweepOutcome, recorder: "_Recorder", anything_new: bool) -> None:
+        if anything_new:
+            recorder.close_unfinished()
+            outcome.table.to_csv(self._folder.table, index=False)
+            self._journal.append("artifact", _now(), trial="", file=self._folder.table.name, to=None)
+            best = outcome.best.metrics if outcome.best else {}
+            self._journal.append(
+                "sweep_end",
+                _now(),
+                status="KILLED" if outcome.interrupted else "FINISHED" if outcome.all_finished else "FAILED",
+                metrics={f"best_{key}": value for key, value in best.items() if key.startswith(EVALUATED)},
+            )
+        undelivered = self._mirror.close(_MLFLOW_PATIENCE_S)
+        if undelivered:
+            self._say(
+                f"{undelivered} entries have not reached MLflow: they wait in {self._folder.journal}; --resume sends them"
+            )
+        if self._journal.unwritten():
+            self._say(f"{self._folder.journal} could not be written whole: is the disk full?")
+
+    def _tune(self, todo: list[Trial], jobs: dict[str, TrainingJob], recorder: "_Recorder") -> None:
+        sweep = self._sweep
+        grid = [{"trial": trial.to_dict(), "job": jobs[trial.trial_id]} for trial in todo]
+        # By default Tune also writes each result as CSV, JSON and for TensorBoard.
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        for speaker in _SILENCED:
+            logging.getLogger(speaker).setLevel(logging.CRITICAL)
+        attempts = self._folder.path / "tune"
+        tuner = tune.Tuner(
+            tune.with_resources(TrainableTrial, {"cpu": sweep.trial.cpus, "gpu": sweep.trial.gpus}),
+            # One axis of plain trials, instead of one for each of model, alpha, prompt and seed: their order and ids are ours.
+            param_space={"run": tune.grid_search(grid)},
+            tune_config=tune.TuneConfig(
+                trial_name_creator=lambda tune_trial: _trial_of(tune_trial).trial_id,
+                # The next trial takes over the process of one that has ended, with all that it has imported.
+                reuse_actors=True,
+                trial_dirname_creator=lambda tune_trial: _trial_of(tune_trial).trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=f"attempt-{len(list(attempts.glob('attempt-*'))) + 1}",
+                storage_path=str(attempts.resolve()),
+                verbose=0,
+                callbacks=[recorder],
+                # Trials write their own.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=sweep.trial.retries),
+            ),
+        )
+        tuner.fit()
+
+    def _job(self, trial: Trial, pools: dict[str, PoolConfig]) -> TrainingJob:
+        sweep, spec = self._sweep, trial.spec()
+        job = TrainingJob(
+            task=sweep.the_task(),
+            env=sweep.env,
+            settings=sweep.settings,
+            reward=None,
+            seed=trial.seed,
+            steps=sweep.steps,
+            steps_per_result=sweep.steps_per_result,
+            evaluation_episodes=sweep.evaluation_episodes,
+            folder=self._folder.trial(trial.trial_id).resolve(),
+            checkpoint_every=sweep.checkpoint_every,
+            best_by=self._best_by(trial),
+        )
+        if spec is None:
+            return job
+        frame_format = find_model(trial.model_id).preprocessing.frame_format
+        return replace(job, reward=RewardSource(pools[trial.model_id], spec, frame_format, trial.rendering))
+
+    def _best_by(self, trial: Trial) -> BestBy:
+        """What the sweep asks for, if this trial has it: the true return always is."""
+        unknown = {"success": self._sweep.the_task().success_criterion is None, "clip_return": trial.prompt is None}
+        return "true_return" if unknown.get(self._sweep.best_by, False) else self._sweep.best_by
 
 
 def _trial_of(tune_trial: TuneTrial) -> Trial:
     return Trial.from_dict(tune_trial.config["run"]["trial"])
 
 
-class _Recorder(tune.Callback):
-    """Hears from Tune and tells MLflow and the terminal."""
+def _now() -> int:
+    return int(time.time() * 1000)
 
-    def __init__(self, folder: Path, tracker: SweepTracker, progress: Progress) -> None:
-        self._folder, self._tracker, self._progress = folder, tracker, progress
+
+class _Recorder(tune.Callback):
+    """Hears from Tune and tells the journal and the terminal."""
+
+    def __init__(
+        self, journal: Journal, progress: Progress, say: Callable[[str], None], finished: Callable[[Trial], None]
+    ) -> None:
+        self._journal, self._progress, self._say, self._finished = journal, progress, say, finished
         self._metrics: dict[str, dict[str, float]] = {}
+        self._steps: dict[str, int] = {}
         self._ended: dict[str, tuple[str, str]] = {}
-        self._started: set[str] = set()
+        self._started: dict[str, Trial] = {}
+
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        # Tune pickles its callbacks into its snapshots, which nobody will read.
+        return tune.Callback, ()
+
+    def recall(self, trial: Trial, checkpoints: TrialFolder, finished: bool) -> None:
+        """Take up what is known of a trial from earlier attempts.
+
+        Results that its checkpoint has and the journal lacks (which was cut short) are written down now.
+        """
+        for entry in self._journal.entries:
+            if entry["kind"] == "result" and entry["trial"] == trial.trial_id:
+                self._recall_result(trial, entry["step"], entry["metrics"])
+        if finished:
+            self._ended[trial.trial_id] = ("finished", "")
+        else:
+            checkpoint, _ = checkpoints.last()
+            for result in checkpoint.content["results"] if checkpoint else []:
+                self._record(trial, result)
+        self._progress.resumed(trial, self._steps.get(trial.trial_id, 0), finished)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         ours = _trial_of(trial)
-        self._started.add(ours.trial_id)
-        self._tracker.start_trial(ours)
+        if ours.trial_id not in self._started:  # else it is tried again
+            self._journal.append("start", _now(), trial=ours.trial_id)
+        self._started[ours.trial_id] = ours
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         ours = _trial_of(trial)
+        self._record(ours, result)
+        if NOTE in result:
+            self._say(f"{ours.label}: {result[NOTE]}")
+        self._progress.result(ours, int(result[ENV_STEPS]))
+
+    def _record(self, trial: Trial, result: dict[str, Any]) -> None:
+        step = int(result[ENV_STEPS])
+        if step <= self._steps.get(trial.trial_id, 0):
+            return  # a trial that went on from a checkpoint comes past results that it had reported before
         # Tune adds its own entries, all of them named here, to what the trial reports.
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
-        self._metrics.setdefault(ours.trial_id, {}).update(metrics)
-        self._tracker.log_result(ours, metrics, int(result[ENV_STEPS]))
-        self._progress.result(ours, int(result[ENV_STEPS]))
+        self._journal.append("result", int(result[TIME]), trial=trial.trial_id, step=step, metrics=metrics)
+        self._recall_result(trial, step, metrics)
+
+    def _recall_result(self, trial: Trial, step: int, metrics: dict[str, float]) -> None:
+        self._steps[trial.trial_id] = max(step, self._steps.get(trial.trial_id, 0))
+        self._metrics.setdefault(trial.trial_id, {}).update(metrics)
+
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._say(f"{_trial_of(trial).label}: failed ({_reason(trial)}), is tried again")
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         ours = _trial_of(trial)
         metrics = self._metrics.get(ours.trial_id, {})
         if EVALUATED + TRUE_RETURN not in metrics:
             return  # Tune calls this for interrupted trials too; only the last result has an evaluation
-        self._ended[ours.trial_id] = ("finished", "")
-        checkpoint = trial.checkpoint.path if trial.checkpoint else None
-        tags = {"checkpoint": str(Path(checkpoint).relative_to(self._folder.resolve()))} if checkpoint else {}
-        self._tracker.end_trial(ours, "FINISHED", tags)
+        self._end(ours, "FINISHED", "finished", "")
+        self._finished(ours)
         clip = f"CLIP return {metrics[EVALUATED + CLIP_RETURN]:.1f}, " if EVALUATED + CLIP_RETURN in metrics else ""
         success = f", success {metrics[EVALUATED + SUCCESS]:.2f}" if EVALUATED + SUCCESS in metrics else ""
         self._progress.ended(ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}{success}")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        ours = _trial_of(trial)
-        reason = _last_line(Path(trial.error_file)) if trial.error_file else "unknown"
-        self._ended[ours.trial_id] = ("failed", reason)
-        self._tracker.end_trial(ours, "FAILED", {"reason": reason[:5000]})
+        ours, reason = _trial_of(trial), _reason(trial)
+        self._end(ours, "FAILED", "failed", reason)
         self._progress.ended(ours, f"failed: {reason}")
+
+    def _end(self, trial: Trial, status: str, outcome: str, reason: str) -> None:
+        self._ended[trial.trial_id] = (outcome, reason)
+        tags = {"checkpoints": f"trials/{trial.trial_id}"} | ({"reason": reason} if reason else {})
+        self._journal.append("end", _now(), trial=trial.trial_id, status=status, tags=tags)
 
     def outcome(self, trial: Trial) -> TrialOutcome:
         status, reason = self._ended.get(trial.trial_id, ("unfinished", "interrupted"))
         return TrialOutcome(trial, status, reason, self._metrics.get(trial.trial_id, {}))
 
-    def close_unfinished(self, trial: Trial) -> None:
-        if trial.trial_id in self._started:
-            self._tracker.end_trial(trial, "KILLED", {})
+    def close_unfinished(self) -> None:
+        """Write down that the trials which were started and have not ended were stopped."""
+        for trial_id in self._started.keys() - self._ended.keys():
+            self._journal.append("end", _now(), trial=trial_id, status="KILLED", tags={})
 
 
 _TUNE_ENTRIES = frozenset({"time_this_iter_s", "time_total_s", "time_since_restore"})
 
 
-def _last_line(file: Path) -> str:
-    lines = [line for line in file.read_text(errors="replace").splitlines() if line.strip()]
+def _reason(trial: TuneTrial) -> str:
+    """The last line of what a trial left, without the traceback."""
+    if not trial.error_file or not Path(trial.error_file).is_file():
+        return "unknown"
+    lines = [line for line in Path(trial.error_file).read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "unknown"

@@ -31,7 +31,7 @@ from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task, get_task
-from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, AlgorithmSettings, DqnSettings
+from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, AlgorithmSettings, BestBy, DqnSettings
 
 TRUE_REWARD = "true reward"
 """Stands in the place of the model id of a trial that learns from the environment's own reward."""
@@ -71,6 +71,7 @@ class PoolSettings(_Strict):
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
     threads: int = Field(1, ge=1, description="Threads that each server uses.")
+    timeout_s: float = Field(600, gt=0, description="Seconds after which a server that has not answered is taken for hung.")
 
 
 class TrialResources(_Strict):
@@ -78,6 +79,7 @@ class TrialResources(_Strict):
 
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
+    retries: int = Field(2, ge=0, description="How often a trial that failed is tried again, from its last checkpoint.")
 
 
 class Combination(_Strict):
@@ -113,6 +115,9 @@ class Sweep(_Strict):
     steps_per_result: int = Field(1_000, gt=0, description="Environment steps between two logged results.")
     settings: AlgorithmSettings = Field({}, validate_default=True, description="The algorithm's settings.")
     evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
+    checkpoint_every: int = Field(5_000, gt=0, description="Environment steps between two checkpoints of a trial.")
+    best_by: BestBy = Field("success", description="What each trial's best policy is chosen by, within the trial.")
+    videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = PoolSettings()
     trial: TrialResources = TrialResources()
     max_trials: int = Field(100, gt=0, description="Refuse to start more trials than this.")

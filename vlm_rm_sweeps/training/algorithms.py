@@ -31,10 +31,12 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.connector import RewardConnector, RewardSource, TrueReturnConnector, on_sample_end
 from vlm_rm_sweeps.training.replay import TakeTransitions, TransitionReplayBuffer
+from vlm_rm_sweeps.training.resumption import ReplayableEnv
 from vlm_rm_sweeps.training.settings import AlgorithmSettings, DqnSettings, SacSettings
 from vlm_rm_sweeps.training.standardization import StandardizeRewards
 
 _ENV_ID = "vlm-rm/task-v0"
+_NEVER = 10**12
 
 
 class _Rewarded(AlgorithmConfig):
@@ -146,7 +148,10 @@ def build_algorithm(
     # Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns of the NaN rewards.
     gym.registry.pop(_ENV_ID, None)
     gym.register(
-        _ENV_ID, entry_point=lambda **_: task.make_env(frame_format, rendering), disable_env_checker=True, order_enforce=False
+        _ENV_ID,
+        entry_point=lambda **_: ReplayableEnv(task.make_env(frame_format, rendering)),
+        disable_env_checker=True,
+        order_enforce=False,
     )
     config: Any = _dqn(settings) if isinstance(settings, DqnSettings) else _sac(settings)
     config.reward = reward
@@ -169,7 +174,9 @@ def build_algorithm(
         )
         .rl_module(model_config={"fcnet_hiddens": list(settings.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []})
         .evaluation(
-            evaluation_interval=None,
+            # Never by itself. But without an interval RLlib makes no env runner for evaluations: it would take the one for
+            # training, which explores, and would ignore the configuration below without a word.
+            evaluation_interval=_NEVER,
             evaluation_duration=evaluation_episodes,
             evaluation_duration_unit="episodes",
             evaluation_num_env_runners=0,

@@ -29,6 +29,8 @@ RENDER_SECONDS = "render_seconds"
 ENCODE_SECONDS = "encode_seconds"
 WAIT_SECONDS = "reward_wait_seconds"
 FRAMES_SCORED = "frames_scored"
+MICRO_BATCH = "micro_batch"
+"""Frames in each forward pass of the servers; smaller than configured after one ran out of memory."""
 
 _SUCCESSFUL_FRACTION = 0.5
 
@@ -121,6 +123,7 @@ class RewardConnector(TrueReturnConnector):
         started, encode_seconds, frames = time.perf_counter(), 0.0, 0
         for pending, steps in self._requests:
             answer = pending.result()
+            metrics.log_value(MICRO_BATCH, answer.micro_batch, reduce="min")
             encode_seconds += answer.seconds
             frames += len(steps)
             for (episode, index), reward in zip(steps, answer.rewards[:, 0], strict=True):

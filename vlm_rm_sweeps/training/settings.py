@@ -5,6 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+BestBy = Literal["success", "true_return", "clip_return"]
+"""What a trial's best policy is chosen by: the mean over the episodes that ended since the result before."""
+
 
 class _OffPolicySettings(BaseModel):
     """What all algorithms have that learn from a replay buffer."""

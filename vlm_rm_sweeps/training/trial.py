@@ -1,32 +1,50 @@
 """One trial of a sweep as a Tune trainable: train, evaluate at the end, checkpoint.
 
 A trainable of our own keeps results small: passed to Tune directly, RLlib's algorithm reports 480 values each time.
+
+A trial goes on from the newest checkpoint in its folder, whoever starts it again: Tune after its process died, or a sweep that
+is resumed. A checkpoint is written when Tune asks for the *next* result. By then the driver has written the results before it
+down, so a trial that goes on has neither lost nor skipped any.
 """
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.rl_module.rl_module import RLModule
 
+from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training import connector
 from vlm_rm_sweeps.training.algorithms import build_algorithm
-from vlm_rm_sweeps.training.settings import AlgorithmSettings
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
+from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
+from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmSettings, BestBy
 
 ENV_STEPS = "env_steps"
 CLIP_RETURN = "clip_return"
 EVALUATED = "evaluation_"
 """Prefix of the metrics of the greedy policy at the end of a trial."""
+TIME = "time_ms"
+"""When the trial made the result, in milliseconds since 1970."""
+NOTE = "note"
+"""What a result has to say in words: that the trial went on from a checkpoint, or could not write one."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that one trial needs. `reward` is None for a trial that learns from the true reward."""
+    """All that one trial needs. `reward` is None for a trial that learns from the true reward.
+
+    Checkpoints go to `folder`, about every `checkpoint_every` environment steps and at the end. The best policy is that after
+    the result with the highest `best_by`: the mean over the episodes that ended since the result before. `env` is what `task` was
+    made of, if it is not one of this project's own.
+    """
 
     task: Task
     settings: AlgorithmSettings
@@ -35,6 +53,37 @@ class TrainingJob:
     steps: int
     steps_per_result: int
     evaluation_episodes: int
+    folder: Path
+    checkpoint_every: int
+    best_by: BestBy = "success"
+    env: GymEnv | None = None
+
+    @property
+    def algorithm(self) -> str:
+        return next(name for name, settings in ALGORITHMS.items() if isinstance(self.settings, settings))
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint says of itself, as JSON."""
+        reward = None
+        if self.reward is not None:
+            reward = {
+                "model": self.reward.pool.model_id,
+                "precision": self.reward.pool.precision,
+                "micro_batch": self.reward.pool.micro_batch,
+                "goal": list(self.reward.spec.goal_prompts),
+                "baseline": list(self.reward.spec.baseline_prompts),
+                "alpha": self.reward.spec.alpha,
+            }
+        rendering = self.reward.rendering if self.reward and self.reward.rendering else self.task.rendering()
+        return {
+            "task": self.task.name,
+            "env": self.env.model_dump(mode="json") if self.env else None,
+            "rendering": asdict(rendering),
+            "algorithm": self.algorithm,
+            "settings": self.settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "reward": reward,
+        }
 
 
 class Stopwatch:
@@ -81,13 +130,41 @@ class TrainableTrial(tune.Trainable):
             "replay_seconds": Stopwatch(self._algorithm.local_replay_buffer, "sample"),
             "update_seconds": Stopwatch(self._algorithm.learner_group, "update"),
         }
+        self._least_micro_batch: float = self._job.reward.pool.micro_batch if self._job.reward else 0
+        self._folder = TrialFolder(self._job.folder)
+        self._notes: list[str] = []
+        self._env_steps = self._saved_at = 0
+        self._done = False
+        self._results: list[dict[str, Any]] = []
+        self._restore()
+        best = self._folder.best()
+        self._best = self._merit(best.content["metrics"]) if best else (-math.inf, -math.inf)
+
+    def _restore(self) -> None:
+        checkpoint, problems = self._folder.last()
+        self._notes += [f"a checkpoint is not used: {problem}" for problem in problems]
+        if checkpoint is not None:
+            set_training_state(self._algorithm, checkpoint.training_state())
+            self._env_steps = self._saved_at = checkpoint.env_steps
+            self._results, self._done = checkpoint.content["results"], checkpoint.content["done"]
+            self._notes.append(f"goes on from step {checkpoint.env_steps:,}")
 
     def step(self) -> dict[str, Any]:
+        if not self._done:  # else it was done, but died before it could say so
+            if self._env_steps - self._saved_at >= self._job.checkpoint_every:
+                self._save()
+            self._results.append(self._train())
+            if self._done:
+                self._save()
+        notes, self._notes = self._notes, []
+        return self._results[-1] | {"done": self._done} | ({NOTE: "; ".join(notes)} if notes else {})
+
+    def _train(self) -> dict[str, Any]:
         started = time.perf_counter()
         result = self._algorithm.train()
         seconds = time.perf_counter() - started
         runner = result["env_runners"]
-        env_steps = int(result["num_env_steps_sampled_lifetime"])
+        self._env_steps = int(result["num_env_steps_sampled_lifetime"])
         updates = self._updates(result)
         metrics = self._returns(runner)
         metrics |= {
@@ -98,15 +175,45 @@ class TrainableTrial(tune.Trainable):
             connector.RENDER_SECONDS: runner.get(connector.RENDER_SECONDS),
             connector.ENCODE_SECONDS: runner.get(connector.ENCODE_SECONDS),
             connector.WAIT_SECONDS: runner.get(connector.WAIT_SECONDS),
+            connector.MICRO_BATCH: self._micro_batch(runner),
             "iteration_seconds": seconds,
         } | {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
         self._updates_before = updates
-        done = env_steps >= self._job.steps
-        if done:
+        self._keep_if_best(metrics)
+        self._done = self._env_steps >= self._job.steps
+        if self._done:
             evaluated = self._returns(self._algorithm.evaluate()["env_runners"])
             metrics |= {EVALUATED + name: value for name, value in evaluated.items()}
         finite = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
-        return finite | {ENV_STEPS: env_steps, "done": done}
+        return finite | {ENV_STEPS: self._env_steps, TIME: int(time.time() * 1000)}
+
+    def _merit(self, metrics: dict[str, Any]) -> tuple[float, float]:
+        """What policies are compared by: the chosen metric; where that is equal (no success yet), the true return."""
+        return metrics[self._job.best_by], metrics[connector.TRUE_RETURN]
+
+    def _keep_if_best(self, metrics: dict[str, Any]) -> None:
+        values = {name: metrics.get(name) for name in (self._job.best_by, connector.TRUE_RETURN)}
+        compared = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+        if len(compared) == len(values) and self._merit(compared) >= self._best:
+            self._best = self._merit(compared)
+            self._write(lambda module, content: self._folder.save_best(module, content | {"metrics": compared}))
+
+    def _save(self) -> None:
+        def save(module: RLModule, content: dict[str, Any]) -> None:
+            progress = {"results": self._results, "done": self._done}
+            self._folder.save(module, get_training_state(self._algorithm), content | progress)
+
+        self._write(save)
+        self._saved_at = self._env_steps
+
+    def _write(self, save: Callable[[RLModule, dict[str, Any]], Any]) -> None:
+        module = self._algorithm.env_runner.module
+        network = {"env_steps": self._env_steps, "model_config": dict(module.model_config)}
+        try:
+            save(module, self._job.description() | network)
+        except OSError as error:
+            # A full disk must not end a trial that could go on: the checkpoint before this one is still there.
+            self._notes.append(f"no checkpoint at step {self._env_steps:,}: {error}")
 
     def _returns(self, runner: dict[str, Any]) -> dict[str, float | None]:
         """CLIP and true return under their own names. RLlib's own return is of whatever reward was learned from."""
@@ -115,12 +222,19 @@ class TrainableTrial(tune.Trainable):
             returns[CLIP_RETURN] = runner.get("episode_return_mean")
         return returns
 
+    def _micro_batch(self, runner: dict[str, Any]) -> float | None:
+        used = runner.get(connector.MICRO_BATCH)
+        if self._job.reward is not None and used is not None and used < self._least_micro_batch:
+            self._least_micro_batch = used
+            self._notes.append(
+                f"a reward server ran out of memory and goes on with micro-batches of {used:g}: from here on rewards may differ in "
+                "their last bits from those of an undisturbed trial"
+            )
+        return used
+
     def _updates(self, result: dict[str, Any]) -> float:
         trained = result.get("learners", {}).get(ALL_MODULES, {}).get("num_module_steps_trained_lifetime", 0)
         return float(trained) / self._job.settings.batch
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        self._algorithm.save_to_path(str(Path(checkpoint_dir).resolve()))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial, from scratch."""

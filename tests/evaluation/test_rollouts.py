@@ -1,0 +1,166 @@
+"""Episodes of a checkpoint's policy, and what is written of them. No Ray."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ray.rllib.algorithms.dqn import DQNConfig
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.rollouts import (
+    Episode,
+    evaluate,
+    find_checkpoint,
+    load_policy,
+    load_scorer,
+    run_episode,
+    spec_of,
+    summarize,
+    task_of,
+    write_evaluation,
+    write_videos,
+)
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
+
+TASK = get_task("cartpole-upright")
+REWARD = {
+    "model": "embedded/tiny",
+    "precision": "fp32",
+    "micro_batch": 32,
+    "goal": [TASK.goal_prompt],
+    "baseline": [TASK.baseline_prompt],
+    "alpha": 0.5,
+}
+
+
+def saved_policy(folder: Path, **changed: Any) -> Checkpoint:
+    """A checkpoint of an untrained policy, as a trial writes it."""
+    env = TASK.make_env(None)
+    torch.manual_seed(0)
+    spec: Any = DQNConfig().get_default_rl_module_spec()
+    spec.observation_space, spec.action_space, spec.inference_only = env.observation_space, env.action_space, True
+    spec.model_config |= {"fcnet_hiddens": [16], "dueling": False}
+    content = {"task": TASK.name, "algorithm": "dqn", "seed": 0, "reward": REWARD, "env_steps": 500}
+    content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
+    return TrialFolder(folder).save_best(spec.build(), content | changed)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return saved_policy(tmp_path_factory.mktemp("trial"))
+
+
+@pytest.fixture(scope="module")
+def ran(checkpoint: Checkpoint) -> list[Episode]:
+    return evaluate(checkpoint, episodes=2, seed=7, pictures=True)
+
+
+def test_scores_what_the_reward_model_would_have_seen(checkpoint: Checkpoint, ran: list[Episode]) -> None:
+    first, second = ran
+    assert first.frames is not None
+    assert first.frames.shape == (200, 64, 64, 3)
+    spec = spec_of(checkpoint)
+    assert spec is not None
+    np.testing.assert_array_equal(first.clip_rewards, load_reward_model("embedded/tiny").score(first.frames, [spec])[:, 0])
+    assert first.observations.shape == (201, 4)
+    assert first.true_return == first.in_goal.sum()
+    assert not np.array_equal(first.observations, second.observations)
+
+
+def test_pictures_show_the_same_states_at_a_readable_size(ran: list[Episode]) -> None:
+    assert [len(episode.pictures) for episode in ran] == [200, 0]
+    assert ran[0].pictures[0].shape == (400, 600, 3)
+    assert ran[0].frames is not None
+    for step in (0, 100, 199):
+        np.testing.assert_array_equal(resize_frames(ran[0].pictures[step][None], FrameFormat(64))[0], ran[0].frames[step])
+
+
+def test_the_policy_is_greedy_and_repeatable(checkpoint: Checkpoint, ran: list[Episode]) -> None:
+    again = run_episode(TASK, load_policy(checkpoint), seed=7)
+    np.testing.assert_array_equal(again.observations, ran[0].observations)
+    assert again.frames is None
+    assert np.isnan(again.clip_return)
+
+
+def test_the_caller_can_look_into_the_simulator(checkpoint: Checkpoint) -> None:
+    episode = run_episode(TASK, load_policy(checkpoint), seed=7, visit=lambda env: np.array(env.unwrapped.state))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(np.stack(episode.visited), episode.observations[1:], rtol=1e-6)
+
+
+def episode_of(true_return: int, clip_reward: float | None = None) -> Episode:
+    in_goal = np.arange(100) < true_return
+    clip = None if clip_reward is None else np.full(100, clip_reward, np.float32)
+    return Episode(np.zeros((101, 1)), in_goal.astype(float), in_goal, clip_rewards=clip)
+
+
+def test_intervals() -> None:
+    summary = summarize([episode_of(value, value / 100) for value in (20, 60, 70, 90)])
+    assert summary["success"]["mean"] == 0.75
+    # Wilson's interval for 3 of 4, by its closed form.
+    p, n, z = 0.75, 4, 1.959963985
+    centre, half = (p + z * z / (2 * n)) / (1 + z * z / n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    assert summary["success"]["interval"] == pytest.approx([centre - half, centre + half])
+    low, high = summary["true_return"]["interval"]
+    assert 20 < low < summary["true_return"]["mean"] == 60 < high < 90
+    assert summary["clip_return"]["mean"] == pytest.approx(60)
+    assert "clip_return" not in summarize([episode_of(10)])
+    assert summarize([episode_of(10)])["true_return"]["interval"] is None
+    assert summarize([episode_of(10), episode_of(10)])["true_return"]["interval"] == [10, 10]
+
+
+def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> None:
+    summary = write_evaluation(checkpoint, ran, 7, tmp_path / "new")
+    assert json.loads((tmp_path / "new/evaluation.json").read_text()) == summary
+    table = pd.read_csv(tmp_path / "new/evaluation.csv")
+    assert table["seed"].tolist() == [7, 8]
+    assert table["clip_return"].tolist() == pytest.approx([episode.clip_return for episode in ran])
+    with pytest.raises(FileExistsError):
+        write_evaluation(checkpoint, ran, 7, tmp_path / "new")
+    assert ran[0].clip_rewards is not None
+    short = replace(ran[0], pictures=ran[0].pictures[:12], clip_rewards=ran[0].clip_rewards[:12])
+    mp4, gif = write_videos(checkpoint, short, tmp_path / "new")
+    video = iio.imread(mp4)
+    assert video.shape == (12, 496, 600, 3)
+    assert iio.improps(gif).n_images == 12
+    # Beneath the picture the curve grows: blue pixels right of the middle only at the end.
+    right = video[:, 420:470, 320:590].astype(int)
+    blue = ((right[..., 2] - right[..., 0]) > 60).sum(axis=(1, 2))
+    assert blue[3] == 0
+    assert blue[-1] > 40
+
+
+def test_a_trial_is_its_best_policy_else_its_last(tmp_path: Path) -> None:
+    TrialFolder(tmp_path).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type]
+    assert find_checkpoint(tmp_path).folder.name == "step-000000900"
+    saved_policy(tmp_path)
+    assert find_checkpoint(tmp_path).folder.name == "best-000000500"
+    assert find_checkpoint(tmp_path / "step-000000900").env_steps == 900
+
+
+def test_wrong_input_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a checkpoint"):
+        find_checkpoint(tmp_path)
+    with pytest.raises(UserError, match="unknown task 'cartpole-uprigth': did you mean 'cartpole-upright'"):
+        task_of(saved_policy(tmp_path / "task", task="cartpole-uprigth"))
+    with pytest.raises(UserError, match="unknown algorithm 'ppo'"):
+        load_policy(saved_policy(tmp_path / "algorithm", algorithm="ppo"))
+    with pytest.raises(UserError, match="unknown model 'embedded/huge'"):
+        load_scorer(saved_policy(tmp_path / "model", reward=REWARD | {"model": "embedded/huge"}))
+    wider = saved_policy(tmp_path / "network", model_config={"fcnet_hiddens": [32], "dueling": False} | _module_defaults())
+    with pytest.raises(UserError, match="another task or network"):
+        load_policy(wider)
+    assert load_scorer(saved_policy(tmp_path / "reference", reward=None)) is None
+
+
+def _module_defaults() -> dict[str, Any]:
+    defaults: Any = DQNConfig().get_default_rl_module_spec()
+    return {name: value for name, value in defaults.model_config.items() if name not in ("fcnet_hiddens", "dueling")}

@@ -1,0 +1,56 @@
+"""The reward server without Ray: what it does when the memory does not suffice."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+
+from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.server import RewardServer
+
+SPEC = RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), 0.5)
+FRAMES = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+
+
+def server_with_room_for(frames: int, monkeypatch: pytest.MonkeyPatch) -> RewardServer:
+    """Its model's image tower runs out of memory with more frames in one forward pass."""
+    server = RewardServer("embedded/tiny", "cpu", "fp32", micro_batch=16, threads=1)
+    encode = server._model._model.encode_image
+
+    def limited(images: torch.Tensor) -> torch.Tensor:
+        if len(images) > frames:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return encode(images)
+
+    monkeypatch.setattr(server._model._model, "encode_image", limited)
+    return server
+
+
+def test_smaller_micro_batches_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = server_with_room_for(5, monkeypatch)
+    scored = asyncio.run(server.score(FRAMES, [SPEC]))
+    assert scored.micro_batch == 4
+    # To the bit those of that micro-batch, and all but the last bits those of the configured one.
+    np.testing.assert_array_equal(scored.rewards, load_reward_model("embedded/tiny", micro_batch=4).score(FRAMES, [SPEC]))
+    usual = load_reward_model("embedded/tiny", micro_batch=16).score(FRAMES, [SPEC])
+    np.testing.assert_allclose(scored.rewards, usual, atol=1e-5)
+
+
+def test_a_single_frame_that_does_not_fit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = server_with_room_for(0, monkeypatch)
+    with pytest.raises(RuntimeError, match="embedded/tiny ran out of memory with a single frame: use a smaller model"):
+        asyncio.run(server.score(FRAMES, [SPEC]))
+
+
+def test_other_errors_are_not_mistaken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = server_with_room_for(16, monkeypatch)
+
+    def broken(images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(server._model._model, "encode_image", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        asyncio.run(server.score(FRAMES, [SPEC]))
+    assert server._model.micro_batch == 16

@@ -1,0 +1,60 @@
+"""The folder of a sweep: found again, compared, and used by one process at a time."""
+
+from pathlib import Path
+
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.journal import Journal
+from vlm_rm_sweeps.sweeping.spec import Sweep
+
+
+def sweep(**changed: object) -> Sweep:
+    settings = {"name": "folder", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
+    return Sweep.model_validate(settings | changed)
+
+
+def test_the_newest_sweep_of_a_name_is_found(tmp_path: Path) -> None:
+    assert SweepFolder.newest(sweep(), tmp_path) is None
+    for name in ("folder-20260101-120000", "folder-20260102-120000", "folder-more-20260103-120000"):
+        SweepFolder(tmp_path / name).create(sweep())
+    (tmp_path / "folder-20260104-120000").mkdir()  # no sweep file in it
+    found = SweepFolder.newest(sweep(), tmp_path)
+    assert found is not None
+    assert found.path.name == "folder-20260102-120000"
+
+
+def test_an_existing_folder_is_never_taken_over(tmp_path: Path) -> None:
+    SweepFolder(tmp_path / "a").create(sweep())
+    with pytest.raises(UserError, match="exists already"):
+        SweepFolder(tmp_path / "a").create(sweep())
+
+
+def test_differences_are_shown_key_by_key(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    assert folder.differences(sweep()) == ""
+    difference = folder.differences(sweep(steps=200))
+    assert "-steps: 100\n+steps: 200" in difference
+
+
+def test_only_one_process_at_a_time_has_it(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    assert not folder.in_use()
+    with folder.locked():
+        assert folder.in_use()
+        with pytest.raises(UserError, match=r"in use by another process \(id \d+\)"), folder.locked():
+            pass
+    with folder.locked():
+        pass
+
+
+def test_how_trials_ended_is_read_from_the_journal(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path)
+    assert folder.ended_trials() == {}
+    journal = Journal(folder.journal)
+    for trial, status in (("a", "FINISHED"), ("b", "FAILED"), ("c", "KILLED"), ("b", "FINISHED")):
+        journal.append("end", 0, trial=trial, status=status, tags={})
+    assert folder.ended_trials() == {"a": "FINISHED", "b": "FINISHED"}

@@ -1,0 +1,175 @@
+"""The mirror in MLflow: each entry once and in order, whatever happens on the way. Real MLflow, on sqlite."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.journal import Journal
+from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.sweeping.tracking import MlflowMirror, set_up_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an MLflow database. Its set-up takes seconds: the tests share it, each with an experiment of its own."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    set_up_store(f"sqlite:///{file}")
+    return file
+
+
+class Mirrored:
+    """A sweep of two trials with its journal, and what MLflow has of it."""
+
+    def __init__(self, folder: Path, store: Path, name: str) -> None:
+        self.sweep = Sweep.model_validate(
+            {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
+        )
+        self.folder = SweepFolder(folder / name)
+        self.folder.create(self.sweep)
+        self.uri = f"sqlite:///{store}"
+        self.trials = [trial.trial_id for trial in self.sweep.trials()]
+        self.journal = Journal(self.folder.journal)
+        self.journal.append("sweep", 1, id=f"id of {name}")
+        self.said: list[str] = []
+
+    def mirror(self, patience_s: float = 20) -> int:
+        """Bring what the journal on disk has to MLflow, as a new process would; returns how many entries are left."""
+        mirror = MlflowMirror(Journal(self.folder.journal), self.sweep, self.folder, self.uri, self.said.append)
+        mirror.start()
+        return mirror.close(patience_s)
+
+    def start_all(self) -> None:
+        for trial in self.trials:
+            self.journal.append("start", 2, trial=trial)
+
+    def result(self, step: int) -> None:
+        for trial in self.trials:
+            self.journal.append("result", 1000 + step, trial=trial, step=step, metrics={"true_return": step / 2})
+
+    def runs(self) -> tuple[Run, list[Run]]:
+        client = MlflowClient(self.uri)
+        experiment = client.get_experiment_by_name(self.sweep.name)
+        assert experiment is not None
+        found = list(client.search_runs([experiment.experiment_id]))
+        children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+        (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+        assert sorted(run.data.tags["trial_id"] for run in children) == sorted(self.trials)
+        return parent, children
+
+    def steps(self) -> list[list[int]]:
+        client = MlflowClient(self.uri)
+        return [[metric.step for metric in client.get_metric_history(run.info.run_id, "true_return")] for run in self.runs()[1]]
+
+
+@pytest.fixture
+def mirrored(store: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Mirrored:
+    return Mirrored(tmp_path, store, request.node.name[:50].replace("[", "-").replace("]", ""))
+
+
+def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    mirrored.start_all()
+    mirrored.result(20)
+    for trial in mirrored.trials:
+        mirrored.journal.append("end", 5000, trial=trial, status="FAILED", tags={"reason": "the machine was on fire"})
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20], [10, 20]]
+    assert {run.info.status for run in mirrored.runs()[1]} == {"FAILED"}
+    mirrored.start_all()
+    for trial in mirrored.trials:
+        mirrored.journal.append("end", 6000, trial=trial, status="FINISHED", tags={"checkpoints": "trials/x"})
+    mirrored.journal.append("sweep_end", 7000, status="FINISHED", metrics={"best_evaluation_success": 0.5})
+    assert mirrored.mirror() == 0
+    parent, children = mirrored.runs()
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert all("reason" not in run.data.tags and run.data.tags["checkpoints"] == "trials/x" for run in children)
+    assert parent.data.metrics == {"best_evaluation_success": 0.5}
+
+
+def forgets_all(folder: SweepFolder) -> None:
+    folder.mlflow.unlink()
+
+
+def was_cut_short(folder: SweepFolder) -> None:
+    folder.mlflow.write_text(folder.mlflow.read_text()[:-10])
+
+
+def forgets_the_last(folder: SweepFolder) -> None:
+    known = json.loads(folder.mlflow.read_text())
+    folder.mlflow.write_text(json.dumps(known | {"delivered": known["delivered"] - 3}))
+
+
+@pytest.mark.parametrize("happens", [forgets_all, was_cut_short, forgets_the_last])
+def test_what_is_delivered_again_is_there_once(mirrored: Mirrored, happens: Callable[[SweepFolder], None]) -> None:
+    """A process that was killed does not know what of its last calls arrived."""
+    mirrored.start_all()
+    mirrored.result(10)
+    mirrored.result(20)
+    assert mirrored.mirror() == 0
+    happens(mirrored.folder)
+    mirrored.result(30)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
+    assert mirrored.said == []
+
+
+def test_a_journal_that_lost_its_end_doubles_nothing(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.result(10)
+    mirrored.result(20)
+    assert mirrored.mirror() == 0
+    file = mirrored.folder.journal
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-2]) + b'{"kind": "resu')
+    mirrored.journal = Journal(file)
+    mirrored.result(20)  # trained again, from the checkpoint before
+    mirrored.result(30)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
+
+
+def test_waits_for_a_locked_database(mirrored: Mirrored, store: Path) -> None:
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    mirror = MlflowMirror(mirrored.journal, mirrored.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
+    with sqlite3.connect(store, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        mirror.start()
+        for step in (10, 20, 30):
+            mirrored.result(step)
+        while not mirrored.said:
+            pass
+        other.execute("ROLLBACK")
+    assert mirror.close(patience_s=60) == 0
+    assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
+    assert "does not answer" in mirrored.said[0]
+    assert "answers again" in mirrored.said[1]
+
+
+def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.journal.append("result", 5, trial=mirrored.trials[0], step=10, metrics={"n" * 300: 1.0})
+    mirrored.result(20)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[20], [20]]
+    assert "MLflow refused an entry" in mirrored.said[0]
+
+
+def test_another_mlflow_than_before_is_refused(mirrored: Mirrored) -> None:
+    assert mirrored.mirror() == 0
+    mirrored.uri = "sqlite:////elsewhere/mlflow.db"
+    with pytest.raises(UserError, match="name that with --tracking-uri"):
+        mirrored.mirror()
+
+
+def test_a_server_that_does_not_answer_is_said_before_anything_starts() -> None:
+    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
+        set_up_store("http://127.0.0.1:9")

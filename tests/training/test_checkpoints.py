@@ -1,0 +1,141 @@
+"""Checkpoints on disk: complete or not there, whatever happens while they are written."""
+
+import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder, read_checkpoint
+
+
+def network(width: int = 4) -> Any:
+    """All that is asked of an RLModule here is its weights."""
+    return torch.nn.Linear(width, 2)
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"step": step, "buffer": np.full(10_000, step)}
+
+
+def save(folder: TrialFolder, step: int) -> Checkpoint:
+    return folder.save(network(), state(step), {"env_steps": step})
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file can grow beyond `room` bytes: the system's own error for each write after that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def last(folder: TrialFolder) -> Checkpoint:
+    found, _ = folder.last()
+    assert found is not None
+    return found
+
+
+def test_goes_on_from_the_newest_and_keeps_two(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path / "trial")
+    assert folder.last() == (None, [])
+    for step in (500, 1000, 12_000):
+        save(folder, step)
+    assert last(folder).env_steps == 12_000
+    assert last(folder).training_state()["step"] == 12_000
+    assert sorted(each.name for each in folder.folder.iterdir()) == ["step-000001000", "step-000012000"]
+
+
+@pytest.mark.parametrize("name", ["state.pkl", "policy.safetensors", "checkpoint.json"])
+def test_one_that_was_cut_short_is_passed_over(tmp_path: Path, name: str) -> None:
+    folder = TrialFolder(tmp_path)
+    save(folder, 500)
+    file = save(folder, 1000).folder / name
+    file.write_bytes(file.read_bytes()[:-20])
+    found, problems = folder.last()
+    assert found is not None
+    assert found.env_steps == 500
+    assert len(problems) == 1
+    assert name in problems[0]
+
+
+def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    file = save(folder, 500).folder / "state.pkl"
+    content = bytearray(file.read_bytes())
+    content[5000] ^= 1
+    file.write_bytes(content)
+    found, problems = folder.last()
+    assert found is None
+    assert "SHA-256" in problems[0]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    save(folder, 500)
+    with full_disk(room=4_000), pytest.raises(OSError, match="File too large"):
+        save(folder, 1000)
+    assert [each.name for each in folder.folder.iterdir()] == ["step-000000500"]
+    assert last(folder).training_state()["step"] == 500
+    save(folder, 1000)
+    assert last(folder).env_steps == 1000
+
+
+def test_what_a_killed_process_left_half_written_does_not_disturb(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    save(folder, 500)
+    half = tmp_path / ".unfinished-step-000001000"
+    half.mkdir()
+    (half / "state.pkl").write_bytes(b"half")
+    assert last(folder).env_steps == 500
+    assert last(TrialFolder(tmp_path)).env_steps == 500
+    assert save(folder, 1000).training_state()["step"] == 1000
+    assert not half.exists()
+
+
+def test_the_best_policy_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    assert folder.best() is None
+    folder.save_best(network(), {"env_steps": 500, "metrics": {"success": 0.1}})
+    with full_disk(room=100), pytest.raises(OSError, match=r"too large|could not be written"):
+        folder.save_best(network(), {"env_steps": 1000, "metrics": {"success": 0.2}})
+    best = folder.best()
+    assert best is not None
+    assert best.content["metrics"] == {"success": 0.1}
+    folder.save_best(network(), {"env_steps": 1000, "metrics": {"success": 0.2}})
+    assert [each.name for each in tmp_path.iterdir()] == ["best-000001000"]
+
+
+def test_weights_come_back_and_those_of_another_network_are_refused(tmp_path: Path) -> None:
+    saved = network()
+    checkpoint = TrialFolder(tmp_path).save_best(saved, {"env_steps": 500})
+    loaded = network()
+    checkpoint.load_policy(loaded)
+    torch.testing.assert_close(loaded.weight, saved.weight, rtol=0, atol=0)
+    with pytest.raises(UserError, match=r"another task or network: its weight has the shape \(2, 4\), expected \(2, 7\)"):
+        checkpoint.load_policy(network(7))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a checkpoint"),
+        ("{", "is damaged"),
+        ("[]", "not the description"),
+        (json.dumps({"format": 99}), "format 1"),
+    ],
+)
+def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "checkpoint.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(tmp_path)

@@ -1,0 +1,272 @@
+"""What a learned policy does: episodes of a checkpoint's policy, scored by a reward model in this process, without Ray."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+from scipy import stats
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, read_checkpoint
+from vlm_rm_sweeps.training.policies import Policy
+from vlm_rm_sweeps.videos import write_video
+
+GOAL_FRACTION = 0.5
+"""The share of an episode's steps that must be in the goal (paper, section 4)."""
+CONFIDENCE = 0.95
+Scorer = Callable[[np.ndarray], np.ndarray]
+"""Rewards float32 (N,) of frames `uint8 (N, H, W, 3)`."""
+_PICTURE_EDGE = 256
+_STRIP = 96
+_MARGIN = 8
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of T steps. All but `observations`, which has T + 1, are of the states *after* a step.
+
+    `in_goal` float (T,) is 1 where the state passes the task's success test, NaN throughout if it has none. `frames` are what the
+    reward model saw, uint8 (T, H, W, 3); `clip_rewards` float32 (T,), None if nothing was scored; `pictures`, for people, as large
+    as the environment draws them (empty unless asked for); `visited` what the caller's own function found in each state.
+    """
+
+    observations: np.ndarray
+    true_rewards: np.ndarray
+    in_goal: np.ndarray
+    frames: np.ndarray | None = None
+    clip_rewards: np.ndarray | None = None
+    pictures: list[np.ndarray] = field(default_factory=list)
+    visited: list[Any] = field(default_factory=list)
+
+    @property
+    def true_return(self) -> float:
+        return float(self.true_rewards.sum())
+
+    @property
+    def clip_return(self) -> float:
+        """NaN if nothing was scored."""
+        return float("nan") if self.clip_rewards is None else float(self.clip_rewards.astype(np.float64).sum())
+
+    @property
+    def success(self) -> bool | None:
+        """None if the task has no test for it."""
+        return None if np.isnan(self.in_goal).any() else bool(self.in_goal.mean() >= GOAL_FRACTION)
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder; for the folder of a trial its best policy, else its last."""
+    if not (path / CHECKPOINT).exists() and path.is_dir():
+        trial = TrialFolder(path)
+        found = trial.best() or trial.last()[0]
+        if found is not None:
+            return found
+    return read_checkpoint(path)
+
+
+def task_of(checkpoint: Checkpoint) -> Task:
+    """The task that the checkpoint's policy was trained for."""
+    env = checkpoint.content["env"]
+    return GymEnv.model_validate(env).task() if env else get_task(str(checkpoint.content["task"]))
+
+
+def rendering_of(checkpoint: Checkpoint) -> Rendering:
+    """How the frames were drawn that the checkpoint's policy was rewarded for."""
+    return Rendering(**checkpoint.content["rendering"])
+
+
+def spec_of(checkpoint: Checkpoint) -> RewardSpec | None:
+    """What the policy was rewarded for; None if it learned from the true reward."""
+    reward = checkpoint.content["reward"]
+    return RewardSpec(tuple(reward["goal"]), tuple(reward["baseline"]), reward["alpha"]) if reward else None
+
+
+def load_policy(checkpoint: Checkpoint) -> Policy:
+    """The policy of a checkpoint. Only its JSON and safetensors files are read."""
+    env = task_of(checkpoint).make_env(None)
+    try:
+        return Policy(checkpoint, env.observation_space, env.action_space)
+    finally:
+        env.close()
+
+
+def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, FrameFormat] | None:
+    """The rewards that the checkpoint's policy was trained with, computed here; None if it learned from the true reward.
+
+    Raises UserError if the model cannot be loaded.
+    """
+    reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
+    if spec is None:
+        return None
+    model = load_reward_model(reward["model"], device, reward["precision"], reward["micro_batch"])
+    return (lambda frames: model.score(frames, [spec])[:, 0]), model.frame_format
+
+
+def run_episode(
+    task: Task,
+    policy: Callable[[np.ndarray], Any],
+    seed: int,
+    frame_format: FrameFormat | None = None,
+    score: Scorer | None = None,
+    rendering: Rendering | None = None,
+    pictures: bool = False,
+    visit: Callable[[gym.Env], Any] | None = None,
+) -> Episode:
+    """One episode of `task`. With a `frame_format` the reward model's frames are rendered, and scored if `score` is given.
+
+    `pictures` also draws each state for people. `visit` is called with the environment after each step, to read what it wants
+    from the simulator.
+    """
+    env = task.make_env(frame_format, rendering)
+    # Beside it, through the same states: the environment above draws as small as the reward model wants its frames.
+    shown = task.make_native_env(rendering or task.rendering(), None) if pictures else None
+    observation, _ = env.reset(seed=seed)
+    if shown is not None:
+        shown.reset(seed=seed)
+    observations, infos, drawn, visited = [observation], [], [], []
+    over = False
+    while not over:
+        action = policy(observation)
+        observation, _, terminated, truncated, info = env.step(action)
+        over = terminated or truncated
+        observations.append(observation)
+        infos.append(info)
+        if visit is not None:
+            visited.append(visit(env))
+        if shown is not None:
+            shown.step(action)
+            drawn.append(_as_picture(shown.render()))
+    for each in (env, shown):
+        if each is not None:
+            each.close()
+    frames = np.stack([info["frame"] for info in infos]) if frame_format else None
+    return Episode(
+        observations=np.stack(observations),
+        true_rewards=np.array([info["true_reward"] for info in infos]),
+        in_goal=np.array([info.get("success", np.nan) for info in infos], np.float64),
+        frames=frames,
+        clip_rewards=score(frames) if score and frames is not None else None,
+        pictures=drawn,
+        visited=visited,
+    )
+
+
+def _as_picture(frame: Any) -> np.ndarray:
+    if not isinstance(frame, np.ndarray):
+        raise UserError(f"the environment draws {type(frame).__name__}, expected an array: it needs render_mode='rgb_array'")
+    return frame
+
+
+def summarize(episodes: list[Episode]) -> dict[str, Any]:
+    """Means over episodes with 95 % confidence intervals: bootstrapped (BCa) for returns, Wilson's for the success rate."""
+    summary: dict[str, Any] = {"episodes": len(episodes)}
+    for name in ("clip_return", "true_return"):
+        values = np.array([getattr(episode, name) for episode in episodes])
+        if np.isfinite(values).all():
+            summary[name] = {"mean": float(values.mean()), "interval": _mean_interval(values)}
+    wins = [episode.success for episode in episodes if episode.success is not None]
+    if wins:
+        interval = stats.binomtest(sum(wins), len(wins)).proportion_ci(CONFIDENCE, method="wilson")
+        summary["success"] = {"mean": sum(wins) / len(wins), "interval": [float(interval.low), float(interval.high)]}
+    return summary
+
+
+def _mean_interval(values: np.ndarray) -> list[float] | None:
+    if len(values) < 2:
+        return None
+    if np.ptp(values) == 0:
+        return [float(values[0]), float(values[0])]
+    result = stats.bootstrap((values,), np.mean, confidence_level=CONFIDENCE, rng=np.random.default_rng(0))
+    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
+
+
+def evaluate(checkpoint: Checkpoint, episodes: int, seed: int, pictures: bool, device: str = "cpu") -> list[Episode]:
+    """Episodes of the checkpoint's policy with the seeds `seed`, `seed + 1`, ...; the first with pictures, if asked for."""
+    task, policy, scorer = task_of(checkpoint), load_policy(checkpoint), load_scorer(checkpoint, device)
+    score, frame_format = scorer or (None, None)
+    return [
+        run_episode(task, policy, seed + index, frame_format, score, rendering_of(checkpoint), pictures=pictures and index == 0)
+        for index in range(episodes)
+    ]
+
+
+def write_evaluation(checkpoint: Checkpoint, episodes: list[Episode], seed: int, folder: Path) -> dict[str, Any]:
+    """Write `evaluation.json` (the summary) and `evaluation.csv` (a row for each episode) into a new folder."""
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "seed": seed + index,
+            "clip_return": episode.clip_return,
+            "true_return": episode.true_return,
+            "goal_fraction": float(episode.in_goal.mean()),
+            "success": episode.success,
+        }
+        for index, episode in enumerate(episodes)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "evaluation.csv", index=False)
+    about = {name: checkpoint.content[name] for name in ("task", "algorithm", "reward", "seed", "env_steps")}
+    summary = {"checkpoint": str(checkpoint.folder)} | about | summarize(episodes)
+    (folder / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def overlay(episode: Episode, title: str) -> list[np.ndarray]:
+    """The episode's pictures, each with the reward drawn beneath: the curve up to this step and its number.
+
+    The reward is the reward model's, or the true one where nothing was scored.
+    """
+    scored = episode.clip_rewards is not None
+    rewards = np.asarray(episode.clip_rewards if scored else episode.true_rewards, np.float64)
+    name = "CLIP reward" if scored else "true reward"
+    return [_overlaid(picture, rewards, step, name, title) for step, picture in enumerate(episode.pictures)]
+
+
+def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, title: str) -> np.ndarray:
+    image = Image.fromarray(picture)
+    scale = max(1.0, _PICTURE_EDGE / min(image.size))
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    canvas = Image.new("RGB", (image.width, image.height + _STRIP), "white")
+    canvas.paste(image)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(size=14)
+    top = image.height
+    draw.text((_MARGIN, top + 2), f"{name} {rewards[step]:.3f}   step {step + 1}/{len(rewards)}", fill="black", font=font)
+    draw.text((_MARGIN, top + _STRIP - 20), title, fill="dimgray", font=font)
+    low, high = float(rewards.min()), float(rewards.max())
+    spread = (high - low) or 1.0
+    left, width = _MARGIN, canvas.width - 2 * _MARGIN
+    upper, height = top + 24, _STRIP - 50
+    points = [
+        (left + width * index / max(1, len(rewards) - 1), upper + height * (1 - (value - low) / spread))
+        for index, value in enumerate(rewards)
+    ]
+    draw.line(points, fill="lightgray", width=1)
+    draw.line(points[: step + 1], fill=(31, 119, 180), width=2)
+    x, y = points[step]
+    draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(214, 39, 40))
+    return np.asarray(canvas)
+
+
+def write_videos(
+    checkpoint: Checkpoint, episode: Episode, folder: Path, suffixes: tuple[str, ...] = (".mp4", ".gif")
+) -> list[Path]:
+    """Write the episode, with the reward overlaid, as `episode` with each suffix into `folder`; returns the files."""
+    spec = spec_of(checkpoint)
+    title = f'"{spec.goal_prompts[0]}"' if spec else "learned from the true reward"
+    frames = overlay(episode, title)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"episode{suffix}" for suffix in suffixes]
+    for file in files:
+        write_video(frames, file)
+    return files

@@ -1,0 +1,115 @@
+"""The folder of a sweep, which is all that is needed to go on with it.
+
+It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (what happened), `mlflow.json` (where its runs are),
+`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table) and `tune/` (Tune's own files, which nothing here reads).
+"""
+
+import difflib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.journal import read_entries
+from vlm_rm_sweeps.sweeping.spec import Sweep
+
+_STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The paths in a sweep's folder. The folder itself may not exist yet."""
+
+    path: Path
+
+    @classmethod
+    def named(cls, sweep: Sweep, results: Path) -> "SweepFolder":
+        """A new one, named after the sweep and the time."""
+        return cls(results / f"{sweep.name}-{datetime.now():%Y%m%d-%H%M%S}")
+
+    @classmethod
+    def newest(cls, sweep: Sweep, results: Path) -> "SweepFolder | None":
+        """The newest sweep of this name below `results`."""
+        found = sorted(folder for folder in results.glob(f"{sweep.name}-{_STAMP}") if (folder / "sweep.yaml").is_file())
+        return cls(found[-1]) if found else None
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.path / "mlflow.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "trials.csv"
+
+    def trial(self, trial_id: str) -> Path:
+        return self.path / "trials" / trial_id
+
+    def create(self, sweep: Sweep) -> None:
+        """Make the folder with its sweep file. UserError if it exists already or cannot be made."""
+        try:
+            self.path.mkdir(parents=True)
+            self.sweep_file.write_text(_resolved(sweep), encoding="utf-8")
+        except FileExistsError as error:
+            raise UserError(
+                f"{self.path} exists already: another sweep of this name was started in the same second; try again"
+            ) from error
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be created: {error.strerror}; choose another folder with --results") from error
+
+    def ended_trials(self) -> dict[str, str]:
+        """`FINISHED` or `FAILED` by trial id, of the trials that have ended."""
+        entries = read_entries(self.journal)
+        ended = {entry["trial"]: entry["status"] for entry in entries if entry["kind"] == "end"}
+        return {trial: status for trial, status in ended.items() if status in ("FINISHED", "FAILED")}
+
+    def differences(self, sweep: Sweep) -> str:
+        """What differs between the resolved sweep file in the folder (`-`) and `sweep` (`+`); empty if nothing does."""
+        found = self.sweep_file.read_text(encoding="utf-8").splitlines()
+        lines = difflib.unified_diff(found, _resolved(sweep).splitlines(), str(self.sweep_file), "now", lineterm="", n=1)
+        return "\n".join(lines)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. UserError if another process has it.
+
+        The lock belongs to the open file: the system gives it back however the process ends.
+        """
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise UserError(
+                    f"{self.path} is in use by another process (id {owner}): wait until that has ended, or stop it"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def in_use(self) -> bool:
+        try:
+            with self.locked():
+                return False
+        except UserError:
+            return True
+
+
+def _resolved(sweep: Sweep) -> str:
+    text: str = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
