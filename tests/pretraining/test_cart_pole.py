@@ -28,7 +28,7 @@ def test_words_for_upright_fade_with_the_angle_over_the_whole_circle() -> None:
 
 
 def test_hanging_pole_is_said_to_hang() -> None:
-    words = ("straight down", "upside down", "hanging below", "underneath")
+    words = ("all the way down", "upside down", "hanging below", "underneath")
     assert share(captions_of(CartPoleState(0.0, math.pi)), *words) > 0.3
     assert share(captions_of(CartPoleState(0.0, -math.pi)), *words) > 0.3
     assert share(captions_of(CartPoleState(0.0, 0.0)), *words) < 0.02
@@ -46,7 +46,7 @@ def test_sides_are_those_of_the_frame(side: str, other: str, sign: int) -> None:
 
     captions = captions_of(leaning)
     assert share(captions, f"the {side}") > 3 * share(captions, f"the {other}")
-    assert share(captions, f"degrees to the {side} of upright") > 3 * share(captions, f"degrees to the {other} of upright")
+    assert share(captions, f"degrees to the {side}") > 3 * share(captions, f"degrees to the {other}")
     ends = f"towards the {side} end of the track", f"on the {side}"
     assert share(captions_of(displaced), f"a cart {ends[0]}", f"a cart {ends[1]}") > 0
     assert share(captions_of(displaced), f"towards the {other} end of the track") == 0

@@ -10,7 +10,7 @@ from vlm_rm_sweeps.pretraining.captions import Buckets, bucket, pick
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.rendering import render_frame
 
-ANGLE_NOISE_DEGREES = (8.0, 35.0)
+ANGLE_NOISE_DEGREES = (8.0, 60.0)
 """Scales of the Laplace noise, one drawn for each caption: the small one sharpens the goal, the large one orders far states."""
 
 
@@ -67,7 +67,7 @@ _BY_ANGLE: Buckets = (
             "{cart} with {pole} tilted {side}",
             "a tilted pole, still above {cart}",
             "{pole} starting to fall to the {side}",
-            "{pole} some way from upright",
+            "{pole} out of balance, tipped to the {side}",
         ),
     ),
     (
@@ -78,7 +78,7 @@ _BY_ANGLE: Buckets = (
             "{cart} with {pole} falling over to the {side}",
             "{pole} diagonal, pointing up and to the {side}",
             "{pole} tilted strongly to the {side}",
-            "{pole} far from upright",
+            "{pole} far out of balance on the {side}",
         ),
     ),
     (
@@ -89,7 +89,7 @@ _BY_ANGLE: Buckets = (
             "{cart} with {pole} fallen to the {side}",
             "a horizontal pole beside {cart}",
             "{pole} has fallen over to the {side}",
-            "{pole} very far from upright",
+            "{pole} flat, level with {cart}, on the {side}",
         ),
     ),
     (
@@ -106,12 +106,12 @@ _BY_ANGLE: Buckets = (
         180.0,
         (
             "{pole} hanging below {cart}",
-            "{pole} hanging straight down from {cart}",
+            "{pole} hanging all the way down from {cart}",
             "{pole} upside down under {cart}",
-            "{pole} pointing straight down",
+            "{pole} pointing down",
             "{pole} dangling underneath {cart}",
             "{cart} with {pole} hanging underneath",
-            "{pole} at the bottom, as far from upright as can be",
+            "{pole} at the very bottom, under {cart}",
         ),
     ),
 )
@@ -142,7 +142,7 @@ class CartPoleState:
             return f"{pick(rng, _CARTS)} {_worded(rng, _BY_POSITION, self.position)}"
         if level < 0.23:
             side = "right" if degrees > 0 else "left"
-            return f"{pick(rng, _POLES)} {5 * round(abs(degrees) / 5)} degrees to the {side} of upright"
+            return f"{pick(rng, _POLES)} tilted {5 * round(abs(degrees) / 5)} degrees to the {side}"
         caption = _worded(rng, _BY_ANGLE, degrees)
         if level < 0.38:
             caption += f", {_worded(rng, _BY_POSITION, self.position)}"

@@ -9,7 +9,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import CaptionedState
 
-_SUBJECTS = ((0.2, cart_pole), (0.2, mountain_car), (0.6, humanoid))
+_SUBJECTS = ((0.3, cart_pole), (0.2, mountain_car), (0.5, humanoid))
 """What is shown, with its share of the images: the humanoid has by far the most kinds of states."""
 
 
