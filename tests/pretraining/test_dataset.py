@@ -1,11 +1,13 @@
 """The data set: every environment in its share, decided by the seed."""
 
 import numpy as np
+import pytest
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.dataset import build_dataset
 
 
+@pytest.mark.usefixtures("opengl")
 def test_dataset_is_decided_by_its_seed() -> None:
     frame_format = FrameFormat(32)
     dataset, again, other = (build_dataset(60, seed, frame_format) for seed in (3, 3, 4))

@@ -74,6 +74,7 @@ def test_states_are_of_every_kind_and_decided_by_the_generator() -> None:
     assert not set(caption_batch(states, np.random.default_rng(0))) & HELD_OUT_CAPTIONS
 
 
+@pytest.mark.usefixtures("opengl")
 def test_each_state_is_drawn_as_its_view_and_textures_say() -> None:
     qpos = POSES["standing"].qpos()
     seen = [View(), View(azimuth=100.0), View(distance=6.0), View(follows=True), View()]

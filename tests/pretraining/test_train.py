@@ -23,6 +23,9 @@ from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, EMBEDDED_PREPROCESSIN
 
 SETTINGS = TrainingSettings("tiny", samples=16 * 6, seed=0, batch=16, warmup_steps=3)
 
+# The data set shows the humanoid.
+pytestmark = pytest.mark.usefixtures("opengl")
+
 
 class InterruptionError(Exception):
     """Stands for whatever ends a process."""
