@@ -1,7 +1,7 @@
 """Episodes of a checkpoint's policy, and what is written of them. No Ray."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def saved_policy(folder: Path, **changed: Any) -> Checkpoint:
     spec: Any = DQNConfig().get_default_rl_module_spec()
     spec.observation_space, spec.action_space, spec.inference_only = env.observation_space, env.action_space, True
     spec.model_config |= {"fcnet_hiddens": [16], "dueling": False}
-    content = {"task": TASK.name, "algorithm": "dqn", "seed": 0, "reward": REWARD, "env_steps": 500}
+    content = {"task": TASK.name, "env": None, "rendering": asdict(TASK.rendering())}
+    content |= {"algorithm": "dqn", "seed": 0, "reward": REWARD, "env_steps": 500}
     content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
     return TrialFolder(folder).save_best(spec.build(), content | changed)
 
@@ -144,6 +145,16 @@ def test_a_trial_is_its_best_policy_else_its_last(tmp_path: Path) -> None:
     saved_policy(tmp_path)
     assert find_checkpoint(tmp_path).folder.name == "best-000000500"
     assert find_checkpoint(tmp_path / "step-000000900").env_steps == 900
+
+
+def test_an_environment_of_the_sweep_file_comes_back_with_its_checkpoint(tmp_path: Path) -> None:
+    env = {"id": "Acrobot-v1", "episode_steps": 7, "kwargs": {}, "success": None, "camera": None}
+    task = task_of(saved_policy(tmp_path, task="Acrobot-v1", env=env))
+    assert (task.name, task.episode_steps, task.success_criterion) == ("Acrobot-v1", 7, None)
+    episode = run_episode(task, lambda observation: 0, seed=0)
+    assert len(episode.true_rewards) == 7
+    assert episode.success is None
+    assert "success" not in summarize([episode])
 
 
 def test_wrong_input_is_said(tmp_path: Path) -> None:
