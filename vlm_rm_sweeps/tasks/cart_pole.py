@@ -4,9 +4,10 @@ import math
 from typing import Any
 
 import numpy as np
-import pygame
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+from vlm_rm_sweeps.tasks.pygame_frames import draw, to_frame
 
 
 class UprightCartPole(CartPoleEnv):
@@ -41,13 +42,4 @@ class UprightCartPole(CartPoleEnv):
 
     def render(self) -> np.ndarray:  # type: ignore[override]  # Gymnasium types it for all render modes
         """The frame that Gymnasium's `rgb_array` gives, uint8 (400, 600, 3), at lower cost."""
-        # Gymnasium spends most of it on copying the transposed surface. With a render mode that it does not know it draws and
-        # returns nothing; the pixels are then read in the order in which they lie.
-        mode, self.render_mode = self.render_mode, "draw"
-        try:
-            super().render()
-        finally:
-            self.render_mode = mode
-        assert self.screen is not None
-        pixels = pygame.image.tobytes(self.screen, "RGB")
-        return np.frombuffer(pixels, np.uint8).reshape(self.screen_height, self.screen_width, 3).copy()
+        return to_frame(draw(self, super().render))

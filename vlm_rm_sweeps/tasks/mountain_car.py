@@ -12,6 +12,7 @@ import pygame
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 from scipy.ndimage import zoom
 
+from vlm_rm_sweeps.tasks.pygame_frames import draw, to_frame
 from vlm_rm_sweeps.tasks.rendering import Textures
 
 _WIDTH, _HEIGHT = 600, 400
@@ -49,19 +50,8 @@ class SummitMountainCar(Continuous_MountainCarEnv):
     def render(self) -> np.ndarray:  # type: ignore[override]  # Gymnasium types it for all render modes
         """The current state, uint8 (400, 600, 3)."""
         if self._textures == "modified":
-            surface = _painted(float(self.state[0]), self.goal_position)
-        else:
-            # With a render mode that it does not know Gymnasium draws and returns nothing; copying out the transposed surface,
-            # as it does otherwise, takes most of its time.
-            mode, self.render_mode = self.render_mode, "draw"
-            try:
-                super().render()
-            finally:
-                self.render_mode = mode
-            assert self.screen is not None
-            surface = self.screen
-        pixels = pygame.image.tobytes(surface, "RGB")
-        return np.frombuffer(pixels, np.uint8).reshape(_HEIGHT, _WIDTH, 3).copy()
+            return to_frame(_painted(float(self.state[0]), self.goal_position))
+        return to_frame(draw(self, super().render))
 
 
 def _ground(position: float | np.ndarray) -> Any:
