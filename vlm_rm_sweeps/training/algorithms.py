@@ -24,12 +24,14 @@ from ray.rllib.connectors.learner import (
     LearnerConnectorPipeline,
     NumpyToTensor,
 )
+from ray.rllib.connectors.module_to_env import NormalizeAndClipActions
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.configs import MLPEncoderConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.connector import RewardConnector, RewardSource, TrueReturnConnector, on_sample_end
+from vlm_rm_sweeps.training.exploration import HeldRandomActions
 from vlm_rm_sweeps.training.replay import TakeTransitions, TransitionReplayBuffer
 from vlm_rm_sweeps.training.resumption import ReplayableEnv
 from vlm_rm_sweeps.training.settings import AlgorithmSettings, DqnSettings, SacSettings
@@ -68,6 +70,15 @@ class _RewardedDqn(_Rewarded, DQNConfig):
 
 
 class _RewardedSac(_Rewarded, SACConfig):
+    warm_up_steps = 0
+    warm_up_hold = 1
+
+    def build_module_to_env_connector(self, env: Any = None, spaces: Any = None) -> ConnectorV2:
+        pipeline: Any = super().build_module_to_env_connector(env, spaces)
+        actions = HeldRandomActions(steps=self.warm_up_steps, hold=self.warm_up_hold, seed=self.seed or 0)
+        pipeline.insert_before(NormalizeAndClipActions, actions)
+        return pipeline
+
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=DefaultSACTorchRLModule, catalog_class=_PlainQCatalog)
 
@@ -118,7 +129,9 @@ def _dqn(settings: DqnSettings) -> _RewardedDqn:
 def _sac(settings: SacSettings) -> _RewardedSac:
     # RLlib always learns the entropy coefficient: with a rate of 0 it stays what it is.
     coefficient, rate = (1.0, settings.learning_rate) if settings.entropy == "auto" else (settings.entropy, 0.0)
-    return _RewardedSac().training(
+    config = _RewardedSac()
+    config.warm_up_steps, config.warm_up_hold = settings.learning_starts, settings.warm_up_hold
+    return config.training(
         actor_lr=settings.learning_rate,
         critic_lr=settings.learning_rate,
         alpha_lr=rate,

@@ -41,6 +41,11 @@ class SacSettings(_OffPolicySettings):
     """
 
     tau: float = Field(0.005, gt=0, le=1, description="Share of the Q-networks that each update mixes into their targets.")
+    warm_up_hold: int = Field(
+        1,
+        gt=0,
+        description="Before learning starts actions are random, each held for this many steps. Hold them where momentum is needed.",
+    )
     entropy: Literal["auto"] | PositiveFloat = Field(
         "auto",
         description="Entropy coefficient: a fixed number, or `auto`: it is learned, so that the policy keeps 1 nat per action.",
