@@ -324,6 +324,7 @@ def seed() -> int:
     return chosen
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_a_killed_driver_and_server(tmp_path: Path, seed: int) -> None:
     """The short version: one sweep, three faults, compared with one that was left alone."""
     short = SWEEP | {"steps": 1000, "checkpoint_every": 250, "true_reward": False}

@@ -87,6 +87,7 @@ def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfi
     assert ray.get(handle.__ray_call__.remote(lambda server: os.getpid())) != pid
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(ray_cluster: None) -> None:
     config = PoolConfig(name="test-hang", model_id="embedded/tiny", timeout_s=20)
     (handle,) = start_pool(config)
