@@ -49,7 +49,7 @@ def saved_policy(folder: Path, **changed: Any) -> Checkpoint:
     spec: Any = DQNConfig().get_default_rl_module_spec()
     spec.observation_space, spec.action_space, spec.inference_only = env.observation_space, env.action_space, True
     spec.model_config |= {"fcnet_hiddens": [16], "dueling": False}
-    content = {"task": TASK.name, "env": None, "rendering": asdict(TASK.rendering())}
+    content: dict[str, Any] = {"task": TASK.name, "env": None, "rendering": asdict(TASK.rendering())}
     content |= {"algorithm": "dqn", "seed": 0, "reward": REWARD, "env_steps": 500}
     content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
     return TrialFolder(folder).save_best(spec.build(), content | changed)
