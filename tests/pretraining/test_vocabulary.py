@@ -12,7 +12,7 @@ from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import sample_states
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_sizes, find_model
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.sweeping.spec import load_sweep
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,10 @@ def test_captions_are_split_as_by_the_full_tokenizer(captions: list[str], vocabu
         assert pieces(reduced, caption) == pieces(full, caption)
 
 
-def test_shipped_vocabulary_splits_captions_and_prompts_as_the_full_tokenizer(
-    captions: list[str], full: SimpleTokenizer
-) -> None:
+def test_shipped_vocabulary_splits_the_quick_starts_prompts_as_the_full_tokenizer(full: SimpleTokenizer) -> None:
     shipped = find_model("embedded/tiny").tokenizer
-    task = get_task("cartpole-upright")
-    for text in {*captions, task.goal_prompt, task.baseline_prompt}:
+    sweep = load_sweep(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml")
+    for text in {text for prompt in sweep.wordings() for text in (*prompt.goal, *prompt.baseline)}:
         assert pieces(shipped, text) == pieces(full, text)
 
 
