@@ -2,6 +2,8 @@
 
 import os
 
+import vlm_rm_sweeps  # noqa: F401 - before Ray, which reads this package's defaults when it is imported
+
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
@@ -28,7 +30,6 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
     )
     yield
     ray.shutdown()
