@@ -145,14 +145,14 @@ def test_a_server_that_does_not_start_is_an_error_with_its_last_words(
     broken.write_text("#!/bin/sh\necho the disk is on fire\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="Prometheus did not start .*: the disk is on fire"):
+    with pytest.raises(UserError, match=r"Prometheus did not start .*: the disk is on fire"):
         watching.watch(cluster, tmp_path / "data", free_port(), free_port(), lambda line: None)
 
 
 def test_a_port_in_use_is_refused(cluster: watching.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/nowhere/{name}")
     port = int(cluster.targets[0].rpartition(":")[2])
-    with pytest.raises(UserError, match=f"port {port} is in use.*--prometheus-port"):
+    with pytest.raises(UserError, match=rf"port {port} is in use.*--prometheus-port"):
         watching.watch(cluster, tmp_path / "data", port, free_port(), lambda line: None)
 
 

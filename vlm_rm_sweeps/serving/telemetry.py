@@ -17,7 +17,6 @@ class ServerMetrics:
 
     def __init__(self, model_id: str) -> None:
         self._tags = {"model": model_id}
-        self._requests = Counter("vlm_rm_requests", "Requests that reward servers have scored.", _MODEL)
         self._frames = Counter("vlm_rm_frames", "Frames that reward servers have scored.", _MODEL)
         self._encode = Counter("vlm_rm_encode_seconds", "Seconds that reward servers have spent on their model.", _MODEL)
         self._restarts = Counter("vlm_rm_restarts", "Reward servers that were started again after they died or hung.", _MODEL)
@@ -42,7 +41,6 @@ class ServerMetrics:
     def scored(self, rewards: np.ndarray, seconds: float, encode_seconds: float, micro_batch: int) -> None:
         """One request: its `(N, specs)` rewards, the seconds since it arrived, and those of them spent on the model."""
         frames = len(rewards)
-        self._requests.inc(1, self._tags)
         self._latency.observe(seconds, self._tags)
         self._micro_batch.set(micro_batch, self._tags)
         if frames == 0:
