@@ -41,6 +41,10 @@ mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 	@test -f results/mlflow.db || { echo "no results yet: run make sweep first" >&2; exit 2; }
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///results/mlflow.db
 
+.PHONY: dashboard
+dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (says what to install where they are missing).
+	$(BIN)/vlm-rm dashboard
+
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
 	$(BIN)/python -m pytest -m "not slow and not browser and not faults"

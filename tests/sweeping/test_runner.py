@@ -1,6 +1,8 @@
 """A whole small sweep: real Ray, real MLflow on sqlite, the real embedded model."""
 
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import ray
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from prometheus_client.samples import Sample
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
@@ -35,12 +38,51 @@ SWEEP: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def ran(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepOutcome, list[str], MlflowClient]:
+def scraped() -> dict[tuple[str, str], float]:
+    """The largest value of each series of this package, by name and by model or trial, seen while the sweep of `ran` ran."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def ran(
+    tmp_path_factory: pytest.TempPathFactory, scrape: Callable[[], list[Sample]], scraped: dict[tuple[str, str], float]
+) -> tuple[SweepOutcome, list[str], MlflowClient]:
     """One sweep of a reward model's trial and its reference, what it said, and its MLflow."""
     results = tmp_path_factory.mktemp("results")
     said: list[str] = []
-    outcome = run_sweep(Sweep.model_validate(SWEEP), results, default_tracking_uri(results), said.append)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            for sample in scrape():
+                if sample.name.startswith("ray_vlm_rm_"):
+                    series = (sample.name, sample.labels.get("model", sample.labels.get("trial", "")))
+                    scraped[series] = max(sample.value, scraped.get(series, sample.value))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        outcome = run_sweep(Sweep.model_validate(SWEEP), results, default_tracking_uri(results), said.append)
+    finally:
+        done.set()
+        watcher.join()
     return outcome, said, MlflowClient(outcome.tracking_uri)
+
+
+def test_the_sweep_could_be_watched_while_it_ran(
+    ran: tuple[SweepOutcome, list[str], MlflowClient], scraped: dict[tuple[str, str], float]
+) -> None:
+    reference, scored = (outcome.trial.trial_id for outcome in ran[0].outcomes)
+    assert scraped["ray_vlm_rm_env_steps_total", reference] in (256, 512)
+    assert scraped["ray_vlm_rm_env_steps_total", scored] in (256, 512)
+    assert scraped["ray_vlm_rm_transitions_total", "embedded/tiny"] >= 256
+    assert scraped["ray_vlm_rm_frames_total", "embedded/tiny"] >= 256
+    for name in ("encode_seconds_total", "render_seconds_total", "wait_seconds_total", "reward_std", "request_seconds_count"):
+        assert scraped[f"ray_vlm_rm_{name}", "embedded/tiny"] > 0, name
+    # What went well is not reported as trouble.
+    assert not [name for name, _ in scraped if "retries" in name or "restarts" in name or "hung" in name]
+    # Tags name models and trials, nothing else.
+    assert {tag for _, tag in scraped} == {"embedded/tiny", reference, scored}
 
 
 def parent_and_children(client: MlflowClient) -> tuple[Run, list[Run]]:

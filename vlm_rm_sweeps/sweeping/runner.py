@@ -37,6 +37,7 @@ from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, NOTE
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
+_LOOPBACK = "127.0.0.1"
 _MLFLOW_PATIENCE_S = 60.0
 """How long the end of a sweep waits for an MLflow that does not answer. What is not delivered then stays in the journal."""
 
@@ -123,10 +124,10 @@ def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # A local cluster talks to itself over loopback; Ray refuses the address when it joins one that runs already.
-    local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
-    context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
+    context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     try:
+        if not os.environ.get("RAY_ADDRESS") and context.address_info["node_ip_address"] != _LOOPBACK:
+            say("Ray listens on every interface of this machine, because it was imported before vlm_rm_sweeps or was told to")
         if context.dashboard_url:
             say(f"Ray dashboard: http://{context.dashboard_url}")
         yield

@@ -19,6 +19,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
+from vlm_rm_sweeps.serving.telemetry import ConnectorMetrics
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 TRUE_RETURN = "true_return"
@@ -89,6 +90,7 @@ class RewardConnector(TrueReturnConnector):
     def __init__(self, *args: Any, source: RewardSource, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._source = source
+        self._ray_metrics = ConnectorMetrics(source.pool.model_id)
         self._pool: RewardPool | None = None
         self._render_seconds = 0.0
         self._frames: list[np.ndarray] = []
@@ -138,9 +140,11 @@ class RewardConnector(TrueReturnConnector):
                 )
             ordered = np.array([rewards[index] for index in range(len(episode))], np.float32)
             episode.set_rewards(new_data=ordered if episode.is_numpy else ordered.tolist(), at_indices=slice(0, len(episode)))
+        wait_seconds = time.perf_counter() - started
+        self._ray_metrics.sampled(frames, self._render_seconds, wait_seconds)
         metrics.log_value(RENDER_SECONDS, self._render_seconds, reduce="sum")
         self._render_seconds = 0.0
-        metrics.log_value(WAIT_SECONDS, time.perf_counter() - started, reduce="sum")
+        metrics.log_value(WAIT_SECONDS, wait_seconds, reduce="sum")
         metrics.log_value(ENCODE_SECONDS, encode_seconds, reduce="sum")
         metrics.log_value(FRAMES_SCORED, frames, reduce="sum")
 

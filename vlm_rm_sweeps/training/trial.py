@@ -19,6 +19,7 @@ from ray import tune
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.rl_module.rl_module import RLModule
 
+from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training import connector
@@ -123,6 +124,7 @@ class TrainableTrial(tune.Trainable):
             self._job.steps_per_result,
             self._job.evaluation_episodes,
         )
+        self._ray_metrics = TrialMetrics(self._job.folder.name)
         self._updates_before = 0.0
         # RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went.
         self._stopwatches = {
@@ -165,6 +167,7 @@ class TrainableTrial(tune.Trainable):
         seconds = time.perf_counter() - started
         runner = result["env_runners"]
         self._env_steps = int(result["num_env_steps_sampled_lifetime"])
+        self._ray_metrics.sampled(int(runner["num_env_steps_sampled"]))
         updates = self._updates(result)
         metrics = self._returns(runner)
         metrics |= {
