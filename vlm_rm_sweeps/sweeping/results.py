@@ -37,7 +37,8 @@ class TrialOutcome:
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     """One row for each trial; returns and success are those of the greedy policy at the end (NaN where there is none).
 
-    The columns textures and camera are there if the sweep compares renderings, epic_distance and overoptimisation_alarm if a trial has them.
+    The columns textures and camera are there if the sweep compares renderings; epic_distance and overoptimisation_alarm, if a
+    trial has them.
     """
     rows = [
         {

@@ -253,9 +253,9 @@ class Sweep(_Strict):
             wanted, given = (find_model(model_id).preprocessing.frame_format for model_id in (gold, trained))
             if wanted != given:
                 raise UserError(
-                    f"audit.models: {gold} wants frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and those "
-                    f"of {trained} have {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames that the "
-                    "trial's model sees, so name one with the same input"
+                    f"audit.models: {gold} wants frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
+                    f"those of {trained} have {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames "
+                    "that the trial's model sees, so name one with the same input"
                 )
 
     def served_models(self) -> tuple[str, ...]:
