@@ -69,8 +69,8 @@ def summary_by_model(points: pd.DataFrame) -> pd.DataFrame:
     """One row for each model, smallest first.
 
     `points` has a row for each audit point: `model`, `parameters_millions`, `trial`, `env_steps`, `proxy`, `gold` (mean of the gold
-    models, NaN without), `truth`, and `alarm` (0, 1 or NaN). Changes are from a trial's first to its last point, `truth_below_peak` is from its
-    best point to its last; all are means over trials. `first_alarm_step` is the median over the trials with an alarm.
+    models, NaN without), `truth`, and `alarm` (0, 1 or NaN). Changes are from a trial's first to its last point, `truth_below_peak`
+    is from its best point to its last; all are means over trials. `first_alarm_step` is the median over the trials with an alarm.
     """
     rows = [
         _summary(model, parameters, [trial.sort_values("env_steps") for _, trial in of_model.groupby("trial")])
