@@ -17,6 +17,7 @@ from vlm_rm_sweeps.sweeping.trial_videos import FOLDER as VIDEO_FOLDER
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
+_TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
 _MERITS = ["success", "true_return"]
 """What trials are ranked by, as for the best trial of a sweep: never CLIP return."""
 
@@ -49,11 +50,7 @@ def write_report(path: Path, output: Path | None = None) -> Path:
 
 def _render(folder: SweepFolder) -> str:
     sweep = load_sweep(folder.sweep_file)
-    # A prompt's id may look like a number, or like what pandas takes for a missing value.
-    text = {"trial_id": str, "model": str, "prompt": str, "status": str, "reason": str}
-    table = pd.read_csv(
-        folder.table, dtype=text, keep_default_na=False, na_values={name: [""] for name in _numeric(folder.table, text)}
-    )
+    table = _trials(folder.table)
     environment = Environment(
         loader=PackageLoader("vlm_rm_sweeps.sweeping", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -64,7 +61,7 @@ def _render(folder: SweepFolder) -> str:
         task=sweep.the_task().name,
         prompts=sweep.wordings(),
         outcome=f"{finished} of {len(table)} trials finished",
-        columns=[{"name": name.replace("_", " "), "number": name not in text} for name in table],
+        columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
         videos=_videos(folder, sweep, table),
         figures=[_Inlined.of(file, "image/png", file.stem) for file in sorted((folder.path / "figures").glob("*.png"))],
@@ -74,8 +71,10 @@ def _render(folder: SweepFolder) -> str:
     )
 
 
-def _numeric(table: Path, text: dict[str, type]) -> list[str]:
-    return [name for name in pd.read_csv(table, nrows=0) if name not in text]
+def _trials(file: Path) -> pd.DataFrame:
+    # A prompt's id may look like a number, or like what pandas takes for a missing value.
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return table.apply(lambda column: column if column.name in _TEXT_COLUMNS else pd.to_numeric(column))
 
 
 def _shown(value: Any) -> str:
