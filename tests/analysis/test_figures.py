@@ -1,7 +1,6 @@
 """The figures, drawn of runs in a real MLflow: all pages are read, each figure is written, and what does not apply says why."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "analysis"))
     monkeypatch.setenv("MPLBACKEND", "agg")
-    yield
 
 
 def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:

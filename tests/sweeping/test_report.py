@@ -14,14 +14,16 @@ from vlm_rm_sweeps.sweeping.results import TrialOutcome, results_table
 from vlm_rm_sweeps.sweeping.spec import Sweep
 from vlm_rm_sweeps.videos import write_picture, write_video
 
-EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+IMAGE = "<img src=x onerror=alert(1)>"
+SCRIPT = "</pre><script>alert(1)"
+QUOTES = "\"'&</td><script>"
 SWEEP = Sweep.model_validate(
     {
         "name": "reported",
         "task": "cartpole-upright",
         "models": ["embedded/tiny"],
         "alphas": [0.0, 0.5, 1.0],
-        "prompts": [{"id": "1", "goal": EVIL, "baseline": "pole and cart"}],
+        "prompts": [{"id": "1", "goal": IMAGE, "baseline": SCRIPT}],
         "steps": 4000,
     }
 )
@@ -58,7 +60,7 @@ def folder(tmp_path: Path) -> SweepFolder:
         TrialOutcome(trial, "finished", "", {"evaluation_success": success, "evaluation_true_return": value})
         for trial, success, value in finished
     ]
-    outcomes.append(TrialOutcome(failed, "failed", f"it said {EVIL}", {}))
+    outcomes.append(TrialOutcome(failed, "failed", f"it said {QUOTES}", {}))
     results_table(outcomes).to_csv(folder.table, index=False)
     frames = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 255)]
     for trial, *_ in finished:
@@ -86,8 +88,8 @@ def test_what_prompts_and_failures_say_stays_text(folder: SweepFolder) -> None:
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert page.handlers == []
-    assert EVIL in page.text
-    assert f"it said {EVIL}" in page.text
+    for part in (IMAGE, SCRIPT, f"it said {QUOTES}"):
+        assert part in page.text
 
 
 def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder) -> None:

@@ -89,7 +89,12 @@ class AuditSettings(_Strict):
     alphas: tuple[float, ...] = Field((), description="Other strengths; the trial's own if there are none.")
     prompts: tuple[str, ...] = Field((), description="Ids of other prompts of the sweep; the trial's own if there are none.")
     models: tuple[str, ...] = Field((), description="Gold models, which score for the trial's own spec.")
-    every: int = Field(2_000, gt=0, description="Environment steps between two audit points, rounded up to results.")
+    every: int = Field(
+        2_000,
+        gt=0,
+        description="Environment steps between two audit points, rounded up to results; less than `envs` whole episodes show but a part "
+        "of them, another at each point.",
+    )
     frames: int = Field(500, ge=10, description="Frames of each interval, drawn at random, that the gold models score.")
 
     @field_validator("alphas")
