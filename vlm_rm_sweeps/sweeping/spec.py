@@ -92,8 +92,8 @@ class AuditSettings(_Strict):
     every: int = Field(
         2_000,
         gt=0,
-        description="Environment steps between two audit points, rounded up to results; less than `envs` whole episodes show but a part "
-        "of them, another at each point.",
+        description="Environment steps between two audit points, rounded up to results; fewer than those of `envs` whole episodes "
+        "show a part of them, another at each point.",
     )
     frames: int = Field(500, ge=10, description="Frames of each interval, drawn at random, that the gold models score.")
 
