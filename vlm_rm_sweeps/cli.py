@@ -194,6 +194,19 @@ def evaluate(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The sweep's folder, such as results/quickstart-...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New HTML file; by default report.html in the folder, made anew.")
+    ] = None,
+) -> None:
+    """Write what a sweep found into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
+    from vlm_rm_sweeps.sweeping.report import write_report
+
+    print(write_report(folder, output))
+
+
+@app.command()
 def tasks() -> None:
     """List the tasks: their prompts, and what counts as success."""
     from vlm_rm_sweeps.tasks.task import TASKS

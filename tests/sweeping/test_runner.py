@@ -37,6 +37,9 @@ SWEEP: dict[str, Any] = {
 }
 
 
+WATCHED = {"epic_states": 20, "audit": {"alphas": [0.0], "models": ["embedded/small"], "every": 250, "frames": 20}}
+
+
 @pytest.fixture(scope="module")
 def scraped() -> dict[tuple[str, str], float]:
     """The largest value of each series of this package, by name and by model or trial, seen while the sweep of `ran` ran."""
@@ -62,7 +65,7 @@ def ran(
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        outcome = run_sweep(Sweep.model_validate(SWEEP), results, default_tracking_uri(results), said.append)
+        outcome = run_sweep(Sweep.model_validate(SWEEP | WATCHED), results, default_tracking_uri(results), said.append)
     finally:
         done.set()
         watcher.join()
@@ -113,7 +116,7 @@ def test_every_trial_finishes_and_is_in_the_table(ran: tuple[SweepOutcome, list[
 def test_the_folder_is_complete_in_itself(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
     folder = ran[0].folder
     resolved = load_sweep(folder / "sweep.yaml")
-    assert resolved == Sweep.model_validate(SWEEP)
+    assert resolved == Sweep.model_validate(SWEEP | WATCHED)
     assert yaml.safe_load((folder / "sweep.yaml").read_text())["settings"]["gamma"] == resolved.settings.gamma
     assert len(pd.read_csv(folder / "trials.csv")) == 2
 
@@ -125,7 +128,7 @@ def test_mlflow_has_a_parent_and_one_child_for_each_trial(ran: tuple[SweepOutcom
     assert {child.info.status for child in children} == {"FINISHED"}
     assert parent.data.metrics["best_evaluation_success"] == outcome.table["success"][1]
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"sweep.yaml", "trials.csv"}
+    assert artifacts == {"sweep.yaml", "trials.csv", "epic.csv"}
     assert str(outcome.folder.parent) in parent.info.artifact_uri
 
     child = next(run for run in children if run.data.tags["model"] == "embedded/tiny")
@@ -159,6 +162,24 @@ def test_metrics_are_logged_once_for_each_result_by_environment_steps(
         reference = child.data.tags["model"] == TRUE_REWARD
         assert ("evaluation_clip_return" in child.data.metrics) is not reference
         assert all(math.isfinite(value) for value in child.data.metrics.values())
+
+
+def test_epic_and_the_audit_are_logged_for_trials_of_reward_models_alone(
+    ran: tuple[SweepOutcome, list[str], MlflowClient],
+) -> None:
+    outcome, _, client = ran
+    for child in parent_and_children(client)[1]:
+        run_id, watched = child.info.run_id, child.data.tags["model"] != TRUE_REWARD
+        distances = client.get_metric_history(run_id, "epic_distance")
+        assert [metric.step for metric in distances] == ([0] if watched else [])
+        audited = {name for name in child.data.metrics if name.startswith("audit_")}
+        if watched:
+            assert child.data.metrics["epic_low"] < distances[0].value < child.data.metrics["epic_high"]
+            assert {"audit_proxy_reward", "audit_spec/alpha_0_task", "audit_gold/embedded_small"} <= audited
+            assert [metric.step for metric in client.get_metric_history(run_id, "audit_goal_fraction")] == [256, 512]
+        else:
+            assert not audited
+    assert outcome.table["epic_distance"].notna().tolist() == [False, True]
 
 
 def test_last_and_best_checkpoints_are_kept_and_linked(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
