@@ -33,13 +33,16 @@ sweep: $(INSTALLED) ## Run a sweep: SWEEP=path.yaml, by default the quick start.
 .PHONY: analysis
 analysis: $(INSTALLED) ## Draw a sweep's figures: SWEEP_RUN=results/quickstart-...
 	@test -n "$(SWEEP_RUN)" || { echo "name the sweep's folder: make analysis SWEEP_RUN=results/quickstart-..." >&2; exit 2; }
-	$(BIN)/python analysis/learning_curves.py $(SWEEP_RUN)
-	$(BIN)/python analysis/episode.py $(SWEEP_RUN)
+	$(BIN)/python analysis/figures.py $(SWEEP_RUN)
 
 .PHONY: mlflow
 mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 	@test -f results/mlflow.db || { echo "no results yet: run make sweep first" >&2; exit 2; }
 	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///results/mlflow.db
+
+.PHONY: dashboard
+dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (says what to install where they are missing).
+	$(BIN)/vlm-rm dashboard
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.

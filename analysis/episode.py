@@ -5,15 +5,13 @@ highest success, then true return, among those that learned from a reward model.
 stay high, and that of random actions to fall with the pole.
 """
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from runs import SweepRuns
+from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
 
 from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy, load_scorer, run_episode, spec_of, task_of
 from vlm_rm_sweeps.rewards.catalog import find_model
@@ -22,10 +20,12 @@ SHOWN = 8
 SEED = 12_345
 
 
-def main() -> None:
-    runs = SweepRuns(Path(sys.argv[1]))
-    table = runs.trials()
-    best = table[table["prompt"] != "-"].sort_values(["evaluation_success", "evaluation_true_return"], ascending=False).iloc[0]
+def draw(runs: SweepRuns) -> None:
+    table = reward_model_trials(runs)
+    merits = [name for name in ("evaluation_success", "evaluation_true_return") if name in table]
+    if not merits:
+        raise DoesNotApplyError("nothing was trained")
+    best = table.sort_values(merits, ascending=False).iloc[0]
     checkpoint = find_checkpoint(runs.folder / best["checkpoints"])
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
     assert spec is not None
@@ -62,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    draw_alone(draw)

@@ -5,20 +5,16 @@ sorted by the smallest distance that any model reaches with them. Expect rows to
 more than alpha.
 """
 
-import sys
-from pathlib import Path
-
 import matplotlib.pyplot as plt
-from runs import SweepRuns
+from runs import DoesNotApplyError, SweepRuns, draw_alone
 
 _LONGEST_LABEL = 48
 
 
-def main() -> None:
-    runs = SweepRuns(Path(sys.argv[1]))
+def draw(runs: SweepRuns) -> None:
     table = runs.trials()
-    if "epic_distance" not in table:
-        raise SystemExit(f"{runs.folder} is no screening's folder: its runs have no EPIC distances")
+    if not (runs.folder / "screening.yaml").is_file():
+        raise DoesNotApplyError("it is no screening: prompts are compared where `vlm-rm sweep` ran a file with `screen:`")
     table["alpha"] = table["alpha"].astype(float)
     goals = {child.data.tags["prompt"]: child.data.params["goal"] for child in runs.children}
     order = table.groupby("prompt")["epic_distance"].min().sort_values().index
@@ -48,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    draw_alone(draw)

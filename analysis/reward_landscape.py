@@ -4,25 +4,25 @@ Run: python analysis/reward_landscape.py results/quickstart-... Nothing of the s
 prompt are scored along the variable. Expect a single peak at the goal where training succeeded.
 """
 
-import sys
-from pathlib import Path
-
 import pandas as pd
-from runs import SweepRuns
+from runs import DoesNotApplyError, SweepRuns, draw_alone
 
 from vlm_rm_sweeps.evaluation.comparison import load_for_measuring
 from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape
-from vlm_rm_sweeps.evaluation.state_spaces import state_space
+from vlm_rm_sweeps.evaluation.state_spaces import STATE_SPACES, state_space
 from vlm_rm_sweeps.sweeping.spec import load_sweep
 
 _POINTS = 181
 
 
-def main() -> None:
-    runs = SweepRuns(Path(sys.argv[1]))
+def draw(runs: SweepRuns) -> None:
+    if not (runs.folder / "sweep.yaml").is_file():
+        raise DoesNotApplyError("it is a screening: draw its reward models with `vlm-rm landscape`")
     sweep = load_sweep(runs.folder / "sweep.yaml")
     task = sweep.the_task()
+    if task.name not in STATE_SPACES:
+        raise DoesNotApplyError(f"{task.name} has no described state variables to walk along")
     prompt = sweep.wordings()[0]
     specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in sweep.alphas}
     walked = walk(task, [make_axis(task, state_space(task).variables[0].name, _POINTS)], sweep.renderings()[0])
@@ -31,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    draw_alone(draw)

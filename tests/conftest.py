@@ -2,15 +2,20 @@
 
 import os
 
+import vlm_rm_sweeps  # noqa: F401 - before Ray, which reads this package's defaults when it is imported
+
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
 import logging
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 
 import pytest
 import ray
 import torch
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.pool import NAMESPACE
@@ -28,10 +33,24 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
+        # Ray's own default, 10 s, is longer than the small sweeps here last.
+        _system_config={"metrics_report_interval_ms": 1000},
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def scrape(ray_cluster: None) -> Callable[[], list[Sample]]:
+    """What a Prometheus server would read from this node now."""
+
+    def read() -> list[Sample]:
+        url = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as page:
+            families = text_string_to_metric_families(page.read().decode())
+        return [sample for family in families for sample in family.samples]
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -19,5 +19,10 @@ _ENVIRONMENT_DEFAULTS = {
     # Seconds: writing a result to MLflow's sqlite can take half a one, and Tune would warn of it.
     "TUNE_WARN_THRESHOLD_S": "10",
 }
+if not os.environ.get("RAY_ADDRESS"):
+    # A cluster of this machine alone: keeps Ray on the loopback address, as it is on macOS and Windows. On Linux Ray otherwise
+    # takes the machine's outer address, even if `ray.init` names 127.0.0.1, and its servers and its metrics, which know no
+    # password, listen on every interface. Ray reads it when it is imported.
+    _ENVIRONMENT_DEFAULTS["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 for _name, _value in _ENVIRONMENT_DEFAULTS.items():
     os.environ.setdefault(_name, _value)

@@ -144,6 +144,23 @@ def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "
 
 
 @app.command()
+def dashboard(
+    results: Annotated[Path, typer.Option(help="Folder of the results; the graphs' data is kept in its `watching`.")] = Path(
+        "results"
+    ),
+    prometheus_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Prometheus at 9090.")
+    ] = 9090,
+    grafana_port: Annotated[int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Grafana at 3000.")] = 3000,
+) -> None:
+    """Watch the sweep that runs on this machine: Prometheus and Grafana, where they are installed, until it ends or Ctrl-C."""
+    from vlm_rm_sweeps.watching import find_cluster, ray_folder, watch
+
+    cluster = find_cluster(ray_folder())
+    watch(cluster, results / "watching", prometheus_port, grafana_port, say=lambda line: print(line, flush=True))
+
+
+@app.command()
 def evaluate(
     checkpoint: Annotated[
         Path, typer.Argument(help="A checkpoint's folder, or a trial's for its best policy: RESULTS/trials/ID.")
@@ -174,6 +191,19 @@ def evaluate(
     for file in rollouts.write_videos(found, ran[0], folder) if video else []:
         print(f"  {file}")
     print(f"  {folder / 'evaluation.csv'}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The sweep's folder, such as results/quickstart-...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New HTML file; by default report.html in the folder, made anew.")
+    ] = None,
+) -> None:
+    """Write what a sweep found into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
+    from vlm_rm_sweeps.sweeping.report import write_report
+
+    print(write_report(folder, output))
 
 
 @app.command()

@@ -2,14 +2,18 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
+from prometheus_client.samples import Sample
+from ray._private.state import actors
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
@@ -98,6 +102,34 @@ def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(ray_cluster: Non
     np.testing.assert_array_equal(scored.rewards, load_reward_model("embedded/tiny").score(frames(70), SPECS))
     assert ray.get(handle.__ray_call__.remote(lambda server: os.getpid())) != hung
     ray.kill(handle)
+
+
+def test_a_server_that_is_only_slow_to_start_is_not_killed(ray_cluster: None) -> None:
+    """It takes longer to load its model than it may take for an answer, and two trials wait for it."""
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(SlowServer)
+    handle = actor.remote(start_s=6.0)
+    pools = [RewardPool(PoolConfig(name="slow", model_id="embedded/tiny", timeout_s=2), [handle]) for _ in range(2)]
+    first = ray.get(handle.life.remote())
+    ray.kill(handle, no_restart=False)
+    pending = [pool.submit(frames(2), SPECS[:1]) for pool in pools]
+    for request in pending:
+        assert request.result().rewards.tolist() == [[0.5], [0.5]]
+    assert ray.get(handle.life.remote()) == first + 1
+    ray.kill(handle)
+
+
+class SlowServer:
+    """Answers as a reward server does, once it has started, which takes it long."""
+
+    def __init__(self, start_s: float) -> None:
+        time.sleep(start_s)
+
+    def life(self) -> int:
+        known = actors(ray.get_runtime_context().get_actor_id())
+        return int(known["NumRestarts"])
+
+    def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
+        return ScoredFrames(np.full((len(frames), len(specs)), 0.5, np.float32), 0.0, 0, 64)
 
 
 def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None) -> None:
@@ -192,18 +224,69 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_the_start(ray_cluster: Non
         await_pool(config, start_pool(config), SPECS)
 
 
-def test_servers_report_ray_metrics(two_servers: PoolConfig) -> None:
+def test_servers_and_clients_report_ray_metrics(two_servers: PoolConfig, scrape: Callable[[], list[Sample]]) -> None:
     RewardPool.connect(two_servers).submit(frames(3), SPECS).result()
-    port = ray.nodes()[0]["MetricsExportPort"]
-    wanted = ["frames_total", "requests_total", "request_frames_bucket", "request_seconds_bucket", "backlog_frames"]
+    expected = load_reward_model("embedded/tiny").score(frames(3), SPECS)
+    wanted = {
+        "frames_total",
+        "encode_seconds_total",
+        "request_frames_bucket",
+        "request_seconds_bucket",
+        "backlog_frames",
+        "micro_batch_frames",
+        "reward_mean",
+        "reward_std",
+    }
     deadline = time.monotonic() + 60  # Ray exports at intervals
-    page = ""
-    while time.monotonic() < deadline:
-        page = urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).read().decode()
-        if all(f"ray_vlm_rm_{name}{{" in page for name in wanted):
-            break
-        time.sleep(1)
-    for name in wanted:
-        lines = [line for line in page.splitlines() if line.startswith(f"ray_vlm_rm_{name}{{")]
-        assert lines, name
-        assert all('model="embedded/tiny"' in line for line in lines), lines
+    found: dict[str, list[Sample]] = {}
+    while time.monotonic() < deadline and not (
+        wanted <= found.keys() and any(each.value == pytest.approx(expected.mean()) for each in found["reward_mean"])
+    ):
+        found = {}
+        for sample in scrape():
+            if sample.name.startswith("ray_vlm_rm_"):
+                found.setdefault(sample.name.removeprefix("ray_vlm_rm_"), []).append(sample)
+        time.sleep(0.5)
+    assert wanted <= found.keys()
+    assert all(sample.labels["model"] == "embedded/tiny" for name in wanted for sample in found[name])
+    assert any(sample.value == pytest.approx(expected.mean()) for sample in found["reward_mean"])
+    assert any(sample.value == pytest.approx(expected.std(axis=0).mean(), rel=1e-3) for sample in found["reward_std"])
+    # Prompts would make a series each, and are nobody's business.
+    tags = {key for samples in found.values() for sample in samples for key in sample.labels}
+    assert tags.isdisjoint({"prompt", "goal", "baseline", "spec"})
+
+
+def test_nothing_of_ray_listens_beyond_this_machine(two_servers: PoolConfig) -> None:
+    """Ray's servers, its workers and its metrics: all processes of the cluster are children of the one that started it."""
+    processes = psutil.Process().children(recursive=True)
+    names = {process.name() for process in processes}
+    assert {"gcs_server", "raylet"} <= names
+    listening = {
+        (process.name(), connection.laddr.ip)
+        for process in [psutil.Process(), *processes]
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) >= 3, "nothing was found to look at"
+    assert {address for _, address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
+
+
+def test_a_cluster_of_this_machine_asks_for_a_token(two_servers: PoolConfig) -> None:
+    assert ray.nodes()[0]["NodeManagerAddress"] == "127.0.0.1"
+    code = "import ray; ray.init(address=ADDRESS); print('came in')"
+    address = ray.get_runtime_context().gcs_address
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "not-the-token-of-this-cluster-" + "0" * 34,
+        "HOME": "/nonexistent",
+    }
+    stranger = subprocess.run(
+        [sys.executable, "-c", code.replace("ADDRESS", repr(address))],
+        env=environment | {"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert stranger.returncode != 0
+    assert "came in" not in stranger.stdout
+    assert "uthenticat" in stranger.stderr, stranger.stderr[-1000:]

@@ -1,6 +1,8 @@
 """A whole small sweep: real Ray, real MLflow on sqlite, the real embedded model."""
 
 import math
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import ray
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from prometheus_client.samples import Sample
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
@@ -34,13 +37,55 @@ SWEEP: dict[str, Any] = {
 }
 
 
+WATCHED = {"epic_states": 20, "audit": {"alphas": [0.0], "models": ["embedded/small"], "every": 250, "frames": 20}}
+
+
 @pytest.fixture(scope="module")
-def ran(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepOutcome, list[str], MlflowClient]:
+def scraped() -> dict[tuple[str, str], float]:
+    """The largest value of each series of this package, by name and by model or trial, seen while the sweep of `ran` ran."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def ran(
+    tmp_path_factory: pytest.TempPathFactory, scrape: Callable[[], list[Sample]], scraped: dict[tuple[str, str], float]
+) -> tuple[SweepOutcome, list[str], MlflowClient]:
     """One sweep of a reward model's trial and its reference, what it said, and its MLflow."""
     results = tmp_path_factory.mktemp("results")
     said: list[str] = []
-    outcome = run_sweep(Sweep.model_validate(SWEEP), results, default_tracking_uri(results), said.append)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            for sample in scrape():
+                if sample.name.startswith("ray_vlm_rm_"):
+                    series = (sample.name, sample.labels.get("model", sample.labels.get("trial", "")))
+                    scraped[series] = max(sample.value, scraped.get(series, sample.value))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        outcome = run_sweep(Sweep.model_validate(SWEEP | WATCHED), results, default_tracking_uri(results), said.append)
+    finally:
+        done.set()
+        watcher.join()
     return outcome, said, MlflowClient(outcome.tracking_uri)
+
+
+def test_the_sweep_could_be_watched_while_it_ran(
+    ran: tuple[SweepOutcome, list[str], MlflowClient], scraped: dict[tuple[str, str], float]
+) -> None:
+    reference, scored = (outcome.trial.trial_id for outcome in ran[0].outcomes)
+    assert scraped["ray_vlm_rm_env_steps_total", reference] in (256, 512)
+    assert scraped["ray_vlm_rm_env_steps_total", scored] in (256, 512)
+    assert scraped["ray_vlm_rm_transitions_total", "embedded/tiny"] >= 256
+    assert scraped["ray_vlm_rm_frames_total", "embedded/tiny"] >= 256
+    for name in ("encode_seconds_total", "render_seconds_total", "wait_seconds_total", "reward_std", "request_seconds_count"):
+        assert scraped[f"ray_vlm_rm_{name}", "embedded/tiny"] > 0, name
+    # What went well is not reported as trouble.
+    assert not [name for name, _ in scraped if "retries" in name or "restarts" in name or "hung" in name]
+    # Tags name models and trials, nothing else.
+    assert {tag for _, tag in scraped} == {"embedded/tiny", reference, scored}
 
 
 def parent_and_children(client: MlflowClient) -> tuple[Run, list[Run]]:
@@ -71,7 +116,7 @@ def test_every_trial_finishes_and_is_in_the_table(ran: tuple[SweepOutcome, list[
 def test_the_folder_is_complete_in_itself(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
     folder = ran[0].folder
     resolved = load_sweep(folder / "sweep.yaml")
-    assert resolved == Sweep.model_validate(SWEEP)
+    assert resolved == Sweep.model_validate(SWEEP | WATCHED)
     assert yaml.safe_load((folder / "sweep.yaml").read_text())["settings"]["gamma"] == resolved.settings.gamma
     assert len(pd.read_csv(folder / "trials.csv")) == 2
 
@@ -83,7 +128,7 @@ def test_mlflow_has_a_parent_and_one_child_for_each_trial(ran: tuple[SweepOutcom
     assert {child.info.status for child in children} == {"FINISHED"}
     assert parent.data.metrics["best_evaluation_success"] == outcome.table["success"][1]
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"sweep.yaml", "trials.csv"}
+    assert artifacts == {"sweep.yaml", "trials.csv", "epic.csv"}
     assert str(outcome.folder.parent) in parent.info.artifact_uri
 
     child = next(run for run in children if run.data.tags["model"] == "embedded/tiny")
@@ -117,6 +162,24 @@ def test_metrics_are_logged_once_for_each_result_by_environment_steps(
         reference = child.data.tags["model"] == TRUE_REWARD
         assert ("evaluation_clip_return" in child.data.metrics) is not reference
         assert all(math.isfinite(value) for value in child.data.metrics.values())
+
+
+def test_epic_and_the_audit_are_logged_for_trials_of_reward_models_alone(
+    ran: tuple[SweepOutcome, list[str], MlflowClient],
+) -> None:
+    outcome, _, client = ran
+    for child in parent_and_children(client)[1]:
+        run_id, watched = child.info.run_id, child.data.tags["model"] != TRUE_REWARD
+        distances = client.get_metric_history(run_id, "epic_distance")
+        assert [metric.step for metric in distances] == ([0] if watched else [])
+        audited = {name for name in child.data.metrics if name.startswith("audit_")}
+        if watched:
+            assert child.data.metrics["epic_low"] < distances[0].value < child.data.metrics["epic_high"]
+            assert {"audit_proxy_reward", "audit_spec/alpha_0_task", "audit_gold/embedded_small"} <= audited
+            assert [metric.step for metric in client.get_metric_history(run_id, "audit_goal_fraction")] == [256, 512]
+        else:
+            assert not audited
+    assert outcome.table["epic_distance"].notna().tolist() == [False, True]
 
 
 def test_last_and_best_checkpoints_are_kept_and_linked(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:

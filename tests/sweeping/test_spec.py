@@ -429,3 +429,52 @@ def test_only_some_combinations_of_the_grid() -> None:
 def test_combinations_that_are_not_in_the_grid_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="is not in the grid"):
         sweep_of(only=[{"model": "embedded/tiny", "alpha": 0.5, "prompt": "task"} | wrong])
+
+
+AUDITED = {"name": "x", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.0, 0.5], "steps": 10}
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"audit": {"alpha": [0]}}, "did you mean 'alphas'?"),
+        ({"audit": {"alphas": [2]}}, "2 is not a strength"),
+        ({"audit": {"alphas": [0, 0]}}, "audit.alphas: 0.0 stands there 2 times"),
+        ({"audit": {"prompts": ["tsk"]}}, "audit.prompts: unknown prompt id 'tsk': did you mean 'task'?"),
+        ({"audit": {"models": ["embedded/smal"]}}, "did you mean 'embedded/small'?"),
+        ({"audit": {"models": ["ViT-B-32/laion2b_s34b_b79k"]}}, "a gold model sees the frames that the trial's model sees"),
+        ({"audit": {"every": 0}}, "greater than 0"),
+        ({"epic_states": 5}, "expected 0, for none, or at least 10"),
+        (
+            {
+                "epic_states": 50,
+                "task": None,
+                "env": {"id": "Acrobot-v1", "episode_steps": 4},
+                "prompts": [{"id": "up", "goal": "an arm up", "baseline": "an arm"}],
+            },
+            "its states cannot be sampled",
+        ),
+    ],
+)
+def test_an_audit_or_measurement_that_cannot_be_is_refused(changes: dict[str, Any], part: str, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(AUDITED | changes))
+    with pytest.raises(UserError) as caught:
+        load_sweep(file)
+    assert part in str(caught.value)
+
+
+def test_each_trial_is_audited_by_the_specs_that_are_not_its_own() -> None:
+    sweep = Sweep.model_validate(AUDITED | {"audit": {"alphas": [0, 1], "models": ["embedded/small"]}})
+    reference, *trials = sweep.trials()
+    assert sweep.audit_specs(reference) == {}
+    assert [list(sweep.audit_specs(trial)) for trial in trials] == [["alpha_1_task"], ["alpha_0_task", "alpha_1_task"]]
+    assert sweep.served_models() == ("embedded/tiny", "embedded/small")
+    assert {spec.alpha for spec in sweep.served_specs()} == {0.0, 0.5, 1.0}
+    assert "audited, 500 frames of them by embedded/small" in describe_plan(sweep)
+
+
+@pytest.mark.parametrize("name", ["model_scaling", "paper_model_scaling", "paper_model_scaling_fast"])
+def test_the_scaling_sweeps_measure_epic_before_training(name: str) -> None:
+    plan = describe_plan(load_sweep(Path(__file__).parents[2] / "sweeps" / f"{name}.yaml"))
+    assert "random states are encoded once by each model" in plan

@@ -4,18 +4,21 @@ The driver starts the servers before any trial, outside the trials' placement gr
 trials of a sweep share one pool per model, so memory grows with the number of models and not of trials.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
+from ray._private.state import actors
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
+from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
 NAMESPACE = "vlm-rm-sweeps"
 """Ray namespace of the servers; without it other processes could not find them by name."""
@@ -23,6 +26,9 @@ NAMESPACE = "vlm-rm-sweeps"
 _RESTARTS = -1
 _RETRIES = 3
 _TRIES = 3
+_USUAL_S = 1.0
+"""Within this most requests are answered, and nobody has to look whether the server is alive."""
+_LONGEST_START_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class PoolConfig:
 
     `name` is unique on the cluster; `cpus` and `gpus` are what Ray reserves for each server (0 CPUs by default: on a small
     machine a server that reserved one could never be placed beside the trials); `threads` is how many each really uses. A
-    server that has not answered after `timeout_s` is taken for hung.
+    server that is up and has not answered after `timeout_s` is taken for hung; the time that it takes to start is not counted.
     """
 
     name: str
@@ -73,6 +79,7 @@ class PendingRewards:
             except GetTimeoutError:
                 self._pool._hangs(self._server, self._count)
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
+                self._pool.metrics.sent_again()
         else:
             raise RuntimeError(
                 f"the reward servers of {model_id} did not answer {self._count} frames within {timeout:g} s, {_TRIES} times"
@@ -87,13 +94,29 @@ class PendingRewards:
         return scored
 
     def _wait(self, timeout: float) -> ScoredFrames:
+        """Raises GetTimeoutError if the server was up for `timeout` seconds on end and did not answer, or does not come up."""
+        latest_start = time.monotonic() + _LONGEST_START_S
+        patience, life = min(_USUAL_S, timeout), None
         while True:
             try:
-                scored: ScoredFrames = ray.get(self._answer, timeout=timeout)
+                scored: ScoredFrames = ray.get(self._answer, timeout=patience)
                 return scored
             except ActorDiedError as error:
                 self._pool._lost(self._server, error)
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
+                self._pool.metrics.sent_again()
+            except GetTimeoutError:
+                life_before, life = life, self._server.life()
+                # One that is being restarted, perhaps because another trial had it killed, is not hung: Ray repeats the request.
+                if life is None:
+                    patience = _USUAL_S
+                    if time.monotonic() > latest_start:
+                        raise
+                elif life == life_before:
+                    raise
+                else:
+                    patience = timeout
+                    latest_start = time.monotonic() + timeout + _LONGEST_START_S
 
 
 @dataclass
@@ -108,12 +131,19 @@ class _Server:
     def load(self) -> int:
         return self.reported + self.in_flight
 
+    def life(self) -> int | None:
+        """How often the server was restarted before it came up as it is now; None while it is not up."""
+        # Ray's public way to ask goes through its dashboard, which need not run.
+        known = actors(self.handle._actor_id.hex())
+        return int(known["NumRestarts"]) if known and known["State"] == "ALIVE" else None
+
 
 class RewardPool:
     """A client of the servers of one model."""
 
     def __init__(self, config: PoolConfig, handles: Iterable[ActorHandle]) -> None:
         self.config = config
+        self.metrics = ClientMetrics(config.model_id)
         self._servers = [_Server(handle) for handle in handles]
 
     @classmethod
@@ -144,7 +174,7 @@ class RewardPool:
     def _hangs(self, server: _Server, count: int) -> None:
         """Have Ray kill and restart a server that does not answer."""
         server.in_flight -= count
-        # Several trials may wait for it: each kills it at most once for each of its own requests.
+        self.metrics.killed_hung_server()
         ray.kill(server.handle, no_restart=False)
 
     def _lost(self, server: _Server, error: Exception) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import ray
 import torch
 
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
@@ -28,6 +29,8 @@ class RewardServer:
         self._executor = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
         self._model = self._executor.submit(load_reward_model, model_id, device, precision, micro_batch).result()
         self._metrics = ServerMetrics(model_id)
+        if _was_restarted():
+            self._metrics.restarted()
         self._backlog = 0
 
     async def ready(self) -> bool:
@@ -44,7 +47,7 @@ class RewardServer:
         finally:
             self._backlog -= len(frames)
             self._metrics.backlog(self._backlog)
-        self._metrics.scored(len(frames), time.perf_counter() - arrived)
+        self._metrics.scored(rewards, time.perf_counter() - arrived, seconds, self._model.micro_batch)
         return ScoredFrames(rewards, seconds, self._backlog, self._model.micro_batch)
 
     def _score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> tuple[np.ndarray, float]:
@@ -72,3 +75,11 @@ class RewardServer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("%s ran out of memory with micro-batches of %d: goes on with %d", self._model.model_id, size, size // 2)
+
+
+def _was_restarted() -> bool:
+    """Whether Ray started this actor again. False outside of Ray."""
+    if not ray.is_initialized():
+        return False
+    context = ray.get_runtime_context()
+    return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)

@@ -1,7 +1,8 @@
 """The folder of a sweep, which is all that is needed to go on with it.
 
 It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (what happened), `mlflow.json` (where its runs are),
-`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table) and `tune/` (Tune's own files, which nothing here reads).
+`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `epic.csv` (if it has `epic_states`), `tune/` (Tune's own
+files, which nothing here reads) and what is made of it later: `figures/`, `report.html`.
 """
 
 import difflib
@@ -54,6 +55,10 @@ class SweepFolder:
     @property
     def table(self) -> Path:
         return self.path / "trials.csv"
+
+    @property
+    def epic(self) -> Path:
+        return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
         return self.path / "trials" / trial_id

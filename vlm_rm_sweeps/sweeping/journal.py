@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["sweep", "start", "result", "end", "artifact", "sweep_end"]
+Kind = Literal["sweep", "start", "measure", "result", "end", "artifact", "sweep_end"]
 Entry = dict[str, Any]
 """`kind`, `time` (milliseconds since 1970), `trial` (its id, where it is about one), and what the kind has to say."""
 

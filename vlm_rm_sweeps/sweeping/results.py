@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from vlm_rm_sweeps.evaluation.overoptimisation import ALARM
 from vlm_rm_sweeps.sweeping.spec import Trial
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.training.trial import CLIP_RETURN, EVALUATED
@@ -36,7 +37,8 @@ class TrialOutcome:
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     """One row for each trial; returns and success are those of the greedy policy at the end (NaN where there is none).
 
-    The columns textures and camera are there if the sweep compares renderings.
+    The columns textures and camera are there if the sweep compares renderings; epic_distance and overoptimisation_alarm, if a
+    trial has them.
     """
     rows = [
         {
@@ -59,6 +61,10 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
         after_prompt = COLUMNS.index("prompt") + 1
         table.insert(after_prompt, "textures", [outcome.trial.rendering.textures for outcome in outcomes])
         table.insert(after_prompt + 1, "camera", [outcome.trial.rendering.camera for outcome in outcomes])
+    for metric in ("epic_distance", ALARM):
+        if any(metric in outcome.metrics for outcome in outcomes):
+            values = [outcome.metrics.get(metric, float("nan")) for outcome in outcomes]
+            table.insert(table.columns.get_loc("steps_per_second"), metric, values)
     return table
 
 

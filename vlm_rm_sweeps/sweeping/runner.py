@@ -21,15 +21,18 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.overoptimisation import ALARM, overoptimisation_alarm
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, await_pool, check_placement, start_pool
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.journal import Journal
+from vlm_rm_sweeps.sweeping.measuring import measure_sweep, metrics_of, read_measures
 from vlm_rm_sweeps.sweeping.progress import Progress
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking import MlflowMirror, set_up_store
 from vlm_rm_sweeps.sweeping.trial_videos import TrialVideos
+from vlm_rm_sweeps.training.audit import PROXY, AuditPlan
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
 from vlm_rm_sweeps.training.settings import BestBy
@@ -37,6 +40,7 @@ from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, NOTE
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
+_LOOPBACK = "127.0.0.1"
 _MLFLOW_PATIENCE_S = 60.0
 """How long the end of a sweep waits for an MLflow that does not answer. What is not delivered then stays in the journal."""
 
@@ -64,9 +68,9 @@ class SweepOutcome:
 
 
 def pool_configs(sweep: Sweep, pool_name: str) -> dict[str, PoolConfig]:
-    """The pool of each model of the sweep."""
+    """The pool of each model of the sweep and its audit."""
     settings = sweep.pool.model_dump()
-    return {model_id: PoolConfig(name=pool_name, model_id=model_id, **settings) for model_id in sweep.models}
+    return {model_id: PoolConfig(name=pool_name, model_id=model_id, **settings) for model_id in sweep.served_models()}
 
 
 def check_resumable(sweep: Sweep, folder: SweepFolder) -> None:
@@ -104,17 +108,22 @@ def run_sweep(
         # A name of its own: the servers of a driver that was killed may not be gone yet.
         pools = pool_configs(sweep, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
         check_placement(list(pools.values()), sweep.trial.cpus, sweep.trial.gpus)
-        say(f"starting {sweep.pool.servers} reward server(s) of each of {', '.join(sweep.models)}")
+        say(f"starting {sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
         servers = {model_id: start_pool(pool) for model_id, pool in pools.items()}
         cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
         # The database takes seconds to set up: while the servers load their models.
         set_up_store(tracking_uri)
-        specs = [prompt.spec(alpha) for prompt in sweep.wordings() for alpha in sweep.alphas]
         for model_id, pool in pools.items():
-            await_pool(pool, servers[model_id], specs)
+            await_pool(pool, servers[model_id], sweep.served_specs())
+        measured = None
+        if sweep.epic_states and not folder.epic.is_file():
+            say(f"measuring the reward models on {sweep.epic_states:,} random states")
+            measured = measure_sweep(sweep, pools)
         if not resumed:
             folder.create(sweep)
             cleanup.enter_context(folder.locked())
+        if measured is not None:
+            measured.to_csv(folder.epic, index=False)
         return _Sweep(sweep, folder, tracking_uri, say).run(todo, pools)
 
 
@@ -123,10 +132,10 @@ def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # A local cluster talks to itself over loopback; Ray refuses the address when it joins one that runs already.
-    local: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
-    context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **local)
+    context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     try:
+        if not os.environ.get("RAY_ADDRESS") and context.address_info["node_ip_address"] != _LOOPBACK:
+            say("Ray listens on every interface of this machine, because it was imported before vlm_rm_sweeps or was told to")
         if context.dashboard_url:
             say(f"Ray dashboard: http://{context.dashboard_url}")
         yield
@@ -156,7 +165,7 @@ class _Sweep:
                 videos.record(trial.trial_id, job.folder, job.reward)
 
         progress = Progress(len(self._trials), self._sweep.steps, self._say)
-        recorder = _Recorder(self._journal, progress, self._say, finished)
+        recorder = _Recorder(self._journal, progress, self._say, finished, self._measured())
         for trial in self._trials:
             recorder.recall(trial, TrialFolder(self._folder.trial(trial.trial_id)), finished=trial not in todo)
         self._mirror.start()
@@ -174,11 +183,21 @@ class _Sweep:
         self._end(outcome, recorder, anything_new=bool(todo))
         return outcome
 
+    def _measured(self) -> dict[str, dict[str, float]]:
+        """What was measured of each trial's reward before training, by trial id."""
+        if not self._folder.epic.is_file():
+            return {}
+        table = read_measures(self._folder.epic)
+        found = {trial.trial_id: metrics_of(table, trial) for trial in self._trials}
+        return {trial_id: metrics for trial_id, metrics in found.items() if metrics}
+
     def _end(self, outcome: SweepOutcome, recorder: "_Recorder", anything_new: bool) -> None:
         if anything_new:
             recorder.close_unfinished()
             outcome.table.to_csv(self._folder.table, index=False)
-            self._journal.append("artifact", _now(), trial="", file=self._folder.table.name, to=None)
+            for file in (self._folder.table, self._folder.epic):
+                if file.is_file():
+                    self._journal.append("artifact", _now(), trial="", file=file.name, to=None)
             best = outcome.best.metrics if outcome.best else {}
             self._journal.append(
                 "sweep_end",
@@ -238,11 +257,20 @@ class _Sweep:
             folder=self._folder.trial(trial.trial_id).resolve(),
             checkpoint_every=sweep.checkpoint_every,
             best_by=self._best_by(trial),
+            audit=self._audit(trial, pools),
         )
         if spec is None:
             return job
         frame_format = find_model(trial.model_id).preprocessing.frame_format
         return replace(job, reward=RewardSource(pools[trial.model_id], spec, frame_format, trial.rendering))
+
+    def _audit(self, trial: Trial, pools: dict[str, PoolConfig]) -> AuditPlan | None:
+        settings = self._sweep.audit
+        if settings is None or trial.prompt is None:
+            return None
+        # A model is no judge of itself.
+        gold = tuple(pools[model_id] for model_id in settings.models if model_id != trial.model_id)
+        return AuditPlan(self._sweep.audit_specs(trial), gold, settings.every, settings.frames)
 
     def _best_by(self, trial: Trial) -> BestBy:
         """What the sweep asks for, if this trial has it: the true return always is."""
@@ -262,10 +290,17 @@ class _Recorder(tune.Callback):
     """Hears from Tune and tells the journal and the terminal."""
 
     def __init__(
-        self, journal: Journal, progress: Progress, say: Callable[[str], None], finished: Callable[[Trial], None]
+        self,
+        journal: Journal,
+        progress: Progress,
+        say: Callable[[str], None],
+        finished: Callable[[Trial], None],
+        measured: dict[str, dict[str, float]],
     ) -> None:
         self._journal, self._progress, self._say, self._finished = journal, progress, say, finished
-        self._metrics: dict[str, dict[str, float]] = {}
+        self._measured = measured
+        self._metrics: dict[str, dict[str, float]] = {trial_id: dict(metrics) for trial_id, metrics in measured.items()}
+        self._audit_points: dict[str, list[tuple[int, dict[str, float]]]] = {}
         self._steps: dict[str, int] = {}
         self._ended: dict[str, tuple[str, str]] = {}
         self._started: dict[str, Trial] = {}
@@ -294,7 +329,13 @@ class _Recorder(tune.Callback):
         ours = _trial_of(trial)
         if ours.trial_id not in self._started:  # else it is tried again
             self._journal.append("start", _now(), trial=ours.trial_id)
+            if ours.trial_id in self._measured and not self._is_measured(ours):
+                self._journal.append("measure", _now(), trial=ours.trial_id, metrics=self._measured[ours.trial_id])
         self._started[ours.trial_id] = ours
+
+    def _is_measured(self, trial: Trial) -> bool:
+        """Whether an earlier attempt wrote its measures down."""
+        return any(entry["kind"] == "measure" and entry["trial"] == trial.trial_id for entry in self._journal.entries)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
@@ -311,12 +352,26 @@ class _Recorder(tune.Callback):
             return  # a trial that went on from a checkpoint comes past results that it had reported before
         # Tune adds its own entries, all of them named here, to what the trial reports.
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
+        if PROXY in metrics:
+            metrics |= self._alarm(trial, step, metrics)
         self._journal.append("result", int(result[TIME]), trial=trial.trial_id, step=step, metrics=metrics)
         self._recall_result(trial, step, metrics)
+
+    def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """The alarm at this audit point; empty while there are too few."""
+        points = self._audit_points.get(trial.trial_id, [])
+        alarm = overoptimisation_alarm([*points, (step, metrics)])
+        if alarm and not any(earlier.get(ALARM) for _, earlier in points):
+            self._say(
+                f"{trial.label}: over-optimisation alarm at step {step:,}: its reward rises, and what it stands for falls"
+            )
+        return {} if alarm is None else {ALARM: float(alarm)}
 
     def _recall_result(self, trial: Trial, step: int, metrics: dict[str, float]) -> None:
         self._steps[trial.trial_id] = max(step, self._steps.get(trial.trial_id, 0))
         self._metrics.setdefault(trial.trial_id, {}).update(metrics)
+        if PROXY in metrics:
+            self._audit_points.setdefault(trial.trial_id, []).append((step, metrics))
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._say(f"{_trial_of(trial).label}: failed ({_reason(trial)}), is tried again")

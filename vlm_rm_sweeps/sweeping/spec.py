@@ -24,7 +24,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.evaluation.state_spaces import state_space
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.rewards.clip import check_prompts
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
@@ -82,6 +83,31 @@ class TrialResources(_Strict):
     retries: int = Field(2, ge=0, description="How often a trial that failed is tried again, from its last checkpoint.")
 
 
+class AuditSettings(_Strict):
+    """What else every trial's frames are scored for, to see whether its reward is over-optimised."""
+
+    alphas: tuple[float, ...] = Field((), description="Other strengths; the trial's own if there are none.")
+    prompts: tuple[str, ...] = Field((), description="Ids of other prompts of the sweep; the trial's own if there are none.")
+    models: tuple[str, ...] = Field((), description="Gold models, which score for the trial's own spec.")
+    every: int = Field(
+        2_000,
+        gt=0,
+        description="Environment steps between two audit points, rounded up to results; fewer than those of `envs` whole episodes "
+        "show a part of them, another at each point.",
+    )
+    frames: int = Field(500, ge=10, description="Frames of each interval, drawn at random, that the gold models score.")
+
+    @field_validator("alphas")
+    @classmethod
+    def _alphas_in_range(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        return _strengths(alphas)
+
+    @field_validator("models")
+    @classmethod
+    def _known_models(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        return _models_that_exist(models)
+
+
 class Combination(_Strict):
     """A model, an alpha and the id of a prompt: one cell of the grid."""
 
@@ -120,6 +146,10 @@ class Sweep(_Strict):
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = PoolSettings()
     trial: TrialResources = TrialResources()
+    epic_states: int = Field(
+        0, ge=0, description="States on which every model, alpha and prompt is measured by EPIC before training; 0 for none."
+    )
+    audit: AuditSettings | None = Field(None, description="Score each trial's frames for other specs and models too.")
     max_trials: int = Field(100, gt=0, description="Refuse to start more trials than this.")
 
     @field_validator("task")
@@ -170,17 +200,21 @@ class Sweep(_Strict):
     @field_validator("models")
     @classmethod
     def _known_models(cls, models: tuple[str, ...]) -> tuple[str, ...]:
-        for model_id in models:
-            find_model(model_id)
-        return models
+        return _models_that_exist(models)
 
     @field_validator("alphas")
     @classmethod
     def _alphas_in_range(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
-        for alpha in alphas:
-            if not 0 <= alpha <= 1:
-                raise UserError(f"{alpha:g} is not a strength: expected numbers from 0 (cosine to the goal) to 1")
-        return alphas
+        return _strengths(alphas)
+
+    @field_validator("epic_states")
+    @classmethod
+    def _enough_states(cls, count: int) -> int:
+        from vlm_rm_sweeps.evaluation.truth import MIN_STATES  # it loads scikit-learn, which takes seconds
+
+        if 0 < count < MIN_STATES:
+            raise UserError(f"expected 0, for none, or at least {MIN_STATES}")
+        return count
 
     @model_validator(mode="after")
     def _whole(self) -> "Sweep":
@@ -200,7 +234,10 @@ class Sweep(_Strict):
             raise UserError(
                 f"the grid has {count} trials, more than max_trials = {self.max_trials}: shorten an axis or raise max_trials"
             )
-        for model_id in self.models:
+        if self.epic_states:
+            state_space(self.the_task())
+        self._check_audit()
+        for model_id in self.served_models():
             tokenizer = find_model(model_id).tokenizer
             for prompt in self.wordings():
                 try:
@@ -208,6 +245,41 @@ class Sweep(_Strict):
                 except UserError as error:
                     raise UserError(f"prompts, {prompt.id}: {error}") from error
         return self
+
+    def _check_audit(self) -> None:
+        if self.audit is None:
+            return
+        for axis in ("alphas", "prompts", "models"):
+            _refuse_repeats(f"audit.{axis}", list(getattr(self.audit, axis)))
+        for prompt in self.audit.prompts:
+            if prompt not in self._prompt_ids():
+                raise UserError("audit.prompts: " + unknown_name("prompt id", prompt, self._prompt_ids()))
+        for gold, trained in itertools.product(self.audit.models, self.models):
+            wanted, given = (find_model(model_id).preprocessing.frame_format for model_id in (gold, trained))
+            if wanted != given:
+                raise UserError(
+                    f"audit.models: {gold} wants frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
+                    f"those of {trained} have {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames "
+                    "that the trial's model sees, so name one with the same input"
+                )
+
+    def served_models(self) -> tuple[str, ...]:
+        """The models that trials learn from, then the gold models of the audit."""
+        return tuple(dict.fromkeys((*self.models, *(self.audit.models if self.audit else ()))))
+
+    def served_specs(self) -> list[RewardSpec]:
+        """All that any model may be asked for."""
+        alphas = dict.fromkeys((*self.alphas, *(self.audit.alphas if self.audit else ())))
+        return [prompt.spec(alpha) for prompt in self.wordings() for alpha in alphas]
+
+    def audit_specs(self, trial: "Trial") -> dict[str, RewardSpec]:
+        """By name, what a trial's own model scores its frames for beside the trial's own spec."""
+        if self.audit is None or trial.prompt is None:
+            return {}
+        prompts = {prompt.id: prompt for prompt in self.wordings()}
+        pairs = itertools.product(self.audit.alphas or (trial.alpha,), self.audit.prompts or (trial.prompt.id,))
+        specs = {f"alpha_{alpha:g}_{prompt}": prompts[prompt].spec(alpha) for alpha, prompt in pairs}
+        return {name: spec for name, spec in specs.items() if spec != trial.spec()}
 
     def the_task(self) -> Task:
         return _task(self.task, self.env)
@@ -247,6 +319,19 @@ class Sweep(_Strict):
 
 def _task(name: str | None, env: GymEnv | None) -> Task:
     return env.task() if env is not None else get_task(name or "")
+
+
+def _models_that_exist(models: tuple[str, ...]) -> tuple[str, ...]:
+    for model_id in models:
+        find_model(model_id)
+    return models
+
+
+def _strengths(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    for alpha in alphas:
+        if not 0 <= alpha <= 1:
+            raise UserError(f"{alpha:g} is not a strength: expected numbers from 0 (cosine to the goal) to 1")
+    return alphas
 
 
 def _refuse_repeats(axis: str, values: list[Any]) -> None:
@@ -398,10 +483,15 @@ def describe_plan(sweep: Sweep) -> str:
     lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in sweep.renderings()]
     lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs; beside them run")
     bytes_each = 4 if pool.precision == "fp32" else 2
-    for model_id in sweep.models:
+    for model_id in sweep.served_models():
         parameters = find_model(model_id).parameters
         lines.append(
             f"  {pool.servers} reward server(s) of {model_id}: {parameters / 1e6:.2f} M parameters, "
             f"{parameters * bytes_each / 1e6:.0f} MB of weights in {pool.precision}, {pool.cpus:g} CPUs and {pool.gpus:g} GPUs each"
         )
+    if sweep.epic_states:
+        lines.append(f"before training, {sweep.epic_states:,} random states are encoded once by each model, for EPIC distances")
+    if sweep.audit is not None:
+        gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
+        lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
     return "\n".join(lines)

@@ -204,6 +204,11 @@ class MlflowMirror(threading.Thread):
             self._on_start(entry)  # it failed before it could start
         return str(self._state["trials"][entry["trial"]])
 
+    def _on_measure(self, entry: Entry) -> None:
+        """What was measured before training, at step 0. The same metric, with the same time, is kept once."""
+        batch = [Metric(name, value, entry["time"], 0) for name, value in entry["metrics"].items()]
+        self._client.log_batch(self._run_of(entry), metrics=batch)
+
     def _on_result(self, entry: Entry) -> None:
         run_id = self._run_of(entry)
         if run_id not in self._steps:

@@ -19,7 +19,9 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
+from vlm_rm_sweeps.serving.telemetry import ConnectorMetrics
 from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.training.audit import Audit, StepTruth
 
 TRUE_RETURN = "true_return"
 SUCCESS = "success"
@@ -80,6 +82,16 @@ class TrueReturnConnector(ConnectorV2):
         return batch
 
 
+@dataclass(frozen=True)
+class _Request:
+    """Frames whose rewards were asked for: the step of an episode that each belongs to and, for the audit, the frames themselves."""
+
+    pending: PendingRewards
+    steps: list[tuple[SingleAgentEpisode, int]]
+    truths: list[StepTruth]
+    frames: np.ndarray | None
+
+
 class RewardConnector(TrueReturnConnector):
     """Replaces the reward of every step by the reward model's.
 
@@ -89,11 +101,15 @@ class RewardConnector(TrueReturnConnector):
     def __init__(self, *args: Any, source: RewardSource, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._source = source
+        self._ray_metrics = ConnectorMetrics(source.pool.model_id)
         self._pool: RewardPool | None = None
         self._render_seconds = 0.0
         self._frames: list[np.ndarray] = []
         self._steps: list[tuple[SingleAgentEpisode, int]] = []
-        self._requests: list[tuple[PendingRewards, list[tuple[SingleAgentEpisode, int]]]] = []
+        self._truths: list[StepTruth] = []
+        self._requests: list[_Request] = []
+        self.audit: Audit | None = None
+        """Hears of every step, if the trial is audited. The env runner for evaluations has none."""
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Any, **kwargs: Any) -> dict[str, Any]:
         for episode in episodes:
@@ -102,6 +118,7 @@ class RewardConnector(TrueReturnConnector):
                 self._frames.append(info.pop("frame"))
                 self._render_seconds += info.pop("render_seconds")
                 self._steps.append((episode, len(episode) - 1))
+                self._truths.append(StepTruth(info["true_reward"], info.get("success")))
         if len(self._frames) >= self._source.pool.micro_batch:
             self._submit()
         return super().__call__(rl_module=rl_module, batch=batch, episodes=episodes, **kwargs)
@@ -109,8 +126,11 @@ class RewardConnector(TrueReturnConnector):
     def _submit(self) -> None:
         if self._pool is None:
             self._pool = RewardPool.connect(self._source.pool)
-        self._requests.append((self._pool.submit(np.stack(self._frames), [self._source.spec]), self._steps))
-        self._frames, self._steps = [], []
+        frames = np.stack(self._frames)
+        specs = [self._source.spec, *(self.audit.specs if self.audit else [])]
+        pending = self._pool.submit(frames, specs)
+        self._requests.append(_Request(pending, self._steps, self._truths, frames if self.audit else None))
+        self._frames, self._steps, self._truths = [], [], []
 
     def fill_in_rewards(self, samples: Sequence[SingleAgentEpisode], metrics: MetricsLogger) -> None:
         """Wait for all rewards asked for and write them into `samples`, the episodes that leave the env runner.
@@ -121,12 +141,14 @@ class RewardConnector(TrueReturnConnector):
             self._submit()
         scored: dict[int, dict[int, float]] = {}
         started, encode_seconds, frames = time.perf_counter(), 0.0, 0
-        for pending, steps in self._requests:
-            answer = pending.result()
+        for request in self._requests:
+            answer = request.pending.result()
             metrics.log_value(MICRO_BATCH, answer.micro_batch, reduce="min")
             encode_seconds += answer.seconds
-            frames += len(steps)
-            for (episode, index), reward in zip(steps, answer.rewards[:, 0], strict=True):
+            frames += len(request.steps)
+            if self.audit and request.frames is not None:
+                self.audit.record(request.frames, answer.rewards, request.truths)
+            for (episode, index), reward in zip(request.steps, answer.rewards[:, 0], strict=True):
                 scored.setdefault(id(episode), {})[index] = float(reward)
         self._requests = []
         for episode in samples:
@@ -138,11 +160,20 @@ class RewardConnector(TrueReturnConnector):
                 )
             ordered = np.array([rewards[index] for index in range(len(episode))], np.float32)
             episode.set_rewards(new_data=ordered if episode.is_numpy else ordered.tolist(), at_indices=slice(0, len(episode)))
+        wait_seconds = time.perf_counter() - started
+        self._ray_metrics.sampled(frames, self._render_seconds, wait_seconds)
         metrics.log_value(RENDER_SECONDS, self._render_seconds, reduce="sum")
         self._render_seconds = 0.0
-        metrics.log_value(WAIT_SECONDS, time.perf_counter() - started, reduce="sum")
+        metrics.log_value(WAIT_SECONDS, wait_seconds, reduce="sum")
         metrics.log_value(ENCODE_SECONDS, encode_seconds, reduce="sum")
         metrics.log_value(FRAMES_SCORED, frames, reduce="sum")
+
+
+def attach_audit(env_runner: Any, audit: Audit) -> None:
+    """Let an audit hear of every step that this env runner samples."""
+    for piece in env_runner._env_to_module.connectors:
+        if isinstance(piece, RewardConnector):
+            piece.audit = audit
 
 
 def on_sample_end(*, env_runner: Any, metrics_logger: MetricsLogger, samples: list[SingleAgentEpisode], **kwargs: Any) -> None:

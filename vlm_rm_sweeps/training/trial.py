@@ -19,10 +19,12 @@ from ray import tune
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.rl_module.rl_module import RLModule
 
+from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training import connector
 from vlm_rm_sweeps.training.algorithms import build_algorithm
+from vlm_rm_sweeps.training.audit import Audit, AuditPlan
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
 from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmSettings, BestBy
@@ -35,6 +37,7 @@ TIME = "time_ms"
 """When the trial made the result, in milliseconds since 1970."""
 NOTE = "note"
 """What a result has to say in words: that the trial went on from a checkpoint, or could not write one."""
+_AUDIT = "audit"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TrainingJob:
 
     Checkpoints go to `folder`, about every `checkpoint_every` environment steps and at the end. The best policy is that after
     the result with the highest `best_by`: the mean over the episodes that ended since the result before. `env` is what `task` was
-    made of, if it is not one of this project's own.
+    made of, if it is not one of this project's own. `audit` needs a `reward`.
     """
 
     task: Task
@@ -57,6 +60,7 @@ class TrainingJob:
     checkpoint_every: int
     best_by: BestBy = "success"
     env: GymEnv | None = None
+    audit: AuditPlan | None = None
 
     @property
     def algorithm(self) -> str:
@@ -123,6 +127,7 @@ class TrainableTrial(tune.Trainable):
             self._job.steps_per_result,
             self._job.evaluation_episodes,
         )
+        self._ray_metrics = TrialMetrics(self._job.folder.name)
         self._updates_before = 0.0
         # RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went.
         self._stopwatches = {
@@ -131,6 +136,10 @@ class TrainableTrial(tune.Trainable):
             "update_seconds": Stopwatch(self._algorithm.learner_group, "update"),
         }
         self._least_micro_batch: float = self._job.reward.pool.micro_batch if self._job.reward else 0
+        self._audit: Audit | None = None
+        if self._job.audit is not None and self._job.reward is not None:
+            self._audit = Audit(self._job.audit, self._job.reward.spec, self._job.seed)
+            connector.attach_audit(self._algorithm.env_runner, self._audit)
         self._folder = TrialFolder(self._job.folder)
         self._notes: list[str] = []
         self._env_steps = self._saved_at = 0
@@ -144,7 +153,10 @@ class TrainableTrial(tune.Trainable):
         checkpoint, problems = self._folder.last()
         self._notes += [f"a checkpoint is not used: {problem}" for problem in problems]
         if checkpoint is not None:
-            set_training_state(self._algorithm, checkpoint.training_state())
+            state = checkpoint.training_state()
+            set_training_state(self._algorithm, state)
+            if self._audit is not None:
+                self._audit.set_state(state[_AUDIT])
             self._env_steps = self._saved_at = checkpoint.env_steps
             self._results, self._done = checkpoint.content["results"], checkpoint.content["done"]
             self._notes.append(f"goes on from step {checkpoint.env_steps:,}")
@@ -165,6 +177,7 @@ class TrainableTrial(tune.Trainable):
         seconds = time.perf_counter() - started
         runner = result["env_runners"]
         self._env_steps = int(result["num_env_steps_sampled_lifetime"])
+        self._ray_metrics.sampled(int(runner["num_env_steps_sampled"]))
         updates = self._updates(result)
         metrics = self._returns(runner)
         metrics |= {
@@ -181,6 +194,8 @@ class TrainableTrial(tune.Trainable):
         self._updates_before = updates
         self._keep_if_best(metrics)
         self._done = self._env_steps >= self._job.steps
+        if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
+            metrics |= self._audit.point(self._env_steps)
         if self._done:
             evaluated = self._returns(self._algorithm.evaluate()["env_runners"])
             metrics |= {EVALUATED + name: value for name, value in evaluated.items()}
@@ -201,7 +216,8 @@ class TrainableTrial(tune.Trainable):
     def _save(self) -> None:
         def save(module: RLModule, content: dict[str, Any]) -> None:
             progress = {"results": self._results, "done": self._done}
-            self._folder.save(module, get_training_state(self._algorithm), content | progress)
+            audited = {_AUDIT: self._audit.get_state()} if self._audit is not None else {}
+            self._folder.save(module, get_training_state(self._algorithm) | audited, content | progress)
 
         self._write(save)
         self._saved_at = self._env_steps

@@ -1,0 +1,27 @@
+"""All figures that apply to a sweep, and what is left out of it and why.
+
+Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/figures.py FOLDER).
+"""
+
+import alpha
+import episode
+import learning_curves
+import model_scaling
+import overoptimisation
+import prompts
+import reward_landscape
+from runs import DoesNotApplyError, SweepRuns, draw_alone
+
+FIGURES = (learning_curves, model_scaling, alpha, overoptimisation, prompts, reward_landscape, episode)
+
+
+def draw(runs: SweepRuns) -> None:
+    for figure in FIGURES:
+        try:
+            figure.draw(runs)
+        except DoesNotApplyError as reason:
+            print(f"{figure.__name__} is left out: {reason}")
+
+
+if __name__ == "__main__":
+    draw_alone(draw)

@@ -1,0 +1,71 @@
+"""Does a larger model make a better reward (the paper's Figure 4)? EPIC distance and success against millions of parameters.
+
+Run: make analysis SWEEP_RUN=results/model_scaling-... (or: python analysis/model_scaling.py FOLDER). A line for each alpha (and
+prompt). Bars are 95 % intervals: of EPIC over the states (bootstrap), of success over the seeds (Student's t, where there are
+several). Expect EPIC distances to fall with size, and success to rise with it, perhaps at once, as in the paper.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, mean_and_interval, reward_model_trials
+
+_GROUP = ["alpha", "prompt", "parameters_millions", "model"]
+_SUCCESS = "evaluation_success"
+
+
+def draw(runs: SweepRuns) -> None:
+    trials = reward_model_trials(runs)
+    if trials["model"].nunique() < 2:
+        raise DoesNotApplyError(f"it has one model, {trials['model'].iloc[0]}: model sizes are compared between several")
+    panels = {}
+    if "epic_distance" in trials:
+        panels["EPIC distance (smaller is better)"] = _epic(trials)
+    if _SUCCESS in trials:
+        panels["success after training"] = _success(trials)
+    if not panels:
+        raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
+    for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
+        _panel(axis, table)
+        axis.set(title=title, xlabel="parameters (millions)")
+    axes[0][-1].legend(frameon=False)
+    runs.save(figure, pd.concat([table.assign(measure=title) for title, table in panels.items()]), "model_scaling")
+
+
+def _epic(trials: pd.DataFrame) -> pd.DataFrame:
+    """It is measured before training: all seeds have the same."""
+    named = {"epic_distance": "mean", "epic_low": "low", "epic_high": "high"}
+    table = trials.dropna(subset=["epic_distance"]).groupby(_GROUP, as_index=False)[list(named)].first()
+    return table.rename(columns=named)
+
+
+def _success(trials: pd.DataFrame) -> pd.DataFrame:
+    table = trials.groupby(_GROUP)[_SUCCESS].apply(mean_and_interval).unstack().reset_index()
+    # A share: the interval of a mean does not know that.
+    return table.assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
+
+
+def _panel(axis: Axes, table: pd.DataFrame) -> None:
+    lines = list(table.groupby(["alpha", "prompt"]))
+    for index, ((alpha, prompt), line) in enumerate(lines):
+        # Side by side, so that bars do not hide one another.
+        at = line["parameters_millions"] * 1.03 ** (index - (len(lines) - 1) / 2)
+        bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
+        label = line_name(table["prompt"].nunique(), alpha=float(str(alpha)), prompt=str(prompt))
+        axis.errorbar(at, line["mean"], yerr=bars, marker="o", capsize=3, label=label)
+    models = table[["parameters_millions", "model"]].drop_duplicates()
+    axis.set_xscale("log")
+    axis.set_xticks(
+        models["parameters_millions"],
+        [f"{row.parameters_millions:g}\n{row.model}" for row in models.itertuples()],
+        fontsize="small",
+    )
+    axis.minorticks_off()
+    axis.set_ylim(-0.03, 1.03)
+    axis.grid(alpha=0.3)
+
+
+if __name__ == "__main__":
+    draw_alone(draw)

@@ -1,0 +1,89 @@
+"""Does training make policies better, or only better at pleasing their reward model? The audit of each trial over its training.
+
+Run: make analysis SWEEP_RUN=FOLDER, for a sweep with `audit:` (or: python analysis/overoptimisation.py FOLDER). A panel for each trial:
+the reward that it learns from (proxy), the gold models, other specs, and the truth. Scales differ, so each curve is rescaled
+to [0, 1]. Audit points with an alarm are shaded. A table for each model size is written beside it. Where a reward can be trusted,
+all curves rise together.
+"""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
+
+from vlm_rm_sweeps.evaluation.overoptimisation import ALARM, summary_by_model
+from vlm_rm_sweeps.training.audit import GOAL_FRACTION, GOLD, PROXY, SPEC, TRUE_REWARD
+
+_MOST_PANELS = 12
+_COLUMNS = 3
+
+
+def draw(runs: SweepRuns) -> None:
+    trials = reward_model_trials(runs)
+    if PROXY not in trials:
+        raise DoesNotApplyError("its trials were not audited: name `audit:` in the sweep file")
+    truth = GOAL_FRACTION if GOAL_FRACTION in trials else TRUE_REWARD
+    names = [PROXY, truth, *sorted(name for name in trials if name.startswith((GOLD, SPEC)))]
+    history = pd.concat([runs.history(name).assign(curve=_curve(name, truth)) for name in names], ignore_index=True)
+    alarms = runs.history(ALARM)
+    # Those with an alarm first: of many trials only some can be shown.
+    alarmed = alarms[alarms["value"] == 1]["run_id"].unique()
+    shown = sorted(history["run_id"].unique(), key=lambda run_id: run_id not in alarmed)[:_MOST_PANELS]
+    if len(shown) < history["run_id"].nunique():
+        print(f"overoptimisation shows {len(shown)} of {history['run_id'].nunique()} trials, those with an alarm first")
+    columns = min(_COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4 * columns + 2.2, 2.9 * rows), layout="constrained", squeeze=False, sharex=True
+    )
+    for axis in axes.flat[len(shown) :]:
+        axis.set_visible(False)
+    for axis, run_id in zip(axes.flat, shown, strict=False):
+        _panel(axis, history[history["run_id"] == run_id], alarms[alarms["run_id"] == run_id])
+    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside right center", frameon=False, fontsize="small")
+    runs.save(figure, history, "overoptimisation")
+    _save_summary(runs, trials, history, alarms)
+
+
+def _curve(metric: str, truth: str) -> str:
+    if metric == truth:
+        return "truth: steps in the goal" if truth == GOAL_FRACTION else "truth: true reward"
+    if metric == PROXY:
+        return "proxy: the reward learned from"
+    return metric.replace(GOLD, "gold: ").replace(SPEC, "spec: ")
+
+
+def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
+    for curve, line in history.groupby("curve", sort=False):
+        low, high = line["value"].min(), line["value"].max()
+        rescaled = (line["value"] - low) / (high - low) if high > low else line["value"] * 0 + 0.5
+        kind = str(curve).split(":")[0]
+        style = {"proxy": ("C0", "-", 2.0), "truth": ("black", "--", 2.0), "gold": (None, "-", 1.6)}.get(kind, (None, ":", 1.2))
+        colour, dashes, width = style
+        axis.plot(line["env_steps"], rescaled, label=str(curve), color=colour, linestyle=dashes, linewidth=width)
+    points = [0, *history["env_steps"].drop_duplicates().sort_values()]
+    for step in alarms[alarms["value"] == 1]["env_steps"]:
+        axis.axvspan(max(point for point in points if point < step), step, color="tab:red", alpha=0.2, linewidth=0)
+    first = history.iloc[0]
+    axis.set_title(f"{first['model']}, alpha {first['alpha']}, {first['prompt']}, seed {first['seed']}", fontsize="small")
+    axis.set(xlabel="environment steps", ylabel="mean per step, rescaled", ylim=(-0.05, 1.05))
+    axis.grid(alpha=0.3)
+
+
+def _save_summary(runs: SweepRuns, trials: pd.DataFrame, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
+    kinds = history.assign(kind=history["curve"].str.split(":").str[0])
+    points = kinds.pivot_table(
+        index=["run_id", "model", "env_steps"], columns="kind", values="value", aggfunc="mean"
+    ).reset_index()
+    points = points.reindex(columns=["run_id", "model", "env_steps", "proxy", "gold", "truth"])
+    alarm = alarms[["run_id", "env_steps", "value"]].rename(columns={"value": "alarm"})
+    points = points.merge(alarm, how="left", on=["run_id", "env_steps"])
+    points = points.merge(trials[["run_id", "parameters_millions"]], on="run_id").rename(columns={"run_id": "trial"})
+    summary = summary_by_model(points)
+    print(summary.to_string(index=False, float_format="%.3f"))
+    runs.save_table(summary, "overoptimisation_by_model")
+
+
+if __name__ == "__main__":
+    draw_alone(draw)

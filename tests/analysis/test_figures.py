@@ -1,0 +1,134 @@
+"""The figures, drawn of runs in a real MLflow: all pages are read, each figure is written, and what does not apply says why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from vlm_rm_sweeps.sweeping.tracking import set_up_store
+
+MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    set_up_store(uri)
+    return uri
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "analysis"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
+    """A folder with the MLflow runs of a sweep: tags, last metrics and curves of each finished trial."""
+    folder.mkdir()
+    client = MlflowClient(store)
+    experiment = client.create_experiment(folder.name, artifact_location=(folder / "artifacts").as_uri())
+    parent = client.create_run(experiment).info.run_id
+    for trial in trials:
+        tags = {key: str(trial[key]) for key in ("model", "alpha", "prompt", "seed")}
+        run_id = client.create_run(experiment, tags=tags | {"mlflow.parentRunId": parent}).info.run_id
+        for name, value in trial["metrics"].items():
+            for index, point in enumerate(value if isinstance(value, list) else [value]):
+                client.log_metric(run_id, name, point, step=1000 * (index + 1))
+        client.set_terminated(run_id)
+    runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
+    (folder / "mlflow.json").write_text(json.dumps(runs))
+    (folder / "sweep.yaml").write_text("not read by these figures")
+    return folder
+
+
+def scaling_trials() -> list[dict[str, Any]]:
+    return [
+        {
+            "model": model,
+            "alpha": alpha,
+            "prompt": "task",
+            "seed": seed,
+            "metrics": {
+                "parameters_millions": parameters,
+                "epic_distance": 0.5 - parameters / 2,
+                "epic_low": 0.45 - parameters / 2,
+                "epic_high": 0.55 - parameters / 2,
+                "evaluation_success": 0.2 * seed + 0.4,
+                "clip_return": [1.0, 2.0],
+                "audit_proxy_reward": [0.1, 0.2],
+                "audit_goal_fraction": [0.2, 0.1],
+                "audit_gold/embedded_small": [0.3, 0.2],
+                "overoptimisation_alarm": [0.0, 1.0],
+            },
+        }
+        for model, parameters in MODELS.items()
+        for alpha in (0.0, 0.5)
+        for seed in (0, 1)
+    ]
+
+
+def test_each_figure_is_written_from_all_pages(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import alpha
+    import learning_curves
+    import model_scaling
+    import overoptimisation
+    import runs
+
+    monkeypatch.setattr(runs, "_PAGE", 3)
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "scaling", store, scaling_trials()))
+    assert len(sweep.children) == 8
+    for figure in (alpha, learning_curves, model_scaling, overoptimisation):
+        figure.draw(sweep)
+        for suffix in ("png", "svg", "csv"):
+            file = f"{figure.__name__}.{suffix}"
+            assert (sweep.folder / "figures" / file).stat().st_size > 100
+            assert list((sweep.folder / "artifacts").rglob(file)), file
+    scaling = pd.read_csv(sweep.folder / "figures" / "model_scaling.csv").set_index(["measure", "model", "alpha"])
+    epic = scaling.loc[("EPIC distance (smaller is better)", "embedded/small", 0.5)]
+    assert (epic["mean"], epic["low"], epic["high"]) == pytest.approx((0.24, 0.19, 0.29))
+    success = scaling.loc[("success after training", "embedded/tiny", 0.0)]
+    # Student's t with one degree of freedom: half an interval is 12.7 standard errors.
+    assert (success["mean"], success["seeds"]) == (pytest.approx(0.5), 2)
+    assert (success["low"], success["high"]) == (0.0, 1.0)
+    summary = pd.read_csv(sweep.folder / "figures" / "overoptimisation_by_model.csv")
+    assert summary["model"].tolist() == ["embedded/tiny", "embedded/small"]
+    assert summary["trials_with_alarm"].tolist() == [4, 4]
+    assert summary["first_alarm_step"].tolist() == [2000, 2000]
+    assert summary["truth_change"].tolist() == pytest.approx([-0.1, -0.1])
+
+
+def test_what_does_not_apply_says_why(
+    scripts: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import alpha
+    import figures
+    import model_scaling
+    import overoptimisation
+    import prompts
+    import runs
+
+    trial = scaling_trials()[0]
+    trial["metrics"] = {"evaluation_success": 0.5}
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "single", store, [trial]))
+    monkeypatch.setattr(figures, "FIGURES", (model_scaling, alpha, overoptimisation, prompts))
+    figures.draw(sweep)
+    assert capsys.readouterr().out.splitlines() == [
+        "model_scaling is left out: it has one model, embedded/tiny: model sizes are compared between several",
+        "alpha is left out: it has one alpha, 0",
+        "overoptimisation is left out: its trials were not audited: name `audit:` in the sweep file",
+        "prompts is left out: it is no screening: prompts are compared where `vlm-rm sweep` ran a file with `screen:`",
+    ]
+    assert not (sweep.folder / "figures").exists()
+
+
+def test_a_folder_that_is_no_sweeps_is_said(scripts: None, tmp_path: Path) -> None:
+    import runs
+
+    with pytest.raises(SystemExit, match=r"is no sweep's folder \(it has no mlflow.json\)"):
+        runs.SweepRuns(tmp_path)

@@ -1,0 +1,136 @@
+"""The audit of a training: it hears of every step once, and changes nothing of what is learned from."""
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training import audit
+from vlm_rm_sweeps.training.audit import Audit, AuditPlan, StepTruth, gold_metric
+from vlm_rm_sweeps.training.connector import RewardSource
+from vlm_rm_sweeps.training.settings import DqnSettings
+from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
+
+TASK = get_task("cartpole-upright")
+SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
+OTHER = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.0)
+GOLD = PoolConfig(name="never-asked", model_id="embedded/small")
+
+
+def ran(job: TrainingJob) -> tuple[list[dict[str, Any]], list[Any]]:
+    """All results of a trial, and the episodes in its replay buffer."""
+    trial = TrainableTrial(config={"run": {"job": job}})
+    results = [trial.train(), trial.train()]
+    episodes = list(trial._algorithm.local_replay_buffer.episodes)
+    trial.stop()
+    return results, episodes
+
+
+def test_rewards_are_the_same_to_the_bit_with_and_without_an_audit(ray_cluster: None, tmp_path: Path) -> None:
+    """And the audit's means are those of what lies in the replay buffer: of every step, once, and of no evaluation's.
+
+    As gold model serves the trial's own: that it gives the same mean shows that it is sent the frames of these steps.
+    """
+    config = PoolConfig(name="test-audit", model_id="embedded/tiny", micro_batch=16)
+    handles = start_pool(config)
+    await_pool(config, handles, [SPEC])
+    plain = TrainingJob(
+        TASK,
+        DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05),
+        RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format),
+        seed=3,
+        steps=400,
+        steps_per_result=200,
+        evaluation_episodes=1,
+        folder=tmp_path / "plain",
+        checkpoint_every=10_000,
+    )
+    plan = AuditPlan({"own": SPEC, "other": OTHER}, (config,), every=1_000, frames=400)
+    audited = dataclasses.replace(plain, folder=tmp_path / "audited", audit=plan)
+    (results, episodes), (audited_results, audited_episodes) = ran(plain), ran(audited)
+    for handle in handles:
+        ray.kill(handle)
+
+    assert len(episodes) == len(audited_episodes)
+    for episode, other in zip(episodes, audited_episodes, strict=True):
+        np.testing.assert_array_equal(episode.get_rewards(), other.get_rewards())
+        np.testing.assert_array_equal(episode.get_observations(), other.get_observations())
+    for name in ("true_return", "evaluation_clip_return", "evaluation_true_return", "updates"):
+        assert results[-1].get(name) == audited_results[-1].get(name)
+
+    assert not any(name.startswith("audit") for name in results[-1] | audited_results[0])  # it was not due before the end
+    point = audited_results[-1]
+    rewards = np.concatenate([episode.get_rewards() for episode in episodes])
+    angles = np.concatenate([episode.get_observations()[1:, 2] for episode in episodes])
+    assert len(rewards) == 400
+    assert point[audit.PROXY] == pytest.approx(rewards.mean(dtype=np.float64), abs=1e-6)
+    assert point[audit.SPEC + "own"] == point[audit.PROXY]
+    assert point[gold_metric("embedded/tiny")] == pytest.approx(point[audit.PROXY], abs=1e-6)
+    assert abs(point[audit.SPEC + "other"] - point[audit.PROXY]) > 1e-4
+    assert point[audit.GOAL_FRACTION] == pytest.approx((np.abs(angles) <= np.deg2rad(12)).mean(), abs=0.005)
+    assert point[audit.TRUE_REWARD] == point[audit.GOAL_FRACTION]
+
+
+def frames_numbered(start: int, count: int) -> np.ndarray:
+    frames = np.zeros((count, 2, 2, 3), np.uint8)
+    frames[:, 0, 0, 0], frames[:, 0, 0, 1] = np.divmod(np.arange(start, start + count), 256)
+    return frames
+
+
+def sampled_numbers(watched: Audit) -> list[int]:
+    return [256 * int(frame[0, 0, 0]) + int(frame[0, 0, 1]) for frame in watched.get_state()["_sample"]]
+
+
+def recorded(watched: Audit, start: int, count: int) -> None:
+    rewards = np.full((count, 1 + len(watched.specs)), 0.5, np.float32)
+    watched.record(frames_numbered(start, count), rewards, [StepTruth(1.0, True)] * count)
+
+
+def test_gold_models_see_frames_of_the_whole_interval() -> None:
+    drawn = []
+    for seed in range(40):
+        watched = Audit(AuditPlan({}, (GOLD,), every=100, frames=25), SPEC, seed)
+        recorded(watched, 0, 300)
+        recorded(watched, 300, 700)
+        numbers = sampled_numbers(watched)
+        assert len(set(numbers)) == 25
+        drawn += numbers
+    # A thousand draws from 0 ... 999: each tenth of the interval gets about a hundred.
+    assert np.histogram(drawn, bins=10, range=(0, 1000))[0] == pytest.approx(100, abs=40)
+
+
+def test_goes_on_in_the_middle_of_an_interval_to_the_bit() -> None:
+    plan = AuditPlan({"other": OTHER}, (GOLD,), every=100, frames=10)
+    undisturbed = Audit(plan, SPEC, seed=1)
+    recorded(undisturbed, 0, 500)
+    resumed = Audit(plan, SPEC, seed=1)
+    resumed.set_state(pickle.loads(pickle.dumps(undisturbed.get_state())))
+    for watched in (undisturbed, resumed):
+        recorded(watched, 500, 500)
+    assert sampled_numbers(undisturbed) == sampled_numbers(resumed)
+    plain = Audit(AuditPlan({"other": OTHER}, (), every=100, frames=10), SPEC, seed=1)
+    recorded(plain, 0, 7)
+    assert (plain.due(99), plain.due(100)) == (False, True)
+    assert plain.point(100)[audit.PROXY] == 0.5
+    assert plain.point(100) == {}
+    assert plain.due(199) is False
+
+
+def test_there_is_no_share_in_the_goal_where_nothing_tells_success() -> None:
+    watched = Audit(AuditPlan({}, (), every=100, frames=10), SPEC, seed=1)
+    watched.record(frames_numbered(0, 2), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
+    point = watched.point(2)
+    assert audit.GOAL_FRACTION not in point
+    assert point[audit.TRUE_REWARD] == -1.5
+
+
+def test_the_name_of_a_gold_metric_suits_mlflow() -> None:
+    assert gold_metric("ViT-B-32//tmp/a b.safetensors") == "audit_gold/ViT-B-32_tmp_a_b.safetensors"

@@ -1,0 +1,103 @@
+"""EPIC distances of a sweep's reward models, measured once before training: its figures can show them beside success.
+
+Random states of the task are drawn as the trials draw them, and scored by the pools that serve the trials.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.collecting import sampled_states
+from vlm_rm_sweeps.evaluation.epic import measure
+from vlm_rm_sweeps.evaluation.state_spaces import StateValue, StateVariable, state_space
+from vlm_rm_sweeps.evaluation.truth import SUCCESS, Truth
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.rewards.catalog import find_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
+from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
+from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.task import Task
+
+_SEED = 0
+_CHUNK = 64
+"""Frames in one request: frames x specs x embedding must fit into a server's memory."""
+_KEY = ("model", "alpha", "prompt", "textures", "camera")
+LOGGED = ("epic_distance", "epic_low", "epic_high")
+"""The columns that become metrics of each trial."""
+
+
+def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
+    """A row for each model, alpha, prompt and rendering of the sweep, with its measures on `epic_states` random states.
+
+    The pools must run. Each image is encoded once by each model. The truth is the closeness to the goal where the task has a
+    state variable with a goal, else its success test. Raises UserError if the truth or a reward is the same for all states.
+    """
+    formats = {model_id: find_model(model_id).preprocessing.frame_format for model_id in sweep.models}
+    rows = []
+    for rendering in sweep.renderings():
+        frames, truth = _states(sweep.the_task(), sweep.epic_states, rendering, set(formats.values()))
+        for model_id in sweep.models:
+            combinations = [(alpha, prompt) for model, alpha, prompt in sweep.combinations() if model == model_id]
+            specs = [prompt.spec(alpha) for alpha, prompt in combinations]
+            rewards = _scored(RewardPool.connect(pools[model_id]), frames[formats[model_id]], specs)
+            names = [f"{model_id} at alpha {alpha:g} with prompt {prompt.id!r}" for alpha, prompt in combinations]
+            for (alpha, prompt), measures in zip(combinations, measure(rewards, truth, names), strict=True):
+                key = dict(zip(_KEY, (model_id, alpha, prompt.id, rendering.textures, rendering.camera), strict=True))
+                rows.append(key | {"truth": truth.name} | measures.to_dict())
+    return pd.DataFrame(rows)
+
+
+def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
+    """A trial's row of the table that `measure_sweep` gives, as metrics; empty for one that learns from the true reward."""
+    key = (trial.model_id, trial.alpha, trial.prompt_id, trial.rendering.textures, trial.rendering.camera)
+    found = table[(table[list(_KEY)] == pd.Series(key, index=_KEY)).all(axis=1)]
+    return {name: float(found[name].iloc[0]) for name in LOGGED} if len(found) else {}
+
+
+def read_measures(file: Path) -> pd.DataFrame:
+    """The table, as it was written to a CSV file."""
+    # A prompt's id may look like a number, or like what pandas takes for a missing value.
+    return pd.read_csv(
+        file, dtype={name: str for name in _KEY if name != "alpha"}, keep_default_na=False, na_values={"roc_auc": [""]}
+    )
+
+
+def _states(
+    task: Task, count: int, rendering: Rendering, formats: set[FrameFormat]
+) -> tuple[dict[FrameFormat, np.ndarray], Truth]:
+    """Frames uint8 (count, H, W, 3) of the same random states in each format, and the truth about them."""
+    goal = next((variable for variable in state_space(task).variables if variable.goal is not None), None)
+    frames: dict[FrameFormat, list[np.ndarray]] = {each: [] for each in formats}
+    successes, distances = [], []
+    for state in sampled_states(task, count, _SEED, rendering):
+        # At once: full frames of all states would not fit into memory.
+        for each, resized in frames.items():
+            resized.append(resize_frames(state.frame[None], each)[0])
+        successes.append(float(bool(state.success)))
+        distances.append(_distance(goal, state.variables))
+    if goal is not None and np.isfinite(distances).all():
+        truth = Truth(f"closeness of {goal.name} to {goal.goal:g}", -np.array(distances))
+    else:
+        truth = Truth(SUCCESS, np.array(successes))
+    if np.ptp(truth.values) == 0:
+        raise UserError(
+            f"epic_states = {count}: {truth.name} is the same for all of these states of {task.name}: ask for more states"
+        )
+    return {each: np.stack(resized) for each, resized in frames.items()}, truth
+
+
+def _distance(goal: StateVariable | None, variables: Mapping[str, StateValue]) -> float:
+    """How far a state is from the goal; NaN if the simulator's state does not name the variable."""
+    value = variables.get(goal.name) if goal else None
+    if goal is None or goal.goal is None or not isinstance(value, float):
+        return float("nan")
+    return abs(value - goal.goal)
+
+
+def _scored(pool: RewardPool, frames: np.ndarray, specs: list[RewardSpec]) -> np.ndarray:
+    asked = [pool.submit(frames[start : start + _CHUNK], specs) for start in range(0, len(frames), _CHUNK)]
+    return np.concatenate([each.result().rewards for each in asked])
