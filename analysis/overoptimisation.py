@@ -23,7 +23,7 @@ def draw(runs: SweepRuns) -> None:
     if PROXY not in trials:
         raise DoesNotApplyError("its trials were not audited: name `audit:` in the sweep file")
     truth = GOAL_FRACTION if GOAL_FRACTION in trials else TRUE_REWARD
-    names = [PROXY, truth, *sorted(name for name in trials if name.startswith((GOLD, SPEC)))]
+    names = [PROXY, truth, *sorted(name for name in trials.columns.map(str) if name.startswith((GOLD, SPEC)))]
     history = pd.concat([runs.history(name).assign(curve=_curve(name, truth)) for name in names], ignore_index=True)
     alarms = runs.history(ALARM)
     # Those with an alarm first: of many trials only some can be shown.

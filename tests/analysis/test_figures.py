@@ -90,9 +90,9 @@ def test_each_figure_is_written_from_all_pages(
             assert (sweep.folder / "figures" / file).stat().st_size > 100
             assert list((sweep.folder / "artifacts").rglob(file)), file
     scaling = pd.read_csv(sweep.folder / "figures" / "model_scaling.csv").set_index(["measure", "model", "alpha"])
-    epic = scaling.loc[("EPIC distance (smaller is better)", "embedded/small", 0.5)]
+    epic = scaling.xs(("EPIC distance (smaller is better)", "embedded/small", 0.5))
     assert (epic["mean"], epic["low"], epic["high"]) == pytest.approx((0.24, 0.19, 0.29))
-    success = scaling.loc[("success after training", "embedded/tiny", 0.0)]
+    success = scaling.xs(("success after training", "embedded/tiny", 0.0))
     # Student's t with one degree of freedom: half an interval is 12.7 standard errors.
     assert (success["mean"], success["seeds"]) == (pytest.approx(0.5), 2)
     assert (success["low"], success["high"]) == (0.0, 1.0)

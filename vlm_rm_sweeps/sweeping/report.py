@@ -61,7 +61,7 @@ def _render(folder: SweepFolder) -> str:
         task=sweep.the_task().name,
         prompts=sweep.wordings(),
         outcome=f"{finished} of {len(table)} trials finished",
-        columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table],
+        columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
         videos=_videos(folder, sweep, table),
         figures=[_Inlined.of(file, "image/png", file.stem) for file in sorted((folder.path / "figures").glob("*.png"))],
@@ -74,7 +74,7 @@ def _render(folder: SweepFolder) -> str:
 def _trials(file: Path) -> pd.DataFrame:
     # A prompt's id may look like a number, or like what pandas takes for a missing value.
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return table.apply(lambda column: column if column.name in _TEXT_COLUMNS else pd.to_numeric(column))
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in table.columns.map(str) if name not in _TEXT_COLUMNS})
 
 
 def _shown(value: Any) -> str:

@@ -64,7 +64,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     for metric in ("epic_distance", ALARM):
         if any(metric in outcome.metrics for outcome in outcomes):
             values = [outcome.metrics.get(metric, float("nan")) for outcome in outcomes]
-            table.insert(table.columns.get_loc("steps_per_second"), metric, values)
+            table.insert(table.columns.tolist().index("steps_per_second"), metric, values)
     return table
 
 

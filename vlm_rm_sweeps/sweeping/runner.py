@@ -134,7 +134,7 @@ def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
         return
     context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     try:
-        if not os.environ.get("RAY_ADDRESS") and context.address_info["node_ip_address"] != _LOOPBACK:
+        if not os.environ.get("RAY_ADDRESS") and ray.nodes()[0]["NodeManagerAddress"] != _LOOPBACK:
             say("Ray listens on every interface of this machine, because it was imported before vlm_rm_sweeps or was told to")
         if context.dashboard_url:
             say(f"Ray dashboard: http://{context.dashboard_url}")
