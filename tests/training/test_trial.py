@@ -103,6 +103,21 @@ def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: N
     trial.stop()
 
 
+def test_without_steps_the_policy_is_evaluated_as_it_is(ray_cluster: None, tmp_path: Path) -> None:
+    trial = TrainableTrial(config={"run": {"job": dataclasses.replace(job(None, tmp_path), steps=0)}})
+    untrained = trial._algorithm.get_module()
+    before = {name: value.numpy().copy() for name, value in untrained.state_dict().items()}
+    result = trial.train()
+    trial.stop()
+    assert (result["env_steps"], result["done"]) == (0, True)
+    assert 0 <= result["evaluation_success"] <= 1
+    assert "updates" not in result
+    checkpoint, _ = TrialFolder(tmp_path).last()
+    assert checkpoint is not None
+    saved = load_file(checkpoint.folder / "policy.safetensors")
+    assert all(np.array_equal(saved[name].numpy(), value) for name, value in before.items())
+
+
 def record_samples(algorithm: Any) -> list[Any]:
     """The episodes that the algorithm's evaluations sample from now on."""
     evaluate, runner, recorded = algorithm.evaluate, algorithm.eval_env_runner or algorithm.env_runner, []
