@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from safetensors.torch import load_file
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import RewardSource
@@ -47,18 +46,11 @@ def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
     return results, rewards
 
 
-def test_same_seed_same_trial_to_the_bit(ray_cluster: None, tmp_path: Path) -> None:
-    """Two runs, on two servers of their own: the same rewards of the same transitions, and the same learned policy."""
-    outcomes = []
-    for name in ("first", "second"):
-        folder = tmp_path / name
-        config = PoolConfig(name=f"test-trial-{name}", model_id="embedded/tiny")
-        handles = start_pool(config)
-        await_pool(config, handles, [SPEC])
-        outcomes.append(run(job(RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format), folder)))
-        for handle in handles:
-            ray.kill(handle)
-    (results, rewards), (results_again, rewards_again) = outcomes
+def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path) -> None:
+    """Two runs, each on a server of its own: the same rewards of the same transitions, and the same learned policy."""
+    (results, rewards), (results_again, rewards_again) = (
+        run(job(RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format), tmp_path / pool.name)) for pool in two_pools
+    )
     assert len(rewards) == len(rewards_again)
     for episode, episode_again in zip(rewards, rewards_again, strict=True):
         np.testing.assert_array_equal(episode, episode_again)

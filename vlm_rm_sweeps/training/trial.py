@@ -44,9 +44,10 @@ _AUDIT = "audit"
 class TrainingJob:
     """All that one trial needs. `reward` is None for a trial that learns from the true reward.
 
-    With 0 `steps` the policy is evaluated as it is before training. Checkpoints go to `folder`, about every `checkpoint_every` environment steps and at the end. The best policy is that after
-    the result with the highest `best_by`: the mean over the episodes that ended since the result before. `env` is what `task` was
-    made of, if it is not one of this project's own. `audit` needs a `reward`.
+    With 0 `steps` the policy is evaluated as it is before training. Checkpoints go to `folder`, about every `checkpoint_every`
+    environment steps and at the end. The best policy is that after the result with the highest `best_by`: the mean over the
+    episodes that ended since the result before. `env` is what `task` was made of, if it is not one of this project's own.
+    `audit` needs a `reward`.
     """
 
     task: Task
