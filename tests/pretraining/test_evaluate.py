@@ -17,6 +17,7 @@ from vlm_rm_sweeps.pretraining.evaluate import (
     paper_specs,
     render_test_sets,
     retrieve,
+    walk_landscapes,
 )
 from vlm_rm_sweeps.pretraining.held_out import FLAG, HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.model_card import write_model_card
@@ -72,7 +73,7 @@ def test_peaks_are_where_the_reward_is_largest() -> None:
         cart_pole_line=frames_of(1_000 - np.abs(degrees - 10) * 10),
         mountain_car_lines={"modified": frames_of((1_000 - 400 * np.abs(cars - FLAG)).astype(int))},
     )
-    peaks = find_peaks(Oracle(), tests)
+    peaks = find_peaks(walk_landscapes(Oracle(), tests))
     poles, cars_painted = (peaks[peaks["landscape"].str.startswith(kind)] for kind in ("pole angle", "car position, modified"))
     assert set(poles["peak"]) == {10.0}
     np.testing.assert_allclose(cars_painted["peak"], FLAG, atol=0.011)
@@ -118,4 +119,4 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     text = write_model_card([results]).read_text()
     mean = results.means[results.means["alpha"] == 0]["epic_distance"].item()
     assert f"| `embedded/tiny` | 3 | {mean:.3f} [" in text
-    assert {"MODEL_CARD.md", "held_out.csv", "scaling.png"} <= {file.name for file in tmp_path.iterdir()}
+    assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}
