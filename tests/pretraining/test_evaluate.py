@@ -1,5 +1,6 @@
-"""The measures of the embedded models: against rewards whose measures are known."""
+"""The measures of the embedded models: against rewards whose measures are known, and against the shipped card."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from vlm_rm_sweeps.pretraining.evaluate import (
 )
 from vlm_rm_sweeps.pretraining.held_out import FLAG, HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.model_card import write_model_card
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_sizes
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 
@@ -97,6 +99,37 @@ def test_paper_specs_are_the_tasks_own_prompts() -> None:
     specs = paper_specs("humanoid-kneeling")
     assert [spec.alpha for spec in specs] == list(ALPHAS)
     assert {spec.goal_prompts for spec in specs} == {("a humanoid robot kneeling",)}
+
+
+def card_trends() -> dict[str, list[tuple[str, float, float, float]]]:
+    """By training seed, as the shipped card says: of each size, smallest first, the mean EPIC distance at alpha 0 and its interval."""
+    trends: dict[str, list[tuple[str, float, float, float]]] = {}
+    section = (EMBEDDED_FOLDER / "MODEL_CARD.md").read_text().split("## Larger is better")[1].split("##")[0]
+    for size, seed, cell in re.findall(r"^\| `embedded/(\w+)` \| (\d+) \| ([^|]*) \|", section, re.MULTILINE):
+        mean, low, high = (float(number) for number in re.findall(r"[\d.]+", cell))
+        trends.setdefault(seed, []).append((size, mean, low, high))
+    return trends
+
+
+def test_the_card_knows_all_sizes_and_the_larger_is_the_better_for_each_seed() -> None:
+    trends = card_trends()
+    assert len(trends) >= 2
+    for trend in trends.values():
+        assert [size for size, *_ in trend] == embedded_sizes()
+        means = [mean for _, mean, _, _ in trend]
+        assert means == sorted(means, reverse=True)
+        assert trend[0][2] > trend[-1][3], "the intervals of the smallest and the largest overlap"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("opengl")
+def test_the_card_says_what_is_measured() -> None:
+    measured = evaluate_family(EMBEDDED_FOLDER, render_test_sets())
+    shipped = next(iter(card_trends().values()))
+    for size, mean, *_ in shipped:
+        row = measured.means[(measured.means["size"] == size) & (measured.means["alpha"] == 0)]
+        # Another processor rounds otherwise.
+        assert row["epic_distance"].item() == pytest.approx(mean, abs=0.003)
 
 
 @pytest.mark.usefixtures("opengl")
