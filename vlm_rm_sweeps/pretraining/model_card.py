@@ -86,7 +86,7 @@ def _trend(results: Sequence[FamilyResults]) -> str:
             ]
             rows.append((_name(size), seeds[size], *cells))
     return (
-        "## Larger is better\n\n"
+        "## EPIC distance by size\n\n"
         "EPIC distance to the truth, mean over the ten tasks with the paper's own prompts, which no training caption\n"
         "repeats, on states that no training saw; in brackets the bootstrap interval (95 %, over states). 0 is perfect,\n"
         "0.707 knows nothing.\n\n![EPIC distance by size](scaling.png)\n\n"
@@ -176,5 +176,5 @@ def draw_landscapes(landscapes: pd.DataFrame) -> Figure:
                 axis.plot(line["position"], line["reward"], label=f"alpha {alpha:g}")
             axis.axvline(0.0 if name.startswith("pole") else FLAG, color="black", linestyle="--", linewidth=1)
             axis.set(title=f"{EMBEDDED}/{size}", xlabel=name, ylabel="reward")
-    axes[0][-1].legend(fontsize="small", frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
