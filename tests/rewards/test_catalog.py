@@ -145,7 +145,7 @@ def test_counting_parameters_allocates_no_weights() -> None:
 
 
 def test_embedded_sizes_are_found_smallest_first() -> None:
-    assert embedded_sizes() == ["tiny", "small"]
+    assert embedded_sizes() == ["tiny", "small", "base", "large"]
     manifest = embedded_manifest(EMBEDDED_FOLDER)
     for size in embedded_sizes():
         source, model = find_model(f"embedded/{size}"), load_reward_model(f"embedded/{size}")
@@ -171,7 +171,8 @@ def test_finding_a_model_twice_registers_it_once() -> None:
         ("ViT-B-32/no/such/file.safetensors", "or the path of a checkpoint file"),
         (
             "embedded/smal",
-            "unknown model 'embedded/smal': did you mean 'embedded/small'? expected one of embedded/small, embedded/tiny",
+            "unknown model 'embedded/smal': did you mean 'embedded/small'? expected one of embedded/base, "
+            "embedded/large, embedded/small, embedded/tiny",
         ),
         ("embeded/small", "unknown architecture 'embeded': did you mean 'embedded'?"),
         ("embedded", "model 'embedded': expected `architecture/pretrained`"),
@@ -290,12 +291,12 @@ def test_tag_that_cannot_be_downloaded_says_what_to_do(monkeypatch: pytest.Monke
     assert "the weights of model 'ViT-B-32/laion2b_s34b_b79k' could not be loaded" in message
     assert "needs the network" in message
     assert (
-        "use a checkpoint file ('ViT-B-32/path/to/file.safetensors') or an embedded model (embedded/tiny, embedded/small)"
-        in message
+        "use a checkpoint file ('ViT-B-32/path/to/file.safetensors') or an embedded model "
+        "(embedded/tiny, embedded/small, embedded/base, embedded/large)" in message
     )
 
 
-@pytest.mark.parametrize("size", ["tiny", "small"])
+@pytest.mark.parametrize("size", embedded_sizes())
 def test_damaged_or_missing_embedded_weights_name_the_checksum(size: str, tmp_path: Path) -> None:
     folder = tmp_path / "embedded"
     shutil.copytree(EMBEDDED_FOLDER, folder)

@@ -357,7 +357,7 @@ def test_plan_names_trials_models_and_sizes() -> None:
     plan = describe_plan(sweep)
     assert plan.startswith("5 trials of 1,000 environment steps, 5,000 in all")
     assert all(trial.trial_id in plan and trial.label in plan for trial in sweep.trials())
-    assert "embedded/small: 0.52 M parameters, 1 MB of weights in bf16" in plan
+    assert "embedded/small: 0.54 M parameters, 1 MB of weights in bf16" in plan
 
 
 def test_an_environment_stands_in_the_place_of_a_task(tmp_path: Path) -> None:
