@@ -1,0 +1,39 @@
+"""Collecting data sets of states and labelling them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from vlm_rm_sweeps.evaluation.states import load_states
+from vlm_rm_sweeps.labelling.scales import YES_NO
+from vlm_rm_sweeps.labelling.store import LabelStore
+
+Command = Callable[..., str]
+
+
+def test_states_are_shown_and_never_overwritten(vlm_rm: Command, refusal: Command, dataset: Path) -> None:
+    assert "variables  x, x_dot, theta, theta_dot" in vlm_rm("states", "show", dataset)
+    assert "exists already and is not overwritten" in refusal("states", "sample", "cartpole-upright", "-o", dataset)
+    unknown = refusal("states", "sample", "cartpole-upright", "-o", dataset.parent / "b", "--image-format", "gif")
+    assert "unknown image format 'gif'" in unknown
+
+
+def test_labels_are_counted_compared_and_exported(vlm_rm: Command, refusal: Command, dataset: Path, tmp_path: Path) -> None:
+    assert "has no labels" in refusal("labels", dataset)
+    states = load_states(dataset)
+    store = LabelStore(states.labels_file, YES_NO)
+    for index, item in enumerate(states.ids[:10]):
+        store.add("anna", item, float(index < 4))
+        store.add("bert", item, float(index < 5) if index else None)
+    printed = vlm_rm("labels", dataset, "--output", tmp_path / "labels.csv")
+    assert "anna: 4 yes, 6 no" in printed
+    assert "bert: 4 yes, 5 no, 1 skipped" in printed
+    assert "anna and bert: 9 items by both, 89 % equal" in printed
+    assert len(pd.read_csv(tmp_path / "labels.csv")) == 20
+
+
+def test_nothing_to_label_is_said(refusal: Command, tmp_path: Path) -> None:
+    assert "has nothing to label" in refusal("label", tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    assert "name their task with --task, or give a --criterion" in refusal("label", tmp_path)
