@@ -28,7 +28,7 @@ def test_help_names_every_command() -> None:
 
 
 def test_bad_input_is_one_message_and_exit_status_2_before_anything_heavy_is_imported(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN_AND_LIST_HEAVY, SCRIPT, "label", tmp_path]
+    command = [sys.executable, "-c", RUN_AND_LIST_HEAVY, str(SCRIPT), "label", str(tmp_path)]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert shown.returncode == 2
     assert shown.stderr == (

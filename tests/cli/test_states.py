@@ -8,8 +8,12 @@ import pandas as pd
 from vlm_rm_sweeps.evaluation.states import load_states
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
+from vlm_rm_sweeps.sweeping.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.spec import load_sweep
+from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 Command = Callable[..., str]
+QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
 
 def test_states_are_shown_and_never_overwritten(vlm_rm: Command, refusal: Command, dataset: Path) -> None:
@@ -17,6 +21,22 @@ def test_states_are_shown_and_never_overwritten(vlm_rm: Command, refusal: Comman
     assert "exists already and is not overwritten" in refusal("states", "sample", "cartpole-upright", "-o", dataset)
     unknown = refusal("states", "sample", "cartpole-upright", "-o", dataset.parent / "b", "--image-format", "gif")
     assert "unknown image format 'gif'" in unknown
+
+
+def test_a_sweeps_policies_become_a_data_set(
+    vlm_rm: Command, refusal: Command, saved_policy: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.create(load_sweep(QUICKSTART))
+    assert "no trial has a checkpoint yet" in refusal("states", "rollouts", folder.path, "-o", tmp_path / "data")
+    for trial in ("a", "b"):
+        saved_policy(folder.trial(trial))
+    options = ("--episodes", "1", "--every", "50", "--seed", "4")
+    printed = vlm_rm("states", "rollouts", folder.path, "-o", tmp_path / "data", *options)
+    assert "policies of 2 of 2 trials" in printed
+    assert "8 states of cartpole-upright (8 rollout)" in printed
+    assert set(load_states(tmp_path / "data").table["seed"]) == {4}
+    assert "exists already" in refusal("states", "rollouts", folder.path, "-o", tmp_path / "data")
 
 
 def test_labels_are_counted_compared_and_exported(vlm_rm: Command, refusal: Command, dataset: Path, tmp_path: Path) -> None:

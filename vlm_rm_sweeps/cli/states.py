@@ -1,6 +1,7 @@
 """Data sets of states: collecting them, and labelling them."""
 
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,35 @@ def states_sample(
     chosen = get_task(task)
     states = sampled_states(chosen, count, seed, chosen.rendering(textures, camera))
     _write_states(output, chosen, states, image_format)
+
+
+class Which(StrEnum):
+    """Which of a trial's checkpoints."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+@states_app.command("rollouts")
+def states_rollouts(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Folders of sweeps, of which every trial counts, trials or checkpoints.")
+    ],
+    output: NewDataset,
+    which: Annotated[Which, typer.Option("--checkpoint", help="Which of a trial's checkpoints acts.")] = Which.BEST,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy.")] = 5,
+    every: Annotated[int, typer.Option(min=1, help="Keep the state after every so many steps of an episode.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of each policy's first episode; the next has the next.")] = 10_000,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set of the states that learned policies reach, labelled by the task's success test."""
+    from vlm_rm_sweeps.evaluation.collecting import states_of_policies, task_of_all
+    from vlm_rm_sweeps.sweeping.policies import learned_policies
+
+    refuse_to_overwrite(output)
+    policies = learned_policies(sources, which == Which.LAST, say)
+    states = states_of_policies(policies, episodes, every, seed, say)
+    _write_states(output, task_of_all(policies), states, image_format)
 
 
 @states_app.command("images")

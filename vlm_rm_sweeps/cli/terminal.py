@@ -33,8 +33,8 @@ def trials_table(outcome: "SweepOutcome") -> Table:
     for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
         table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
 
-    for position, row in outcome.table.iterrows():
-        best = outcome.best is not None and outcome.outcomes[int(position)] is outcome.best
+    for row, trial in zip(outcome.table.to_dict("records"), outcome.outcomes, strict=True):
+        best = trial is outcome.best
         table.add_row(
             row["model"],
             _shown(row["alpha"], 2),
@@ -74,7 +74,7 @@ def shapes_table(shapes: "pd.DataFrame", units: str) -> Table:
     table = Table(
         box=SIMPLE_HEAD, caption="distance: of the largest reward from the goal; Spearman: of reward and closeness to the goal"
     )
-    peaks = [column for column in shapes if column.startswith("peak_") and column != "peak_distance"]
+    peaks = [column for column in shapes.columns.map(str) if column.startswith("peak_") and column != "peak_distance"]
     for heading in ("model", "alpha", "prompt", *(peak.replace("_", " ") for peak in peaks), f"distance ({units})", "Spearman"):
         table.add_column(heading, justify="left" if heading in ("model", "prompt") else "right", overflow="fold")
     for row in shapes.to_dict("records"):

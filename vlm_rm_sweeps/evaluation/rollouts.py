@@ -65,11 +65,11 @@ class Episode:
         return None if np.isnan(self.in_goal).any() else bool(self.in_goal.mean() >= GOAL_FRACTION)
 
 
-def find_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a folder; for the folder of a trial its best policy, else its last."""
+def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
+    """The checkpoint in a folder; for the folder of a trial its best policy, else its last. With `last` the other way round."""
     if not (path / CHECKPOINT).exists() and path.is_dir():
         trial = TrialFolder(path)
-        found = trial.best() or trial.last()[0]
+        found = (trial.last()[0] or trial.best()) if last else (trial.best() or trial.last()[0])
         if found is not None:
             return found
     return read_checkpoint(path)

@@ -19,6 +19,7 @@ import yaml
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.journal import read_entries
 from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.training.checkpoints import TRIALS
 
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
@@ -61,7 +62,11 @@ class SweepFolder:
         return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
-        return self.path / "trials" / trial_id
+        return self.path / TRIALS / trial_id
+
+    def trials(self) -> list[Path]:
+        """The folders of the trials that have started, by id."""
+        return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
 
     def create(self, sweep: Sweep) -> None:
         """Make the folder with its sweep file. UserError if it exists already or cannot be made."""
