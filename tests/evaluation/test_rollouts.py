@@ -14,6 +14,7 @@ import torch
 from ray.rllib.algorithms.dqn import DQNConfig
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation import rollouts
 from vlm_rm_sweeps.evaluation.rollouts import (
     Episode,
     evaluate,
@@ -137,6 +138,16 @@ def test_an_environment_of_the_sweep_file_comes_back_with_its_checkpoint(saved_p
     assert len(episode.true_rewards) == 7
     assert episode.success is None
     assert "success" not in summarize([episode])
+
+
+def test_rewards_that_are_not_finite_are_not_left_out(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_reward_model("embedded/tiny")
+    monkeypatch.setattr(model, "score", lambda frames, specs: np.full((len(frames), len(specs)), np.nan, np.float32))
+    monkeypatch.setattr(rollouts, "load_reward_model", lambda *_: model)
+    loaded = load_scorer(checkpoint)
+    assert loaded is not None
+    with pytest.raises(UserError, match="embedded/tiny gave 3 of 3 rewards that are not finite"):
+        loaded[0](np.zeros((3, 64, 64, 3), np.uint8))
 
 
 def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.scoring import refuse_not_finite
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -104,13 +105,19 @@ def load_policy(checkpoint: Checkpoint) -> Policy:
 def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, FrameFormat] | None:
     """The rewards that the checkpoint's policy was trained with, computed here; None if it learned from the true reward.
 
-    Raises UserError if the model cannot be loaded.
+    Raises UserError if the model cannot be loaded; scoring raises it if a reward is not finite.
     """
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
     if spec is None:
         return None
     model = load_reward_model(reward["model"], device, reward["precision"], reward["micro_batch"])
-    return (lambda frames: model.score(frames, [spec])[:, 0]), model.frame_format
+
+    def score(frames: np.ndarray) -> np.ndarray:
+        rewards = model.score(frames, [spec])[:, 0]
+        refuse_not_finite(rewards, model.model_id)
+        return rewards
+
+    return score, model.frame_format
 
 
 def run_episode(
