@@ -2,7 +2,8 @@
 
 Run: make analysis SWEEP_RUN=results/model_scaling-... (or: python analysis/model_scaling.py FOLDER). A line for each alpha (and
 prompt). Bars are 95 % intervals: of EPIC over the states (bootstrap), of success over the seeds (Student's t, where there are
-several). Expect EPIC distances to fall with size, and success to rise with it, perhaps at once, as in the paper.
+several). Dashed lines are the means of the references: the true reward, the untrained policy. Expect EPIC distances to fall with
+size, and success to rise with it, perhaps at once, as in the paper.
 """
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, mean_and_i
 
 _GROUP = ["alpha", "prompt", "parameters_millions", "model"]
 _SUCCESS = "evaluation_success"
+_SUCCESS_PANEL = "success after training"
 
 
 def draw(runs: SweepRuns) -> None:
@@ -23,14 +25,16 @@ def draw(runs: SweepRuns) -> None:
     if "epic_distance" in trials:
         panels["EPIC distance (smaller is better)"] = _epic(trials)
     if _SUCCESS in trials:
-        panels["success after training"] = _success(trials)
+        panels[_SUCCESS_PANEL] = _success(trials)
     if not panels:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
         _panel(axis, table)
+        if title == _SUCCESS_PANEL:
+            _references(axis, runs.trials())
         axis.set(title=title, xlabel="parameters (millions)")
-    axes[0][-1].legend(frameon=False)
+        axis.legend(frameon=False)
     runs.save(figure, pd.concat([table.assign(measure=title) for title, table in panels.items()]), "model_scaling")
 
 
@@ -45,6 +49,12 @@ def _success(trials: pd.DataFrame) -> pd.DataFrame:
     table = trials.groupby(_GROUP)[_SUCCESS].apply(mean_and_interval).unstack().reset_index()
     # A share: the interval of a mean does not know that.
     return table.assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
+
+
+def _references(axis: Axes, trials: pd.DataFrame) -> None:
+    of_none = trials[trials["prompt"] == "-"]
+    for shade, (name, own) in zip(("0.2", "0.6"), of_none.groupby("model"), strict=False):
+        axis.axhline(own[_SUCCESS].mean(), color=shade, linestyle="--", label=str(name))
 
 
 def _panel(axis: Axes, table: pd.DataFrame) -> None:

@@ -1,5 +1,6 @@
-"""The measures of the embedded models: against rewards whose measures are known."""
+"""The measures of the embedded models: against rewards whose measures are known, and against the shipped card."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from vlm_rm_sweeps.pretraining.evaluate import (
     paper_specs,
     render_test_sets,
     retrieve,
+    walk_landscapes,
 )
 from vlm_rm_sweeps.pretraining.held_out import FLAG, HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.model_card import write_model_card
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_sizes
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 
@@ -72,7 +75,7 @@ def test_peaks_are_where_the_reward_is_largest() -> None:
         cart_pole_line=frames_of(1_000 - np.abs(degrees - 10) * 10),
         mountain_car_lines={"modified": frames_of((1_000 - 400 * np.abs(cars - FLAG)).astype(int))},
     )
-    peaks = find_peaks(Oracle(), tests)
+    peaks = find_peaks(walk_landscapes(Oracle(), tests))
     poles, cars_painted = (peaks[peaks["landscape"].str.startswith(kind)] for kind in ("pole angle", "car position, modified"))
     assert set(poles["peak"]) == {10.0}
     np.testing.assert_allclose(cars_painted["peak"], FLAG, atol=0.011)
@@ -98,6 +101,32 @@ def test_paper_specs_are_the_tasks_own_prompts() -> None:
     assert {spec.goal_prompts for spec in specs} == {("a humanoid robot kneeling",)}
 
 
+def card_trends() -> dict[str, list[tuple[str, float, float, float]]]:
+    """By training seed, as the shipped card says: of each size, smallest first, the mean EPIC distance at alpha 0 and its interval."""
+    trends: dict[str, list[tuple[str, float, float, float]]] = {}
+    section = (EMBEDDED_FOLDER / "MODEL_CARD.md").read_text().split("## EPIC distance by size")[1].split("##")[0]
+    for size, seed, cell in re.findall(r"^\| `embedded/(\w+)` \| (\d+) \| ([^|]*) \|", section, re.MULTILINE):
+        mean, low, high = (float(number) for number in re.findall(r"[\d.]+", cell))
+        trends.setdefault(seed, []).append((size, mean, low, high))
+    return trends
+
+
+def test_the_card_knows_all_sizes() -> None:
+    for trend in card_trends().values():
+        assert [size for size, *_ in trend] == embedded_sizes()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("opengl")
+def test_the_card_says_what_is_measured() -> None:
+    measured = evaluate_family(EMBEDDED_FOLDER, render_test_sets())
+    shipped = next(iter(card_trends().values()))
+    for size, mean, *_ in shipped:
+        row = measured.means[(measured.means["size"] == size) & (measured.means["alpha"] == 0)]
+        # Another processor rounds otherwise.
+        assert row["epic_distance"].item() == pytest.approx(mean, abs=0.003)
+
+
 @pytest.mark.usefixtures("opengl")
 def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlm_rm_sweeps.pretraining import held_out
@@ -118,4 +147,4 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     text = write_model_card([results]).read_text()
     mean = results.means[results.means["alpha"] == 0]["epic_distance"].item()
     assert f"| `embedded/tiny` | 3 | {mean:.3f} [" in text
-    assert {"MODEL_CARD.md", "held_out.csv", "scaling.png"} <= {file.name for file in tmp_path.iterdir()}
+    assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}

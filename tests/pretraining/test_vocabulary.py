@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
 
+from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import caption_batch
-from vlm_rm_sweeps.pretraining.cart_pole import sample_states
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_sizes, find_model
 from vlm_rm_sweeps.sweeping.spec import load_sweep
+from vlm_rm_sweeps.tasks.task import TASKS
 
 
 @pytest.fixture(scope="module")
 def captions() -> list[str]:
     rng = np.random.default_rng(0)
-    return caption_batch(sample_states(2_000, rng), rng)
+    return caption_batch(cart_pole.sample_states(2_000, rng), rng)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,15 @@ def test_captions_are_split_as_by_the_full_tokenizer(captions: list[str], vocabu
         assert pieces(reduced, caption) == pieces(full, caption)
 
 
-def test_shipped_vocabulary_splits_the_quick_starts_prompts_as_the_full_tokenizer(full: SimpleTokenizer) -> None:
+def test_shipped_vocabulary_splits_captions_and_prompts_as_the_full_tokenizer(full: SimpleTokenizer) -> None:
     shipped = find_model("embedded/tiny").tokenizer
+    rng = np.random.default_rng(1)
+    subjects = (cart_pole, mountain_car, humanoid)
+    texts = {caption for subject in subjects for caption in caption_batch(subject.sample_states(300, rng), rng)}
+    texts |= {text for task in TASKS.values() for text in (task.goal_prompt, task.baseline_prompt)}
     sweep = load_sweep(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml")
-    for text in {text for prompt in sweep.wordings() for text in (*prompt.goal, *prompt.baseline)}:
+    texts |= {text for prompt in sweep.wordings() for text in (*prompt.goal, *prompt.baseline)}
+    for text in texts:
         assert pieces(shipped, text) == pieces(full, text)
 
 

@@ -11,7 +11,7 @@ import yaml
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
-from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, describe_plan, load_sweep
+from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, UNTRAINED, Prompt, Sweep, Trial, describe_plan, load_sweep
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
@@ -255,6 +255,18 @@ def test_trials_are_the_whole_grid(tmp_path: Path) -> None:
     assert len(combinations) == len(scored)
     assert RewardSpec(("up", "upright"), ("a pole",), 0.5) in {trial.spec() for trial in scored}
     assert len(load_sweep(write(tmp_path, true_reward=False)).trials()) == 2
+
+
+def test_references_come_first_for_each_seed() -> None:
+    trials = sweep_of(true_reward=True, untrained=True, seeds=[3, 4]).trials()
+    assert [(trial.model_id, trial.seed) for trial in trials[:4]] == [
+        (TRUE_REWARD, 3),
+        (TRUE_REWARD, 4),
+        (UNTRAINED, 3),
+        (UNTRAINED, 4),
+    ]
+    assert trials[2].label == "untrained, seed 3"
+    assert len({trial.trial_id for trial in trials}) == len(trials)
 
 
 def test_trial_ids_are_unique() -> None:

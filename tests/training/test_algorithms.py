@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training import connector
@@ -111,18 +110,13 @@ def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
     algorithm.stop()
 
 
-def test_same_seed_same_training_to_the_bit(ray_cluster: None) -> None:
-    """1000 transitions, on two servers of their own: the same states, actions, rewards and networks."""
+def test_same_seed_same_training_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
+    """1000 transitions, each time on a server of its own: the same states, actions, rewards and networks."""
     outcomes = []
-    for name in ("first", "second"):
-        config = PoolConfig(name=f"test-sac-{name}", model_id="embedded/tiny")
-        handles = start_pool(config)
-        await_pool(config, handles, [SPEC])
-        algorithm, _ = train(SETTINGS, RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format), steps=1000)
+    for pool in two_pools:
+        algorithm, _ = train(SETTINGS, RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format), steps=1000)
         outcomes.append((algorithm.local_replay_buffer.episodes, algorithm.get_module().state_dict()))
         algorithm.stop()
-        for handle in handles:
-            ray.kill(handle)
     (episodes, policy), (episodes_again, policy_again) = outcomes
     assert sum(len(episode) for episode in episodes) == 1000
     for episode, again in zip(episodes, episodes_again, strict=True):

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training import audit
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan, StepTruth, gold_metric
@@ -34,14 +33,14 @@ def ran(job: TrainingJob) -> tuple[list[dict[str, Any]], list[Any]]:
     return results, episodes
 
 
-def test_rewards_are_the_same_to_the_bit_with_and_without_an_audit(ray_cluster: None, tmp_path: Path) -> None:
+def test_rewards_are_the_same_to_the_bit_with_and_without_an_audit(
+    two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path
+) -> None:
     """And the audit's means are those of what lies in the replay buffer: of every step, once, and of no evaluation's.
 
     As gold model serves the trial's own: that it gives the same mean shows that it is sent the frames of these steps.
     """
-    config = PoolConfig(name="test-audit", model_id="embedded/tiny", micro_batch=16)
-    handles = start_pool(config)
-    await_pool(config, handles, [SPEC])
+    config, gold = two_pools
     plain = TrainingJob(
         TASK,
         DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05),
@@ -53,11 +52,9 @@ def test_rewards_are_the_same_to_the_bit_with_and_without_an_audit(ray_cluster: 
         folder=tmp_path / "plain",
         checkpoint_every=10_000,
     )
-    plan = AuditPlan({"own": SPEC, "other": OTHER}, (config,), every=1_000, frames=400)
+    plan = AuditPlan({"own": SPEC, "other": OTHER}, (gold,), every=1_000, frames=400)
     audited = dataclasses.replace(plain, folder=tmp_path / "audited", audit=plan)
     (results, episodes), (audited_results, audited_episodes) = ran(plain), ran(audited)
-    for handle in handles:
-        ray.kill(handle)
 
     assert len(episodes) == len(audited_episodes)
     for episode, other in zip(episodes, audited_episodes, strict=True):

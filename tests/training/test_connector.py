@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.rendering import render_frame
 from vlm_rm_sweeps.tasks.task import get_task
@@ -26,14 +25,8 @@ SETTINGS = DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per
 
 
 @pytest.fixture(scope="module")
-def reward(ray_cluster: None) -> Iterator[RewardSource]:
-    # A micro-batch that rollouts do not fill evenly.
-    config = PoolConfig(name="test-connector", model_id="embedded/tiny", micro_batch=16)
-    handles = start_pool(config)
-    await_pool(config, handles, [SPEC])
-    yield RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format)
-    for handle in handles:
-        ray.kill(handle)
+def reward(two_pools: tuple[PoolConfig, PoolConfig]) -> RewardSource:
+    return RewardSource(two_pools[0], SPEC, EMBEDDED_PREPROCESSING.frame_format)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from safetensors.torch import load_file
 
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import RewardSource
@@ -47,18 +46,11 @@ def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
     return results, rewards
 
 
-def test_same_seed_same_trial_to_the_bit(ray_cluster: None, tmp_path: Path) -> None:
-    """Two runs, on two servers of their own: the same rewards of the same transitions, and the same learned policy."""
-    outcomes = []
-    for name in ("first", "second"):
-        folder = tmp_path / name
-        config = PoolConfig(name=f"test-trial-{name}", model_id="embedded/tiny")
-        handles = start_pool(config)
-        await_pool(config, handles, [SPEC])
-        outcomes.append(run(job(RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format), folder)))
-        for handle in handles:
-            ray.kill(handle)
-    (results, rewards), (results_again, rewards_again) = outcomes
+def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path) -> None:
+    """Two runs, each on a server of its own: the same rewards of the same transitions, and the same learned policy."""
+    (results, rewards), (results_again, rewards_again) = (
+        run(job(RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format), tmp_path / pool.name)) for pool in two_pools
+    )
     assert len(rewards) == len(rewards_again)
     for episode, episode_again in zip(rewards, rewards_again, strict=True):
         np.testing.assert_array_equal(episode, episode_again)
@@ -101,6 +93,21 @@ def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: N
         assert episode.get_actions().tolist() == [int(policy(state)) for state in episode.get_observations()[:-1]]
     assert last["evaluation_true_return"] == np.mean([episode.get_return() for episode in evaluated])
     trial.stop()
+
+
+def test_without_steps_the_policy_is_evaluated_as_it_is(ray_cluster: None, tmp_path: Path) -> None:
+    trial = TrainableTrial(config={"run": {"job": dataclasses.replace(job(None, tmp_path), steps=0)}})
+    untrained = trial._algorithm.get_module()
+    before = {name: value.numpy().copy() for name, value in untrained.state_dict().items()}
+    result = trial.train()
+    trial.stop()
+    assert (result["env_steps"], result["done"]) == (0, True)
+    assert 0 <= result["evaluation_success"] <= 1
+    assert "updates" not in result
+    checkpoint, _ = TrialFolder(tmp_path).last()
+    assert checkpoint is not None
+    saved = load_file(checkpoint.folder / "policy.safetensors")
+    assert all(np.array_equal(saved[name].numpy(), value) for name, value in before.items())
 
 
 def record_samples(algorithm: Any) -> list[Any]:

@@ -270,7 +270,8 @@ def write_videos(
 ) -> list[Path]:
     """Write the episode, with the reward overlaid, as `episode` with each suffix into `folder`; returns the files."""
     spec = spec_of(checkpoint)
-    title = f'"{spec.goal_prompts[0]}"' if spec else "learned from the true reward"
+    reference = "learned from the true reward" if checkpoint.env_steps else "untrained"
+    title = f'"{spec.goal_prompts[0]}"' if spec else reference
     frames = overlay(episode, title)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"episode{suffix}" for suffix in suffixes]

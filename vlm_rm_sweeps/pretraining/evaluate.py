@@ -48,13 +48,15 @@ class FamilyResults:
     """Results of one training of the family, as tables; each has a column `size`.
 
     `measures`: a row for each set, task and alpha. `means`: a row for each alpha, the EPIC distance's mean over the tasks of the
-    main sets, with its bootstrap interval. `peaks`: a row for each landscape and alpha. `retrieval`: the share of frames
-    whose own caption is the nearest. `speed`: frames per second on one thread.
+    main sets, with its bootstrap interval. `landscapes`: a row for each point, its reward at each alpha. `peaks`: a row for each
+    landscape and alpha. `retrieval`: the share of frames whose own caption is the nearest. `speed`: frames per second on
+    one thread.
     """
 
     folder: Path
     measures: pd.DataFrame
     means: pd.DataFrame
+    landscapes: pd.DataFrame
     peaks: pd.DataFrame
     retrieval: pd.DataFrame
     speed: pd.DataFrame
@@ -94,19 +96,21 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     """Test every size of the family in `folder`, smallest first."""
     manifest = embedded_manifest(folder)
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
-    tables: dict[str, list[pd.DataFrame]] = {"measures": [], "means": [], "peaks": [], "retrieval": [], "speed": []}
+    tables: dict[str, list[pd.DataFrame]] = {}
     for size in sizes:
         model = load_embedded(size, folder)
         measures, means = measure_rewards(model, tests.sets)
+        landscapes = walk_landscapes(model, tests)
         of_size = {
             "measures": measures,
             "means": means,
-            "peaks": find_peaks(model, tests),
+            "landscapes": landscapes,
+            "peaks": find_peaks(landscapes),
             "retrieval": retrieve(model, tests.retrievals),
             "speed": pd.DataFrame([{"frames_per_second": frames_per_second(model)}]),
         }
         for name, table in of_size.items():
-            tables[name].append(table.assign(size=size, parameters_millions=model.parameters / 1e6))
+            tables.setdefault(name, []).append(table.assign(size=size, parameters_millions=model.parameters / 1e6))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     return FamilyResults(folder, **joined)
 
@@ -138,20 +142,29 @@ def measure_rewards(model: RewardModel, sets: Mapping[str, HeldOut]) -> tuple[pd
     return table, means
 
 
-def find_peaks(model: RewardModel, tests: HeldOutSets) -> pd.DataFrame:
-    """Landscapes over +-90 degrees of the pole and over the track of the car: where the reward is largest, and its rank
-    correlation with closeness to the goal (for the car on the half of the track with the flag)."""
-    rows = []
-    rewards = model.score(tests.cart_pole_line, paper_specs("cartpole-upright"))
-    for alpha, column in zip(ALPHAS, rewards.T, strict=True):
-        correlation = spearmanr(column, -np.abs(_LINE_DEGREES)).statistic
-        rows.append(("pole angle (degrees)", alpha, _LINE_DEGREES[column.argmax()], correlation))
-    right = _LINE_POSITIONS >= _VALLEY
+def walk_landscapes(model: RewardModel, tests: HeldOutSets) -> pd.DataFrame:
+    """`landscapes` of FamilyResults, for one model: over +-90 degrees of the pole and over the track of the car (paper, Figure 2)."""
+    lines = [("pole angle (degrees)", "cartpole-upright", _LINE_DEGREES, tests.cart_pole_line)]
     for textures, line in tests.mountain_car_lines.items():
-        rewards = model.score(line, paper_specs("mountaincar-summit"))
+        lines.append((f"car position, {textures} textures", "mountaincar-summit", _LINE_POSITIONS, line))
+    parts = []
+    for name, task, positions, frames in lines:
+        rewards = model.score(frames, paper_specs(task))
         for alpha, column in zip(ALPHAS, rewards.T, strict=True):
-            correlation = spearmanr(column[right], -np.abs(_LINE_POSITIONS - held_out.FLAG)[right]).statistic
-            rows.append((f"car position, {textures} textures", alpha, _LINE_POSITIONS[column.argmax()], correlation))
+            parts.append(pd.DataFrame({"landscape": name, "alpha": alpha, "position": positions, "reward": column}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def find_peaks(landscapes: pd.DataFrame) -> pd.DataFrame:
+    """Where the reward of each landscape is largest, and its rank correlation with closeness to the goal (for the car on the half
+    of the track with the flag)."""
+    rows = []
+    for (name, alpha), line in landscapes.groupby(["landscape", "alpha"], sort=False):
+        peak = line.loc[line["reward"].idxmax(), "position"]
+        goal, start = (0.0, -math.inf) if str(name).startswith("pole") else (held_out.FLAG, _VALLEY)
+        ranked = line[line["position"] >= start]
+        correlation = spearmanr(ranked["reward"], -(ranked["position"] - goal).abs()).statistic
+        rows.append((name, alpha, peak, correlation))
     return pd.DataFrame(rows, columns=["landscape", "alpha", "peak", "spearman"])
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
+from vlm_rm_sweeps.pretraining.held_out import FLAG
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED, embedded_manifest
 
 CARD = "MODEL_CARD.md"
@@ -36,6 +37,7 @@ def write_model_card(results: Sequence[FamilyResults]) -> Path:
     joined = pd.concat([each.measures.assign(training=index) for index, each in enumerate(results)], ignore_index=True)
     joined.to_csv(first.folder / MEASURES, index=False, float_format="%.5f")
     draw_trend(results).savefig(first.folder / "scaling.png", dpi=130)
+    draw_landscapes(first.landscapes).savefig(first.folder / "landscapes.png", dpi=100)
     plt.close("all")
     return card
 
@@ -84,10 +86,11 @@ def _trend(results: Sequence[FamilyResults]) -> str:
             ]
             rows.append((_name(size), seeds[size], *cells))
     return (
-        "## Larger is better\n\n"
+        "## EPIC distance by size\n\n"
         "EPIC distance to the truth, mean over the ten tasks with the paper's own prompts, which no training caption\n"
         "repeats, on states that no training saw; in brackets the bootstrap interval (95 %, over states). 0 is perfect,\n"
-        "0.707 knows nothing.\n\n" + _table(("model", "seed", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
+        "0.707 knows nothing.\n\n![EPIC distance by size](scaling.png)\n\n"
+        + _table(("model", "seed", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
     )
 
 
@@ -118,6 +121,7 @@ def _peaks(results: FamilyResults) -> str:
         "## Landscapes\n\n"
         "Where the reward is largest / its rank correlation with closeness to the goal: over +-90 degrees of the pole\n"
         "(goal 0) and over the track of the car (flag at 0.45; correlation on the half with the flag).\n\n"
+        "![reward by state, model and alpha](landscapes.png)\n\n"
         + _table(("landscape", "model", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
     )
 
@@ -156,4 +160,21 @@ def draw_trend(results: Sequence[FamilyResults]) -> Figure:
     axes.set(xscale="log", xlabel="parameters (millions)", ylabel="EPIC distance, mean of ten tasks (alpha 0)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    return figure
+
+
+def draw_landscapes(landscapes: pd.DataFrame) -> Figure:
+    """A row of panels for each landscape, a column for each size, a line for each alpha; the goal is dashed."""
+    names, sizes = landscapes["landscape"].unique(), landscapes["size"].unique()
+    figure, axes = plt.subplots(
+        len(names), len(sizes), figsize=(3 * len(sizes), 2.4 * len(names)), layout="constrained", squeeze=False
+    )
+    for row, name in zip(axes, names, strict=True):
+        for axis, size in zip(row, sizes, strict=True):
+            panel = landscapes[(landscapes["landscape"] == name) & (landscapes["size"] == size)]
+            for alpha, line in panel.groupby("alpha"):
+                axis.plot(line["position"], line["reward"], label=f"alpha {alpha:g}")
+            axis.axvline(0.0 if name.startswith("pole") else FLAG, color="black", linestyle="--", linewidth=1)
+            axis.set(title=f"{EMBEDDED}/{size}", xlabel=name, ylabel="reward")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure

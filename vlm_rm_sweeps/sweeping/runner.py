@@ -29,7 +29,7 @@ from vlm_rm_sweeps.sweeping.journal import Journal
 from vlm_rm_sweeps.sweeping.measuring import measure_sweep, metrics_of, read_measures
 from vlm_rm_sweeps.sweeping.progress import Progress
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
-from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
+from vlm_rm_sweeps.sweeping.spec import UNTRAINED, Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking import MlflowMirror, set_up_store
 from vlm_rm_sweeps.sweeping.trial_videos import TrialVideos
 from vlm_rm_sweeps.training.audit import PROXY, AuditPlan
@@ -251,7 +251,7 @@ class _Sweep:
             settings=sweep.settings,
             reward=None,
             seed=trial.seed,
-            steps=sweep.steps,
+            steps=0 if trial.model_id == UNTRAINED else sweep.steps,
             steps_per_result=sweep.steps_per_result,
             evaluation_episodes=sweep.evaluation_episodes,
             folder=self._folder.trial(trial.trial_id).resolve(),
@@ -348,7 +348,7 @@ class _Recorder(tune.Callback):
 
     def _record(self, trial: Trial, result: dict[str, Any]) -> None:
         step = int(result[ENV_STEPS])
-        if step <= self._steps.get(trial.trial_id, 0):
+        if step <= self._steps.get(trial.trial_id, -1):
             return  # a trial that went on from a checkpoint comes past results that it had reported before
         # Tune adds its own entries, all of them named here, to what the trial reports.
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
@@ -368,7 +368,7 @@ class _Recorder(tune.Callback):
         return {} if alarm is None else {ALARM: float(alarm)}
 
     def _recall_result(self, trial: Trial, step: int, metrics: dict[str, float]) -> None:
-        self._steps[trial.trial_id] = max(step, self._steps.get(trial.trial_id, 0))
+        self._steps[trial.trial_id] = max(step, self._steps.get(trial.trial_id, -1))
         self._metrics.setdefault(trial.trial_id, {}).update(metrics)
         if PROXY in metrics:
             self._audit_points.setdefault(trial.trial_id, []).append((step, metrics))

@@ -36,6 +36,8 @@ from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, Algorithm
 
 TRUE_REWARD = "true reward"
 """Stands in the place of the model id of a trial that learns from the environment's own reward."""
+UNTRAINED = "untrained"
+"""Stands there of a trial that learns nothing: what a policy with random weights reaches by chance."""
 
 
 class _Strict(BaseModel):
@@ -134,6 +136,7 @@ class Sweep(_Strict):
     )
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the true reward.")
+    untrained: bool = Field(False, description="Add, for each seed, the policy as it is before training, evaluated.")
     algorithm: AlgorithmName | None = Field(
         None, validate_default=True, description="By default, what fits the actions: dqn if they are discrete, else sac."
     )
@@ -304,11 +307,12 @@ class Sweep(_Strict):
         return [self.the_task().rendering(textures, camera, self.profile) for textures, camera in pairs]
 
     def trials(self) -> list["Trial"]:
-        """All trials, in a fixed order, the reference ones with the true reward first."""
+        """All trials, in a fixed order, the references (true reward, untrained) first."""
         renderings = self.renderings()
-        references: list[tuple[str, float, Prompt | None, Rendering, int]] = []
-        if self.true_reward:
-            references = [(TRUE_REWARD, 0.0, None, renderings[0], seed) for seed in self.seeds]
+        named_references = [TRUE_REWARD] * self.true_reward + [UNTRAINED] * self.untrained
+        references: list[tuple[str, float, Prompt | None, Rendering, int]] = [
+            (name, 0.0, None, renderings[0], seed) for name, seed in itertools.product(named_references, self.seeds)
+        ]
         grid = [
             (*combination, rendering, seed)
             for combination, rendering, seed in itertools.product(self.combinations(), renderings, self.seeds)
@@ -372,12 +376,12 @@ class Trial:
     def label(self) -> str:
         """What people read."""
         if self.prompt is None:
-            return f"{TRUE_REWARD}, seed {self.seed}"
+            return f"{self.model_id}, seed {self.seed}"
         drawn = f"{self.rendering.textures} textures, {self.rendering.camera} camera, " if self.rendering_named else ""
         return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, {drawn}seed {self.seed}"
 
     def spec(self) -> RewardSpec | None:
-        """What the reward model is asked for; None for the true reward."""
+        """What the reward model is asked for; None for a reference."""
         return self.prompt.spec(self.alpha) if self.prompt else None
 
     def to_dict(self) -> dict[str, Any]:

@@ -44,9 +44,10 @@ _AUDIT = "audit"
 class TrainingJob:
     """All that one trial needs. `reward` is None for a trial that learns from the true reward.
 
-    Checkpoints go to `folder`, about every `checkpoint_every` environment steps and at the end. The best policy is that after
-    the result with the highest `best_by`: the mean over the episodes that ended since the result before. `env` is what `task` was
-    made of, if it is not one of this project's own. `audit` needs a `reward`.
+    With 0 `steps` the policy is evaluated as it is before training. Checkpoints go to `folder`, about every `checkpoint_every`
+    environment steps and at the end. The best policy is that after the result with the highest `best_by`: the mean over the
+    episodes that ended since the result before. `env` is what `task` was made of, if it is not one of this project's own.
+    `audit` needs a `reward`.
     """
 
     task: Task
@@ -165,7 +166,7 @@ class TrainableTrial(tune.Trainable):
         if not self._done:  # else it was done, but died before it could say so
             if self._env_steps - self._saved_at >= self._job.checkpoint_every:
                 self._save()
-            self._results.append(self._train())
+            self._results.append(self._train() if self._job.steps else self._stay_untrained())
             if self._done:
                 self._save()
         notes, self._notes = self._notes, []
@@ -197,8 +198,18 @@ class TrainableTrial(tune.Trainable):
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
             metrics |= self._audit.point(self._env_steps)
         if self._done:
-            evaluated = self._returns(self._algorithm.evaluate()["env_runners"])
-            metrics |= {EVALUATED + name: value for name, value in evaluated.items()}
+            metrics |= self._evaluate()
+        return self._as_result(metrics)
+
+    def _stay_untrained(self) -> dict[str, Any]:
+        self._done = True
+        return self._as_result(self._evaluate())
+
+    def _evaluate(self) -> dict[str, Any]:
+        evaluated = self._returns(self._algorithm.evaluate()["env_runners"])
+        return {EVALUATED + name: value for name, value in evaluated.items()}
+
+    def _as_result(self, metrics: dict[str, Any]) -> dict[str, Any]:
         finite = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
         return finite | {ENV_STEPS: self._env_steps, TIME: int(time.time() * 1000)}
 
