@@ -6,7 +6,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 
-from vlm_rm_sweeps.rewards.catalog import find_model
+from vlm_rm_sweeps.rewards.catalog import embedded_sizes, find_model
 
 Command = Callable[..., str]
 
@@ -28,7 +28,9 @@ def test_poses_prints_the_matrix_and_writes_it(vlm_rm: Command, tmp_path: Path) 
 
 def test_models_lists_the_embedded_family_and_open_clips(vlm_rm: Command) -> None:
     shown = vlm_rm("models")
-    assert "embedded/small  (0.52 M parameters" in shown
+    for size in embedded_sizes():
+        millions = find_model(f"embedded/{size}").parameters / 1e6
+        assert f"embedded/{size}  ({millions:.2f} M parameters" in shown
     assert "ViT-bigG-14/laion2b_s39b_b160k" in shown
     only = vlm_rm("models", "bigG")
     assert "embedded" not in only
