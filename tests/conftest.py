@@ -10,16 +10,22 @@ os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 import logging
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from ray.rllib.algorithms.dqn import DQNConfig
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.tasks.opengl import choose_backend
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 
 torch.set_num_threads(1)
 
@@ -60,3 +66,24 @@ def opengl() -> None:
         choose_backend()
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def saved_policy() -> Callable[..., Checkpoint]:
+    """Saves an untrained policy as the best of a trial, as the trial writes it; keywords change its checkpoint.json."""
+
+    def save(trial: Path, **changed: Any) -> Checkpoint:
+        task = get_task("cartpole-upright")
+        env = task.make_env(None)
+        torch.manual_seed(0)
+        spec: Any = DQNConfig().get_default_rl_module_spec()
+        spec.observation_space, spec.action_space, spec.inference_only = env.observation_space, env.action_space, True
+        spec.model_config |= {"fcnet_hiddens": [16], "dueling": False}
+        prompts = {"goal": [task.goal_prompt], "baseline": [task.baseline_prompt], "alpha": 0.5}
+        reward = {"model": "embedded/tiny", "precision": "fp32", "micro_batch": 32} | prompts
+        content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
+        content |= {"algorithm": "dqn", "seed": 0, "reward": reward, "env_steps": 500}
+        content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
+        return TrialFolder(trial).save_best(spec.build(), content | changed)
+
+    return save

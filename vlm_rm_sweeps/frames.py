@@ -5,11 +5,12 @@ what still has another size; both call `resize_frames`, so a frame's reward does
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch.nn import functional
+
+if TYPE_CHECKING:
+    import torch  # imported where it computes: what only reads data sets or lists tasks starts seconds sooner without it
 
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["shortest", "longest", "squash"]
@@ -39,11 +40,13 @@ class FrameFormat:
         return round(self.size * height / edge), round(self.size * width / edge)
 
 
-def frames_to_tensor(frames: np.ndarray) -> torch.Tensor:
+def frames_to_tensor(frames: np.ndarray) -> "torch.Tensor":
     """`uint8 (N, H, W, 3)` frames as a tensor `(N, 3, H, W)`, without a copy where that is possible.
 
     It is not for views that run backwards (MuJoCo's frames) and read-only arrays (from Ray's object store).
     """
+    import torch
+
     return torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 
@@ -53,6 +56,8 @@ def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
     The function that torchvision's `resize` calls for uint8 tensors. It is called directly because importing torchvision costs
     every trial's process several seconds.
     """
+    from torch.nn import functional
+
     height, width = frame_format.resized(*frames.shape[1:3])
     if (height, width) == frames.shape[1:3]:
         return frames

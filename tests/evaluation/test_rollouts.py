@@ -1,7 +1,8 @@
 """Episodes of a checkpoint's policy, and what is written of them. No Ray."""
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from ray.rllib.algorithms.dqn import DQNConfig
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation import rollouts
 from vlm_rm_sweeps.evaluation.rollouts import (
     Episode,
     evaluate,
@@ -31,32 +33,12 @@ from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 
+SavePolicy = Callable[..., Checkpoint]
 TASK = get_task("cartpole-upright")
-REWARD = {
-    "model": "embedded/tiny",
-    "precision": "fp32",
-    "micro_batch": 32,
-    "goal": [TASK.goal_prompt],
-    "baseline": [TASK.baseline_prompt],
-    "alpha": 0.5,
-}
-
-
-def saved_policy(folder: Path, **changed: Any) -> Checkpoint:
-    """A checkpoint of an untrained policy, as a trial writes it."""
-    env = TASK.make_env(None)
-    torch.manual_seed(0)
-    spec: Any = DQNConfig().get_default_rl_module_spec()
-    spec.observation_space, spec.action_space, spec.inference_only = env.observation_space, env.action_space, True
-    spec.model_config |= {"fcnet_hiddens": [16], "dueling": False}
-    content: dict[str, Any] = {"task": TASK.name, "env": None, "rendering": asdict(TASK.rendering())}
-    content |= {"algorithm": "dqn", "seed": 0, "reward": REWARD, "env_steps": 500}
-    content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
-    return TrialFolder(folder).save_best(spec.build(), content | changed)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(saved_policy: SavePolicy, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return saved_policy(tmp_path_factory.mktemp("trial"))
 
 
@@ -139,15 +121,16 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     assert blue[-1] > 40
 
 
-def test_a_trial_is_its_best_policy_else_its_last(tmp_path: Path) -> None:
+def test_a_trial_is_its_best_policy_else_its_last(saved_policy: SavePolicy, tmp_path: Path) -> None:
     TrialFolder(tmp_path).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type]
     assert find_checkpoint(tmp_path).folder.name == "step-000000900"
     saved_policy(tmp_path)
     assert find_checkpoint(tmp_path).folder.name == "best-000000500"
+    assert find_checkpoint(tmp_path, last=True).folder.name == "step-000000900"
     assert find_checkpoint(tmp_path / "step-000000900").env_steps == 900
 
 
-def test_an_environment_of_the_sweep_file_comes_back_with_its_checkpoint(tmp_path: Path) -> None:
+def test_an_environment_of_the_sweep_file_comes_back_with_its_checkpoint(saved_policy: SavePolicy, tmp_path: Path) -> None:
     env = {"id": "Acrobot-v1", "episode_steps": 7, "kwargs": {}, "success": None, "camera": None}
     task = task_of(saved_policy(tmp_path, task="Acrobot-v1", env=env))
     assert (task.name, task.episode_steps, task.success_criterion) == ("Acrobot-v1", 7, None)
@@ -157,15 +140,26 @@ def test_an_environment_of_the_sweep_file_comes_back_with_its_checkpoint(tmp_pat
     assert "success" not in summarize([episode])
 
 
-def test_wrong_input_is_said(tmp_path: Path) -> None:
+def test_rewards_that_are_not_finite_are_not_left_out(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_reward_model("embedded/tiny")
+    monkeypatch.setattr(model, "score", lambda frames, specs: np.full((len(frames), len(specs)), np.nan, np.float32))
+    monkeypatch.setattr(rollouts, "load_reward_model", lambda *_: model)
+    loaded = load_scorer(checkpoint)
+    assert loaded is not None
+    with pytest.raises(UserError, match="embedded/tiny gave 3 of 3 rewards that are not finite"):
+        loaded[0](np.zeros((3, 64, 64, 3), np.uint8))
+
+
+def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a checkpoint"):
         find_checkpoint(tmp_path)
     with pytest.raises(UserError, match="unknown task 'cartpole-uprigth': did you mean 'cartpole-upright'"):
         task_of(saved_policy(tmp_path / "task", task="cartpole-uprigth"))
     with pytest.raises(UserError, match="unknown algorithm 'ppo'"):
         load_policy(saved_policy(tmp_path / "algorithm", algorithm="ppo"))
+    reward = saved_policy(tmp_path / "model").content["reward"]
     with pytest.raises(UserError, match="unknown model 'embedded/huge'"):
-        load_scorer(saved_policy(tmp_path / "model", reward=REWARD | {"model": "embedded/huge"}))
+        load_scorer(saved_policy(tmp_path / "model", reward=reward | {"model": "embedded/huge"}))
     wider = saved_policy(tmp_path / "network", model_config={"fcnet_hiddens": [32], "dueling": False} | _module_defaults())
     with pytest.raises(UserError, match="another task or network"):
         load_policy(wider)

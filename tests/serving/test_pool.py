@@ -19,7 +19,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, check_placement, start_pool
+from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, PoolError, RewardPool, await_pool, check_placement, start_pool
 
 SPECS = [
     RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), 0.0),
@@ -156,6 +156,9 @@ class BrokenServer:
     def answer_with(self, rewards: np.ndarray) -> None:
         self._rewards = rewards
 
+    def ready(self) -> bool:
+        return True
+
     def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
         return ScoredFrames(self._rewards, 0.0, 0, 64)
 
@@ -177,8 +180,14 @@ def broken_server(ray_cluster: None) -> Any:
 def test_missing_and_non_finite_rewards_are_loud(broken_server: Any, rewards: np.ndarray, message: str) -> None:
     ray.get(broken_server.answer_with.remote(rewards))
     pool = RewardPool(PoolConfig(name="broken", model_id="embedded/tiny"), [broken_server])
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(PoolError, match=message):
         pool.submit(frames(2), SPECS[:1]).result()
+
+
+def test_a_model_that_gives_nan_is_refused_before_any_trial(broken_server: Any) -> None:
+    ray.get(broken_server.answer_with.remote(np.array([[np.nan]], np.float32)))
+    with pytest.raises(UserError, match="embedded/tiny gave 1 of 1 rewards that are not finite: try fp32"):
+        await_pool(PoolConfig(name="broken", model_id="embedded/tiny"), [broken_server], SPECS[:1])
 
 
 @pytest.mark.parametrize(

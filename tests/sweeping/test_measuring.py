@@ -11,7 +11,8 @@ from vlm_rm_sweeps.evaluation.collecting import sampled_states
 from vlm_rm_sweeps.evaluation.epic import epic_distance
 from vlm_rm_sweeps.evaluation.scoring import score_frames
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
-from vlm_rm_sweeps.serving.pool import await_pool, start_pool
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolError, RewardPool, await_pool, start_pool
 from vlm_rm_sweeps.sweeping import measuring
 from vlm_rm_sweeps.sweeping.measuring import measure_sweep, metrics_of, read_measures
 from vlm_rm_sweeps.sweeping.runner import pool_configs
@@ -58,6 +59,19 @@ def test_each_trial_gets_the_distance_of_its_own_reward(ray_cluster: None, tmp_p
         metrics = metrics_of(read, trial)
         assert metrics["epic_distance"] == pytest.approx(epic_distance(rewards, closeness), abs=1e-5)
         assert metrics["epic_low"] < metrics["epic_distance"] < metrics["epic_high"]
+
+
+def test_rewards_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pool:
+        def submit(self, frames: np.ndarray, specs: list[RewardSpec]) -> "Pool":
+            return self
+
+        def result(self) -> None:
+            raise PoolError("embedded/tiny gave 1 of 280 rewards that are not finite")
+
+    monkeypatch.setattr(RewardPool, "connect", lambda config: Pool())
+    with pytest.raises(UserError, match="epic_states: embedded/tiny gave 1 of 280 rewards that are not finite"):
+        measure_sweep(SWEEP, pool_configs(SWEEP, "unused"))
 
 
 def test_states_that_are_all_alike_in_truth_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,26 @@
-"""Where the states of a data set come from: uniform sampling of a task's states, or a folder of images."""
+"""Where the states of a data set come from: uniform sampling of a task's states, episodes of learned policies, or images.
 
-from collections.abc import Iterator
+Rollouts import Ray's policies, which takes seconds: only where there is a policy to run.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import gymnasium as gym
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.state_spaces import state_space
+from vlm_rm_sweeps.evaluation.state_spaces import StateSpace, state_space
 from vlm_rm_sweeps.evaluation.states import Provenance, State
 from vlm_rm_sweeps.tasks.rendering import Rendering
-from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.tasks.task import TASKS, Task
+
+if TYPE_CHECKING:
+    from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -24,11 +34,76 @@ def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | Non
         env.reset(seed=seed)
         for index in range(count):
             space.sample(env, rng)
-            frame = np.asarray(env.render())
-            provenance = Provenance("uniform", step=index, seed=seed)
-            yield State(frame, provenance, space.read(env), space.in_goal(env))
+            yield _state_of(env, space, Provenance("uniform", step=index, seed=seed))
     finally:
         env.close()
+
+
+def _state_of(env: gym.Env, space: StateSpace, provenance: Provenance) -> State:
+    """The state that the environment is in."""
+    return State(np.asarray(env.render()), provenance, space.read(env), space.in_goal(env))
+
+
+def task_of_all(checkpoints: "Sequence[Checkpoint]") -> Task:
+    """The task that the policies were trained for. UserError if they are not of one task, or of an environment of a sweep file."""
+    first = checkpoints[0]
+    for checkpoint in checkpoints:
+        name = str(checkpoint.content["task"])
+        if name != first.content["task"]:
+            raise UserError(
+                f"{checkpoint.folder} is a policy for {name}, and {first.folder} one for {first.content['task']}: a data set has "
+                "states of one task; make one for each"
+            )
+        if name not in TASKS:
+            raise UserError(
+                f"{checkpoint.folder} is a policy for {name}: data sets of states are kept for the tasks of `vlm-rm tasks`, and for no "
+                "other environments"
+            )
+    return TASKS[str(first.content["task"])]
+
+
+def states_of_policies(
+    checkpoints: "Sequence[Checkpoint]", episodes: int, every: int, seed: int, say: Callable[[str], None]
+) -> Iterator[State]:
+    """Every `every`-th state of each policy's `episodes`, with its success, drawn as in the policy's training.
+
+    The policies act greedily. The episodes of each have the seeds `seed`, `seed + 1`, ..., so all policies start alike. Raises
+    UserError if the policies are not of one task, or no episode has as many steps as `every`.
+    """
+    from vlm_rm_sweeps.evaluation.rollouts import load_policy, rendering_of, run_episode
+
+    task = task_of_all(checkpoints)
+    if every > task.episode_steps:
+        raise UserError(f"every {every} steps: expected at most {task.episode_steps}, the length of an episode of {task.name}")
+    for checkpoint in checkpoints:
+        policy, rendering, provenance = load_policy(checkpoint), rendering_of(checkpoint), _provenance(checkpoint)
+        for each in range(seed, seed + episodes):
+            visit = _visitor(state_space(task), every, replace(provenance, seed=each))
+            visited = run_episode(task, policy, each, rendering=rendering, visit=visit).visited
+            yield from (state for state in visited if state is not None)
+        say(f"{checkpoint.folder}: {episodes} episodes")
+
+
+def _visitor(space: StateSpace, every: int, provenance: Provenance) -> Callable[[gym.Env], State | None]:
+    """A function to be called after each step of an episode, which returns every `every`-th state."""
+    steps = count(1)
+
+    def visit(env: gym.Env) -> State | None:
+        step = next(steps)
+        return None if step % every else _state_of(env, space, replace(provenance, step=step))
+
+    return visit
+
+
+def _provenance(checkpoint: "Checkpoint") -> Provenance:
+    """What is named by the folders that a policy lies in: SWEEP/trials/TRIAL/CHECKPOINT. Elsewhere sweep and trial are unknown."""
+    from vlm_rm_sweeps.training.checkpoints import TRIALS
+
+    folder = checkpoint.folder.resolve()
+    trial = folder.parent
+    if trial.parent.name != TRIALS:
+        return Provenance("rollout", checkpoint=folder.name)
+    return Provenance("rollout", origin=trial.parent.parent.name, trial=trial.name, checkpoint=folder.name)
 
 
 def states_of_images(folder: Path) -> Iterator[State]:

@@ -38,8 +38,7 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
 def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
     task = dataset.task
     if dataset.labels_file.is_file():
-        labelled = LabelStore(dataset.labels_file, YES_NO).table()["item"]
-        refuse_foreign_labels(dataset, sorted(set(labelled)))
+        _labels_of_states(dataset)
     return LabelJob(
         title=f"{task.name}: {len(dataset)} states",
         question="Is this state in the goal?",
@@ -50,11 +49,19 @@ def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
     )
 
 
+def _labels_of_states(dataset: StateDataset) -> LabelStore:
+    store = LabelStore(dataset.labels_file, YES_NO)
+    refuse_foreign_labels(dataset, sorted(set(store.table()["item"])))
+    return store
+
+
 def stored_labels(folder: Path) -> LabelStore:
-    """The labels that lie in a folder; UserError if there are none."""
+    """The labels that lie in a folder; UserError if there are none, or if they are those of another data set."""
     if not (folder / LABELS).is_file():
         raise UserError(f"{folder} has no labels: give some with `vlm-rm label {folder}`")
-    return LabelStore(folder / LABELS, YES_NO if (folder / TABLE).is_file() else SHARE)
+    if not (folder / TABLE).is_file():
+        return LabelStore(folder / LABELS, SHARE)
+    return _labels_of_states(load_states(folder))
 
 
 def describe_labels(store: LabelStore) -> str:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.scoring import refuse_not_finite
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -65,11 +66,11 @@ class Episode:
         return None if np.isnan(self.in_goal).any() else bool(self.in_goal.mean() >= GOAL_FRACTION)
 
 
-def find_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in a folder; for the folder of a trial its best policy, else its last."""
+def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
+    """The checkpoint in a folder; for the folder of a trial its best policy, else its last. With `last` the other way round."""
     if not (path / CHECKPOINT).exists() and path.is_dir():
         trial = TrialFolder(path)
-        found = trial.best() or trial.last()[0]
+        found = (trial.last()[0] or trial.best()) if last else (trial.best() or trial.last()[0])
         if found is not None:
             return found
     return read_checkpoint(path)
@@ -104,13 +105,19 @@ def load_policy(checkpoint: Checkpoint) -> Policy:
 def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, FrameFormat] | None:
     """The rewards that the checkpoint's policy was trained with, computed here; None if it learned from the true reward.
 
-    Raises UserError if the model cannot be loaded.
+    Raises UserError if the model cannot be loaded; scoring raises it if a reward is not finite.
     """
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
     if spec is None:
         return None
     model = load_reward_model(reward["model"], device, reward["precision"], reward["micro_batch"])
-    return (lambda frames: model.score(frames, [spec])[:, 0]), model.frame_format
+
+    def score(frames: np.ndarray) -> np.ndarray:
+        rewards = model.score(frames, [spec])[:, 0]
+        refuse_not_finite(rewards, model.model_id)
+        return rewards
+
+    return score, model.frame_format
 
 
 def run_episode(

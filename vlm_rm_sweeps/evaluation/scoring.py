@@ -25,13 +25,18 @@ def score_frames(model: RewardModel, frames: Sequence[np.ndarray], specs: Sequen
         stacked = np.stack(list(same_size))
         chunks += [model.score(stacked[start : start + _CHUNK], specs) for start in range(0, len(stacked), _CHUNK)]
     rewards = np.concatenate(chunks)
+    refuse_not_finite(rewards, model.model_id)
+    return rewards
+
+
+def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
+    """UserError if one of a model's rewards is NaN or infinite: no mean or correlation of them means anything."""
     broken = ~np.isfinite(rewards)
     if broken.any():
         raise UserError(
-            f"{model.model_id} gave {int(broken.sum())} of {rewards.size} rewards that are not finite: it cannot be measured; try "
+            f"{model_id} gave {int(broken.sum())} of {rewards.size} rewards that are not finite: it cannot be measured; try "
             "fp32, or check its weights"
         )
-    return rewards
 
 
 def score_states(model: RewardModel, dataset: StateDataset, specs: Sequence[RewardSpec]) -> np.ndarray:

@@ -170,7 +170,7 @@ def state_space(task: Task) -> StateSpace:
     if task.name not in STATE_SPACES:
         raise UserError(
             f"task {task.name!r} has no described state variables, so its states cannot be sampled: expected one of "
-            f"{', '.join(STATE_SPACES)}; collect its states from checkpoints or images instead"
+            f"{', '.join(STATE_SPACES)}"
         )
     return STATE_SPACES[task.name]
 

@@ -52,8 +52,9 @@ _COLUMN_TYPES = {
 class Provenance:
     """Where a state comes from.
 
-    `source` is `uniform`, `rollout` or `images`; `origin` the image file or the sweep's folder; `step` counts environment steps of the
-    episode, or samples.
+    `source` is `uniform`, `rollout` or `images`; `origin` the image file or the name of the sweep's folder; `step` counts environment
+    steps of the episode (1 is the state after the first), or samples; `seed` is that of the sampling or of the episode, each of
+    which has its own: checkpoint and seed name an episode.
     """
 
     source: str

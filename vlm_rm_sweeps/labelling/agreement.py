@@ -4,7 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score
 
 from vlm_rm_sweeps.labelling.scales import Scale
 
@@ -20,6 +19,8 @@ def agreement(labels: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     Kappa is linearly weighted, which on yes and no is the plain one: 25 % against 50 % is less of a disagreement than against
     100 %. It is NaN where both gave one and the same answer throughout, since chance alone would give that, too.
     """
+    from sklearn.metrics import cohen_kappa_score  # half of what the label page would otherwise wait for at its start
+
     answers = answers_by_rater(labels)
     # scikit-learn takes only strings for classes whose order is given.
     classes = [str(value) for value in sorted(answer.value for answer in scale.answers)]

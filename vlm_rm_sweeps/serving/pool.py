@@ -31,6 +31,10 @@ _USUAL_S = 1.0
 _LONGEST_START_S = 600.0
 
 
+class PoolError(RuntimeError):
+    """A pool has no rewards to give: no server is left, none answers, or the model's rewards are not finite."""
+
+
 @dataclass(frozen=True)
 class PoolConfig:
     """How one model is served. Plain data: trials get it and connect with it.
@@ -68,7 +72,7 @@ class PendingRewards:
     def result(self) -> ScoredFrames:
         """Waits for the answer. A server that died for good is replaced by another one, one that hangs is restarted.
 
-        Raises RuntimeError, with the cause, if no server is left, no server answers in time (three tries), or a reward is
+        Raises PoolError, with the cause, if no server is left, no server answers in time (three tries), or a reward is
         missing or not finite.
         """
         model_id, timeout = self._pool.config.model_id, self._pool.config.timeout_s
@@ -81,16 +85,18 @@ class PendingRewards:
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
                 self._pool.metrics.sent_again()
         else:
-            raise RuntimeError(
+            raise PoolError(
                 f"the reward servers of {model_id} did not answer {self._count} frames within {timeout:g} s, {_TRIES} times"
             )
         self._pool._answered(self._server, self._count, scored.backlog)
         expected = (self._count, len(self._specs))
         if scored.rewards.shape != expected:
-            raise RuntimeError(f"{model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}")
+            raise PoolError(f"{model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}")
         if not np.isfinite(scored.rewards).all():
             bad = int((~np.isfinite(scored.rewards)).sum())
-            raise RuntimeError(f"{model_id} gave {bad} of {scored.rewards.size} rewards that are not finite")
+            raise PoolError(
+                f"{model_id} gave {bad} of {scored.rewards.size} rewards that are not finite: try fp32, or check its weights"
+            )
         return scored
 
     def _wait(self, timeout: float) -> ScoredFrames:
@@ -158,7 +164,7 @@ class RewardPool:
 
     def _send(self, frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> tuple[_Server, ray.ObjectRef]:
         if not self._servers:
-            raise RuntimeError(f"no reward server of {self.config.model_id} is left")
+            raise PoolError(f"no reward server of {self.config.model_id} is left")
         server = min(self._servers, key=lambda candidate: candidate.load)
         # To the end of the line, so that equally busy servers take turns.
         self._servers.remove(server)
@@ -181,7 +187,7 @@ class RewardPool:
         if server in self._servers:
             self._servers.remove(server)
         if not self._servers:
-            raise RuntimeError(f"the last reward server of {self.config.model_id} died: {error}") from error
+            raise PoolError(f"the last reward server of {self.config.model_id} died: {error}") from error
 
 
 def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float) -> None:
@@ -234,7 +240,7 @@ def await_pool(
     """Wait until each server has loaded its model, and try all specs on one frame.
 
     Raises UserError, with the cause, if a server cannot be placed within `timeout_s`, cannot load its model, or cannot score a
-    spec.
+    spec with finite rewards.
     """
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
@@ -248,3 +254,5 @@ def await_pool(
         raise UserError(f"a reward server of {config.model_id} failed: {error.cause}") from error
     except RayActorError as error:
         raise UserError(f"a reward server of {config.model_id} could not start: {error}") from error
+    except PoolError as error:
+        raise UserError(str(error)) from error

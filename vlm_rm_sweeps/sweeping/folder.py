@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.journal import read_entries
 from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.training.checkpoints import TRIALS
 
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
@@ -32,7 +34,7 @@ class SweepFolder:
     @classmethod
     def named(cls, sweep: Sweep, results: Path) -> "SweepFolder":
         """A new one, named after the sweep and the time."""
-        return cls(results / f"{sweep.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        return cls(new_path(results, sweep.name))
 
     @classmethod
     def newest(cls, sweep: Sweep, results: Path) -> "SweepFolder | None":
@@ -61,19 +63,15 @@ class SweepFolder:
         return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
-        return self.path / "trials" / trial_id
+        return self.path / TRIALS / trial_id
+
+    def trials(self) -> list[Path]:
+        """The folders of the trials that have started, by id."""
+        return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
 
     def create(self, sweep: Sweep) -> None:
         """Make the folder with its sweep file. UserError if it exists already or cannot be made."""
-        try:
-            self.path.mkdir(parents=True)
-            self.sweep_file.write_text(_resolved(sweep), encoding="utf-8")
-        except FileExistsError as error:
-            raise UserError(
-                f"{self.path} exists already: another sweep of this name was started in the same second; try again"
-            ) from error
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be created: {error.strerror}; choose another folder with --results") from error
+        make_folder(self.sweep_file, sweep.model_dump(mode="json"))
 
     def ended_trials(self) -> dict[str, str]:
         """`FINISHED` or `FAILED` by trial id, of the trials that have ended."""
@@ -84,7 +82,8 @@ class SweepFolder:
     def differences(self, sweep: Sweep) -> str:
         """What differs between the resolved sweep file in the folder (`-`) and `sweep` (`+`); empty if nothing does."""
         found = self.sweep_file.read_text(encoding="utf-8").splitlines()
-        lines = difflib.unified_diff(found, _resolved(sweep).splitlines(), str(self.sweep_file), "now", lineterm="", n=1)
+        now = to_yaml(sweep.model_dump(mode="json")).splitlines()
+        lines = difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1)
         return "\n".join(lines)
 
     @contextmanager
@@ -115,6 +114,27 @@ class SweepFolder:
             return True
 
 
-def _resolved(sweep: Sweep) -> str:
-    text: str = yaml.safe_dump(sweep.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def new_path(results: Path, name: str) -> Path:
+    """Where what starts now has its folder: named after it and the time."""
+    return results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
+    """Make the new folder of a sweep or a screening, with the resolved file of what runs in it.
+
+    Raises UserError if the folder exists already or cannot be made.
+    """
+    folder = resolved_file.parent
+    try:
+        folder.mkdir(parents=True)
+        resolved_file.write_text(to_yaml(data), encoding="utf-8")
+    except FileExistsError as error:
+        raise UserError(f"{folder} exists already: another of this name was started in the same second; try again") from error
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """As a person would write it: keys in their order, umlauts as they are."""
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     return text

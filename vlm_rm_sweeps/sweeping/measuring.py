@@ -17,7 +17,7 @@ from vlm_rm_sweeps.evaluation.truth import SUCCESS, Truth
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
+from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
@@ -34,7 +34,8 @@ def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame
     """A row for each model, alpha, prompt and rendering of the sweep, with its measures on `epic_states` random states.
 
     The pools must run. Each image is encoded once by each model. The truth is the closeness to the goal where the task has a
-    state variable with a goal, else its success test. Raises UserError if the truth or a reward is the same for all states.
+    state variable with a goal, else its success test. Raises UserError if the truth or a reward is the same for all states, or a
+    reward is not finite.
     """
     formats = {model_id: find_model(model_id).preprocessing.frame_format for model_id in sweep.models}
     rows = []
@@ -100,4 +101,7 @@ def _distance(goal: StateVariable | None, variables: Mapping[str, StateValue]) -
 
 def _scored(pool: RewardPool, frames: np.ndarray, specs: list[RewardSpec]) -> np.ndarray:
     asked = [pool.submit(frames[start : start + _CHUNK], specs) for start in range(0, len(frames), _CHUNK)]
-    return np.concatenate([each.result().rewards for each in asked])
+    try:
+        return np.concatenate([each.result().rewards for each in asked])
+    except PoolError as error:
+        raise UserError(f"epic_states: {error}") from error

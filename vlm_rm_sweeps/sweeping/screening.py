@@ -4,29 +4,34 @@ The folder holds `screening.yaml` (the resolved file), `mlflow.json` (where its 
 `best.yaml` (a sweep file for training).
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import yaml
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.comparison import Specs, compare_models, load_for_measuring
 from vlm_rm_sweeps.evaluation.states import StateDataset, load_states
 from vlm_rm_sweeps.evaluation.truth import Truth, read_truth
+from vlm_rm_sweeps.sweeping.folder import make_folder, new_path, to_yaml
 from vlm_rm_sweeps.sweeping.screen import Screening
 from vlm_rm_sweeps.sweeping.spec import Combination, load_sweep
-from vlm_rm_sweeps.sweeping.tracking import git_commit, set_up_store
+from vlm_rm_sweeps.sweeping.tracking import (
+    as_params,
+    child_tags,
+    environment_params,
+    experiment_id,
+    keep_runs,
+    parent_tags,
+    prompt_params,
+    set_up_store,
+)
 
 MEASURES = (
     "states",
@@ -61,9 +66,9 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     """
     started = time.monotonic()
     dataset, truth = _labelled_states(screening)
-    folder = _new_folder(results, screening.sweep.name)
+    folder = new_path(results, screening.sweep.name)
     resolved = screening.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
-    _write_yaml(folder / "screening.yaml", resolved)
+    make_folder(folder / "screening.yaml", resolved)
     set_up_store(tracking_uri)
     tracker = _Tracker(screening, folder, tracking_uri)
     tables, encoded = [], 0
@@ -133,22 +138,9 @@ def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Pa
     rows = ranking.head(screening.settings.keep).to_dict("records")
     best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
     file = folder / "best.yaml"
-    _write_yaml(file, screening.best_sweep(best))
+    file.write_text(to_yaml(screening.best_sweep(best)), encoding="utf-8")
     load_sweep(file)  # what this command recommends must be accepted by the next
     return file
-
-
-def _write_yaml(file: Path, data: dict[str, Any]) -> None:
-    file.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def _new_folder(results: Path, name: str) -> Path:
-    folder = results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
-    return folder
 
 
 class _Tracker:
@@ -157,61 +149,51 @@ class _Tracker:
     def __init__(self, screening: Screening, folder: Path, tracking_uri: str) -> None:
         self._screening, self._folder = screening, folder
         self._client = MlflowClient(tracking_uri)
-        name = screening.sweep.name
-        experiment = self._client.get_experiment_by_name(name)
-        self._experiment_id = (
-            experiment.experiment_id
-            if experiment
-            else self._client.create_experiment(name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri())
-        )
+        task = str(screening.sweep.task)
+        self._experiment_id = experiment_id(self._client, screening.sweep.name, folder)
+        self._tags = parent_tags(folder, task)
+        self._run_id = self._create_run(folder.name, {})
+        environment = environment_params()
         self._common = {
-            "task": str(screening.sweep.task),
+            "task": task,
             "states": str(screening.settings.states),
             "truth": screening.settings.truth,
-            "git_commit": git_commit(),
+            "git_commit": environment["git_commit"],
         }
-        self._tags = {"sweep": folder.name, "task": str(screening.sweep.task)}
-        self._run_id = self._create_run(folder.name, self._tags)
-        self._log(self._run_id, params=self._common)
+        self._client.log_batch(self._run_id, params=as_params(self._common | environment))
         runs = {"tracking_uri": tracking_uri, "experiment_id": self._experiment_id, "run_id": self._run_id}
-        (folder / "mlflow.json").write_text(json.dumps(runs, indent=2) + "\n")
+        keep_runs(folder / "mlflow.json", runs)
 
     def log(self, table: pd.DataFrame) -> None:
         """A finished child run for each row."""
         prompts = {prompt.id: prompt for prompt in self._screening.sweep.wordings()}
         for row in table.to_dict("records"):
-            prompt = prompts[row["prompt"]]
-            key = {"model": row["model"], "alpha": f"{row['alpha']:g}", "prompt": prompt.id}
-            label = f"{row['model']}, alpha {row['alpha']:g}, prompt {prompt.id}"
-            run_id = self._create_run(label, self._tags | key | {MLFLOW_PARENT_RUN_ID: self._run_id})
-            wording = {"goal": " | ".join(prompt.goal), "baseline": " | ".join(prompt.baseline)}
-            millions = {"parameters_millions": f"{row['parameters_millions']:g}"}
-            metrics = {name: float(row[name]) for name in MEASURES if math.isfinite(row[name])}
-            self._log(run_id, params=self._common | key | wording | millions, metrics=metrics)
+            prompt, alpha = prompts[row["prompt"]], f"{row['alpha']:g}"
+            run_id = self._create_run(
+                f"{row['model']}, alpha {alpha}, prompt {prompt.id}",
+                child_tags(self._run_id, row["model"], row["alpha"], prompt.id),
+            )
+            described = {"model": row["model"], "alpha": alpha, "parameters_millions": f"{row['parameters_millions']:g}"}
+            # One call for both: a large screening waits for MLflow.
+            self._client.log_batch(
+                run_id,
+                metrics=_as_metrics({name: float(row[name]) for name in MEASURES if math.isfinite(row[name])}),
+                params=as_params(self._common | prompt_params(prompt) | described),
+            )
             self._client.set_terminated(run_id)
 
     def end(self, status: str, metrics: dict[str, float]) -> None:
         """Close the screening's run, with its files."""
-        self._log(self._run_id, metrics=metrics, tags={"kind": "screening"})
+        self._client.log_batch(self._run_id, metrics=_as_metrics(metrics), tags=[RunTag("kind", "screening")])
         for file in sorted(self._folder.glob("*.*")):
             self._client.log_artifact(self._run_id, str(file))
         self._client.set_terminated(self._run_id, status)
 
     def _create_run(self, name: str, tags: dict[str, str]) -> str:
-        run_id: str = self._client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id
+        run_id: str = self._client.create_run(self._experiment_id, tags=self._tags | tags, run_name=name).info.run_id
         return run_id
 
-    def _log(
-        self,
-        run_id: str,
-        params: dict[str, str] | None = None,
-        metrics: dict[str, float] | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> None:
-        now = int(time.time() * 1000)
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(key, value, now, 0) for key, value in (metrics or {}).items()],
-            params=[Param(key, value) for key, value in (params or {}).items()],
-            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
-        )
+
+def _as_metrics(values: dict[str, float]) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(name, value, now, 0) for name, value in values.items()]

@@ -1,5 +1,7 @@
 """A sweep in MLflow: one run for the sweep, one child run for each trial, mirrored from the sweep's journal.
 
+The functions say what all runs have in common, those of screenings included; `MlflowMirror` brings the journal to them.
+
 Ray's own MLflow callback is not used: it makes flat runs, logs hundreds of values for each result and counts iterations, not
 environment steps.
 """
@@ -25,7 +27,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.journal import Entry, Journal
-from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
+from vlm_rm_sweeps.sweeping.spec import Prompt, Sweep, Trial
 from vlm_rm_sweeps.training.trial import ENV_STEPS
 
 _PACKAGES = ("vlm-rm-sweeps", "ray", "torch", "open_clip_torch", "gymnasium", "mujoco", "mlflow")
@@ -74,15 +76,53 @@ def set_up_store(tracking_uri: str) -> None:
         ) from error
 
 
+def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
+    """The experiment of this name, made if it is missing; its artifacts are kept beside the folder of the sweep or screening."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    # Artifacts would otherwise land in the working directory.
+    return str(client.create_experiment(name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri()))
+
+
+def parent_tags(folder: Path, task: str) -> dict[str, str]:
+    """Tags of the run of a sweep or screening, which its children have too."""
+    return {"sweep": folder.name, "task": task}
+
+
+def child_tags(parent_run_id: str, model_id: str, alpha: float, prompt_id: str) -> dict[str, str]:
+    """What tells the children of a run apart, and whose children they are."""
+    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": f"{alpha:g}", "prompt": prompt_id}
+
+
+def prompt_params(prompt: Prompt) -> dict[str, str]:
+    """A prompt's id and all of its wordings."""
+    return {"prompt": prompt.id, "goal": " | ".join(prompt.goal), "baseline": " | ".join(prompt.baseline)}
+
+
+def environment_params() -> dict[str, str]:
+    """The versions of the code and of the packages that compute."""
+    return {"git_commit": git_commit()} | {f"version_{each.replace('-', '_')}": version(each) for each in _PACKAGES}
+
+
+def as_params(params: Mapping[str, Any]) -> list[Param]:
+    """Parameters for MLflow, cut to the length that it takes."""
+    return [Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items()]
+
+
+def keep_runs(file: Path, runs: Mapping[str, Any]) -> None:
+    """Write mlflow.json, which says where the runs are; whoever looks meanwhile finds the one before."""
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(file)
+
+
 def trial_params(sweep: Sweep, trial: Trial) -> dict[str, Any]:
     """What the trial's run says of it, beside what holds for the whole sweep."""
     params: dict[str, Any] = {"model": trial.model_id, "seed": trial.seed}
     if trial.prompt is not None:
-        params |= {
+        params |= prompt_params(trial.prompt) | {
             "alpha": trial.alpha,
-            "prompt": trial.prompt.id,
-            "goal": " | ".join(trial.prompt.goal),
-            "baseline": " | ".join(trial.prompt.baseline),
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
             "profile": trial.rendering.profile,
@@ -162,27 +202,17 @@ class MlflowMirror(threading.Thread):
             self._say(f"MLflow refused an entry of {self._folder.journal} ({entry['kind']}): {_first_line(error)}")
 
     def _on_sweep(self, entry: Entry) -> None:
-        experiment = self._client.get_experiment_by_name(self._sweep.name)
-        if experiment is None:
-            # Artifacts would otherwise land in the working directory.
-            location = (self._folder.path.parent / "mlartifacts").resolve().as_uri()
-            self._keep_state(experiment_id=self._client.create_experiment(self._sweep.name, artifact_location=location))
-        else:
-            self._keep_state(experiment_id=experiment.experiment_id)
-        tags = {"sweep": self._folder.path.name, "sweep_id": entry["id"], "task": self._sweep.the_task().name}
+        self._keep_state(experiment_id=experiment_id(self._client, self._sweep.name, self._folder.path))
+        tags = self._tags() | {"sweep_id": entry["id"]}
         if self._open_run("", self._folder.path.name, tags, entry["time"]):
-            self._log_params(self._state["run_id"], self._common() | {"trials": len(self._trials)})
+            params = as_params(self._common() | {"trials": len(self._trials)})
+            self._client.log_batch(self._state["run_id"], params=params)
             self._client.log_artifact(self._state["run_id"], str(self._folder.sweep_file))
 
     def _on_start(self, entry: Entry) -> None:
         trial = self._trials[entry["trial"]]
-        tags = {
-            MLFLOW_PARENT_RUN_ID: self._state["run_id"],
-            "sweep": self._folder.path.name,
-            "task": self._sweep.the_task().name,
-            "model": trial.model_id,
-            "alpha": f"{trial.alpha:g}",
-            "prompt": trial.prompt_id,
+        tags = self._tags() | child_tags(self._state["run_id"], trial.model_id, trial.alpha, trial.prompt_id)
+        tags |= {
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
             "seed": str(trial.seed),
@@ -191,7 +221,7 @@ class MlflowMirror(threading.Thread):
         if self._open_run(trial.trial_id, trial.label, tags, entry["time"]):
             run_id = self._state["trials"][trial.trial_id]
             params = trial_params(self._sweep, trial)
-            self._log_params(run_id, self._common() | params)
+            self._client.log_batch(run_id, params=as_params(self._common() | params))
             if "parameters_millions" in params:
                 # A param can be grouped by and a metric can be an axis: it is needed as both.
                 self._client.log_metric(run_id, "parameters_millions", params["parameters_millions"], entry["time"], 0)
@@ -264,21 +294,18 @@ class MlflowMirror(threading.Thread):
         runs = self._client.search_runs([self._state["experiment_id"]], condition, max_results=1)
         return runs[0].info.run_id if runs else None
 
+    def _tags(self) -> dict[str, str]:
+        return parent_tags(self._folder.path, self._sweep.the_task().name)
+
     def _common(self) -> dict[str, Any]:
         """Parameters of the sweep's run and of each trial's."""
-        versions = {f"version_{package.replace('-', '_')}": version(package) for package in _PACKAGES}
         settings = {f"settings_{key}": value for key, value in self._sweep.settings.model_dump().items()}
-        described = {"task": self._sweep.the_task().name, "algorithm": self._sweep.algorithm, "git_commit": git_commit()}
-        return described | {"steps": self._sweep.steps} | settings | versions
-
-    def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        self._client.log_batch(run_id, params=[Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items()])
+        described = {"task": self._sweep.the_task().name, "algorithm": self._sweep.algorithm, "steps": self._sweep.steps}
+        return described | settings | environment_params()
 
     def _keep_state(self, **changed: Any) -> None:
         self._state |= changed
-        unfinished = self._folder.mlflow.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(self._state, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(self._folder.mlflow)
+        keep_runs(self._folder.mlflow, self._state)
 
 
 def _read_state(folder: SweepFolder, tracking_uri: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 
@@ -16,6 +15,8 @@ Textures = Literal["modified", "original"]
 
 def machine_profile() -> Profile:
     """`full` where there is a GPU, else `fast`: software OpenGL would take most of a training's time."""
+    import torch
+
     return "full" if torch.cuda.is_available() else "fast"
 
 

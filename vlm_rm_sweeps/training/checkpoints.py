@@ -31,6 +31,8 @@ from vlm_rm_sweeps.errors import UserError
 CHECKPOINT = "checkpoint.json"
 POLICY = "policy.safetensors"
 STATE = "state.pkl"
+TRIALS = "trials"
+"""The folder of trials in a sweep's folder; in it each trial has a folder named by its id."""
 _BEST = "best-"
 _STEP = "step-"
 _UNFINISHED = ".unfinished-"

@@ -15,6 +15,7 @@ from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 _CONFIGS: dict[str, type[AlgorithmConfig]] = {"dqn": DQNConfig, "sac": SACConfig}
+_CHOOSES_FROM: dict[str, type[gym.Space]] = {"dqn": gym.spaces.Discrete, "sac": gym.spaces.Box}
 
 
 class Policy:
@@ -27,6 +28,10 @@ class Policy:
         algorithm = checkpoint.content["algorithm"]
         if algorithm not in _CONFIGS:
             raise UserError(f"{checkpoint.folder}: " + unknown_name("algorithm", str(algorithm), _CONFIGS))
+        if not isinstance(action_space, _CHOOSES_FROM[algorithm]):
+            raise UserError(
+                f"{checkpoint.folder} holds the policy of another task: {algorithm} cannot choose from {action_space}"
+            )
         spec: Any = _CONFIGS[algorithm]().get_default_rl_module_spec()
         spec.observation_space, spec.action_space = observation_space, action_space
         spec.model_config = checkpoint.content["model_config"]

@@ -1,0 +1,45 @@
+"""Running commands in the tests' own process: a process for each would import torch and Ray anew."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vlm_rm_sweeps.cli import app
+from vlm_rm_sweeps.errors import UserError
+
+Command = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def vlm_rm() -> Command:
+    """What a command prints that succeeds."""
+
+    def run(*arguments: str | Path) -> str:
+        shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert shown.exit_code == 0, shown.output
+        return shown.output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refusal() -> Command:
+    """The message of a command that refuses its input: `main` prints it and ends with exit status 2."""
+
+    def run(*arguments: str | Path) -> str:
+        shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert isinstance(shown.exception, UserError), shown.output
+        return str(shown.exception)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def dataset(vlm_rm: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 40 states of cartpole-upright."""
+    folder = tmp_path_factory.mktemp("cli") / "states"
+    printed = vlm_rm("states", "sample", "cartpole-upright", "--count", "40", "--output", folder)
+    assert "40 states of cartpole-upright (40 uniform)" in printed
+    return folder

@@ -1,0 +1,35 @@
+"""The commands that measure reward models without training, as a user strings them together."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+Command = Callable[..., str]
+
+
+def test_epic_prints_and_writes_a_table(vlm_rm: Command, refusal: Command, dataset: Path, tmp_path: Path) -> None:
+    file = tmp_path / "epic.csv"
+    options = ("--models", "embedded/tiny", "--alphas", "0,1", "--prompts", "an upright pole", "--prompts", "a hanging pole")
+    printed = vlm_rm("epic", dataset, *options, "--truth", "-abs(theta)", "--output", file)
+    assert "images encoded: 40, for 160 rewards" in printed
+    table = pd.read_csv(file)
+    assert table["alpha"].tolist() == [0, 0, 1, 1]
+    assert table["prompt"].tolist() == ["an-upright-pole", "a-hanging-pole"] * 2
+    assert (table["epic_distance"][::2].to_numpy() < table["epic_distance"][1::2].to_numpy()).all()
+    assert "exists already" in refusal("epic", dataset, *options, "--output", file)
+
+
+def test_alphas_that_are_none_are_explained(refusal: Command, dataset: Path) -> None:
+    assert "expected numbers from 0 to 1" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "0,x")
+    assert "alpha 1.5" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "1.5")
+
+
+def test_landscape_prints_where_the_peak_is(vlm_rm: Command, tmp_path: Path) -> None:
+    printed = vlm_rm(
+        *("landscape", "--task", "cartpole-upright", "--model", "embedded/tiny", "--alpha", "0,1"),
+        *("--variable", "theta=-1:1", "--points", "9", "--output", tmp_path / "landscape"),
+    )
+    assert "distance (rad)" in printed
+    assert "images encoded: 9, for 18 rewards" in printed
+    assert (tmp_path / "landscape" / "landscape.svg").is_file()

@@ -1,0 +1,82 @@
+"""Running sweeps: what is planned, refused and gone on with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vlm_rm_sweeps.cli import app, main
+from vlm_rm_sweeps.rewards.catalog import find_model
+from vlm_rm_sweeps.sweeping.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.journal import Journal
+from vlm_rm_sweeps.sweeping.spec import load_sweep
+
+Command = Callable[..., str]
+QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
+
+
+def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(vlm_rm: Command, tmp_path: Path) -> None:
+    shown = vlm_rm("sweep", QUICKSTART, "--dry-run", "--results", tmp_path / "results")
+    trials = load_sweep(QUICKSTART).trials()
+    assert f"{len(trials)} trials of" in shown
+    assert all(trial.label in shown for trial in trials)
+    assert "each trial reserves 1 CPUs and 0 GPUs" in shown
+    assert f"{find_model('embedded/small').parameters / 1e6:.2f} M parameters" in shown
+    assert not (tmp_path / "results").exists()
+
+
+def test_bad_input_is_one_message_and_exit_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(QUICKSTART.read_text().replace("seeds:", "seed:"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["vlm-rm", "sweep", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith(f"vlm-rm: {file}: unknown key 'seed' (value [0]): did you mean 'seeds'?")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def interrupted_sweep(results: Path, file: Path) -> None:
+    """What a killed driver leaves of a sweep of which one trial was finished."""
+    plan = load_sweep(file)
+    folder = SweepFolder(results / f"{plan.name}-20260101-120000")
+    folder.create(plan)
+    Journal(folder.journal).append("end", 0, trial=plan.trials()[0].trial_id, status="FINISHED", tags={})
+
+
+def test_an_interrupted_sweep_is_neither_continued_nor_left_unasked(refusal: Command, tmp_path: Path) -> None:
+    interrupted_sweep(tmp_path, QUICKSTART)
+    message = refusal("sweep", QUICKSTART, "--results", tmp_path)
+    finished = f"1 of {len(load_sweep(QUICKSTART).trials())} trials finished"
+    assert f"was interrupted, with {finished}: --resume (or --yes) goes on with it, --new starts another" in message
+
+
+def test_a_changed_sweep_file_is_not_resumed_and_the_change_is_shown(refusal: Command, tmp_path: Path) -> None:
+    interrupted_sweep(tmp_path, QUICKSTART)
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(QUICKSTART.read_text().replace("steps: 8000", "steps: 9000"))
+    assert "-steps: 8000\n+steps: 9000" in refusal("sweep", changed, "--results", tmp_path, "--resume")
+
+
+def test_a_sweep_that_another_process_runs_is_left_alone(refusal: Command, tmp_path: Path) -> None:
+    interrupted_sweep(tmp_path, QUICKSTART)
+    found = SweepFolder.newest(load_sweep(QUICKSTART), tmp_path)
+    assert found is not None
+    with found.locked():
+        assert "in use by another process" in refusal("sweep", QUICKSTART, "--results", tmp_path, "--resume")
+
+
+def test_evaluate_says_what_is_not_a_checkpoint(refusal: Command, tmp_path: Path) -> None:
+    assert "is not a checkpoint" in refusal("evaluate", tmp_path)
+    assert "is not a checkpoint" in refusal("evaluate", tmp_path / "missing")
+
+
+def test_a_misspelt_option_is_exit_status_2() -> None:
+    assert CliRunner().invoke(app, ["sweep", str(QUICKSTART), "--dryrun"]).exit_code == 2

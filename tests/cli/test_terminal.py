@@ -1,0 +1,31 @@
+"""The tables, as they stand in a terminal."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vlm_rm_sweeps.cli.terminal import trials_table
+from vlm_rm_sweeps.sweeping.results import TrialOutcome
+from vlm_rm_sweeps.sweeping.runner import SweepOutcome
+from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.training.trial import EVALUATED
+
+
+def printed(table: Table) -> list[str]:
+    file = io.StringIO()
+    Console(file=file, width=120).print(table)
+    return file.getvalue().splitlines()
+
+
+def test_the_best_trial_is_marked_and_what_is_unknown_is_a_dash() -> None:
+    settings = {"name": "a", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0, 0.5, 1], "steps": 100}
+    trials = Sweep.model_validate(settings | {"true_reward": False}).trials()
+    metrics = [{EVALUATED + "success": share, EVALUATED + "true_return": 100 * share} for share in (0.25, 0.75)]
+    outcomes = [TrialOutcome(trial, "finished", "", each) for trial, each in zip(trials, metrics, strict=False)]
+    outcomes.append(TrialOutcome(trials[2], "failed", "no memory", {}))
+    lines = printed(trials_table(SweepOutcome(Path("a"), "sqlite:///a.db", outcomes, interrupted=False)))
+    rows = [line.split("│")[1:-1] for line in lines if "embedded/tiny" in line]
+    assert [row[-1].strip() for row in rows] == ["finished", "best", "failed"]
+    assert [row[-3].strip() for row in rows] == ["0.25", "0.75", "-"]

@@ -1,0 +1,37 @@
+"""The command line: a module for each group of commands. Heavy libraries are imported where they are needed."""
+
+import sys
+
+import typer
+
+from vlm_rm_sweeps.cli.inventory import models, poses, render, tasks
+from vlm_rm_sweeps.cli.measuring import epic, landscape
+from vlm_rm_sweeps.cli.pretraining import pretrain_app
+from vlm_rm_sweeps.cli.states import label, labels, states_app
+from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
+from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from vlm_rm_sweeps.errors import UserError
+
+app = typer.Typer(
+    help="Train policies from one sentence: CLIP scores the frames, an RL agent learns from the scores, and sweeps over prompts, "
+    "models and alpha show which reward can be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (sweep, dashboard, evaluate, report, tasks, poses, models, render, label, labels, epic, landscape):
+    app.command()(_command)
+app.add_typer(states_app, name="states")
+app.add_typer(pretrain_app, name="pretrain")
+
+
+def main() -> None:
+    """Entry point: bad input is one message on standard error and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"vlm-rm: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:  # before the first trial; from then on Tune ends the sweep in order
+        print("vlm-rm: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,133 @@
+"""What there is: tasks, models, reference poses, and what a model sees of a task."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_rm_sweeps.cli.options import RenderedCamera, RenderedTextures
+from vlm_rm_sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    from vlm_rm_sweeps.tasks.rendering import Rendering
+    from vlm_rm_sweeps.tasks.task import Task
+
+
+def tasks() -> None:
+    """List the tasks: their prompts, and what counts as success."""
+    from vlm_rm_sweeps.tasks.task import TASKS
+
+    for task in TASKS.values():
+        print(f"{task.name}")
+        print(f"  goal      {task.goal_prompt}")
+        print(f"  baseline  {task.baseline_prompt}")
+        print(f"  success   {task.success_criterion}, for at least half of {task.episode_steps} steps")
+
+
+def poses(
+    out: Annotated[Path, typer.Option(help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
+    samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
+    degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Check the humanoid's success tests against its reference poses."""
+    from vlm_rm_sweeps.evaluation.poses import success_by_pose, write_success_by_pose
+
+    shares = success_by_pose(samples, degrees, seed)
+    print(shares.rename(columns=lambda task: task.removeprefix("humanoid-")).to_string(float_format="%.2f"))
+    csv, picture = write_success_by_pose(shares, out)
+    print(f"share of {samples} perturbed states (noise of {degrees:g} degrees) in the goal: {csv}, {picture}")
+
+
+def models(
+    containing: Annotated[str, typer.Argument(help="Only models whose id contains this.")] = "",
+) -> None:
+    """List the models: the embedded family, then every pair that open_clip can download."""
+    import open_clip
+
+    from vlm_rm_sweeps.rewards.catalog import EMBEDDED, embedded_sizes, find_model
+
+    embedded = [f"{EMBEDDED}/{size}" for size in embedded_sizes()]
+    downloadable = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
+    listed = [model_id for model_id in [*embedded, *downloadable] if containing.lower() in model_id.lower()]
+    if not listed:
+        raise UserError(f"no model id contains {containing!r}; `vlm-rm models` without it lists all")
+    for model_id in listed:
+        if model_id in embedded:
+            print(f"{model_id}  ({find_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")
+        else:
+            print(model_id)
+    print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors")
+
+
+class Profile(StrEnum):
+    """How much OpenGL draws."""
+
+    FAST = "fast"
+    FULL = "full"
+
+
+class Policy(StrEnum):
+    """How actions are chosen where nothing is learned."""
+
+    RANDOM = "random"
+    ZERO = "zero"
+
+
+def render(
+    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`, or a sweep file, of which the first rendering is shown.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png of the last step, or an .mp4 or .gif of all steps.")],
+    model: Annotated[str, typer.Option(help="The model whose input is shown.")] = "embedded/small",
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
+    profile: Annotated[Profile | None, typer.Option(help="How much OpenGL draws; by default what this machine can.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps; by default 1 for a picture, an episode for a video.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    policy: Annotated[Policy, typer.Option(help="How actions are chosen.")] = Policy.RANDOM,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Show what a reward model sees of a task: frames at the model's own input size."""
+    from vlm_rm_sweeps.rewards.catalog import find_model
+    from vlm_rm_sweeps.tasks.preview import frames_of_episode
+    from vlm_rm_sweeps.videos import PICTURE_SUFFIX, VIDEO_SUFFIXES, write_picture, write_video
+
+    if output.suffix not in (PICTURE_SUFFIX, *VIDEO_SUFFIXES):
+        raise UserError(f"{output}: expected a name that ends in {PICTURE_SUFFIX}, {' or '.join(VIDEO_SUFFIXES)}")
+    if output.exists() and not force:
+        raise UserError(f"{output} exists already: choose another name, or replace it with --force")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: there is no folder {output.parent}; make it first")
+    chosen, rendering = _task_and_rendering(task, textures, camera, profile)
+    preprocessing = find_model(model).preprocessing
+    still = output.suffix == PICTURE_SUFFIX
+    count = steps or (1 if still else chosen.episode_steps)
+    frames = frames_of_episode(chosen, rendering, preprocessing.frame_format, count, seed, random=policy == Policy.RANDOM)
+    visible = preprocessing.visible(frames[-1:] if still else frames)
+    if still:
+        write_picture(visible[0], output)
+    else:
+        write_video(list(visible), output)
+    print(
+        f"{output}: {len(visible)} frame(s) of {chosen.name} as {model} sees them, {preprocessing.size} x {preprocessing.size} "
+        f"pixels, {rendering.textures} textures, {rendering.camera} camera, {rendering.profile} profile"
+    )
+
+
+def _task_and_rendering(
+    name: str, textures: str | None, camera: str | None, profile: Profile | None
+) -> "tuple[Task, Rendering]":
+    """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default."""
+    from vlm_rm_sweeps.sweeping.spec import load_sweep
+    from vlm_rm_sweeps.tasks.rendering import machine_profile
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    if Path(name).suffix not in (".yaml", ".yml"):
+        task = get_task(name)
+        return task, task.rendering(textures, camera, profile.value if profile else machine_profile())
+    sweep = load_sweep(Path(name))
+    first = sweep.renderings()[0]
+    drawn = sweep.the_task().rendering(
+        textures or first.textures, camera or first.camera, profile.value if profile else first.profile
+    )
+    return sweep.the_task(), drawn

@@ -1,0 +1,109 @@
+"""Measuring reward models without training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm_rm_sweeps.cli.options import (
+    Alphas,
+    Baseline,
+    DatasetFolder,
+    Models,
+    Prompts,
+    RenderedCamera,
+    RenderedTextures,
+    listed,
+    read_alphas,
+    refuse_to_overwrite,
+)
+from vlm_rm_sweeps.cli.terminal import console, measures_table, shapes_table
+
+_CURVE_POINTS, _MAP_POINTS = 181, 41
+
+
+def epic(
+    dataset: DatasetFolder,
+    model: Models,
+    alpha: Alphas = ["0"],  # noqa: B006
+    prompt: Prompts = [],  # noqa: B006
+    baseline: Baseline = None,
+    truth: Annotated[
+        str,
+        typer.Option(
+            help="What the rewards are measured against: `success`, `rater:NAME`, `raters` (their majority), or a formula over the "
+            "data set's variables, such as '-abs(theta)'."
+        ),
+    ] = "success",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table to this CSV file.")] = None,
+) -> None:
+    """Measure how far reward models agree with labels, without training: EPIC distance, correlations, false positives."""
+    import pandas as pd
+
+    from vlm_rm_sweeps.evaluation.comparison import compare_models
+    from vlm_rm_sweeps.evaluation.states import load_states
+    from vlm_rm_sweeps.evaluation.truth import read_truth
+    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+
+    if output:
+        refuse_to_overwrite(output)
+    states = load_states(dataset)
+    truth_values = read_truth(states, truth)
+    task = states.task
+    prompts = prompts_to_compare(prompt, baseline, task)
+    specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
+    known = int(truth_values.known.sum())
+    print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
+    comparisons = list(compare_models(states, truth_values, listed(model), specs))
+    table = pd.concat([each.table for each in comparisons], ignore_index=True)
+    console.print(measures_table(table))
+    print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(output, index=False)
+        print(f"written to {output}")
+
+
+def landscape(
+    task: Annotated[str, typer.Option(help="One of `vlm-rm tasks`.")],
+    model: Models,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for figure and table; it must not exist yet.")],
+    alpha: Alphas = ["0,0.25,0.5,0.75,1"],  # noqa: B006
+    prompt: Prompts = [],  # noqa: B006
+    baseline: Baseline = None,
+    variable: Annotated[
+        list[str],
+        typer.Option(
+            help="A state variable, over its whole range or a part of it, such as theta=-0.25:0.25; repeat it for a heat map over "
+            "two. By default the task's first."
+        ),
+    ] = [],  # noqa: B006
+    points: Annotated[int | None, typer.Option(min=3, help="Values of each variable; by default 181, or 41 over two.")] = None,
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
+) -> None:
+    """Draw the reward as a function of a state variable (paper, Figure 2), models side by side."""
+    import pandas as pd
+
+    from vlm_rm_sweeps.evaluation import landscape as landscapes
+    from vlm_rm_sweeps.evaluation.comparison import check_models, load_for_measuring
+    from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
+    from vlm_rm_sweeps.evaluation.state_spaces import state_space
+    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    refuse_to_overwrite(output)
+    chosen = get_task(task)
+    names = variable or [state_space(chosen).variables[0].name]
+    values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
+    axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
+    prompts = prompts_to_compare(prompt, baseline, chosen)
+    specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
+    check_models(listed(model), specs)
+    walked = landscapes.walk(chosen, axes, chosen.rendering(textures, camera))
+    table = pd.concat(
+        [landscapes.landscape(walked, load_for_measuring(each), specs) for each in listed(model)], ignore_index=True
+    )
+    shapes = save_landscape(output, walked, table)
+    console.print(shapes_table(shapes, walked.goal_units))
+    print(f"images encoded: {len(walked.frames) * len(listed(model)):,}, for {len(table):,} rewards\nwritten to {output}")

@@ -1,0 +1,52 @@
+"""Training the embedded family, and testing it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlm_rm_sweeps.cli.options import listed
+from vlm_rm_sweeps.errors import UserError
+
+pretrain_app = typer.Typer(help="Train the embedded family, or test it.")
+
+
+@pretrain_app.callback(invoke_without_command=True)
+def pretrain(
+    context: typer.Context,
+    sizes: Annotated[
+        list[str], typer.Option("--size", "--sizes", help="Sizes to train; repeat it, or separate them by commas.")
+    ] = ["tiny,small,base,large"],  # noqa: B006
+    out: Annotated[
+        Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")
+    ] = Path("results/pretraining/seed-0"),
+    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 700_000,
+    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to train with.")] = 1,
+) -> None:
+    """Train models of the embedded family on rendered states and written captions, and write their model card."""
+    if context.invoked_subcommand:
+        return
+    import torch
+
+    from vlm_rm_sweeps.pretraining.train import pretrain as train_family
+
+    torch.set_num_threads(threads)
+    train_family(listed(sizes), samples, images, seed, out)
+    pretrain_evaluate([out])
+
+
+@pretrain_app.command("evaluate")
+def pretrain_evaluate(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `vlm-rm pretrain` wrote, one for each training seed.")],
+) -> None:
+    """Test models on states, wordings and cameras that no training sees; write the model card into the first folder."""
+    from vlm_rm_sweeps.pretraining.evaluate import evaluate_family, render_test_sets
+    from vlm_rm_sweeps.pretraining.model_card import write_model_card
+
+    for folder in folders:
+        if not (folder / "manifest.json").is_file():
+            raise UserError(f"{folder}: no manifest.json there; expected a folder that `vlm-rm pretrain` wrote")
+    tests = render_test_sets()
+    print(f"the model card is {write_model_card([evaluate_family(folder, tests) for folder in folders])}")

@@ -1,0 +1,132 @@
+"""Data sets of states: collecting them, and labelling them."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_rm_sweeps.cli.options import (
+    DatasetFolder,
+    ImageFormatOption,
+    NewDataset,
+    RenderedCamera,
+    RenderedTextures,
+    refuse_to_overwrite,
+)
+from vlm_rm_sweeps.cli.terminal import say
+
+if TYPE_CHECKING:
+    from vlm_rm_sweeps.evaluation.states import State
+    from vlm_rm_sweeps.tasks.task import Task
+
+states_app = typer.Typer(help="Data sets of states, for measuring reward models without training.", no_args_is_help=True)
+
+
+@states_app.command("sample")
+def states_sample(
+    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`.")],
+    output: NewDataset,
+    count: Annotated[int, typer.Option(min=1, help="Number of states.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set of random states of a task, labelled by its success test."""
+    from vlm_rm_sweeps.evaluation.collecting import sampled_states
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    chosen = get_task(task)
+    states = sampled_states(chosen, count, seed, chosen.rendering(textures, camera))
+    _write_states(output, chosen, states, image_format)
+
+
+class Which(StrEnum):
+    """Which of a trial's checkpoints."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+@states_app.command("rollouts")
+def states_rollouts(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Folders of sweeps, of which every trial counts, trials or checkpoints.")
+    ],
+    output: NewDataset,
+    which: Annotated[Which, typer.Option("--checkpoint", help="Which of a trial's checkpoints acts.")] = Which.BEST,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy.")] = 5,
+    every: Annotated[int, typer.Option(min=1, help="Keep the state after every so many steps of an episode.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of each policy's first episode; the next has the next.")] = 10_000,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set of the states that learned policies reach, labelled by the task's success test."""
+    from vlm_rm_sweeps.evaluation.collecting import states_of_policies, task_of_all
+    from vlm_rm_sweeps.sweeping.policies import learned_policies
+
+    refuse_to_overwrite(output)
+    policies = learned_policies(sources, which == Which.LAST, say)
+    states = states_of_policies(policies, episodes, every, seed, say)
+    _write_states(output, task_of_all(policies), states, image_format)
+
+
+@states_app.command("images")
+def states_images(
+    images: Annotated[Path, typer.Argument(help="Folder with PNG, JPEG or WebP images.")],
+    task: Annotated[str, typer.Option(help="The task whose states they show.")],
+    output: NewDataset,
+    image_format: ImageFormatOption = "png",
+) -> None:
+    """Make a data set from a folder of images, to be labelled by people."""
+    from vlm_rm_sweeps.evaluation.collecting import states_of_images
+    from vlm_rm_sweeps.tasks.task import get_task
+
+    _write_states(output, get_task(task), states_of_images(images), image_format)
+
+
+@states_app.command("show")
+def states_show(dataset: DatasetFolder) -> None:
+    """Say what a data set holds, after checking it."""
+    from vlm_rm_sweeps.evaluation.states import load_states
+
+    print(load_states(dataset).summary())
+
+
+def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_format: str) -> None:
+    from vlm_rm_sweeps.evaluation.states import image_format_named, write_states
+
+    written = write_states(output, task, states, image_format_named(image_format))
+    print(f"{written.summary()}\nwritten to {output}; label it with: vlm-rm label {output}")
+
+
+def label(
+    folder: Annotated[Path, typer.Argument(help="A data set of states, or a folder of mp4 videos of trials.")],
+    criterion: Annotated[
+        str | None, typer.Option(help="What the rater judges by; by default the task's success criterion.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="For videos: the task that they show.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any that is free.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Label states or videos in the browser: keys answer, skip and undo; every label is on disk at once."""
+    from vlm_rm_sweeps.evaluation.labelling_jobs import label_job
+    from vlm_rm_sweeps.labelling.page import serve
+
+    serve(label_job(folder, task, criterion), port, open_browser, say=say)
+
+
+def labels(
+    folder: Annotated[Path, typer.Argument(help="A labelled data set of states, or labelled folder of videos.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all labels to this CSV file.")] = None,
+) -> None:
+    """Say who has labelled how much and how far raters agree (Cohen's kappa)."""
+    from vlm_rm_sweeps.evaluation.labelling_jobs import describe_labels, stored_labels
+
+    given = stored_labels(folder)
+    print(describe_labels(given))
+    if output:
+        refuse_to_overwrite(output)
+        given.table().to_csv(output, index=False)
+        print(f"written to {output}")

@@ -1,0 +1,184 @@
+"""Running sweeps and screenings, and what becomes of them: watching, evaluating policies, the report."""
+
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
+from vlm_rm_sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    from vlm_rm_sweeps.sweeping.folder import SweepFolder
+    from vlm_rm_sweeps.sweeping.screen import Screening
+    from vlm_rm_sweeps.sweeping.spec import Sweep
+
+_RANKS_SHOWN = 10
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
+    results: Annotated[Path, typer.Option(help="Folder in which the sweep gets a folder of its own.")] = Path("results"),
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the newest sweep of this file, also with trials that failed; start it if there is none.",
+        ),
+    ] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Start anew, even if the newest sweep of this file was interrupted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Go on with an interrupted sweep without asking.")] = False,
+) -> None:
+    """Run every trial of a sweep file and compare them in MLflow; or screen them on labelled states, if it has `screen`.
+
+    A sweep that was interrupted can go on where it was.
+    """
+    from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
+    from vlm_rm_sweeps.sweeping.spec import describe_plan
+
+    plan = load_plan(file)
+    if isinstance(plan, Screening):
+        _screen(plan, results, tracking_uri, dry_run)
+        return
+    if dry_run:
+        print(describe_plan(plan))
+        return
+
+    from vlm_rm_sweeps.sweeping.progress import duration
+    from vlm_rm_sweeps.sweeping.runner import run_sweep
+    from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri, mlflow_ui_command
+
+    started = time.monotonic()
+    uri = tracking_uri or default_tracking_uri(results)
+    resumed = None if new else _sweep_to_resume(plan, results, resume, yes)
+    outcome = run_sweep(plan, results, uri, say=say, resumed=resumed)
+    console.print(trials_table(outcome))
+    for each in outcome.outcomes:
+        if each.status == "failed":
+            console.print(f"failed: {each.trial.label}: {each.reason}")
+    if outcome.best:
+        console.print(f"best trial: {outcome.best.trial.label}")
+    console.print(f"time: {duration(time.monotonic() - started)}")
+    console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
+    console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
+    if outcome.interrupted:
+        finished = sum(each.status == "finished" for each in outcome.outcomes)
+        console.print(
+            f"interrupted: {finished} of {len(outcome.outcomes)} trials are finished; to go on: vlm-rm sweep {file} --resume"
+        )
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not outcome.all_finished:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:
+    from vlm_rm_sweeps.sweeping.progress import duration
+    from vlm_rm_sweeps.sweeping.screening import run_screening
+    from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri, mlflow_ui_command
+
+    print(plan.describe())
+    if dry_run:
+        return
+    uri = tracking_uri or default_tracking_uri(results)
+    outcome = run_screening(plan, results, uri, say=say)
+    console.print(measures_table(outcome.ranking.head(_RANKS_SHOWN)))
+    print(
+        f"{len(outcome.ranking):,} combinations ranked in {duration(outcome.seconds)}; images encoded: {outcome.images_encoded:,}, "
+        f"instead of {len(outcome.ranking) * outcome.states:,}\nall of them: {outcome.folder / 'combinations.csv'}\n"
+        f"MLflow data: {uri}\nopen it with: {mlflow_ui_command(uri)}\n"
+        f"train the best with: vlm-rm sweep {outcome.best_file}"
+    )
+
+
+def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
+    """The sweep to go on with, or None for a new one."""
+    from vlm_rm_sweeps.sweeping.folder import SweepFolder
+
+    found = SweepFolder.newest(plan, results)
+    if found is None:
+        if resume:
+            print(f"there is no sweep {plan.name!r} in {results} yet: it starts")
+        return None
+    if resume:
+        return found
+    trials = plan.trials()
+    ended = found.ended_trials()
+    if len(ended) >= len(trials) or found.differences(plan) or found.in_use():
+        return None
+    finished = sum(status == "FINISHED" for status in ended.values())
+    state = f"{found.path} was interrupted, with {finished} of {len(trials)} trials finished"
+    if yes:
+        return found
+    if not sys.stdin.isatty():
+        raise UserError(f"{state}: --resume (or --yes) goes on with it, --new starts another")
+    return found if typer.confirm(f"{state}. Go on with it?", default=True) else None
+
+
+def dashboard(
+    results: Annotated[Path, typer.Option(help="Folder of the results; the graphs' data is kept in its `watching`.")] = Path(
+        "results"
+    ),
+    prometheus_port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Prometheus at 9090.")
+    ] = 9090,
+    grafana_port: Annotated[int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Grafana at 3000.")] = 3000,
+) -> None:
+    """Watch the sweep that runs on this machine: Prometheus and Grafana, where they are installed, until it ends or Ctrl-C."""
+    from vlm_rm_sweeps.watching import find_cluster, ray_folder, watch
+
+    cluster = find_cluster(ray_folder())
+    watch(cluster, results / "watching", prometheus_port, grafana_port, say=say)
+
+
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint's folder, or a trial's for its best policy: RESULTS/trials/ID.")
+    ],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes with the greedy policy.")] = 20,
+    video: Annotated[
+        bool, typer.Option("--video", help="Also write the first episode as mp4 and gif, with its reward.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="New folder for the results; by default below the trial's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next has the next.")] = 10_000,
+    device: Annotated[str, typer.Option(help="Where the reward model runs.")] = "cpu",
+) -> None:
+    """Evaluate the policy of a checkpoint: CLIP return, true return and success, with confidence intervals."""
+    from vlm_rm_sweeps.evaluation import rollouts
+
+    found = rollouts.find_checkpoint(checkpoint)
+    folder = out or found.folder.parent / "evaluations" / f"{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if folder.exists():
+        raise UserError(f"{folder} exists already: name a new folder with --out")
+    ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device)
+    summary = rollouts.write_evaluation(found, ran, seed, folder)
+    print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}, {episodes} episodes")
+    for name, heading in (("clip_return", "CLIP return"), ("true_return", "true return"), ("success", "success")):
+        if name in summary:
+            interval = summary[name]["interval"]
+            between = f"  (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+            print(f"  {heading:12s} {summary[name]['mean']:.2f}{between}")
+    for file in rollouts.write_videos(found, ran[0], folder) if video else []:
+        print(f"  {file}")
+    print(f"  {folder / 'evaluation.csv'}")
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The sweep's folder, such as results/quickstart-...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="New HTML file; by default report.html in the folder, made anew.")
+    ] = None,
+) -> None:
+    """Write what a sweep found into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
+    from vlm_rm_sweeps.sweeping.report import write_report
+
+    print(write_report(folder, output))
