@@ -160,7 +160,7 @@ def find_peaks(landscapes: pd.DataFrame) -> pd.DataFrame:
     of the track with the flag)."""
     rows = []
     for (name, alpha), line in landscapes.groupby(["landscape", "alpha"], sort=False):
-        peak = line.loc[line["reward"].idxmax(), "position"]
+        peak = line["position"].iloc[line["reward"].argmax()]
         goal, start = (0.0, -math.inf) if str(name).startswith("pole") else (held_out.FLAG, _VALLEY)
         ranked = line[line["position"] >= start]
         correlation = spearmanr(ranked["reward"], -(ranked["position"] - goal).abs()).statistic
