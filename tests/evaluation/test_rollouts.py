@@ -118,7 +118,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     right = video[:, 420:470, 320:590].astype(int)
     blue = ((right[..., 2] - right[..., 0]) > 60).sum(axis=(1, 2))
     assert blue[3] == 0
-    assert blue[-1] > 40
+    assert blue[-1] > 10
 
 
 def test_a_trial_is_its_best_policy_else_its_last(saved_policy: SavePolicy, tmp_path: Path) -> None:
