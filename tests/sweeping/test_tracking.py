@@ -160,7 +160,7 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> No
     mirrored.result(20)
     assert mirrored.mirror() == 0
     assert mirrored.steps() == [[20], [20]]
-    assert "MLflow refused an entry" in mirrored.said[0]
+    assert "MLflow does not get an entry" in mirrored.said[0]
 
 
 def test_another_mlflow_than_before_is_refused(mirrored: Mirrored) -> None:

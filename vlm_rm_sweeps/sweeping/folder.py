@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.sweeping.journal import read_entries
 from vlm_rm_sweeps.sweeping.spec import Sweep
 
@@ -61,7 +62,8 @@ class SweepFolder:
         return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
-        return self.path / "trials" / trial_id
+        """UserError if it leads out of this folder: to go on with a trial is to unpickle what lies there."""
+        return file_inside(self.path, Path("trials") / trial_id)
 
     def create(self, sweep: Sweep) -> None:
         """Make the folder with its sweep file. UserError if it exists already or cannot be made."""

@@ -36,7 +36,17 @@ from vlm_rm_sweeps.training.audit import PROXY, AuditPlan
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
 from vlm_rm_sweeps.training.settings import BestBy
-from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, NOTE, TIME, TrainableTrial, TrainingJob
+from vlm_rm_sweeps.training.trial import (
+    CLIP_RETURN,
+    ENV_STEPS,
+    EVALUATED,
+    FAILURE,
+    NOTE,
+    TIME,
+    TrainableTrial,
+    TrainingJob,
+    last_line,
+)
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
@@ -95,6 +105,18 @@ def run_sweep(
     or of another sweep; nothing is left behind then. A trial that fails does not stop the others.
     """
     folder = resumed or SweepFolder.named(sweep, results)
+    try:
+        return _run_sweep(sweep, folder, tracking_uri, say, resumed)
+    except KeyboardInterrupt:
+        # While trials run, Tune ends them in order and returns: this is before or after them.
+        finished = sum(status == "FINISHED" for status in folder.ended_trials().values())
+        say(f"interrupted: {finished} of {len(sweep.trials())} trials are finished; the same command with --resume goes on")
+        raise
+
+
+def _run_sweep(
+    sweep: Sweep, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None], resumed: SweepFolder | None
+) -> SweepOutcome:
     with ExitStack() as cleanup:
         if resumed:
             check_resumable(sweep, resumed)
@@ -341,6 +363,9 @@ class _Recorder(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         ours = _trial_of(trial)
+        if FAILURE in result:
+            self._fail(ours, result[FAILURE])
+            return
         self._record(ours, result)
         if NOTE in result:
             self._say(f"{ours.label}: {result[NOTE]}")
@@ -380,7 +405,7 @@ class _Recorder(tune.Callback):
         ours = _trial_of(trial)
         metrics = self._metrics.get(ours.trial_id, {})
         if EVALUATED + TRUE_RETURN not in metrics:
-            return  # Tune calls this for interrupted trials too; only the last result has an evaluation
+            return  # it was interrupted, or gave up; only the last result has an evaluation
         self._end(ours, "FINISHED", "finished", "")
         self._finished(ours)
         clip = f"CLIP return {metrics[EVALUATED + CLIP_RETURN]:.1f}, " if EVALUATED + CLIP_RETURN in metrics else ""
@@ -388,9 +413,11 @@ class _Recorder(tune.Callback):
         self._progress.ended(ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}{success}")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        ours, reason = _trial_of(trial), _reason(trial)
-        self._end(ours, "FAILED", "failed", reason)
-        self._progress.ended(ours, f"failed: {reason}")
+        self._fail(_trial_of(trial), _reason(trial))
+
+    def _fail(self, trial: Trial, reason: str) -> None:
+        self._end(trial, "FAILED", "failed", reason)
+        self._progress.ended(trial, f"failed: {reason}")
 
     def _end(self, trial: Trial, status: str, outcome: str, reason: str) -> None:
         self._ended[trial.trial_id] = (outcome, reason)
@@ -414,5 +441,4 @@ def _reason(trial: TuneTrial) -> str:
     """The last line of what a trial left, without the traceback."""
     if not trial.error_file or not Path(trial.error_file).is_file():
         return "unknown"
-    lines = [line for line in Path(trial.error_file).read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown"
+    return last_line(Path(trial.error_file).read_text(errors="replace"))

@@ -5,10 +5,14 @@ A trainable of our own keeps results small: passed to Tune directly, RLlib's alg
 A trial goes on from the newest checkpoint in its folder, whoever starts it again: Tune after its process died, or a sweep that
 is resumed. A checkpoint is written when Tune asks for the *next* result. By then the driver has written the results before it
 down, so a trial that goes on has neither lost nor skipped any.
+
+An error that comes back at the same step is in the trial and not in the machine: then the trial ends by itself, with the error in
+its last result. All else is left to Tune, which tries a trial again as often as the sweep file says.
 """
 
 import math
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +23,7 @@ from ray import tune
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.rl_module.rl_module import RLModule
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import Task
@@ -37,6 +42,8 @@ TIME = "time_ms"
 """When the trial made the result, in milliseconds since 1970."""
 NOTE = "note"
 """What a result has to say in words: that the trial went on from a checkpoint, or could not write one."""
+FAILURE = "failure"
+"""What the last result of a trial says that has given up, and nothing else."""
 _AUDIT = "audit"
 
 
@@ -88,6 +95,12 @@ class TrainingJob:
             "seed": self.seed,
             "reward": reward,
         }
+
+
+def last_line(text: str) -> str:
+    """The last line of an error's text or traceback that is not empty: the error itself."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown"
 
 
 class Stopwatch:
@@ -165,7 +178,12 @@ class TrainableTrial(tune.Trainable):
         if not self._done:  # else it was done, but died before it could say so
             if self._env_steps - self._saved_at >= self._job.checkpoint_every:
                 self._save()
-            self._results.append(self._train())
+            try:
+                self._results.append(self._train())
+            except Exception as error:
+                if isinstance(error, UserError) or self._folder.fails_again(self._env_steps, error):
+                    return {"done": True, FAILURE: last_line("".join(traceback.format_exception_only(error)))}
+                raise
             if self._done:
                 self._save()
         notes, self._notes = self._notes, []
