@@ -10,6 +10,7 @@ os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 import logging
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import ray
@@ -38,6 +39,16 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an empty MLflow database. Its tables take seconds to make: tests have an experiment of their own in it, or a copy."""
+    from vlm_rm_sweeps.sweeping.tracking import set_up_store  # here: MLflow takes seconds to import
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    set_up_store(f"sqlite:///{file}")
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """`vlm-rm`, with reward servers and trials in which faults can be caused that cannot be caused from outside.
 
 A file named after a fault in the folder FAULTS_FOLDER asks for it; whoever takes the file away has the fault, once. Ray ships the
-classes of a script to its workers by value.
+classes of a script to its workers by value, and the folder with them.
 """
 
 import os
@@ -19,12 +19,13 @@ from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.server import RewardServer
 from vlm_rm_sweeps.training.trial import TrainableTrial
 
+ASKED = Path(os.environ["FAULTS_FOLDER"])
 OUT_OF_MEMORY, NOT_A_NUMBER, RAISES = "out-of-memory", "not-a-number", "raises"
 
 
 def asked_for(fault: str) -> bool:
     try:
-        (Path(os.environ["FAULTS_FOLDER"]) / fault).unlink()
+        (ASKED / fault).unlink()
     except FileNotFoundError:
         return False
     return True

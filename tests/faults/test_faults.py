@@ -42,7 +42,6 @@ from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.journal import Entry, read_entries
 from vlm_rm_sweeps.sweeping.runner import run_sweep
 from vlm_rm_sweeps.sweeping.spec import Sweep
-from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
 
 SWEEP: dict[str, Any] = {
     "name": "faults",
@@ -113,10 +112,15 @@ class Driver:
     def folder(self) -> Path | None:
         return next(iter(sorted(self.results.glob("faults-2*"))), None)
 
+    def journal(self) -> list[Entry]:
+        return read_entries(self.folder / "journal.jsonl") if self.folder else []
+
     def results_written(self) -> list[Entry]:
-        if self.folder is None:
-            return []
-        return [entry for entry in read_entries(self.folder / "journal.jsonl") if entry["kind"] == "result"]
+        return [entry for entry in self.journal() if entry["kind"] == "result"]
+
+    def scored_results(self) -> list[Entry]:
+        """Those of trials that need a reward server."""
+        return [entry for entry in self.results_written() if "micro_batch" in entry["metrics"]]
 
     def stop(self, how: signal.Signals) -> None:
         assert self.process is not None
@@ -192,9 +196,13 @@ def kill_driver(driver: Driver, rng: random.Random) -> bool:
 
 
 def press_ctrl_c(driver: Driver, rng: random.Random) -> bool:
+    trials_run = bool(driver.workers(_TRIAL))
     driver.stop(signal.SIGINT)
     assert driver.exit_status == 130, driver.log.read_text()[-3000:]
     assert "interrupted: " in driver.log.read_text()
+    if trials_run:
+        assert driver.journal()[-1]["kind"] == "sweep_end"
+        assert driver.journal()[-1]["status"] == "KILLED"
     return True
 
 
@@ -210,6 +218,8 @@ def cut_checkpoint_short(driver: Driver, rng: random.Random) -> bool:
 
 
 def cut_journal_short(driver: Driver, rng: random.Random) -> bool:
+    if not driver.journal():
+        return False
     driver.stop(signal.SIGKILL)
     assert driver.folder is not None
     journal = driver.folder / "journal.jsonl"
@@ -236,6 +246,8 @@ def fill_disk(driver: Driver, rng: random.Random) -> bool:
 
 
 def lock_database(driver: Driver, rng: random.Random) -> bool:
+    if not driver.workers(_TRIAL):
+        return False  # a sweep does not start without its database
     with closing(sqlite3.connect(driver.results / "mlflow.db", isolation_level=None, timeout=60)) as other:
         other.execute("BEGIN EXCLUSIVE")
         time.sleep(rng.uniform(5, 15))
@@ -296,15 +308,35 @@ class Findings:
         return self.transitions > 0 and not any(found)
 
 
-def needs_server(result: Entry) -> bool:
-    return "micro_batch" in result["metrics"]
+class RecoveryClock:
+    """Seconds from the kill of the only reward server to the next result of a trial that needs it, if nothing else comes between."""
+
+    def __init__(self) -> None:
+        self._killed_ms: float | None = None
+        self._results_at_start = 0
+
+    def attempt_starts(self, results: list[Entry]) -> None:
+        self._killed_ms, self._results_at_start = None, len(results)
+
+    def fault(self, fault: str, at_ms: float, results: list[Entry]) -> None:
+        # Before the first result of an attempt its trials are being started.
+        measured = fault == SERVER_KILLED and len(results) > self._results_at_start
+        self._killed_ms = at_ms if measured else None
+
+    def stop(self, results: list[Entry]) -> list[float]:
+        """The time if it is over, else nothing."""
+        if self._killed_ms is None:
+            return []
+        since_ms = [result["time"] - self._killed_ms for result in results]
+        found = [each / 1000 for each in since_ms if each > _SOONEST_NEW_SERVER_MS][:1]
+        self._killed_ms = None if found else self._killed_ms
+        return found
 
 
 def run_disturbed(driver: Driver, faults: list[str], moments: list[int], rng: random.Random, findings: Findings) -> None:
     """Run a sweep to its end; inject each fault when as many results are written as `moments` says, or as soon after as it can be."""
     waiting = sorted(zip(moments, faults, strict=True), key=lambda item: item[0])
-    server_killed_ms = 0.0
-    injected = []
+    clock, injected = RecoveryClock(), []
     driver.start()
     started = attempt_started = time.monotonic()
     while driver.running:
@@ -312,26 +344,20 @@ def run_disturbed(driver: Driver, faults: list[str], moments: list[int], rng: ra
             driver.stop(signal.SIGKILL)
             raise AssertionError(f"no end after {_LONGEST_ATTEMPT_S} s:\n{driver.log.read_text()[-3000:]}")
         time.sleep(0.2)
-        written = driver.results_written()
-        if server_killed_ms:
-            later = [each["time"] for each in written if needs_server(each)]
-            answered = [each for each in later if each > server_killed_ms + _SOONEST_NEW_SERVER_MS]
-            if answered:
-                findings.recoveries.append((min(answered) - server_killed_ms) / 1000)
-                server_killed_ms = 0.0
-        if waiting and len(written) >= waiting[0][0]:
+        findings.recoveries += clock.stop(driver.scored_results())
+        if waiting and driver.folder and len(driver.results_written()) >= waiting[0][0]:
             time.sleep(rng.uniform(0, 1))
-            fault, now_ms = waiting[0][1], time.time() * 1000
+            fault, at_ms = waiting[0][1], time.time() * 1000
             if driver.running and FAULTS[fault](driver, rng):
                 waiting.pop(0)
                 injected.append(fault)
-                server_killed_ms = now_ms if fault == SERVER_KILLED else 0.0
-        if not driver.running and driver.exit_status not in (0, 1):
+                clock.fault(fault, at_ms, driver.scored_results())
+        if not driver.running and driver.exit_status in (-signal.SIGKILL, 130):
+            clock.attempt_starts(driver.scored_results())
             driver.start()
             attempt_started = time.monotonic()
-    print(
-        f"  {time.monotonic() - started:.0f} s, {driver.attempts} attempts: {', '.join(injected) or 'undisturbed'}", flush=True
-    )
+    seconds = time.monotonic() - started
+    print(f"  {seconds:.0f} s, {driver.attempts} attempts: {', '.join(injected) or 'undisturbed'}", flush=True)
     findings.faults.update(injected)
     assert driver.exit_status == 0, driver.log.read_text()[-3000:]
 
@@ -395,7 +421,7 @@ def disturb(results: Path, faults: list[str], rng: random.Random, findings: Find
     driver = Driver(results, SWEEP, **environment)
     # Two trials; the last results come too late for a fault to matter.
     last = 2 * SWEEP["steps"] // SWEEP["steps_per_result"] - 4
-    run_disturbed(driver, faults, [rng.randrange(1, last) for _ in faults], rng, findings)
+    run_disturbed(driver, faults, [rng.randrange(last) for _ in faults], rng, findings)
     return driver
 
 
@@ -417,7 +443,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, rng: random.Random, fi
     """The folder of a sweep that was left alone."""
     driver = disturb(tmp_path_factory.mktemp("faults") / "undisturbed", [], rng, findings)
     assert driver.folder is not None
-    times = [entry["time"] for entry in driver.results_written() if needs_server(entry)]
+    times = [entry["time"] for entry in driver.scored_results()]
     findings.between_results = float(np.median(np.diff(times))) / 1000
     return driver.folder
 
@@ -439,10 +465,13 @@ def rarest(kinds: list[str], count: int, findings: Findings, rng: random.Random)
     return sorted(kinds, key=lambda fault: (findings.faults[fault], rng.random()))[:count]
 
 
-def test_a_sweep_survives_a_killed_driver_and_server(ray_cluster: None, tmp_path: Path, rng: random.Random) -> None:
+def test_a_sweep_survives_a_killed_driver_and_server(
+    ray_cluster: None, tmp_path: Path, rng: random.Random, mlflow_database: Path
+) -> None:
     """The short version: in the tests' own cluster, compared with a sweep that was left alone."""
     found = Findings()
-    expected = run_sweep(Sweep.model_validate(SHORT), tmp_path, default_tracking_uri(tmp_path), lambda line: None).folder
+    sweep, uri = Sweep.model_validate(SHORT), f"sqlite:///{mlflow_database}"
+    expected = run_sweep(sweep, tmp_path, uri, lambda line: None).folder
     (tmp_path / "disturbed").mkdir()
     address = ray.get_runtime_context().gcs_address
     driver = Driver(tmp_path / "disturbed", SHORT, cluster=psutil.Process(), RAY_ADDRESS=address)
@@ -493,6 +522,8 @@ class MlflowServer:
         self._process.wait()
 
     def go_away(self, driver: Driver, rng: random.Random) -> bool:
+        if not driver.workers(_TRIAL):
+            return False  # a sweep does not start without its server
         self.stop()
         time.sleep(rng.uniform(20, 60))
         self.start()

@@ -9,6 +9,7 @@ import pytest
 import ray
 from safetensors.torch import load_file
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
@@ -155,6 +156,30 @@ def test_goes_on_from_its_last_checkpoint_to_the_bit(ray_cluster: None, tmp_path
     assert last["done"]
     undisturbed.stop()
     ended.stop()
+
+
+def test_an_error_that_comes_back_at_the_same_step_ends_the_trial(ray_cluster: None, tmp_path: Path) -> None:
+    trial = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
+
+    def fails_with(error: Exception) -> None:
+        def train() -> None:
+            raise error
+
+        trial._algorithm.train = train
+
+    # Raised, so that Tune starts the trial again: the machine may be to blame.
+    for message in ("the machine is on fire", "it is under water"):
+        fails_with(RuntimeError(message))
+        with pytest.raises(RuntimeError, match=message):
+            trial.train()
+    ended = trial.train()
+    assert (ended["done"], ended["failure"]) == (True, "RuntimeError: it is under water")
+    # Nothing that is tried again would mend this.
+    fails_with(UserError("the file is not there"))
+    ended = trial.train()
+    assert ended["done"]
+    assert ended["failure"].endswith("UserError: the file is not there")
+    trial.stop()
 
 
 def assert_same_buffers(one: TrainableTrial, other: TrainableTrial) -> None:

@@ -116,12 +116,11 @@ class TrialFolder:
                 return read_checkpoint(folder)
         return None
 
-    def fails_again(self, env_steps: int, error: Exception) -> bool:
-        """Whether the trial raised the same error at the same step before; what it raises now is kept for the next time."""
+    def fails_again(self, env_steps: int, error: str) -> bool:
+        """Whether the last error that the trial raised was the same, at the same step; this one is kept for the next time."""
         file = self.folder / _FAILURE
-        failure = {"env_steps": env_steps, "error": repr(error)}
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
-        now = json.dumps(failure) + "\n"
+        now = json.dumps({"env_steps": env_steps, "error": error}) + "\n"
         with suppress(OSError):  # a full disk: then it is tried once more than it need be
             self.folder.mkdir(parents=True, exist_ok=True)
             file.write_text(now, encoding="utf-8")

@@ -181,8 +181,9 @@ class TrainableTrial(tune.Trainable):
             try:
                 self._results.append(self._train())
             except Exception as error:
-                if isinstance(error, UserError) or self._folder.fails_again(self._env_steps, error):
-                    return {"done": True, FAILURE: last_line("".join(traceback.format_exception_only(error)))}
+                reason = last_line("".join(traceback.format_exception_only(error)))
+                if isinstance(error, UserError) or self._folder.fails_again(self._env_steps, reason):
+                    return {"done": True, FAILURE: reason}
                 raise
             if self._done:
                 self._save()
