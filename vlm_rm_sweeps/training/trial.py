@@ -172,6 +172,7 @@ class TrainableTrial(tune.Trainable):
                 self._audit.set_state(state[_AUDIT])
             self._env_steps = self._saved_at = checkpoint.env_steps
             self._results, self._done = checkpoint.content["results"], checkpoint.content["done"]
+            self._updates_before = self._results[-1]["updates"]
             self._notes.append(f"goes on from step {checkpoint.env_steps:,}")
 
     def step(self) -> dict[str, Any]:
