@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -137,24 +138,35 @@ def test_a_journal_that_lost_its_end_doubles_nothing(mirrored: Mirrored) -> None
     assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
 
 
-def test_waits_for_a_locked_database(mirrored: Mirrored, mlflow_database: Path) -> None:
-    # By default sqlite itself waits for 5 s, each time.
-    mirrored.uri += "?timeout=0.1"
+def in_order_after(mirrored: Mirrored, store: Path, breaks: str, mends: str) -> None:
+    """Results while the database does not work arrive once it does."""
     mirrored.start_all()
     assert mirrored.mirror() == 0
     mirror = MlflowMirror(mirrored.journal, mirrored.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
-    with sqlite3.connect(mlflow_database, isolation_level=None) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        mirror.start()
-        for step in (10, 20, 30):
-            mirrored.result(step)
-        while not mirrored.said:
-            time.sleep(0.05)
-        other.execute("ROLLBACK")
+    with closing(sqlite3.connect(store, isolation_level=None)) as other:
+        other.execute(breaks)
+        try:
+            mirror.start()
+            for step in (10, 20, 30):
+                mirrored.result(step)
+            while not mirrored.said:
+                time.sleep(0.05)
+        finally:
+            other.execute(mends)
     assert mirror.close(patience_s=60) == 0
     assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
     assert "does not answer" in mirrored.said[0]
     assert "answers again" in mirrored.said[1]
+
+
+def test_waits_for_a_database_that_fails(mirrored: Mirrored, mlflow_database: Path) -> None:
+    in_order_after(mirrored, mlflow_database, "ALTER TABLE metrics RENAME TO gone", "ALTER TABLE gone RENAME TO metrics")
+
+
+@pytest.mark.slow
+def test_waits_for_a_locked_database(mirrored: Mirrored, mlflow_database: Path) -> None:
+    """MLflow itself waits for 20 s, each time."""
+    in_order_after(mirrored, mlflow_database, "BEGIN EXCLUSIVE", "ROLLBACK")
 
 
 def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> None:
@@ -166,7 +178,7 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> No
     assert "MLflow does not get an entry" in mirrored.said[0]
 
 
-@pytest.mark.parametrize("file", ["../secret", "/etc/passwd", "link"])
+@pytest.mark.parametrize("file", ["../secret", "/etc/passwd", "link"], ids=["up", "absolute", "link"])
 def test_no_file_from_elsewhere_becomes_an_artifact(mirrored: Mirrored, file: str) -> None:
     (mirrored.folder.path.parent / "secret").write_text("secret")
     (mirrored.folder.path / "link").symlink_to(mirrored.folder.path.parent / "secret")
