@@ -264,6 +264,22 @@ def test_what_cannot_be_placed_stops_the_sweep_before_its_first_trial(ray_cluste
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ray_is_given_more_than_one_chance_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine it does not always come up in the time that it gives itself."""
+
+    def too_slow(**options: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", too_slow)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"Ray does not start: The current node timed out during startup"):
+        run_sweep(Sweep.model_validate(SWEEP), tmp_path, default_tracking_uri(tmp_path), said.append)
+    assert sum("it is tried again" in line for line in said) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def outcome_of(model_id: str, status: str = "finished", **metrics: float) -> TrialOutcome:
     prompt = Prompt(id="p", goal=("a",), baseline=("b",))
     trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, Rendering(), 0)

@@ -51,6 +51,7 @@ from vlm_rm_sweeps.training.trial import (
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
 _LOOPBACK = "127.0.0.1"
+_RAY_TRIES = 3
 _MLFLOW_PATIENCE_S = 60.0
 """How long the end of a sweep waits for an MLflow that does not answer. What is not delivered then stays in the journal."""
 
@@ -101,8 +102,8 @@ def run_sweep(
     A resumed sweep keeps its finished trials, goes on with the others from their last checkpoints (failed ones are tried
     again), and writes into the same MLflow runs. Starts Ray on this machine unless `RAY_ADDRESS` names a cluster.
 
-    Raises UserError if the servers and one trial cannot be placed, a model cannot be loaded, or the resumed folder is in use
-    or of another sweep; nothing is left behind then. A trial that fails does not stop the others.
+    Raises UserError if Ray does not start, the servers and one trial cannot be placed, a model cannot be loaded, or the
+    resumed folder is in use or of another sweep; nothing is left behind then. A trial that fails does not stop the others.
     """
     folder = resumed or SweepFolder.named(sweep, results)
     try:
@@ -154,7 +155,7 @@ def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    context = _start_ray(say)
     try:
         if not os.environ.get("RAY_ADDRESS") and ray.nodes()[0]["NodeManagerAddress"] != _LOOPBACK:
             say("Ray listens on every interface of this machine, because it was imported before vlm_rm_sweeps or was told to")
@@ -163,6 +164,24 @@ def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_ray(say: Callable[[str], None]) -> Any:
+    """Ray gives its own processes 30 s to start, which a busy machine may exceed: it is tried again.
+
+    Raises UserError if that does not help.
+    """
+    for tries_left in reversed(range(_RAY_TRIES)):
+        try:
+            return ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except Exception as error:  # of all kinds
+            ray.shutdown()
+            if not tries_left:
+                raise UserError(
+                    f"Ray does not start: {last_line(str(error))} If this machine is busy, try again later; if RAY_ADDRESS is set, it "
+                    "must name a cluster that runs"
+                ) from error
+            say(f"Ray does not start ({last_line(str(error))}): it is tried again")
 
 
 class _Sweep:
