@@ -526,6 +526,8 @@ class MlflowServer:
             return False  # a sweep does not start without its server
         self.stop()
         time.sleep(rng.uniform(20, 60))
+        while driver.running and "MLflow does not answer" not in driver.log.read_text():
+            time.sleep(0.2)
         self.start()
         return True
 

@@ -15,12 +15,16 @@ import pytest
 import ray
 from prometheus_client.samples import Sample
 from ray._private.state import actors
+from ray.exceptions import ActorUnavailableError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, check_placement, start_pool
+
+# The servers below travel to their processes by value: else these would import this module, torch and open_clip for them.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SPECS = [
     RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), 0.0),
@@ -147,16 +151,28 @@ def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None
         pool.submit(frames(8), SPECS[:1]).result()
 
 
+def test_a_server_that_ray_does_not_reach_for_a_while_is_asked_again(obedient_server: Any) -> None:
+    rewards = np.full((2, 1), 0.5, np.float32)
+    ray.get(obedient_server.answer_with.remote(rewards, unreachable=2))
+    pool = RewardPool(PoolConfig(name="away", model_id="embedded/tiny", timeout_s=30), [obedient_server])
+    np.testing.assert_array_equal(pool.submit(frames(2), SPECS[:1]).result().rewards, rewards)
+    assert [server.load for server in pool._servers] == [0]
+
+
 class ObedientServer:
     """Answers as a reward server does, with whatever rewards it was told."""
 
     def __init__(self) -> None:
         self._rewards = np.zeros(0)
+        self._unreachable = 0
 
-    def answer_with(self, rewards: np.ndarray) -> None:
-        self._rewards = rewards
+    def answer_with(self, rewards: np.ndarray, unreachable: int = 0) -> None:
+        self._rewards, self._unreachable = rewards, unreachable
 
     def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
+        if self._unreachable:
+            self._unreachable -= 1
+            raise ActorUnavailableError("it does not answer", None)
         return ScoredFrames(self._rewards, 0.0, 0, 64)
 
 

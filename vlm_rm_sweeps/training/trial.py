@@ -7,7 +7,7 @@ is resumed. A checkpoint is written when Tune asks for the *next* result. By the
 down, so a trial that goes on has neither lost nor skipped any.
 
 An error that comes back at the same step is in the trial and not in the machine: then the trial ends by itself, with the error in
-its last result. All else is left to Tune, which tries a trial again as often as the sweep file says.
+its last result. All else, and whatever Ray itself raises, is left to Tune, which tries a trial again as often as the sweep file says.
 """
 
 import math
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.exceptions import RayError, RayTaskError
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.rl_module.rl_module import RLModule
 
@@ -183,7 +184,8 @@ class TrainableTrial(tune.Trainable):
                 self._results.append(self._train())
             except Exception as error:
                 reason = last_line("".join(traceback.format_exception_only(error)))
-                if isinstance(error, UserError) or self._folder.fails_again(self._env_steps, reason):
+                machine = isinstance(error, RayError) and not isinstance(error, RayTaskError)
+                if isinstance(error, UserError) or (not machine and self._folder.fails_again(self._env_steps, reason)):
                     return {"done": True, FAILURE: reason}
                 raise
             if self._done:
