@@ -38,7 +38,7 @@ analysis: $(INSTALLED) ## Draw a sweep's figures: SWEEP_RUN=results/quickstart-.
 .PHONY: mlflow
 mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 	@test -f results/mlflow.db || { echo "no results yet: run make sweep first" >&2; exit 2; }
-	$(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///results/mlflow.db
+	env MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///results/mlflow.db
 
 .PHONY: dashboard
 dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (says what to install where they are missing).

@@ -14,6 +14,7 @@ import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
 
 from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy, load_scorer, run_episode, spec_of, task_of
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.rewards.catalog import find_model
 
 SHOWN = 8
@@ -26,7 +27,7 @@ def draw(runs: SweepRuns) -> None:
     if not merits:
         raise DoesNotApplyError("nothing was trained")
     best = table.sort_values(merits, ascending=False).iloc[0]
-    checkpoint = find_checkpoint(runs.folder / best["checkpoints"])
+    checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
     assert spec is not None
     assert scorer is not None

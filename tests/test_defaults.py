@@ -43,3 +43,11 @@ def test_ray_and_mlflow_have_read_them() -> None:
     assert is_telemetry_disabled()
     assert not ray_constants.ENABLE_RAY_CLUSTER
     assert os.environ.get("RAY_AUTH_MODE", "token") == "token"
+
+
+def test_make_opens_mlflow_as_safely_as_the_command_that_a_sweep_prints() -> None:
+    """The defaults of the package do not reach what make starts by itself."""
+    recipe = (Path(__file__).parent.parent / "Makefile").read_text().split("\nmlflow:")[1].split("\n\n")[0]
+    command = recipe.splitlines()[-1].split()
+    assert command[:3] == ["env", "MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"]
+    assert command[command.index("--host") + 1] == "127.0.0.1"

@@ -8,16 +8,12 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from vlm_rm_sweeps.sweeping.tracking import set_up_store
-
 MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-    set_up_store(uri)
-    return uri
+def store(mlflow_database: Path) -> str:
+    return f"sqlite:///{mlflow_database}"
 
 
 @pytest.fixture

@@ -151,6 +151,14 @@ def test_videos_keep_their_ids_when_others_come(tmp_path: Path) -> None:
     assert all(item.is_video for item in videos)
 
 
+def test_a_link_out_of_the_folder_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "b.mp4").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="is refused"):
+        videos_to_label(tmp_path / "videos")
+
+
 def test_videos_are_answered_in_the_papers_buckets(tmp_path: Path) -> None:
     (tmp_path / "b.mp4").write_bytes(b"one")
     items = videos_to_label(tmp_path)

@@ -51,6 +51,21 @@ def test_only_one_process_at_a_time_has_it(tmp_path: Path) -> None:
         pass
 
 
+def test_a_trial_that_lies_elsewhere_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Its checkpoints would be unpickled."""
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    (trial, *_) = sweep().trials()
+    assert folder.trial(trial.trial_id) == tmp_path / "a" / "trials" / trial.trial_id
+    (tmp_path / "elsewhere").mkdir()
+    folder.trial(trial.trial_id).parent.mkdir()
+    folder.trial(trial.trial_id).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is refused"):
+        folder.trial(trial.trial_id)
+    with pytest.raises(UserError, match="is refused"):
+        folder.trial("../../elsewhere")
+
+
 def test_how_trials_ended_is_read_from_the_journal(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path)
     assert folder.ended_trials() == {}

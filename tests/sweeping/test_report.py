@@ -100,6 +100,14 @@ def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder)
     assert "There are no videos of finished trials." in page.text
 
 
+@pytest.mark.parametrize("place", ["figures/secret.png", "trials/{}/video/a.mp4"])
+def test_a_link_out_of_the_folder_is_not_sent_along(folder: SweepFolder, tmp_path: Path, place: str) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (folder.path / place.format(SWEEP.trials()[1].trial_id)).symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="is refused"):
+        write_report(folder.path)
+
+
 def test_replaces_its_own_file_and_no_other(folder: SweepFolder, tmp_path: Path) -> None:
     assert write_report(folder.path) == write_report(folder.path)
     mine = tmp_path / "mine.html"

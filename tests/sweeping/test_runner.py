@@ -1,6 +1,7 @@
 """A whole small sweep: real Ray, real MLflow on sqlite, the real embedded model."""
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -29,15 +30,14 @@ SWEEP: dict[str, Any] = {
     "task": "cartpole-upright",
     "models": ["embedded/tiny"],
     "alphas": [0.5],
-    "steps": 500,
-    "steps_per_result": 250,
+    "steps": 256,
+    "steps_per_result": 128,
     "evaluation_episodes": 2,
-    "settings": {"learning_starts": 200, "updates_per_step": 0.02},
+    "settings": {"learning_starts": 100, "updates_per_step": 0.02},
     "trial": {"retries": 0},
 }
-
-
-WATCHED = {"epic_states": 20, "audit": {"alphas": [0.0], "models": ["embedded/small"], "every": 250, "frames": 20}}
+WATCHED = {"epic_states": 20, "audit": {"alphas": [0.0], "models": ["embedded/small"], "every": 128, "frames": 20}}
+FAILING = SWEEP | {"name": "failing", "videos": False, "trial": {"retries": 5}}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,10 @@ def scraped() -> dict[tuple[str, str], float]:
 
 @pytest.fixture(scope="module")
 def ran(
-    tmp_path_factory: pytest.TempPathFactory, scrape: Callable[[], list[Sample]], scraped: dict[tuple[str, str], float]
+    tmp_path_factory: pytest.TempPathFactory,
+    scrape: Callable[[], list[Sample]],
+    scraped: dict[tuple[str, str], float],
+    mlflow_database: Path,
 ) -> tuple[SweepOutcome, list[str], MlflowClient]:
     """One sweep of a reward model's trial and its reference, what it said, and its MLflow."""
     results = tmp_path_factory.mktemp("results")
@@ -65,7 +68,8 @@ def ran(
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        outcome = run_sweep(Sweep.model_validate(SWEEP | WATCHED), results, default_tracking_uri(results), said.append)
+        sweep = Sweep.model_validate(SWEEP | WATCHED)
+        outcome = run_sweep(sweep, results, f"sqlite:///{mlflow_database}", said.append)
     finally:
         done.set()
         watcher.join()
@@ -76,10 +80,10 @@ def test_the_sweep_could_be_watched_while_it_ran(
     ran: tuple[SweepOutcome, list[str], MlflowClient], scraped: dict[tuple[str, str], float]
 ) -> None:
     reference, scored = (outcome.trial.trial_id for outcome in ran[0].outcomes)
-    assert scraped["ray_vlm_rm_env_steps_total", reference] in (256, 512)
-    assert scraped["ray_vlm_rm_env_steps_total", scored] in (256, 512)
-    assert scraped["ray_vlm_rm_transitions_total", "embedded/tiny"] >= 256
-    assert scraped["ray_vlm_rm_frames_total", "embedded/tiny"] >= 256
+    assert scraped["ray_vlm_rm_env_steps_total", reference] in (128, 256)
+    assert scraped["ray_vlm_rm_env_steps_total", scored] in (128, 256)
+    assert scraped["ray_vlm_rm_transitions_total", "embedded/tiny"] >= 128
+    assert scraped["ray_vlm_rm_frames_total", "embedded/tiny"] >= 128
     for name in ("encode_seconds_total", "render_seconds_total", "wait_seconds_total", "reward_std", "request_seconds_count"):
         assert scraped[f"ray_vlm_rm_{name}", "embedded/tiny"] > 0, name
     # What went well is not reported as trouble.
@@ -88,8 +92,8 @@ def test_the_sweep_could_be_watched_while_it_ran(
     assert {tag for _, tag in scraped} == {"embedded/tiny", reference, scored}
 
 
-def parent_and_children(client: MlflowClient) -> tuple[Run, list[Run]]:
-    experiment = client.get_experiment_by_name("small")
+def parent_and_children(client: MlflowClient, name: str = "small") -> tuple[Run, list[Run]]:
+    experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     runs = list(client.search_runs([experiment.experiment_id]))
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -156,9 +160,9 @@ def test_metrics_are_logged_once_for_each_result_by_environment_steps(
     _, children = parent_and_children(client)
     for child in children:
         history = client.get_metric_history(child.info.run_id, "env_steps")
-        assert [metric.step for metric in history] == [256, 512]
+        assert [metric.step for metric in history] == [128, 256]
         evaluated = client.get_metric_history(child.info.run_id, "evaluation_true_return")
-        assert [metric.step for metric in evaluated] == [512]
+        assert [metric.step for metric in evaluated] == [256]
         reference = child.data.tags["model"] == TRUE_REWARD
         assert ("evaluation_clip_return" in child.data.metrics) is not reference
         assert all(math.isfinite(value) for value in child.data.metrics.values())
@@ -176,7 +180,7 @@ def test_epic_and_the_audit_are_logged_for_trials_of_reward_models_alone(
         if watched:
             assert child.data.metrics["epic_low"] < distances[0].value < child.data.metrics["epic_high"]
             assert {"audit_proxy_reward", "audit_spec/alpha_0_task", "audit_gold/embedded_small"} <= audited
-            assert [metric.step for metric in client.get_metric_history(run_id, "audit_goal_fraction")] == [256, 512]
+            assert [metric.step for metric in client.get_metric_history(run_id, "audit_goal_fraction")] == [128, 256]
         else:
             assert not audited
     assert outcome.table["epic_distance"].notna().tolist() == [False, True]
@@ -189,53 +193,90 @@ def test_last_and_best_checkpoints_are_kept_and_linked(ran: tuple[SweepOutcome, 
         last, problems = checkpoints.last()
         assert not problems
         assert last is not None
-        assert last.env_steps == 512
+        assert last.env_steps == 256
         assert last.content["done"]
         assert {item.path for item in client.list_artifacts(child.info.run_id, "video")} == {"video/episode.mp4"}
 
 
 def test_a_failing_trial_does_not_take_the_others_along(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path
 ) -> None:
     class FailsOnModels(TrainableTrial):
-        def setup(self, config: dict[str, Any]) -> None:
-            if config["run"]["job"].reward is not None:
+        def _train(self) -> dict[str, Any]:
+            if self._job.reward is not None:
                 raise RuntimeError("the machine is on fire")
-            super().setup(config)
+            return super()._train()
 
     monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.TrainableTrial", FailsOnModels)
-    outcome = run_sweep(Sweep.model_validate(SWEEP), tmp_path, default_tracking_uri(tmp_path), lambda line: None)
+    sweep, uri, said = Sweep.model_validate(FAILING), f"sqlite:///{mlflow_database}", list[str]()
+    outcome = run_sweep(sweep, tmp_path, uri, said.append)
+    # It may be tried again five times; once is enough to see that the error comes back.
+    assert sum("is tried again" in line for line in said) == 1
     assert outcome.table["status"].tolist() == ["finished", "failed"]
     assert outcome.table["reason"].tolist() == ["", "RuntimeError: the machine is on fire"]
     assert not outcome.all_finished
     assert outcome.best is None
-    parent, children = parent_and_children(MlflowClient(outcome.tracking_uri))
+    parent, children = parent_and_children(MlflowClient(uri), "failing")
     assert parent.info.status == "FAILED"
     assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED"]
 
     # The fire is out: the failed trial is tried again, the finished one stays, both in the runs that they had.
     monkeypatch.undo()
-    said: list[str] = []
     folder = SweepFolder(outcome.folder)
-    again = run_sweep(Sweep.model_validate(SWEEP), tmp_path, outcome.tracking_uri, said.append, resumed=folder)
+    again = run_sweep(sweep, tmp_path, uri, said.append, resumed=folder)
     assert again.table["status"].tolist() == ["finished", "finished"]
     assert any(line.startswith("1 of 2 trials") for line in said)
     assert again.outcomes[0].metrics == outcome.outcomes[0].metrics
-    parent_again, children_again = parent_and_children(MlflowClient(outcome.tracking_uri))
+    parent_again, children_again = parent_and_children(MlflowClient(uri), "failing")
     assert parent_again.info.run_id == parent.info.run_id
     assert {child.info.run_id for child in children_again} == {child.info.run_id for child in children}
     assert {run.info.status for run in (parent_again, *children_again)} == {"FINISHED"}
     assert not any("reason" in child.data.tags for child in children_again)
 
     # There is nothing left to do: the table is there at once.
-    last = run_sweep(Sweep.model_validate(SWEEP), tmp_path, outcome.tracking_uri, said.append, resumed=folder)
+    last = run_sweep(sweep, tmp_path, uri, said.append, resumed=folder)
     pd.testing.assert_frame_equal(last.table, again.table)
+
+
+@pytest.mark.slow
+def test_an_env_runner_that_keeps_dying_is_started_a_few_times_and_then_given_up(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path
+) -> None:
+    """The environments live in the trial's process."""
+
+    class Dies(TrainableTrial):
+        def _train(self) -> dict[str, Any]:
+            os._exit(1)
+
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.TrainableTrial", Dies)
+    said: list[str] = []
+    sweep = Sweep.model_validate(FAILING | {"name": "dying", "true_reward": False, "trial": {"retries": 2}})
+    outcome = run_sweep(sweep, tmp_path, f"sqlite:///{mlflow_database}", said.append)
+    assert sum("is tried again" in line for line in said) == 2
+    assert outcome.table["status"].tolist() == ["failed"]
+    assert "died" in outcome.table["reason"][0]
 
 
 def test_what_cannot_be_placed_stops_the_sweep_before_its_first_trial(ray_cluster: None, tmp_path: Path) -> None:
     sweep = Sweep.model_validate(SWEEP | {"pool": {"gpus": 1}})
     with pytest.raises(UserError, match="needs 0 CPUs and 1 GPUs"):
         run_sweep(sweep, tmp_path, default_tracking_uri(tmp_path), lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_is_given_more_than_one_chance_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine it does not always come up in the time that it gives itself."""
+
+    def too_slow(**options: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", too_slow)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"Ray does not start: The current node timed out during startup"):
+        run_sweep(Sweep.model_validate(SWEEP), tmp_path, default_tracking_uri(tmp_path), said.append)
+    assert sum("it is tried again" in line for line in said) == 2
     assert list(tmp_path.iterdir()) == []
 
 

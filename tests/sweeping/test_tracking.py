@@ -1,10 +1,20 @@
 """The mirror in MLflow: each entry once and in order, whatever happens on the way. Real MLflow, on sqlite."""
 
 import json
+import os
+import shlex
+import signal
+import socket
 import sqlite3
+import subprocess
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -13,15 +23,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.journal import Journal
 from vlm_rm_sweeps.sweeping.spec import Sweep
-from vlm_rm_sweeps.sweeping.tracking import MlflowMirror, set_up_store
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of an MLflow database. Its set-up takes seconds: the tests share it, each with an experiment of its own."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    set_up_store(f"sqlite:///{file}")
-    return file
+from vlm_rm_sweeps.sweeping.tracking import MlflowMirror, mlflow_ui_command, set_up_store
 
 
 class Mirrored:
@@ -69,8 +71,8 @@ class Mirrored:
 
 
 @pytest.fixture
-def mirrored(store: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Mirrored:
-    return Mirrored(tmp_path, store, request.node.name[:50].replace("[", "-").replace("]", ""))
+def mirrored(mlflow_database: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Mirrored:
+    return Mirrored(tmp_path, mlflow_database, request.node.name[:50].replace("[", "-").replace("]", ""))
 
 
 def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
@@ -136,22 +138,35 @@ def test_a_journal_that_lost_its_end_doubles_nothing(mirrored: Mirrored) -> None
     assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
 
 
-def test_waits_for_a_locked_database(mirrored: Mirrored, store: Path) -> None:
+def in_order_after(mirrored: Mirrored, store: Path, breaks: str, mends: str) -> None:
+    """Results while the database does not work arrive once it does."""
     mirrored.start_all()
     assert mirrored.mirror() == 0
     mirror = MlflowMirror(mirrored.journal, mirrored.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
-    with sqlite3.connect(store, isolation_level=None) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        mirror.start()
-        for step in (10, 20, 30):
-            mirrored.result(step)
-        while not mirrored.said:
-            pass
-        other.execute("ROLLBACK")
+    with closing(sqlite3.connect(store, isolation_level=None)) as other:
+        other.execute(breaks)
+        try:
+            mirror.start()
+            for step in (10, 20, 30):
+                mirrored.result(step)
+            while not mirrored.said:
+                time.sleep(0.05)
+        finally:
+            other.execute(mends)
     assert mirror.close(patience_s=60) == 0
     assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
     assert "does not answer" in mirrored.said[0]
     assert "answers again" in mirrored.said[1]
+
+
+def test_waits_for_a_database_that_fails(mirrored: Mirrored, mlflow_database: Path) -> None:
+    in_order_after(mirrored, mlflow_database, "ALTER TABLE metrics RENAME TO gone", "ALTER TABLE gone RENAME TO metrics")
+
+
+@pytest.mark.slow
+def test_waits_for_a_locked_database(mirrored: Mirrored, mlflow_database: Path) -> None:
+    """MLflow itself waits for 20 s, each time."""
+    in_order_after(mirrored, mlflow_database, "BEGIN EXCLUSIVE", "ROLLBACK")
 
 
 def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> None:
@@ -160,7 +175,20 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> No
     mirrored.result(20)
     assert mirrored.mirror() == 0
     assert mirrored.steps() == [[20], [20]]
-    assert "MLflow refused an entry" in mirrored.said[0]
+    assert "MLflow does not get an entry" in mirrored.said[0]
+
+
+@pytest.mark.parametrize("file", ["../secret", "/etc/passwd", "link"], ids=["up", "absolute", "link"])
+def test_no_file_from_elsewhere_becomes_an_artifact(mirrored: Mirrored, file: str) -> None:
+    (mirrored.folder.path.parent / "secret").write_text("secret")
+    (mirrored.folder.path / "link").symlink_to(mirrored.folder.path.parent / "secret")
+    mirrored.journal.append("artifact", 2, trial="", file=file, to="video")
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    parent, _ = mirrored.runs()
+    client = MlflowClient(mirrored.uri)
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
+    assert f"the file '{file}' is refused" in mirrored.said[0]
 
 
 def test_another_mlflow_than_before_is_refused(mirrored: Mirrored) -> None:
@@ -173,3 +201,41 @@ def test_another_mlflow_than_before_is_refused(mirrored: Mirrored) -> None:
 def test_a_server_that_does_not_answer_is_said_before_anything_starts() -> None:
     with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
         set_up_store("http://127.0.0.1:9")
+
+
+def test_the_command_that_opens_the_runs_keeps_to_itself() -> None:
+    command = shlex.split(mlflow_ui_command("sqlite:////my results/mlflow.db"))
+    assert command[0] == "env"
+    assert {"MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"} <= set(command)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[-1] == "sqlite:////my results/mlflow.db"
+    assert mlflow_ui_command("http://127.0.0.1:5000") == "a browser at http://127.0.0.1:5000"
+
+
+@pytest.mark.slow
+def test_the_server_that_it_starts_asks_nobody_and_listens_here_alone(mlflow_database: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*shlex.split(mlflow_ui_command(f"sqlite:///{mlflow_database}")), "--port", str(port)]
+    unset = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK")}
+    server = subprocess.Popen(command, env=unset, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{port}/ajax-api/3.0/mlflow/ui-telemetry"
+        until = time.monotonic() + 120
+        while True:
+            try:
+                answer = json.load(urllib.request.urlopen(address, timeout=5))
+                break
+            except urllib.error.HTTPError:
+                raise
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.5)
+        assert answer["disable_ui_telemetry"] is True
+        process = psutil.Process(server.pid)
+        connections = [each for child in [process, *process.children(recursive=True)] for each in child.net_connections("inet")]
+        assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+        assert not [each for each in connections if each.raddr and each.raddr.ip != "127.0.0.1"]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

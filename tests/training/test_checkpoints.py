@@ -102,6 +102,35 @@ def test_what_a_killed_process_left_half_written_does_not_disturb(tmp_path: Path
     assert not half.exists()
 
 
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
+def test_files_elsewhere_are_not_part_of_a_checkpoint(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("secret")
+    description = save(TrialFolder(tmp_path), 500).folder / "checkpoint.json"
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps(content | {"files": {name: {"bytes": 6, "sha256": "0"}}}))
+    with pytest.raises(UserError, match="is refused"):
+        read_checkpoint(description.parent)
+
+
+def test_a_state_that_lies_elsewhere_is_not_unpickled(tmp_path: Path) -> None:
+    checkpoint = save(TrialFolder(tmp_path / "trial"), 500)
+    (checkpoint.folder / "state.pkl").rename(tmp_path / "state.pkl")
+    (checkpoint.folder / "state.pkl").symlink_to(tmp_path / "state.pkl")
+    with pytest.raises(UserError, match="is refused"):
+        checkpoint.training_state()
+    with pytest.raises(UserError, match="is refused"):
+        read_checkpoint(checkpoint.folder)
+
+
+def test_the_same_error_at_the_same_step_fails_again(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path / "trial")
+    assert not folder.fails_again(500, "RuntimeError: fire")
+    assert folder.fails_again(500, "RuntimeError: fire")
+    assert not folder.fails_again(500, "RuntimeError: water")
+    assert not folder.fails_again(1000, "RuntimeError: water")
+    assert TrialFolder(tmp_path / "trial").fails_again(1000, "RuntimeError: water")
+
+
 def test_the_best_policy_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
     assert folder.best() is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
@@ -144,7 +145,8 @@ def test_goes_on_from_its_last_checkpoint_to_the_bit(ray_cluster: None, tmp_path
     assert again[0]["note"] == "goes on from step 520"
     assert again[1]["done"]
     for one, other in zip(expected[1:], again, strict=True):
-        for name in ("env_steps", "true_return", "success", "goal_fraction", "updates", "evaluation_true_return"):
+        repeatable = ("true_return", "success", "goal_fraction", "updates", "updates_per_step", "evaluation_true_return")
+        for name in ("env_steps", *repeatable):
             assert one.get(name) == other.get(name), name
     # The names of episodes are random.
     assert_same_buffers(undisturbed, resumed)
@@ -162,6 +164,30 @@ def test_goes_on_from_its_last_checkpoint_to_the_bit(ray_cluster: None, tmp_path
     assert last["done"]
     undisturbed.stop()
     ended.stop()
+
+
+def test_an_error_that_comes_back_at_the_same_step_ends_the_trial(ray_cluster: None, tmp_path: Path) -> None:
+    trial = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
+
+    def fails_with(error: Exception) -> None:
+        def train() -> None:
+            raise error
+
+        trial._algorithm.train = train
+
+    # Raised, so that Tune starts the trial again: the machine may be to blame.
+    for message in ("the machine is on fire", "it is under water"):
+        fails_with(RuntimeError(message))
+        with pytest.raises(RuntimeError, match=message):
+            trial.train()
+    ended = trial.train()
+    assert (ended["done"], ended["failure"]) == (True, "RuntimeError: it is under water")
+    # Nothing that is tried again would mend this.
+    fails_with(UserError("the file is not there"))
+    ended = trial.train()
+    assert ended["done"]
+    assert ended["failure"].endswith("UserError: the file is not there")
+    trial.stop()
 
 
 def assert_same_buffers(one: TrainableTrial, other: TrainableTrial) -> None:

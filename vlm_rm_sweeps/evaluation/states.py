@@ -24,6 +24,7 @@ from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.evaluation.state_spaces import StateValue
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.tasks.task import Task, get_task
 
 ImageFormat = Literal["png", "webp"]
@@ -207,13 +208,10 @@ def load_states(folder: Path) -> StateDataset:
 
 
 def _check_images(folder: Path, names: list[str]) -> None:
-    root = folder.resolve()
     for name in names:
-        if not _IMAGE_NAME.fullmatch(name) or not (folder / name).resolve().is_relative_to(root):
-            raise UserError(
-                f"{folder / TABLE}: image {name!r} is refused: expected a name such as '{_IMAGES}/000000.png', of a file inside the "
-                "data set"
-            )
+        if not _IMAGE_NAME.fullmatch(name):
+            raise UserError(f"{folder / TABLE}: image {name!r} is refused: expected a name such as '{_IMAGES}/000000.png'")
+        file_inside(folder, name)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         shown = ", ".join(missing[:_NAMED_AT_MOST]) + (", ..." if len(missing) > _NAMED_AT_MOST else "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.labelling.scales import Scale
 
 VIDEO_SUFFIX = ".mp4"
@@ -41,8 +42,8 @@ class LabelJob:
 
 
 def videos_to_label(folder: Path) -> list[LabelItem]:
-    """The mp4 files of a folder. UserError if there are none."""
-    files = sorted(folder.glob(f"*{VIDEO_SUFFIX}"))
+    """The mp4 files of a folder. UserError if there are none, or if one is a link that leads out of it."""
+    files = [file_inside(folder, file.name) for file in sorted(folder.glob(f"*{VIDEO_SUFFIX}"))]
     if not files:
         raise UserError(f"{folder} has nothing to label: expected a data set of states, or a folder of {VIDEO_SUFFIX} files")
     return [LabelItem(_content_id(file), file) for file in files]

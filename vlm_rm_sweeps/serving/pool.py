@@ -13,7 +13,7 @@ import numpy as np
 import ray
 from ray._private.state import actors
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
@@ -28,6 +28,7 @@ _RETRIES = 3
 _TRIES = 3
 _USUAL_S = 1.0
 """Within this most requests are answered, and nobody has to look whether the server is alive."""
+_POLL_S = 0.5
 _LONGEST_START_S = 600.0
 
 
@@ -102,27 +103,32 @@ class PendingRewards:
     def _wait(self, timeout: float) -> ScoredFrames:
         """Raises GetTimeoutError if the server was up for `timeout` seconds on end and did not answer, or does not come up."""
         latest_start = time.monotonic() + _LONGEST_START_S
-        patience, life = min(_USUAL_S, timeout), None
+        patience_ends, life = time.monotonic() + min(_USUAL_S, timeout), None
         while True:
             try:
-                scored: ScoredFrames = ray.get(self._answer, timeout=patience)
+                scored: ScoredFrames = ray.get(self._answer, timeout=max(0.0, patience_ends - time.monotonic()))
                 return scored
             except ActorDiedError as error:
                 self._pool._lost(self._server, error)
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
                 self._pool.metrics.sent_again()
+            except ActorUnavailableError:
+                # Ray has not reached it, several times: it hangs, or comes up. It is asked again, and its time runs on.
+                time.sleep(_POLL_S)
+                self._answer = self._server.handle.score.remote(self._frames, self._specs)
+                self._pool.metrics.sent_again()
             except GetTimeoutError:
                 life_before, life = life, self._server.life()
                 # One that is being restarted, perhaps because another trial had it killed, is not hung: Ray repeats the request.
                 if life is None:
-                    patience = _USUAL_S
+                    patience_ends = time.monotonic() + _USUAL_S
                     if time.monotonic() > latest_start:
                         raise
                 elif life == life_before:
                     raise
                 else:
-                    patience = timeout
-                    latest_start = time.monotonic() + timeout + _LONGEST_START_S
+                    patience_ends = time.monotonic() + timeout
+                    latest_start = patience_ends + _LONGEST_START_S
 
 
 @dataclass

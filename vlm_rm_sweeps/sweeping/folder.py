@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.sweeping.journal import read_entries
 from vlm_rm_sweeps.sweeping.spec import Sweep
 from vlm_rm_sweeps.training.checkpoints import TRIALS
@@ -63,7 +64,8 @@ class SweepFolder:
         return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
-        return self.path / TRIALS / trial_id
+        """UserError if it leads out of this folder: to go on with a trial is to unpickle what lies there."""
+        return file_inside(self.path, Path(TRIALS) / trial_id)
 
     def trials(self) -> list[Path]:
         """The folders of the trials that have started, by id."""

@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.trial_videos import FOLDER as VIDEO_FOLDER
@@ -26,7 +27,8 @@ def write_report(path: Path, output: Path | None = None) -> Path:
     """Write the report of the sweep in a folder; by default to its report.html, which is replaced, since it can be made again.
 
     Prompts and all else that a sweep file or a trial can say is escaped, and the page forbids itself scripts and any address
-    but its own. Raises UserError if the folder is no sweep's, no attempt at it has ended, or `output` exists.
+    but its own. Raises UserError if the folder is no sweep's, no attempt at it has ended, a file in it is a link to
+    elsewhere, or `output` exists.
     """
     folder = SweepFolder(path)
     if not folder.sweep_file.is_file():
@@ -64,7 +66,7 @@ def _render(folder: SweepFolder) -> str:
         columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
         videos=_videos(folder, sweep, table),
-        figures=[_Inlined.of(file, "image/png", file.stem) for file in sorted((folder.path / "figures").glob("*.png"))],
+        figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder.path / "figures", "*.png")],
         folder=folder.path,
         sweep_file=folder.sweep_file.read_text(encoding="utf-8"),
         versions=_versions(folder),
@@ -106,8 +108,13 @@ def _videos(folder: SweepFolder, sweep: Sweep, table: pd.DataFrame) -> list[dict
     return [
         {"title": title, "label": _described(trials[row["trial_id"]], row), "data": _Inlined.of(file, "video/mp4", title).data}
         for title, row in chosen.items()
-        for file in sorted((folder.trial(row["trial_id"]) / VIDEO_FOLDER).glob("*.mp4"))[:1]
+        for file in _files(folder.trial(row["trial_id"]) / VIDEO_FOLDER, "*.mp4")[:1]
     ]
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Those of a folder; UserError if one is a link to elsewhere, which would be sent along with the page."""
+    return [file_inside(folder, file.name) for file in sorted(folder.glob(pattern))]
 
 
 def _described(trial: Trial, row: "pd.Series[Any]") -> str:

@@ -36,11 +36,22 @@ from vlm_rm_sweeps.training.audit import PROXY, AuditPlan
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import SUCCESS, TRUE_RETURN, RewardSource
 from vlm_rm_sweeps.training.settings import BestBy
-from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, NOTE, TIME, TrainableTrial, TrainingJob
+from vlm_rm_sweeps.training.trial import (
+    CLIP_RETURN,
+    ENV_STEPS,
+    EVALUATED,
+    FAILURE,
+    NOTE,
+    TIME,
+    TrainableTrial,
+    TrainingJob,
+    last_line,
+)
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
 _LOOPBACK = "127.0.0.1"
+_RAY_TRIES = 3
 _MLFLOW_PATIENCE_S = 60.0
 """How long the end of a sweep waits for an MLflow that does not answer. What is not delivered then stays in the journal."""
 
@@ -91,10 +102,22 @@ def run_sweep(
     A resumed sweep keeps its finished trials, goes on with the others from their last checkpoints (failed ones are tried
     again), and writes into the same MLflow runs. Starts Ray on this machine unless `RAY_ADDRESS` names a cluster.
 
-    Raises UserError if the servers and one trial cannot be placed, a model cannot be loaded, or the resumed folder is in use
-    or of another sweep; nothing is left behind then. A trial that fails does not stop the others.
+    Raises UserError if Ray does not start, the servers and one trial cannot be placed, a model cannot be loaded, or the
+    resumed folder is in use or of another sweep; nothing is left behind then. A trial that fails does not stop the others.
     """
     folder = resumed or SweepFolder.named(sweep, results)
+    try:
+        return _run_sweep(sweep, folder, tracking_uri, say, resumed)
+    except KeyboardInterrupt:
+        # While trials run, Tune ends them in order and returns: this is before or after them.
+        finished = sum(status == "FINISHED" for status in folder.ended_trials().values())
+        say(f"interrupted: {finished} of {len(sweep.trials())} trials are finished; the same command with --resume goes on")
+        raise
+
+
+def _run_sweep(
+    sweep: Sweep, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None], resumed: SweepFolder | None
+) -> SweepOutcome:
     with ExitStack() as cleanup:
         if resumed:
             check_resumable(sweep, resumed)
@@ -132,7 +155,7 @@ def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    context = ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    context = _start_ray(say)
     try:
         if not os.environ.get("RAY_ADDRESS") and ray.nodes()[0]["NodeManagerAddress"] != _LOOPBACK:
             say("Ray listens on every interface of this machine, because it was imported before vlm_rm_sweeps or was told to")
@@ -141,6 +164,24 @@ def _ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_ray(say: Callable[[str], None]) -> Any:
+    """Ray gives its own processes 30 s to start, which a busy machine may exceed: it is tried again.
+
+    Raises UserError if that does not help.
+    """
+    for tries_left in reversed(range(_RAY_TRIES)):
+        try:
+            return ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        except Exception as error:  # of all kinds
+            ray.shutdown()
+            if not tries_left:
+                raise UserError(
+                    f"Ray does not start: {last_line(str(error))} If this machine is busy, try again later; if RAY_ADDRESS is set, it "
+                    "must name a cluster that runs"
+                ) from error
+            say(f"Ray does not start ({last_line(str(error))}): it is tried again")
 
 
 class _Sweep:
@@ -341,6 +382,9 @@ class _Recorder(tune.Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         ours = _trial_of(trial)
+        if FAILURE in result:
+            self._fail(ours, result[FAILURE])
+            return
         self._record(ours, result)
         if NOTE in result:
             self._say(f"{ours.label}: {result[NOTE]}")
@@ -380,7 +424,7 @@ class _Recorder(tune.Callback):
         ours = _trial_of(trial)
         metrics = self._metrics.get(ours.trial_id, {})
         if EVALUATED + TRUE_RETURN not in metrics:
-            return  # Tune calls this for interrupted trials too; only the last result has an evaluation
+            return  # it was interrupted, or gave up; only the last result has an evaluation
         self._end(ours, "FINISHED", "finished", "")
         self._finished(ours)
         clip = f"CLIP return {metrics[EVALUATED + CLIP_RETURN]:.1f}, " if EVALUATED + CLIP_RETURN in metrics else ""
@@ -388,9 +432,11 @@ class _Recorder(tune.Callback):
         self._progress.ended(ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}{success}")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        ours, reason = _trial_of(trial), _reason(trial)
-        self._end(ours, "FAILED", "failed", reason)
-        self._progress.ended(ours, f"failed: {reason}")
+        self._fail(_trial_of(trial), _reason(trial))
+
+    def _fail(self, trial: Trial, reason: str) -> None:
+        self._end(trial, "FAILED", "failed", reason)
+        self._progress.ended(trial, f"failed: {reason}")
 
     def _end(self, trial: Trial, status: str, outcome: str, reason: str) -> None:
         self._ended[trial.trial_id] = (outcome, reason)
@@ -414,5 +460,4 @@ def _reason(trial: TuneTrial) -> str:
     """The last line of what a trial left, without the traceback."""
     if not trial.error_file or not Path(trial.error_file).is_file():
         return "unknown"
-    lines = [line for line in Path(trial.error_file).read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown"
+    return last_line(Path(trial.error_file).read_text(errors="replace"))

@@ -82,7 +82,11 @@ class TrialResources(_Strict):
 
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
-    retries: int = Field(2, ge=0, description="How often a trial that failed is tried again, from its last checkpoint.")
+    retries: int = Field(
+        2,
+        ge=0,
+        description="How often a trial that failed is tried again, from its last checkpoint. The same error at the same step ends it.",
+    )
 
 
 class AuditSettings(_Strict):

@@ -9,6 +9,7 @@ environment steps.
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -24,6 +26,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.journal import Entry, Journal
@@ -195,11 +198,11 @@ class MlflowMirror(threading.Thread):
     def _deliver(self, entry: Entry) -> None:
         try:
             getattr(self, f"_on_{entry['kind']}")(entry)
-        except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+        except (MlflowException, UserError) as error:
+            if isinstance(error, MlflowException) and error.error_code not in _REFUSALS:
                 raise
             # To try again would hold up everything behind it for ever.
-            self._say(f"MLflow refused an entry of {self._folder.journal} ({entry['kind']}): {_first_line(error)}")
+            self._say(f"MLflow does not get an entry of {self._folder.journal} ({entry['kind']}): {_first_line(error)}")
 
     def _on_sweep(self, entry: Entry) -> None:
         self._keep_state(experiment_id=experiment_id(self._client, self._sweep.name, self._folder.path))
@@ -259,7 +262,7 @@ class MlflowMirror(threading.Thread):
 
     def _on_artifact(self, entry: Entry) -> None:
         run_id = self._run_of(entry)
-        file = self._folder.path / entry["file"]
+        file = file_inside(self._folder.path, entry["file"])
         if file.is_file():
             self._client.log_artifact(run_id, str(file), entry["to"])
 
@@ -327,5 +330,10 @@ def _first_line(error: Exception) -> str:
 
 
 def mlflow_ui_command(tracking_uri: str) -> str:
-    """The command that opens these runs in a browser."""
-    return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri}"
+    """How to open these runs in a browser: a command, on the loopback address and without telemetry; a server's own address."""
+    if urlsplit(tracking_uri).scheme in ("http", "https"):
+        return f"a browser at {tracking_uri}"
+    program = Path(sys.executable).parent / "mlflow"
+    # The defaults of this package do not reach a shell.
+    quiet = ["env", "MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"]
+    return shlex.join([*quiet, str(program), "ui", "--host", "127.0.0.1", "--backend-store-uri", tracking_uri])

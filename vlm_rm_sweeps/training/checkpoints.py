@@ -9,6 +9,8 @@ damaged), and `best-000002048/`, the policy with the highest metric so far. In e
 - `state.pkl`, not in `best-...`, holds the rest of the training, replay buffer included. It is a pickle: only resume sweeps from
   folders that you trust. Loading a policy does not read it.
 
+`failure.json`, beside them, says at which step the trial last raised an error, and which.
+
 A checkpoint is written beside its place, flushed to disk and renamed into it.
 """
 
@@ -27,12 +29,14 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from safetensors.torch import load_file, save_file
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 
 CHECKPOINT = "checkpoint.json"
 POLICY = "policy.safetensors"
 STATE = "state.pkl"
 TRIALS = "trials"
 """The folder of trials in a sweep's folder; in it each trial has a folder named by its id."""
+_FAILURE = "failure.json"
 _BEST = "best-"
 _STEP = "step-"
 _UNFINISHED = ".unfinished-"
@@ -53,7 +57,7 @@ class Checkpoint:
 
     def training_state(self) -> dict[str, Any]:
         """Unpickles: only for folders that the user named."""
-        with (self.folder / STATE).open("rb") as file:
+        with file_inside(self.folder, STATE).open("rb") as file:
             state: dict[str, Any] = pickle.load(file)
         return state
 
@@ -114,6 +118,16 @@ class TrialFolder:
                 return read_checkpoint(folder)
         return None
 
+    def fails_again(self, env_steps: int, error: str) -> bool:
+        """Whether the last error that the trial raised was the same, at the same step; this one is kept for the next time."""
+        file = self.folder / _FAILURE
+        before = file.read_text(encoding="utf-8") if file.is_file() else ""
+        now = json.dumps({"env_steps": env_steps, "error": error}) + "\n"
+        with suppress(OSError):  # a full disk: then it is tried once more than it need be
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(now, encoding="utf-8")
+        return now == before
+
     def _step_folders(self) -> list[Path]:
         """Newest first."""
         return sorted(self.folder.glob(f"{_STEP}*"), reverse=True)
@@ -133,7 +147,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise UserError(f"{folder / CHECKPOINT} is not the description of a checkpoint of this version (format {_FORMAT})")
     for name, expected in content["files"].items():
-        file = folder / name
+        file = file_inside(folder, name)
         size = file.stat().st_size if file.is_file() else 0
         if size != expected["bytes"]:
             raise UserError(f"{file} was cut short: it has {size:,} bytes, expected {expected['bytes']:,}")

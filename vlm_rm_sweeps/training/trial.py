@@ -5,10 +5,14 @@ A trainable of our own keeps results small: passed to Tune directly, RLlib's alg
 A trial goes on from the newest checkpoint in its folder, whoever starts it again: Tune after its process died, or a sweep that
 is resumed. A checkpoint is written when Tune asks for the *next* result. By then the driver has written the results before it
 down, so a trial that goes on has neither lost nor skipped any.
+
+An error that comes back at the same step is in the trial and not in the machine: then the trial ends by itself, with the error in
+its last result. All else, and whatever Ray itself raises, is left to Tune, which tries a trial again as often as the sweep file says.
 """
 
 import math
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +20,11 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.exceptions import RayError, RayTaskError
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.rl_module.rl_module import RLModule
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import Task
@@ -37,6 +43,8 @@ TIME = "time_ms"
 """When the trial made the result, in milliseconds since 1970."""
 NOTE = "note"
 """What a result has to say in words: that the trial went on from a checkpoint, or could not write one."""
+FAILURE = "failure"
+"""What the last result of a trial says that has given up, and nothing else."""
 _AUDIT = "audit"
 
 
@@ -89,6 +97,12 @@ class TrainingJob:
             "seed": self.seed,
             "reward": reward,
         }
+
+
+def last_line(text: str) -> str:
+    """The last line of an error's text or traceback that is not empty: the error itself."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "unknown"
 
 
 class Stopwatch:
@@ -160,13 +174,21 @@ class TrainableTrial(tune.Trainable):
                 self._audit.set_state(state[_AUDIT])
             self._env_steps = self._saved_at = checkpoint.env_steps
             self._results, self._done = checkpoint.content["results"], checkpoint.content["done"]
+            self._updates_before = self._results[-1].get("updates", 0.0)  # an untrained policy has none
             self._notes.append(f"goes on from step {checkpoint.env_steps:,}")
 
     def step(self) -> dict[str, Any]:
         if not self._done:  # else it was done, but died before it could say so
             if self._env_steps - self._saved_at >= self._job.checkpoint_every:
                 self._save()
-            self._results.append(self._train() if self._job.steps else self._stay_untrained())
+            try:
+                self._results.append(self._train() if self._job.steps else self._stay_untrained())
+            except Exception as error:
+                reason = last_line("".join(traceback.format_exception_only(error)))
+                machine = isinstance(error, RayError) and not isinstance(error, RayTaskError)
+                if isinstance(error, UserError) or (not machine and self._folder.fails_again(self._env_steps, reason)):
+                    return {"done": True, FAILURE: reason}
+                raise
             if self._done:
                 self._save()
         notes, self._notes = self._notes, []

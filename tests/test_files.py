@@ -1,0 +1,42 @@
+"""Names that come from data stay in the folder that they belong to."""
+
+from pathlib import Path
+
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    return tmp_path / "folder"
+
+
+@pytest.mark.parametrize("name", ["a.png", "below/a.png", "below/../a.png", "a..png"])
+def test_names_inside_are_given_back_as_they_are(folder: Path, name: str) -> None:
+    assert file_inside(folder, name) == folder / name
+
+
+@pytest.mark.parametrize("name", ["../secret", "below/../../secret", "/etc/passwd", "..", "below/../../folder-2/a.png"])
+def test_names_that_lead_out_are_refused(folder: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is refused"):
+        file_inside(folder, name)
+
+
+def test_links_that_lead_out_are_refused_and_others_are_not(folder: Path) -> None:
+    (folder / "out").symlink_to(folder.parent)
+    (folder / "secret.png").symlink_to(folder.parent / "secret")
+    (folder / "again.png").symlink_to(folder / "a.png")
+    for name in ("out/secret", "secret.png"):
+        with pytest.raises(UserError, match="is refused"):
+            file_inside(folder, name)
+    assert file_inside(folder, "again.png") == folder / "again.png"
+
+
+def test_the_folder_itself_may_be_a_link(folder: Path) -> None:
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    assert file_inside(link, "a.png") == link / "a.png"
