@@ -47,8 +47,8 @@ def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame
             rewards = _scored(RewardPool.connect(pools[model_id]), frames[formats[model_id]], specs)
             names = [f"{model_id} at alpha {alpha:g} with prompt {prompt.id!r}" for alpha, prompt in combinations]
             for (alpha, prompt), measures in zip(combinations, measure(rewards, truth, names), strict=True):
-                key = zip(_KEY, (model_id, alpha, prompt.id, rendering.textures, rendering.camera), strict=True)
-                rows.append({**dict(key), "truth": truth.name, **measures.to_dict()})
+                cell: tuple[str | float, ...] = (model_id, alpha, prompt.id, rendering.textures, rendering.camera)
+                rows.append({**dict(zip(_KEY, cell, strict=True)), "truth": truth.name, **measures.to_dict()})
     return pd.DataFrame(rows)
 
 
