@@ -110,7 +110,7 @@ def test_checkpoint_of_other_settings_is_refused(
         with pytest.raises(InterruptionError):
             train(SETTINGS, dataset, folder)
     with pytest.raises(ValueError, match=r"belongs to other settings.*remove it"):
-        train(dataclasses.replace(SETTINGS, learning_rate=1.0), dataset, folder)
+        train(dataclasses.replace(SETTINGS, warmup_steps=1), dataset, folder)
 
 
 def test_shipped_models_still_load_after_a_training(dataset: CaptionedStates, tmp_path: Path) -> None:

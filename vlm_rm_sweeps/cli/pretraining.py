@@ -20,8 +20,8 @@ def pretrain(
     out: Annotated[
         Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")
     ] = Path("results/pretraining/seed-0"),
-    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 700_000,
-    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 100_000,
+    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 300_000,
+    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 60_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads to train with.")] = 1,
 ) -> None:

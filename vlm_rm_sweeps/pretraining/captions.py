@@ -2,8 +2,8 @@
 
 A contrastive model learns `similarity(image, text) ~ log p(text | image) - log p(text)`. With captions of the exact state,
 the reward of "upright" is therefore flat wherever no caption says "upright": the goal is found and everything else is left
-unordered. So captions describe a *neighbour* of the state, drawn with Laplace noise; `log p("upright" | angle)` then falls
-steadily with the angle over the whole circle, and that is the reward an agent can climb.
+unordered. So captions describe a *neighbour* of the state, drawn with Laplace noise of one scale; `log p("upright" | angle)` then
+falls in a straight line with the angle over the whole circle, and that is the reward an agent can climb.
 """
 
 from collections.abc import Sequence

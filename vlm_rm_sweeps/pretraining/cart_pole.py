@@ -10,8 +10,9 @@ from vlm_rm_sweeps.pretraining.captions import Buckets, bucket, pick
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.rendering import render_frame
 
-ANGLE_NOISE_DEGREES = (8.0, 60.0)
-"""Scales of the Laplace noise, one drawn for each caption: the small one sharpens the goal, the large one orders far states."""
+ANGLE_NOISE_DEGREES = 35.0
+"""Scale of the captions' Laplace noise. With one scale the logarithm of the chance of a goal caption falls in a straight line with the
+angle. A second, smaller scale makes the line convex, and the more capacity a model has, the more of that it learns."""
 
 
 _POLES = ("a pole", "the pole", "pole", "a brown pole", "a thin pole", "the thin brown pole", "one pole")
@@ -28,7 +29,9 @@ _SCENES = (
     "a drawing of {pole} and of {cart}",
 )
 _BY_ANGLE: Buckets = (
-    # Up to this many degrees from upright: wordings. {side} is left or right, {pole} and {cart} are drawn anew.
+    # Up to this many degrees from upright: wordings. {side} is left or right, {pole} and {cart} are drawn anew. Everywhere some name
+    # a side and some do not: if only the far states between top and bottom named one, a pole that hangs straight down
+    # would look closer to the goal than one on its way there.
     (
         5.0,
         (
@@ -46,6 +49,8 @@ _BY_ANGLE: Buckets = (
             "{pole} held upright by {cart}",
             "{pole} pointing straight up",
             "{pole} in balance, upright, at the goal",
+            "{pole} upright on {cart}, hardly to the {side}",
+            "{pole} vertical on {cart}, a hair to the {side}",
         ),
     ),
     (
@@ -63,10 +68,10 @@ _BY_ANGLE: Buckets = (
         35.0,
         (
             "{pole} leaning to the {side} on {cart}",
-            "{pole} tilted to the {side}",
+            "{pole} tilted on {cart}",
             "{cart} with {pole} tilted {side}",
             "a tilted pole, still above {cart}",
-            "{pole} starting to fall to the {side}",
+            "{pole} starting to fall",
             "{pole} out of balance, tipped to the {side}",
         ),
     ),
@@ -74,11 +79,11 @@ _BY_ANGLE: Buckets = (
         65.0,
         (
             "{pole} leaning far to the {side}",
-            "{pole} falling to the {side} of {cart}",
+            "{pole} falling off {cart}",
             "{cart} with {pole} falling over to the {side}",
-            "{pole} diagonal, pointing up and to the {side}",
+            "a diagonal pole, pointing up and sideways",
             "{pole} tilted strongly to the {side}",
-            "{pole} far out of balance on the {side}",
+            "{pole} far out of balance",
         ),
     ),
     (
@@ -88,8 +93,8 @@ _BY_ANGLE: Buckets = (
             "{pole} horizontal, pointing {side}",
             "{cart} with {pole} fallen to the {side}",
             "a horizontal pole beside {cart}",
-            "{pole} has fallen over to the {side}",
-            "{pole} flat, level with {cart}, on the {side}",
+            "{pole} has fallen over",
+            "{pole} flat, level with {cart}",
         ),
     ),
     (
@@ -98,20 +103,22 @@ _BY_ANGLE: Buckets = (
             "{pole} pointing down and to the {side}",
             "{pole} hanging to the {side} below {cart}",
             "{pole} drooping to the lower {side} of {cart}",
-            "{cart} with {pole} swinging below it on the {side}",
+            "{cart} with {pole} swinging below it",
             "a fallen pole, half below {cart}",
+            "{pole} hanging at an angle under {cart}",
         ),
     ),
     (
         180.0,
         (
-            "{pole} hanging below {cart}",
+            "{pole} hanging below {cart}, a little to the {side}",
             "{pole} hanging all the way down from {cart}",
             "{pole} upside down under {cart}",
-            "{pole} pointing down",
-            "{pole} dangling underneath {cart}",
+            "{pole} pointing down, slightly {side}",
+            "{pole} dangling underneath {cart}, hardly to the {side}",
             "{cart} with {pole} hanging underneath",
             "{pole} at the very bottom, under {cart}",
+            "{pole} at the bottom, a hair to the {side}",
         ),
     ),
 )
@@ -133,8 +140,9 @@ class CartPoleState:
 
     def caption(self, rng: np.random.Generator) -> str:
         """One caption: the angle in words (most often), in degrees, with or without the position, or the scene alone."""
-        noise = math.radians(rng.laplace(scale=rng.choice(ANGLE_NOISE_DEGREES)))
-        degrees = math.degrees(math.remainder(self.angle + noise, 2 * math.pi))
+        noise = math.radians(rng.laplace(scale=ANGLE_NOISE_DEGREES))
+        # Not past straight down: what came round from there would blur the order of the states near it.
+        degrees = math.degrees(np.clip(math.remainder(self.angle, 2 * math.pi) + noise, -math.pi, math.pi))
         level = rng.random()
         if level < 0.08:
             return pick(rng, _SCENES).format(pole=pick(rng, _POLES), cart=pick(rng, _CARTS))
@@ -142,7 +150,8 @@ class CartPoleState:
             return f"{pick(rng, _CARTS)} {_worded(rng, _BY_POSITION, self.position)}"
         if level < 0.23:
             side = "right" if degrees > 0 else "left"
-            return f"{pick(rng, _POLES)} tilted {5 * round(abs(degrees) / 5)} degrees to the {side}"
+            tilted = f"{pick(rng, _POLES)} tilted {5 * round(abs(degrees) / 5)} degrees"
+            return tilted if rng.random() < 0.5 else f"{tilted} to the {side}"
         caption = _worded(rng, _BY_ANGLE, degrees)
         if level < 0.38:
             caption += f", {_worded(rng, _BY_POSITION, self.position)}"

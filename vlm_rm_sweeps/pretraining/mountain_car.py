@@ -9,8 +9,8 @@ from vlm_rm_sweeps.pretraining.captions import Buckets, bucket, pick
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 from vlm_rm_sweeps.tasks.rendering import Textures, render_frame
 
-POSITION_NOISE = (0.05, 0.3)
-"""Scales of the Laplace noise, one drawn for each caption: the small one sharpens the goal, the large one orders far states."""
+POSITION_NOISE = 0.4
+"""Scale of the captions' Laplace noise: one alone, for the reason given in `cart_pole`."""
 
 LEFT_END, RIGHT_END = -1.2, 0.52
 """The positions that a car can have: at the flag (0.45) it stops, at most one step of 0.07 beyond."""
@@ -31,14 +31,15 @@ _STYLES: dict[Textures, tuple[str, ...]] = {
     "original": ("in a line drawing", "drawn with thin black lines", "on a white background", "in a simple sketch"),
 }
 _BY_POSITION: Buckets = (
-    # Up to this position: wordings.
+    # Up to this position: wordings. The flag is named the more often the nearer it is: words that far states share with the goal
+    # draw them closer to it.
     (
         -1.0,
         (
-            "{car} at the upper left edge, very far from the flag",
-            "{car} high up on the left slope, on the wrong side",
+            "{car} at the left edge",
+            "{car} at the end of the left slope, on the wrong side",
             "{car} at the left end of the road",
-            "{car} on the opposite side, as far from the yellow flag as can be",
+            "{car} on the opposite side, as far away as can be",
             "{car} facing the valley from the far left",
         ),
     ),
@@ -47,8 +48,8 @@ _BY_POSITION: Buckets = (
         (
             "{car} on the left slope",
             "{car} part of the way up the slope on the left",
-            "{car} on the hillside across from the flag",
-            "{car} left of the valley, far from the yellow flag",
+            "{car} on the hillside across the valley",
+            "{car} left of the valley, far away",
             "{car} rolling on the left side of the valley",
         ),
     ),
@@ -124,7 +125,7 @@ class MountainCarState:
     def caption(self, rng: np.random.Generator) -> str:
         """One caption: the place in words (most often), as a share of the way to the flag, with or without the style of the
         drawing, or the scene alone."""
-        noise = rng.laplace(scale=rng.choice(POSITION_NOISE))
+        noise = rng.laplace(scale=POSITION_NOISE)
         position = float(np.clip(self.position + noise, LEFT_END, RIGHT_END))
         car = pick(rng, _PAINTED_CARS if self.textures == "modified" else _CARS)
         level = rng.random()
@@ -135,7 +136,7 @@ class MountainCarState:
         if level < 0.2:
             # The goal stands at 0.45; beyond it the way is done.
             percent = 10 * round(10 * np.clip((position - LEFT_END) / (0.45 - LEFT_END), 0, 1))
-            return f"{car} {percent} percent of the way from the left edge to the flag"
+            return f"{car} {percent} percent of the way along the road"
         caption = pick(rng, bucket(_BY_POSITION, position)).format(car=car)
         if level < 0.32:
             caption += f", {pick(rng, _STYLES[self.textures])}"
