@@ -29,9 +29,9 @@ _SCENES = (
     "a drawing of {pole} and of {cart}",
 )
 _BY_ANGLE: Buckets = (
-    # Up to this many degrees from upright: wordings. {side} is left or right, {pole} and {cart} are drawn anew. Everywhere some name
-    # a side and some do not: if only the far states between top and bottom named one, a pole that hangs straight down
-    # would look closer to the goal than one on its way there.
+    # Up to this many degrees from upright: wordings. {side} is left or right, {pole} and {cart} are drawn anew. About half of those
+    # of far states name a side, at the bottom too: if only states between top and bottom named one, a pole that hangs
+    # straight down would look closer to the goal than one on its way there.
     (
         5.0,
         (
@@ -49,8 +49,6 @@ _BY_ANGLE: Buckets = (
             "{pole} held upright by {cart}",
             "{pole} pointing straight up",
             "{pole} in balance, upright, at the goal",
-            "{pole} upright on {cart}, hardly to the {side}",
-            "{pole} vertical on {cart}, a hair to the {side}",
         ),
     ),
     (
@@ -105,20 +103,20 @@ _BY_ANGLE: Buckets = (
             "{pole} drooping to the lower {side} of {cart}",
             "{cart} with {pole} swinging below it",
             "a fallen pole, half below {cart}",
-            "{pole} hanging at an angle under {cart}",
+            "{pole} half hanging under {cart}",
         ),
     ),
     (
         180.0,
         (
-            "{pole} hanging below {cart}, a little to the {side}",
-            "{pole} hanging all the way down from {cart}",
+            "{pole} hanging below {cart}",
+            "{pole} hanging all the way down from {cart}, on the {side}",
             "{pole} upside down under {cart}",
-            "{pole} pointing down, slightly {side}",
-            "{pole} dangling underneath {cart}, hardly to the {side}",
+            "{pole} pointing down, to the {side} of the bottom",
+            "{pole} dangling underneath {cart}, to the {side}",
             "{cart} with {pole} hanging underneath",
             "{pole} at the very bottom, under {cart}",
-            "{pole} at the bottom, a hair to the {side}",
+            "{pole} swinging at the bottom, on the {side}",
         ),
     ),
 )

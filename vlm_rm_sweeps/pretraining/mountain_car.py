@@ -39,7 +39,7 @@ _BY_POSITION: Buckets = (
             "{car} at the left edge",
             "{car} at the end of the left slope, on the wrong side",
             "{car} at the left end of the road",
-            "{car} on the opposite side, as far away as can be",
+            "{car} on the opposite side, as far left as can be",
             "{car} facing the valley from the far left",
         ),
     ),
@@ -49,7 +49,7 @@ _BY_POSITION: Buckets = (
             "{car} on the left slope",
             "{car} part of the way up the slope on the left",
             "{car} on the hillside across the valley",
-            "{car} left of the valley, far away",
+            "{car} far to the left of the valley",
             "{car} rolling on the left side of the valley",
         ),
     ),
@@ -136,7 +136,7 @@ class MountainCarState:
         if level < 0.2:
             # The goal stands at 0.45; beyond it the way is done.
             percent = 10 * round(10 * np.clip((position - LEFT_END) / (0.45 - LEFT_END), 0, 1))
-            return f"{car} {percent} percent of the way along the road"
+            return f"{car} {percent} percent of the way up the road"
         caption = pick(rng, bucket(_BY_POSITION, position)).format(car=car)
         if level < 0.32:
             caption += f", {pick(rng, _STYLES[self.textures])}"
