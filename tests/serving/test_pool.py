@@ -200,10 +200,10 @@ def test_missing_and_non_finite_rewards_are_loud(obedient_server: Any, rewards: 
         pool.submit(frames(2), SPECS[:1]).result()
 
 
-def test_a_model_that_gives_nan_is_refused_before_any_trial(broken_server: Any) -> None:
-    ray.get(broken_server.answer_with.remote(np.array([[np.nan]], np.float32)))
+def test_a_model_that_gives_nan_is_refused_before_any_trial(obedient_server: Any) -> None:
+    ray.get(obedient_server.answer_with.remote(np.array([[np.nan]], np.float32)))
     with pytest.raises(UserError, match="embedded/tiny gave 1 of 1 rewards that are not finite: try fp32"):
-        await_pool(PoolConfig(name="broken", model_id="embedded/tiny"), [broken_server], SPECS[:1])
+        await_pool(PoolConfig(name="broken", model_id="embedded/tiny"), [obedient_server], SPECS[:1])
 
 
 @pytest.mark.parametrize(
