@@ -48,9 +48,10 @@ SWEEP: dict[str, Any] = {
     "task": "cartpole-upright",
     "models": ["embedded/tiny"],
     "alphas": [0.5],
-    "steps": 3000,
-    "steps_per_result": 250,
-    "checkpoint_every": 500,
+    # Starting all processes takes a small machine longer than these steps.
+    "steps": 8000,
+    "steps_per_result": 500,
+    "checkpoint_every": 1000,
     "evaluation_episodes": 2,
     "videos": False,
     "settings": {"learning_starts": 250, "updates_per_step": 0.05},
@@ -238,7 +239,7 @@ def fill_disk(driver: Driver, rng: random.Random) -> bool:
     for worker in workers:
         with suppress(psutil.Error):
             worker.rlimit(psutil.RLIMIT_FSIZE, (room, -1))
-    time.sleep(rng.uniform(5, 15))
+    time.sleep(rng.uniform(2, 10))
     for worker in workers:
         with suppress(psutil.Error):
             worker.rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
@@ -250,7 +251,7 @@ def lock_database(driver: Driver, rng: random.Random) -> bool:
         return False  # a sweep does not start without its database
     with closing(sqlite3.connect(driver.results / "mlflow.db", isolation_level=None, timeout=60)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        time.sleep(rng.uniform(5, 15))
+        time.sleep(rng.uniform(2, 10))
         other.execute("ROLLBACK")
     return True
 
@@ -335,7 +336,7 @@ class RecoveryClock:
 
 def run_disturbed(driver: Driver, faults: list[str], moments: list[int], rng: random.Random, findings: Findings) -> None:
     """Run a sweep to its end; inject each fault when as many results are written as `moments` says, or as soon after as it can be."""
-    waiting = sorted(zip(moments, faults, strict=True), key=lambda item: item[0])
+    waiting = sorted(zip(moments, faults, strict=True))
     clock, injected = RecoveryClock(), []
     driver.start()
     started = attempt_started = time.monotonic()
@@ -345,13 +346,14 @@ def run_disturbed(driver: Driver, faults: list[str], moments: list[int], rng: ra
             raise AssertionError(f"no end after {_LONGEST_ATTEMPT_S} s:\n{driver.log.read_text()[-3000:]}")
         time.sleep(0.2)
         findings.recoveries += clock.stop(driver.scored_results())
-        if waiting and driver.folder and len(driver.results_written()) >= waiting[0][0]:
+        for each in [each for each in waiting if driver.folder and len(driver.results_written()) >= each[0]]:
             time.sleep(rng.uniform(0, 1))
-            fault, at_ms = waiting[0][1], time.time() * 1000
+            fault, at_ms = each[1], time.time() * 1000
             if driver.running and FAULTS[fault](driver, rng):
-                waiting.pop(0)
+                waiting.remove(each)
                 injected.append(fault)
                 clock.fault(fault, at_ms, driver.scored_results())
+                break
         if not driver.running and driver.exit_status in (-signal.SIGKILL, 130):
             clock.attempt_starts(driver.scored_results())
             driver.start()
@@ -417,10 +419,10 @@ def compare(findings: Findings, folder: Path, expected: Path) -> None:
 
 def disturb(results: Path, faults: list[str], rng: random.Random, findings: Findings, **environment: str) -> Driver:
     """A sweep in a new folder with these faults at random moments."""
-    results.mkdir(exist_ok=True)
+    results.mkdir()
     driver = Driver(results, SWEEP, **environment)
-    # Two trials; the last results come too late for a fault to matter.
-    last = 2 * SWEEP["steps"] // SWEEP["steps_per_result"] - 4
+    # In the first half of the two trials' results: a fault takes time, and others are to follow it.
+    last = SWEEP["steps"] // SWEEP["steps_per_result"]
     run_disturbed(driver, faults, [rng.randrange(last) for _ in faults], rng, findings)
     return driver
 
@@ -534,9 +536,7 @@ class MlflowServer:
 
 @pytest.fixture
 def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
-    (tmp_path / "disturbed").mkdir()
-    # Where it lies without a server too, and is locked.
-    server = MlflowServer(tmp_path / "disturbed" / "mlflow.db")
+    server = MlflowServer(tmp_path / "mlflow.db")
     server.start()
     yield server
     server.stop()
@@ -548,13 +548,11 @@ def test_an_mlflow_server_that_is_away(
     rng: random.Random,
     findings: Findings,
     undisturbed: Path,
-    kinds: list[str],
     mlflow_server: MlflowServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(FAULTS, MLFLOW_AWAY, mlflow_server.go_away)
-    faults = [MLFLOW_AWAY, *rarest(kinds, _FAULTS_IN_A_SWEEP, findings, rng)]
-    driver = disturb(tmp_path / "disturbed", faults, rng, findings, MLFLOW_TRACKING_URI=mlflow_server.url)
+    driver = disturb(tmp_path / "disturbed", [MLFLOW_AWAY], rng, findings, MLFLOW_TRACKING_URI=mlflow_server.url)
     assert driver.folder is not None
     compare(findings, driver.folder, undisturbed)
     assert "MLflow answers again" in driver.log.read_text()
