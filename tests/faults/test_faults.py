@@ -316,6 +316,10 @@ class RecoveryClock:
         self._killed_ms: float | None = None
         self._results_at_start = 0
 
+    @property
+    def runs(self) -> bool:
+        return self._killed_ms is not None
+
     def attempt_starts(self, results: list[Entry]) -> None:
         self._killed_ms, self._results_at_start = None, len(results)
 
@@ -349,6 +353,8 @@ def run_disturbed(driver: Driver, faults: list[str], moments: list[int], rng: ra
         for each in [each for each in waiting if driver.folder and len(driver.results_written()) >= each[0]]:
             time.sleep(rng.uniform(0, 1))
             fault, at_ms = each[1], time.time() * 1000
+            if fault == SERVER_KILLED and clock.runs:
+                continue
             if driver.running and FAULTS[fault](driver, rng):
                 waiting.remove(each)
                 injected.append(fault)
@@ -491,6 +497,16 @@ def test_a_driver_killed_three_times(tmp_path: Path, rng: random.Random, finding
     assert driver.folder is not None
     compare(findings, driver.folder, undisturbed)
     assert driver.attempts == 4
+    assert findings.nothing_lost(), findings.table()
+
+
+@pytest.mark.faults
+def test_a_reward_server_killed_four_times(tmp_path: Path, rng: random.Random, findings: Findings, undisturbed: Path) -> None:
+    driver = disturb(tmp_path / "disturbed", [SERVER_KILLED] * 4, rng, findings)
+    assert driver.folder is not None
+    compare(findings, driver.folder, undisturbed)
+    assert driver.attempts == 1
+    assert findings.recoveries
     assert findings.nothing_lost(), findings.table()
 
 
