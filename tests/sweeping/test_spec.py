@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_manifest
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, UNTRAINED, Prompt, Sweep, Trial, describe_plan, load_sweep
@@ -357,7 +358,8 @@ def test_plan_names_trials_models_and_sizes() -> None:
     plan = describe_plan(sweep)
     assert plan.startswith("5 trials of 1,000 environment steps, 5,000 in all")
     assert all(trial.trial_id in plan and trial.label in plan for trial in sweep.trials())
-    assert "embedded/small: 0.54 M parameters, 1 MB of weights in bf16" in plan
+    millions = embedded_manifest(EMBEDDED_FOLDER)["small"]["parameters"] / 1e6
+    assert f"embedded/small: {millions:.2f} M parameters, 1 MB of weights in bf16" in plan
 
 
 def test_an_environment_stands_in_the_place_of_a_task(tmp_path: Path) -> None:
