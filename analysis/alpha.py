@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, mean_and_interval, reward_model_trials
 
+_LINE = ["model", "prompt", "rendering"]
 _SUCCESS = "evaluation_success"
 _EPIC = {"epic_distance": "mean", "epic_low": "low", "epic_high": "high"}
 
@@ -18,21 +19,20 @@ def draw(runs: SweepRuns) -> None:
     trials = reward_model_trials(runs)
     if trials["alpha"].nunique() < 2:
         raise DoesNotApplyError(f"it has one alpha, {trials['alpha'].iloc[0]:g}")
-    group = ["model", "prompt", "alpha"]
     panels = {}
     if "epic_distance" in trials:
-        table = trials.dropna(subset=["epic_distance"]).groupby(group, as_index=False)[list(_EPIC)].first()
+        table = trials.dropna(subset=["epic_distance"]).groupby([*_LINE, "alpha"], as_index=False)[list(_EPIC)].first()
         panels["EPIC distance (smaller is better)"] = table.rename(columns=_EPIC)
     if _SUCCESS in trials:
-        table = trials.groupby(group)[_SUCCESS].apply(mean_and_interval).unstack().reset_index()
+        table = trials.groupby([*_LINE, "alpha"])[_SUCCESS].apply(mean_and_interval).unstack().reset_index()
         panels["success after training"] = table.assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
     if not panels:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
-        for (model, prompt), line in table.groupby(["model", "prompt"]):
+        for key, line in table.groupby(_LINE):
             bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
-            label = line_name(table["prompt"].nunique(), model=str(model), prompt=str(prompt))
+            label = line_name(dict(zip(_LINE, key, strict=True)), table)
             axis.errorbar(line["alpha"], line["mean"], yerr=bars, marker="o", capsize=3, label=label)
         axis.set(title=title, xlabel="alpha", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)

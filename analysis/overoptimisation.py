@@ -9,7 +9,7 @@ all curves rise together.
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
+from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials
 
 from vlm_rm_sweeps.evaluation.overoptimisation import ALARM, summary_by_model
 from vlm_rm_sweeps.training.audit import GOAL_FRACTION, GOLD, PROXY, SPEC, TRUE_REWARD
@@ -40,6 +40,8 @@ def draw(runs: SweepRuns) -> None:
         axis.set_visible(False)
     for axis, run_id in zip(axes.flat, shown, strict=False):
         _panel(axis, history[history["run_id"] == run_id], alarms[alarms["run_id"] == run_id])
+        of = history[history["run_id"] == run_id].iloc[0][TOLD_APART_BY].to_dict()
+        axis.set_title(line_name(of | {"alpha": float(of["alpha"])}, history), fontsize="small")
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside right center", frameon=False, fontsize="small")
     runs.save(figure, history, "overoptimisation")
@@ -65,8 +67,6 @@ def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
     points = [0, *history["env_steps"].drop_duplicates().sort_values()]
     for step in alarms[alarms["value"] == 1]["env_steps"]:
         axis.axvspan(max(point for point in points if point < step), step, color="tab:red", alpha=0.2, linewidth=0)
-    first = history.iloc[0]
-    axis.set_title(f"{first['model']}, alpha {first['alpha']}, {first['prompt']}, seed {first['seed']}", fontsize="small")
     axis.set(xlabel="environment steps", ylabel="mean per step, rescaled", ylim=(-0.05, 1.05))
     axis.grid(alpha=0.3)
 

@@ -17,7 +17,7 @@ _POINTS = 181
 
 
 def draw(runs: SweepRuns) -> None:
-    if not (runs.folder / "sweep.yaml").is_file():
+    if runs.is_screening:
         raise DoesNotApplyError("it is a screening: draw its reward models with `vlm-rm landscape`")
     sweep = load_sweep(runs.folder / "sweep.yaml")
     task = sweep.the_task()

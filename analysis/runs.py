@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from mlflow.tracking import MlflowClient
 from scipy import stats
 
 _PAGE = 1_000
+TOLD_APART_BY = ["model", "alpha", "prompt", "rendering", "seed"]
+"""What trials differ in. `rendering` is how their states are drawn; of a reference, which learns from no frame, it is empty."""
 
 
 class DoesNotApplyError(Exception):
@@ -53,19 +55,25 @@ class SweepRuns:
             if not token:
                 return
 
+    @property
+    def is_screening(self) -> bool:
+        return (self.folder / "screening.yaml").is_file()
+
     def trials(self) -> pd.DataFrame:
-        """One row for each finished trial: `run_id`, its tags and its last metrics."""
+        """One row for each finished trial: `run_id`, its tags, `rendering`, and its last metrics."""
         rows: list[dict[str, Any]] = [
-            {"run_id": child.info.run_id} | child.data.tags | child.data.metrics for child in self.children
+            {"run_id": child.info.run_id} | child.data.tags | {"rendering": _rendering(child)} | child.data.metrics
+            for child in self.children
         ]
         return pd.DataFrame(rows)
 
     def history(self, metric: str) -> pd.DataFrame:
-        """All values of a metric: `run_id`, `model`, `alpha`, `prompt`, `seed`, `env_steps`, `value`. Empty if no trial has it."""
-        columns = ["run_id", "model", "alpha", "prompt", "seed", "env_steps", "value"]
+        """All values of a metric: `run_id`, what trials are told apart by, `env_steps`, `value`. Empty if no trial has it."""
+        columns = ["run_id", *TOLD_APART_BY, "env_steps", "value"]
         rows = [
             {"run_id": child.info.run_id}
-            | {key: child.data.tags.get(key, "") for key in ("model", "alpha", "prompt", "seed")}
+            | {key: child.data.tags.get(key, "") for key in TOLD_APART_BY}
+            | {"rendering": _rendering(child)}
             | {"env_steps": point.step, "value": point.value}
             for child in self.children
             if metric in child.data.metrics
@@ -97,8 +105,18 @@ class SweepRuns:
         print(file)
 
 
+def _rendering(child: Run) -> str:
+    """How a trial's states were drawn, in words; empty for a reference, and where nothing was trained."""
+    tags = child.data.tags
+    if tags["prompt"] == "-" or "textures" not in tags:
+        return ""
+    return f"{tags['textures']} textures, {tags['camera']} camera"
+
+
 def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
-    """The trials that learned from a reward model, with alpha as a number. DoesNotApplyError if there are none."""
+    """The trials that learned from a reward model, with alpha as a number. DoesNotApplyError if nothing did."""
+    if runs.is_screening:
+        raise DoesNotApplyError("it is a screening, which trains nothing: `prompts` shows all that it measured")
     table = runs.trials()
     table = table[table["prompt"] != "-"].assign(alpha=lambda trials: trials["alpha"].astype(float))
     if table.empty:
@@ -114,10 +132,11 @@ def mean_and_interval(values: pd.Series) -> pd.Series:
     return pd.Series({"mean": mean, "low": mean - half, "high": mean + half, "seeds": count})
 
 
-def line_name(prompts: int, model: str = "", alpha: float | None = None, prompt: str = "") -> str:
-    """The label of a line; the prompt is named only where several are compared."""
-    parts = [model, f"alpha {alpha:g}" if alpha is not None else "", prompt if prompts > 1 else ""]
-    return ", ".join(part for part in parts if part)
+def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:
+    """The label of a line out of the values that it is for; prompt and rendering are named only where several are compared."""
+    parts = {name: value for name, value in line.items() if name not in ("prompt", "rendering") or compared[name].nunique() > 1}
+    worded = {"alpha": "alpha {:g}", "seed": "seed {}"}
+    return ", ".join(worded.get(name, "{}").format(value) for name, value in parts.items())
 
 
 def draw_alone(draw: Callable[[SweepRuns], None]) -> None:

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
@@ -29,11 +32,14 @@ def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
     experiment = client.create_experiment(folder.name, artifact_location=(folder / "artifacts").as_uri())
     parent = client.create_run(experiment).info.run_id
     for trial in trials:
-        tags = {key: str(trial[key]) for key in ("model", "alpha", "prompt", "seed")}
+        tags = {key: str(value) for key, value in trial.items() if key != "metrics"}
         run_id = client.create_run(experiment, tags=tags | {"mlflow.parentRunId": parent}).info.run_id
-        for name, value in trial["metrics"].items():
-            for index, point in enumerate(value if isinstance(value, list) else [value]):
-                client.log_metric(run_id, name, point, step=1000 * (index + 1))
+        points = [
+            Metric(name, point, 0, 1000 * (index + 1))
+            for name, value in trial["metrics"].items()
+            for index, point in enumerate(value if isinstance(value, list) else [value])
+        ]
+        client.log_batch(run_id, metrics=points)
         client.set_terminated(run_id)
     runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
     (folder / "mlflow.json").write_text(json.dumps(runs))
@@ -99,6 +105,48 @@ def test_each_figure_is_written_from_all_pages(
     assert summary["truth_change"].tolist() == pytest.approx([-0.1, -0.1])
 
 
+def test_renderings_are_compared_and_not_merged(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import alpha
+    import learning_curves
+    import model_scaling
+    import overoptimisation
+    import runs
+
+    trials = [
+        trial | {"textures": textures, "camera": "paper", "metrics": trial["metrics"] | changed}
+        for trial in scaling_trials()[:6]
+        for textures, changed in {
+            "modified": {"epic_distance": 0.1, "evaluation_success": 1.0},
+            "original": {"epic_distance": 0.4, "evaluation_success": 0.0},
+        }.items()
+    ]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "renderings", store, trials))
+    drawn: dict[str, list[str]] = {}
+    for figure in (alpha, learning_curves, model_scaling, overoptimisation):
+
+        def keep(drawing: Figure, data: pd.DataFrame, name: str) -> None:
+            texts = [axis.get_title() for axis in drawing.axes]
+            drawn[name] = texts + [text for axis in drawing.axes for text in axis.get_legend_handles_labels()[1]]
+            plt.close(drawing)
+            if name in ("alpha", "model_scaling"):
+                means = data[data["measure"].str.startswith("EPIC")].groupby("rendering")["mean"].unique().map(list)
+                assert means.to_dict() == {"modified textures, paper camera": [0.1], "original textures, paper camera": [0.4]}
+                of_success = data[data["measure"].str.startswith("success")]
+                assert set(of_success["mean"]) == {0.0, 1.0}
+                assert set(of_success["seeds"]) == {2}
+
+        monkeypatch.setattr(sweep, "save", keep)
+        monkeypatch.setattr(sweep, "save_table", lambda *_: None)
+        figure.draw(sweep)
+    for name in ("alpha", "learning_curves", "model_scaling", "overoptimisation"):
+        for textures in ("modified", "original"):
+            assert any(f"{textures} textures, paper camera" in text for text in drawn[name]), (name, drawn[name])
+    # A line for each of 6 trials, with each of 2 textures.
+    assert len([text for text in drawn["learning_curves"] if "seed" in text]) == 12
+
+
 def test_what_does_not_apply_says_why(
     scripts: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +169,12 @@ def test_what_does_not_apply_says_why(
         "prompts is left out: it is no screening: prompts are compared where `vlm-rm sweep` ran a file with `screen:`",
     ]
     assert not (sweep.folder / "figures").exists()
+
+    (sweep.folder / "screening.yaml").touch()
+    monkeypatch.setattr(figures, "FIGURES", (model_scaling, alpha))
+    figures.draw(sweep)
+    reason = "is left out: it is a screening, which trains nothing: `prompts` shows all that it measured"
+    assert capsys.readouterr().out.splitlines() == [f"model_scaling {reason}", f"alpha {reason}"]
 
 
 def test_a_folder_that_is_no_sweeps_is_said(scripts: None, tmp_path: Path) -> None:
