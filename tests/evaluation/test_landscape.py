@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.landscape import Walk, landscape, make_axis, shape_of, shapes, walk
-from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
+from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape, save_landscape
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
@@ -120,6 +121,30 @@ def test_two_variables_make_a_grid_whose_goal_is_a_line() -> None:
     shape = shape_of(walked, -np.abs(walked.points[:, 0]) - 0.01 * walked.points[:, 1])
     assert shape.peak == pytest.approx((0, -2.4))
     assert shape.peak_distance == pytest.approx(0, abs=1e-12)
+
+
+def test_beyond_the_flag_is_in_the_goal() -> None:
+    walked = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 13)])
+    at = walked.points[:, 0]
+    assert shape_of(walked, at).peak == (0.6,)
+    assert shape_of(walked, at).peak_distance == 0
+    assert shape_of(walked, np.minimum(at, 0.45)).spearman == pytest.approx(1)
+    assert shape_of(walked, -at).peak_distance == pytest.approx(1.65)
+
+
+def test_the_goal_is_marked_where_the_axis_reaches_it() -> None:
+    """A line outside of the axis would stretch it, and the map be a strip of the picture."""
+    beside = walk(CARTPOLE, [make_axis(CARTPOLE, "theta=0.5:1", 3), make_axis(CARTPOLE, "x", 3)])
+    figure = draw_landscape(beside, landscape(beside, Brightness(), SPECS))
+    assert figure.axes[0].get_xlim()[0] > 0.3
+    assert not figure.axes[0].get_lines()
+    plt.close(figure)
+    flag = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 5)])
+    figure = draw_landscape(flag, landscape(flag, Brightness(), SPECS))
+    panel = next(axes for axes in figure.axes if axes.get_xlabel() == "car position (m)")
+    ends = [line.get_xdata()[0] for line in panel.get_lines() if len(line.get_xdata()) == 2]  # type: ignore[index, arg-type]
+    assert ends == [0.45, 0.6]
+    plt.close(figure)
 
 
 def test_a_variable_without_a_goal_has_no_distance() -> None:

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.state_spaces import StateSpace, state_space
-from vlm_rm_sweeps.evaluation.states import Provenance, State
+from vlm_rm_sweeps.evaluation.states import ROLLOUT, Provenance, State
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import TASKS, Task
 
@@ -102,8 +102,8 @@ def _provenance(checkpoint: "Checkpoint") -> Provenance:
     folder = checkpoint.folder.resolve()
     trial = folder.parent
     if trial.parent.name != TRIALS:
-        return Provenance("rollout", checkpoint=folder.name)
-    return Provenance("rollout", origin=trial.parent.parent.name, trial=trial.name, checkpoint=folder.name)
+        return Provenance(ROLLOUT, checkpoint=folder.name)
+    return Provenance(ROLLOUT, origin=trial.parent.parent.name, trial=trial.name, checkpoint=folder.name)
 
 
 def states_of_images(folder: Path) -> Iterator[State]:

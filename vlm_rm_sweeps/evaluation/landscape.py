@@ -48,8 +48,8 @@ class Walk:
 class Shape:
     """How well one landscape leads to the goal, along the variables that have one.
 
-    `peak`: where the reward is largest; `peak_distance`: how far that is from the goal; `spearman`: rank correlation of the reward with
-    closeness to the goal. Both NaN if no variable of the landscape has a goal.
+    `peak`: where the reward is largest; `peak_distance`: how far that is from the goal, 0 inside it; `spearman`: rank correlation
+    of the reward with closeness to the goal. Both NaN if no variable of the landscape has a goal.
     """
 
     peak: tuple[float, ...]
@@ -119,14 +119,17 @@ def landscape(walked: Walk, model: RewardModel, specs: Mapping[tuple[float, str]
 def shape_of(walked: Walk, rewards: np.ndarray) -> Shape:
     """How well rewards (N,), in the order of the walk's points, lead to the goal."""
     peak = walked.points[int(np.argmax(rewards))]
-    goals = [(column, axis.variable.goal) for column, axis in enumerate(walked.axes) if axis.variable.goal is not None]
-    if not goals:
+    apart = [
+        axis.variable.distance_to_goal(walked.points[:, column])
+        for column, axis in enumerate(walked.axes)
+        if axis.variable.goal is not None
+    ]
+    if not apart:
         return Shape(tuple(map(float, peak)), float("nan"), float("nan"))
-    columns = [column for column, _ in goals]
-    target = np.array([goal for _, goal in goals])
-    distances = np.linalg.norm(walked.points[:, columns] - target, axis=1)
-    correlation = spearmanr(rewards, -distances).statistic if np.ptp(rewards) > 0 else float("nan")
-    return Shape(tuple(map(float, peak)), float(np.linalg.norm(peak[columns] - target)), float(correlation))
+    distances = np.linalg.norm(apart, axis=0)
+    varies = np.ptp(rewards) > 0 and np.ptp(distances) > 0
+    correlation = spearmanr(rewards, -distances).statistic if varies else float("nan")
+    return Shape(tuple(map(float, peak)), float(distances[int(np.argmax(rewards))]), float(correlation))
 
 
 def shapes(walked: Walk, table: pd.DataFrame) -> pd.DataFrame:

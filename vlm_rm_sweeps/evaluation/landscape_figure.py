@@ -23,14 +23,13 @@ _STYLES = ("-", "--", ":", "-.")
 
 def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
     """Write `landscape.png`, `.svg`, `.csv` and `shapes.csv` into a new folder, and return the shapes. UserError if it exists."""
+    found, figure = shapes(walked, table), draw_landscape(walked, table)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder") from error
     table.to_csv(folder / "landscape.csv", index=False)
-    found = shapes(walked, table)
     found.to_csv(folder / "shapes.csv", index=False)
-    figure = draw_landscape(walked, table)
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"landscape.{suffix}", dpi=150)
     plt.close(figure)
@@ -91,13 +90,23 @@ def _pictures(figure: Figure, grid: GridSpec, column: int, walked: Walk, axis: A
 
 
 def _mark_goal(panel: Axes, axis: Axis) -> None:
-    goal = axis.variable.goal
-    if goal is not None and axis.values[0] <= goal <= axis.values[-1]:
-        panel.axvline(goal, color="0.35", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+    goal = _goal_in_view(axis)
+    if goal:
+        for end in goal:
+            panel.axvline(end, color="0.35", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+        panel.axvspan(goal[0], goal[-1], color="0.92", linewidth=0, zorder=0)
         panel.annotate(
-            "goal", (goal, 1.02), (3, 0), textcoords="offset points", fontsize=8, color="0.35", annotation_clip=False
+            "goal", (goal[0], 1.02), (3, 0), textcoords="offset points", fontsize=8, color="0.35", annotation_clip=False
         )
     panel.set_ylim(-0.03, 1.08)
+
+
+def _goal_in_view(axis: Axis) -> list[float]:
+    """The ends of the goal along an axis, or one value for both, as far as the axis reaches; nothing if it lies outside."""
+    if axis.variable.goal is None:
+        return []
+    low, high = max(axis.values[0], axis.variable.goal[0]), min(axis.values[-1], axis.variable.goal[1])
+    return sorted({low, high}) if low <= high else []
 
 
 def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
@@ -133,5 +142,5 @@ def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
 
 def _mark_goal_region(panel: Axes, walked: Walk) -> None:
     for axis, line in zip(walked.axes, (panel.axvline, panel.axhline), strict=True):
-        if axis.variable.goal is not None:
-            line(axis.variable.goal, color="white", linestyle=(0, (4, 3)), linewidth=1.2)
+        for end in _goal_in_view(axis):
+            line(end, color="white", linestyle=(0, (4, 3)), linewidth=1.2)

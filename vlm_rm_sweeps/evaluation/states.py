@@ -30,6 +30,8 @@ from vlm_rm_sweeps.tasks.task import Task, get_task
 ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
 LABELS = "labels.sqlite"
+ROLLOUT = "rollout"
+"""The source of states that a policy reached."""
 _IMAGES = "images"
 _IMAGE_NAME = re.compile(rf"{_IMAGES}/[A-Za-z0-9][A-Za-z0-9_.-]*\.(png|webp)")
 _NAMED_AT_MOST = 5
@@ -93,6 +95,14 @@ class StateDataset:
     @property
     def ids(self) -> list[str]:
         return self.table["id"].tolist()
+
+    @property
+    def episodes(self) -> np.ndarray:
+        """Numbers int (N,), the same for states of one episode, which depend on each other; all others have one of their own."""
+        rollout = (self.table["source"] == ROLLOUT).to_numpy()
+        of_episode = self.table.groupby(["origin", "trial", "checkpoint", "seed"], dropna=False).ngroup().to_numpy()
+        alone = len(self) + np.arange(len(self))
+        return np.where(rollout, of_episode, alone)
 
     @property
     def labels_file(self) -> Path:
