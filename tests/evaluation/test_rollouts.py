@@ -26,12 +26,14 @@ from vlm_rm_sweeps.evaluation.rollouts import (
     summarize,
     task_of,
     write_evaluation,
+    write_plain_video,
     write_videos,
 )
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
+from vlm_rm_sweeps.videos import read_episode
 
 SavePolicy = Callable[..., Checkpoint]
 TASK = get_task("cartpole-upright")
@@ -114,6 +116,13 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     video = iio.imread(mp4)
     assert video.shape == (12, 496, 600, 3)
     assert iio.improps(gif).n_images == 12
+    write_plain_video(checkpoint, short, 7, tmp_path / "plain")
+    plain = iio.imread(tmp_path / "plain" / "plain.mp4")
+    assert plain.shape == (12, 400, 600, 3)  # nothing beneath it
+    about = read_episode(tmp_path / "plain" / "plain.mp4")
+    assert (about["task"], about["env_steps"], about["seed"]) == ("cartpole-upright", 500, 7)
+    assert about["goal_fraction"] == pytest.approx(short.in_goal.mean())
+    assert about["true_return"] == short.true_return
     # Beneath the picture the curve grows: blue pixels right of the middle only at the end.
     right = video[:, 420:470, 320:590].astype(int)
     blue = ((right[..., 2] - right[..., 0]) > 60).sum(axis=(1, 2))

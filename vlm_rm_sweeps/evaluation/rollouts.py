@@ -22,7 +22,7 @@ from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task, get_task
 from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, read_checkpoint
 from vlm_rm_sweeps.training.policies import Policy
-from vlm_rm_sweeps.videos import write_video
+from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, write_episode, write_video
 
 GOAL_FRACTION = 0.5
 """The share of an episode's steps that must be in the goal (paper, section 4)."""
@@ -61,9 +61,18 @@ class Episode:
         return float("nan") if self.clip_rewards is None else float(self.clip_rewards.astype(np.float64).sum())
 
     @property
+    def goal_fraction(self) -> float:
+        """NaN if the task has no test for success."""
+        return float(self.in_goal.mean())
+
+    @property
     def success(self) -> bool | None:
         """None if the task has no test for it."""
-        return None if np.isnan(self.in_goal).any() else bool(self.in_goal.mean() >= GOAL_FRACTION)
+        return None if np.isnan(self.in_goal).any() else self.goal_fraction >= GOAL_FRACTION
+
+    def numbers(self) -> dict[str, float | bool | None]:
+        """`EPISODE_NUMBERS` of this episode; NaN or None where unknown."""
+        return {name: getattr(self, name) for name in EPISODE_NUMBERS}
 
 
 def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
@@ -211,16 +220,7 @@ def evaluate(checkpoint: Checkpoint, episodes: int, seed: int, pictures: bool, d
 def write_evaluation(checkpoint: Checkpoint, episodes: list[Episode], seed: int, folder: Path) -> dict[str, Any]:
     """Write `evaluation.json` (the summary) and `evaluation.csv` (a row for each episode) into a new folder."""
     folder.mkdir(parents=True)
-    rows = [
-        {
-            "seed": seed + index,
-            "clip_return": episode.clip_return,
-            "true_return": episode.true_return,
-            "goal_fraction": float(episode.in_goal.mean()),
-            "success": episode.success,
-        }
-        for index, episode in enumerate(episodes)
-    ]
+    rows = [{"seed": seed + index} | episode.numbers() for index, episode in enumerate(episodes)]
     pd.DataFrame(rows).to_csv(folder / "evaluation.csv", index=False)
     about = {name: checkpoint.content[name] for name in ("task", "algorithm", "reward", "seed", "env_steps")}
     summary = {"checkpoint": str(checkpoint.folder)} | about | summarize(episodes)
@@ -278,3 +278,11 @@ def write_videos(
     for file in files:
         write_video(frames, file)
     return files
+
+
+def write_plain_video(checkpoint: Checkpoint, episode: Episode, seed: int, folder: Path) -> None:
+    """Write the episode for raters, who must see neither reward nor prompt, and `episode.json`, which says what was measured of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {name: None if value is None or np.isnan(value) else value for name, value in episode.numbers().items()}
+    write_episode(folder, {"task": checkpoint.content["task"], "env_steps": checkpoint.env_steps, "seed": seed} | known)
+    write_video(episode.pictures, folder / PLAIN_VIDEO)
