@@ -1,14 +1,14 @@
 """What goal-baseline regularisation does (the paper's alpha): EPIC distance and success against alpha, a line for each model.
 
 Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/alpha.py FOLDER). Bars are 95 % intervals: of EPIC over the
-states (bootstrap), of success over the seeds (Student's t, where there are several). Expect the best alpha to differ between
+states (bootstrap), of success over the seeds (where there are several, see `success_interval`). Expect the best alpha to differ between
 models; at 1 only what is along the line from baseline to goal counts.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, mean_and_interval, reward_model_trials
+from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, success_interval
 
 _LINE = ["model", "prompt", "rendering"]
 _SUCCESS = "evaluation_success"
@@ -24,8 +24,8 @@ def draw(runs: SweepRuns) -> None:
         table = trials.dropna(subset=["epic_distance"]).groupby([*_LINE, "alpha"], as_index=False)[list(_EPIC)].first()
         panels["EPIC distance (smaller is better)"] = table.rename(columns=_EPIC)
     if _SUCCESS in trials:
-        table = trials.groupby([*_LINE, "alpha"])[_SUCCESS].apply(mean_and_interval).unstack().reset_index()
-        panels["success after training"] = table.assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
+        table = trials.groupby([*_LINE, "alpha"])[_SUCCESS].apply(success_interval).unstack().reset_index()
+        panels["success after training"] = table
     if not panels:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)

@@ -5,6 +5,7 @@ of every trial to rise together with its CLIP return, if its reward model can be
 """
 
 import itertools
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -28,6 +29,7 @@ def draw(runs: SweepRuns) -> None:
     colours = dict(
         zip(learned.groupby(TOLD_APART_BY, sort=False).groups, itertools.cycle(plt.color_sequences["tab10"]), strict=False)
     )
+    colour: Any
     for axis, metric in zip(axes, histories, strict=True):
         for key, line in histories[metric].groupby(TOLD_APART_BY, sort=False):
             of = dict(zip(TOLD_APART_BY, key, strict=True))

@@ -1,9 +1,9 @@
 """Does training make policies better, or only better at pleasing their reward model? The audit of each trial over its training.
 
 Run: make analysis SWEEP_RUN=FOLDER, for a sweep with `audit:` (or: python analysis/overoptimisation.py FOLDER). A panel for each trial:
-the reward that it learns from (proxy), the gold models, other specs, and the truth. Scales differ, so each curve is rescaled
-to [0, 1]. Audit points with an alarm are shaded. A table for each model size is written beside it. Where a reward can be trusted,
-all curves rise together.
+the reward that it learns from (proxy), the gold models, other specs, the truth, and the true reward. Scales differ, so each
+curve is rescaled to [0, 1]. Audit points with an alarm are shaded. A table for each model size is written beside it. Where a
+reward can be trusted, all curves rise together.
 """
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,12 @@ def draw(runs: SweepRuns) -> None:
     if PROXY not in trials:
         raise DoesNotApplyError("its trials were not audited: name `audit:` in the sweep file")
     truth = GOAL_FRACTION if GOAL_FRACTION in trials else TRUE_REWARD
-    names = [PROXY, truth, *sorted(name for name in trials.columns.map(str) if name.startswith((GOLD, SPEC)))]
+    # Where success is known, the true reward stands beside it: the two need not agree.
+    names = [
+        PROXY,
+        *dict.fromkeys((truth, TRUE_REWARD)),
+        *sorted(name for name in trials.columns.map(str) if name.startswith((GOLD, SPEC))),
+    ]
     history = pd.concat([runs.history(name).assign(curve=_curve(name, truth)) for name in names], ignore_index=True)
     alarms = runs.history(ALARM)
     # Those with an alarm first: of many trials only some can be shown.
@@ -51,6 +56,8 @@ def draw(runs: SweepRuns) -> None:
 def _curve(metric: str, truth: str) -> str:
     if metric == truth:
         return "truth: steps in the goal" if truth == GOAL_FRACTION else "truth: true reward"
+    if metric == TRUE_REWARD:
+        return "true reward"
     if metric == PROXY:
         return "proxy: the reward learned from"
     return metric.replace(GOLD, "gold: ").replace(SPEC, "spec: ")
@@ -61,7 +68,12 @@ def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
         low, high = line["value"].min(), line["value"].max()
         rescaled = (line["value"] - low) / (high - low) if high > low else line["value"] * 0 + 0.5
         kind = str(curve).split(":")[0]
-        style = {"proxy": ("C0", "-", 2.0), "truth": ("black", "--", 2.0), "gold": (None, "-", 1.6)}.get(kind, (None, ":", 1.2))
+        style = {
+            "proxy": ("C0", "-", 2.0),
+            "truth": ("black", "--", 2.0),
+            "true reward": ("0.5", "--", 1.4),
+            "gold": (None, "-", 1.6),
+        }.get(kind, (None, ":", 1.2))
         colour, dashes, width = style
         axis.plot(line["env_steps"], rescaled, label=str(curve), color=colour, linestyle=dashes, linewidth=width)
     points = [0, *history["env_steps"].drop_duplicates().sort_values()]

@@ -1,6 +1,5 @@
 """A sweep's runs out of MLflow, as pandas tables, and where its figures go. Shared by the scripts beside it."""
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +10,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 from scipy import stats
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.finished_runs import find_runs
 
 _PAGE = 1_000
 TOLD_APART_BY = ["model", "alpha", "prompt", "rendering", "seed"]
@@ -26,20 +27,18 @@ class DoesNotApplyError(Exception):
 class SweepRuns:
     """The MLflow runs of the sweep, or screening, in a results folder.
 
-    Raises SystemExit, with a message, if the folder is neither's. `children` are the runs of the trials that have finished.
+    Raises SystemExit, with a message, if the folder is neither's, or its runs cannot be read. `children` are the runs of the trials
+    that have finished.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
-            runs = json.loads((folder / "mlflow.json").read_text())
-        except OSError as error:
-            raise SystemExit(
-                f"{folder} is no sweep's folder (it has no mlflow.json): expected one such as results/quickstart-..."
-            ) from error
+            runs = find_runs(folder)
+        except UserError as error:
+            raise SystemExit(str(error)) from error
         self.folder = folder
-        self._client = MlflowClient(runs["tracking_uri"])
-        self._run_id = runs["run_id"]
-        self.children = [child for child in self._all_children(runs["experiment_id"]) if child.info.status == "FINISHED"]
+        self._client, self._run_id = runs.client, runs.run_id
+        self.children = [child for child in self._all_children(runs.experiment_id) if child.info.status == "FINISHED"]
         if not self.children:
             raise SystemExit(f"{folder} has no finished trial yet")
 
@@ -124,12 +123,30 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
     return table
 
 
-def mean_and_interval(values: pd.Series) -> pd.Series:
-    """Mean of the seeds' values and its 95 % interval (Student's t): `mean`, `low`, `high`; no interval for a single seed."""
+def success_interval(values: pd.Series) -> pd.Series:
+    """Mean of the seeds' success rates and its 95 % interval: `mean`, `low`, `high`; no interval for a single seed.
+
+    Student's t, cut to [0, 1]. Where all seeds agree, that would be certain of everything: there it is Wilson's, with each seed as
+    one trial, which no rates can exceed in variance.
+    """
     known = values.dropna()
     count, mean = len(known), known.mean()
-    half = stats.t.ppf(0.975, count - 1) * known.std() / math.sqrt(count) if count > 1 else float("nan")
-    return pd.Series({"mean": mean, "low": mean - half, "high": mean + half, "seeds": count})
+    if count < 2:
+        low = high = float("nan")
+    elif known.nunique() > 1:
+        half = stats.t.ppf(0.975, count - 1) * known.std() / math.sqrt(count)
+        low, high = max(0.0, mean - half), min(1.0, mean + half)
+    else:
+        low, high = _wilson(mean, count)
+    return pd.Series({"mean": mean, "low": low, "high": high, "seeds": count})
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `count` trials, which need not be a whole number of them."""
+    z = stats.norm.ppf(0.975)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:

@@ -63,6 +63,7 @@ def scaling_trials() -> list[dict[str, Any]]:
                 "clip_return": [1.0, 2.0],
                 "audit_proxy_reward": [0.1, 0.2],
                 "audit_goal_fraction": [0.2, 0.1],
+                "audit_true_reward": [1.0, 0.9],
                 "audit_gold/embedded_small": [0.3, 0.2],
                 "overoptimisation_alarm": [0.0, 1.0],
             },
@@ -99,6 +100,8 @@ def test_each_figure_is_written_from_all_pages(
     assert (success["mean"], success["seeds"]) == (pytest.approx(0.5), 2)
     assert (success["low"], success["high"]) == (0.0, 1.0)
     summary = pd.read_csv(sweep.folder / "figures" / "overoptimisation_by_model.csv")
+    curves = pd.read_csv(sweep.folder / "figures" / "overoptimisation.csv")["curve"].unique().tolist()
+    assert curves == ["proxy: the reward learned from", "truth: steps in the goal", "true reward", "gold: embedded_small"]
     assert summary["model"].tolist() == ["embedded/tiny", "embedded/small"]
     assert summary["trials_with_alarm"].tolist() == [4, 4]
     assert summary["first_alarm_step"].tolist() == [2000, 2000]
@@ -182,3 +185,31 @@ def test_a_folder_that_is_no_sweeps_is_said(scripts: None, tmp_path: Path) -> No
 
     with pytest.raises(SystemExit, match=r"is no sweep's folder \(it has no mlflow.json\)"):
         runs.SweepRuns(tmp_path)
+    (tmp_path / "mlflow.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"mlflow\.json is damaged"):
+        runs.SweepRuns(tmp_path)
+
+
+def test_runs_that_are_away_are_said_and_no_database_is_made(scripts: None, tmp_path: Path) -> None:
+    import runs
+
+    moved = tmp_path / "before" / "mlflow.db"
+    for uri, message in (
+        (f"sqlite:///{moved}", "is not there, the MLflow database that .* names: bring it back or, if the results have moved"),
+        ("http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 does not answer"),
+    ):
+        (tmp_path / "mlflow.json").write_text(json.dumps({"tracking_uri": uri, "run_id": "a", "experiment_id": "1"}))
+        with pytest.raises(SystemExit, match=message):
+            runs.SweepRuns(tmp_path)
+    assert not moved.parent.exists()
+
+
+def test_seeds_that_agree_are_no_certainty(scripts: None) -> None:
+    from runs import success_interval
+
+    # Wilson's interval of 5 of 5.
+    assert success_interval(pd.Series([1.0] * 5))[["low", "high"]].tolist() == pytest.approx([0.566, 1.0], abs=1e-3)
+    assert success_interval(pd.Series([0.0] * 5))[["low", "high"]].tolist() == pytest.approx([0.0, 0.434], abs=1e-3)
+    low, high = success_interval(pd.Series([0.7, 0.8, 0.9]))[["low", "high"]]
+    assert (low, high) == (pytest.approx(0.8 - 4.303 * 0.1 / 3**0.5, abs=1e-3), 1.0)
+    assert success_interval(pd.Series([0.4]))[["low", "high"]].isna().all()
