@@ -53,6 +53,8 @@ def sweep(
     if dry_run:
         print(describe_plan(plan))
         return
+    for remark in plan.remarks():
+        print(remark)
 
     from vlm_rm_sweeps.sweeping.progress import duration
     from vlm_rm_sweeps.sweeping.runner import run_sweep

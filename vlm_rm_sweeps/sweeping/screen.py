@@ -51,13 +51,19 @@ class Screening:
         # The audit may score for wordings that nothing is trained with.
         audited = self.sweep.audit.prompts if self.sweep.audit else ()
         kept = {name: prompts[name].model_dump(mode="json") for name in (*(each.prompt for each in best), *audited)}
-        return self.keys | {
-            "name": f"{self.sweep.name[: _NAME_LENGTH - 5]}-best",
-            "models": list(dict.fromkeys(each.model for each in best)),
-            "alphas": sorted({each.alpha for each in best}),
-            "prompts": list(kept.values()),
-            "only": [each.model_dump(mode="json") for each in best],
-        }
+        # As it is for the whole grid: of the best alone another model may be the largest.
+        audit = {"audit": self.sweep.audit.model_dump(mode="json")} if self.sweep.audit else {}
+        return (
+            self.keys
+            | audit
+            | {
+                "name": f"{self.sweep.name[: _NAME_LENGTH - 5]}-best",
+                "models": list(dict.fromkeys(each.model for each in best)),
+                "alphas": sorted({each.alpha for each in best}),
+                "prompts": list(kept.values()),
+                "only": [each.model_dump(mode="json") for each in best],
+            }
+        )
 
 
 def load_plan(path: Path) -> Sweep | Screening:
