@@ -1,6 +1,7 @@
 """The figures, drawn of runs in a real MLflow: all pages are read, each figure is written, and what does not apply says why."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
+
+from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
 
@@ -32,14 +35,14 @@ def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
     experiment = client.create_experiment(folder.name, artifact_location=(folder / "artifacts").as_uri())
     parent = client.create_run(experiment).info.run_id
     for trial in trials:
-        tags = {key: str(value) for key, value in trial.items() if key != "metrics"}
+        tags = {key: str(value) for key, value in trial.items() if key not in ("metrics", "goal")}
         run_id = client.create_run(experiment, tags=tags | {"mlflow.parentRunId": parent}).info.run_id
         points = [
             Metric(name, point, 0, 1000 * (index + 1))
             for name, value in trial["metrics"].items()
             for index, point in enumerate(value if isinstance(value, list) else [value])
         ]
-        client.log_batch(run_id, metrics=points)
+        client.log_batch(run_id, metrics=points, params=[Param("goal", trial.get("goal", ""))])
         client.set_terminated(run_id)
     runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
     (folder / "mlflow.json").write_text(json.dumps(runs))
@@ -148,6 +151,58 @@ def test_renderings_are_compared_and_not_merged(
             assert any(f"{textures} textures, paper camera" in text for text in drawn[name]), (name, drawn[name])
     # A line for each of 6 trials, with each of 2 textures.
     assert len([text for text in drawn["learning_curves"] if "seed" in text]) == 12
+
+
+def test_figures_of_models_prompts_and_policies(
+    scripts: None, store: str, tmp_path: Path, saved_policy: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import episode
+    import prompts
+    import reward_landscape
+    import runs
+
+    def written(sweep: Any, name: str) -> pd.DataFrame:
+        assert all((sweep.folder / "figures" / f"{name}.{suffix}").stat().st_size > 1000 for suffix in ("png", "svg"))
+        return pd.read_csv(sweep.folder / "figures" / f"{name}.csv")
+
+    trial = {"model": "embedded/tiny", "prompt": "task", "seed": 0, "checkpoints": "trials/a"}
+    trials = [trial | {"alpha": alpha, "metrics": {"evaluation_success": 1.0}} for alpha in (0.0, 0.5)]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "drawn", store, trials))
+    keys = {"name": "drawn", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.0, 0.5], "steps": 10}
+    (sweep.folder / "sweep.yaml").write_text(json.dumps(keys))
+    saved_policy(sweep.folder / "trials" / "a")
+    monkeypatch.setattr(reward_landscape, "_POINTS", 9)
+    reward_landscape.draw(sweep)
+    landscape = written(sweep, "reward_landscape")
+    assert landscape.groupby("alpha")["theta"].count().to_dict() == {0.0: 9, 0.5: 9}
+    episode.draw(sweep)
+    steps = written(sweep, "episode")
+    assert steps.groupby("policy")["step"].count().to_dict() == {"after training": 200, "random actions": 200}
+
+    found = [
+        {
+            "model": "embedded/tiny",
+            "alpha": alpha,
+            "prompt": prompt,
+            "goal": f"a {prompt} pole",
+            "metrics": {"parameters_millions": 0.1, "spearman": 0.5, "epic_low": 0.1, "epic_high": 0.3} | distance,
+        }
+        for alpha in (0.0, 1.0)
+        for prompt, distance in (("worse", {"epic_distance": 0.4}), ("better", {"epic_distance": 0.2}), ("constant", {}))
+    ]
+    screening = runs.SweepRuns(sweep_of(tmp_path / "compared", store, found))
+    (screening.folder / "screening.yaml").touch()
+    labels: list[str] = []
+    save = screening.save
+
+    def keep(drawing: Figure, data: pd.DataFrame, name: str) -> None:
+        labels.extend(label.get_text() for label in drawing.axes[0].get_yticklabels())
+        save(drawing, data, name)
+
+    monkeypatch.setattr(screening, "save", keep)
+    prompts.draw(screening)
+    assert len(written(screening, "prompts")) == 6
+    assert labels == ["a better pole", "a worse pole", "a constant pole"]
 
 
 def test_what_does_not_apply_says_why(

@@ -55,6 +55,10 @@ def test_the_data_set_says_where_each_state_comes_from(policies: list[Checkpoint
     assert table["step"].tolist() == [100, 200, 100, 200]
     assert set(table["seed"]) == {3}
     assert table["id"].is_unique
+    drawn = CARTPOLE.rendering()
+    assert set(zip(table["textures"], table["camera"], table["profile"], strict=True)) == {
+        (drawn.textures, drawn.camera, drawn.profile)
+    }
     assert {"x", "theta"} <= set(table.columns)
 
 

@@ -42,6 +42,7 @@ def screening_file(folder: Path, dataset: StateDataset, **changes: Any) -> Path:
         "steps": 500,
         "seeds": [3],
         "max_trials": 10,
+        "profile": "fast",
     }
     file = folder / "screen.yaml"
     file.write_text(yaml.safe_dump({key: value for key, value in (keys | changes).items() if value is not None}))
@@ -56,7 +57,11 @@ def screening_of(file: Path) -> Screening:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> StateDataset:
-    return write_states(tmp_path_factory.mktemp("states") / "data", CARTPOLE, sampled_states(CARTPOLE, 60, seed=0))
+    return write_states(
+        tmp_path_factory.mktemp("states") / "data",
+        CARTPOLE,
+        sampled_states(CARTPOLE, 60, seed=0, rendering=CARTPOLE.rendering(profile="fast")),
+    )
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -206,6 +211,10 @@ def test_models_before_one_that_fails_are_on_disk(
     ("changes", "message"),
     [
         ({"task": "mountaincar-summit"}, "has states of cartpole-upright, and the screening is of mountaincar-summit"),
+        (
+            {"profile": "full"},
+            "original textures, default camera, fast profile, and the best are to be trained with .*full profile",
+        ),
         ({"screen": {"states": "nowhere"}}, "nowhere is no data set of states"),
         ({"truth": "rater:anna"}, "has no labels of raters"),
     ],

@@ -48,6 +48,7 @@ class Which(StrEnum):
 
     BEST = "best"
     LAST = "last"
+    ALL = "all"
 
 
 @states_app.command("rollouts")
@@ -56,7 +57,12 @@ def states_rollouts(
         list[Path], typer.Argument(help="Folders of sweeps, of which every trial counts, trials or checkpoints.")
     ],
     output: NewDataset,
-    which: Annotated[Which, typer.Option("--checkpoint", help="Which of a trial's checkpoints acts.")] = Which.BEST,
+    which: Annotated[
+        Which,
+        typer.Option(
+            "--checkpoint", help="Which of a trial's checkpoints acts; all: each that is kept, the best and the newest."
+        ),
+    ] = Which.BEST,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy.")] = 5,
     every: Annotated[int, typer.Option(min=1, help="Keep the state after every so many steps of an episode.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of each policy's first episode; the next has the next.")] = 10_000,
@@ -67,7 +73,7 @@ def states_rollouts(
     from vlm_rm_sweeps.sweeping.policies import learned_policies
 
     refuse_to_overwrite(output)
-    policies = learned_policies(sources, which == Which.LAST, say)
+    policies = learned_policies(sources, which.value, say)
     states = states_of_policies(policies, episodes, every, seed, say)
     _write_states(output, task_of_all(policies), states, image_format)
 

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.comparison import Specs, compare_models, load_for_measuring
-from vlm_rm_sweeps.evaluation.states import StateDataset, load_states
+from vlm_rm_sweeps.evaluation.states import StateDataset, load_states, rendering_name
 from vlm_rm_sweeps.evaluation.truth import Truth, read_truth
 from vlm_rm_sweeps.sweeping.folder import make_folder, new_path, to_yaml
 from vlm_rm_sweeps.sweeping.screen import Screening
@@ -119,6 +119,14 @@ def _labelled_states(screening: Screening) -> tuple[StateDataset, Truth]:
             f"{dataset.folder} has states of {dataset.task.name}, and the screening is of {screening.sweep.task}: name a data set of "
             "that task in screen.states"
         )
+    wanted = [(each.textures, each.camera, each.profile) for each in screening.sweep.renderings()]
+    for drawn in dataset.renderings():
+        if drawn not in wanted:
+            raise UserError(
+                f"{dataset.folder} has states drawn with {rendering_name(*drawn)}, and the best are to be trained with "
+                f"{'; '.join(rendering_name(*each) for each in wanted)}: name that under textures, cameras and profile, or a data set "
+                "that is drawn so in screen.states"
+            )
     return dataset, read_truth(dataset, screening.settings.truth)
 
 
