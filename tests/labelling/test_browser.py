@@ -247,7 +247,7 @@ def test_what_cannot_be_seen_cannot_be_answered(context: Any, tmp_path: Path) ->
     own = Server(states.folder)
     states.image_file(0).write_bytes(states.image_file(1).read_bytes())  # another state's picture
     page = new_tab(context, own.url, "blind")
-    press(page, "1011s")
+    press(page, "11s1")
     given = {label.item: label.value for label in LabelStore(states.labels_file, YES_NO).standing("blind")}
     assert given[states.ids[1]] is not None
     assert given.get(states.ids[0]) is None

@@ -117,7 +117,8 @@ def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
     specs = list(table[["alpha", "prompt"]].drop_duplicates().itertuples(index=False, name=None))
     size = (_PANEL_WIDTH + 3.4 * len(models) + 1.6, max(3.6, 2.5 * len(specs) + 0.6))
     figure = plt.figure(figsize=size, layout="constrained")
-    states, maps = figure.subfigures(1, 2, width_ratios=[_PANEL_WIDTH, size[0] - _PANEL_WIDTH])
+    halves = figure.add_gridspec(1, 2, width_ratios=[_PANEL_WIDTH, size[0] - _PANEL_WIDTH])
+    states, maps = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     _grid_of_pictures(states, walked)
     panels = maps.subplots(len(specs), len(models), squeeze=False, sharex=True, sharey=True)
     several_prompts = table["prompt"].nunique() > 1
