@@ -10,6 +10,7 @@ from scipy.stats import bootstrap, pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation import epic
 from vlm_rm_sweeps.evaluation.epic import epic_distance, measure
 from vlm_rm_sweeps.evaluation.truth import Truth
 
@@ -140,6 +141,14 @@ def test_measures_are_those_of_the_libraries() -> None:
         assert found.spearman == pytest.approx(spearmanr(rewards[:, column], truth.values).statistic)
         assert found.roc_auc == pytest.approx(roc_auc_score(truth.values, rewards[:, column]))
         assert found.states == 400
+
+
+def test_many_rewards_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rewards, truth = yes_no()
+    whole = measure(rewards, truth, ["a", "b"])
+    monkeypatch.setattr(epic, "_REWARDS_AT_ONCE", 1)
+    for found, expected in zip(measure(rewards, truth, ["a", "b"]), whole, strict=True):
+        assert found.to_dict() == pytest.approx(expected.to_dict())
 
 
 def test_false_positives_by_hand() -> None:

@@ -183,7 +183,7 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path, monkeypat
         evaluate(reference, episodes=1, seed=0, pictures=False, judges=["embedded/tiny"])
     judged = saved_policy(tmp_path / "judged")
     wide = Mock(model_id="test/wide", frame_format=FrameFormat(224))
-    load = rollouts.load_reward_model
+    load = load_reward_model
     monkeypatch.setattr(rollouts, "load_reward_model", lambda name, *rest: wide if name == "test/wide" else load(name, *rest))
     with pytest.raises(UserError, match="test/wide wants other frames than embedded/tiny"):
         evaluate(judged, episodes=1, seed=0, pictures=False, judges=["test/wide"])

@@ -178,13 +178,18 @@ def test_what_is_measured_is_on_disk_though_mlflow_went_away(
         log_batch(self, run_id, **rest)
 
     monkeypatch.setattr(MlflowClient, "log_batch", goes_away)
+    uri = f"sqlite:///{mlflow_database}"
     screening = screening_of(screening_file(tmp_path, dataset, alphas=[0.5]))
     with pytest.raises(UserError, match=r"did not take all runs .*connection refused.*the best are") as caught:
-        run_screening(screening, tmp_path, f"sqlite:///{mlflow_database}", lambda line: None)
+        run_screening(screening, tmp_path, uri, lambda line: None)
     (ranking,) = tmp_path.glob("screen-*/combinations.csv")
     assert str(ranking) in str(caught.value)
     assert len(pd.read_csv(ranking)) == 2
     assert len(load_sweep(ranking.with_name("best.yaml")).only) == 2
+
+    monkeypatch.setattr(MlflowClient, "create_run", lambda *_, **__: goes_away(MlflowClient(uri), "", metrics=[1]))
+    with pytest.raises(UserError, match=r"takes no runs \(connection refused\); nothing was measured"):
+        run_screening(screening, tmp_path / "other", uri, lambda line: None)
 
 
 def test_models_before_one_that_fails_are_on_disk(

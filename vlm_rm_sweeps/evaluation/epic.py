@@ -13,6 +13,8 @@ from vlm_rm_sweeps.evaluation.truth import Truth
 BOOTSTRAP_SAMPLES = 1_000
 CONFIDENCE = 0.95
 KEPT_TRUE_POSITIVES = 0.95
+_REWARDS_AT_ONCE = 1_000
+"""In the bootstrap: 8 MB for each of its arrays."""
 
 
 def epic_distance(rewards: np.ndarray, truth: np.ndarray) -> float:
@@ -68,10 +70,11 @@ def measure(
         raise UserError(f"{names[0]} gives all {len(truth_n)} states the same reward: it cannot be compared with a truth")
     undefined = Measures(len(truth_n), *[float("nan")] * 7)
     measured = [undefined] * rewards_nr.shape[1]
-    for column, measures in zip(
-        varying, _measured(rewards_nr[:, varying], truth_n, truth.is_binary, seed, groups_n), strict=True
-    ):
-        measured[column] = measures
+    for start in range(0, len(varying), _REWARDS_AT_ONCE):
+        part = varying[start : start + _REWARDS_AT_ONCE]
+        found = _measured(rewards_nr[:, part], truth_n, truth.is_binary, seed, groups_n)
+        for column, measures in zip(part, found, strict=True):
+            measured[column] = measures
     return measured
 
 

@@ -72,7 +72,10 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     resolved = screening.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
     make_folder(folder / "screening.yaml", resolved)
     set_up_store(tracking_uri)
-    tracker = _Tracker(screening, folder, tracking_uri)
+    try:
+        tracker = _Tracker(screening, folder, tracking_uri)
+    except Exception as error:  # whatever a database or a server may raise
+        raise UserError(f"MLflow at {tracking_uri} takes no runs ({_first_line(error)}); nothing was measured") from error
     ranking_file = folder / "combinations.csv"
     tables, written, encoded = [], [], 0
     try:
@@ -104,12 +107,16 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
         for each in written:
             each.result()
         tracker.end("FINISHED", measured)
-    except Exception as error:  # whatever a database or a server that went away may raise
+    except Exception as error:  # as above
         raise UserError(
-            f"MLflow at {tracking_uri} did not take all runs ({type(error).__name__}: {str(error).splitlines()[0]}), and they are "
+            f"MLflow at {tracking_uri} did not take all runs ({_first_line(error)}), and they are "
             f"incomplete there. Everything is measured: the ranking is {ranking_file}, and the best are {best_file}"
         ) from error
     return ScreeningOutcome(folder, ranking, best_file, len(dataset), encoded, seconds)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _labelled_states(screening: Screening) -> tuple[StateDataset, Truth]:
