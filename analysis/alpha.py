@@ -1,15 +1,16 @@
 """What goal-baseline regularisation does (the paper's alpha): EPIC distance and success against alpha, a line for each model.
 
 Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/alpha.py FOLDER). Bars are 95 % intervals: of EPIC over the
-states (bootstrap), of success over the seeds (Student's t, where there are several). Expect the best alpha to differ between
+states (bootstrap), of success over the seeds (where there are several, see `success_interval`). Expect the best alpha to differ between
 models; at 1 only what is along the line from baseline to goal counts.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, mean_and_interval, reward_model_trials
+from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, success_interval
 
+_LINE = ["model", "prompt", "rendering"]
 _SUCCESS = "evaluation_success"
 _EPIC = {"epic_distance": "mean", "epic_low": "low", "epic_high": "high"}
 
@@ -18,21 +19,20 @@ def draw(runs: SweepRuns) -> None:
     trials = reward_model_trials(runs)
     if trials["alpha"].nunique() < 2:
         raise DoesNotApplyError(f"it has one alpha, {trials['alpha'].iloc[0]:g}")
-    group = ["model", "prompt", "alpha"]
     panels = {}
     if "epic_distance" in trials:
-        table = trials.dropna(subset=["epic_distance"]).groupby(group, as_index=False)[list(_EPIC)].first()
+        table = trials.dropna(subset=["epic_distance"]).groupby([*_LINE, "alpha"], as_index=False)[list(_EPIC)].first()
         panels["EPIC distance (smaller is better)"] = table.rename(columns=_EPIC)
     if _SUCCESS in trials:
-        table = trials.groupby(group)[_SUCCESS].apply(mean_and_interval).unstack().reset_index()
-        panels["success after training"] = table.assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
+        table = trials.groupby([*_LINE, "alpha"])[_SUCCESS].apply(success_interval).unstack().reset_index()
+        panels["success after training"] = table
     if not panels:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
-        for (model, prompt), line in table.groupby(["model", "prompt"]):
+        for key, line in table.groupby(_LINE):
             bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
-            label = line_name(table["prompt"].nunique(), model=str(model), prompt=str(prompt))
+            label = line_name(dict(zip(_LINE, key, strict=True)), table)
             axis.errorbar(line["alpha"], line["mean"], yerr=bars, marker="o", capsize=3, label=label)
         axis.set(title=title, xlabel="alpha", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)

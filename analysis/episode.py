@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
 
-from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy, load_scorer, run_episode, spec_of, task_of
+from vlm_rm_sweeps.evaluation.rollouts import (
+    find_checkpoint,
+    load_policy,
+    load_scorer,
+    rendering_of,
+    run_episode,
+    spec_of,
+    task_of,
+)
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.rewards.catalog import find_model
 
@@ -45,7 +53,7 @@ def draw(runs: SweepRuns) -> None:
     curve = figure.add_subplot(grid[2, :])
     rows = []
     for row, (name, policy) in enumerate(policies.items()):
-        episode = run_episode(task, policy, SEED, frame_format, score, pictures=True)
+        episode = run_episode(task, policy, SEED, frame_format, score, rendering_of(checkpoint), pictures=True)
         frames, in_goal, rewards = episode.pictures, episode.in_goal, episode.clip_rewards
         assert rewards is not None
         for column, step in enumerate(chosen):

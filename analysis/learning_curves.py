@@ -5,10 +5,11 @@ of every trial to rise together with its CLIP return, if its reward model can be
 """
 
 import itertools
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from runs import DoesNotApplyError, SweepRuns, draw_alone
+from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_name
 
 PANELS = {
     "clip_return": "CLIP return",
@@ -23,15 +24,20 @@ def draw(runs: SweepRuns) -> None:
         raise DoesNotApplyError("nothing was trained")
     figure, panels = plt.subplots(1, len(histories), figsize=(5.5 * len(histories), 3.8), layout="constrained", squeeze=False)
     axes = panels[0]
-    labels = pd.concat(histories.values()).groupby(["model", "alpha", "prompt", "seed"], sort=False).groups
-    colours = dict(zip(labels, itertools.cycle(plt.color_sequences["tab10"]), strict=False))
+    trials = pd.concat(histories.values())
+    learned = trials[trials["prompt"] != "-"]
+    colours = dict(
+        zip(learned.groupby(TOLD_APART_BY, sort=False).groups, itertools.cycle(plt.color_sequences["tab10"]), strict=False)
+    )
+    colour: Any
     for axis, metric in zip(axes, histories, strict=True):
-        for key, line in histories[metric].groupby(["model", "alpha", "prompt", "seed"], sort=False):
-            model, alpha, prompt, seed = key
-            reference = prompt == "-"
-            label = f"{model}, seed {seed}" if reference else f"{model}, alpha {alpha}, {prompt}, seed {seed}"
-            style = {"color": "black", "linestyle": "--"} if reference else {"color": colours[key]}
-            axis.plot(line["env_steps"], line["value"], label=label, **style)
+        for key, line in histories[metric].groupby(TOLD_APART_BY, sort=False):
+            of = dict(zip(TOLD_APART_BY, key, strict=True))
+            if of["prompt"] == "-":
+                label, colour, dashes = f"{of['model']}, seed {of['seed']}", "black", "--"
+            else:
+                label, colour, dashes = line_name(of | {"alpha": float(str(of["alpha"]))}, learned), colours[key], "-"
+            axis.plot(line["env_steps"], line["value"], label=label, color=colour, linestyle=dashes)
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
         axis.grid(alpha=0.3)
     axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize="small", frameon=False)

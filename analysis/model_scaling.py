@@ -1,18 +1,19 @@
 """Does a larger model make a better reward (the paper's Figure 4)? EPIC distance and success against millions of parameters.
 
 Run: make analysis SWEEP_RUN=results/model_scaling-... (or: python analysis/model_scaling.py FOLDER). A line for each alpha (and
-prompt). Bars are 95 % intervals: of EPIC over the states (bootstrap), of success over the seeds (Student's t, where there are
-several). Dashed lines are the means of the references: the true reward, the untrained policy. Expect EPIC distances to fall with
-size, and success to rise with it, perhaps at once, as in the paper.
+prompt, and rendering). Bars are 95 % intervals: of EPIC over the states (bootstrap), of success over the seeds (where there are
+several, see `success_interval`). Dashed lines are the means of the references: the true reward, the untrained policy. Expect
+EPIC distances to fall with size, and success to rise with it, perhaps at once, as in the paper.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, mean_and_interval, reward_model_trials
+from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, success_interval
 
-_GROUP = ["alpha", "prompt", "parameters_millions", "model"]
+_LINE = ["alpha", "prompt", "rendering"]
+_GROUP = [*_LINE, "parameters_millions", "model"]
 _SUCCESS = "evaluation_success"
 _SUCCESS_PANEL = "success after training"
 
@@ -46,9 +47,7 @@ def _epic(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _success(trials: pd.DataFrame) -> pd.DataFrame:
-    table = trials.groupby(_GROUP)[_SUCCESS].apply(mean_and_interval).unstack().reset_index()
-    # A share: the interval of a mean does not know that.
-    return table.assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
+    return trials.groupby(_GROUP)[_SUCCESS].apply(success_interval).unstack().reset_index()
 
 
 def _references(axis: Axes, trials: pd.DataFrame) -> None:
@@ -58,12 +57,12 @@ def _references(axis: Axes, trials: pd.DataFrame) -> None:
 
 
 def _panel(axis: Axes, table: pd.DataFrame) -> None:
-    lines = list(table.groupby(["alpha", "prompt"]))
-    for index, ((alpha, prompt), line) in enumerate(lines):
+    lines = list(table.groupby(_LINE))
+    for index, (key, line) in enumerate(lines):
         # Side by side, so that bars do not hide one another.
         at = line["parameters_millions"] * 1.03 ** (index - (len(lines) - 1) / 2)
         bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
-        label = line_name(table["prompt"].nunique(), alpha=float(str(alpha)), prompt=str(prompt))
+        label = line_name(dict(zip(_LINE, key, strict=True)), table)
         axis.errorbar(at, line["mean"], yerr=bars, marker="o", capsize=3, label=label)
     models = table[["parameters_millions", "model"]].drop_duplicates()
     axis.set_xscale("log")

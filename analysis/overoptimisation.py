@@ -1,15 +1,15 @@
 """Does training make policies better, or only better at pleasing their reward model? The audit of each trial over its training.
 
 Run: make analysis SWEEP_RUN=FOLDER, for a sweep with `audit:` (or: python analysis/overoptimisation.py FOLDER). A panel for each trial:
-the reward that it learns from (proxy), the gold models, other specs, and the truth. Scales differ, so each curve is rescaled
-to [0, 1]. Audit points with an alarm are shaded. A table for each model size is written beside it. Where a reward can be trusted,
-all curves rise together.
+the reward that it learns from (proxy), the gold models, other specs, the truth, and the true reward. Scales differ, so each
+curve is rescaled to [0, 1]. Audit points with an alarm are shaded. A table for each model size is written beside it. Where a
+reward can be trusted, all curves rise together.
 """
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
+from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials
 
 from vlm_rm_sweeps.evaluation.overoptimisation import ALARM, summary_by_model
 from vlm_rm_sweeps.training.audit import GOAL_FRACTION, GOLD, PROXY, SPEC, TRUE_REWARD
@@ -23,7 +23,12 @@ def draw(runs: SweepRuns) -> None:
     if PROXY not in trials:
         raise DoesNotApplyError("its trials were not audited: name `audit:` in the sweep file")
     truth = GOAL_FRACTION if GOAL_FRACTION in trials else TRUE_REWARD
-    names = [PROXY, truth, *sorted(name for name in trials.columns.map(str) if name.startswith((GOLD, SPEC)))]
+    # Where success is known, the true reward stands beside it: the two need not agree.
+    names = [
+        PROXY,
+        *dict.fromkeys((truth, TRUE_REWARD)),
+        *sorted(name for name in trials.columns.map(str) if name.startswith((GOLD, SPEC))),
+    ]
     history = pd.concat([runs.history(name).assign(curve=_curve(name, truth)) for name in names], ignore_index=True)
     alarms = runs.history(ALARM)
     # Those with an alarm first: of many trials only some can be shown.
@@ -40,6 +45,8 @@ def draw(runs: SweepRuns) -> None:
         axis.set_visible(False)
     for axis, run_id in zip(axes.flat, shown, strict=False):
         _panel(axis, history[history["run_id"] == run_id], alarms[alarms["run_id"] == run_id])
+        of = history[history["run_id"] == run_id].iloc[0][TOLD_APART_BY].to_dict()
+        axis.set_title(line_name(of | {"alpha": float(of["alpha"])}, history), fontsize="small")
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside right center", frameon=False, fontsize="small")
     runs.save(figure, history, "overoptimisation")
@@ -49,6 +56,8 @@ def draw(runs: SweepRuns) -> None:
 def _curve(metric: str, truth: str) -> str:
     if metric == truth:
         return "truth: steps in the goal" if truth == GOAL_FRACTION else "truth: true reward"
+    if metric == TRUE_REWARD:
+        return "true reward"
     if metric == PROXY:
         return "proxy: the reward learned from"
     return metric.replace(GOLD, "gold: ").replace(SPEC, "spec: ")
@@ -59,14 +68,17 @@ def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
         low, high = line["value"].min(), line["value"].max()
         rescaled = (line["value"] - low) / (high - low) if high > low else line["value"] * 0 + 0.5
         kind = str(curve).split(":")[0]
-        style = {"proxy": ("C0", "-", 2.0), "truth": ("black", "--", 2.0), "gold": (None, "-", 1.6)}.get(kind, (None, ":", 1.2))
+        style = {
+            "proxy": ("C0", "-", 2.0),
+            "truth": ("black", "--", 2.0),
+            "true reward": ("0.5", "--", 1.4),
+            "gold": (None, "-", 1.6),
+        }.get(kind, (None, ":", 1.2))
         colour, dashes, width = style
         axis.plot(line["env_steps"], rescaled, label=str(curve), color=colour, linestyle=dashes, linewidth=width)
     points = [0, *history["env_steps"].drop_duplicates().sort_values()]
     for step in alarms[alarms["value"] == 1]["env_steps"]:
         axis.axvspan(max(point for point in points if point < step), step, color="tab:red", alpha=0.2, linewidth=0)
-    first = history.iloc[0]
-    axis.set_title(f"{first['model']}, alpha {first['alpha']}, {first['prompt']}, seed {first['seed']}", fontsize="small")
     axis.set(xlabel="environment steps", ylabel="mean per step, rescaled", ylim=(-0.05, 1.05))
     axis.grid(alpha=0.3)
 

@@ -13,7 +13,7 @@ _LONGEST_LABEL = 48
 
 def draw(runs: SweepRuns) -> None:
     table = runs.trials()
-    if not (runs.folder / "screening.yaml").is_file():
+    if not runs.is_screening:
         raise DoesNotApplyError("it is no screening: prompts are compared where `vlm-rm sweep` ran a file with `screen:`")
     table["alpha"] = table["alpha"].astype(float)
     goals = {child.data.tags["prompt"]: child.data.params["goal"] for child in runs.children}

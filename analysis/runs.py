@@ -1,9 +1,8 @@
 """A sweep's runs out of MLflow, as pandas tables, and where its figures go. Shared by the scripts beside it."""
 
-import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
 from scipy import stats
 
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.finished_runs import find_runs
+
 _PAGE = 1_000
+TOLD_APART_BY = ["model", "alpha", "prompt", "rendering", "seed"]
+"""What trials differ in. `rendering` is how their states are drawn; of a reference, which learns from no frame, it is empty."""
 
 
 class DoesNotApplyError(Exception):
@@ -24,20 +27,18 @@ class DoesNotApplyError(Exception):
 class SweepRuns:
     """The MLflow runs of the sweep, or screening, in a results folder.
 
-    Raises SystemExit, with a message, if the folder is neither's. `children` are the runs of the trials that have finished.
+    Raises SystemExit, with a message, if the folder is neither's, or its runs cannot be read. `children` are the runs of the trials
+    that have finished.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
-            runs = json.loads((folder / "mlflow.json").read_text())
-        except OSError as error:
-            raise SystemExit(
-                f"{folder} is no sweep's folder (it has no mlflow.json): expected one such as results/quickstart-..."
-            ) from error
+            runs = find_runs(folder)
+        except UserError as error:
+            raise SystemExit(str(error)) from error
         self.folder = folder
-        self._client = MlflowClient(runs["tracking_uri"])
-        self._run_id = runs["run_id"]
-        self.children = [child for child in self._all_children(runs["experiment_id"]) if child.info.status == "FINISHED"]
+        self._client, self._run_id = runs.client, runs.run_id
+        self.children = [child for child in self._all_children(runs.experiment_id) if child.info.status == "FINISHED"]
         if not self.children:
             raise SystemExit(f"{folder} has no finished trial yet")
 
@@ -53,19 +54,25 @@ class SweepRuns:
             if not token:
                 return
 
+    @property
+    def is_screening(self) -> bool:
+        return (self.folder / "screening.yaml").is_file()
+
     def trials(self) -> pd.DataFrame:
-        """One row for each finished trial: `run_id`, its tags and its last metrics."""
+        """One row for each finished trial: `run_id`, its tags, `rendering`, and its last metrics."""
         rows: list[dict[str, Any]] = [
-            {"run_id": child.info.run_id} | child.data.tags | child.data.metrics for child in self.children
+            {"run_id": child.info.run_id} | child.data.tags | {"rendering": _rendering(child)} | child.data.metrics
+            for child in self.children
         ]
         return pd.DataFrame(rows)
 
     def history(self, metric: str) -> pd.DataFrame:
-        """All values of a metric: `run_id`, `model`, `alpha`, `prompt`, `seed`, `env_steps`, `value`. Empty if no trial has it."""
-        columns = ["run_id", "model", "alpha", "prompt", "seed", "env_steps", "value"]
+        """All values of a metric: `run_id`, what trials are told apart by, `env_steps`, `value`. Empty if no trial has it."""
+        columns = ["run_id", *TOLD_APART_BY, "env_steps", "value"]
         rows = [
             {"run_id": child.info.run_id}
-            | {key: child.data.tags.get(key, "") for key in ("model", "alpha", "prompt", "seed")}
+            | {key: child.data.tags.get(key, "") for key in TOLD_APART_BY}
+            | {"rendering": _rendering(child)}
             | {"env_steps": point.step, "value": point.value}
             for child in self.children
             if metric in child.data.metrics
@@ -97,8 +104,18 @@ class SweepRuns:
         print(file)
 
 
+def _rendering(child: Run) -> str:
+    """How a trial's states were drawn, in words; empty for a reference, and where nothing was trained."""
+    tags = child.data.tags
+    if tags["prompt"] == "-" or "textures" not in tags:
+        return ""
+    return f"{tags['textures']} textures, {tags['camera']} camera"
+
+
 def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
-    """The trials that learned from a reward model, with alpha as a number. DoesNotApplyError if there are none."""
+    """The trials that learned from a reward model, with alpha as a number. DoesNotApplyError if nothing did."""
+    if runs.is_screening:
+        raise DoesNotApplyError("it is a screening, which trains nothing: `prompts` shows all that it measured")
     table = runs.trials()
     table = table[table["prompt"] != "-"].assign(alpha=lambda trials: trials["alpha"].astype(float))
     if table.empty:
@@ -106,18 +123,37 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
     return table
 
 
-def mean_and_interval(values: pd.Series) -> pd.Series:
-    """Mean of the seeds' values and its 95 % interval (Student's t): `mean`, `low`, `high`; no interval for a single seed."""
+def success_interval(values: pd.Series) -> pd.Series:
+    """Mean of the seeds' success rates and its 95 % interval: `mean`, `low`, `high`; no interval for a single seed.
+
+    Student's t, cut to [0, 1]. Where all seeds agree, that would be certain of everything: there it is Wilson's, with each seed as
+    one trial, which no rates can exceed in variance.
+    """
     known = values.dropna()
     count, mean = len(known), known.mean()
-    half = stats.t.ppf(0.975, count - 1) * known.std() / math.sqrt(count) if count > 1 else float("nan")
-    return pd.Series({"mean": mean, "low": mean - half, "high": mean + half, "seeds": count})
+    if count < 2:
+        low = high = float("nan")
+    elif known.nunique() > 1:
+        half = stats.t.ppf(0.975, count - 1) * known.std() / math.sqrt(count)
+        low, high = max(0.0, mean - half), min(1.0, mean + half)
+    else:
+        low, high = _wilson(mean, count)
+    return pd.Series({"mean": mean, "low": low, "high": high, "seeds": count})
 
 
-def line_name(prompts: int, model: str = "", alpha: float | None = None, prompt: str = "") -> str:
-    """The label of a line; the prompt is named only where several are compared."""
-    parts = [model, f"alpha {alpha:g}" if alpha is not None else "", prompt if prompts > 1 else ""]
-    return ", ".join(part for part in parts if part)
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `count` trials, which need not be a whole number of them."""
+    z = stats.norm.ppf(0.975)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:
+    """The label of a line out of the values that it is for; prompt and rendering are named only where several are compared."""
+    parts = {name: value for name, value in line.items() if name not in ("prompt", "rendering") or compared[name].nunique() > 1}
+    worded = {"alpha": "alpha {:g}", "seed": "seed {}"}
+    return ", ".join(worded.get(name, "{}").format(value) for name, value in parts.items())
 
 
 def draw_alone(draw: Callable[[SweepRuns], None]) -> None:

@@ -1,15 +1,23 @@
-"""Pictures and videos of frames, written through imageio."""
+"""Pictures and videos of frames, written through imageio, and what is known of the episode that a video shows."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 PICTURE_SUFFIX = ".png"
+PLAIN_VIDEO = "plain.mp4"
+"""Of a trial: what people may judge, without its reward and prompt."""
+_EPISODE = "episode.json"
+EPISODE_NUMBERS = ("clip_return", "true_return", "goal_fraction", "success")
+"""What `episode.json` says of an episode, beside task, seed and the environment steps its policy was trained for; null: unknown."""
 
 
 def write_picture(frame: np.ndarray, path: Path) -> None:
@@ -32,3 +40,20 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int
         iio.imwrite(path, even, plugin="pyav", codec="libx264", fps=frames_per_second, out_pixel_format="yuv420p")
     else:
         raise UserError(f"{path}: a video is written as one of {', '.join(VIDEO_SUFFIXES)}, not as {path.suffix!r}")
+
+
+def write_episode(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write what is known of the episode that the videos in a folder show."""
+    (folder / _EPISODE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def read_episode(video: Path) -> dict[str, Any]:
+    """What `write_episode` left beside a video; empty if nothing. UserError if it is damaged, or a link to elsewhere."""
+    file = file_inside(video.parent, _EPISODE)
+    if not file.is_file():
+        return {}
+    try:
+        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return {name: about[name] for name in ("task", "env_steps", "seed", *EPISODE_NUMBERS)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}): remove it, and what it says of its video is unknown") from error

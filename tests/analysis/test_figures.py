@@ -1,12 +1,18 @@
 """The figures, drawn of runs in a real MLflow: all pages are read, each figure is written, and what does not apply says why."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
+
+from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
 
@@ -29,11 +35,14 @@ def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
     experiment = client.create_experiment(folder.name, artifact_location=(folder / "artifacts").as_uri())
     parent = client.create_run(experiment).info.run_id
     for trial in trials:
-        tags = {key: str(trial[key]) for key in ("model", "alpha", "prompt", "seed")}
+        tags = {key: str(value) for key, value in trial.items() if key not in ("metrics", "goal")}
         run_id = client.create_run(experiment, tags=tags | {"mlflow.parentRunId": parent}).info.run_id
-        for name, value in trial["metrics"].items():
-            for index, point in enumerate(value if isinstance(value, list) else [value]):
-                client.log_metric(run_id, name, point, step=1000 * (index + 1))
+        points = [
+            Metric(name, point, 0, 1000 * (index + 1))
+            for name, value in trial["metrics"].items()
+            for index, point in enumerate(value if isinstance(value, list) else [value])
+        ]
+        client.log_batch(run_id, metrics=points, params=[Param("goal", trial.get("goal", ""))])
         client.set_terminated(run_id)
     runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
     (folder / "mlflow.json").write_text(json.dumps(runs))
@@ -57,6 +66,7 @@ def scaling_trials() -> list[dict[str, Any]]:
                 "clip_return": [1.0, 2.0],
                 "audit_proxy_reward": [0.1, 0.2],
                 "audit_goal_fraction": [0.2, 0.1],
+                "audit_true_reward": [1.0, 0.9],
                 "audit_gold/embedded_small": [0.3, 0.2],
                 "overoptimisation_alarm": [0.0, 1.0],
             },
@@ -93,10 +103,106 @@ def test_each_figure_is_written_from_all_pages(
     assert (success["mean"], success["seeds"]) == (pytest.approx(0.5), 2)
     assert (success["low"], success["high"]) == (0.0, 1.0)
     summary = pd.read_csv(sweep.folder / "figures" / "overoptimisation_by_model.csv")
+    curves = pd.read_csv(sweep.folder / "figures" / "overoptimisation.csv")["curve"].unique().tolist()
+    assert curves == ["proxy: the reward learned from", "truth: steps in the goal", "true reward", "gold: embedded_small"]
     assert summary["model"].tolist() == ["embedded/tiny", "embedded/small"]
     assert summary["trials_with_alarm"].tolist() == [4, 4]
     assert summary["first_alarm_step"].tolist() == [2000, 2000]
     assert summary["truth_change"].tolist() == pytest.approx([-0.1, -0.1])
+
+
+def test_renderings_are_compared_and_not_merged(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import alpha
+    import learning_curves
+    import model_scaling
+    import overoptimisation
+    import runs
+
+    trials = [
+        trial | {"textures": textures, "camera": "paper", "metrics": trial["metrics"] | changed}
+        for trial in scaling_trials()[:6]
+        for textures, changed in {
+            "modified": {"epic_distance": 0.1, "evaluation_success": 1.0},
+            "original": {"epic_distance": 0.4, "evaluation_success": 0.0},
+        }.items()
+    ]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "renderings", store, trials))
+    drawn: dict[str, list[str]] = {}
+    for figure in (alpha, learning_curves, model_scaling, overoptimisation):
+
+        def keep(drawing: Figure, data: pd.DataFrame, name: str) -> None:
+            texts = [axis.get_title() for axis in drawing.axes]
+            drawn[name] = texts + [text for axis in drawing.axes for text in axis.get_legend_handles_labels()[1]]
+            plt.close(drawing)
+            if name in ("alpha", "model_scaling"):
+                means = data[data["measure"].str.startswith("EPIC")].groupby("rendering")["mean"].unique().map(list)
+                assert means.to_dict() == {"modified textures, paper camera": [0.1], "original textures, paper camera": [0.4]}
+                of_success = data[data["measure"].str.startswith("success")]
+                assert set(of_success["mean"]) == {0.0, 1.0}
+                assert set(of_success["seeds"]) == {2}
+
+        monkeypatch.setattr(sweep, "save", keep)
+        monkeypatch.setattr(sweep, "save_table", lambda *_: None)
+        figure.draw(sweep)
+    for name in ("alpha", "learning_curves", "model_scaling", "overoptimisation"):
+        for textures in ("modified", "original"):
+            assert any(f"{textures} textures, paper camera" in text for text in drawn[name]), (name, drawn[name])
+    # A line for each of 6 trials, with each of 2 textures.
+    assert len([text for text in drawn["learning_curves"] if "seed" in text]) == 12
+
+
+def test_figures_of_models_prompts_and_policies(
+    scripts: None, store: str, tmp_path: Path, saved_policy: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import episode
+    import prompts
+    import reward_landscape
+    import runs
+
+    def written(sweep: Any, name: str) -> pd.DataFrame:
+        assert all((sweep.folder / "figures" / f"{name}.{suffix}").stat().st_size > 1000 for suffix in ("png", "svg"))
+        return pd.read_csv(sweep.folder / "figures" / f"{name}.csv")
+
+    trial = {"model": "embedded/tiny", "prompt": "task", "seed": 0, "checkpoints": "trials/a"}
+    trials = [trial | {"alpha": alpha, "metrics": {"evaluation_success": 1.0}} for alpha in (0.0, 0.5)]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "drawn", store, trials))
+    keys = {"name": "drawn", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.0, 0.5], "steps": 10}
+    (sweep.folder / "sweep.yaml").write_text(json.dumps(keys))
+    saved_policy(sweep.folder / "trials" / "a")
+    monkeypatch.setattr(reward_landscape, "_POINTS", 9)
+    reward_landscape.draw(sweep)
+    landscape = written(sweep, "reward_landscape")
+    assert landscape.groupby("alpha")["theta"].count().to_dict() == {0.0: 9, 0.5: 9}
+    episode.draw(sweep)
+    steps = written(sweep, "episode")
+    assert steps.groupby("policy")["step"].count().to_dict() == {"after training": 200, "random actions": 200}
+
+    found = [
+        {
+            "model": "embedded/tiny",
+            "alpha": alpha,
+            "prompt": prompt,
+            "goal": f"a {prompt} pole",
+            "metrics": {"parameters_millions": 0.1, "spearman": 0.5, "epic_low": 0.1, "epic_high": 0.3} | distance,
+        }
+        for alpha in (0.0, 1.0)
+        for prompt, distance in (("worse", {"epic_distance": 0.4}), ("better", {"epic_distance": 0.2}), ("constant", {}))
+    ]
+    screening = runs.SweepRuns(sweep_of(tmp_path / "compared", store, found))
+    (screening.folder / "screening.yaml").touch()
+    labels: list[str] = []
+    save = screening.save
+
+    def keep(drawing: Figure, data: pd.DataFrame, name: str) -> None:
+        labels.extend(label.get_text() for label in drawing.axes[0].get_yticklabels())
+        save(drawing, data, name)
+
+    monkeypatch.setattr(screening, "save", keep)
+    prompts.draw(screening)
+    assert len(written(screening, "prompts")) == 6
+    assert labels == ["a better pole", "a worse pole", "a constant pole"]
 
 
 def test_what_does_not_apply_says_why(
@@ -122,9 +228,43 @@ def test_what_does_not_apply_says_why(
     ]
     assert not (sweep.folder / "figures").exists()
 
+    (sweep.folder / "screening.yaml").touch()
+    monkeypatch.setattr(figures, "FIGURES", (model_scaling, alpha))
+    figures.draw(sweep)
+    reason = "is left out: it is a screening, which trains nothing: `prompts` shows all that it measured"
+    assert capsys.readouterr().out.splitlines() == [f"model_scaling {reason}", f"alpha {reason}"]
+
 
 def test_a_folder_that_is_no_sweeps_is_said(scripts: None, tmp_path: Path) -> None:
     import runs
 
     with pytest.raises(SystemExit, match=r"is no sweep's folder \(it has no mlflow.json\)"):
         runs.SweepRuns(tmp_path)
+    (tmp_path / "mlflow.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"mlflow\.json is damaged"):
+        runs.SweepRuns(tmp_path)
+
+
+def test_runs_that_are_away_are_said_and_no_database_is_made(scripts: None, tmp_path: Path) -> None:
+    import runs
+
+    moved = tmp_path / "before" / "mlflow.db"
+    for uri, message in (
+        (f"sqlite:///{moved}", "is not there, the MLflow database that .* names: bring it back or, if the results have moved"),
+        ("http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 does not answer"),
+    ):
+        (tmp_path / "mlflow.json").write_text(json.dumps({"tracking_uri": uri, "run_id": "a", "experiment_id": "1"}))
+        with pytest.raises(SystemExit, match=message):
+            runs.SweepRuns(tmp_path)
+    assert not moved.parent.exists()
+
+
+def test_seeds_that_agree_are_no_certainty(scripts: None) -> None:
+    from runs import success_interval
+
+    # Wilson's interval of 5 of 5.
+    assert success_interval(pd.Series([1.0] * 5))[["low", "high"]].tolist() == pytest.approx([0.566, 1.0], abs=1e-3)
+    assert success_interval(pd.Series([0.0] * 5))[["low", "high"]].tolist() == pytest.approx([0.0, 0.434], abs=1e-3)
+    low, high = success_interval(pd.Series([0.7, 0.8, 0.9]))[["low", "high"]]
+    assert (low, high) == (pytest.approx(0.8 - 4.303 * 0.1 / 3**0.5, abs=1e-3), 1.0)
+    assert success_interval(pd.Series([0.4]))[["low", "high"]].isna().all()

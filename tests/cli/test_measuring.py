@@ -22,7 +22,18 @@ def test_epic_prints_and_writes_a_table(vlm_rm: Command, refusal: Command, datas
 
 def test_alphas_that_are_none_are_explained(refusal: Command, dataset: Path) -> None:
     assert "expected numbers from 0 to 1" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "0,x")
+    for values in ("", "0,0.0", " , "):
+        message = refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", values)
+        assert message == f"--alpha {values!r}: expected at least one value, and each of them once"
     assert "alpha 1.5" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "1.5")
+
+
+def test_models_are_at_least_one_and_each_once(refusal: Command, dataset: Path, tmp_path: Path) -> None:
+    assert "--model '': expected at least one value" in refusal("epic", dataset, "--model", "")
+    twice = ("--model", "embedded/tiny,embedded/tiny")
+    for command in (("epic", dataset), ("landscape", "--task", "cartpole-upright", "--output", tmp_path / "twice")):
+        assert "and each of them once" in refusal(*command, *twice)
+    assert not (tmp_path / "twice").exists()
 
 
 def test_landscape_prints_where_the_peak_is(vlm_rm: Command, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_sweeps_policies_become_a_data_set(
         saved_policy(folder.trial(trial))
     options = ("--episodes", "1", "--every", "50", "--seed", "4")
     printed = vlm_rm("states", "rollouts", folder.path, "-o", tmp_path / "data", *options)
-    assert "policies of 2 of 2 trials" in printed
+    assert "2 policies of 2 of 2 trials" in printed
     assert "8 states of cartpole-upright (8 rollout)" in printed
     assert set(load_states(tmp_path / "data").table["seed"]) == {4}
     assert "exists already" in refusal("states", "rollouts", folder.path, "-o", tmp_path / "data")

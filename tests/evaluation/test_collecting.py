@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.collecting import states_of_policies, task_of_all
+from vlm_rm_sweeps.evaluation.collecting import sampled_states, states_of_policies, task_of_all
 from vlm_rm_sweeps.evaluation.rollouts import load_policy, run_episode
 from vlm_rm_sweeps.evaluation.states import write_states
 from vlm_rm_sweeps.tasks.task import get_task
@@ -55,7 +55,20 @@ def test_the_data_set_says_where_each_state_comes_from(policies: list[Checkpoint
     assert table["step"].tolist() == [100, 200, 100, 200]
     assert set(table["seed"]) == {3}
     assert table["id"].is_unique
+    drawn = CARTPOLE.rendering()
+    assert set(zip(table["textures"], table["camera"], table["profile"], strict=True)) == {
+        (drawn.textures, drawn.camera, drawn.profile)
+    }
     assert {"x", "theta"} <= set(table.columns)
+
+
+def test_states_of_one_episode_are_known_as_such(policies: list[Checkpoint], tmp_path: Path) -> None:
+    """The bootstrap draws them together, see `measure`; random states are drawn one by one."""
+    states = states_of_policies(policies, episodes=2, every=100, seed=3, say=nobody_listens)
+    reached = write_states(tmp_path / "reached", CARTPOLE, states).episodes
+    assert np.unique(reached, return_inverse=True)[1].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    drawn = write_states(tmp_path / "drawn", CARTPOLE, sampled_states(CARTPOLE, 5, seed=3)).episodes
+    assert len(set(drawn)) == 5
 
 
 def test_a_policy_outside_of_a_sweep_has_no_trial(saved_policy: SavePolicy, tmp_path: Path) -> None:

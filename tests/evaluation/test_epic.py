@@ -10,6 +10,7 @@ from scipy.stats import bootstrap, pearsonr, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation import epic
 from vlm_rm_sweeps.evaluation.epic import epic_distance, measure
 from vlm_rm_sweeps.evaluation.truth import Truth
 
@@ -142,6 +143,14 @@ def test_measures_are_those_of_the_libraries() -> None:
         assert found.states == 400
 
 
+def test_many_rewards_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rewards, truth = yes_no()
+    whole = measure(rewards, truth, ["a", "b"])
+    monkeypatch.setattr(epic, "_REWARDS_AT_ONCE", 1)
+    for found, expected in zip(measure(rewards, truth, ["a", "b"]), whole, strict=True):
+        assert found.to_dict() == pytest.approx(expected.to_dict())
+
+
 def test_false_positives_by_hand() -> None:
     # 20 positives at 1 .. 20; the highest threshold that keeps 19 of them is 2. Of the 5 negatives, 3 lie at or above 2.
     rewards = np.array([*range(1, 21), 0.5, 1.5, 2.0, 7.0, 30.0])
@@ -191,8 +200,28 @@ def test_a_truth_of_numbers_has_no_false_positives() -> None:
     assert math.isnan(found.false_positive_rate)
 
 
-def test_a_constant_reward_is_named() -> None:
+def test_a_constant_reward_has_no_measures_and_is_named_if_there_is_no_other() -> None:
     rewards, truth = yes_no()
     rewards[:, 1] = 0.25
+    varying, constant = measure(rewards, truth, ["tiny at alpha 0", "tiny at alpha 1"])
+    assert varying == measure(rewards[:, :1], truth, ["tiny at alpha 0"])[0]
+    assert constant.states == 400
+    assert math.isnan(constant.epic_distance)
+    assert math.isnan(constant.roc_auc)
     with pytest.raises(UserError, match="tiny at alpha 1 gives all 400 states the same reward"):
-        measure(rewards, truth, ["tiny at alpha 0", "tiny at alpha 1"])
+        measure(rewards[:, 1:], truth, ["tiny at alpha 1"])
+
+
+def test_states_of_an_episode_are_drawn_together() -> None:
+    """20 episodes of 50 states each that are the same are no more than 20 states."""
+    rewards, truth = yes_no(20, seed=3)
+    alone = measure(rewards, truth, ["a", "b"])[0]
+    repeated, episodes = np.repeat(rewards, 50, axis=0), np.repeat(np.arange(20), 50)
+    together = measure(repeated, Truth("labels", np.repeat(truth.values, 50)), ["a", "b"], groups=episodes)[0]
+    assert (together.epic_low, together.epic_high) == pytest.approx((alone.epic_low, alone.epic_high))
+    as_if_alone = measure(repeated, Truth("labels", np.repeat(truth.values, 50)), ["a", "b"])[0]
+    assert as_if_alone.epic_high - as_if_alone.epic_low < (alone.epic_high - alone.epic_low) / 3
+    one = measure(rewards, truth, ["a", "b"], groups=np.zeros(20))[0]
+    assert one.epic_distance == alone.epic_distance
+    assert math.isnan(one.epic_low)
+    assert math.isnan(one.epic_high)

@@ -4,16 +4,17 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.landscape import Walk, landscape, make_axis, shape_of, shapes, walk
-from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
+from vlm_rm_sweeps.evaluation.landscape import Walk, landscape, make_axis, pictured, shape_of, shapes, walk
+from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape, save_landscape
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.catalog import find_model, load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.task import get_task
@@ -21,13 +22,17 @@ from vlm_rm_sweeps.tasks.task import get_task
 CARTPOLE, MOUNTAIN_CAR = get_task("cartpole-upright"), get_task("mountaincar-summit")
 SPECS = {(alpha, "task"): RewardSpec((CARTPOLE.goal_prompt,), ("pole and cart",), alpha) for alpha in (0.0, 0.5, 1.0)}
 
+SMALL = FrameFormat(16)
+NATIVE = FrameFormat(400)
+TINY = find_model("embedded/tiny").preprocessing.frame_format
+
 
 class Brightness:
     """A model of five lines: the mean of the frame, minus alpha."""
 
     model_id = "test/brightness"
     parameters = 1
-    frame_format = FrameFormat(16)
+    frame_format = SMALL
 
     def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
         means = frames.mean(axis=(1, 2, 3), dtype=np.float32)
@@ -36,15 +41,15 @@ class Brightness:
 
 @pytest.fixture(scope="module")
 def circle() -> Walk:
-    return walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 37)])
+    return walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 37)], [NATIVE, TINY])
 
 
 def test_the_walk_shows_the_states_in_order(circle: Walk) -> None:
     np.testing.assert_allclose(circle.points[:, 0], np.linspace(-math.pi, math.pi, 37))
-    upright = circle.frames[18]
+    upright = circle.frames[NATIVE][18]
     brown = np.argwhere(upright[..., 0].astype(int) > upright[..., 2].astype(int) + 40)
     assert np.ptp(brown[:, 0]) > 3 * np.ptp(brown[:, 1])  # the pole stands
-    assert not np.array_equal(circle.frames[9], circle.frames[27])
+    assert not np.array_equal(circle.frames[NATIVE][9], circle.frames[NATIVE][27])
 
 
 def test_a_part_of_a_variables_range() -> None:
@@ -72,7 +77,7 @@ def test_one_or_two_different_variables() -> None:
     axis = make_axis(CARTPOLE, "theta", 3)
     for axes in ([], [axis, axis], [axis] * 3):
         with pytest.raises(UserError, match="over one variable, or over two different ones"):
-            walk(CARTPOLE, axes)
+            walk(CARTPOLE, axes, [SMALL])
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -97,7 +102,7 @@ def test_each_frame_is_encoded_once_for_all_specs(circle: Walk, monkeypatch: pyt
     for alpha, part in table.groupby("alpha"):
         assert part["rescaled"].min() == 0
         assert part["rescaled"].max() == 1
-        alone = model.score(np.stack(circle.frames), [SPECS[float(str(alpha)), "task"]])[:, 0]
+        alone = model.score(circle.frames[TINY], [SPECS[float(str(alpha)), "task"]])[:, 0]
         np.testing.assert_array_equal(part["reward"], alone)
     assert (shapes(circle, table)["peak_distance"] < 0.3).all()
 
@@ -113,7 +118,7 @@ def test_peak_and_rank_correlation_by_hand(circle: Walk) -> None:
 
 
 def test_two_variables_make_a_grid_whose_goal_is_a_line() -> None:
-    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 5), make_axis(CARTPOLE, "x", 3)])
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 5), make_axis(CARTPOLE, "x", 3)], [SMALL])
     assert walked.shape == (5, 3)
     assert walked.goal_units == "rad"
     np.testing.assert_allclose(walked.points[:4, 1], [-2.4, 0, 2.4, -2.4])
@@ -122,14 +127,58 @@ def test_two_variables_make_a_grid_whose_goal_is_a_line() -> None:
     assert shape.peak_distance == pytest.approx(0, abs=1e-12)
 
 
+def test_beyond_the_flag_is_in_the_goal() -> None:
+    walked = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 13)], [SMALL])
+    at = walked.points[:, 0]
+    assert shape_of(walked, at).peak == (0.6,)
+    assert shape_of(walked, at).peak_distance == 0
+    assert shape_of(walked, np.minimum(at, 0.45)).spearman == pytest.approx(1)
+    assert shape_of(walked, -at).peak_distance == pytest.approx(1.65)
+
+
+def test_the_goal_is_marked_where_the_axis_reaches_it() -> None:
+    """A line outside of the axis would stretch it, and the map be a strip of the picture."""
+    beside = walk(CARTPOLE, [make_axis(CARTPOLE, "theta=0.5:1", 3), make_axis(CARTPOLE, "x", 3)], [SMALL])
+    figure = draw_landscape(beside, landscape(beside, Brightness(), SPECS))
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "cart position (m)")
+    assert panel.get_xlim()[0] > 0.3
+    assert not panel.get_lines()
+    plt.close(figure)
+    flag = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 5)], [SMALL])
+    figure = draw_landscape(flag, landscape(flag, Brightness(), SPECS))
+    panel = next(axes for axes in figure.axes if axes.get_xlabel() == "car position (m)")
+    ends = [line.get_xdata()[0] for line in panel.get_lines() if len(line.get_xdata()) == 2]  # type: ignore[index, arg-type]
+    assert ends == [0.45, 0.6]
+    plt.close(figure)
+
+
+def test_only_what_models_see_is_kept_of_all_states() -> None:
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 9), make_axis(CARTPOLE, "x", 5)], [SMALL])
+    assert [frames.shape for frames in walked.frames.values()] == [(45, 16, 16, 3)]
+    assert {frame.shape for frame in walked.pictures.values()} == {(400, 600, 3)}
+    # Three of the first variable by three of the second: neither at an end.
+    assert list(walked.pictures) == pictured(walked.axes) == [6, 7, 8, 21, 22, 23, 36, 37, 38]
+    with pytest.raises(UserError, match="a landscape of 10,100 states: expected at most 10,000"):
+        walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 101), make_axis(CARTPOLE, "x", 100)], [SMALL])
+
+
+def test_a_map_has_pictures_of_its_states_where_they_lie() -> None:
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 9), make_axis(CARTPOLE, "x", 7)], [SMALL])
+    figure = draw_landscape(walked, landscape(walked, Brightness(), SPECS))
+    titles = [axes.get_title() for axes in figure.axes if axes.images]
+    assert len(titles) == 9
+    assert (titles[0], titles[4], titles[8]) == ("theta -2.4, x 1.6", "theta 0, x 0", "theta 2.4, x -1.6")
+    plt.close(figure)
+
+
 def test_a_variable_without_a_goal_has_no_distance() -> None:
-    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "x", 3)])
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, "x", 3)], [SMALL])
     assert math.isnan(shape_of(walked, np.arange(3.0)).peak_distance)
 
 
 @pytest.mark.parametrize("variables", [["theta"], ["theta", "x"]])
 def test_figures_and_tables_are_written_once(tmp_path: Path, variables: list[str]) -> None:
-    walked = walk(CARTPOLE, [make_axis(CARTPOLE, name, 4) for name in variables])
+    walked = walk(CARTPOLE, [make_axis(CARTPOLE, name, 4) for name in variables], [SMALL])
     table = landscape(walked, Brightness(), SPECS)
     save_landscape(tmp_path / "out", walked, table)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
@@ -144,6 +193,6 @@ def test_figures_and_tables_are_written_once(tmp_path: Path, variables: list[str
 
 
 def test_mountain_car_is_walked_too() -> None:
-    walked = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 3)])
+    walked = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 3)], [SMALL])
     assert walked.points[:, 0].tolist() == pytest.approx([-1.2, -0.3, 0.6])
-    assert not np.array_equal(walked.frames[0], walked.frames[1])
+    assert not np.array_equal(walked.frames[SMALL][0], walked.frames[SMALL][1])

@@ -77,10 +77,17 @@ def test_the_summary_has_a_row_for_each_model_smallest_first() -> None:
     table = summary_by_model(pd.DataFrame(rows, columns=columns)).set_index("model")
     assert table.index.tolist() == ["small", "large"]
     small = table.loc["small"]
-    assert (small["trials"], small["trials_with_alarm"], small["first_alarm_step"]) == (2, 1, 3000)
+    assert (small["trials"], small["trials_checked"], small["trials_with_alarm"], small["first_alarm_step"]) == (2, 2, 1, 3000)
     assert small["proxy_change"] == pytest.approx((0.4 + 0.2) / 2)
     assert small["gold_change"] == pytest.approx((-0.3 + 0.1) / 2)
     assert small["truth_change"] == pytest.approx((-0.1 + 0.2) / 2)
     assert small["truth_below_peak"] == pytest.approx((0.8 + 0.0) / 2)
     assert table["first_alarm_step"].isna()["large"]
     assert table["gold_change"].isna()["large"]
+
+
+def test_trials_with_too_few_points_are_not_said_to_be_without_alarm() -> None:
+    columns = ["model", "parameters_millions", "trial", "env_steps", "proxy", "gold", "truth", "alarm"]
+    rows = [("tiny", 0.1, "a", 1000 * point, 0.1, np.nan, 0.2, np.nan) for point in (1, 2, 3, 4)]
+    (row,) = summary_by_model(pd.DataFrame(rows, columns=columns)).to_dict("records")
+    assert (row["trials_checked"], row["trials_with_alarm"]) == (0, "not enough points")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import imageio.v3 as iio
 import numpy as np
@@ -26,12 +27,14 @@ from vlm_rm_sweeps.evaluation.rollouts import (
     summarize,
     task_of,
     write_evaluation,
+    write_plain_video,
     write_videos,
 )
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
+from vlm_rm_sweeps.videos import read_episode
 
 SavePolicy = Callable[..., Checkpoint]
 TASK = get_task("cartpole-upright")
@@ -44,7 +47,7 @@ def checkpoint(saved_policy: SavePolicy, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def ran(checkpoint: Checkpoint) -> list[Episode]:
-    return evaluate(checkpoint, episodes=2, seed=7, pictures=True)
+    return evaluate(checkpoint, episodes=2, seed=7, pictures=True, judges=["embedded/small"])
 
 
 def test_scores_what_the_reward_model_would_have_seen(checkpoint: Checkpoint, ran: list[Episode]) -> None:
@@ -54,6 +57,8 @@ def test_scores_what_the_reward_model_would_have_seen(checkpoint: Checkpoint, ra
     spec = spec_of(checkpoint)
     assert spec is not None
     np.testing.assert_array_equal(first.clip_rewards, load_reward_model("embedded/tiny").score(first.frames, [spec])[:, 0])
+    other = load_reward_model("embedded/small").score(first.frames, [spec])[:, 0]
+    assert first.judged == {"embedded/small": pytest.approx(other.sum(dtype=np.float64))}
     assert first.observations.shape == (201, 4)
     assert first.true_return == first.in_goal.sum()
     assert not np.array_equal(first.observations, second.observations)
@@ -105,6 +110,8 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     assert json.loads((tmp_path / "new/evaluation.json").read_text()) == summary
     table = pd.read_csv(tmp_path / "new/evaluation.csv")
     assert table["seed"].tolist() == [7, 8]
+    assert table["return by embedded/small"].tolist() == pytest.approx([each.judged["embedded/small"] for each in ran])
+    assert summary["judged"]["embedded/small"]["mean"] == pytest.approx(table["return by embedded/small"].mean())
     assert table["clip_return"].tolist() == pytest.approx([episode.clip_return for episode in ran])
     with pytest.raises(FileExistsError):
         write_evaluation(checkpoint, ran, 7, tmp_path / "new")
@@ -114,6 +121,13 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     video = iio.imread(mp4)
     assert video.shape == (12, 496, 600, 3)
     assert iio.improps(gif).n_images == 12
+    write_plain_video(checkpoint, short, 7, tmp_path / "plain")
+    plain = iio.imread(tmp_path / "plain" / "plain.mp4")
+    assert plain.shape == (12, 400, 600, 3)  # nothing beneath it
+    about = read_episode(tmp_path / "plain" / "plain.mp4")
+    assert (about["task"], about["env_steps"], about["seed"]) == ("cartpole-upright", 500, 7)
+    assert about["goal_fraction"] == pytest.approx(short.in_goal.mean())
+    assert about["true_return"] == short.true_return
     # Beneath the picture the curve grows: blue pixels right of the middle only at the end.
     right = video[:, 420:470, 320:590].astype(int)
     blue = ((right[..., 2] - right[..., 0]) > 60).sum(axis=(1, 2))
@@ -150,7 +164,7 @@ def test_rewards_that_are_not_finite_are_not_left_out(checkpoint: Checkpoint, mo
         loaded[0](np.zeros((3, 64, 64, 3), np.uint8))
 
 
-def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
+def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="is not a checkpoint"):
         find_checkpoint(tmp_path)
     with pytest.raises(UserError, match="unknown task 'cartpole-uprigth': did you mean 'cartpole-upright'"):
@@ -163,7 +177,16 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
     wider = saved_policy(tmp_path / "network", model_config={"fcnet_hiddens": [32], "dueling": False} | _module_defaults())
     with pytest.raises(UserError, match="another task or network"):
         load_policy(wider)
-    assert load_scorer(saved_policy(tmp_path / "reference", reward=None)) is None
+    reference = saved_policy(tmp_path / "reference", reward=None)
+    assert load_scorer(reference) is None
+    with pytest.raises(UserError, match="no prompt that embedded/tiny could judge it by"):
+        evaluate(reference, episodes=1, seed=0, pictures=False, judges=["embedded/tiny"])
+    judged = saved_policy(tmp_path / "judged")
+    wide = Mock(model_id="test/wide", frame_format=FrameFormat(224))
+    load = load_reward_model
+    monkeypatch.setattr(rollouts, "load_reward_model", lambda name, *rest: wide if name == "test/wide" else load(name, *rest))
+    with pytest.raises(UserError, match="test/wide wants other frames than embedded/tiny"):
+        evaluate(judged, episodes=1, seed=0, pictures=False, judges=["test/wide"])
 
 
 def _module_defaults() -> dict[str, Any]:

@@ -81,6 +81,16 @@ def test_frames_and_states_survive_the_disk(tmp_path: Path, image_format: str) -
         assert (row["source"], row["seed"], row["step"], row["success"]) == ("uniform", 1, index, state.success)
 
 
+def test_how_states_were_drawn_is_in_the_table(tmp_path: Path) -> None:
+    task = get_task("mountaincar-summit")
+    drawn = [task.rendering("original", "default", "fast"), task.rendering("modified", "default", "fast")]
+    states = [state for rendering in drawn for state in sampled_states(task, 2, seed=0, rendering=rendering)]
+    mixed = write_states(tmp_path / "mixed", task, [*states, State(small_frame(1), Provenance("images"))])
+    assert mixed.renderings() == {("original", "default", "fast"): 2, ("modified", "default", "fast"): 2}
+    assert "modified textures, default camera, fast profile (2)" in mixed.summary()
+    assert mixed.table["textures"].isna().tolist() == [False] * 4 + [True]
+
+
 def test_ids_are_stable_and_tell_states_apart(tmp_path: Path) -> None:
     first, again, other = (
         write_states(tmp_path / str(index), CARTPOLE, sampled_states(CARTPOLE, 5, seed=seed)).ids

@@ -72,6 +72,9 @@ def test_an_unknown_rater_is_named_with_those_there_are(dataset: StateDataset) -
     with pytest.raises(UserError, match="has no labels of raters: give some with"):
         read_truth(dataset, "rater:anna")
     assert not dataset.labels_file.exists()
+    LabelStore(dataset.labels_file, YES_NO)
+    with pytest.raises(UserError, match="has no answers yet, of any rater: give some with"):
+        read_truth(dataset, "rater:anna")
     LabelStore(dataset.labels_file, YES_NO).add("anna", dataset.ids[0], 1.0)
     with pytest.raises(UserError, match="unknown rater 'ana': did you mean 'anna'"):
         read_truth(dataset, "rater:ana")

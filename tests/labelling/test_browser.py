@@ -240,3 +240,25 @@ def test_names_of_raters_are_checked_on_the_page(context: Any, server: Server) -
     page.fill("#name", "plain.name")
     page.press("#name", "Enter")
     page.wait_for_selector("#work:visible")
+
+
+def test_what_cannot_be_seen_cannot_be_answered(context: Any, tmp_path: Path) -> None:
+    states = write_states(tmp_path / "data", TASK, sampled_states(TASK, 2, seed=1))
+    own = Server(states.folder)
+    states.image_file(0).write_bytes(states.image_file(1).read_bytes())  # another state's picture
+    page = new_tab(context, own.url, "blind")
+    press(page, "11s1")
+    given = {label.item: label.value for label in LabelStore(states.labels_file, YES_NO).standing("blind")}
+    assert given[states.ids[1]] is not None
+    assert given.get(states.ids[0]) is None
+    own.end()
+
+
+def test_the_page_works_on_without_the_agreement(context: Any, server: Server, dataset: StateDataset) -> None:
+    page = new_tab(context, server.url, "disagreed")
+    page.route("**/api/agreement", lambda route: route.abort())
+    press(page, "111111")
+    assert "All done" in page.inner_text("#done")
+    assert "agreement of raters cannot be shown" in page.inner_text("#message")
+    press(page, "z")
+    assert len(stored(dataset.folder, "disagreed")) == STATES - 1

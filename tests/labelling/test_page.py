@@ -1,5 +1,6 @@
 """The page's interface: what it stores, and whom it refuses."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def job(tmp_path: Path) -> LabelJob:
     files = [tmp_path / f"{name}.png" for name in "cab"]
     for file in files:
         file.write_bytes(file.name.encode())
-    items = [LabelItem(f"item-{file.stem}", file) for file in files]
+    items = [LabelItem(f"item-{file.stem}", file, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
     return LabelJob("states", "In the goal?", "upright", items, YES_NO, tmp_path / "labels.sqlite")
 
 
@@ -129,6 +130,9 @@ def test_only_items_of_the_job_are_served(client: TestClient, job: LabelJob) -> 
         assert client.get(path).status_code == 404
     job.items[0].file.unlink()
     assert client.get(f"/items/{job.items[0].id}").status_code == 404
+    assert client.get("/items/item-b").status_code == 200
+    job.items[2].file.write_bytes(b"another picture")
+    assert client.get("/items/item-b").status_code == 404  # nobody judges what was not written
 
 
 def test_pages_may_not_be_framed_or_load_foreign_scripts(client: TestClient) -> None:

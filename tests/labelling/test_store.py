@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,15 @@ os.kill(os.getpid(), 9)
 def test_scales_are_not_mixed(store: LabelStore) -> None:
     with pytest.raises(UserError, match="of the scale 'yes-no', not 'share'"):
         LabelStore(store.file, SHARE)
+
+
+def test_labels_can_be_read_while_another_process_writes(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And from a folder that only others may write."""
+    store.add("anna", "a", 1.0)
+    monkeypatch.setattr("vlm_rm_sweeps.labelling.store._WAIT_SECONDS", 0.1)
+    with closing(sqlite3.connect(store.file)) as writing:
+        writing.execute("BEGIN IMMEDIATE")
+        assert LabelStore(store.file, YES_NO).table()["item"].tolist() == ["a"]
 
 
 def test_a_file_that_is_no_label_file_is_left_alone(tmp_path: Path) -> None:

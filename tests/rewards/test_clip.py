@@ -9,8 +9,10 @@ import torch
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import resize_frames
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states, sample_states
+from vlm_rm_sweeps.rewards import clip
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.task import get_task
@@ -61,6 +63,22 @@ def test_reward_does_not_depend_on_the_other_specs_to_the_bit(model: ClipRewardM
     for column, spec in enumerate(SPECS):
         np.testing.assert_array_equal(model.score(frames[:65], [spec])[:, 0], rewards[:, column])
     np.testing.assert_array_equal(model.score(frames[:65], SPECS[::-1]), rewards[:, ::-1])
+
+
+def test_many_specs_are_scored_in_parts_to_the_same_bits(
+    model: ClipRewardModel, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = model.score(frames, SPECS)
+    sizes: list[int] = []
+
+    def counted(images: torch.Tensor, goals: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(goals))
+        return goal_baseline_reward(images, goals, *rest)
+
+    monkeypatch.setattr(clip, "goal_baseline_reward", counted)
+    monkeypatch.setattr(clip, "_NUMBERS_AT_ONCE", 3 * model.encode_frames(frames).numel())
+    np.testing.assert_array_equal(model.score(frames, SPECS), at_once)
+    assert sizes == [3, 1]
 
 
 def test_two_loads_of_one_model_agree_to_the_bit(model: ClipRewardModel, frames: np.ndarray) -> None:

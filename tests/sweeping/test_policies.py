@@ -1,5 +1,6 @@
 """Which policies are found in the folder of a sweep, a trial, or a checkpoint."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.policies import learned_policies
+from vlm_rm_sweeps.sweeping.policies import Which, learned_policies
 from vlm_rm_sweeps.sweeping.spec import Sweep
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 
@@ -23,8 +24,8 @@ def folder(tmp_path: Path) -> SweepFolder:
     return folder
 
 
-def found(*sources: Path, last: bool = False) -> list[str]:
-    policies = learned_policies(sources, last, lambda line: None)
+def found(*sources: Path, which: Which = "best") -> list[str]:
+    policies = learned_policies(sources, which, lambda line: None)
     return [f"{policy.folder.parent.name}/{policy.folder.name}" for policy in policies]
 
 
@@ -34,11 +35,25 @@ def test_a_sweep_has_a_policy_for_each_trial_with_a_checkpoint(saved_policy: Sav
     TrialFolder(folder.trial("a")).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type]
     folder.trial("failed").mkdir()
     assert found(folder.path) == ["a/best-000000500", "b/best-000000500"]
-    assert found(folder.path, last=True) == ["a/step-000000900", "b/best-000000500"]
+    assert found(folder.path, which="last") == ["a/step-000000900", "b/best-000000500"]
     assert found(folder.trial("b"), folder.trial("a") / "step-000000900") == ["b/best-000000500", "a/step-000000900"]
     said: list[str] = []
-    learned_policies([folder.path], False, said.append)
-    assert said == [f"{folder.path}: policies of 2 of 3 trials"]
+    learned_policies([folder.path], "best", said.append)
+    assert said == [f"{folder.path}: 2 policies of 2 of 3 trials"]
+
+
+def test_all_that_a_trial_keeps_are_found_each_once(saved_policy: SavePolicy, folder: SweepFolder) -> None:
+    best = saved_policy(folder.trial("a"))
+    trial = TrialFolder(folder.trial("a"))
+    for steps in (900, 700):
+        trial.save(torch.nn.Linear(1, 1), {}, {"env_steps": steps})  # type: ignore[arg-type]
+    shutil.copytree(best.folder, best.folder.with_name("step-000000500"))  # the best may be one of the newest, too
+    best.folder.with_name(".unfinished-step-000000950").mkdir()
+    saved_policy(folder.trial("b"))
+    everything = ["a/best-000000500", "a/step-000000700", "a/step-000000900", "b/best-000000500"]
+    assert found(folder.path, which="all") == everything
+    assert found(folder.trial("a"), which="all") == everything[:3]
+    assert found(best.folder, which="all") == everything[:1]
 
 
 def test_folders_without_checkpoints_are_named(saved_policy: SavePolicy, folder: SweepFolder, tmp_path: Path) -> None:

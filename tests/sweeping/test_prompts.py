@@ -51,6 +51,7 @@ def test_without_prompts_the_tasks_own_is_compared() -> None:
         ("a.yaml", "- {id: a, goal: up, gaol: up}", "Extra inputs"),
         ("a.yaml", "- {unclosed", "nor YAML"),
         ("a.txt", "up\nup\n", "more than once"),
+        ("a.yaml", "- {id: a, goal: up}\n- {id: a, goal: down}\n", "the id 'a' stands there 2 times"),
         ("a.txt", "a cart\n", "goal and baseline are the same"),
         ("a.txt", b"\xff\xfe", "neither text in UTF-8"),
     ],

@@ -12,7 +12,7 @@ from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.report import write_report
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, results_table
 from vlm_rm_sweeps.sweeping.spec import Sweep
-from vlm_rm_sweeps.videos import write_picture, write_video
+from vlm_rm_sweeps.videos import write_episode, write_picture, write_video
 
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</pre><script>alert(1)"
@@ -63,10 +63,13 @@ def folder(tmp_path: Path) -> SweepFolder:
     outcomes.append(TrialOutcome(failed, "failed", f"it said {QUOTES}", {}))
     results_table(outcomes).to_csv(folder.table, index=False)
     frames = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 255)]
-    for trial, *_ in finished:
-        video = folder.trial(trial.trial_id) / "video" / "best.mp4"
+    # What a trial's best policy did is not what its last one does: here the trial that ended worse had the better one.
+    for (trial, *_), in_goal in zip(finished, (1.0, 0.5, 0.9), strict=True):
+        video = folder.trial(trial.trial_id) / "video" / "episode.mp4"
         video.parent.mkdir(parents=True)
         write_video(frames, video)
+        numbers = {"clip_return": 12.0, "true_return": 200 * in_goal, "goal_fraction": in_goal, "success": True}
+        write_episode(video.parent, {"task": "cartpole-upright", "env_steps": 2000, "seed": 5} | numbers)
     (folder.path / "figures").mkdir()
     write_picture(frames[0], folder.path / "figures" / "learning_curves.png")
     return folder
@@ -80,8 +83,21 @@ def test_is_whole_in_one_file(folder: SweepFolder) -> None:
     assert (folder.path / "figures" / "learning_curves.png").read_bytes() in files
     for part in ("3 of 4 trials finished", "4,000 environment steps", "0.75", "embedded/tiny", "steps_per_result: 1000"):
         assert part in page.text
-    assert "best trial: embedded/tiny, alpha 0, prompt 1, seed 0, success 0.75, true return 150" in page.text
-    assert "worst trial: embedded/tiny, alpha 0.5, prompt 1, seed 0, success 0.25, true return 40" in page.text
+    shown = "its best policy, of step 2,000, in the episode with seed 5"
+    assert (
+        f"best episode: embedded/tiny, alpha 0.5, prompt 1, seed 0: {shown}, 90 % of its steps in the goal, true return 180, "
+        "CLIP return 12. After training, its last policy: success 0.25, true return 40"
+    ) in page.text
+    assert f"worst episode: embedded/tiny, alpha 0, prompt 1, seed 0: {shown}, 50 % of its steps in the goal" in page.text
+
+
+def test_the_summary_for_each_model_size_is_in_it(folder: SweepFolder) -> None:
+    assert "Over-optimisation by model" not in write_report(folder.path).read_text(encoding="utf-8")
+    table = "model,parameters_millions,trials_with_alarm\nembedded/tiny,0.145,2\n"
+    (folder.path / "figures" / "overoptimisation_by_model.csv").write_text(table)
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    for part in ("Over-optimisation by model", "trials with alarm", "0.145"):
+        assert part in page.text
 
 
 def test_what_prompts_and_failures_say_stays_text(folder: SweepFolder) -> None:
@@ -100,10 +116,12 @@ def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder)
     assert "There are no videos of finished trials." in page.text
 
 
-@pytest.mark.parametrize("place", ["figures/secret.png", "trials/{}/video/a.mp4"])
+@pytest.mark.parametrize("place", ["figures/secret.png", "trials/{}/video/episode.mp4", "trials/{}/video/episode.json"])
 def test_a_link_out_of_the_folder_is_not_sent_along(folder: SweepFolder, tmp_path: Path, place: str) -> None:
     (tmp_path / "secret").write_text("secret")
-    (folder.path / place.format(SWEEP.trials()[1].trial_id)).symlink_to(tmp_path / "secret")
+    link = folder.path / place.format(SWEEP.trials()[1].trial_id)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match="is refused"):
         write_report(folder.path)
 

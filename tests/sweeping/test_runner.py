@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from prometheus_client.samples import Sample
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.labelling_jobs import label_job
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
@@ -25,6 +26,7 @@ from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.trial import TrainableTrial
+from vlm_rm_sweeps.videos import read_episode
 
 SWEEP: dict[str, Any] = {
     "name": "small",
@@ -217,6 +219,9 @@ def test_last_and_best_checkpoints_are_kept_and_linked(ran: tuple[SweepOutcome, 
         assert last.env_steps == 256
         assert last.content["done"]
         assert {item.path for item in client.list_artifacts(child.info.run_id, "video")} == {"video/episode.mp4"}
+    job = label_job(outcome.folder, None, None)
+    assert [item.file.name for item in job.items] == ["plain.mp4"] * len(outcome.outcomes)
+    assert all(read_episode(item.file)["env_steps"] in (128, 256) for item in job.items)
 
 
 def test_a_failing_trial_does_not_take_the_others_along(

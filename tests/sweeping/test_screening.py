@@ -9,15 +9,19 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collecting import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
+from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel
+from vlm_rm_sweeps.sweeping import screening as screening_module
 from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
 from vlm_rm_sweeps.sweeping.screening import ScreeningOutcome, run_screening
-from vlm_rm_sweeps.sweeping.spec import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.spec import Combination, Sweep, load_sweep
 from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
 from vlm_rm_sweeps.tasks.task import get_task
 
@@ -38,6 +42,7 @@ def screening_file(folder: Path, dataset: StateDataset, **changes: Any) -> Path:
         "steps": 500,
         "seeds": [3],
         "max_trials": 10,
+        "profile": "fast",
     }
     file = folder / "screen.yaml"
     file.write_text(yaml.safe_dump({key: value for key, value in (keys | changes).items() if value is not None}))
@@ -52,7 +57,11 @@ def screening_of(file: Path) -> Screening:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> StateDataset:
-    return write_states(tmp_path_factory.mktemp("states") / "data", CARTPOLE, sampled_states(CARTPOLE, 60, seed=0))
+    return write_states(
+        tmp_path_factory.mktemp("states") / "data",
+        CARTPOLE,
+        sampled_states(CARTPOLE, 60, seed=0, rendering=CARTPOLE.rendering(profile="fast")),
+    )
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -136,6 +145,7 @@ def test_a_file_without_screen_is_a_sweep(dataset: StateDataset, tmp_path: Path)
         ({"modles": ["embedded/tiny"]}, "unknown key 'modles'.*did you mean 'models'"),
         ({"prompts": "nowhere.txt"}, r"prompts: nowhere\.txt: cannot be read"),
         ({"steps": None}, "'steps' is missing"),
+        ({"max_trials": 2}, r"the grid has 3 trials, more than max_trials = 2.*training of the best 2 combinations"),
         ({"task": "cartpole-sideways"}, "unknown task 'cartpole-sideways'"),
     ],
 )
@@ -146,10 +156,70 @@ def test_bad_files_are_explained(dataset: StateDataset, tmp_path: Path, changes:
     assert str(file) in str(caught.value)
 
 
+def test_the_best_are_audited_for_prompts_that_are_not_among_them(dataset: StateDataset, tmp_path: Path) -> None:
+    screening = screening_of(
+        screening_file(tmp_path, dataset, audit={"prompts": ["the-pole-hangs-straight-down-below-the-c"], "every": 100})
+    )
+    ids = [prompt.id for prompt in screening.sweep.wordings()]
+    keys = screening.best_sweep([Combination(model="embedded/tiny", alpha=0.5, prompt=ids[0])])
+    sweep = Sweep.model_validate(keys)
+    assert [prompt.id for prompt in sweep.wordings()] == ids
+    assert [trial.prompt_id for trial in sweep.trials() if trial.prompt] == [ids[0]]
+
+
+def test_what_is_measured_is_on_disk_though_mlflow_went_away(
+    dataset: StateDataset, tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_batch = MlflowClient.log_batch
+
+    def goes_away(self: MlflowClient, run_id: str, metrics: Any = (), **rest: Any) -> None:
+        if metrics:
+            raise MlflowException("connection refused")
+        log_batch(self, run_id, **rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", goes_away)
+    uri = f"sqlite:///{mlflow_database}"
+    screening = screening_of(screening_file(tmp_path, dataset, alphas=[0.5]))
+    with pytest.raises(UserError, match=r"did not take all runs .*connection refused.*the best are") as caught:
+        run_screening(screening, tmp_path, uri, lambda line: None)
+    (ranking,) = tmp_path.glob("screen-*/combinations.csv")
+    assert str(ranking) in str(caught.value)
+    assert len(pd.read_csv(ranking)) == 2
+    assert len(load_sweep(ranking.with_name("best.yaml")).only) == 2
+
+    monkeypatch.setattr(MlflowClient, "create_run", lambda *_, **__: goes_away(MlflowClient(uri), "", metrics=[1]))
+    with pytest.raises(UserError, match=r"takes no runs \(connection refused\); nothing was measured"):
+        run_screening(screening, tmp_path / "other", uri, lambda line: None)
+
+
+def test_models_before_one_that_fails_are_on_disk(
+    dataset: StateDataset, tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(model_id: str, precision: Precision) -> RewardModel:
+        if model_id == "embedded/small":
+            raise UserError("its weights are damaged")
+        return load_reward_model(model_id)
+
+    monkeypatch.setattr(screening_module, "load_for_measuring", load)
+    said: list[str] = []
+    models = ["embedded/tiny", "embedded/small"]
+    screening = screening_of(screening_file(tmp_path, dataset, name="broken", models=models, alphas=[0.5]))
+    with pytest.raises(UserError, match="its weights are damaged"):
+        run_screening(screening, tmp_path, f"sqlite:///{mlflow_database}", said.append)
+    (ranking,) = tmp_path.glob("broken-*/combinations.csv")
+    assert pd.read_csv(ranking)["model"].tolist() == ["embedded/tiny"] * 2
+    assert f"what was measured before is in {ranking}" in said
+    assert not ranking.with_name("best.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"task": "mountaincar-summit"}, "has states of cartpole-upright, and the screening is of mountaincar-summit"),
+        (
+            {"profile": "full"},
+            "original textures, default camera, fast profile, and the best are to be trained with .*full profile",
+        ),
         ({"screen": {"states": "nowhere"}}, "nowhere is no data set of states"),
         ({"truth": "rater:anna"}, "has no labels of raters"),
     ],

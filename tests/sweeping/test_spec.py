@@ -488,6 +488,33 @@ def test_each_trial_is_audited_by_the_specs_that_are_not_its_own() -> None:
     assert "audited, 500 frames of them by embedded/small" in describe_plan(sweep)
 
 
+PAPERS_MODELS = ["RN50/openai", "ViT-L-14/laion2b_s32b_b82k", "ViT-H-14/laion2b_s32b_b79k", "ViT-bigG-14/laion2b_s39b_b160k"]
+
+
+def test_the_scaling_sweep_takes_the_papers_models_instead_of_the_embedded(tmp_path: Path) -> None:
+    """Nothing but `models` is changed: the judge is the largest of them."""
+    keys = yaml.safe_load((Path(__file__).parents[2] / "sweeps" / "model_scaling.yaml").read_text())
+    assert load_sweep(Path(__file__).parents[2] / "sweeps" / "model_scaling.yaml").audit.models == ("embedded/large",)  # type: ignore[union-attr]
+    file = tmp_path / "papers.yaml"
+    file.write_text(yaml.safe_dump(keys | {"models": PAPERS_MODELS}))
+    sweep = load_sweep(file)
+    assert sweep.served_models() == tuple(PAPERS_MODELS)
+    assert "500 frames of them by ViT-bigG-14/laion2b_s39b_b160k" in describe_plan(sweep)
+    file.write_text(yaml.safe_dump(sweep.model_dump(mode="json")))
+    assert load_sweep(file) == sweep
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "points"), [(8000, None, None), (8000, 2000, 4), (8000, 1600, None), (3000, 100, 3), (100, None, 1)]
+)
+def test_too_few_audit_points_for_an_alarm_are_said_before_it_starts(steps: int, every: int | None, points: int | None) -> None:
+    audit = {"alphas": [0.0, 1.0]} | ({"every": every} if every else {})
+    sweep = Sweep.model_validate(AUDITED | {"steps": steps, "audit": audit})
+    expected = [] if points is None else [f"audit: at most {points} audit points"]
+    assert [remark[: len(start)] for remark, start in zip(sweep.remarks(), expected, strict=True)] == expected
+    assert all(remark in describe_plan(sweep) for remark in sweep.remarks())
+
+
 @pytest.mark.parametrize("name", ["model_scaling", "paper_model_scaling", "paper_model_scaling_fast"])
 def test_the_scaling_sweeps_measure_epic_before_training(name: str) -> None:
     plan = describe_plan(load_sweep(Path(__file__).parents[2] / "sweeps" / f"{name}.yaml"))

@@ -169,6 +169,16 @@ def test_waits_for_a_locked_database(mirrored: Mirrored, mlflow_database: Path) 
     in_order_after(mirrored, mlflow_database, "BEGIN EXCLUSIVE", "ROLLBACK")
 
 
+def test_a_reference_is_not_found_among_the_trials_of_an_alpha(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    tags = [child.data.tags for child in mirrored.runs()[1]]
+    assert sorted((each["model"], each["alpha"], each["prompt"]) for each in tags) == [
+        ("embedded/tiny", "0.5", "task"),
+        ("true reward", "-", "-"),
+    ]
+
+
 def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> None:
     mirrored.start_all()
     mirrored.journal.append("result", 5, trial=mirrored.trials[0], step=10, metrics={"n" * 300: 1.0})

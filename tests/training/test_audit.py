@@ -130,4 +130,7 @@ def test_there_is_no_share_in_the_goal_where_nothing_tells_success() -> None:
 
 
 def test_the_name_of_a_gold_metric_suits_mlflow() -> None:
-    assert gold_metric("ViT-B-32//tmp/a b.safetensors") == "audit_gold/ViT-B-32_tmp_a_b.safetensors"
+    first, second = (gold_metric(f"ViT-B-32//tmp/{name}.safetensors") for name in ("a b", "a_b"))
+    assert first.startswith("audit_gold/ViT-B-32_tmp_a_b.safetensors-")
+    assert first != second
+    assert gold_metric("embedded/large") == "audit_gold/embedded_large"

@@ -49,12 +49,12 @@ def epic(
         refuse_to_overwrite(output)
     states = load_states(dataset)
     truth_values = read_truth(states, truth)
-    task = states.task
+    task, models = states.task, listed("--model", model)
     prompts = prompts_to_compare(prompt, baseline, task)
     specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
     known = int(truth_values.known.sum())
     print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
-    comparisons = list(compare_models(states, truth_values, listed(model), specs))
+    comparisons = list(compare_models(states, truth_values, models, specs))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
     console.print(measures_table(table))
     print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
@@ -89,21 +89,21 @@ def landscape(
     from vlm_rm_sweeps.evaluation.comparison import check_models, load_for_measuring
     from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
     from vlm_rm_sweeps.evaluation.state_spaces import state_space
+    from vlm_rm_sweeps.rewards.catalog import find_model
     from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
     from vlm_rm_sweeps.tasks.task import get_task
 
     refuse_to_overwrite(output)
-    chosen = get_task(task)
+    chosen, models = get_task(task), listed("--model", model)
     names = variable or [state_space(chosen).variables[0].name]
     values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)
     specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
-    check_models(listed(model), specs)
-    walked = landscapes.walk(chosen, axes, chosen.rendering(textures, camera))
-    table = pd.concat(
-        [landscapes.landscape(walked, load_for_measuring(each), specs) for each in listed(model)], ignore_index=True
-    )
+    check_models(models, specs)
+    formats = {find_model(each).preprocessing.frame_format for each in models}
+    walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
+    table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)
     shapes = save_landscape(output, walked, table)
     console.print(shapes_table(shapes, walked.goal_units))
-    print(f"images encoded: {len(walked.frames) * len(listed(model)):,}, for {len(table):,} rewards\nwritten to {output}")
+    print(f"images encoded: {len(walked.points) * len(models):,}, for {len(table):,} rewards\nwritten to {output}")

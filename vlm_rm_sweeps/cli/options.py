@@ -1,5 +1,6 @@
 """Options that several commands have, and how their values are read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,17 +26,28 @@ RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task
 RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")]
 
 
-def listed(values: list[str]) -> list[str]:
-    """Values of an option that may be repeated, and may hold several separated by commas."""
-    return [value.strip() for each in values for value in each.split(",") if value.strip()]
+def listed(option: str, values: list[str]) -> list[str]:
+    """Values of an option that may be repeated, and may hold several separated by commas: at least one, each once."""
+    found = [value.strip() for each in values for value in each.split(",") if value.strip()]
+    _check_listed(option, found, values)
+    return found
 
 
 def read_alphas(values: list[str]) -> list[float]:
     """The numbers of `--alpha`; their range is checked where a reward spec is made of them."""
     try:
-        return [float(value) for value in listed(values)]
+        numbers = [float(value) for value in listed("--alpha", values)]
     except ValueError as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"--alpha {','.join(values)}: expected numbers from 0 to 1, such as 0,0.25,0.5") from error
+    _check_listed("--alpha", numbers, values)
+    return numbers
+
+
+def _check_listed(option: str, found: Sequence[object], given: list[str]) -> None:
+    if not found or len(set(found)) < len(found):
+        raise UserError(f"{option} {','.join(given)!r}: expected at least one value, and each of them once")
 
 
 def refuse_to_overwrite(path: Path) -> None:

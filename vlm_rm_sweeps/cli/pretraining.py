@@ -33,7 +33,7 @@ def pretrain(
     from vlm_rm_sweeps.pretraining.train import pretrain as train_family
 
     torch.set_num_threads(threads)
-    train_family(listed(sizes), samples, images, seed, out)
+    train_family(listed("--size", sizes), samples, images, seed, out)
     pretrain_evaluate([out])
 
 

@@ -48,6 +48,7 @@ class Which(StrEnum):
 
     BEST = "best"
     LAST = "last"
+    ALL = "all"
 
 
 @states_app.command("rollouts")
@@ -56,7 +57,12 @@ def states_rollouts(
         list[Path], typer.Argument(help="Folders of sweeps, of which every trial counts, trials or checkpoints.")
     ],
     output: NewDataset,
-    which: Annotated[Which, typer.Option("--checkpoint", help="Which of a trial's checkpoints acts.")] = Which.BEST,
+    which: Annotated[
+        Which,
+        typer.Option(
+            "--checkpoint", help="Which of a trial's checkpoints acts; all: each that is kept, the best and the newest."
+        ),
+    ] = Which.BEST,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy.")] = 5,
     every: Annotated[int, typer.Option(min=1, help="Keep the state after every so many steps of an episode.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of each policy's first episode; the next has the next.")] = 10_000,
@@ -67,7 +73,7 @@ def states_rollouts(
     from vlm_rm_sweeps.sweeping.policies import learned_policies
 
     refuse_to_overwrite(output)
-    policies = learned_policies(sources, which == Which.LAST, say)
+    policies = learned_policies(sources, which.value, say)
     states = states_of_policies(policies, episodes, every, seed, say)
     _write_states(output, task_of_all(policies), states, image_format)
 
@@ -102,11 +108,16 @@ def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_f
 
 
 def label(
-    folder: Annotated[Path, typer.Argument(help="A data set of states, or a folder of mp4 videos of trials.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A data set of states, the folder of a sweep, for the videos of its trials, or any folder of mp4 videos."
+        ),
+    ],
     criterion: Annotated[
         str | None, typer.Option(help="What the rater judges by; by default the task's success criterion.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="For videos: the task that they show.")] = None,
+    task: Annotated[str | None, typer.Option(help="For videos of unknown origin: the task that they show.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any that is free.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
@@ -118,15 +129,17 @@ def label(
 
 
 def labels(
-    folder: Annotated[Path, typer.Argument(help="A labelled data set of states, or labelled folder of videos.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A labelled data set of states, or a labelled folder of videos, such as a sweep's.")
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all labels to this CSV file.")] = None,
 ) -> None:
-    """Say who has labelled how much and how far raters agree (Cohen's kappa)."""
+    """Say who has labelled how much, how far raters agree (Cohen's kappa), and of videos how far with the success test."""
     from vlm_rm_sweeps.evaluation.labelling_jobs import describe_labels, stored_labels
 
     given = stored_labels(folder)
     print(describe_labels(given))
     if output:
         refuse_to_overwrite(output)
-        given.table().to_csv(output, index=False)
+        given.table.to_csv(output, index=False)
         print(f"written to {output}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlm_rm_sweeps.cli.options import listed
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
 from vlm_rm_sweeps.errors import UserError
 
@@ -53,6 +54,8 @@ def sweep(
     if dry_run:
         print(describe_plan(plan))
         return
+    for remark in plan.remarks():
+        print(remark)
 
     from vlm_rm_sweeps.sweeping.progress import duration
     from vlm_rm_sweeps.sweeping.runner import run_sweep
@@ -151,6 +154,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="New folder for the results; by default below the trial's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next has the next.")] = 10_000,
     device: Annotated[str, typer.Option(help="Where the reward model runs.")] = "cpu",
+    judge: Annotated[
+        list[str],
+        typer.Option("--judge", help="Other models, which score the same frames for the same prompts, as in an audit."),
+    ] = [],  # noqa: B006
 ) -> None:
     """Evaluate the policy of a checkpoint: CLIP return, true return and success, with confidence intervals."""
     from vlm_rm_sweeps.evaluation import rollouts
@@ -159,14 +166,17 @@ def evaluate(
     folder = out or found.folder.parent / "evaluations" / f"{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder with --out")
-    ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device)
+    judges = listed("--judge", judge) if judge else []
+    ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges)
     summary = rollouts.write_evaluation(found, ran, seed, folder)
     print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}, {episodes} episodes")
-    for name, heading in (("clip_return", "CLIP return"), ("true_return", "true return"), ("success", "success")):
-        if name in summary:
-            interval = summary[name]["interval"]
-            between = f"  (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-            print(f"  {heading:12s} {summary[name]['mean']:.2f}{between}")
+    named = {"CLIP return": "clip_return", "true return": "true_return", "success": "success"}
+    shown = {heading: summary[name] for heading, name in named.items() if name in summary}
+    shown |= {f"return by {model_id}": found for model_id, found in summary.get("judged", {}).items()}
+    for heading, measured in shown.items():
+        interval = measured["interval"]
+        between = f"  (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+        print(f"  {heading:12s} {measured['mean']:.2f}{between}")
     for file in rollouts.write_videos(found, ran[0], folder) if video else []:
         print(f"  {file}")
     print(f"  {folder / 'evaluation.csv'}")

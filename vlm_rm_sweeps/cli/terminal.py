@@ -63,7 +63,7 @@ def measures_table(measures: "pd.DataFrame") -> Table:
             f"{row['alpha']:.2f}",
             row["prompt"],
             _shown(row["epic_distance"], 3),
-            f"{row['epic_low']:.3f}..{row['epic_high']:.3f}",
+            _interval(row["epic_low"], row["epic_high"]),
             *(_shown(row[key], 3) for key in ("pearson", "spearman", "roc_auc", "false_positive_rate")),
         )
     return table
@@ -81,6 +81,10 @@ def shapes_table(shapes: "pd.DataFrame", units: str) -> Table:
         numbers = (_shown(row[key], 3) for key in (*peaks, "peak_distance", "spearman"))
         table.add_row(row["model"], f"{row['alpha']:.2f}", row["prompt"], *numbers)
     return table
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if low != low else f"{low:.3f}..{high:.3f}"
 
 
 def _shown(value: float, digits: int) -> str:

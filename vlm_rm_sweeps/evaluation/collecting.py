@@ -4,7 +4,7 @@ Rollouts import Ray's policies, which takes seconds: only where there is a polic
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.state_spaces import StateSpace, state_space
-from vlm_rm_sweeps.evaluation.states import Provenance, State
+from vlm_rm_sweeps.evaluation.states import ROLLOUT, Provenance, State
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import TASKS, Task
 
@@ -29,12 +29,13 @@ def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | Non
     """`count` states drawn by the task's state space, each with its success; the same seed gives the same states."""
     space = state_space(task)
     rng = np.random.default_rng(seed)
-    env = task.make_native_env(rendering or task.rendering(), None)
+    drawn = rendering or task.rendering()
+    env = task.make_native_env(drawn, None)
     try:
         env.reset(seed=seed)
         for index in range(count):
             space.sample(env, rng)
-            yield _state_of(env, space, Provenance("uniform", step=index, seed=seed))
+            yield _state_of(env, space, Provenance("uniform", step=index, seed=seed, **asdict(drawn)))
     finally:
         env.close()
 
@@ -77,6 +78,7 @@ def states_of_policies(
         raise UserError(f"every {every} steps: expected at most {task.episode_steps}, the length of an episode of {task.name}")
     for checkpoint in checkpoints:
         policy, rendering, provenance = load_policy(checkpoint), rendering_of(checkpoint), _provenance(checkpoint)
+        provenance = replace(provenance, **asdict(rendering))
         for each in range(seed, seed + episodes):
             visit = _visitor(state_space(task), every, replace(provenance, seed=each))
             visited = run_episode(task, policy, each, rendering=rendering, visit=visit).visited
@@ -102,8 +104,8 @@ def _provenance(checkpoint: "Checkpoint") -> Provenance:
     folder = checkpoint.folder.resolve()
     trial = folder.parent
     if trial.parent.name != TRIALS:
-        return Provenance("rollout", checkpoint=folder.name)
-    return Provenance("rollout", origin=trial.parent.parent.name, trial=trial.name, checkpoint=folder.name)
+        return Provenance(ROLLOUT, checkpoint=folder.name)
+    return Provenance(ROLLOUT, origin=trial.parent.parent.name, trial=trial.name, checkpoint=folder.name)
 
 
 def states_of_images(folder: Path) -> Iterator[State]:

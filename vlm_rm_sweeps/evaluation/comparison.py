@@ -53,6 +53,7 @@ def compare_models(
         model = load(model_id)
         rewards = score_states(model, dataset, list(specs.values()))
         names = [f"{model_id} at alpha {alpha:g} with prompt {prompt!r}" for alpha, prompt in specs]
+        measured = measure(rewards, truth, names, groups=dataset.episodes)
         rows = [
             {
                 "model": model_id,
@@ -61,6 +62,6 @@ def compare_models(
                 "prompt": prompt,
                 **measures.to_dict(),
             }
-            for (alpha, prompt), measures in zip(specs, measure(rewards, truth, names), strict=True)
+            for (alpha, prompt), measures in zip(specs, measured, strict=True)
         ]
         yield ModelComparison(model_id, pd.DataFrame(rows), len(dataset))

@@ -13,6 +13,8 @@ from vlm_rm_sweeps.evaluation.truth import Truth
 BOOTSTRAP_SAMPLES = 1_000
 CONFIDENCE = 0.95
 KEPT_TRUE_POSITIVES = 0.95
+_REWARDS_AT_ONCE = 1_000
+"""In the bootstrap: 8 MB for each of its arrays."""
 
 
 def epic_distance(rewards: np.ndarray, truth: np.ndarray) -> float:
@@ -33,8 +35,9 @@ def epic_distance(rewards: np.ndarray, truth: np.ndarray) -> float:
 class Measures:
     """How far one reward agrees with a truth over the states where that is known.
 
-    `epic_low`, `epic_high`: bootstrap interval (95 %, over states) of the EPIC distance. `roc_auc`, `false_positive_rate`: NaN unless
-    the truth is yes or no; the rate is that of the highest threshold which keeps 95 % of the true positives.
+    `epic_low`, `epic_high`: bootstrap interval (95 %, over independent groups of states) of the EPIC distance. `roc_auc`,
+    `false_positive_rate`: NaN unless the truth is yes or no; the rate is that of the highest threshold which keeps 95 % of the true
+    positives. All but `states` are NaN for a reward that is the same for all states.
     """
 
     states: int
@@ -50,23 +53,40 @@ class Measures:
         return asdict(self)
 
 
-def measure(rewards: np.ndarray, truth: Truth, names: Sequence[str], seed: int = 0) -> list[Measures]:
+def measure(
+    rewards: np.ndarray, truth: Truth, names: Sequence[str], seed: int = 0, groups: np.ndarray | None = None
+) -> list[Measures]:
     """The measures of many rewards (N, R) of the same N states, whose `names` are for messages.
 
-    The bootstrap draws the same states for all of them. Raises UserError if a reward is constant over the states.
+    The bootstrap draws the same states for all of them. `groups` (N,): states with equal entries depend on each other, as those of
+    an episode do, and are drawn together; by default each state is drawn alone. A reward that is constant over the states has no
+    correlation with anything; raises UserError if all rewards are.
     """
     rewards_nr = np.asarray(rewards, np.float64)[truth.known]
     truth_n = truth.values[truth.known]
-    constant = np.flatnonzero(np.ptp(rewards_nr, axis=0) == 0)
-    if len(constant):
-        raise UserError(
-            f"{names[constant[0]]} gives all {len(truth_n)} states the same reward: it cannot be compared with a truth"
-        )
+    groups_n = None if groups is None else groups[truth.known]
+    varying = np.flatnonzero(np.ptp(rewards_nr, axis=0) > 0)
+    if not len(varying):
+        raise UserError(f"{names[0]} gives all {len(truth_n)} states the same reward: it cannot be compared with a truth")
+    undefined = Measures(len(truth_n), *[float("nan")] * 7)
+    measured = [undefined] * rewards_nr.shape[1]
+    for start in range(0, len(varying), _REWARDS_AT_ONCE):
+        part = varying[start : start + _REWARDS_AT_ONCE]
+        found = _measured(rewards_nr[:, part], truth_n, truth.is_binary, seed, groups_n)
+        for column, measures in zip(part, found, strict=True):
+            measured[column] = measures
+    return measured
+
+
+def _measured(
+    rewards_nr: np.ndarray, truth_n: np.ndarray, is_binary: bool, seed: int, groups_n: np.ndarray | None
+) -> list[Measures]:
+    """The measures of rewards that vary."""
     pearson = _correlations(np.ones((1, len(truth_n))), rewards_nr, truth_n)[0]
     ranks = np.ones((1, len(truth_n))), rankdata(rewards_nr, axis=0), rankdata(truth_n)
     spearman = _correlations(*ranks)[0]
-    low, high = bootstrap_interval(bootstrap_distances(rewards_nr, truth_n, seed))
-    detection = _detection(rewards_nr, truth_n) if truth.is_binary else [(np.nan, np.nan)] * rewards_nr.shape[1]
+    low, high = bootstrap_interval(bootstrap_distances(rewards_nr, truth_n, seed, groups_n))
+    detection = _detection(rewards_nr, truth_n) if is_binary else [(np.nan, np.nan)] * rewards_nr.shape[1]
     return [
         Measures(
             states=len(truth_n),
@@ -101,20 +121,27 @@ def _correlations(weights_bn: np.ndarray, rewards_nr: np.ndarray, truth_n: np.nd
     return np.where(varies, covariance / scale, np.nan)
 
 
-def bootstrap_distances(rewards_nr: np.ndarray, truth_n: np.ndarray, seed: int = 0) -> np.ndarray:
-    """EPIC distances (B, R) of R rewards (N, R) to a truth (N,) over B bootstrap samples of the N states.
+def bootstrap_distances(
+    rewards_nr: np.ndarray, truth_n: np.ndarray, seed: int = 0, groups_n: np.ndarray | None = None
+) -> np.ndarray:
+    """EPIC distances (B, R) of R rewards (N, R) to a truth (N,) over B bootstrap samples of the N states, or of groups of them.
 
-    A sample without a single positive (or negative) state has no correlation: NaN.
+    A sample without a single positive (or negative) state has no correlation: NaN. Neither has a single group an interval.
     """
-    # How often each state is drawn is a row of weights: all rewards and samples then take a few matrix products.
-    count = len(truth_n)
-    weights_bn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), BOOTSTRAP_SAMPLES)
-    return _distance(_correlations(weights_bn.astype(np.float64), rewards_nr, truth_n))
+    group_of_n = np.arange(len(truth_n)) if groups_n is None else np.unique(groups_n, return_inverse=True)[1]
+    count = int(group_of_n.max()) + 1
+    if count < 2:
+        return np.full((1, rewards_nr.shape[1]), np.nan)
+    # How often each group is drawn is a row of weights: all rewards and samples then take a few matrix products.
+    drawn_bg = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), BOOTSTRAP_SAMPLES)
+    return _distance(_correlations(drawn_bg[:, group_of_n].astype(np.float64), rewards_nr, truth_n))
 
 
 def bootstrap_interval(distances_br: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper ends of the percentile interval (95 %) over the first axis."""
+    """Lower and upper ends of the percentile interval (95 %) over the first axis; NaN if there is no distance."""
     tail = (1 - CONFIDENCE) / 2
+    if np.isnan(distances_br).all():
+        return distances_br[0], distances_br[0]
     low, high = np.nanquantile(distances_br, (tail, 1 - tail), axis=0)
     return low, high
 

@@ -1,6 +1,7 @@
 """Landscapes (paper, Figure 2): the reward as a function of one or two state variables, for models x alphas x prompts."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,16 @@ from scipy.stats import spearmanr
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.scoring import score_frames
 from vlm_rm_sweeps.evaluation.state_spaces import StateVariable, find_variable, state_space
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
 
 _AXES_AT_MOST = 2
+_STATES_AT_MOST = 10_000
+"""1.5 GB of frames of 224 x 224 pixels."""
+PICTURES, PICTURES_OF_TWO = 5, 3
+"""Pictures along the axis of a landscape over one variable; along each of two."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Walk:
-    """The states of a landscape: `points` (N, axes), the last axis fastest, and their `frames`, uint8 (H, W, 3) each."""
+    """The states of a landscape: `points` (N, axes), the last axis fastest.
+
+    `frames`: for each format that a model wants, the states as it sees them, uint8 (N, H, W, 3). `pictures`: a few of them by number,
+    for people, as large as the environment draws them; those of all states would not fit into memory.
+    """
 
     task: Task
     axes: tuple[Axis, ...]
     points: np.ndarray
-    frames: list[np.ndarray]
+    frames: Mapping[FrameFormat, np.ndarray]
+    pictures: Mapping[int, np.ndarray]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,8 +59,8 @@ class Walk:
 class Shape:
     """How well one landscape leads to the goal, along the variables that have one.
 
-    `peak`: where the reward is largest; `peak_distance`: how far that is from the goal; `spearman`: rank correlation of the reward with
-    closeness to the goal. Both NaN if no variable of the landscape has a goal.
+    `peak`: where the reward is largest; `peak_distance`: how far that is from the goal, 0 inside it; `spearman`: rank correlation
+    of the reward with closeness to the goal. Both NaN if no variable of the landscape has a goal.
     """
 
     peak: tuple[float, ...]
@@ -74,34 +85,57 @@ def make_axis(task: Task, text: str, points: int) -> Axis:
     return Axis(variable, np.linspace(low, high, points))
 
 
-def walk(task: Task, axes: Sequence[Axis], rendering: Rendering | None = None) -> Walk:
-    """Render the task's states along one axis, or over the grid of two."""
+def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], rendering: Rendering | None = None) -> Walk:
+    """Render the task's states along one axis, or over the grid of two, as models with these formats see them.
+
+    UserError if they are too many, or the axes not one or two different variables.
+    """
     names = [axis.variable.name for axis in axes]
     if not 1 <= len(axes) <= _AXES_AT_MOST or len(set(names)) != len(names):
         raise UserError(
             f"variables {', '.join(names) or 'none'}: a landscape is drawn over one variable, or over two different ones"
         )
+    count = math.prod(len(axis.values) for axis in axes)
+    if count > _STATES_AT_MOST:
+        raise UserError(
+            f"a landscape of {count:,} states: expected at most {_STATES_AT_MOST:,}; look at fewer points of each variable"
+        )
     space = state_space(task)
     points = np.stack([grid.ravel() for grid in np.meshgrid(*(axis.values for axis in axes), indexing="ij")], axis=1)
+    shown = set(pictured(axes))
+    frames: dict[FrameFormat, list[np.ndarray]] = {each: [] for each in formats}
+    pictures = {}
     env = task.make_native_env(rendering or task.rendering(), None)
     try:
         env.reset(seed=0)
-        frames = []
-        for point in points:
+        for index, point in enumerate(points):
             space.place(env, dict(zip(names, map(float, point), strict=True)))
-            frames.append(np.asarray(env.render()))
+            drawn = np.asarray(env.render())
+            for each, resized in frames.items():
+                resized.append(resize_frames(drawn[None], each)[0])
+            if index in shown:
+                pictures[index] = drawn
     finally:
         env.close()
-    return Walk(task, tuple(axes), points, frames)
+    return Walk(task, tuple(axes), points, {each: np.stack(resized) for each, resized in frames.items()}, pictures)
+
+
+def pictured(axes: Sequence[Axis]) -> list[int]:
+    """The numbers of the states that figures show: at even distances along each axis, none at its ends, the last axis fastest."""
+    each = PICTURES if len(axes) == 1 else PICTURES_OF_TWO
+    places = [np.linspace(0, len(axis.values) - 1, 2 * each + 1)[1::2].round().astype(int) for axis in axes]
+    grid = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), [len(axis.values) for axis in axes])
+    return [int(index) for index in grid.ravel()]
 
 
 def landscape(walked: Walk, model: RewardModel, specs: Mapping[tuple[float, str], RewardSpec]) -> pd.DataFrame:
-    """Rewards of one model along a walk, for specs by alpha and prompt id; each frame is encoded once for all of them.
+    """Rewards of one model along a walk, for specs by alpha and prompt id; each frame is encoded once for all of them. The
+    walk must have frames in the model's format.
 
     A row for each spec and point: `model`, `alpha`, `prompt`, the variables, `reward`, and `rescaled`, the reward of that spec
     rescaled to [0, 1] over the walk, as in the paper's figure (0 throughout if the reward is constant).
     """
-    rewards = score_frames(model, walked.frames, list(specs.values())).astype(np.float64)
+    rewards = score_frames(model, walked.frames[model.frame_format], list(specs.values())).astype(np.float64)
     spread = np.ptp(rewards, axis=0)
     rescaled = (rewards - rewards.min(axis=0)) / np.where(spread > 0, spread, 1)
     names = [axis.variable.name for axis in walked.axes]
@@ -119,14 +153,17 @@ def landscape(walked: Walk, model: RewardModel, specs: Mapping[tuple[float, str]
 def shape_of(walked: Walk, rewards: np.ndarray) -> Shape:
     """How well rewards (N,), in the order of the walk's points, lead to the goal."""
     peak = walked.points[int(np.argmax(rewards))]
-    goals = [(column, axis.variable.goal) for column, axis in enumerate(walked.axes) if axis.variable.goal is not None]
-    if not goals:
+    apart = [
+        axis.variable.distance_to_goal(walked.points[:, column])
+        for column, axis in enumerate(walked.axes)
+        if axis.variable.goal is not None
+    ]
+    if not apart:
         return Shape(tuple(map(float, peak)), float("nan"), float("nan"))
-    columns = [column for column, _ in goals]
-    target = np.array([goal for _, goal in goals])
-    distances = np.linalg.norm(walked.points[:, columns] - target, axis=1)
-    correlation = spearmanr(rewards, -distances).statistic if np.ptp(rewards) > 0 else float("nan")
-    return Shape(tuple(map(float, peak)), float(np.linalg.norm(peak[columns] - target)), float(correlation))
+    distances = np.linalg.norm(apart, axis=0)
+    varies = np.ptp(rewards) > 0 and np.ptp(distances) > 0
+    correlation = spearmanr(rewards, -distances).statistic if varies else float("nan")
+    return Shape(tuple(map(float, peak)), float(distances[int(np.argmax(rewards))]), float(correlation))
 
 
 def shapes(walked: Walk, table: pd.DataFrame) -> pd.DataFrame:

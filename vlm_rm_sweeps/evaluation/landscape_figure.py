@@ -7,14 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.landscape import Axis, Walk, shapes
+from vlm_rm_sweeps.evaluation.landscape import PICTURES, Axis, Walk, pictured, shapes
 
 _PANEL_WIDTH = 4.6
-_PICTURES = 5
 _COLOURS = "viridis"
 """Ordered as alpha is, even in print and for colour-blind readers; its light end is left out, since it is lost on white."""
 _DARKEST, _LIGHTEST = 0.0, 0.85
@@ -23,14 +22,13 @@ _STYLES = ("-", "--", ":", "-.")
 
 def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
     """Write `landscape.png`, `.svg`, `.csv` and `shapes.csv` into a new folder, and return the shapes. UserError if it exists."""
+    found, figure = shapes(walked, table), draw_landscape(walked, table)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder") from error
     table.to_csv(folder / "landscape.csv", index=False)
-    found = shapes(walked, table)
     found.to_csv(folder / "shapes.csv", index=False)
-    figure = draw_landscape(walked, table)
     for suffix in ("png", "svg"):
         figure.savefig(folder / f"landscape.{suffix}", dpi=150)
     plt.close(figure)
@@ -46,12 +44,12 @@ def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
     (axis,) = walked.axes
     models, alphas, prompts = (list(table[key].unique()) for key in ("model", "alpha", "prompt"))
     figure = plt.figure(figsize=(_PANEL_WIDTH * len(models) + 1.4, 4.4), layout="constrained")
-    grid = figure.add_gridspec(2, len(models) * _PICTURES, height_ratios=[1, 4.2])
+    grid = figure.add_gridspec(2, len(models) * PICTURES, height_ratios=[1, 4.2])
     shades = np.linspace(_DARKEST, _LIGHTEST, len(alphas)) if len(alphas) > 1 else [_DARKEST]
     colours = dict(zip(alphas, plt.get_cmap(_COLOURS)(shades), strict=True))
     first: Axes | None = None
     for column, model_id in enumerate(models):
-        across = slice(column * _PICTURES, (column + 1) * _PICTURES)
+        across = slice(column * PICTURES, (column + 1) * PICTURES)
         panel = figure.add_subplot(grid[1, across], sharey=first)
         first = first or panel
         for (alpha, prompt), line in table[table["model"] == model_id].groupby(["alpha", "prompt"], sort=False):
@@ -71,7 +69,7 @@ def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
             panel.tick_params(labelleft=False)
         else:
             panel.set_ylabel("reward, each curve rescaled to [0, 1]")
-        _pictures(figure, grid, column * _PICTURES, walked, axis)
+        _pictures(figure, grid, column * PICTURES, walked, axis)
     assert first is not None
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
@@ -80,24 +78,36 @@ def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
 
 def _pictures(figure: Figure, grid: GridSpec, column: int, walked: Walk, axis: Axis) -> None:
     """States at even distances along the axis, each above its place there: the first and last at the ends would overhang."""
-    edges = np.linspace(0, len(axis.values) - 1, 2 * _PICTURES + 1)
-    for picture, index in enumerate(edges[1::2].round().astype(int)):
-        panel = figure.add_subplot(grid[0, column + picture])
-        panel.imshow(walked.frames[index])
-        panel.set(xticks=[], yticks=[])
-        panel.set_title(f"{axis.values[index]:.2g}", fontsize=8, pad=2)
-        for spine in panel.spines.values():
-            spine.set(color="0.7", linewidth=0.6)
+    for picture, index in enumerate(pictured(walked.axes)):
+        _picture(figure.add_subplot(grid[0, column + picture]), walked, index, f"{axis.values[index]:.2g}")
+
+
+def _picture(panel: Axes, walked: Walk, index: int, title: str) -> None:
+    panel.imshow(walked.pictures[index])
+    panel.set(xticks=[], yticks=[])
+    panel.set_title(title, fontsize=8, pad=2)
+    for spine in panel.spines.values():
+        spine.set(color="0.7", linewidth=0.6)
 
 
 def _mark_goal(panel: Axes, axis: Axis) -> None:
-    goal = axis.variable.goal
-    if goal is not None and axis.values[0] <= goal <= axis.values[-1]:
-        panel.axvline(goal, color="0.35", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+    goal = _goal_in_view(axis)
+    if goal:
+        for end in goal:
+            panel.axvline(end, color="0.35", linestyle=(0, (4, 3)), linewidth=1, zorder=0)
+        panel.axvspan(goal[0], goal[-1], color="0.92", linewidth=0, zorder=0)
         panel.annotate(
-            "goal", (goal, 1.02), (3, 0), textcoords="offset points", fontsize=8, color="0.35", annotation_clip=False
+            "goal", (goal[0], 1.02), (3, 0), textcoords="offset points", fontsize=8, color="0.35", annotation_clip=False
         )
     panel.set_ylim(-0.03, 1.08)
+
+
+def _goal_in_view(axis: Axis) -> list[float]:
+    """The ends of the goal along an axis, or one value for both, as far as the axis reaches; nothing if it lies outside."""
+    if axis.variable.goal is None:
+        return []
+    low, high = max(axis.values[0], axis.variable.goal[0]), min(axis.values[-1], axis.variable.goal[1])
+    return sorted({low, high}) if low <= high else []
 
 
 def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
@@ -105,10 +115,12 @@ def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
     across, upwards = walked.axes
     models = list(table["model"].unique())
     specs = list(table[["alpha", "prompt"]].drop_duplicates().itertuples(index=False, name=None))
-    size = (3.4 * len(models) + 1.6, 2.5 * len(specs) + 0.6)
-    figure, panels = plt.subplots(
-        len(specs), len(models), figsize=size, layout="constrained", squeeze=False, sharex=True, sharey=True
-    )
+    size = (_PANEL_WIDTH + 3.4 * len(models) + 1.6, max(3.6, 2.5 * len(specs) + 0.6))
+    figure = plt.figure(figsize=size, layout="constrained")
+    halves = figure.add_gridspec(1, 2, width_ratios=[_PANEL_WIDTH, size[0] - _PANEL_WIDTH])
+    states, maps = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
+    _grid_of_pictures(states, walked)
+    panels = maps.subplots(len(specs), len(models), squeeze=False, sharex=True, sharey=True)
     several_prompts = table["prompt"].nunique() > 1
     for row, (alpha, prompt) in enumerate(specs):
         for column, model_id in enumerate(models):
@@ -125,13 +137,26 @@ def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
                 panel.set_xlabel(across.variable.axis_label)
             if column == 0:
                 panel.set_ylabel(upwards.variable.axis_label)
-    figure.colorbar(
+    maps.colorbar(
         mesh, ax=panels, label="reward, each panel rescaled to [0, 1]", shrink=min(1.0, 2 / math.sqrt(len(specs))), aspect=30
     )
     return figure
 
 
+def _grid_of_pictures(figure: SubFigure, walked: Walk) -> None:
+    """States from all over the map, each where it lies on it: the first variable runs to the right, the second upwards."""
+    numbers = pictured(walked.axes)
+    side = math.isqrt(len(numbers))
+    panels = figure.subplots(side, side, squeeze=False)
+    for place, index in enumerate(numbers):
+        column, row = divmod(place, side)
+        values = ", ".join(
+            f"{axis.variable.name} {value:.2g}" for axis, value in zip(walked.axes, walked.points[index], strict=True)
+        )
+        _picture(panels[side - 1 - row, column], walked, index, values)
+
+
 def _mark_goal_region(panel: Axes, walked: Walk) -> None:
     for axis, line in zip(walked.axes, (panel.axvline, panel.axhline), strict=True):
-        if axis.variable.goal is not None:
-            line(axis.variable.goal, color="white", linestyle=(0, (4, 3)), linewidth=1.2)
+        for end in _goal_in_view(axis):
+            line(end, color="white", linestyle=(0, (4, 3)), linewidth=1.2)

@@ -52,10 +52,12 @@ def overoptimisation_alarm(points: Points) -> bool | None:
     return trend_of(PROXY) > 0 and all(trend_of(name) < 0 for name in judges)
 
 
+NOT_ENOUGH = "not enough points"
 SUMMARY_COLUMNS = (
     "model",
     "parameters_millions",
     "trials",
+    "trials_checked",
     "trials_with_alarm",
     "first_alarm_step",
     "proxy_change",
@@ -69,8 +71,10 @@ def summary_by_model(points: pd.DataFrame) -> pd.DataFrame:
     """One row for each model, smallest first.
 
     `points` has a row for each audit point: `model`, `parameters_millions`, `trial`, `env_steps`, `proxy`, `gold` (mean of the gold
-    models, NaN without), `truth`, and `alarm` (0, 1 or NaN). Changes are from a trial's first to its last point, `truth_below_peak`
-    is from its best point to its last; all are means over trials. `first_alarm_step` is the median over the trials with an alarm.
+    models, NaN without), `truth`, and `alarm` (0, 1, or NaN while there are too few points). `trials_checked` had enough for an
+    alarm; where none had, `trials_with_alarm` says so instead of 0. Changes are from a trial's first to its last point,
+    `truth_below_peak` is from its best point to its last; all are means over trials. `first_alarm_step` is the median over the
+    trials with an alarm.
     """
     rows = [
         _summary(model, parameters, [trial.sort_values("env_steps") for _, trial in of_model.groupby("trial")])
@@ -80,6 +84,7 @@ def summary_by_model(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary(model: Any, parameters: Any, trials: list[pd.DataFrame]) -> dict[str, Any]:
+    checked = sum(trial["alarm"].notna().any() for trial in trials)
     first_alarms = [trial.loc[trial["alarm"] == 1, "env_steps"].min() for trial in trials if (trial["alarm"] == 1).any()]
     changes = {
         f"{name}_change": float(np.mean([trial[name].iloc[-1] - trial[name].iloc[0] for trial in trials]))
@@ -89,7 +94,8 @@ def _summary(model: Any, parameters: Any, trials: list[pd.DataFrame]) -> dict[st
         "model": model,
         "parameters_millions": parameters,
         "trials": len(trials),
-        "trials_with_alarm": len(first_alarms),
+        "trials_checked": checked,
+        "trials_with_alarm": len(first_alarms) if checked else NOT_ENOUGH,
         "first_alarm_step": float(np.median(first_alarms)) if first_alarms else float("nan"),
         **changes,
         "truth_below_peak": float(np.mean([trial["truth"].max() - trial["truth"].iloc[-1] for trial in trials])),

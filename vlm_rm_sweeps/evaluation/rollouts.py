@@ -1,8 +1,8 @@
 """What a learned policy does: episodes of a checkpoint's policy, scored by a reward model in this process, without Ray."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.scoring import refuse_not_finite
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task, get_task
 from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, read_checkpoint
 from vlm_rm_sweeps.training.policies import Policy
-from vlm_rm_sweeps.videos import write_video
+from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, write_episode, write_video
 
 GOAL_FRACTION = 0.5
 """The share of an episode's steps that must be in the goal (paper, section 4)."""
@@ -40,7 +40,8 @@ class Episode:
 
     `in_goal` float (T,) is 1 where the state passes the task's success test, NaN throughout if it has none. `frames` are what the
     reward model saw, uint8 (T, H, W, 3); `clip_rewards` float32 (T,), None if nothing was scored; `pictures`, for people, as large
-    as the environment draws them (empty unless asked for); `visited` what the caller's own function found in each state.
+    as the environment draws them (empty unless asked for); `visited` what the caller's own function found in each state; `judged`, by
+    model id, the return that other models give.
     """
 
     observations: np.ndarray
@@ -50,6 +51,7 @@ class Episode:
     clip_rewards: np.ndarray | None = None
     pictures: list[np.ndarray] = field(default_factory=list)
     visited: list[Any] = field(default_factory=list)
+    judged: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def true_return(self) -> float:
@@ -61,9 +63,18 @@ class Episode:
         return float("nan") if self.clip_rewards is None else float(self.clip_rewards.astype(np.float64).sum())
 
     @property
+    def goal_fraction(self) -> float:
+        """NaN if the task has no test for success."""
+        return float(self.in_goal.mean())
+
+    @property
     def success(self) -> bool | None:
         """None if the task has no test for it."""
-        return None if np.isnan(self.in_goal).any() else bool(self.in_goal.mean() >= GOAL_FRACTION)
+        return None if np.isnan(self.in_goal).any() else self.goal_fraction >= GOAL_FRACTION
+
+    def numbers(self) -> dict[str, float | bool | None]:
+        """`EPISODE_NUMBERS` of this episode; NaN or None where unknown."""
+        return {name: getattr(self, name) for name in EPISODE_NUMBERS}
 
 
 def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
@@ -111,13 +122,16 @@ def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, Fr
     if spec is None:
         return None
     model = load_reward_model(reward["model"], device, reward["precision"], reward["micro_batch"])
+    return _scorer(model, spec), model.frame_format
 
+
+def _scorer(model: RewardModel, spec: RewardSpec) -> Scorer:
     def score(frames: np.ndarray) -> np.ndarray:
         rewards = model.score(frames, [spec])[:, 0]
         refuse_not_finite(rewards, model.model_id)
         return rewards
 
-    return score, model.frame_format
+    return score
 
 
 def run_episode(
@@ -182,6 +196,11 @@ def summarize(episodes: list[Episode]) -> dict[str, Any]:
         values = np.array([getattr(episode, name) for episode in episodes])
         if np.isfinite(values).all():
             summary[name] = {"mean": float(values.mean()), "interval": _mean_interval(values)}
+    if episodes[0].judged:
+        returns = {model_id: np.array([episode.judged[model_id] for episode in episodes]) for model_id in episodes[0].judged}
+        summary["judged"] = {
+            model_id: {"mean": float(values.mean()), "interval": _mean_interval(values)} for model_id, values in returns.items()
+        }
     wins = [episode.success for episode in episodes if episode.success is not None]
     if wins:
         interval = stats.binomtest(sum(wins), len(wins)).proportion_ci(CONFIDENCE, method="wilson")
@@ -198,27 +217,51 @@ def _mean_interval(values: np.ndarray) -> list[float] | None:
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 
 
-def evaluate(checkpoint: Checkpoint, episodes: int, seed: int, pictures: bool, device: str = "cpu") -> list[Episode]:
-    """Episodes of the checkpoint's policy with the seeds `seed`, `seed + 1`, ...; the first with pictures, if asked for."""
+def evaluate(
+    checkpoint: Checkpoint, episodes: int, seed: int, pictures: bool, device: str = "cpu", judges: Sequence[str] = ()
+) -> list[Episode]:
+    """Episodes of the checkpoint's policy with the seeds `seed`, `seed + 1`, ...; the first with pictures, if asked for.
+
+    `judges` are ids of other models, which score the same frames for the spec that the policy learned from. UserError if they want
+    other frames than its own model, or it learned from the true reward.
+    """
     task, policy, scorer = task_of(checkpoint), load_policy(checkpoint), load_scorer(checkpoint, device)
     score, frame_format = scorer or (None, None)
-    return [
-        run_episode(task, policy, seed + index, frame_format, score, rendering_of(checkpoint), pictures=pictures and index == 0)
-        for index in range(episodes)
-    ]
+    judging = _load_judges(checkpoint, judges, frame_format, device)
+    ran = []
+    for index in range(episodes):
+        drawn = rendering_of(checkpoint)
+        episode = run_episode(task, policy, seed + index, frame_format, score, drawn, pictures=pictures and index == 0)
+        judged = {model_id: float(judge(episode.frames).sum(dtype=np.float64)) for model_id, judge in judging.items()}
+        ran.append(replace(episode, judged=judged))
+    return ran
+
+
+def _load_judges(
+    checkpoint: Checkpoint, judges: Sequence[str], frame_format: FrameFormat | None, device: str
+) -> dict[str, Callable[[Any], np.ndarray]]:
+    reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
+    loaded: dict[str, Callable[[Any], np.ndarray]] = {}
+    for model_id in judges:
+        if spec is None:
+            raise UserError(
+                f"{checkpoint.folder} learned from no reward model: there is no prompt that {model_id} could judge it by"
+            )
+        model = load_reward_model(model_id, device, "fp32", reward["micro_batch"])
+        if model.frame_format != frame_format:
+            raise UserError(
+                f"{model.model_id} wants other frames than {reward['model']}, which the policy learned from ({model.frame_format}, not "
+                f"{frame_format}): name a judge with the same input"
+            )
+        loaded[model_id] = _scorer(model, spec)
+    return loaded
 
 
 def write_evaluation(checkpoint: Checkpoint, episodes: list[Episode], seed: int, folder: Path) -> dict[str, Any]:
     """Write `evaluation.json` (the summary) and `evaluation.csv` (a row for each episode) into a new folder."""
     folder.mkdir(parents=True)
     rows = [
-        {
-            "seed": seed + index,
-            "clip_return": episode.clip_return,
-            "true_return": episode.true_return,
-            "goal_fraction": float(episode.in_goal.mean()),
-            "success": episode.success,
-        }
+        {"seed": seed + index} | episode.numbers() | {f"return by {judge}": value for judge, value in episode.judged.items()}
         for index, episode in enumerate(episodes)
     ]
     pd.DataFrame(rows).to_csv(folder / "evaluation.csv", index=False)
@@ -278,3 +321,11 @@ def write_videos(
     for file in files:
         write_video(frames, file)
     return files
+
+
+def write_plain_video(checkpoint: Checkpoint, episode: Episode, seed: int, folder: Path) -> None:
+    """Write the episode for raters, who must see neither reward nor prompt, and `episode.json`, which says what was measured of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {name: None if value is None or np.isnan(value) else value for name, value in episode.numbers().items()}
+    write_episode(folder, {"task": checkpoint.content["task"], "env_steps": checkpoint.env_steps, "seed": seed} | known)
+    write_video(episode.pictures, folder / PLAIN_VIDEO)

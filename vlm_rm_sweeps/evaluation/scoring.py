@@ -14,7 +14,7 @@ _CHUNK = 64
 """Frames scored at a time: one micro-batch, and few enough that frames x specs x embedding fits into memory for 1 000 specs."""
 
 
-def score_frames(model: RewardModel, frames: Sequence[np.ndarray], specs: Sequence[RewardSpec]) -> np.ndarray:
+def score_frames(model: RewardModel, frames: Sequence[np.ndarray] | np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
     """Rewards float32 (N, specs) of frames uint8 (H, W, 3), whose sizes may differ.
 
     Raises UserError if a reward is not finite.

@@ -21,18 +21,33 @@ StateValue = float | Sequence[float]
 
 @dataclass(frozen=True)
 class StateVariable:
-    """One number of a state, and the range in which it is looked at. `goal` is its value in the goal, None if any will do."""
+    """One number of a state, and the range in which it is looked at.
+
+    `goal` is the interval of its values in the goal (both ends the same for a single best value), None if any will do.
+    """
 
     name: str
     label: str
     unit: str
     low: float
     high: float
-    goal: float | None = None
+    goal: tuple[float, float] | None = None
 
     @property
     def axis_label(self) -> str:
         return f"{self.label} ({self.unit})"
+
+    def distance_to_goal(self, values: np.ndarray) -> np.ndarray:
+        """How far values are from the goal's interval, 0 inside it; NaN if there is no goal."""
+        if self.goal is None:
+            return np.full(np.shape(values), np.nan)
+        low, high = self.goal
+        return np.maximum(0.0, np.maximum(low - values, values - high))
+
+    @property
+    def goal_text(self) -> str:
+        """The goal in words: `0`, or `0.45 to 0.6`."""
+        return " to ".join(f"{end:g}" for end in dict.fromkeys(self.goal or ()))
 
 
 class StateSpace(Protocol):
@@ -76,7 +91,7 @@ class CartPoleStates(_Box):
     """The pole anywhere on the circle and the cart anywhere on the track, both at rest: a frame does not show velocities."""
 
     variables = (
-        StateVariable("theta", "pole angle", "rad", -math.pi, math.pi, goal=0.0),
+        StateVariable("theta", "pole angle", "rad", -math.pi, math.pi, goal=(0.0, 0.0)),
         StateVariable("x", "cart position", "m", -2.4, 2.4),
     )
 
@@ -95,7 +110,7 @@ class CartPoleStates(_Box):
 class MountainCarStates(_Box):
     """The car anywhere on the track, at rest."""
 
-    variables = (StateVariable("position", "car position", "m", -1.2, 0.6, goal=0.45),)
+    variables = (StateVariable("position", "car position", "m", -1.2, 0.6, goal=(0.45, 0.6)),)
 
     def place(self, env: gym.Env, values: Mapping[str, float]) -> None:
         _bare(env).state = np.array([values.get("position", -0.3), 0.0], dtype=np.float32)
@@ -116,7 +131,7 @@ class HumanoidStates:
     """
 
     variables = (
-        StateVariable("share", "share of the way to the pose", "0 to 1", 0.0, 1.0, goal=1.0),
+        StateVariable("share", "share of the way to the pose", "0 to 1", 0.0, 1.0, goal=(1.0, 1.0)),
         StateVariable("yaw", "turn about the vertical", "degrees", -180.0, 180.0),
     )
     _MOST_NOISE = 12.0

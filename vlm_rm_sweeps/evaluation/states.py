@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import typing
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from vlm_rm_sweeps.tasks.task import Task, get_task
 ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
 LABELS = "labels.sqlite"
+ROLLOUT = "rollout"
+"""The source of states that a policy reached."""
 _IMAGES = "images"
 _IMAGE_NAME = re.compile(rf"{_IMAGES}/[A-Za-z0-9][A-Za-z0-9_.-]*\.(png|webp)")
 _NAMED_AT_MOST = 5
@@ -45,6 +48,9 @@ _COLUMN_TYPES = {
     "checkpoint": "string",
     "step": "Int64",
     "seed": "Int64",
+    "textures": "string",
+    "camera": "string",
+    "profile": "string",
 }
 """The columns that every data set has; all others are state variables."""
 
@@ -55,7 +61,8 @@ class Provenance:
 
     `source` is `uniform`, `rollout` or `images`; `origin` the image file or the name of the sweep's folder; `step` counts environment
     steps of the episode (1 is the state after the first), or samples; `seed` is that of the sampling or of the episode, each of
-    which has its own: checkpoint and seed name an episode.
+    which has its own: checkpoint and seed name an episode. `textures`, `camera` and `profile` say how it was drawn (see
+    `Rendering`); of images nobody knows.
     """
 
     source: str
@@ -64,6 +71,9 @@ class Provenance:
     checkpoint: str | None = None
     step: int | None = None
     seed: int | None = None
+    textures: str | None = None
+    camera: str | None = None
+    profile: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,14 @@ class StateDataset:
         return self.table["id"].tolist()
 
     @property
+    def episodes(self) -> np.ndarray:
+        """Numbers int (N,), the same for states of one episode, which depend on each other; all others have one of their own."""
+        rollout = (self.table["source"] == ROLLOUT).to_numpy()
+        of_episode = self.table.groupby(["origin", "trial", "checkpoint", "seed"], dropna=False).ngroup().to_numpy()
+        alone = len(self) + np.arange(len(self))
+        return np.where(rollout, of_episode, alone)
+
+    @property
     def labels_file(self) -> Path:
         return self.folder / LABELS
 
@@ -103,14 +121,20 @@ class StateDataset:
         """The columns that hold state variables."""
         return [str(column) for column in self.table if column not in _COLUMN_TYPES]
 
+    def renderings(self) -> Counter[tuple[str, ...]]:
+        """How many states were drawn with which textures, camera and profile, as far as that is known."""
+        drawn = self.table[["textures", "camera", "profile"]].dropna()
+        return Counter(zip(*(drawn[name].astype(str) for name in drawn), strict=True))
+
     def summary(self) -> str:
         """What people read: how many states of what, from where, and how many are in the goal."""
         known = self.table["success"].dropna()
         sources = ", ".join(f"{count} {source}" for source, count in self.table["source"].value_counts().items())
+        drawn = "; ".join(f"{rendering_name(*each)} ({count})" for each, count in self.renderings().items())
         success = f"{int(known.sum())} of {len(known)} are in the goal" if len(known) else "unknown"
         return (
             f"{len(self)} states of {self.task.name} ({sources})\n  success    {success}\n"
-            f"  variables  {', '.join(self.variables) or 'none'}"
+            f"  drawn      {drawn or 'unknown'}\n  variables  {', '.join(self.variables) or 'none'}"
         )
 
     def image_file(self, position: int) -> Path:
@@ -126,6 +150,11 @@ class StateDataset:
         if hashlib.sha256(content).hexdigest() != self.table["sha256"].iloc[position]:
             raise UserError(f"{file} is damaged: its checksum is not that of {TABLE}; restore it, or make the data set again")
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def rendering_name(textures: str, camera: str, profile: str) -> str:
+    """How states are drawn, in words."""
+    return f"{textures} textures, {camera} camera, {profile} profile"
 
 
 def image_format_named(name: str) -> ImageFormat:

@@ -86,6 +86,10 @@ def _labels(dataset: StateDataset, name: str) -> np.ndarray:
         chosen = (share > 0.5).astype(float).where(share != 0.5)
     else:
         rater = name.removeprefix(RATER)
+        if answers.empty:
+            raise UserError(
+                f"{dataset.folder} has no answers yet, of any rater: give some with `vlm-rm label {dataset.folder}`"
+            )
         if rater not in answers:
             raise UserError(f"{dataset.folder}: " + unknown_name("rater", rater, answers.columns))
         chosen = answers[rater]

@@ -125,8 +125,8 @@ def create_app(job: LabelJob) -> FastAPI:
 
     @app.get("/items/{item_id}")
     def picture(item_id: str) -> FileResponse:
-        if item_id not in items or not items[item_id].file.is_file():
-            raise HTTPException(404, "there is no such item")
+        if item_id not in items or not items[item_id].is_intact():
+            raise HTTPException(404, "there is no such item, or its file is damaged")
         return FileResponse(items[item_id].file, headers={"Cache-Control": "private, max-age=3600"})
 
     app.mount("/", StaticFiles(directory=_STATIC, html=True))

@@ -59,16 +59,12 @@ class LabelStore:
         self.file, self.scale = file, scale
         try:
             with self._connection() as connection:
-                connection.executescript(_SCHEMA)
-                connection.execute("BEGIN IMMEDIATE")
-                stored = connection.execute("SELECT scale FROM about").fetchone()
-                if stored is None:
-                    connection.execute("INSERT INTO about VALUES (?)", (scale.name,))
-                connection.commit()
+                # Reading comes first: labels can be read from a folder that cannot be written, and while others write.
+                stored = _scale_of(connection) or _set_up(connection, scale)
         except sqlite3.Error as error:
             raise UserError(f"{file} cannot be used as a file of labels: {error}") from error
-        if stored is not None and stored[0] != scale.name:
-            raise UserError(f"{file} holds labels of the scale {stored[0]!r}, not {scale.name!r}: choose another file")
+        if stored != scale.name:
+            raise UserError(f"{file} holds labels of the scale {stored!r}, not {scale.name!r}: choose another file")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -128,6 +124,23 @@ def check_rater(name: str) -> None:
     """UserError unless the name can stand in a file, a tag and a command line."""
     if not re.fullmatch(RATER_PATTERN, name):
         raise UserError(f"rater {name!r}: expected up to 40 letters, digits, dots, dashes and underscores, such as 'anna'")
+
+
+def _scale_of(connection: sqlite3.Connection) -> str | None:
+    """The scale of the labels in a file; None if it is new."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
+        return None
+    stored = connection.execute("SELECT scale FROM about").fetchone()
+    return str(stored[0]) if stored else None
+
+
+def _set_up(connection: sqlite3.Connection, scale: Scale) -> str:
+    """Make a new file's tables; returns its scale, which is another's if that was faster."""
+    connection.executescript(_SCHEMA)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (scale.name,))
+    connection.commit()
+    return str(connection.execute("SELECT scale FROM about").fetchone()[0])
 
 
 def _labels(connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> list[Label]:

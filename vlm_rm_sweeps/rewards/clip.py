@@ -13,6 +13,9 @@ from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_emb
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
+_NUMBERS_AT_ONCE = 2**24
+"""Of each of the few arrays of a reward's terms: 64 MB."""
+
 
 def refuse_cut_prompt(prompt: str, tokenizer: Any, model_id: str) -> None:
     """UserError if the tokenizer would cut the prompt off: it does so silently, and the model would score another text."""
@@ -104,7 +107,10 @@ class ClipRewardModel:
         goals_sd = torch.stack([self._embed(spec.goal_prompts) for spec in specs])
         baselines_sd = torch.stack([self._embed(spec.baseline_prompts) for spec in specs])
         alphas_s = torch.tensor([spec.alpha for spec in specs])
-        return goal_baseline_reward(images_nd, goals_sd, baselines_sd, alphas_s).numpy()
+        # A part of the specs at a time: images x specs x dimensions are held at once. A spec's reward does not depend on the others.
+        part = max(1, _NUMBERS_AT_ONCE // images_nd.numel())
+        parts = zip(goals_sd.split(part), baselines_sd.split(part), alphas_s.split(part), strict=True)
+        return torch.cat([goal_baseline_reward(images_nd, *each) for each in parts], dim=1).numpy()
 
     def _embed(self, prompts: tuple[str, ...]) -> torch.Tensor:
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))

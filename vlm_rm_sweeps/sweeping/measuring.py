@@ -3,6 +3,7 @@
 Random states of the task are drawn as the trials draw them, and scored by the pools that serve the trials.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collecting import sampled_states
-from vlm_rm_sweeps.evaluation.epic import measure
+from vlm_rm_sweeps.evaluation.epic import Measures, measure
 from vlm_rm_sweeps.evaluation.state_spaces import StateValue, StateVariable, state_space
 from vlm_rm_sweeps.evaluation.truth import SUCCESS, Truth
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
@@ -53,17 +54,22 @@ def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame
 
 
 def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
-    """A trial's row of the table that `measure_sweep` gives, as metrics; empty for one that learns from the true reward."""
+    """A trial's row of the table that `measure_sweep` gives, as metrics; empty for one that learns from the true reward, or
+    from a reward that is the same for all states."""
     key = (trial.model_id, trial.alpha, trial.prompt_id, trial.rendering.textures, trial.rendering.camera)
     found = table[(table[list(_KEY)] == pd.Series(key, index=_KEY)).all(axis=1)]
-    return {name: float(found[name].iloc[0]) for name in LOGGED} if len(found) else {}
+    values = {name: float(found[name].iloc[0]) for name in LOGGED} if len(found) else {}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def read_measures(file: Path) -> pd.DataFrame:
     """The table, as it was written to a CSV file."""
     # A prompt's id may look like a number, or like what pandas takes for a missing value.
     return pd.read_csv(
-        file, dtype={name: str for name in _KEY if name != "alpha"}, keep_default_na=False, na_values={"roc_auc": [""]}
+        file,
+        dtype={name: str for name in _KEY if name != "alpha"},
+        keep_default_na=False,
+        na_values={name: [""] for name in Measures.__dataclass_fields__},
     )
 
 
@@ -81,7 +87,7 @@ def _states(
         successes.append(float(bool(state.success)))
         distances.append(_distance(goal, state.variables))
     if goal is not None and np.isfinite(distances).all():
-        truth = Truth(f"closeness of {goal.name} to {goal.goal:g}", -np.array(distances))
+        truth = Truth(f"closeness of {goal.name} to {goal.goal_text}", -np.array(distances))
     else:
         truth = Truth(SUCCESS, np.array(successes))
     if np.ptp(truth.values) == 0:
@@ -94,9 +100,7 @@ def _states(
 def _distance(goal: StateVariable | None, variables: Mapping[str, StateValue]) -> float:
     """How far a state is from the goal; NaN if the simulator's state does not name the variable."""
     value = variables.get(goal.name) if goal else None
-    if goal is None or goal.goal is None or not isinstance(value, float):
-        return float("nan")
-    return abs(value - goal.goal)
+    return float(goal.distance_to_goal(np.array(value))) if goal and isinstance(value, float) else float("nan")
 
 
 def _scored(pool: RewardPool, frames: np.ndarray, specs: list[RewardSpec]) -> np.ndarray:

@@ -23,7 +23,7 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
     A text file has one goal on each line; empty lines and lines that start with `#` are left out. A YAML file has a list of goals,
     or of `id`, `goal` and `baseline` as in a sweep file. What names no baseline of its own gets `baseline`.
 
-    Raises UserError, naming the file, if it cannot be read or two goals are the same.
+    Raises UserError, naming the file, if it cannot be read or two goals are the same or have one id.
     """
     prompts: list[Prompt] = []
     for name in names:
@@ -37,6 +37,12 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
     for prompt in prompts:
         if sum(other.goal == prompt.goal and other.baseline == prompt.baseline for other in prompts) > 1:
             raise UserError(f"the goal {' | '.join(prompt.goal)!r} stands there more than once: expected each wording once")
+    ids = [prompt.id for prompt in prompts]
+    for prompt in prompts:
+        if ids.count(prompt.id) > 1:
+            raise UserError(
+                f"the id {prompt.id!r} stands there {ids.count(prompt.id)} times: expected an id of its own for each goal"
+            )
     return tuple(prompts)
 
 

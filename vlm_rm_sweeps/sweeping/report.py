@@ -1,7 +1,6 @@
 """The report of a sweep: one HTML file with all that it found, which opens offline and can be sent to others."""
 
 import base64
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,15 @@ from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.spec import Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.trial_videos import FOLDER as VIDEO_FOLDER
+from vlm_rm_sweeps.sweeping.trial_videos import RECORDED
+from vlm_rm_sweeps.videos import read_episode
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
 _TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
 _MERITS = ["success", "true_return"]
-"""What trials are ranked by, as for the best trial of a sweep: never CLIP return."""
+"""What is said of how a trial ended."""
+_BY_MODEL = "overoptimisation_by_model.csv"
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
@@ -66,6 +68,7 @@ def _render(folder: SweepFolder) -> str:
         columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
         videos=_videos(folder, sweep, table),
+        by_model=_table(file_inside(folder.path / "figures", _BY_MODEL)),
         figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder.path / "figures", "*.png")],
         folder=folder.path,
         sweep_file=folder.sweep_file.read_text(encoding="utf-8"),
@@ -98,17 +101,24 @@ class _Inlined:
 
 
 def _videos(folder: SweepFolder, sweep: Sweep, table: pd.DataFrame) -> list[dict[str, str]]:
-    """The best and the worst trial of a reward model that finished, if they have videos."""
+    """The best and the worst of the videos of trials of a reward model that finished, by the episode that the video shows."""
     trials = {trial.trial_id: trial for trial in sweep.trials()}
     known = table["trial_id"].map(lambda trial_id: trial_id in trials and trials[trial_id].prompt is not None)
-    ranked = table[known & (table["status"] == "finished")].sort_values(_MERITS, ascending=False, na_position="last")
-    if ranked.empty:
-        return []
-    chosen = {"best trial": ranked.iloc[0]} | ({"worst trial": ranked.iloc[-1]} if len(ranked) > 1 else {})
+    finished = table[known & (table["status"] == "finished")].set_index("trial_id", drop=False)
+    shown = []
+    for trial_id in finished.index:
+        recorded = _files(folder.trial(trial_id) / VIDEO_FOLDER, RECORDED)
+        if recorded and (episode := read_episode(recorded[0])):
+            shown.append((trial_id, recorded[0], episode))
+    shown.sort(key=lambda each: [each[2][name] or 0.0 for name in ("goal_fraction", "true_return")], reverse=True)
+    titled = zip(("best episode", "worst episode"), shown[:1] + shown[1:][-1:], strict=False)
     return [
-        {"title": title, "label": _described(trials[row["trial_id"]], row), "data": _Inlined.of(file, "video/mp4", title).data}
-        for title, row in chosen.items()
-        for file in _files(folder.trial(row["trial_id"]) / VIDEO_FOLDER, "*.mp4")[:1]
+        {
+            "title": title,
+            "label": _described(trials[trial_id], episode, finished.loc[trial_id]),
+            "data": _Inlined.of(file, "video/mp4", title).data,
+        }
+        for title, (trial_id, file, episode) in titled
     ]
 
 
@@ -117,20 +127,41 @@ def _files(folder: Path, pattern: str) -> list[Path]:
     return [file_inside(folder, file.name) for file in sorted(folder.glob(pattern))]
 
 
-def _described(trial: Trial, row: "pd.Series[Any]") -> str:
+def _described(trial: Trial, episode: dict[str, Any], row: "pd.Series[Any]") -> str:
+    """Whose episode a video shows and how it went; then, since that policy is another, how the trial ended."""
+    in_goal, clip_return = episode["goal_fraction"], episode["clip_return"]
+    parts = [
+        f"{trial.label}: its best policy, of step {episode['env_steps']:,}, in the episode with seed {episode['seed']}",
+        "" if in_goal is None else f"{100 * in_goal:.0f} % of its steps in the goal",
+        f"true return {episode['true_return']:.3g}",
+        "" if clip_return is None else f"CLIP return {clip_return:.3g}",
+    ]
     merits = [f"{name.replace('_', ' ')} {row[name]:.3g}" for name in _MERITS if not math.isnan(row[name])]
-    return ", ".join([trial.label, *merits])
+    ended = f". After training, its last policy: {', '.join(merits)}" if merits else ""
+    return ", ".join(part for part in parts if part) + ended
+
+
+def _table(file: Path) -> dict[str, Any] | None:
+    """A table of the figures, for the page; None if it has not been made."""
+    if not file.is_file():
+        return None
+    table = pd.read_csv(file)
+    numbers = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table.columns.map(str)}
+    return {
+        "columns": [{"name": name.replace("_", " "), "number": number} for name, number in numbers.items()],
+        "rows": [[_shown(value) for value in row] for row in table.itertuples(index=False)],
+    }
 
 
 def _versions(folder: SweepFolder) -> dict[str, str]:
     """Of the packages and the commit that the sweep ran with, as its MLflow run has them."""
-    from mlflow.tracking import MlflowClient
+    from vlm_rm_sweeps.sweeping.finished_runs import find_runs  # it loads MLflow, which takes seconds
 
     try:
-        runs = json.loads(folder.mlflow.read_text(encoding="utf-8"))
-        params = MlflowClient(runs["tracking_uri"]).get_run(runs["run_id"]).data.params
+        runs = find_runs(folder.path)
+        params = runs.client.get_run(runs.run_id).data.params
     except Exception as error:  # a database, a server or a file that is away: the rest of the report does not need it
-        return {"unknown": f"the sweep's MLflow run cannot be read ({type(error).__name__})"}
+        return {"unknown": f"the sweep's MLflow run cannot be read: {str(error).splitlines()[0]}"}
     prefix = "version_"
     versions = {name.removeprefix(prefix): value for name, value in sorted(params.items()) if name.startswith(prefix)}
     return {"commit": params.get("git_commit", "unknown")} | versions

@@ -48,14 +48,22 @@ class Screening:
     def best_sweep(self, best: list[Combination]) -> dict[str, Any]:
         """The keys of a sweep file that trains these combinations and no others."""
         prompts = {prompt.id: prompt for prompt in self.sweep.wordings()}
-        kept = {each.prompt: prompts[each.prompt].model_dump(mode="json") for each in best}
-        return self.keys | {
-            "name": f"{self.sweep.name[: _NAME_LENGTH - 5]}-best",
-            "models": list(dict.fromkeys(each.model for each in best)),
-            "alphas": sorted({each.alpha for each in best}),
-            "prompts": list(kept.values()),
-            "only": [each.model_dump(mode="json") for each in best],
-        }
+        # The audit may score for wordings that nothing is trained with.
+        audited = self.sweep.audit.prompts if self.sweep.audit else ()
+        kept = {name: prompts[name].model_dump(mode="json") for name in (*(each.prompt for each in best), *audited)}
+        # As it is for the whole grid: of the best alone another model may be the largest.
+        audit = {"audit": self.sweep.audit.model_dump(mode="json")} if self.sweep.audit else {}
+        return (
+            self.keys
+            | audit
+            | {
+                "name": f"{self.sweep.name[: _NAME_LENGTH - 5]}-best",
+                "models": list(dict.fromkeys(each.model for each in best)),
+                "alphas": sorted({each.alpha for each in best}),
+                "prompts": list(kept.values()),
+                "only": [each.model_dump(mode="json") for each in best],
+            }
+        )
 
 
 def load_plan(path: Path) -> Sweep | Screening:
@@ -71,7 +79,19 @@ def _screening(data: dict[str, Any], path: Path) -> Screening:
     sweep = check_keys(Sweep, _with_prompts(keys, path) | {"max_trials": _MOST_COMBINATIONS}, path)
     if sweep.task is None:
         raise UserError(f"{path}: 'task' is missing: states are collected and labelled for the tasks of `vlm-rm tasks`")
-    return Screening(settings, sweep, keys)
+    screening = Screening(settings, sweep, keys)
+    _check_training(screening, path)
+    return screening
+
+
+def _check_training(screening: Screening, path: Path) -> None:
+    """UserError if the sweep file of the best combinations would be refused, whichever they will be: now, not after the work."""
+    grid = [Combination(model=model, alpha=alpha, prompt=prompt.id) for model, alpha, prompt in screening.sweep.combinations()]
+    kept = grid[: screening.settings.keep]
+    try:
+        check_keys(Sweep, screening.best_sweep(kept), path)
+    except UserError as error:
+        raise UserError(f"{error} (the training of the best {len(kept)} combinations, screen.keep)") from error
 
 
 def _with_prompts(keys: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Runs a screening: ranks every combination by EPIC distance, logs each to MLflow as a trial is, writes a sweep of the best.
 
-The folder holds `screening.yaml` (the resolved file), `mlflow.json` (where its runs are), `combinations.csv` (the ranking) and
-`best.yaml` (a sweep file for training).
+The folder holds `screening.yaml` (the resolved file), `mlflow.json` (where its runs are), `combinations.csv` (the ranking, after
+each model of all models so far) and `best.yaml` (a sweep file for training). Neither waits for MLflow.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.comparison import Specs, compare_models, load_for_measuring
-from vlm_rm_sweeps.evaluation.states import StateDataset, load_states
+from vlm_rm_sweeps.evaluation.states import StateDataset, load_states, rendering_name
 from vlm_rm_sweeps.evaluation.truth import Truth, read_truth
 from vlm_rm_sweeps.sweeping.folder import make_folder, new_path, to_yaml
 from vlm_rm_sweeps.sweeping.screen import Screening
-from vlm_rm_sweeps.sweeping.spec import Combination, load_sweep
+from vlm_rm_sweeps.sweeping.spec import Combination, Sweep, check_keys
 from vlm_rm_sweeps.sweeping.tracking import (
     as_params,
     child_tags,
@@ -62,7 +63,8 @@ class ScreeningOutcome:
 def run_screening(screening: Screening, results: Path, tracking_uri: str, say: Callable[[str], None]) -> ScreeningOutcome:
     """Rank all combinations of a checked screening file and write them to a new folder below `results`.
 
-    Raises UserError, before any model is loaded, if the data set or its labels cannot be used.
+    Raises UserError, before any model is loaded, if the data set or its labels cannot be used; when all is measured and written, if
+    MLflow did not take it.
     """
     started = time.monotonic()
     dataset, truth = _labelled_states(screening)
@@ -70,37 +72,51 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     resolved = screening.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
     make_folder(folder / "screening.yaml", resolved)
     set_up_store(tracking_uri)
-    tracker = _Tracker(screening, folder, tracking_uri)
-    tables, encoded = [], 0
+    try:
+        tracker = _Tracker(screening, folder, tracking_uri)
+    except Exception as error:  # whatever a database or a server may raise
+        raise UserError(f"MLflow at {tracking_uri} takes no runs ({_first_line(error)}); nothing was measured") from error
+    ranking_file = folder / "combinations.csv"
+    tables, written, encoded = [], [], 0
     try:
         # One thread writes to MLflow, which takes about as long as a small model takes, while the next model is measured.
         with ThreadPoolExecutor(max_workers=1) as writer:
-            written = []
             for table, images in _measured(screening, dataset, truth, say):
-                written.append(writer.submit(tracker.log, table))
                 tables.append(table)
+                ranking = pd.concat(tables, ignore_index=True).sort_values("epic_distance", kind="stable", ignore_index=True)
+                ranking.to_csv(ranking_file, index=False)
+                written.append(writer.submit(tracker.log, table))
                 encoded += images
-            say(f"writing {sum(map(len, tables)):,} runs to MLflow")
-            for each in written:
-                each.result()
-        ranking = pd.concat(tables, ignore_index=True).sort_values("epic_distance", kind="stable", ignore_index=True)
-        ranking.to_csv(folder / "combinations.csv", index=False)
-        best_file = _write_best(screening, ranking, folder)
+            best_file = _write_best(screening, ranking, folder)
+            say(f"writing {len(ranking):,} runs to MLflow")
     except BaseException:
-        tracker.end("FAILED", {})
+        if tables:
+            say(f"what was measured before is in {ranking_file}")
+        with suppress(Exception):  # MLflow may be away, too
+            tracker.end("FAILED", {})
         raise
     seconds = time.monotonic() - started
     best_distance = float(ranking["epic_distance"].iloc[0])
-    tracker.end(
-        "FINISHED",
-        {
-            "images_encoded": encoded,
-            "combinations": len(ranking),
-            "screening_seconds": seconds,
-            "best_epic_distance": best_distance,
-        },
-    )
+    measured = {
+        "images_encoded": encoded,
+        "combinations": len(ranking),
+        "screening_seconds": seconds,
+        "best_epic_distance": best_distance,
+    }
+    try:
+        for each in written:
+            each.result()
+        tracker.end("FINISHED", measured)
+    except Exception as error:  # as above
+        raise UserError(
+            f"MLflow at {tracking_uri} did not take all runs ({_first_line(error)}), and they are "
+            f"incomplete there. Everything is measured: the ranking is {ranking_file}, and the best are {best_file}"
+        ) from error
     return ScreeningOutcome(folder, ranking, best_file, len(dataset), encoded, seconds)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _labelled_states(screening: Screening) -> tuple[StateDataset, Truth]:
@@ -110,6 +126,14 @@ def _labelled_states(screening: Screening) -> tuple[StateDataset, Truth]:
             f"{dataset.folder} has states of {dataset.task.name}, and the screening is of {screening.sweep.task}: name a data set of "
             "that task in screen.states"
         )
+    wanted = [(each.textures, each.camera, each.profile) for each in screening.sweep.renderings()]
+    for drawn in dataset.renderings():
+        if drawn not in wanted:
+            raise UserError(
+                f"{dataset.folder} has states drawn with {rendering_name(*drawn)}, and the best are to be trained with "
+                f"{'; '.join(rendering_name(*each) for each in wanted)}: name that under textures, cameras and profile, or a data set "
+                "that is drawn so in screen.states"
+            )
     return dataset, read_truth(dataset, screening.settings.truth)
 
 
@@ -135,11 +159,11 @@ def _measured(
 
 
 def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Path:
-    rows = ranking.head(screening.settings.keep).to_dict("records")
+    rows = ranking.dropna(subset=["epic_distance"]).head(screening.settings.keep).to_dict("records")
     best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
-    file = folder / "best.yaml"
-    file.write_text(to_yaml(screening.best_sweep(best)), encoding="utf-8")
-    load_sweep(file)  # what this command recommends must be accepted by the next
+    file, keys = folder / "best.yaml", screening.best_sweep(best)
+    check_keys(Sweep, keys, file)  # what this command recommends must be accepted by the next
+    file.write_text(to_yaml(keys), encoding="utf-8")
     return file
 
 

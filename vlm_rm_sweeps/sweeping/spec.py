@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import math
 import types
 import typing
 from dataclasses import asdict, dataclass
@@ -38,6 +39,10 @@ TRUE_REWARD = "true reward"
 """Stands in the place of the model id of a trial that learns from the environment's own reward."""
 UNTRAINED = "untrained"
 """Stands there of a trial that learns nothing: what a policy with random weights reaches by chance."""
+LARGEST = "largest"
+"""Stands in an audit for the largest of the sweep's models."""
+_AUDIT_POINTS = 10
+"""Of a trial, by default."""
 
 
 class _Strict(BaseModel):
@@ -94,12 +99,14 @@ class AuditSettings(_Strict):
 
     alphas: tuple[float, ...] = Field((), description="Other strengths; the trial's own if there are none.")
     prompts: tuple[str, ...] = Field((), description="Ids of other prompts of the sweep; the trial's own if there are none.")
-    models: tuple[str, ...] = Field((), description="Gold models, which score for the trial's own spec.")
+    models: tuple[str, ...] = Field(
+        (),
+        description="Gold models, which score for the trial's own spec; `largest` stands for the largest of the sweep's models.",
+    )
     every: int = Field(
-        2_000,
         gt=0,
-        description="Environment steps between two audit points, rounded up to results; fewer than those of `envs` whole episodes "
-        "show a part of them, another at each point.",
+        description="Environment steps between two audit points, rounded up to results; by default a tenth of the trial's. Fewer than "
+        "those of `envs` whole episodes show a part of them, another at each point.",
     )
     frames: int = Field(500, ge=10, description="Frames of each interval, drawn at random, that the gold models score.")
 
@@ -214,6 +221,17 @@ class Sweep(_Strict):
     def _alphas_in_range(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
         return _strengths(alphas)
 
+    @field_validator("audit", mode="before")
+    @classmethod
+    def _audit_of_this_sweep(cls, audit: Any, info: ValidationInfo) -> Any:
+        """Fills in what depends on the sweep: how often, and which model `largest` is."""
+        if not isinstance(audit, dict):
+            return audit
+        filled = {"every": max(1, info.data.get("steps", 1) // _AUDIT_POINTS)} | audit
+        if audit.get("models") in (LARGEST, [LARGEST]) and "models" in info.data:
+            filled["models"] = [max(info.data["models"], key=lambda model_id: find_model(model_id).parameters)]
+        return filled
+
     @field_validator("epic_states")
     @classmethod
     def _enough_states(cls, count: int) -> int:
@@ -267,8 +285,23 @@ class Sweep(_Strict):
                 raise UserError(
                     f"audit.models: {gold} wants frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
                     f"those of {trained} have {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames "
-                    "that the trial's model sees, so name one with the same input"
+                    f"that the trial's model sees, so name one with the same input, or `{LARGEST}` for the largest of the sweep's"
                 )
+
+    def remarks(self) -> list[str]:
+        """What may surprise whoever starts this sweep, though nothing is wrong."""
+        from vlm_rm_sweeps.evaluation.overoptimisation import WINDOW  # it loads SciPy's statistics
+
+        if self.audit is None:
+            return []
+        points = math.ceil(self.steps / max(self.audit.every, self.steps_per_result))
+        if points >= WINDOW:
+            return []
+        return [
+            f"audit: at most {points} audit points ({self.steps:,} steps, a point every {self.audit.every:,}, a result every "
+            f"{self.steps_per_result:,}), and the over-optimisation alarm looks at {WINDOW}: it will say nothing; lower both to "
+            f"{self.steps // WINDOW:,} or less"
+        ]
 
     def served_models(self) -> tuple[str, ...]:
         """The models that trials learn from, then the gold models of the audit."""
@@ -502,4 +535,5 @@ def describe_plan(sweep: Sweep) -> str:
     if sweep.audit is not None:
         gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
         lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
+    lines += sweep.remarks()
     return "\n".join(lines)

@@ -93,9 +93,10 @@ def parent_tags(folder: Path, task: str) -> dict[str, str]:
     return {"sweep": folder.name, "task": task}
 
 
-def child_tags(parent_run_id: str, model_id: str, alpha: float, prompt_id: str) -> dict[str, str]:
-    """What tells the children of a run apart, and whose children they are."""
-    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": f"{alpha:g}", "prompt": prompt_id}
+def child_tags(parent_run_id: str, model_id: str, alpha: float | None, prompt_id: str) -> dict[str, str]:
+    """What tells the children of a run apart, and whose children they are. `alpha` None: a reference, which has none."""
+    strength = "-" if alpha is None else f"{alpha:g}"
+    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": strength, "prompt": prompt_id}
 
 
 def prompt_params(prompt: Prompt) -> dict[str, str]:
@@ -214,7 +215,8 @@ class MlflowMirror(threading.Thread):
 
     def _on_start(self, entry: Entry) -> None:
         trial = self._trials[entry["trial"]]
-        tags = self._tags() | child_tags(self._state["run_id"], trial.model_id, trial.alpha, trial.prompt_id)
+        alpha = trial.alpha if trial.prompt else None
+        tags = self._tags() | child_tags(self._state["run_id"], trial.model_id, alpha, trial.prompt_id)
         tags |= {
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,

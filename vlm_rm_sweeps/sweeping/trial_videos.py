@@ -11,13 +11,26 @@ from vlm_rm_sweeps.training.connector import RewardSource
 _SEED = 10_000
 _PATIENCE_S = 600.0
 FOLDER = "video"
+VIDEO_SUFFIX = ".mp4"
+RECORDED = f"episode{VIDEO_SUFFIX}"
 
 
 def record_video(folder: Path, source: RewardSource | None) -> Path:
-    """Record one episode of the best policy of the trial in `folder`; its rewards come from the trial's pool."""
+    """Record one episode of the best policy of the trial in `folder`; its rewards come from the trial's pool.
+
+    Beside it lies the same episode without them, for raters, see `write_plain_video`.
+    """
     import torch
 
-    from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy, rendering_of, run_episode, task_of, write_videos
+    from vlm_rm_sweeps.evaluation.rollouts import (
+        find_checkpoint,
+        load_policy,
+        rendering_of,
+        run_episode,
+        task_of,
+        write_plain_video,
+        write_videos,
+    )
     from vlm_rm_sweeps.serving.pool import RewardPool
 
     torch.set_num_threads(1)
@@ -32,7 +45,9 @@ def record_video(folder: Path, source: RewardSource | None) -> Path:
     frame_format = source.frame_format if source else None
     drawn = rendering_of(checkpoint)
     episode = run_episode(task_of(checkpoint), load_policy(checkpoint), _SEED, frame_format, score, drawn, pictures=True)
-    return write_videos(checkpoint, episode, folder / FOLDER, (".mp4",))[0]
+    write_plain_video(checkpoint, episode, _SEED, folder / FOLDER)
+    (video,) = write_videos(checkpoint, episode, folder / FOLDER, (VIDEO_SUFFIX,))
+    return video
 
 
 class TrialVideos:

@@ -4,6 +4,7 @@ The trial's frames are scored for other specs from the same encoding, and a samp
 it reaches the learner: the rewards that are learned from are the same to the bit with and without an audit.
 """
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -52,8 +53,13 @@ class AuditPlan:
 
 
 def gold_metric(model_id: str) -> str:
-    """The metric of a gold model: MLflow takes a model id only without what is special in paths."""
-    return GOLD + re.sub(r"[^A-Za-z0-9_.-]+", "_", model_id)
+    """The metric of a gold model: MLflow takes a model id only without what is special in paths.
+
+    Ids of files, which may differ in nothing else, are told apart by a checksum.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", model_id)
+    plain = re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", model_id)
+    return GOLD + (name if plain else f"{name}-{hashlib.sha256(model_id.encode()).hexdigest()[:6]}")
 
 
 class Audit:

@@ -9,6 +9,7 @@ let job = null;
 let rater = null;
 let progress = null;
 let busy = true; // nothing is accepted before an item can be seen, or while an answer is under way
+let unseen = false; // the item could not be shown: it can be skipped, and not answered
 
 function say(text) {
   element("message").textContent = text;
@@ -34,6 +35,7 @@ function setBusy(now) {
   busy = now;
   for (const button of document.querySelectorAll("#work button, #done button")) button.disabled = now;
   if (!now) {
+    for (const button of document.querySelectorAll("#answers button")) button.disabled = unseen;
     element("undo").disabled = element("undo-last").disabled = progress.last === null;
     element("again").disabled = progress.skipped === 0;
   }
@@ -54,7 +56,8 @@ async function send(path, body) {
   else setBusy(false);
 }
 
-const answer = (value) => progress.next && send("/api/labels", { rater, item: progress.next.id, value });
+const mayAnswer = (value) => progress.next && !(unseen && value !== null);
+const answer = (value) => mayAnswer(value) && send("/api/labels", { rater, item: progress.next.id, value });
 const undo = () => progress.last !== null && send("/api/undo", { rater, number: progress.last });
 
 function load(item) {
@@ -89,8 +92,10 @@ async function show(received) {
     await showDone();
   } else {
     element("stage").classList.add("waiting");
+    unseen = true;
     try {
       element("stage").replaceChildren(await load(progress.next));
+      unseen = false;
     } catch (error) {
       element("stage").replaceChildren();
       say(error.message);
@@ -105,7 +110,12 @@ async function show(received) {
 async function showDone() {
   const skipped = progress.skipped ? ` and skipped ${progress.skipped}` : "";
   element("summary").textContent = `You answered ${progress.answered} of ${progress.total}${skipped}. Everything is saved.`;
-  const pairs = await ask("/api/agreement");
+  let pairs = [];
+  try {
+    pairs = await ask("/api/agreement");
+  } catch (error) {
+    say("The agreement of raters cannot be shown now; all answers are saved.");
+  }
   element("agreement").hidden = pairs.length === 0;
   element("pairs").replaceChildren(...pairs.map((pair) => {
     const row = document.createElement("tr");
