@@ -18,8 +18,8 @@ from prometheus_client.samples import Sample
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
-from vlm_rm_sweeps.sweeping.runner import SweepOutcome, run_sweep
+from vlm_rm_sweeps.sweeping.results import SweepOutcome, TrialOutcome, best_trial, results_table
+from vlm_rm_sweeps.sweeping.runner import run_sweep
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
 from vlm_rm_sweeps.tasks.rendering import Rendering

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collecting import sampled_states
@@ -59,12 +60,18 @@ def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
     return {name: float(found[name].iloc[0]) for name in LOGGED} if len(found) else {}
 
 
-def read_measures(file: Path) -> pd.DataFrame:
-    """The table, as it was written to a CSV file."""
-    # A prompt's id may look like a number, or like what pandas takes for a missing value.
-    return pd.read_csv(
-        file, dtype={name: str for name in _KEY if name != "alpha"}, keep_default_na=False, na_values={"roc_auc": [""]}
-    )
+def known_measures(file: Path) -> pd.DataFrame | None:
+    """The table, as it was written to a CSV file; None if it is not there or damaged: then it can be measured again."""
+    numbers = ["alpha", *LOGGED]
+    try:
+        # A prompt's id may look like a number, or like what pandas takes for a missing value.
+        table = pd.read_csv(
+            file, dtype={name: str for name in _KEY if name != "alpha"}, keep_default_na=False, na_values={"roc_auc": [""]}
+        )
+        numeric = all(is_numeric_dtype(table[name]) for name in numbers) and bool(table[numbers].notna().all(axis=None))
+        return table if numeric and file.read_bytes().endswith(b"\n") else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _states(

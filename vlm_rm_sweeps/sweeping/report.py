@@ -66,7 +66,7 @@ def _render(folder: SweepFolder) -> str:
         columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
         videos=_videos(folder, sweep, table),
-        figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder.path / "figures", "*.png")],
+        figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder, folder.path / "figures", "*.png")],
         folder=folder.path,
         sweep_file=folder.sweep_file.read_text(encoding="utf-8"),
         versions=_versions(folder),
@@ -108,13 +108,13 @@ def _videos(folder: SweepFolder, sweep: Sweep, table: pd.DataFrame) -> list[dict
     return [
         {"title": title, "label": _described(trials[row["trial_id"]], row), "data": _Inlined.of(file, "video/mp4", title).data}
         for title, row in chosen.items()
-        for file in _files(folder.trial(row["trial_id"]) / VIDEO_FOLDER, "*.mp4")[:1]
+        for file in _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, "*.mp4")[:1]
     ]
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """Those of a folder; UserError if one is a link to elsewhere, which would be sent along with the page."""
-    return [file_inside(folder, file.name) for file in sorted(folder.glob(pattern))]
+def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
+    """Those of a part of the sweep's folder; UserError if one, or the part, is a link to elsewhere: it would be sent with the page."""
+    return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
 def _described(trial: Trial, row: "pd.Series[Any]") -> str:
