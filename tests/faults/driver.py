@@ -62,6 +62,6 @@ class FaultyTrainableTrial(TrainableTrial):
 if __name__ == "__main__":
     with (
         patch("vlm_rm_sweeps.serving.server.RewardServer", FaultyRewardServer),
-        patch("vlm_rm_sweeps.sweeping.runner.TrainableTrial", FaultyTrainableTrial),
+        patch("vlm_rm_sweeps.sweeping.attempt.TrainableTrial", FaultyTrainableTrial),
     ):
         cli.main()

@@ -262,6 +262,7 @@ def test_a_run_that_was_made_and_not_described_is_described_later(
             time.sleep(0.05)
         assert mirror.close(patience_s=0) == 1
         mirror.join()
+        print("SAID", mirrored.said)
     monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.git_commit", lambda: "another commit")
     mirrored.start_all()
     assert mirrored.mirror() == 0

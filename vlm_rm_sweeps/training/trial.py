@@ -246,9 +246,10 @@ class TrainableTrial(tune.Trainable):
     def _keep_if_best(self, metrics: dict[str, Any]) -> None:
         values = {name: metrics.get(name) for name in (self._job.best_by, connector.TRUE_RETURN)}
         compared = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
-        if len(compared) == len(values) and self._merit(compared) >= self._best:
-            if self._write(lambda module, content: self._folder.save_best(module, content | {"metrics": compared})):
-                self._best = self._merit(compared)
+        if len(compared) < len(values) or self._merit(compared) < self._best:
+            return
+        if self._write(lambda module, content: self._folder.save_best(module, content | {"metrics": compared})):
+            self._best = self._merit(compared)
 
     def _save(self) -> bool:
         """Whether it could be written."""
