@@ -62,7 +62,7 @@ class Begun:
 
 @pytest.fixture
 def begun(tmp_path: Path, mlflow_database: Path, request: pytest.FixtureRequest) -> Begun:
-    return Begun(tmp_path, mlflow_database, request.node.name[:50])
+    return Begun(tmp_path, mlflow_database, request.node.name[-50:])
 
 
 def test_a_sweep_that_was_killed_after_its_last_trial_is_finished_by_resuming_it(begun: Begun) -> None:

@@ -80,7 +80,7 @@ class Mirrored:
 
 @pytest.fixture
 def mirrored(mlflow_database: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Mirrored:
-    return Mirrored(tmp_path, mlflow_database, request.node.name[:50].replace("[", "-").replace("]", ""))
+    return Mirrored(tmp_path, mlflow_database, request.node.name[-50:].replace("[", "-").replace("]", ""))
 
 
 def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
@@ -262,7 +262,6 @@ def test_a_run_that_was_made_and_not_described_is_described_later(
             time.sleep(0.05)
         assert mirror.close(patience_s=0) == 1
         mirror.join()
-        print("SAID", mirrored.said)
     monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.git_commit", lambda: "another commit")
     mirrored.start_all()
     assert mirrored.mirror() == 0

@@ -12,7 +12,8 @@ import torch
 
 from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
 
@@ -46,7 +47,7 @@ class RewardServer:
         self._backlog = 0
 
     @staticmethod
-    def _load_patiently(model_id: str, device: str, precision: Precision, micro_batch: int) -> RewardModel:
+    def _load_patiently(model_id: str, device: str, precision: Precision, micro_batch: int) -> ClipRewardModel:
         """Load a model that could be loaded before: what is in the way now (memory of the process that died) may pass.
 
         A server whose start fails is not started again by Ray.
