@@ -44,13 +44,13 @@ def test_ray_and_mlflow_have_read_them() -> None:
     from mlflow.telemetry.utils import is_telemetry_disabled
     from ray._common.usage.usage_lib import usage_stats_enabled
     from ray._private import ray_constants
-    from ray._raylet import AuthenticationMode, get_authentication_mode
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     assert not usage_stats_enabled()
     assert is_telemetry_disabled()
     assert not ray_constants.ENABLE_RAY_CLUSTER
     assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert get_authentication_mode() == AuthenticationMode.TOKEN
+    assert is_token_auth_enabled()
 
 
 def test_make_opens_mlflow_as_safely_as_the_command_that_a_sweep_prints() -> None:

@@ -128,8 +128,8 @@ def test_finds_the_cluster_that_answers(cluster: watching.Cluster) -> None:
 
 
 def test_names_the_address_of_rays_own_dashboard(ray_cluster: None, cluster: watching.Cluster) -> None:
-    session = watching.Cluster(Path(ray._private.worker.global_worker.node.get_session_dir_path()), [])
-    kept = ray._private.worker.global_worker.gcs_client
+    worker: Any = ray._private.worker.global_worker
+    session, kept = watching.Cluster(Path(worker.node.get_session_dir_path()), []), worker.gcs_client
     kept.internal_kv_put(b"webui:url", b"127.0.0.1:8265", True, KV_NAMESPACE_DASHBOARD)
     try:
         assert watching.dashboard_address(session) == "http://127.0.0.1:8265"

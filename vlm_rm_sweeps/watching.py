@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -71,12 +72,13 @@ def find_cluster(folder: Path) -> Cluster:
 
 def dashboard_address(cluster: Cluster) -> str | None:
     """Where Ray's own dashboard is; None if the cluster has none, or does not tell."""
+    from ray import _raylet
     from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
-    from ray._raylet import GcsClient
 
+    raylet: Any = _raylet
     for port in cluster.session.glob("gcs_server_port_*"):
         with suppress(Exception):  # of Ray's own: another user's cluster, with another token
-            client = GcsClient(address=f"{_LOOPBACK}:{port.read_text().strip()}")
+            client = raylet.GcsClient(address=f"{_LOOPBACK}:{port.read_text().strip()}")
             found = client.internal_kv_get(b"webui:url", KV_NAMESPACE_DASHBOARD, timeout=5)
             return f"http://{found.decode()}" if found else None
     return None

@@ -71,13 +71,6 @@ SHORT: dict[str, Any] = SWEEP | {
     "videos": False,
     "epic_states": 0,
 }
-    "steps": 640,
-    "steps_per_result": 128,
-    "checkpoint_every": 128,
-    "true_reward": False,
-    "videos": False,
-    "epic_states": 0,
-}
 _DRIVER = Path(__file__).parent / "driver.py"
 _FAULTS_IN_A_SWEEP = 4
 _MOST_SWEEPS = 6
@@ -369,9 +362,8 @@ class Findings:
         return "\n".join(f"  {name:28s} {value:>6}" for name, value in rows.items())
 
     def nothing_lost(self) -> bool:
-        found = (self.lost, self.wrong, self.doubled_or_missing_runs, self.doubled_or_missing_metrics, self.different_tables)
-        found += (self.different_runs,)
-        return self.transitions > 0 and not any(found)
+        found = (self.lost, self.wrong, self.doubled_or_missing_runs, self.doubled_or_missing_metrics)
+        return self.transitions > 0 and not any((*found, self.different_runs, self.different_tables))
 
 
 class RecoveryClock:
