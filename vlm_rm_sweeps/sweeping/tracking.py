@@ -190,7 +190,7 @@ class MlflowMirror(threading.Thread):
                 says_at = float("inf")
                 self._say(f"{self._waiting()} entries are on their way to MLflow; Ctrl-C leaves them to --resume")
         self._closing.set()
-        self.join(timeout=patience_s)
+        self.join(timeout=_SILENCE_S)
         return self.undelivered()
 
     def _waiting(self) -> int:
