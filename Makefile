@@ -57,8 +57,8 @@ test-browser: $(INSTALLED) ## Run the tests of the label page in a real, headles
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: test-faults
-test-faults: $(INSTALLED) ## Disturb real sweeps at random moments and check what is left: FAULTS=20 SEED=...
-	$(BIN)/python -m pytest -m faults -s tests/faults
+test-faults: $(INSTALLED) ## Disturb real sweeps at random moments; the table goes to results/faults.txt: FAULTS=20 SEED=...
+	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
 
 .PHONY: check
 check: $(INSTALLED) ## Lint and check types.

@@ -1,11 +1,12 @@
 """Names that come from data stay in the folder that they belong to."""
 
+import resource
 from pathlib import Path
 
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.files import file_inside, write_whole
 
 
 @pytest.fixture
@@ -40,3 +41,17 @@ def test_the_folder_itself_may_be_a_link(folder: Path) -> None:
     link = folder.parent / "link"
     link.symlink_to(folder)
     assert file_inside(link, "a.png") == link / "a.png"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    write_whole(file, "ä" * 100)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_whole(file, "b" * 200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_text(encoding="utf-8") == "ä" * 100
+    assert list(tmp_path.iterdir()) == [file]

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
+from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
 
 from vlm_rm_sweeps import watching
 from vlm_rm_sweeps.errors import UserError
@@ -123,6 +125,18 @@ def test_finds_the_cluster_that_answers(cluster: watching.Cluster) -> None:
     (folder / "session_latest").symlink_to(folder / "session_2026-01-04_00-00-00_000000_4")
     found = watching.find_cluster(folder)
     assert found == cluster
+
+
+def test_names_the_address_of_rays_own_dashboard(ray_cluster: None, cluster: watching.Cluster) -> None:
+    worker: Any = ray._private.worker.global_worker
+    session, kept = watching.Cluster(Path(worker.node.get_session_dir_path()), []), worker.gcs_client
+    kept.internal_kv_put(b"webui:url", b"127.0.0.1:8265", True, KV_NAMESPACE_DASHBOARD)
+    try:
+        assert watching.dashboard_address(session) == "http://127.0.0.1:8265"
+    finally:
+        kept.internal_kv_del(b"webui:url", False, KV_NAMESPACE_DASHBOARD)
+    assert watching.dashboard_address(session) is None
+    assert watching.dashboard_address(cluster) is None
 
 
 def test_without_a_cluster_it_says_what_to_start(tmp_path: Path) -> None:

@@ -24,5 +24,7 @@ if not os.environ.get("RAY_ADDRESS"):
     # takes the machine's outer address, even if `ray.init` names 127.0.0.1, and its servers and its metrics, which know no
     # password, listen on every interface. Ray reads it when it is imported.
     _ENVIRONMENT_DEFAULTS["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    # Other users of this machine reach the loopback address too.
+    _ENVIRONMENT_DEFAULTS["RAY_AUTH_MODE"] = "token"
 for _name, _value in _ENVIRONMENT_DEFAULTS.items():
     os.environ.setdefault(_name, _value)

@@ -21,3 +21,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
     expected = ", ".join(known) if len(known) <= _LIST_AT_MOST else f"{', '.join(nearest or known[:5])} or {len(known)} in all"
     return f"unknown {kind} {name!r}: {suggestion}expected one of {expected}{hint}"
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line: the kind of error and the first line of its message.
+
+    What follows the first line is advice for whoever debugs (CUDA), or the circumstances (Ray).
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *lines[:1]])

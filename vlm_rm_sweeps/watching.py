@@ -13,9 +13,10 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -67,6 +68,20 @@ def find_cluster(folder: Path) -> Cluster:
         f"no Ray cluster with metrics runs on this machine ({folder} names none that answers): start a sweep first, with "
         "`vlm-rm sweep FILE`, and run this beside it"
     )
+
+
+def dashboard_address(cluster: Cluster) -> str | None:
+    """Where Ray's own dashboard is; None if the cluster has none, or does not tell."""
+    from ray import _raylet
+    from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
+
+    raylet: Any = _raylet
+    for port in cluster.session.glob("gcs_server_port_*"):
+        with suppress(Exception):  # of Ray's own: another user's cluster, with another token
+            client = raylet.GcsClient(address=f"{_LOOPBACK}:{port.read_text().strip()}")
+            found = client.internal_kv_get(b"webui:url", KV_NAMESPACE_DASHBOARD, timeout=5)
+            return f"http://{found.decode()}" if found else None
+    return None
 
 
 def _answers(target: str) -> bool:
@@ -142,7 +157,13 @@ def watch(cluster: Cluster, data: Path, prometheus_port: int, grafana_port: int,
         raise UserError(f"{DEPLOY} is not there: run this from a checkout of the source tree, which has the dashboards")
     prometheus = shutil.which("prometheus")
     grafana = shutil.which("grafana") or shutil.which("grafana-server")
-    say(f"Ray's dashboard is at the address that the sweep printed; its metrics: http://{cluster.targets[0]}/metrics")
+    address = dashboard_address(cluster)
+    say(f"Ray's metrics: http://{cluster.targets[0]}/metrics")
+    say(
+        f"Ray's dashboard: {address} (it asks for a token: `ray get-auth-token` prints it)"
+        if address
+        else "Ray has no dashboard"
+    )
     if prometheus is None:
         say(
             "Prometheus is not installed, and without it there are no graphs over time: `apt install prometheus` on Debian (then "

@@ -13,6 +13,7 @@ from vlm_rm_sweeps.sweeping.journal import Journal
 from vlm_rm_sweeps.sweeping.spec import load_sweep
 
 Command = Callable[..., str]
+SCREENING = Path(__file__).parents[2] / "sweeps" / "screen_cartpole.yaml"
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
 
@@ -63,6 +64,38 @@ def test_a_changed_sweep_file_is_not_resumed_and_the_change_is_shown(refusal: Co
     changed = tmp_path / "changed.yaml"
     changed.write_text(QUICKSTART.read_text().replace("steps: 8000", "steps: 9000"))
     assert "-steps: 8000\n+steps: 9000" in refusal("sweep", changed, "--results", tmp_path, "--resume")
+
+
+@pytest.mark.parametrize("option", [[], ["--yes"]], ids=["plain", "yes"])
+def test_nor_does_a_changed_sweep_file_start_anew_without_a_word(refusal: Command, tmp_path: Path, option: list[str]) -> None:
+    interrupted_sweep(tmp_path, QUICKSTART)
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(QUICKSTART.read_text().replace("steps: 8000", "steps: 9000"))
+    message = refusal("sweep", changed, "--results", tmp_path, *option)
+    assert "start a new sweep with --new" in message
+    assert "-steps: 8000\n+steps: 9000" in message
+
+
+def test_a_sweep_whose_trials_have_ended_and_that_has_not_is_not_started_anew(refusal: Command, tmp_path: Path) -> None:
+    """Its driver was killed while it wrote the table."""
+    interrupted_sweep(tmp_path, QUICKSTART)
+    plan = load_sweep(QUICKSTART)
+    found = SweepFolder.newest(plan, tmp_path)
+    assert found is not None
+    for trial in plan.trials():
+        Journal(found.journal).append("end", 0, trial=trial.trial_id, status="FINISHED", tags={})
+    count = len(plan.trials())
+    assert f"was interrupted, with {count} of {count} trials finished" in refusal("sweep", QUICKSTART, "--results", tmp_path)
+
+
+@pytest.mark.parametrize("other", ["--resume", "--yes"])
+def test_new_and_resume_exclude_each_other(refusal: Command, tmp_path: Path, other: str) -> None:
+    assert "name one of them" in refusal("sweep", QUICKSTART, "--results", tmp_path, "--new", other)
+
+
+def test_a_screening_is_not_resumed(refusal: Command, tmp_path: Path) -> None:
+    message = refusal("sweep", SCREENING, "--results", tmp_path, "--resume")
+    assert "is a screening, which is not resumed" in message
 
 
 def test_a_sweep_that_another_process_runs_is_left_alone(refusal: Command, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlm_rm_sweeps.cli.terminal import trials_table
-from vlm_rm_sweeps.sweeping.results import TrialOutcome
-from vlm_rm_sweeps.sweeping.runner import SweepOutcome
+from vlm_rm_sweeps.sweeping.results import SweepOutcome, TrialOutcome
 from vlm_rm_sweeps.sweeping.spec import Sweep
 from vlm_rm_sweeps.training.trial import EVALUATED
 

@@ -21,7 +21,16 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, PoolError, RewardPool, await_pool, check_placement, start_pool
+from vlm_rm_sweeps.serving.pool import (
+    NAMESPACE,
+    PoolConfig,
+    PoolError,
+    PoolUnavailable,
+    RewardPool,
+    await_pool,
+    check_placement,
+    start_pool,
+)
 
 # The servers below travel to their processes by value: else these would import this module, torch and open_clip for them.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -55,6 +64,29 @@ def test_gives_the_models_own_rewards_to_the_bit(two_servers: PoolConfig, count:
     np.testing.assert_array_equal(scored.rewards, expected)
 
 
+def test_a_request_that_always_kills_its_server_is_given_up(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system kills whoever takes the memory that the request needs."""
+    monkeypatch.setattr("vlm_rm_sweeps.serving.pool._SENDS", 1)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(MortalServer)
+    pool = RewardPool(PoolConfig(name="mortal", model_id="embedded/tiny", timeout_s=30), [actor.remote()])
+    retries: list[int] = []
+    monkeypatch.setattr(pool.metrics, "sent_again", lambda: retries.append(1))
+    with pytest.raises(PoolUnavailable, match="died or was not reached 2 times while it had the same 13 frames"):
+        pool.submit(frames(13), SPECS[:1]).result()
+    assert len(retries) == 1
+    # Another one is scored: the server is there again.
+    assert pool.submit(frames(2), SPECS[:1]).result().rewards.tolist() == [[0.5], [0.5]]
+
+
+class MortalServer:
+    """Does not survive 13 frames."""
+
+    def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
+        if len(frames) == 13:
+            os._exit(1)
+        return ScoredFrames(np.full((len(frames), len(specs)), 0.5, np.float32), 0.0, 0, 64)
+
+
 def test_is_found_by_name_from_other_processes(two_servers: PoolConfig) -> None:
     @ray.remote(num_cpus=0)
     def score_elsewhere(config: PoolConfig, batch: np.ndarray) -> np.ndarray:
@@ -83,8 +115,10 @@ def test_sends_to_the_least_busy_server(two_servers: PoolConfig) -> None:
     assert [server.load for server in pool._servers] == [0, 0]
 
 
-def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfig) -> None:
+def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = RewardPool.connect(two_servers)
+    retries: list[int] = []
+    monkeypatch.setattr(pool.metrics, "sent_again", lambda: retries.append(1))
     expected = load_reward_model("embedded/tiny").score(frames(300), SPECS)
     handle: Any = ray.get_actor(two_servers.server_names()[0], namespace=NAMESPACE)
 
@@ -94,6 +128,8 @@ def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfi
     for request in pending:
         np.testing.assert_array_equal(request.result().rewards, expected)
     assert ray.get(handle.__ray_call__.remote(lambda server: os.getpid())) != pid
+    # Whoever watches the sweep sees it.
+    assert 1 <= len(retries) <= 6
 
 
 def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(two_servers: PoolConfig) -> None:
@@ -110,7 +146,7 @@ def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(two_servers: Poo
 
 def test_a_server_that_is_only_slow_to_start_is_not_killed(ray_cluster: None) -> None:
     """It takes longer to load its model than it may take for an answer, and two trials wait for it."""
-    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(SlowServer)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(SlowServer)
     handle = actor.remote(start_s=2.5)
     pools = [RewardPool(PoolConfig(name="slow", model_id="embedded/tiny", timeout_s=1), [handle]) for _ in range(2)]
     first = ray.get(handle.life.remote())
@@ -147,7 +183,7 @@ def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None
     for request in pending:
         np.testing.assert_array_equal(request.result().rewards, rewards)
     ray.kill(handles[1])
-    with pytest.raises(RuntimeError, match=r"last reward server of embedded/tiny died"):
+    with pytest.raises(PoolUnavailable, match=r"^the last reward server of embedded/tiny died: .*`ray\.kill`\.$"):
         pool.submit(frames(8), SPECS[:1]).result()
 
 

@@ -1,12 +1,12 @@
 """The folder of a sweep: found again, compared, and used by one process at a time."""
 
+import resource
 from pathlib import Path
 
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.journal import Journal
 from vlm_rm_sweeps.sweeping.spec import Sweep
 
 
@@ -66,10 +66,25 @@ def test_a_trial_that_lies_elsewhere_is_not_gone_on_with(tmp_path: Path) -> None
         folder.trial("../../elsewhere")
 
 
-def test_how_trials_ended_is_read_from_the_journal(tmp_path: Path) -> None:
-    folder = SweepFolder(tmp_path)
-    assert folder.ended_trials() == {}
-    journal = Journal(folder.journal)
-    for trial, status in (("a", "FINISHED"), ("b", "FAILED"), ("c", "KILLED"), ("b", "FINISHED")):
-        journal.append("end", 0, trial=trial, status=status, tags={})
-    assert folder.ended_trials() == {"a": "FINISHED", "b": "FINISHED"}
+def test_a_folder_is_made_with_its_sweep_file_or_is_no_sweeps(tmp_path: Path) -> None:
+    """A full disk, or the end of the process, must not leave half a file: it would read as one that was changed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+    try:
+        with pytest.raises(UserError, match="cannot be created: File too large"):
+            SweepFolder(tmp_path / "folder-20260101-120000").create(sweep())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert SweepFolder.newest(sweep(), tmp_path) is None
+
+
+def test_a_full_disk_does_not_keep_it_from_being_locked(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with folder.locked():
+            assert folder.in_use()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

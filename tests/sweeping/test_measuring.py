@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import ray
 
@@ -14,8 +15,8 @@ from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolError, RewardPool, await_pool, start_pool
 from vlm_rm_sweeps.sweeping import measuring
-from vlm_rm_sweeps.sweeping.measuring import measure_sweep, metrics_of, read_measures
-from vlm_rm_sweeps.sweeping.runner import pool_configs
+from vlm_rm_sweeps.sweeping.jobs import pool_configs
+from vlm_rm_sweeps.sweeping.measuring import known_measures, measure_sweep, metrics_of
 from vlm_rm_sweeps.sweeping.spec import Sweep
 from vlm_rm_sweeps.tasks.task import get_task
 
@@ -44,7 +45,8 @@ def test_each_trial_gets_the_distance_of_its_own_reward(ray_cluster: None, tmp_p
         ray.kill(handle)
     assert len(table) == 4
     table.to_csv(tmp_path / "epic.csv", index=False)
-    read = read_measures(tmp_path / "epic.csv")
+    read = known_measures(tmp_path / "epic.csv")
+    assert read is not None
     assert read["prompt"].tolist() == ["1", "NA", "1", "NA"]
 
     states = list(sampled_states(get_task("cartpole-upright"), 70, seed=0, rendering=SWEEP.renderings()[0]))
@@ -80,3 +82,18 @@ def test_states_that_are_all_alike_in_truth_are_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(measuring, "sampled_states", lambda *_: iter([same] * 10))
     with pytest.raises(UserError, match="is the same for all of these states of cartpole-upright: ask for more"):
         measure_sweep(SWEEP.model_copy(update={"epic_states": 10}), {})
+
+
+@pytest.mark.parametrize("content", [b"", b"model,alpha\n", b"half"], ids=["empty", "headings", "cut"])
+def test_a_damaged_table_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    """It is measured again."""
+    file = tmp_path / "epic.csv"
+    assert known_measures(file) is None
+    row = {"model": "m", "alpha": 0.5, "prompt": "p", "textures": "t", "camera": "c"}
+    whole = (
+        pd.DataFrame([row | {"epic_distance": 0.25, "epic_low": 0.125, "epic_high": 0.375}] * 3).to_csv(index=False).encode()
+    )
+    file.write_bytes(whole)
+    assert known_measures(file) is not None
+    file.write_bytes(whole[:-7] if content == b"half" else content)
+    assert known_measures(file) is None

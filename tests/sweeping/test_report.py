@@ -126,6 +126,15 @@ def test_a_link_out_of_the_folder_is_not_sent_along(folder: SweepFolder, tmp_pat
         write_report(folder.path)
 
 
+@pytest.mark.parametrize("part", ["figures", "trials/{}/video"])
+def test_nor_is_a_part_of_the_folder_that_lies_elsewhere(folder: SweepFolder, tmp_path: Path, part: str) -> None:
+    place = folder.path / part.format(SWEEP.trials()[1].trial_id)
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is refused"):
+        write_report(folder.path)
+
+
 def test_replaces_its_own_file_and_no_other(folder: SweepFolder, tmp_path: Path) -> None:
     assert write_report(folder.path) == write_report(folder.path)
     mine = tmp_path / "mine.html"

@@ -14,13 +14,17 @@ import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from prometheus_client.samples import Sample
+from typer.testing import CliRunner
 
+from vlm_rm_sweeps.cli import app
+from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.labelling_jobs import label_job
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.results import TrialOutcome, best_trial, results_table
-from vlm_rm_sweeps.sweeping.runner import SweepOutcome, run_sweep
+from vlm_rm_sweeps.sweeping.journal import read_entries
+from vlm_rm_sweeps.sweeping.results import SweepOutcome, TrialOutcome, best_trial, results_table
+from vlm_rm_sweeps.sweeping.runner import run_sweep
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -230,29 +234,35 @@ def test_a_failing_trial_does_not_take_the_others_along(
     class FailsOnModels(TrainableTrial):
         def _train(self) -> dict[str, Any]:
             if self._job.reward is not None:
-                raise RuntimeError("the machine is on fire")
+                raise RuntimeError("the machine is on fire\nSome advice for whoever debugs it")
             return super()._train()
 
-    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.TrainableTrial", FailsOnModels)
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.attempt.TrainableTrial", FailsOnModels)
     sweep, uri, said = Sweep.model_validate(FAILING), f"sqlite:///{mlflow_database}", list[str]()
-    outcome = run_sweep(sweep, tmp_path, uri, said.append)
+    file = tmp_path / "failing.yaml"
+    file.write_text(yaml.safe_dump(FAILING))
+    shown = CliRunner().invoke(app, ["sweep", str(file), "--results", str(tmp_path), "--tracking-uri", uri])
+    assert shown.exit_code == EXIT_FAILED
     # It may be tried again five times; once is enough to see that the error comes back.
-    assert sum("is tried again" in line for line in said) == 1
-    assert outcome.table["status"].tolist() == ["finished", "failed"]
-    assert outcome.table["reason"].tolist() == ["", "RuntimeError: the machine is on fire"]
-    assert not outcome.all_finished
-    assert outcome.best is None
+    assert shown.output.count("is tried again") == 1
+    failed = sweep.trials()[1]
+    assert f"failed: {failed.label}: RuntimeError: the machine is on fire\n" in shown.output
+    assert "best trial" not in shown.output
+    folder = SweepFolder.newest(sweep, tmp_path)
+    assert folder is not None
+    table = pd.read_csv(folder.table, keep_default_na=False)
+    assert table["status"].tolist() == ["finished", "failed"]
+    assert table["reason"].tolist() == ["", "RuntimeError: the machine is on fire"]
     parent, children = parent_and_children(MlflowClient(uri), "failing")
     assert parent.info.status == "FAILED"
     assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED"]
 
     # The fire is out: the failed trial is tried again, the finished one stays, both in the runs that they had.
     monkeypatch.undo()
-    folder = SweepFolder(outcome.folder)
     again = run_sweep(sweep, tmp_path, uri, said.append, resumed=folder)
     assert again.table["status"].tolist() == ["finished", "finished"]
     assert any(line.startswith("1 of 2 trials") for line in said)
-    assert again.outcomes[0].metrics == outcome.outcomes[0].metrics
+    assert again.table["true_return"][0] == float(table["true_return"][0])
     parent_again, children_again = parent_and_children(MlflowClient(uri), "failing")
     assert parent_again.info.run_id == parent.info.run_id
     assert {child.info.run_id for child in children_again} == {child.info.run_id for child in children}
@@ -260,7 +270,9 @@ def test_a_failing_trial_does_not_take_the_others_along(
     assert not any("reason" in child.data.tags for child in children_again)
 
     # There is nothing left to do: the table is there at once.
+    entries = read_entries(folder.journal)
     last = run_sweep(sweep, tmp_path, uri, said.append, resumed=folder)
+    assert read_entries(folder.journal) == entries
     pd.testing.assert_frame_equal(last.table, again.table)
 
 
@@ -274,7 +286,7 @@ def test_an_env_runner_that_keeps_dying_is_started_a_few_times_and_then_given_up
         def _train(self) -> dict[str, Any]:
             os._exit(1)
 
-    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.TrainableTrial", Dies)
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.attempt.TrainableTrial", Dies)
     said: list[str] = []
     sweep = Sweep.model_validate(FAILING | {"name": "dying", "true_reward": False, "trial": {"retries": 2}})
     outcome = run_sweep(sweep, tmp_path, f"sqlite:///{mlflow_database}", said.append)

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sqlite3
@@ -13,10 +14,13 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
@@ -65,6 +69,10 @@ class Mirrored:
         assert sorted(run.data.tags["trial_id"] for run in children) == sorted(self.trials)
         return parent, children
 
+    def history(self, run: Run, metric: str) -> list[tuple[int, float]]:
+        found = MlflowClient(self.uri).get_metric_history(run.info.run_id, metric)
+        return [(each.step, each.value) for each in found]
+
     def steps(self) -> list[list[int]]:
         client = MlflowClient(self.uri)
         return [[metric.step for metric in client.get_metric_history(run.info.run_id, "true_return")] for run in self.runs()[1]]
@@ -72,7 +80,7 @@ class Mirrored:
 
 @pytest.fixture
 def mirrored(mlflow_database: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Mirrored:
-    return Mirrored(tmp_path, mlflow_database, request.node.name[:50].replace("[", "-").replace("]", ""))
+    return Mirrored(tmp_path, mlflow_database, request.node.name[-50:].replace("[", "-").replace("]", ""))
 
 
 def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
@@ -89,7 +97,7 @@ def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
     mirrored.start_all()
     for trial in mirrored.trials:
         mirrored.journal.append("end", 6000, trial=trial, status="FINISHED", tags={"checkpoints": "trials/x"})
-    mirrored.journal.append("sweep_end", 7000, status="FINISHED", metrics={"best_evaluation_success": 0.5})
+    mirrored.journal.append("sweep_end", 7000, status="FINISHED", step=2, metrics={"best_evaluation_success": 0.5})
     assert mirrored.mirror() == 0
     parent, children = mirrored.runs()
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
@@ -107,20 +115,40 @@ def was_cut_short(folder: SweepFolder) -> None:
 
 def forgets_the_last(folder: SweepFolder) -> None:
     known = json.loads(folder.mlflow.read_text())
-    folder.mlflow.write_text(json.dumps(known | {"delivered": known["delivered"] - 3}))
+    folder.mlflow.write_text(json.dumps(known | {"delivered": Journal(folder.journal).entries[-4]["uid"]}))
 
 
-@pytest.mark.parametrize("happens", [forgets_all, was_cut_short, forgets_the_last])
+def says_nothing(folder: SweepFolder) -> None:
+    folder.mlflow.write_text("{}")
+
+
+def has_lost_what_it_named(folder: SweepFolder) -> None:
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join([*lines[:-1], b"damaged\n"]))
+
+
+@pytest.mark.parametrize("happens", [forgets_all, was_cut_short, forgets_the_last, says_nothing, has_lost_what_it_named])
 def test_what_is_delivered_again_is_there_once(mirrored: Mirrored, happens: Callable[[SweepFolder], None]) -> None:
     """A process that was killed does not know what of its last calls arrived."""
     mirrored.start_all()
+    mirrored.journal.append("measure", 3, trial=mirrored.trials[0], metrics={"epic_distance": 0.5})
     mirrored.result(10)
     mirrored.result(20)
+    mirrored.journal.append("sweep_end", 4, status="FAILED", step=1, metrics={"best_evaluation_success": 0.5})
     assert mirrored.mirror() == 0
     happens(mirrored.folder)
+    mirrored.journal = Journal(mirrored.folder.journal)
     mirrored.result(30)
     assert mirrored.mirror() == 0
+    # Written down anew, because the lines were lost: the time is another.
+    mirrored.journal.append("measure", 30, trial=mirrored.trials[0], metrics={"epic_distance": 0.5})
+    mirrored.journal.append("sweep_end", 40, status="FAILED", step=1, metrics={"best_evaluation_success": 0.5})
+    assert mirrored.mirror() == 0
     assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
+    parent, children = mirrored.runs()
+    measured = next(run for run in children if run.data.tags["trial_id"] == mirrored.trials[0])
+    assert mirrored.history(measured, "epic_distance") == [(0, 0.5)]
+    assert mirrored.history(parent, "best_evaluation_success") == [(1, 0.5)]
     assert mirrored.said == []
 
 
@@ -183,9 +211,84 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> No
     mirrored.start_all()
     mirrored.journal.append("result", 5, trial=mirrored.trials[0], step=10, metrics={"n" * 300: 1.0})
     mirrored.result(20)
-    assert mirrored.mirror() == 0
+    assert mirrored.mirror() == 1
     assert mirrored.steps() == [[20], [20]]
     assert "MLflow does not get an entry" in mirrored.said[0]
+    # It is not forgotten.
+    assert mirrored.mirror() == 1
+    assert mirrored.steps() == [[20], [20]]
+
+
+def test_a_deleted_experiment_loses_nothing(mirrored: Mirrored) -> None:
+    """In MLflow's pages one click deletes it, and another restores it."""
+    mirrored.start_all()
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    client = MlflowClient(mirrored.uri)
+    experiment = client.get_experiment_by_name(mirrored.sweep.name)
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    mirrored.journal.append("sweep", 1100, id=f"id of {mirrored.sweep.name}")
+    mirrored.result(20)
+    assert mirrored.mirror() == 3
+    assert "was deleted: restore it" in mirrored.said[0]
+    client.restore_experiment(experiment.experiment_id)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20], [10, 20]]
+
+
+def test_a_fault_that_mlflow_reports_as_a_bad_request_passes(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it reports whatever its database does not call operational: a lost connection, a pool without a free one."""
+    faults = [MlflowException("QueuePool limit", error_code=BAD_REQUEST)] * 2
+    log_batch = MlflowClient.log_batch
+
+    def faulty(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        if faults and "metrics" in named:
+            raise faults.pop()
+        return log_batch(client, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", faulty)
+    mirrored.start_all()
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    assert not faults
+    assert mirrored.steps() == [[10], [10]]
+
+
+@pytest.mark.parametrize("step", ["log_batch", "log_artifact"])
+def test_a_run_that_was_made_and_not_described_is_described_later(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The process ended, or MLflow went away, in between; meanwhile there was another commit."""
+    with monkeypatch.context() as broken:
+
+        def away(*arguments: Any, **named: Any) -> None:
+            raise MlflowException("away", error_code=TEMPORARILY_UNAVAILABLE)
+
+        broken.setattr(MlflowClient, step, away)
+        mirror = MlflowMirror(mirrored.journal, mirrored.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
+        mirror.start()
+        while not mirrored.said:
+            time.sleep(0.05)
+        assert mirror.close(patience_s=0) == 1
+        mirror.join()
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.git_commit", lambda: "another commit")
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    parent, children = mirrored.runs()
+    assert [item.path for item in MlflowClient(mirrored.uri).list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
+    assert all(run.data.params["task"] == "cartpole-upright" for run in (parent, *children))
+    assert (parent.data.params["git_commit"] == "another commit") is (step == "log_batch")
+
+
+def test_a_sweep_that_goes_on_is_running_in_mlflow(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.journal.append("sweep_end", 10, status="KILLED", step=0, metrics={})
+    assert mirrored.mirror() == 0
+    assert mirrored.runs()[0].info.status == "KILLED"
+    mirrored.journal.append("sweep", 20, id=f"id of {mirrored.sweep.name}")
+    assert mirrored.mirror() == 0
+    assert mirrored.runs()[0].info.status == "RUNNING"
 
 
 @pytest.mark.parametrize("file", ["../secret", "/etc/passwd", "link"], ids=["up", "absolute", "link"])
@@ -194,7 +297,7 @@ def test_no_file_from_elsewhere_becomes_an_artifact(mirrored: Mirrored, file: st
     (mirrored.folder.path / "link").symlink_to(mirrored.folder.path.parent / "secret")
     mirrored.journal.append("artifact", 2, trial="", file=file, to="video")
     mirrored.start_all()
-    assert mirrored.mirror() == 0
+    assert mirrored.mirror() == 1
     parent, _ = mirrored.runs()
     client = MlflowClient(mirrored.uri)
     assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
@@ -206,6 +309,18 @@ def test_another_mlflow_than_before_is_refused(mirrored: Mirrored) -> None:
     mirrored.uri = "sqlite:////elsewhere/mlflow.db"
     with pytest.raises(UserError, match="name that with --tracking-uri"):
         mirrored.mirror()
+
+
+def test_the_same_mlflow_at_another_address_is_recognised(mirrored: Mirrored, mlflow_database: Path) -> None:
+    """A results folder that was moved."""
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    moved = mlflow_database.parent / f"{mirrored.sweep.name}.db"
+    shutil.copy(mlflow_database, moved)
+    mirrored.uri = f"sqlite:///{moved}"
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10], [10]]
 
 
 def test_a_server_that_does_not_answer_is_said_before_anything_starts() -> None:

@@ -168,3 +168,18 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: str | None, mess
         (tmp_path / "checkpoint.json").write_text(content)
     with pytest.raises(UserError, match=message):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["step-000000900", "best-000000900"])
+def test_a_checkpoint_that_lies_elsewhere_is_not_gone_on_from(tmp_path: Path, name: str) -> None:
+    """It would be unpickled, and it is not of the folder that the user named."""
+    elsewhere = save(TrialFolder(tmp_path / "elsewhere"), 900)
+    folder = TrialFolder(tmp_path / "trial")
+    save(folder, 500)
+    (folder.folder / name).symlink_to(elsewhere.folder)
+    found, problems = folder.last()
+    assert found is not None
+    assert found.env_steps == 500
+    assert folder.best() is None
+    assert all("is refused" in problem for problem in problems)
+    assert bool(problems) is name.startswith("step")

@@ -1,17 +1,19 @@
 """A whole trial: what it reports, that it can be repeated, and that its checkpoint holds the learned policy."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ray.exceptions import ActorDiedError
 from safetensors.torch import load_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig
+from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import RewardSource
@@ -188,6 +190,67 @@ def test_an_error_that_comes_back_at_the_same_step_ends_the_trial(ray_cluster: N
     assert ended["done"]
     assert ended["failure"].endswith("UserError: the file is not there")
     trial.stop()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PoolUnavailable("the reward servers of m did not answer"), OSError(28, "No space left on device"), ActorDiedError()],
+    ids=["servers", "disk", "ray"],
+)
+def test_what_the_machine_may_be_to_blame_for_is_left_to_tune(trial: TrainableTrial, error: Exception) -> None:
+    """However often it comes back at the same step: that is what `retries` counts."""
+
+    def train() -> None:
+        raise error
+
+    trial._algorithm.train = train
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            trial.train()
+
+
+def test_the_first_line_of_an_error_is_its_reason(trial: TrainableTrial) -> None:
+    def train() -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions.")
+
+    trial._algorithm.train = train
+    with pytest.raises(RuntimeError):
+        trial.train()
+    assert trial.train()["failure"] == "RuntimeError: CUDA error: device-side assert triggered"
+
+
+def test_a_policy_that_could_not_be_kept_is_not_the_best(trial: TrainableTrial, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    good, worse = ({"success": value, "true_return": 10.0} for value in (0.5, 0.25))
+    with monkeypatch.context() as full:
+        full.setattr(trial._folder, "save_best", disk_full)
+        trial._keep_if_best(good)
+    assert trial._folder.best() is None
+    trial._keep_if_best(worse)
+    kept = trial._folder.best()
+    assert kept is not None
+    assert kept.content["metrics"] == worse
+
+
+def test_a_trial_is_not_finished_without_its_last_checkpoint(trial: TrainableTrial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As finished it would be without one for ever; started again, it goes on from the checkpoint before."""
+
+    def disk_full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trial._folder, "save", disk_full)
+    monkeypatch.setattr(trial, "_job", dataclasses.replace(trial._job, steps=0))
+    with pytest.raises(OSError, match="the last checkpoint could not be written"):
+        trial.train()
+
+
+@pytest.fixture
+def trial(ray_cluster: None, tmp_path: Path) -> Iterator[TrainableTrial]:
+    made = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
+    yield made
+    made.stop()
 
 
 def assert_same_buffers(one: TrainableTrial, other: TrainableTrial) -> None:

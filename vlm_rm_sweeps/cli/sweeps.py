@@ -47,8 +47,12 @@ def sweep(
     from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
     from vlm_rm_sweeps.sweeping.spec import describe_plan
 
+    if new and (resume or yes):
+        raise UserError("--new starts another sweep, and --resume and --yes go on with the newest one: name one of them")
     plan = load_plan(file)
     if isinstance(plan, Screening):
+        if resume:
+            raise UserError(f"{file} is a screening, which is not resumed: leave --resume out, and it is run from its start")
         _screen(plan, results, tracking_uri, dry_run)
         return
     if dry_run:
@@ -104,8 +108,10 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
 
 
 def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
-    """The sweep to go on with, or None for a new one."""
+    """The sweep to go on with, or None for a new one. UserError if neither can be done without being asked for."""
     from vlm_rm_sweeps.sweeping.folder import SweepFolder
+    from vlm_rm_sweeps.sweeping.journal import ended_in_order, ended_trials, read_entries
+    from vlm_rm_sweeps.sweeping.runner import check_resumable
 
     found = SweepFolder.newest(plan, results)
     if found is None:
@@ -114,12 +120,16 @@ def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "
         return None
     if resume:
         return found
-    trials = plan.trials()
-    ended = found.ended_trials()
-    if len(ended) >= len(trials) or found.differences(plan) or found.in_use():
+    entries = read_entries(found.journal)
+    if ended_in_order(entries):
         return None
-    finished = sum(status == "FINISHED" for status in ended.values())
-    state = f"{found.path} was interrupted, with {finished} of {len(trials)} trials finished"
+    if found.in_use():
+        print(f"{found.path} is being run by another process: this is a sweep of its own")
+        return None
+    # To go on is refused, and to start anew would be a surprise.
+    check_resumable(plan, found)
+    finished = sum(status == "FINISHED" for status in ended_trials(entries).values())
+    state = f"{found.path} was interrupted, with {finished} of {len(plan.trials())} trials finished"
     if yes:
         return found
     if not sys.stdin.isatty():

@@ -6,6 +6,7 @@ trials of a sweep share one pool per model, so memory grows with the number of m
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from ray._private.state import actors
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
@@ -24,8 +25,9 @@ NAMESPACE = "vlm-rm-sweeps"
 """Ray namespace of the servers; without it other processes could not find them by name."""
 
 _RESTARTS = -1
-_RETRIES = 3
 _TRIES = 3
+_SENDS = 6
+"""How often a request is sent again because its server died with it, or was not reached: it may be what kills the server."""
 _USUAL_S = 1.0
 """Within this most requests are answered, and nobody has to look whether the server is alive."""
 _POLL_S = 0.5
@@ -33,7 +35,11 @@ _LONGEST_START_S = 600.0
 
 
 class PoolError(RuntimeError):
-    """A pool has no rewards to give: no server is left, none answers, or the model's rewards are not finite."""
+    """A pool has no rewards to give. By itself: the model's rewards are not finite, or not as many as were asked for."""
+
+
+class PoolUnavailable(PoolError):  # noqa: N818 - as Ray's
+    """No server is left, none answers, or each dies: the machine may be to blame, and to try again may help."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,13 @@ class PendingRewards:
     def __init__(self, pool: "RewardPool", frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> None:
         self._pool, self._frames, self._count, self._specs = pool, frames, count, specs
         self._server, self._answer = pool._send(frames, count, specs)
+        self._sent_again = 0
 
     def result(self) -> ScoredFrames:
         """Waits for the answer. A server that died for good is replaced by another one, one that hangs is restarted.
 
-        Raises PoolError, with the cause, if no server is left, no server answers in time (three tries), or a reward is
-        missing or not finite.
+        Raises PoolUnavailable, with the cause, if no server is left, no server answers in time (three tries), or servers keep
+        dying of this request; PoolError if a reward is missing or not finite.
         """
         model_id, timeout = self._pool.config.model_id, self._pool.config.timeout_s
         for _ in range(_TRIES):
@@ -86,7 +93,7 @@ class PendingRewards:
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
                 self._pool.metrics.sent_again()
         else:
-            raise PoolError(
+            raise PoolUnavailable(
                 f"the reward servers of {model_id} did not answer {self._count} frames within {timeout:g} s, {_TRIES} times"
             )
         self._pool._answered(self._server, self._count, scored.backlog)
@@ -112,14 +119,17 @@ class PendingRewards:
                 self._pool._lost(self._server, error)
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
                 self._pool.metrics.sent_again()
-            except ActorUnavailableError:
-                # Ray has not reached it, several times: it hangs, or comes up. It is asked again, and its time runs on.
-                time.sleep(_POLL_S)
-                self._answer = self._server.handle.score.remote(self._frames, self._specs)
-                self._pool.metrics.sent_again()
+            except ActorUnavailableError as error:
+                # It died with the request, or was not reached. Ray starts it again; until it is up, the answer stays this error.
+                time.sleep(_POLL_S * 2**self._sent_again)
+                if self._server.life() is not None:
+                    self._send_again(error)
+                    patience_ends, life = time.monotonic() + min(_USUAL_S, timeout), None
+                elif time.monotonic() > latest_start:
+                    raise GetTimeoutError(f"{self._pool.config.model_id} does not come up") from error
             except GetTimeoutError:
                 life_before, life = life, self._server.life()
-                # One that is being restarted, perhaps because another trial had it killed, is not hung: Ray repeats the request.
+                # One that is being restarted, perhaps because another trial had it killed, is not hung.
                 if life is None:
                     patience_ends = time.monotonic() + _USUAL_S
                     if time.monotonic() > latest_start:
@@ -129,6 +139,17 @@ class PendingRewards:
                 else:
                     patience_ends = time.monotonic() + timeout
                     latest_start = patience_ends + _LONGEST_START_S
+
+    def _send_again(self, error: Exception) -> None:
+        """To the same server, which is up again. Raises PoolUnavailable if that was done often enough."""
+        if self._sent_again == _SENDS:
+            raise PoolUnavailable(
+                f"a reward server of {self._pool.config.model_id} died or was not reached {_SENDS + 1} times while it had the same "
+                f"{self._count} frames: is the machine's memory full? ({reason_of(error)})"
+            ) from error
+        self._sent_again += 1
+        self._pool.metrics.sent_again()
+        self._answer = self._server.handle.score.remote(self._frames, self._specs)
 
 
 @dataclass
@@ -160,8 +181,14 @@ class RewardPool:
 
     @classmethod
     def connect(cls, config: PoolConfig) -> "RewardPool":
-        """A client in any process of the cluster. The servers must have been started."""
-        return cls(config, [ray.get_actor(name, namespace=NAMESPACE) for name in config.server_names()])
+        """A client in any process of the cluster. The servers must have been started; PoolUnavailable if none of them is left."""
+        handles = []
+        for name in config.server_names():
+            with suppress(ValueError):  # died for good
+                handles.append(ray.get_actor(name, namespace=NAMESPACE))
+        if not handles:
+            raise PoolUnavailable(f"no reward server of {config.model_id} is left")
+        return cls(config, handles)
 
     def submit(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> PendingRewards:
         """Send `uint8 (N, H, W, 3)` frames of any number to the least busy server, without waiting for their rewards."""
@@ -170,7 +197,7 @@ class RewardPool:
 
     def _send(self, frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> tuple[_Server, ray.ObjectRef]:
         if not self._servers:
-            raise PoolError(f"no reward server of {self.config.model_id} is left")
+            raise PoolUnavailable(f"no reward server of {self.config.model_id} is left")
         server = min(self._servers, key=lambda candidate: candidate.load)
         # To the end of the line, so that equally busy servers take turns.
         self._servers.remove(server)
@@ -193,7 +220,9 @@ class RewardPool:
         if server in self._servers:
             self._servers.remove(server)
         if not self._servers:
-            raise PoolError(f"the last reward server of {self.config.model_id} died: {error}") from error
+            # Ray's text ends with what its last life ended of.
+            cause = str(error).strip().splitlines()[-1:] or [reason_of(error)]
+            raise PoolUnavailable(f"the last reward server of {self.config.model_id} died: {cause[0]}") from error
 
 
 def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float) -> None:
@@ -233,7 +262,8 @@ def start_pool(config: PoolConfig) -> list[ActorHandle]:
             num_cpus=config.cpus,
             num_gpus=config.gpus,
             max_restarts=_RESTARTS,
-            max_task_retries=_RETRIES,
+            # Clients send lost requests again by themselves: they count them, and know when to stop.
+            max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
         ).remote(config.model_id, config.device, config.precision, config.micro_batch, config.threads)
         for name in config.server_names()

@@ -10,12 +10,23 @@ import numpy as np
 import ray
 import torch
 
+from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
 
 logger = logging.getLogger(__name__)
+
+_RELOAD_AFTER_S = (2.0, 4.0, 8.0, 16.0, 32.0)
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Where torch has no exception of its own for it: on a CPU, in the driver, and in the libraries that reserve workspaces."""
 
 
 class RewardServer:
@@ -27,11 +38,27 @@ class RewardServer:
     def __init__(self, model_id: str, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
         # The number of OpenMP threads belongs to the calling thread: it is set where the model runs.
         self._executor = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
-        self._model = self._executor.submit(load_reward_model, model_id, device, precision, micro_batch).result()
+        restarted = _was_restarted()
+        load = self._load_patiently if restarted else load_reward_model
+        self._model = self._executor.submit(load, model_id, device, precision, micro_batch).result()
         self._metrics = ServerMetrics(model_id)
-        if _was_restarted():
+        if restarted:
             self._metrics.restarted()
         self._backlog = 0
+
+    @staticmethod
+    def _load_patiently(model_id: str, device: str, precision: Precision, micro_batch: int) -> ClipRewardModel:
+        """Load a model that could be loaded before: what is in the way now (memory of the process that died) may pass.
+
+        A server whose start fails is not started again by Ray.
+        """
+        for wait_s in _RELOAD_AFTER_S:
+            try:
+                return load_reward_model(model_id, device, precision, micro_batch)
+            except Exception as error:  # of many kinds
+                logger.warning("%s cannot be loaded again (%s): next try in %g s", model_id, reason_of(error), wait_s)
+                time.sleep(wait_s)
+        return load_reward_model(model_id, device, precision, micro_batch)
 
     async def ready(self) -> bool:
         """Answers once the model is loaded."""
@@ -63,7 +90,7 @@ class RewardServer:
 
         A smaller shape may round differently: rewards of the same frame may then differ in their last bits.
         """
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+        if not _is_out_of_memory(error):
             raise error
         size = self._model.micro_batch
         if size == 1:
@@ -75,6 +102,10 @@ class RewardServer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("%s ran out of memory with micro-batches of %d: goes on with %d", self._model.model_id, size, size // 2)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in _OUT_OF_MEMORY)
 
 
 def _was_restarted() -> bool:

@@ -9,17 +9,16 @@ import difflib
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.sweeping.journal import read_entries
+from vlm_rm_sweeps.files import file_inside, write_whole
 from vlm_rm_sweeps.sweeping.spec import Sweep
 from vlm_rm_sweeps.training.checkpoints import TRIALS
 
@@ -75,12 +74,6 @@ class SweepFolder:
         """Make the folder with its sweep file. UserError if it exists already or cannot be made."""
         make_folder(self.sweep_file, sweep.model_dump(mode="json"))
 
-    def ended_trials(self) -> dict[str, str]:
-        """`FINISHED` or `FAILED` by trial id, of the trials that have ended."""
-        entries = read_entries(self.journal)
-        ended = {entry["trial"]: entry["status"] for entry in entries if entry["kind"] == "end"}
-        return {trial: status for trial, status in ended.items() if status in ("FINISHED", "FAILED")}
-
     def differences(self, sweep: Sweep) -> str:
         """What differs between the resolved sweep file in the folder (`-`) and `sweep` (`+`); empty if nothing does."""
         found = self.sweep_file.read_text(encoding="utf-8").splitlines()
@@ -94,7 +87,7 @@ class SweepFolder:
 
         The lock belongs to the open file: the system gives it back however the process ends.
         """
-        with (self.path / "lock").open("a+") as file:
+        with self._lock_file() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -103,10 +96,16 @@ class SweepFolder:
                 raise UserError(
                     f"{self.path} is in use by another process (id {owner}): wait until that has ended, or stop it"
                 ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # a full disk: the id is for people alone
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
+
+    def _lock_file(self) -> IO[str]:
+        try:
+            return (self.path / "lock").open("a+")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be locked: {error.strerror}") from error
 
     def in_use(self) -> bool:
         try:
@@ -129,7 +128,7 @@ def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
     folder = resolved_file.parent
     try:
         folder.mkdir(parents=True)
-        resolved_file.write_text(to_yaml(data), encoding="utf-8")
+        write_whole(resolved_file, to_yaml(data))
     except FileExistsError as error:
         raise UserError(f"{folder} exists already: another of this name was started in the same second; try again") from error
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collecting import sampled_states
@@ -62,15 +63,23 @@ def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def read_measures(file: Path) -> pd.DataFrame:
-    """The table, as it was written to a CSV file."""
-    # A prompt's id may look like a number, or like what pandas takes for a missing value.
-    return pd.read_csv(
-        file,
-        dtype={name: str for name in _KEY if name != "alpha"},
-        keep_default_na=False,
-        na_values={name: [""] for name in Measures.__dataclass_fields__},
-    )
+def known_measures(file: Path) -> pd.DataFrame | None:
+    """The table, as it was written to a CSV file; None if it is not there or damaged: then it can be measured again.
+
+    A reward that is the same for all states has no distance: NaN there.
+    """
+    try:
+        # A prompt's id may look like a number, or like what pandas takes for a missing value.
+        table = pd.read_csv(
+            file,
+            dtype={name: str for name in _KEY if name != "alpha"},
+            keep_default_na=False,
+            na_values={name: [""] for name in Measures.__dataclass_fields__},
+        )
+        numeric = all(is_numeric_dtype(table[name]) for name in ("alpha", *LOGGED)) and bool(table["alpha"].notna().all())
+        return table if numeric and file.read_bytes().endswith(b"\n") else None
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _states(

@@ -68,8 +68,8 @@ def _render(folder: SweepFolder) -> str:
         columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
         videos=_videos(folder, sweep, table),
-        by_model=_table(file_inside(folder.path / "figures", _BY_MODEL)),
-        figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder.path / "figures", "*.png")],
+        by_model=_table(file_inside(folder.path, f"figures/{_BY_MODEL}")),
+        figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder, folder.path / "figures", "*.png")],
         folder=folder.path,
         sweep_file=folder.sweep_file.read_text(encoding="utf-8"),
         versions=_versions(folder),
@@ -107,7 +107,7 @@ def _videos(folder: SweepFolder, sweep: Sweep, table: pd.DataFrame) -> list[dict
     finished = table[known & (table["status"] == "finished")].set_index("trial_id", drop=False)
     shown = []
     for trial_id in finished.index:
-        recorded = _files(folder.trial(trial_id) / VIDEO_FOLDER, RECORDED)
+        recorded = _files(folder, folder.trial(trial_id) / VIDEO_FOLDER, RECORDED)
         if recorded and (episode := read_episode(recorded[0])):
             shown.append((trial_id, recorded[0], episode))
     shown.sort(key=lambda each: [each[2][name] or 0.0 for name in ("goal_fraction", "true_return")], reverse=True)
@@ -122,9 +122,9 @@ def _videos(folder: SweepFolder, sweep: Sweep, table: pd.DataFrame) -> list[dict
     ]
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """Those of a folder; UserError if one is a link to elsewhere, which would be sent along with the page."""
-    return [file_inside(folder, file.name) for file in sorted(folder.glob(pattern))]
+def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
+    """Those of a part of the sweep's folder; UserError if one, or the part, is a link to elsewhere: it would be sent with the page."""
+    return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
 def _described(trial: Trial, episode: dict[str, Any], row: "pd.Series[Any]") -> str:

@@ -1,6 +1,7 @@
 """The table at the end of a sweep."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -79,3 +80,25 @@ def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
         return outcome.metrics.get(EVALUATED + SUCCESS, -1.0), outcome.metrics.get(EVALUATED + TRUE_RETURN, -1.0)
 
     return max(candidates, key=merit, default=None)
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep has left. `interrupted`: the user stopped it; `outcomes`: one for each trial, in order."""
+
+    folder: Path
+    tracking_uri: str
+    outcomes: list[TrialOutcome]
+    interrupted: bool
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return results_table(self.outcomes)
+
+    @property
+    def best(self) -> TrialOutcome | None:
+        return best_trial(self.outcomes)
+
+    @property
+    def all_finished(self) -> bool:
+        return all(outcome.status == "finished" for outcome in self.outcomes)

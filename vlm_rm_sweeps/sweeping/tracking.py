@@ -15,18 +15,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.files import file_inside, write_whole
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.journal import Entry, Journal
@@ -38,8 +39,12 @@ _MAX_PARAM = 6000
 _MAX_TAG = 5000
 _REASON = "reason"
 _POLL_S = 0.2
+_SILENCE_S = 5.0
 _LONGEST_WAIT_S = 30.0
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST")
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+_PERHAPS_REFUSED = "BAD_REQUEST"
+"""What MLflow makes of most faults of its database, too: they pass."""
+_TRIES = 6
 
 
 def default_tracking_uri(results: Path) -> str:
@@ -82,6 +87,11 @@ def set_up_store(tracking_uri: str) -> None:
 def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
     """The experiment of this name, made if it is missing; its artifacts are kept beside the folder of the sweep or screening."""
     experiment = client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"the MLflow experiment {name!r} was deleted: restore it (`mlflow experiments restore --experiment-id "
+            f"{experiment.experiment_id}`), or delete it for good (`mlflow gc`)"
+        )
     if experiment is not None:
         return str(experiment.experiment_id)
     # Artifacts would otherwise land in the working directory.
@@ -115,10 +125,8 @@ def as_params(params: Mapping[str, Any]) -> list[Param]:
 
 
 def keep_runs(file: Path, runs: Mapping[str, Any]) -> None:
-    """Write mlflow.json, which says where the runs are; whoever looks meanwhile finds the one before."""
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    """Write mlflow.json, which says where the runs are."""
+    write_whole(file, json.dumps(runs, indent=2) + "\n")
 
 
 def trial_params(sweep: Sweep, trial: Trial) -> dict[str, Any]:
@@ -141,7 +149,10 @@ class MlflowMirror(threading.Thread):
 
     While MLflow is away, entries wait in the journal and the trials go on. An entry may have reached MLflow without this process
     knowing (it was killed, the answer was lost), so each is written in a way that may be repeated: runs are found again by
-    their tags, and a result is left out if its run has its step.
+    their tags, and a metric is left out if its run has it at that step.
+
+    mlflow.json names the last entry before which all are delivered. What MLflow refuses does not hold up what follows, but the
+    next attempt begins with it again.
     """
 
     def __init__(
@@ -150,38 +161,52 @@ class MlflowMirror(threading.Thread):
         super().__init__(name="mlflow-mirror", daemon=True)
         self._journal, self._sweep, self._folder, self._say = journal, sweep, folder, say
         self._tracking_uri = tracking_uri
-        self._client = MlflowClient(tracking_uri)
         self._state = _read_state(folder, tracking_uri)
-        if self._state["delivered"] > len(journal.entries):
-            self._state["delivered"] = 0  # the journal was cut short: what is there already is left out one by one
+        # If that entry is no longer there (the journal was cut short or damaged), all are repeated.
+        uids = [entry.get("uid") for entry in journal.entries]
+        delivered = self._state["delivered"]
+        self._next = uids.index(delivered) + 1 if delivered in uids else 0
+        self._refused: set[str] = set()
+        self._refusals = 0
         self._trials = {trial.trial_id: trial for trial in sweep.trials()}
-        self._steps: dict[str, set[int]] = {}
+        self._steps: dict[tuple[str, str], set[int]] = {}
         self._closing = threading.Event()
         self._moved_on = time.monotonic()
 
+    @cached_property
+    def _client(self) -> MlflowClient:
+        """Made where it is first needed: it opens the database, which may be away."""
+        return MlflowClient(self._tracking_uri)
+
     def undelivered(self) -> int:
-        return len(self._journal.entries) - int(self._state["delivered"])
+        return len(self._journal.entries) - self._next + self._refusals
 
     def close(self, patience_s: float) -> int:
         """Wait until all is delivered, or nothing was for `patience_s`; returns how many entries are not."""
         self._moved_on = time.monotonic()
-        while self.is_alive() and self.undelivered() and time.monotonic() - self._moved_on < patience_s:
+        says_at = time.monotonic() + _SILENCE_S
+        while self.is_alive() and self._waiting() and time.monotonic() - self._moved_on < patience_s:
             time.sleep(_POLL_S)
+            if time.monotonic() > says_at:
+                says_at = float("inf")
+                self._say(f"{self._waiting()} entries are on their way to MLflow; Ctrl-C leaves them to --resume")
         self._closing.set()
-        self.join(timeout=patience_s)
+        self.join(timeout=_SILENCE_S)
         return self.undelivered()
+
+    def _waiting(self) -> int:
+        return len(self._journal.entries) - self._next
 
     def run(self) -> None:
         failures = 0
         while True:
-            self._journal.wait(int(self._state["delivered"]), _POLL_S)
-            if not self.undelivered():
+            self._journal.wait(self._next, _POLL_S)
+            if not self._waiting():
                 if self._closing.is_set():
                     return
                 continue
             try:
-                self._deliver(self._journal.entries[self._state["delivered"]])
-                self._keep_state(delivered=self._state["delivered"] + 1)
+                self._deliver(self._journal.entries[self._next], last_try=failures >= _TRIES - 1)
             except Exception as error:
                 if self._closing.is_set():
                     return
@@ -191,68 +216,96 @@ class MlflowMirror(threading.Thread):
                 self._steps.clear()
                 self._closing.wait(min(_LONGEST_WAIT_S, 2.0**failures / 4))
                 continue
+            self._next += 1
             self._moved_on = time.monotonic()
             if failures:
                 failures = 0
-                self._say(f"MLflow answers again: {self.undelivered() + 1} entries follow")
+                self._say(f"MLflow answers again: {self._waiting() + 1} entries follow")
 
-    def _deliver(self, entry: Entry) -> None:
+    def _deliver(self, entry: Entry, last_try: bool) -> None:
+        """Raises what may pass. What will not is said, and passed over."""
         try:
             getattr(self, f"_on_{entry['kind']}")(entry)
+            if not self._refusals:
+                self._keep_state(delivered=entry.get("uid"))
         except (MlflowException, UserError) as error:
-            if isinstance(error, MlflowException) and error.error_code not in _REFUSALS:
+            if isinstance(error, MlflowException) and not _is_refusal(error, last_try):
                 raise
             # To try again would hold up everything behind it for ever.
-            self._say(f"MLflow does not get an entry of {self._folder.journal} ({entry['kind']}): {_first_line(error)}")
+            self._refusals += 1
+            message = f"MLflow does not get an entry of {self._folder.journal} ({entry['kind']}): {_first_line(error)}"
+            if message not in self._refused:
+                self._refused.add(message)
+                self._say(message)
 
     def _on_sweep(self, entry: Entry) -> None:
         self._keep_state(experiment_id=experiment_id(self._client, self._sweep.name, self._folder.path))
         tags = self._tags() | {"sweep_id": entry["id"]}
-        if self._open_run("", self._folder.path.name, tags, entry["time"]):
-            params = as_params(self._common() | {"trials": len(self._trials)})
-            self._client.log_batch(self._state["run_id"], params=params)
-            self._client.log_artifact(self._state["run_id"], str(self._folder.sweep_file))
+        run_id = self._state["run_id"] or self._found_or_made("", self._folder.path.name, tags, entry["time"])
+        self._client.update_run(run_id, status="RUNNING")
+        if run_id != self._state["run_id"]:
+            self._describe(run_id, self._common() | {"trials": len(self._trials)})
+            self._client.log_artifact(run_id, str(self._folder.sweep_file))
+            # Last: a run that is known is a run that is complete.
+            self._keep_state(run_id=run_id)
 
     def _on_start(self, entry: Entry) -> None:
         trial = self._trials[entry["trial"]]
         alpha = trial.alpha if trial.prompt else None
-        tags = self._tags() | child_tags(self._state["run_id"], trial.model_id, alpha, trial.prompt_id)
+        tags = self._tags() | child_tags(self._sweep_run(), trial.model_id, alpha, trial.prompt_id)
         tags |= {
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
             "seed": str(trial.seed),
             "trial_id": trial.trial_id,
         }
-        if self._open_run(trial.trial_id, trial.label, tags, entry["time"]):
-            run_id = self._state["trials"][trial.trial_id]
-            params = trial_params(self._sweep, trial)
-            self._client.log_batch(run_id, params=as_params(self._common() | params))
-            if "parameters_millions" in params:
-                # A param can be grouped by and a metric can be an axis: it is needed as both.
-                self._client.log_metric(run_id, "parameters_millions", params["parameters_millions"], entry["time"], 0)
+        known = self._state["trials"].get(trial.trial_id)
+        run_id = known or self._found_or_made(trial.trial_id, trial.label, tags, entry["time"])
+        self._client.update_run(run_id, status="RUNNING")
+        if known:
+            return
+        params = trial_params(self._sweep, trial)
+        self._describe(run_id, self._common() | params)
+        if "parameters_millions" in params:
+            # A param can be grouped by and a metric can be an axis: it is needed as both.
+            self._log_once(run_id, 0, {"parameters_millions": params["parameters_millions"]}, entry["time"])
+        self._keep_state(trials=self._state["trials"] | {trial.trial_id: run_id})
+
+    def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log the parameters that the run does not have yet: those that it has say how it began, perhaps at another commit."""
+        known = self._client.get_run(run_id).data.params
+        self._client.log_batch(run_id, params=as_params({key: value for key, value in params.items() if key not in known}))
+
+    def _log_once(self, run_id: str, step: int, metrics: Mapping[str, float], time_ms: int) -> None:
+        """Log metrics that are always logged together, unless the run has them at that step: one stands for all."""
+        if not metrics:
+            return
+        one = ENV_STEPS if ENV_STEPS in metrics else min(metrics)
+        if (run_id, one) not in self._steps:
+            self._steps[run_id, one] = {metric.step for metric in self._client.get_metric_history(run_id, one)}
+        if step not in self._steps[run_id, one]:
+            self._client.log_batch(run_id, metrics=[Metric(name, value, time_ms, step) for name, value in metrics.items()])
+            self._steps[run_id, one].add(step)
+
+    def _sweep_run(self) -> str:
+        if self._state["run_id"] is None:
+            raise UserError("the sweep has no run to put it into")
+        return str(self._state["run_id"])
 
     def _run_of(self, entry: Entry) -> str:
         """The run that an entry belongs to."""
         if not entry["trial"]:
-            return str(self._state["run_id"])
+            return self._sweep_run()
         if entry["trial"] not in self._state["trials"]:
             self._on_start(entry)  # it failed before it could start
         return str(self._state["trials"][entry["trial"]])
 
     def _on_measure(self, entry: Entry) -> None:
-        """What was measured before training, at step 0. The same metric, with the same time, is kept once."""
-        batch = [Metric(name, value, entry["time"], 0) for name, value in entry["metrics"].items()]
-        self._client.log_batch(self._run_of(entry), metrics=batch)
+        """What was measured before training, at step 0."""
+        self._log_once(self._run_of(entry), 0, entry["metrics"], entry["time"])
 
     def _on_result(self, entry: Entry) -> None:
-        run_id = self._run_of(entry)
-        if run_id not in self._steps:
-            self._steps[run_id] = {metric.step for metric in self._client.get_metric_history(run_id, ENV_STEPS)}
-        if entry["step"] not in self._steps[run_id]:
-            metrics = entry["metrics"] | {ENV_STEPS: float(entry["step"])}
-            batch = [Metric(name, value, entry["time"], entry["step"]) for name, value in metrics.items()]
-            self._client.log_batch(run_id, metrics=batch)
-            self._steps[run_id].add(entry["step"])
+        self._log_once(self._run_of(entry), entry["step"], entry["metrics"] | {ENV_STEPS: float(entry["step"])}, entry["time"])
 
     def _on_end(self, entry: Entry) -> None:
         run_id = self._run_of(entry)
@@ -269,27 +322,17 @@ class MlflowMirror(threading.Thread):
             self._client.log_artifact(run_id, str(file), entry["to"])
 
     def _on_sweep_end(self, entry: Entry) -> None:
-        run_id = self._state["run_id"]
-        for name, value in entry["metrics"].items():
-            self._client.log_metric(run_id, name, value, entry["time"], 0)
+        run_id = self._sweep_run()
+        self._log_once(run_id, entry["step"], entry["metrics"], entry["time"])
         self._client.set_terminated(run_id, entry["status"], entry["time"])
 
-    def _open_run(self, trial_id: str, name: str, tags: Mapping[str, str], time_ms: int) -> bool:
-        """Make the run of a trial (or of the sweep, if it is empty), or go on with it; returns whether it was made now."""
-        known = self._state["trials"].get(trial_id) if trial_id else self._state["run_id"]
-        run_id: str | None = known or self._find_run(trial_id, tags)
-        made = run_id is None
+    def _found_or_made(self, trial_id: str, name: str, tags: Mapping[str, str], time_ms: int) -> str:
+        """The run of a trial (or of the sweep, if it is empty)."""
+        run_id = self._find_run(trial_id, tags)
         if run_id is None:
-            created = self._client.create_run(self._state["experiment_id"], time_ms, tags=dict(tags), run_name=name)
-            run_id = created.info.run_id
-        else:
-            self._client.update_run(run_id, status="RUNNING")
-        if trial_id:
-            self._keep_state(trials=self._state["trials"] | {trial_id: run_id})
-        else:
-            self._keep_state(run_id=run_id)
-        # Made, but its parameters may be missing, if this process ended in between: they can be logged again.
-        return made or known is None
+            made = self._client.create_run(self._state["experiment_id"], time_ms, tags=dict(tags), run_name=name)
+            run_id = str(made.info.run_id)
+        return run_id
 
     def _find_run(self, trial_id: str, tags: Mapping[str, str]) -> str | None:
         if trial_id:
@@ -314,17 +357,32 @@ class MlflowMirror(threading.Thread):
 
 
 def _read_state(folder: SweepFolder, tracking_uri: str) -> dict[str, Any]:
-    """What mlflow.json says; a new state if it is not there yet or damaged. UserError if it names another MLflow."""
-    new: dict[str, Any] = {"tracking_uri": tracking_uri, "experiment_id": None, "run_id": None, "trials": {}, "delivered": 0}
+    """What mlflow.json says; a new state if it is not there yet or damaged. UserError if its runs are in another MLflow."""
+    new: dict[str, Any] = {"tracking_uri": tracking_uri, "experiment_id": None, "run_id": None, "trials": {}, "delivered": None}
     try:
-        found: dict[str, Any] = json.loads(folder.mlflow.read_text(encoding="utf-8"))
+        found = json.loads(folder.mlflow.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return new
-    if found["tracking_uri"] != tracking_uri:
+    if not isinstance(found, dict) or not new.keys() <= found.keys() or not isinstance(found["trials"], dict):
+        return new
+    # Results that were moved, or a server at a new address, are recognised by what is in them.
+    if found["tracking_uri"] != tracking_uri and not _has_run(tracking_uri, found["run_id"]):
         raise UserError(
-            f"the runs of {folder.path} are in {found['tracking_uri']}, not in {tracking_uri}: name that with --tracking-uri"
+            f"the runs of {folder.path} are in {found['tracking_uri']}, not in {tracking_uri}: name that with --tracking-uri, or where "
+            "it has moved to"
         )
-    return found
+    return found | {"tracking_uri": tracking_uri}
+
+
+def _has_run(tracking_uri: str, run_id: str | None) -> bool:
+    try:
+        return run_id is not None and bool(MlflowClient(tracking_uri).get_run(run_id))
+    except Exception:  # of many kinds: a file that is no database, a server that is none
+        return False
+
+
+def _is_refusal(error: MlflowException, last_try: bool) -> bool:
+    return error.error_code in _REFUSALS or (error.error_code == _PERHAPS_REFUSED and last_try)
 
 
 def _first_line(error: Exception) -> str:

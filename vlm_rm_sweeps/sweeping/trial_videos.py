@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 
+from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.training.connector import RewardSource
 
 _SEED = 10_000
@@ -65,12 +66,18 @@ class TrialVideos:
     def finish(self) -> dict[str, Path]:
         """Wait for what is being recorded; the files by trial id."""
         if self._recording:
-            ray.wait(list(self._recording), num_returns=len(self._recording), timeout=_PATIENCE_S)
+            if not self._ready(timeout_s=1.0):
+                self._say(f"{len(self._recording)} videos are being recorded; Ctrl-C leaves them to --resume")
+            self._ready(_PATIENCE_S)
         files = {}
         for recording, trial_id in self._recording.items():
             try:
                 files[trial_id] = ray.get(recording, timeout=0)
             except Exception as error:
-                self._say(f"no video of trial {trial_id}: {str(error).strip().splitlines()[-1]}")
+                self._say(f"no video of trial {trial_id}: {reason_of(getattr(error, 'cause', None) or error)}")
         self._recording = {}
         return files
+
+    def _ready(self, timeout_s: float) -> bool:
+        """Whether all are recorded, after waiting so long at most."""
+        return not ray.wait(list(self._recording), num_returns=len(self._recording), timeout=timeout_s)[1]

@@ -106,7 +106,7 @@ class TrialFolder:
         problems: list[str] = []
         for folder in self._step_folders():
             try:
-                return read_checkpoint(folder), problems
+                return read_checkpoint(file_inside(self.folder, folder.name)), problems
             except UserError as error:
                 problems.append(str(error))
         return None, problems
@@ -115,7 +115,7 @@ class TrialFolder:
         """The policy with the highest metric so far, if there is an undamaged one."""
         for folder in sorted(self.folder.glob(f"{_BEST}*"), reverse=True):
             with suppress(UserError):
-                return read_checkpoint(folder)
+                return read_checkpoint(file_inside(self.folder, folder.name))
         return None
 
     def fails_again(self, env_steps: int, error: str) -> bool:

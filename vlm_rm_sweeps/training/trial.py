@@ -7,12 +7,12 @@ is resumed. A checkpoint is written when Tune asks for the *next* result. By the
 down, so a trial that goes on has neither lost nor skipped any.
 
 An error that comes back at the same step is in the trial and not in the machine: then the trial ends by itself, with the error in
-its last result. All else, and whatever Ray itself raises, is left to Tune, which tries a trial again as often as the sweep file says.
+its last result. All else (whatever Ray itself raises, reward servers that are gone, a full disk) is left to Tune, which tries a
+trial again as often as the sweep file says.
 """
 
 import math
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import Task
@@ -99,12 +100,6 @@ class TrainingJob:
         }
 
 
-def last_line(text: str) -> str:
-    """The last line of an error's text or traceback that is not empty: the error itself."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "unknown"
-
-
 class Stopwatch:
     """Adds up the seconds spent in one method of one object."""
 
@@ -125,6 +120,13 @@ class Stopwatch:
         """Seconds since the last lap."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
+
+
+def _is_the_machine(error: Exception) -> bool:
+    """Whether an error may be of the machine, and not of the trial, even if it comes back at the same step."""
+    if isinstance(error, RayTaskError):
+        return False  # raised by what ran elsewhere
+    return isinstance(error, RayError | PoolUnavailable | OSError)
 
 
 class TrainableTrial(tune.Trainable):
@@ -183,14 +185,16 @@ class TrainableTrial(tune.Trainable):
                 self._save()
             try:
                 self._results.append(self._train() if self._job.steps else self._stay_untrained())
+                if self._done and not self._save():
+                    # Started again, it can go on from the checkpoint before; finished, it would be without for ever.
+                    raise OSError(f"the last checkpoint could not be written: {self._notes[-1]}")
             except Exception as error:
-                reason = last_line("".join(traceback.format_exception_only(error)))
-                machine = isinstance(error, RayError) and not isinstance(error, RayTaskError)
-                if isinstance(error, UserError) or (not machine and self._folder.fails_again(self._env_steps, reason)):
+                reason = reason_of(error.cause if isinstance(error, RayTaskError) else error)
+                if isinstance(error, UserError) or (
+                    not _is_the_machine(error) and self._folder.fails_again(self._env_steps, reason)
+                ):
                     return {"done": True, FAILURE: reason}
                 raise
-            if self._done:
-                self._save()
         notes, self._notes = self._notes, []
         return self._results[-1] | {"done": self._done} | ({NOTE: "; ".join(notes)} if notes else {})
 
@@ -242,20 +246,24 @@ class TrainableTrial(tune.Trainable):
     def _keep_if_best(self, metrics: dict[str, Any]) -> None:
         values = {name: metrics.get(name) for name in (self._job.best_by, connector.TRUE_RETURN)}
         compared = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
-        if len(compared) == len(values) and self._merit(compared) >= self._best:
+        if len(compared) < len(values) or self._merit(compared) < self._best:
+            return
+        if self._write(lambda module, content: self._folder.save_best(module, content | {"metrics": compared})):
             self._best = self._merit(compared)
-            self._write(lambda module, content: self._folder.save_best(module, content | {"metrics": compared}))
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
+        """Whether it could be written."""
+
         def save(module: RLModule, content: dict[str, Any]) -> None:
             progress = {"results": self._results, "done": self._done}
             audited = {_AUDIT: self._audit.get_state()} if self._audit is not None else {}
             self._folder.save(module, get_training_state(self._algorithm) | audited, content | progress)
 
-        self._write(save)
+        written = self._write(save)
         self._saved_at = self._env_steps
+        return written
 
-    def _write(self, save: Callable[[RLModule, dict[str, Any]], Any]) -> None:
+    def _write(self, save: Callable[[RLModule, dict[str, Any]], Any]) -> bool:
         module = self._algorithm.env_runner.module
         network = {"env_steps": self._env_steps, "model_config": dict(module.model_config)}
         try:
@@ -263,6 +271,8 @@ class TrainableTrial(tune.Trainable):
         except OSError as error:
             # A full disk must not end a trial that could go on: the checkpoint before this one is still there.
             self._notes.append(f"no checkpoint at step {self._env_steps:,}: {error}")
+            return False
+        return True
 
     def _returns(self, runner: dict[str, Any]) -> dict[str, float | None]:
         """CLIP and true return under their own names. RLlib's own return is of whatever reward was learned from."""
