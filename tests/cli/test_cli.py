@@ -32,7 +32,8 @@ def test_bad_input_is_one_message_and_exit_status_2_before_anything_heavy_is_imp
     shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert shown.returncode == 2
     assert shown.stderr == (
-        f"vlm-rm: {tmp_path} has nothing to label: expected a data set of states, or a folder of .mp4 files\n"
+        f"vlm-rm: {tmp_path} has nothing to label: expected a data set of states, a folder of .mp4 files, or that of a "
+        "sweep with videos\n"
     )
     assert shown.stdout == "\n"
 
