@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
+from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames, place_camera
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
@@ -33,12 +33,10 @@ class Camera(BaseModel):
     elevation: float | None = Field(None, description="Degrees; negative looks down.")
     azimuth: float | None = Field(None, description="Degrees around the vertical.")
 
-    def env_kwargs(self) -> dict[str, Any]:
-        settings: dict[str, Any] = self.model_dump(exclude_none=True)
-        if self.lookat is not None:
-            settings["lookat"] = np.array(self.lookat)
-        # Gymnasium looks at `default_camera_config` only if no camera of the model's own is chosen.
-        return {"default_camera_config": settings, "camera_id": -1}
+    def settings(self) -> dict[str, Any]:
+        """What is given, in MuJoCo's terms."""
+        given: dict[str, Any] = self.model_dump(exclude_none=True)
+        return given | ({"lookat": np.array(self.lookat)} if self.lookat is not None else {})
 
 
 class GymEnv(BaseModel):
@@ -187,7 +185,6 @@ def _make(config: GymEnv) -> gym.Env:
     ours = {"render_mode", "max_episode_steps", "disable_env_checker"} & config.kwargs.keys()
     if ours:
         raise UserError(f"kwargs: {', '.join(sorted(ours))} cannot be set: expected only arguments of {config.id} itself")
-    camera = config.camera.env_kwargs() if config.camera else {}
     try:
         env: gym.Env = gym.make(
             config.id,
@@ -195,7 +192,6 @@ def _make(config: GymEnv) -> gym.Env:
             disable_env_checker=True,
             render_mode="rgb_array",
             **config.kwargs,
-            **camera,
         )
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{config.id} needs a package that is not installed: {error}") from error
@@ -208,6 +204,9 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(_refused(config, error)) from error
     if isinstance(env.unwrapped, MujocoEnv):
         choose_backend()
+        place_camera(env.unwrapped, config.camera.settings() if config.camera else None)
+    elif config.camera:
+        raise UserError(f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`")
     return env
 
 
@@ -221,8 +220,6 @@ def _refused(config: GymEnv, error: Exception) -> str:
     entry_point: Any = gym.spec(config.id).entry_point
     creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
     known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
-    if config.camera and any(name in str(error) for name in config.camera.env_kwargs()):
-        return f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`"
     reason = str(error).partition(" was raised from the environment creator")[0]
     if "argument 'render_mode'" in reason:
         return f"{config.id} does not draw frames (rgb_array): {reason}"
