@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.gym_task import FixedLength, GymEnv, SuccessTest
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -166,6 +167,38 @@ def test_a_camera_moves_the_picture() -> None:
         episode(env_of(id="Ant-v5", episode_steps=1, camera={"distance": distance}))[0][4]["frame"] for distance in (2, 12)
     )
     assert np.abs(near.astype(int) - far).mean() > 2
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("sqrt(obs[0] - 2) >= 0", [False, True, True]),
+        ("(obs[0] - 2) ** 0.5 >= 0", [False, True, True]),
+        ("1 / (obs[0] - 2) > 0", [False, False, True]),
+        ("not 1 / (obs[0] - 2) > 0", [True, False, False]),
+        ("10.0 ** (400 * obs[0] - 1000) < 1", [True, True, False]),
+    ],
+)
+def test_where_the_success_expression_has_no_value_there_is_no_success(expression: str, expected: list[bool]) -> None:
+    env = FixedLength(_Counter(), SuccessTest(expression))
+    env.reset()
+    assert [env.step(0)[4]["success"] for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("obs[0] < 2 or info['y'] > 1", r"success \"obs\[0\] < 2 or info\['y'\] > 1\": info has no 'y'"),
+        ("obs[0] < 2 or obs[7] > 1", "index out of range: expected obs"),
+        ("obs[0] < 2 or obs[0]", "is 2.0, not true or false"),
+    ],
+)
+def test_an_expression_that_only_fails_in_a_later_state_is_named(expression: str, message: str) -> None:
+    env = FixedLength(_Counter(), SuccessTest(expression))
+    env.reset()
+    env.step(0)
+    with pytest.raises(UserError, match=message):
+        env.step(0)
 
 
 @pytest.mark.parametrize(
