@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     import torch  # imported where it computes: what only reads data sets or lists tasks starts seconds sooner without it
 
 Interpolation = Literal["bicubic", "bilinear"]
-ResizeMode = Literal["shortest", "longest", "squash"]
+ResizeMode = Literal["longest", "squash"]
 
 
 @dataclass(frozen=True)
 class FrameFormat:
-    """What a reward model wants a frame resized to, before it crops or pads.
+    """What a reward model wants a frame resized to, before it adds bars.
 
     `size` is the edge in pixels of the model's square input. `resize_mode` is open_clip's word: `squash` ignores the aspect
-    ratio, `shortest` brings the shorter edge to `size` (the rest is cropped), `longest` the longer one (the rest is padded).
+    ratio, `longest` brings the longer edge to `size` (the rest is filled with bars). Nothing is ever cropped.
     """
 
     size: int
@@ -32,10 +32,6 @@ class FrameFormat:
         """The (height, width) that a frame of the given height and width is resized to."""
         if self.resize_mode == "squash":
             return self.size, self.size
-        # open_clip rounds the other edge down for `shortest` (torchvision's resize) and to the nearest for `longest`.
-        if self.resize_mode == "shortest":
-            edge = min(height, width)
-            return int(self.size * height / edge), int(self.size * width / edge)
         edge = max(height, width)
         return round(self.size * height / edge), round(self.size * width / edge)
 

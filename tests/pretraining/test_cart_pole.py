@@ -37,10 +37,10 @@ def test_hanging_pole_is_said_to_hang() -> None:
 @pytest.mark.parametrize(("side", "other", "sign"), [("right", "left", 1), ("left", "right", -1)])
 def test_sides_are_those_of_the_frame(side: str, other: str, sign: int) -> None:
     leaning, displaced = CartPoleState(0.0, sign * math.radians(85)), CartPoleState(sign * 1.8, 0.0)
-    frame = render_states([leaning], FrameFormat(400, "bicubic", "shortest"))[0].astype(int)
+    frame = render_states([leaning], FrameFormat(600, "bicubic", "longest"))[0].astype(int)
     brown = np.abs(frame - (202, 152, 101)).sum(axis=-1) < 30
     assert sign * (np.nonzero(brown)[1].mean() - 300) > 20
-    frame = render_states([displaced], FrameFormat(400, "bicubic", "shortest"))[0].astype(int)
+    frame = render_states([displaced], FrameFormat(600, "bicubic", "longest"))[0].astype(int)
     cart = frame[290:310].sum(axis=(0, 2)).argmin()
     assert sign * (int(cart) - 300) > 150
 

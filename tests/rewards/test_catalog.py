@@ -32,6 +32,8 @@ from vlm_rm_sweeps.rewards.catalog import (
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.reward_model import Precision
+from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 
 HALF = (0.5, 0.5, 0.5)
 TOY = "toy-clip"
@@ -90,12 +92,50 @@ def test_each_tag_has_its_own_preprocessing(model_id: str, mean: tuple[float, ..
 
 
 def test_resize_mode_and_size_come_from_tag_and_architecture() -> None:
-    assert find_model("ViT-B-32/laion2b_s34b_b79k").preprocessing.resize_mode == "shortest"
     # A DFN tag that was trained on images squashed to a square, of another size than ViT-H-14 has by default.
     squashed = find_model("ViT-H-14-378-quickgelu/dfn5b").preprocessing
     assert squashed.resize_mode == "squash"
     assert squashed.size == 378
     assert find_model("ViT-L-14-336/openai").preprocessing.size == 336
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    [
+        "RN50/openai",
+        "ViT-B-32/laion2b_s34b_b79k",
+        "ViT-L-14/laion2b_s32b_b82k",
+        "ViT-bigG-14/laion2b_s39b_b160k",
+        "ViT-H-14-378-quickgelu/dfn5b",
+        "embedded/small",
+    ],
+)
+def test_every_model_sees_the_flag_and_the_cart_at_the_ends_of_its_track(model_id: str) -> None:
+    preprocessing = find_model(model_id).preprocessing
+    car = SummitMountainCar("modified")
+    car.reset(seed=0)
+    red, green, blue = np.moveaxis(preprocessing.visible(car.render()[None])[0].astype(int), -1, 0)
+    assert ((red > 180) & (green > 150) & (blue < 110)).mean() > 0.001
+    cart = UprightCartPole()
+    cart.reset(seed=0)
+    for x in (-2.4, 2.4):
+        cart.state = np.array([x, 0.0, 0.0, 0.0])
+        shown = preprocessing.visible(cart.render()[None])[0].max(axis=-1)
+        # Half of the cart is in the picture; without it no pixel is black.
+        assert (shown < 60).mean() > 0.001
+
+
+@pytest.mark.parametrize("model_id", ["RN50/openai", "ViT-L-14/laion2b_s32b_b82k"])
+def test_square_frames_are_what_open_clip_makes_of_them(model_id: str) -> None:
+    preprocessing = find_model(model_id).preprocessing
+    frames = np.random.default_rng(0).integers(70, 186, (2, 480, 480, 3), np.uint8)
+    own = open_clip.get_pretrained_cfg(*model_id.split("/"))
+    assert own.get("resize_mode", "shortest") == "shortest"
+    transform = open_clip.image_transform(
+        preprocessing.size, is_train=False, mean=own.get("mean"), std=own.get("std"), interpolation=own.get("interpolation")
+    )
+    expected = torch.stack([transform(Image.fromarray(frame)) for frame in frames])
+    torch.testing.assert_close(preprocessing(frames), expected, atol=2.01 / 255 / min(preprocessing.std), rtol=0)
 
 
 def test_openai_weights_get_the_activation_they_were_trained_with() -> None:
@@ -109,7 +149,7 @@ def test_every_downloadable_model_is_found() -> None:
         source = find_model(f"{architecture}/{tag}")
         assert (source.architecture, source.pretrained) == (architecture, tag)
         assert source.preprocessing.interpolation in ("bicubic", "bilinear")
-        assert source.preprocessing.resize_mode in ("shortest", "longest", "squash")
+        assert source.preprocessing.resize_mode in ("longest", "squash")
         assert source.preprocessing.size == open_clip.get_model_config(architecture)["vision_cfg"]["image_size"]
         assert len(source.preprocessing.mean) == len(source.preprocessing.std) == 3
 
@@ -218,7 +258,7 @@ def test_vision_transformer_works_in_half_precision(toy: Any, tmp_path: Path, pr
 def test_config_beside_a_checkpoint_file_is_its_preprocessing(toy: Any, tmp_path: Path) -> None:
     file = save_safetensors(toy.state_dict(), tmp_path)
     assert find_model(f"{TOY}/{file}").preprocessing == Preprocessing(
-        32, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, "bicubic", "shortest"
+        32, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, "bicubic", "longest", 115
     )
     own = {
         "mean": [0.1, 0.2, 0.3],

@@ -36,7 +36,7 @@ def cart_pole_frames() -> np.ndarray:
 
 @pytest.mark.parametrize(("mean", "std"), NORMALISATIONS)
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("resize_mode", ["squash", "longest"])
 @pytest.mark.parametrize("size", [64, 224])
 @pytest.mark.parametrize(
     "frames",
@@ -70,7 +70,7 @@ def test_bars_have_the_fill_color() -> None:
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("resize_mode", ["squash", "longest"])
 @pytest.mark.parametrize("shape", [(400, 600), (101, 77), (30, 50), (64, 64)])
 def test_frame_resized_early_gives_the_same_tensor_to_the_bit(
     shape: tuple[int, int], resize_mode: ResizeMode, interpolation: Interpolation
@@ -93,7 +93,7 @@ def test_input_is_left_alone() -> None:
     np.testing.assert_array_equal(frames, kept)
 
 
-@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("resize_mode", ["squash", "longest"])
 def test_what_is_shown_is_what_the_model_gets(resize_mode: ResizeMode) -> None:
     preprocessing = Preprocessing(64, HALF, HALF, "bicubic", resize_mode)
     frames = cart_pole_frames()

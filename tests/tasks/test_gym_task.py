@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.gym_task import FixedLength, GymEnv, SuccessTest
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -115,15 +116,50 @@ def test_an_environment_that_ends_is_held_in_its_last_state() -> None:
         assert [info["success"] for *_, info in steps] == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("camera", [None, {"distance": 5.0, "lookat": [0, 0, 1], "azimuth": 30}])
-def test_mujoco_is_drawn_as_gymnasium_draws_it(camera: dict[str, Any] | None) -> None:
+HOPPERS_CAMERA = {"distance": 3.0, "lookat": np.array((0.0, 0.0, 1.15)), "elevation": -20.0}
+"""What Gymnasium's Hopper has in its configuration."""
+
+
+@pytest.mark.parametrize(
+    ("camera", "gymnasiums"),
+    [
+        pytest.param(None, {}, id="the model's own"),
+        pytest.param(
+            {"azimuth": 40}, {"camera_id": -1, "default_camera_config": HOPPERS_CAMERA | {"azimuth": 40.0}}, id="turned only"
+        ),
+    ],
+)
+def test_mujoco_is_drawn_as_gymnasium_draws_it(camera: dict[str, Any] | None, gymnasiums: dict[str, Any]) -> None:
+    """With what a sweep file's camera does not say taken from the environment's own configuration."""
     config = GymEnv(id="Hopper-v5", episode_steps=1, camera=camera)
-    own_config = config.model_copy(update={"kwargs": {"width": 64, "height": 64}})
-    full = Rendering(profile="full")
-    frame, own = (each.task().make_env(FrameFormat(64), full) for each in (config, own_config))
-    assert np.abs(episode(frame)[0][4]["frame"].astype(int) - episode(own)[0][4]["frame"]).mean() < 0.5
-    frame.close()
-    own.close()
+    sized = config.model_copy(update={"kwargs": {"width": 64, "height": 64}})
+    gymnasium = gym.make("Hopper-v5", render_mode="rgb_array", width=64, height=64, **gymnasiums)
+    gymnasium.reset(seed=0)
+    gymnasium.action_space.seed(0)
+    gymnasium.step(gymnasium.action_space.sample())
+    expected = np.asarray(gymnasium.render()).astype(int)
+    for each in (config, sized):
+        env = each.task().make_env(FrameFormat(64), Rendering(profile="full"))
+        assert np.abs(episode(env)[0][4]["frame"] - expected).mean() < 0.5
+        env.close()
+    gymnasium.close()
+
+
+def test_a_picture_does_not_depend_on_when_an_environment_is_first_drawn() -> None:
+    """A resumed training makes its environments anew and draws them first in the middle of an episode."""
+    config = GymEnv(id="HalfCheetah-v5", episode_steps=30, camera={"distance": 5})
+    early, late = (config.make_native_env(Rendering(profile="fast"), FrameFormat(64)) for _ in range(2))
+    for env in (early, late):
+        env.reset(seed=0)
+        env.action_space.seed(0)
+    early.render()
+    for _ in range(20):
+        action = early.action_space.sample()
+        early.step(action)
+        late.step(action)
+    np.testing.assert_array_equal(early.render(), late.render())
+    early.close()
+    late.close()
 
 
 def test_a_camera_moves_the_picture() -> None:
@@ -131,6 +167,38 @@ def test_a_camera_moves_the_picture() -> None:
         episode(env_of(id="Ant-v5", episode_steps=1, camera={"distance": distance}))[0][4]["frame"] for distance in (2, 12)
     )
     assert np.abs(near.astype(int) - far).mean() > 2
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("sqrt(obs[0] - 2) >= 0", [False, True, True]),
+        ("(obs[0] - 2) ** 0.5 >= 0", [False, True, True]),
+        ("1 / (obs[0] - 2) > 0", [False, False, True]),
+        ("not 1 / (obs[0] - 2) > 0", [True, False, False]),
+        ("10.0 ** (400 * obs[0] - 1000) < 1", [True, True, False]),
+    ],
+)
+def test_where_the_success_expression_has_no_value_there_is_no_success(expression: str, expected: list[bool]) -> None:
+    env = FixedLength(_Counter(), SuccessTest(expression))
+    env.reset()
+    assert [env.step(0)[4]["success"] for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("obs[0] < 2 or info['y'] > 1", r"success \"obs\[0\] < 2 or info\['y'\] > 1\": info has no 'y'"),
+        ("obs[0] < 2 or obs[7] > 1", "index out of range: expected obs"),
+        ("obs[0] < 2 or obs[0]", "is 2.0, not true or false"),
+    ],
+)
+def test_an_expression_that_only_fails_in_a_later_state_is_named(expression: str, message: str) -> None:
+    env = FixedLength(_Counter(), SuccessTest(expression))
+    env.reset()
+    env.step(0)
+    with pytest.raises(UserError, match=message):
+        env.step(0)
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_environment_that_renders_no_array_is_refused() -> None:
 def test_rendered_frame_of_the_right_size_is_the_environments_own() -> None:
     env = UprightCartPole()
     env.reset(seed=0)
-    np.testing.assert_array_equal(render_frame(env, FrameFormat(400, "bicubic", "shortest")), env.render())
+    np.testing.assert_array_equal(render_frame(env, FrameFormat(600, "bicubic", "longest")), env.render())
 
 
 @pytest.mark.parametrize(("gpu", "profile"), [(True, "full"), (False, "fast")])

@@ -28,7 +28,7 @@ from vlm_rm_sweeps.rewards.reward_model import Precision
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
 EMBEDDED_PREPROCESSING = Preprocessing(
-    # `squash`, because a crop to a square cuts off the edges of wide frames, where a task's goal may be.
+    # `squash`, because bars would leave the small input fewer pixels of the scene.
     size=64,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
@@ -188,16 +188,23 @@ def _embedded_source(size: str, folder: Path) -> ModelSource:
 
 
 def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
+    """As open_clip's, but for one thing: nothing is cropped.
+
+    open_clip's `shortest` cuts the sides off a frame that is wider than high, and with them MountainCar's flag, or the cart at the
+    ends of its track: what the prompt names. Such frames are fitted whole, between bars of the checkpoint's mean colour. Square
+    frames are exactly open_clip's.
+    """
     config = open_clip.get_model_config(architecture)
     merged = merge_preprocess_dict(PreprocessCfg(), own)
+    crops = merged["resize_mode"] == "shortest"
     return Preprocessing(
         # The model's input decides, as in open_clip: a tag's own `size` may be that of another variant.
         size=int(config["vision_cfg"]["image_size"]),
         mean=tuple(merged["mean"]),
         std=tuple(merged["std"]),
         interpolation=merged["interpolation"],
-        resize_mode=merged["resize_mode"],
-        fill_color=merged["fill_color"],
+        resize_mode="longest" if crops else merged["resize_mode"],
+        fill_color=round(255 * sum(merged["mean"]) / 3) if crops else merged["fill_color"],
     )
 
 

@@ -1,4 +1,4 @@
-"""From frames to the tensor a CLIP model wants: each checkpoint's own resize, crop and normalisation, on batches."""
+"""From frames to the tensor a CLIP model wants: each checkpoint's own resize and normalisation, on batches."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Preprocessing:
     """One checkpoint's preprocessing, in open_clip's terms (`open_clip.transform.PreprocessCfg`).
 
     It does to uint8 tensors what open_clip's PIL transform does to one image at a time. The checkpoints differ: ViT-L-14
-    laion2b wants mean and std 0.5, others OpenAI's, some squash where others crop.
+    laion2b wants mean and std 0.5, others OpenAI's, some squash where others keep the aspect ratio.
     """
 
     size: int
@@ -34,16 +34,15 @@ class Preprocessing:
         return self._squared(frames).float().mul_(1 / (255 * std)).sub_(mean / std)
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
-        """What the model sees of `uint8 (N, H, W, 3)`: resized and cropped or padded to `uint8 (N, size, size, 3)`."""
+        """What the model sees of `uint8 (N, H, W, 3)`: resized and filled up to `uint8 (N, size, size, 3)`."""
         return self._squared(frames).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _squared(self, frames: np.ndarray) -> torch.Tensor:
         pixels_nchw = frames_to_tensor(resize_frames(frames, self.frame_format))
         height, width = pixels_nchw.shape[2:]
         if (height, width) != (self.size, self.size):
-            pad_top, pad_left = max(0, self.size - height) // 2, max(0, self.size - width) // 2
-            pad_bottom = max(0, self.size - height) - pad_top
-            pad_right = max(0, self.size - width) - pad_left
-            pixels_nchw = transforms.pad(pixels_nchw, [pad_left, pad_top, pad_right, pad_bottom], fill=self.fill_color)
-            pixels_nchw = transforms.center_crop(pixels_nchw, [self.size, self.size])
+            missing_rows, missing_columns = self.size - height, self.size - width
+            top, left = missing_rows // 2, missing_columns // 2
+            bars = [left, top, missing_columns - left, missing_rows - top]
+            pixels_nchw = transforms.pad(pixels_nchw, bars, fill=self.fill_color)
         return pixels_nchw

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
+from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames, place_camera
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
@@ -33,12 +33,10 @@ class Camera(BaseModel):
     elevation: float | None = Field(None, description="Degrees; negative looks down.")
     azimuth: float | None = Field(None, description="Degrees around the vertical.")
 
-    def env_kwargs(self) -> dict[str, Any]:
-        settings: dict[str, Any] = self.model_dump(exclude_none=True)
-        if self.lookat is not None:
-            settings["lookat"] = np.array(self.lookat)
-        # Gymnasium looks at `default_camera_config` only if no camera of the model's own is chosen.
-        return {"default_camera_config": settings, "camera_id": -1}
+    def settings(self) -> dict[str, Any]:
+        """What is given, in MuJoCo's terms."""
+        given: dict[str, Any] = self.model_dump(exclude_none=True)
+        return given | ({"lookat": np.array(self.lookat)} if self.lookat is not None else {})
 
 
 class GymEnv(BaseModel):
@@ -54,7 +52,9 @@ class GymEnv(BaseModel):
     id: str = Field(min_length=1, description="As for gymnasium.make; `module:Name-v0` imports the module first.")
     kwargs: dict[str, Any] = Field({}, description="Further arguments of the environment.")
     episode_steps: int = Field(gt=0)
-    success: str | None = Field(None, description="Whether a step's state is in the goal, such as `obs[0] > 0.9`.")
+    success: str | None = Field(
+        None, description="Whether a step's state is in the goal, such as `obs[0] > 0.9`; false where it has no value."
+    )
     camera: Camera | None = None
 
     @model_validator(mode="after")
@@ -67,10 +67,10 @@ class GymEnv(BaseModel):
             _check_spaces(env)
             env.reset(seed=0)
             env.action_space.seed(0)
-            step = env.step(env.action_space.sample())
+            observation, reward, _, _, info = env.step(env.action_space.sample())
             _check_frame(self.id, env)
             if self.success is not None:
-                SuccessTest(self.success).check(env.observation_space, step)
+                SuccessTest(self.success)(env.observation_space, observation, reward, info)
         finally:
             env.close()
         return self
@@ -102,15 +102,17 @@ class SuccessTest:
     """A safe expression about a step: arithmetic, comparisons, `and`, `or`, `not` and a few functions, nothing else.
 
     `obs[i]` are the numbers of the observation after the step (flattened if it is nested), `reward` the environment's own,
-    `info['x']` its further outputs. Raises UserError if `expression` cannot be read.
+    `info['x']` its further outputs. In a state for which the expression has no value (a division by 0, the root of a negative
+    number) it does not hold. Raises UserError if `expression` cannot be read.
     """
 
     FUNCTIONS: ClassVar = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
 
     def __init__(self, expression: str) -> None:
         self._expression = expression
-        # No attribute of any type: an expression sees numbers, and no methods.
-        self._evaluator = simpleeval.SimpleEval(functions=dict(self.FUNCTIONS), names={}, allowed_attrs={})
+        # No attribute of any type: an expression sees numbers, and no methods. Python's own power may be a complex number.
+        operators = simpleeval.DEFAULT_OPERATORS | {ast.Pow: math.pow}
+        self._evaluator = simpleeval.SimpleEval(operators, dict(self.FUNCTIONS), names={}, allowed_attrs={})
         try:
             self._parsed = ast.parse(expression.strip(), mode="eval").body
         except (SyntaxError, ValueError) as error:
@@ -120,36 +122,34 @@ class SuccessTest:
             ) from error
 
     def __call__(self, space: gym.Space, observation: Any, reward: SupportsFloat, info: dict[str, Any]) -> bool:
-        """Whether the test holds. Raises what evaluating the expression raises, such as a KeyError."""
+        """Whether the test holds. UserError if it names something that is not there or is not a comparison."""
         numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
         self._evaluator.names = {"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi}
-        return bool(self._evaluator.eval(self._expression, self._parsed))
-
-    def check(self, space: gym.Space, step: tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]) -> None:
-        """Evaluate it on a real step. UserError if it names something that is not there or is not a comparison."""
-        observation, reward, _, _, info = step
-        known = (
-            f"expected obs[0] to obs[{gym.spaces.flatdim(space) - 1}], reward, pi, "
-            + "".join(f"info[{key!r}], " for key in info)
-            + f"and the functions {', '.join(self.FUNCTIONS)}"
-        )
         try:
-            self(space, observation, reward, info)
             value = self._evaluator.eval(self._expression, self._parsed)
-        except ZeroDivisionError:
-            return
-        except simpleeval.NameNotDefined as error:
-            raise UserError(f"success {self._expression!r}: unknown name {error.name!r}: {known}") from error
-        except simpleeval.FunctionNotDefined as error:
-            raise UserError(f"success {self._expression!r}: unknown function {error.func_name!r}: {known}") from error
-        except KeyError as error:
-            raise UserError(f"success {self._expression!r}: info has no {error}: {known}") from error
-        except IndexError as error:
-            raise UserError(f"success {self._expression!r}: {error}: {known}") from error
-        except (simpleeval.InvalidExpression, TypeError, ValueError) as error:
-            raise UserError(f"success {self._expression!r}: {error}: {known}") from error
+        except (ArithmeticError, ValueError):
+            return False
+        except (simpleeval.InvalidExpression, LookupError, TypeError) as error:
+            known = (
+                f"expected obs[0] to obs[{len(numbers) - 1}], reward, pi, "
+                + "".join(f"info[{key!r}], " for key in info)
+                + f"and the functions {', '.join(self.FUNCTIONS)}"
+            )
+            raise UserError(f"success {self._expression!r}: {_reason(error)}: {known}") from error
         if not isinstance(value, bool | np.bool_):
             raise UserError(f"success {self._expression!r} is {value!r}, not true or false: expected a comparison")
+        return bool(value)
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case simpleeval.NameNotDefined():
+            return f"unknown name {error.name!r}"
+        case simpleeval.FunctionNotDefined():
+            return f"unknown function {error.func_name!r}"
+        case KeyError():
+            return f"info has no {error}"
+    return str(error)
 
 
 class FixedLength(gym.Wrapper):
@@ -187,7 +187,6 @@ def _make(config: GymEnv) -> gym.Env:
     ours = {"render_mode", "max_episode_steps", "disable_env_checker"} & config.kwargs.keys()
     if ours:
         raise UserError(f"kwargs: {', '.join(sorted(ours))} cannot be set: expected only arguments of {config.id} itself")
-    camera = config.camera.env_kwargs() if config.camera else {}
     try:
         env: gym.Env = gym.make(
             config.id,
@@ -195,7 +194,6 @@ def _make(config: GymEnv) -> gym.Env:
             disable_env_checker=True,
             render_mode="rgb_array",
             **config.kwargs,
-            **camera,
         )
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{config.id} needs a package that is not installed: {error}") from error
@@ -208,6 +206,9 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(_refused(config, error)) from error
     if isinstance(env.unwrapped, MujocoEnv):
         choose_backend()
+        place_camera(env.unwrapped, config.camera.settings() if config.camera else None)
+    elif config.camera:
+        raise UserError(f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`")
     return env
 
 
@@ -221,8 +222,6 @@ def _refused(config: GymEnv, error: Exception) -> str:
     entry_point: Any = gym.spec(config.id).entry_point
     creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
     known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
-    if config.camera and any(name in str(error) for name in config.camera.env_kwargs()):
-        return f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`"
     reason = str(error).partition(" was raised from the environment creator")[0]
     if "argument 'render_mode'" in reason:
         return f"{config.id} does not draw frames (rgb_array): {reason}"
