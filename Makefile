@@ -35,6 +35,10 @@ analysis: $(INSTALLED) ## Draw a sweep's figures: SWEEP_RUN=results/quickstart-.
 	@test -n "$(SWEEP_RUN)" || { echo "name the sweep's folder: make analysis SWEEP_RUN=results/quickstart-..." >&2; exit 2; }
 	$(BIN)/python analysis/figures.py $(SWEEP_RUN)
 
+.PHONY: pretrain
+pretrain: $(INSTALLED) ## Train the embedded models anew (hours) and write their model card: SEED=0.
+	$(BIN)/vlm-rm pretrain --seed $(or $(SEED),0)
+
 .PHONY: mlflow
 mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 	@test -f results/mlflow.db || { echo "no results yet: run make sweep first" >&2; exit 2; }

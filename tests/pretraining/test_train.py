@@ -19,9 +19,15 @@ from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.train import DistinctCaptionLoss, TrainingSettings, pretrain, train, write_config
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, EMBEDDED_PREPROCESSING, embedded_manifest, load_reward_model
+from vlm_rm_sweeps.rewards.catalog import (
+    EMBEDDED_FOLDER,
+    EMBEDDED_PREPROCESSING,
+    check_embedded_files,
+    embedded_manifest,
+    load_reward_model,
+)
 
-SETTINGS = TrainingSettings("tiny", samples=16 * 6, seed=0, batch=16, warmup_steps=3)
+SETTINGS = TrainingSettings("tiny", images=64, samples=16 * 6, seed=0, batch=16, warmup_steps=3)
 
 # The data set shows the humanoid.
 pytestmark = pytest.mark.usefixtures("opengl")
@@ -93,7 +99,6 @@ def test_resumed_training_gives_the_same_weights(
     assert len(curves[0]) == SETTINGS.steps
     # Time goes on from where the interrupted training had come to.
     assert curves[0]["seconds"].is_monotonic_increasing
-    assert not checkpoint.exists()
 
 
 def test_checkpoint_of_other_settings_is_refused(
@@ -111,6 +116,8 @@ def test_checkpoint_of_other_settings_is_refused(
             train(SETTINGS, dataset, folder)
     with pytest.raises(ValueError, match=r"belongs to other settings.*remove it"):
         train(dataclasses.replace(SETTINGS, warmup_steps=1), dataset, folder)
+    with pytest.raises(ValueError, match=r"belongs to other settings.*remove it"):
+        train(dataclasses.replace(SETTINGS, images=63), dataset, folder)
 
 
 def test_shipped_models_still_load_after_a_training(dataset: CaptionedStates, tmp_path: Path) -> None:
@@ -123,7 +130,7 @@ def test_shipped_models_still_load_after_a_training(dataset: CaptionedStates, tm
 
 
 def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
-    settings = TrainingSettings("tiny", samples=32 * 60, seed=0, batch=32, warmup_steps=10)
+    settings = TrainingSettings("tiny", images=64, samples=32 * 60, seed=0, batch=32, warmup_steps=10)
     folder = prepared(tmp_path / "folder", dataset)
     train(settings, dataset, folder)
     losses = np.loadtxt(folder / "embedded-tiny.losses.csv", delimiter=",", skiprows=1)[:, 1]
@@ -184,6 +191,30 @@ def test_pretrain_refuses_existing_weights_and_keeps_them(tmp_path: Path) -> Non
             pretrain(sizes, samples=256, images=8, seed=0, folder=tmp_path)
     assert weights.read_bytes() == b"somebody's"
     assert list(tmp_path.iterdir()) == [weights]
+
+
+def test_a_size_of_another_training_does_not_change_the_vocabulary_of_those_that_are_there(tmp_path: Path) -> None:
+    pretrain(["tiny"], samples=256, images=40, seed=0, folder=tmp_path)
+    before = (tmp_path / "bpe.txt.gz").read_bytes()
+    with pytest.raises(UserError, match=r"bpe.txt.gz is the vocabulary of another training.*choose another folder"):
+        pretrain(["small"], samples=256, images=20, seed=1, folder=tmp_path)
+    assert (tmp_path / "bpe.txt.gz").read_bytes() == before
+    check_embedded_files("tiny", tmp_path)
+
+
+def test_pretraining_ended_between_weights_and_manifest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(file: Path, text: str) -> None:
+        raise InterruptionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "write_whole", failing)
+        with pytest.raises(InterruptionError):
+            pretrain(["tiny"], samples=256, images=40, seed=0, folder=tmp_path)
+    finished = (tmp_path / "embedded-tiny.safetensors").read_bytes()
+    pretrain(["tiny"], samples=256, images=40, seed=0, folder=tmp_path)
+    assert (tmp_path / "embedded-tiny.safetensors").read_bytes() == finished
+    check_embedded_files("tiny", tmp_path)
+    assert not (tmp_path / "embedded-tiny.checkpoint.pt").exists()
 
 
 def test_pretrain_refuses_an_unknown_size(tmp_path: Path) -> None:

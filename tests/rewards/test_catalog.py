@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.catalog import (
     EMBEDDED_FOLDER,
-    check_embedded_weights,
+    VOCABULARY,
+    check_embedded_files,
     embedded_manifest,
     embedded_sizes,
     find_model,
@@ -337,20 +338,31 @@ def test_tag_that_cannot_be_downloaded_says_what_to_do(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("size", embedded_sizes())
-def test_damaged_or_missing_embedded_weights_name_the_checksum(size: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["weights", "vocabulary"])
+def test_damaged_or_missing_embedded_files_name_the_checksum(what: str, size: str, tmp_path: Path) -> None:
     folder = tmp_path / "embedded"
     shutil.copytree(EMBEDDED_FOLDER, folder)
-    check_embedded_weights(size, folder)
-    file, expected = folder / f"embedded-{size}.safetensors", embedded_manifest(folder)[size]["sha256"]
+    check_embedded_files(size, folder)
+    entry = embedded_manifest(folder)[size]
+    name, key = (VOCABULARY, "vocabulary_sha256") if what == "vocabulary" else (f"embedded-{size}.safetensors", "sha256")
+    file, expected = folder / name, entry[key]
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
     found = hashlib.sha256(content).hexdigest()
     with pytest.raises(UserError, match=f"{file.name} is damaged: its sha256 is {found}, expected {expected}; install"):
-        check_embedded_weights(size, folder)
+        check_embedded_files(size, folder)
     file.unlink()
     with pytest.raises(UserError, match=re.escape(f"{file.name} (sha256 {expected}) is missing from {folder}: install")):
-        check_embedded_weights(size, folder)
+        check_embedded_files(size, folder)
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_missing_or_damaged_manifest_is_one_message(content: str | None, tmp_path: Path) -> None:
+    if content:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest.json cannot be read \(.*\): install the package again"):
+        embedded_manifest(tmp_path)
 
 
 def test_own_weights_of_an_embedded_architecture_load_or_are_refused(tmp_path: Path) -> None:

@@ -18,8 +18,12 @@ def pretrain(
         list[str], typer.Option("--size", "--sizes", help="Sizes to train; repeat it, or separate them by commas.")
     ] = ["tiny,small,base,large"],  # noqa: B006
     out: Annotated[
-        Path, typer.Option(help="Folder for configs, vocabulary, weights and model card; a training goes on there.")
-    ] = Path("results/pretraining/seed-0"),
+        Path | None,
+        typer.Option(
+            help="Folder for configs, vocabulary, weights and model card; a training goes on there.",
+            show_default="results/pretraining/seed-SEED",
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 300_000,
     images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 60_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -33,8 +37,9 @@ def pretrain(
     from vlm_rm_sweeps.pretraining.train import pretrain as train_family
 
     torch.set_num_threads(threads)
-    train_family(listed("--size", sizes), samples, images, seed, out)
-    pretrain_evaluate([out])
+    folder = out or Path(f"results/pretraining/seed-{seed}")
+    train_family(listed("--size", sizes), samples, images, seed, folder)
+    pretrain_evaluate([folder])
 
 
 @pretrain_app.command("evaluate")

@@ -4,7 +4,6 @@ Deterministic by seed: every batch is drawn from (seed, step), so a training tha
 checkpoint sees the same batches as one that was not.
 """
 
-import hashlib
 import json
 import math
 import time
@@ -23,13 +22,16 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.catalog import (
     EMBEDDED_PREPROCESSING,
+    VOCABULARY,
     embedded_tokenizer,
     register_architecture,
+    sha256_of,
     without_missing_weights_warning,
 )
 
@@ -61,9 +63,10 @@ _HEAD_WIDTH = 32
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """`samples`: images seen, with repetition; `batch`: images per step."""
+    """`images`: different ones in the data set; `samples`: images seen, with repetition; `batch`: images per step."""
 
     size: str
+    images: int
     samples: int
     seed: int = 0
     batch: int = 256
@@ -138,8 +141,8 @@ def _learning_rate(settings: TrainingSettings, step: int) -> float:
 def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
     """Train one size into `folder`, which holds its config and the vocabulary; returns the fp16 safetensors file.
 
-    The loss curve goes to `embedded-<size>.losses.csv`, a checkpoint to `embedded-<size>.checkpoint.pt` every 200 steps; a
-    second call with the same settings goes on from it.
+    The loss curve goes to `embedded-<size>.losses.csv`, a checkpoint to `embedded-<size>.checkpoint.pt` every 200 steps and at the
+    end; a second call with the same settings goes on from it.
     """
     torch.manual_seed(settings.seed)
     name = f"embedded-{settings.size}"
@@ -154,7 +157,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     losses: list[float] = []
     seconds: list[float] = []
 
-    checkpoint_file = folder / f"{name}.checkpoint.pt"
+    checkpoint_file = _checkpoint_file(size=settings.size, folder=folder)
     if checkpoint_file.exists():
         checkpoint = torch.load(checkpoint_file, weights_only=True)
         if checkpoint["settings"] != asdict(settings):
@@ -202,14 +205,13 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
                 if not progress.console.is_terminal:  # there the bar is only drawn at the end
                     print(f"{description}  step {step + 1} of {settings.steps}", flush=True)
 
+    curve = pd.DataFrame({"step": range(len(losses)), "loss": losses, "seconds": seconds})
+    curve.to_csv(folder / f"{name}.losses.csv", index=False, float_format="%.5f")
     weights_file = folder / f"{name}.safetensors"
     tensors = {key: value.cpu() for key, value in model.state_dict().items()}
     save_file(
         {key: value.half().contiguous() if value.is_floating_point() else value for key, value in tensors.items()}, weights_file
     )
-    curve = pd.DataFrame({"step": range(len(losses)), "loss": losses, "seconds": seconds})
-    curve.to_csv(folder / f"{name}.losses.csv", index=False, float_format="%.5f")
-    checkpoint_file.unlink()
     return weights_file
 
 
@@ -217,7 +219,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     """Train the given sizes one after the other into `folder`: configs, vocabulary, weights and manifest.
 
     Interrupted, the same call goes on where it stopped. Raises UserError for a size that does not exist, or if the folder
-    holds its weights from another training.
+    holds weights, a checkpoint or a vocabulary from another training.
     """
     for size in sizes:
         if size not in SIZES:
@@ -228,7 +230,8 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     finished = [size for size in sizes if asked.items() <= manifest.get(size, {}).items()]
     sizes = [size for size in sizes if size not in finished]
     for size in sizes:
-        if (folder / f"embedded-{size}.safetensors").exists():
+        interrupted = size not in manifest and _checkpoint_file(size, folder).exists()
+        if (folder / f"embedded-{size}.safetensors").exists() and not interrupted:
             raise UserError(
                 f"{folder} already holds weights of {size!r} from another training: choose another folder, or move them away"
             )
@@ -241,10 +244,11 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     dataset = build_dataset(images, seed, EMBEDDED_PREPROCESSING.frame_format)
     rng = np.random.default_rng(seed)
     captions = [caption for _ in range(5) for caption in caption_batch(dataset.states, rng)]
-    vocab_size = write_vocabulary(captions, folder / "bpe.txt.gz")
+    vocabulary_file = folder / VOCABULARY
+    vocab_size = write_vocabulary(captions, vocabulary_file)
     for size in sizes:
         write_config(size, vocab_size, folder)
-        weights_file = train(TrainingSettings(size, samples, seed), dataset, folder)
+        weights_file = train(TrainingSettings(size, images, samples, seed), dataset, folder)
         with safe_open(weights_file, "pt") as weights:
             buffers = ("running_mean", "running_var", "num_batches_tracked", "attn_mask")
             parameters = sum(
@@ -253,11 +257,17 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
                 if not key.endswith(buffers)
             )
         manifest[size] = asked | {
-            "sha256": hashlib.sha256(weights_file.read_bytes()).hexdigest(),
+            "sha256": sha256_of(weights_file),
+            "vocabulary_sha256": sha256_of(vocabulary_file),
             "parameters": parameters,
             "training_seconds": round(pd.read_csv(folder / f"embedded-{size}.losses.csv")["seconds"].iloc[-1]),
         }
-        manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
+        write_whole(manifest_file, json.dumps(manifest, indent=2) + "\n")
+        _checkpoint_file(size, folder).unlink()
+
+
+def _checkpoint_file(size: str, folder: Path) -> Path:
+    return folder / f"embedded-{size}.checkpoint.pt"
 
 
 def _save(checkpoint: dict, path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import open_clip.tokenizer
 
+from vlm_rm_sweeps.errors import UserError
+
 _GENERAL_MERGES = 512
 """The most frequent merges of English, kept so that unknown words do not fall apart into letters."""
 
@@ -32,7 +34,10 @@ def _merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, s
 
 
 def write_vocabulary(captions: Iterable[str], path: Path) -> int:
-    """Write the reduced merges for these captions to `path` (gzip, open_clip's format); returns the vocabulary's size."""
+    """Write the reduced merges for these captions to `path` (gzip, open_clip's format); returns the vocabulary's size.
+
+    Raises UserError if another vocabulary is there: the models beside it would read every prompt wrongly with this one.
+    """
     lines = gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
     header, merges = lines[0], [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
     ranks = {(first, second): rank for rank, (first, second) in enumerate(merges)}
@@ -40,5 +45,10 @@ def write_vocabulary(captions: Iterable[str], path: Path) -> int:
     needed = set(list(ranks)[:_GENERAL_MERGES]).union(*(_merges_of(word, ranks) for word in words))
     kept = [" ".join(pair) for pair in ranks if pair in needed]
     # No newline at the end: open_clip would read it as one more, empty, token. mtime=0 makes the file reproducible.
-    path.write_bytes(gzip.compress("\n".join([header, *kept]).encode(), mtime=0))
+    content = gzip.compress("\n".join([header, *kept]).encode(), mtime=0)
+    if path.exists() and path.read_bytes() != content:
+        raise UserError(
+            f"{path} is the vocabulary of another training, with other images or another seed: choose another folder"
+        )
+    path.write_bytes(content)
     return open_clip.tokenizer.SimpleTokenizer(bpe_path=str(path.resolve())).vocab_size

@@ -27,6 +27,8 @@ from vlm_rm_sweeps.rewards.reward_model import Precision
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
+VOCABULARY = "bpe.txt.gz"
+_MANIFEST = "manifest.json"
 EMBEDDED_PREPROCESSING = Preprocessing(
     # `squash`, because bars would leave the small input fewer pixels of the scene.
     size=64,
@@ -124,7 +126,7 @@ def load_embedded(size: str, folder: Path) -> ClipRewardModel:
 
 def _load(source: ModelSource, device: str, precision: Precision, micro_batch: int) -> ClipRewardModel:
     if source.embedded_folder:
-        check_embedded_weights(source.model_id.removeprefix(f"{EMBEDDED}/"), source.embedded_folder)
+        check_embedded_files(source.model_id.removeprefix(f"{EMBEDDED}/"), source.embedded_folder)
     try:
         model = open_clip.create_model(
             source.architecture,
@@ -156,23 +158,35 @@ def register_architecture(config_file: Path) -> None:
 def embedded_tokenizer(architecture: str, folder: Path) -> Any:
     """The tokenizer of the embedded family: CLIP's byte-pair encoding with the merges in `folder`."""
     # open_clip resolves relative paths against its own folder.
-    return open_clip.get_tokenizer(architecture, bpe_path=str((folder / "bpe.txt.gz").resolve()))
+    return open_clip.get_tokenizer(architecture, bpe_path=str((folder / VOCABULARY).resolve()))
 
 
-def check_embedded_weights(size: str, folder: Path) -> None:
-    """UserError, naming the checksum, if the weight file of an embedded size is missing or damaged."""
-    expected = embedded_manifest(folder)[size]["sha256"]
-    file = folder / f"{EMBEDDED}-{size}.safetensors"
-    if not file.is_file():
-        raise UserError(f"{file.name} (sha256 {expected}) is missing from {folder}: install the package again")
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
-    if found != expected:
-        raise UserError(f"{file.name} is damaged: its sha256 is {found}, expected {expected}; install the package again")
+def check_embedded_files(size: str, folder: Path) -> None:
+    """UserError, naming the checksum, if the weights or the vocabulary of an embedded size are missing or damaged."""
+    entry = embedded_manifest(folder)[size]
+    for name, expected in ((f"{EMBEDDED}-{size}.safetensors", entry["sha256"]), (VOCABULARY, entry["vocabulary_sha256"])):
+        file = folder / name
+        if not file.is_file():
+            raise UserError(f"{name} (sha256 {expected}) is missing from {folder}: install the package again")
+        found = sha256_of(file)
+        if found != expected:
+            raise UserError(f"{name} is damaged: its sha256 is {found}, expected {expected}; install the package again")
+
+
+def sha256_of(file: Path) -> str:
+    """The file's checksum, as the manifest has it."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """By size: the weight file's `sha256`, the number of `parameters`, and how it was trained."""
-    manifest: dict[str, dict[str, Any]] = json.loads((folder / "manifest.json").read_text())
+    """By size: `sha256` of the weights, `vocabulary_sha256`, the number of `parameters`, and how it was trained.
+
+    Raises UserError if it is missing or damaged.
+    """
+    try:
+        manifest: dict[str, dict[str, Any]] = json.loads((folder / _MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / _MANIFEST} cannot be read ({error}): install the package again") from error
     return manifest
 
 
