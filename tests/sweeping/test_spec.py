@@ -509,10 +509,16 @@ def test_the_scaling_sweep_takes_the_papers_models_instead_of_the_embedded(tmp_p
 )
 def test_too_few_audit_points_for_an_alarm_are_said_before_it_starts(steps: int, every: int | None, points: int | None) -> None:
     audit = {"alphas": [0.0, 1.0]} | ({"every": every} if every else {})
-    sweep = Sweep.model_validate(AUDITED | {"steps": steps, "audit": audit})
+    sweep = Sweep.model_validate(AUDITED | {"steps": steps, "audit": audit, "settings": {"learning_starts": 0}})
     expected = [] if points is None else [f"audit: at most {points} audit points"]
     assert [remark[: len(start)] for remark, start in zip(sweep.remarks(), expected, strict=True)] == expected
     assert all(remark in describe_plan(sweep) for remark in sweep.remarks())
+
+
+def test_a_sweep_that_ends_before_learning_starts_is_told_so() -> None:
+    sweep = sweep_of(steps=5_000, settings={"learning_starts": 5_000})
+    assert "settings.learning_starts = 5,000: trials of 5,000 steps end before anything is learned" in describe_plan(sweep)
+    assert sweep_of(steps=5_000, settings={"learning_starts": 4_999}).remarks() == []
 
 
 @pytest.mark.parametrize("name", ["model_scaling", "paper_model_scaling", "paper_model_scaling_fast"])

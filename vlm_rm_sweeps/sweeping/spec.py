@@ -290,18 +290,27 @@ class Sweep(_Strict):
 
     def remarks(self) -> list[str]:
         """What may surprise whoever starts this sweep, though nothing is wrong."""
+        remarks = []
+        if self.settings.learning_starts >= self.steps:
+            remarks.append(
+                f"settings.learning_starts = {self.settings.learning_starts:,}: trials of {self.steps:,} steps end before anything is "
+                "learned"
+            )
+        if self.audit is not None and (audit_remark := self._few_audit_points(self.audit)):
+            remarks.append(audit_remark)
+        return remarks
+
+    def _few_audit_points(self, audit: AuditSettings) -> str | None:
         from vlm_rm_sweeps.evaluation.overoptimisation import WINDOW  # it loads SciPy's statistics
 
-        if self.audit is None:
-            return []
-        points = math.ceil(self.steps / max(self.audit.every, self.steps_per_result))
+        points = math.ceil(self.steps / max(audit.every, self.steps_per_result))
         if points >= WINDOW:
-            return []
-        return [
-            f"audit: at most {points} audit points ({self.steps:,} steps, a point every {self.audit.every:,}, a result every "
+            return None
+        return (
+            f"audit: at most {points} audit points ({self.steps:,} steps, a point every {audit.every:,}, a result every "
             f"{self.steps_per_result:,}), and the over-optimisation alarm looks at {WINDOW}: it will say nothing; lower both to "
             f"{self.steps // WINDOW:,} or less"
-        ]
+        )
 
     def served_models(self) -> tuple[str, ...]:
         """The models that trials learn from, then the gold models of the audit."""

@@ -2,8 +2,8 @@
 
 RLlib's defaults differ from those of the paper's stack (Stable-Baselines3): for DQN, double and dueling Q-networks and a
 prioritised buffer are on; for SAC, the policy learns ten times slower than the Q-networks, the buffer is prioritised and the
-Q-networks are several times as large. What still differs: RLlib's losses are Huber's instead of squared, and actions before
-`learning_starts` come from the untrained policy instead of a uniform distribution.
+Q-networks are several times as large. What still differs: SAC's loss is Huber's instead of squared, and DQN's actions before
+`learning_starts` follow epsilon instead of a uniform distribution.
 """
 
 from typing import Any
@@ -117,7 +117,7 @@ def _dqn(settings: DqnSettings) -> _RewardedDqn:
         lr=settings.learning_rate,
         target_network_update_freq=settings.target_update_every,
         tau=1.0,
-        double_q=True,
+        double_q=settings.double_q,
         dueling=False,
         noisy=False,
         num_atoms=1,

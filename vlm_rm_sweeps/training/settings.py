@@ -26,8 +26,11 @@ class _OffPolicySettings(BaseModel):
 
 
 class DqnSettings(_OffPolicySettings):
-    """DQN (double Q-learning, uniform replay, hard target updates), for tasks with discrete actions."""
+    """DQN (uniform replay, hard target updates), for tasks with discrete actions."""
 
+    double_q: bool = Field(
+        True, description="The online network chooses the action that the target network rates: less overestimation."
+    )
     target_update_every: int = Field(500, gt=0, description="Environment steps between copies to the target network.")
     epsilon_final: float = Field(0.05, ge=0, le=1)
     epsilon_steps: int = Field(4_000, gt=0, description="Environment steps over which epsilon falls from 1 to its final value.")
@@ -48,7 +51,7 @@ class SacSettings(_OffPolicySettings):
     )
     entropy: Literal["auto"] | PositiveFloat = Field(
         "auto",
-        description="Entropy coefficient: a fixed number, or `auto`: it is learned, so that the policy keeps 1 nat per action.",
+        description="Entropy coefficient: a fixed number, or `auto`: it is learned, towards an entropy of -1 nat per action.",
     )
 
 
