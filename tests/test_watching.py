@@ -183,7 +183,8 @@ def test_the_real_prometheus_listens_on_loopback_scrapes_and_ends_on_ctrl_c(tmp_
     (session / "prom_metrics_service_discovery.json").write_text(json.dumps([{"labels": {"job": "ray"}, "targets": [target]}]))
     port = free_port()
     code = (
-        "import sys; from vlm_rm_sweeps import cli; "
+        # A shell that runs the tests in the background has Ctrl-C ignored, and a child inherits that.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from vlm_rm_sweeps import cli; "
         f"sys.argv = ['vlm-rm', 'dashboard', '--results', {str(tmp_path)!r}, '--prometheus-port', '{port}', "
         f"'--grafana-port', '{free_port()}']; cli.main()"
     )
