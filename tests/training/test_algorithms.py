@@ -93,7 +93,8 @@ def test_the_end_of_an_episode_is_bootstrapped_through(ray_cluster: None, task: 
         settings = DqnSettings(learning_starts=10_000, envs=2, rollout_steps=210, double_q=False)
         algorithm = build_algorithm(get_task(task), settings, None, 3, steps_per_result=420, evaluation_episodes=1)
         algorithm.train()
-        assert algorithm.config.double_q is False
+        config: Any = algorithm.config
+        assert config.double_q is False
     buffer: Any = algorithm.local_replay_buffer
     assert any(episode.is_truncated for episode in buffer.episodes)
     assert not any(episode.is_terminated for episode in buffer.episodes)

@@ -85,6 +85,9 @@ def _trend(results: Sequence[FamilyResults]) -> str:
                 for row in (means.loc[alpha] for alpha in ALPHAS)
             ]
             rows.append((_name(size), seeds[size], *cells))
+    if len(results) > 1:
+        means = pd.concat([each.means for each in results]).groupby(["size", "alpha"])["epic_distance"].mean()
+        rows += [(_name(size), "mean", *(f"{means[size, alpha]:.3f}" for alpha in ALPHAS)) for size in results[0].speed["size"]]
     return (
         "## EPIC distance by size\n\n"
         "EPIC distance to the truth, mean over the ten tasks with the paper's own prompts, which no training caption\n"
@@ -151,13 +154,15 @@ def _speed(results: FamilyResults) -> str:
 def draw_trend(results: Sequence[FamilyResults]) -> Figure:
     """Mean EPIC distance against parameters (log axis), a line for each training, with bootstrap intervals."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for index, each in enumerate(results):
+    for each in results:
         means = each.means[each.means["alpha"] == 0]
+        seed = embedded_manifest(each.folder)[means["size"].iloc[0]]["seed"]
         spread = [means["epic_distance"] - means["epic_low"], means["epic_high"] - means["epic_distance"]]
-        axes.errorbar(
-            means["parameters_millions"], means["epic_distance"], spread, marker="o", capsize=3, label=f"training {index}"
-        )
+        axes.errorbar(means["parameters_millions"], means["epic_distance"], spread, marker="o", capsize=3, label=f"seed {seed}")
+    parameters = results[0].means.drop_duplicates("size").set_index("size")["parameters_millions"]
     axes.set(xscale="log", xlabel="parameters (millions)", ylabel="EPIC distance, mean of ten tasks (alpha 0)")
+    axes.set_xticks(parameters, [f"{size}\n{millions:.2g}" for size, millions in parameters.items()])
+    axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
