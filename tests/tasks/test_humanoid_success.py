@@ -49,8 +49,8 @@ def test_each_test_knows_its_poses_and_no_others() -> None:
 
 def test_kneeling_and_splits_are_as_strict_as_a_wavering_robot_allows() -> None:
     shares = success_by_pose(samples=200, degrees=3.0, seed=2)
-    for pose, task in (("kneeling", "kneeling"), ("kneeling on the heels", "kneeling"), ("side splits", "splits")):
-        assert shares.loc[pose, f"humanoid-{task}"] >= 0.95
+    assert shares["humanoid-kneeling"][list(FULFILLING_POSES["humanoid-kneeling"])].min() >= 0.95
+    assert shares["humanoid-splits"]["side splits"] >= 0.95
 
 
 @pytest.mark.parametrize("task", SUCCESS_TESTS)
