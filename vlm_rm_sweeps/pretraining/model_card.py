@@ -164,8 +164,8 @@ def _speed(results: FamilyResults) -> str:
     speeds = results.speed.set_index("size")["frames_per_second"]
     rows = [(_name(str(size)), f"{speed:.0f}") for size, speed in speeds.items()]
     return (
-        "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread: the median of five turns, which the sizes take in rotation.\n\n"
-        + _table(("model", "frames per second"), rows)
+        "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread: the median of five turns, which the sizes take in\n"
+        "rotation.\n\n" + _table(("model", "frames per second"), rows)
     )
 
 
