@@ -48,7 +48,7 @@ class SacSettings(_OffPolicySettings):
     )
     entropy: Literal["auto"] | PositiveFloat = Field(
         "auto",
-        description="Entropy coefficient: a fixed number, or `auto`: it is learned, so that the policy keeps 1 nat per action.",
+        description="Entropy coefficient: a fixed number, or `auto`: learned, so that the policy's entropy stays at -1 nat per action.",
     )
 
 
