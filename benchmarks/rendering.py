@@ -1,33 +1,36 @@
 """How fast frames are drawn, each side against what Gymnasium does by default, in one run.
 
-Run: make bench (or: .venv/bin/python benchmarks/rendering.py). CartPole: milliseconds for a frame at the embedded models' input
-size, against Gymnasium's render followed by a PIL resize. Humanoid: frames per second of both profiles, against Gymnasium's
-default rendering at the same size; on a machine without a GPU expect `fast` to be at least 8 times as fast. Steps per second are
-those of physics and success test, with and without a frame for each step.
+Run: make bench (or: .venv/bin/python benchmarks/rendering.py). One table: milliseconds for a frame at the embedded models' input size
+and at that of most CLIP models, here and by Gymnasium's default rendering (the humanoid at the same size, the others by its render
+and PIL's resize; MountainCar's is always its plain line drawing). On a machine without a GPU expect the humanoid's `fast` profile at
+224 pixels to be at least 8 times as fast. Steps per second are those of physics and success test, with and without a frame for
+each step.
 
 The sides take turns and the figures are medians, so a busy machine slows all of them alike.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
 from PIL import Image
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.humanoid import Humanoid
+from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 from vlm_rm_sweeps.tasks.opengl import choose_backend
-from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, render_frame
+from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, Textures, render_frame
 from vlm_rm_sweeps.tasks.task import get_task
 
 ROUNDS = 5
-CARTPOLE_FRAMES = 200
-HUMANOID_SIZES = (224, 64)
+SIZES = (EMBEDDED_PREPROCESSING.size, 224)
+PYGAME_FRAMES = 100
 HUMANOID_FRAMES = 10
 HUMANOID_STEPS = 100
 
@@ -44,41 +47,45 @@ def median_seconds(actions: dict[str, Callable[[], object]], repetitions: int) -
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def cart_pole() -> None:
-    ours = UprightCartPole()
-    theirs = gym.make("CartPole-v1", render_mode="rgb_array").unwrapped
-    ours.reset(seed=0)
-    theirs.reset(seed=0)
-    frame_format = EMBEDDED_PREPROCESSING.frame_format
-    size = (frame_format.size, frame_format.size)
-
-    def gymnasium_and_pil() -> np.ndarray:
-        return np.asarray(Image.fromarray(np.asarray(theirs.render())).resize(size, Image.Resampling.BICUBIC))
-
-    seconds = median_seconds({"ours": lambda: render_frame(ours, frame_format), "theirs": gymnasium_and_pil}, CARTPOLE_FRAMES)
-    here, there = seconds["ours"] * 1e3, seconds["theirs"] * 1e3
-    print(
-        f"CartPole, frame at {size[0]} x {size[1]}: {here:.2f} ms; Gymnasium's render and PIL's resize: {there:.2f} ms; "
-        f"ratio {here / there:.2f}"
-    )
+def as_gymnasium_does(env: gym.Env, size: int) -> Callable[[], np.ndarray]:
+    """Gymnasium's render at its own size, then PIL's resize."""
+    return lambda: np.asarray(Image.fromarray(np.asarray(env.render())).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def humanoid(size: int) -> None:
-    def drawn(profile: Profile) -> Humanoid:
-        return Humanoid(Rendering("modified", "paper", profile), FrameFormat(size))
-
-    theirs = gym.make("Humanoid-v5", render_mode="rgb_array", width=size, height=size).unwrapped
-    assert isinstance(theirs, HumanoidEnv)
-    envs: dict[str, HumanoidEnv] = {"fast": drawn("fast"), "full": drawn("full"), "Gymnasium": theirs}
-    for env in envs.values():
+def compare(size: int, ours: dict[str, gym.Env], theirs: gym.Env, repetitions: int) -> list[tuple[str, int, float, float]]:
+    """A row for each of `ours`, (what is drawn, pixels, milliseconds here, milliseconds of `theirs`). Closes the environments."""
+    frame_format = FrameFormat(size)
+    actions: dict[str, Callable[[], object]] = {
+        name: functools.partial(render_frame, env, frame_format) for name, env in ours.items()
+    }
+    actions["Gymnasium"] = as_gymnasium_does(theirs, size)
+    for env in (*ours.values(), theirs):
         env.reset(seed=0)
         env.render()
-    seconds = median_seconds({name: env.render for name, env in envs.items()}, HUMANOID_FRAMES)
-    rates = ", ".join(f"{name} {1 / each:.0f}" for name, each in seconds.items())
-    ratio = seconds["Gymnasium"] / seconds["fast"]
-    print(f"humanoid, frames/s at {size} x {size}: {rates}; fast is {ratio:.1f} times as fast as Gymnasium")
-    for env in envs.values():
+    seconds = median_seconds(actions, repetitions)
+    for env in (*ours.values(), theirs):
         env.close()
+    return [(name, size, 1e3 * seconds[name], 1e3 * seconds["Gymnasium"]) for name in ours]
+
+
+def all_frames(size: int) -> list[tuple[str, int, float, float]]:
+    """The rows of all environments at this size."""
+
+    def gymnasiums(name: str, **arguments: Any) -> gym.Env:
+        return gym.make(name, render_mode="rgb_array", **arguments).unwrapped
+
+    def humanoid(profile: Profile) -> Humanoid:
+        return Humanoid(Rendering("modified", "paper", profile), FrameFormat(size))
+
+    cars: dict[str, gym.Env] = {
+        f"MountainCar, {textures} textures": SummitMountainCar(textures) for textures in get_args(Textures)
+    }
+    humanoids: dict[str, gym.Env] = {f"humanoid, {profile} profile": humanoid(profile) for profile in get_args(Profile)}
+    return [
+        *compare(size, {"CartPole": UprightCartPole()}, gymnasiums("CartPole-v1"), PYGAME_FRAMES),
+        *compare(size, cars, gymnasiums("MountainCarContinuous-v0"), PYGAME_FRAMES),
+        *compare(size, humanoids, gymnasiums("Humanoid-v5", width=size, height=size), HUMANOID_FRAMES),
+    ]
 
 
 def humanoid_steps(size: int) -> None:
@@ -99,10 +106,12 @@ def humanoid_steps(size: int) -> None:
 
 
 def main() -> None:
-    print(f"OpenGL by {choose_backend()}")
-    cart_pole()
-    for size in HUMANOID_SIZES:
-        humanoid(size)
+    print(f"OpenGL by {choose_backend()}\n")
+    print(f"{'frame':30}{'pixels':>8}{'here':>12}{'Gymnasium':>12}{'times as fast':>16}")
+    for size in SIZES:
+        for name, pixels, here, there in all_frames(size):
+            print(f"{name:30}{pixels:8}{here:9.2f} ms{there:9.2f} ms{there / here:16.1f}", flush=True)
+    print()
     humanoid_steps(64)
 
 

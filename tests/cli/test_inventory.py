@@ -52,7 +52,7 @@ def test_render_takes_a_sweep_file_with_an_environment_of_its_own(vlm_rm: Comman
         "{name: x, env: {id: Acrobot-v1, episode_steps: 4}, models: [embedded/tiny], alphas: [0], steps: 10,"
         " prompts: [{id: up, goal: an arm standing up, baseline: an arm}]}"
     )
-    assert "4 frame(s) of Acrobot-v1" in vlm_rm("render", file, "-o", video)
+    assert "4 frame(s) of Acrobot-v1 as embedded/tiny sees them" in vlm_rm("render", file, "-o", video)
     assert len(iio.imread(video)) == 4
 
 

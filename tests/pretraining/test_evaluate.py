@@ -14,8 +14,10 @@ from vlm_rm_sweeps.pretraining.evaluate import (
     HeldOutSets,
     evaluate_family,
     find_peaks,
+    frames_per_second,
     measure_rewards,
     paper_specs,
+    prompt_overlap,
     render_test_sets,
     retrieve,
     walk_landscapes,
@@ -95,6 +97,39 @@ def test_retrieval_counts_frames_whose_own_kind_is_nearest() -> None:
     assert table.loc[0, "by_chance"] == 0.5
 
 
+def test_speeds_are_medians_of_turns_that_the_models_take_in_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    class Slow(Oracle):
+        def __init__(self, name: str, pauses: Sequence[float]) -> None:
+            self.name, self._pauses = name, iter(pauses)
+
+        def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
+            nonlocal now
+            taken.append(self.name)
+            now += next(self._pauses)
+            return super().score(frames, specs)
+
+    # Both are disturbed: in the first pass, which only warms up, and once later.
+    models = [Slow("a", [0.2, 0.05, 0.05, 0.3]), Slow("b", [0.2, 0.1, 0.3, 0.1])]
+    speeds = frames_per_second(models, frames=100, turns=3)
+    assert taken == ["a", "b"] * 4
+    assert speeds == pytest.approx([2_000, 1_000])
+
+
+def test_prompts_within_captions_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Said:
+        def caption(self, rng: np.random.Generator) -> str:
+            return "a humanoid robot kneeling down" if rng.random() < 0.25 else "nothing of the kind"
+
+    monkeypatch.setattr(evaluate_module, "sample_states", lambda count, seed: [("robots", [Said()] * 800)])
+    overlap = prompt_overlap(0).set_index("prompt")["share"]
+    assert set(overlap.index) == {"a humanoid robot", "a humanoid robot kneeling"}
+    assert overlap["a humanoid robot kneeling"] == pytest.approx(0.25, abs=0.03)
+
+
 def test_paper_specs_are_the_tasks_own_prompts() -> None:
     specs = paper_specs("humanoid-kneeling")
     assert [spec.alpha for spec in specs] == list(ALPHAS)
@@ -145,6 +180,7 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
         ("_CASES", 2),
     ):
         monkeypatch.setattr(held_out, name, count)
+    monkeypatch.setattr(evaluate_module, "_CAPTIONED_STATES", 400)
     monkeypatch.setattr(evaluate_module, "_LINE_DEGREES", np.array([-90.0, 0.0, 90.0]))
     monkeypatch.setattr(evaluate_module, "_LINE_POSITIONS", np.array([-1.0, 0.0, 0.45]))
     pretrain(["tiny"], samples=256, images=40, seed=3, folder=tmp_path)
@@ -152,4 +188,7 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     text = write_model_card([results]).read_text()
     mean = results.means[results.means["alpha"] == 0]["epic_distance"].item()
     assert f"| `embedded/tiny` | 3 | {mean:.3f} [" in text
+    assert "vlm-rm pretrain --size tiny --seed 3 --samples 256 --images 40\n" in text
+    share = results.overlap.set_index("prompt")["share"]["a humanoid robot kneeling"]
+    assert f'"a humanoid robot kneeling" in {share:.2%} of the humanoid\'s' in text
     assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.tasks.opengl import backend_works, choose_backend, make_gl_context
+from vlm_rm_sweeps.tasks import opengl
+from vlm_rm_sweeps.tasks.opengl import backend_works, choose_backend, draws_on_gpu, make_gl_context
+from vlm_rm_sweeps.tasks.rendering import machine_profile
 
 
 @pytest.mark.parametrize(
@@ -65,8 +67,47 @@ def test_a_backend_that_the_user_set_and_that_fails_is_named(monkeypatch: pytest
 
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     monkeypatch.setattr("importlib.import_module", no_display)
-    with pytest.raises(UserError, match=r"MUJOCO_GL='glfw': mujoco.glfw: no display; unset it"):
+    with pytest.raises(UserError, match=r"'glfw': mujoco.glfw: no display; if MUJOCO_GL or .* unset it.*libosmesa6"):
         make_gl_context(64)
+
+
+def test_a_chosen_device_means_egl_and_the_message_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_device(name: str) -> None:
+        raise RuntimeError("MUJOCO_EGL_DEVICE_ID must be between 0 and 0, got 99")
+
+    monkeypatch.setenv("MUJOCO_GL", "")
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "99")
+    monkeypatch.setattr("importlib.import_module", no_device)
+    with pytest.raises(UserError, match=r"'egl': .*got 99; if MUJOCO_GL or MUJOCO_EGL_DEVICE_ID is set, unset it"):
+        make_gl_context(64)
+
+
+@pytest.mark.usefixtures("opengl")
+def test_egl_without_a_device_that_starts_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opengl, "_starts", lambda egl, device: False)
+    assert not backend_works("egl")
+    monkeypatch.setattr(opengl, "_library", lambda backend: backend)
+    monkeypatch.setattr(opengl, "_egl_devices", lambda egl: [1])
+    environment: dict[str, str] = {}
+    assert choose_backend(environment) == "osmesa"
+
+
+@pytest.mark.parametrize(
+    ("software", "starts", "profile"), [(False, True, "full"), (True, True, "fast"), (False, False, "fast")]
+)
+def test_only_a_gpu_that_draws_is_worth_the_full_profile(
+    software: bool, starts: bool, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # says nothing of OpenGL
+    monkeypatch.setattr(opengl, "_library", lambda backend: backend)
+    monkeypatch.setattr(opengl, "_egl_devices", lambda egl: [1])
+    monkeypatch.setattr(opengl, "_is_software", lambda egl, device: software)
+    monkeypatch.setattr(opengl, "_starts", lambda egl, device: starts)
+    monkeypatch.setattr(opengl, "_egl_has_gpu", opengl._egl_has_gpu.__wrapped__)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    assert machine_profile() == profile
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert not draws_on_gpu()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="torch is installed without Triton")

@@ -173,7 +173,7 @@ def test_rendered_frame_of_the_right_size_is_the_environments_own() -> None:
 
 @pytest.mark.parametrize(("gpu", "profile"), [(True, "full"), (False, "fast")])
 def test_the_profile_depends_on_the_gpu_unless_it_is_named(gpu: bool, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("vlm_rm_sweeps.tasks.rendering.draws_on_gpu", lambda: gpu)
     task = get_task("humanoid-kneeling")
     assert task.rendering().profile == Rendering().profile == profile
     assert task.rendering(profile="fast").profile == "fast"

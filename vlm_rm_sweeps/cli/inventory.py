@@ -75,10 +75,16 @@ class Policy(StrEnum):
     ZERO = "zero"
 
 
+_SHOWN_MODEL = "embedded/small"
+
+
 def render(
     task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`, or a sweep file, of which the first rendering is shown.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png of the last step, or an .mp4 or .gif of all steps.")],
-    model: Annotated[str, typer.Option(help="The model whose input is shown.")] = "embedded/small",
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model whose input is shown; by default the sweep's first.", show_default=_SHOWN_MODEL),
+    ] = None,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
     profile: Annotated[Profile | None, typer.Option(help="How much OpenGL draws; by default what this machine can.")] = None,
@@ -98,8 +104,9 @@ def render(
         raise UserError(f"{output} exists already: choose another name, or replace it with --force")
     if not output.parent.is_dir():
         raise UserError(f"{output}: there is no folder {output.parent}; make it first")
-    chosen, rendering = _task_and_rendering(task, textures, camera, profile)
-    preprocessing = find_model(model).preprocessing
+    chosen, rendering, first_model = _task_rendering_and_model(task, textures, camera, profile)
+    shown = model or first_model
+    preprocessing = find_model(shown).preprocessing
     still = output.suffix == PICTURE_SUFFIX
     count = steps or (1 if still else chosen.episode_steps)
     frames = frames_of_episode(chosen, rendering, preprocessing.frame_format, count, seed, random=policy == Policy.RANDOM)
@@ -109,25 +116,26 @@ def render(
     else:
         write_video(list(visible), output)
     print(
-        f"{output}: {len(visible)} frame(s) of {chosen.name} as {model} sees them, {preprocessing.size} x {preprocessing.size} "
+        f"{output}: {len(visible)} frame(s) of {chosen.name} as {shown} sees them, {preprocessing.size} x {preprocessing.size} "
         f"pixels, {rendering.textures} textures, {rendering.camera} camera, {rendering.profile} profile"
     )
 
 
-def _task_and_rendering(
+def _task_rendering_and_model(
     name: str, textures: str | None, camera: str | None, profile: Profile | None
-) -> "tuple[Task, Rendering]":
-    """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default."""
+) -> "tuple[Task, Rendering, str]":
+    """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default; and the
+    id of the sweep's first model, or of the default one."""
     from vlm_rm_sweeps.sweeping.spec import load_sweep
     from vlm_rm_sweeps.tasks.rendering import machine_profile
     from vlm_rm_sweeps.tasks.task import get_task
 
     if Path(name).suffix not in (".yaml", ".yml"):
         task = get_task(name)
-        return task, task.rendering(textures, camera, profile.value if profile else machine_profile())
+        return task, task.rendering(textures, camera, profile.value if profile else machine_profile()), _SHOWN_MODEL
     sweep = load_sweep(Path(name))
     first = sweep.renderings()[0]
     drawn = sweep.the_task().rendering(
         textures or first.textures, camera or first.camera, profile.value if profile else first.profile
     )
-    return sweep.the_task(), drawn
+    return sweep.the_task(), drawn, sweep.models[0]

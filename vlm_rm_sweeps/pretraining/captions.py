@@ -14,7 +14,8 @@ import numpy as np
 from vlm_rm_sweeps.tasks.task import TASKS
 
 HELD_OUT_CAPTIONS = frozenset(prompt for task in TASKS.values() for prompt in (task.goal_prompt, task.baseline_prompt))
-"""The tasks' own prompts, never used in training word for word, so that evaluation with them measures generalisation."""
+"""The tasks' own prompts, never a caption, so that evaluation with them measures generalisation. A few of the longer captions begin
+with one; the model card says how many."""
 
 Buckets = tuple[tuple[float, tuple[str, ...]], ...]
 """Wordings by the value of one quantity: (upper limit, wordings), in rising order; the last one is for all larger values."""

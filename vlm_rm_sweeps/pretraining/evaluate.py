@@ -5,8 +5,9 @@ where does it peak, for every alpha; and what is left of it from unseen camera a
 """
 
 import math
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from vlm_rm_sweeps.evaluation.epic import bootstrap_distances, bootstrap_interva
 from vlm_rm_sweeps.evaluation.truth import Truth
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
+from vlm_rm_sweeps.pretraining.captions import HELD_OUT_CAPTIONS, caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
+from vlm_rm_sweeps.pretraining.dataset import sample_states
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
@@ -51,6 +54,9 @@ class FamilyResults:
     main sets, with its bootstrap interval. `landscapes`: a row for each point, its reward at each alpha. `peaks`: a row for each
     landscape and alpha. `retrieval`: the share of frames whose own caption is the nearest. `speed`: frames per second on
     one thread.
+
+    `overlap` is of the captions alone and has no `size`: a row for each of the tasks' prompts that is part of longer captions,
+    with the share of them in its environment.
     """
 
     folder: Path
@@ -60,10 +66,13 @@ class FamilyResults:
     peaks: pd.DataFrame
     retrieval: pd.DataFrame
     speed: pd.DataFrame
+    overlap: pd.DataFrame
 
 
 _LINE_DEGREES = np.arange(-90.0, 91.0)
 _LINE_POSITIONS = np.linspace(LEFT_END, RIGHT_END, 173)
+_CAPTIONED_STATES = 6_000
+_CAPTIONS_OF_A_STATE = 5
 
 
 def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_format) -> HeldOutSets:
@@ -96,9 +105,10 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     """Test every size of the family in `folder`, smallest first."""
     manifest = embedded_manifest(folder)
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
+    models = {size: load_embedded(size, folder) for size in sizes}
+    speeds = dict(zip(sizes, frames_per_second(list(models.values())), strict=True))
     tables: dict[str, list[pd.DataFrame]] = {}
-    for size in sizes:
-        model = load_embedded(size, folder)
+    for size, model in models.items():
         measures, means = measure_rewards(model, tests.sets)
         landscapes = walk_landscapes(model, tests)
         of_size = {
@@ -107,12 +117,12 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             "landscapes": landscapes,
             "peaks": find_peaks(landscapes),
             "retrieval": retrieve(model, tests.retrievals),
-            "speed": pd.DataFrame([{"frames_per_second": frames_per_second(model)}]),
+            "speed": pd.DataFrame([{"frames_per_second": speeds[size]}]),
         }
         for name, table in of_size.items():
             tables.setdefault(name, []).append(table.assign(size=size, parameters_millions=model.parameters / 1e6))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
-    return FamilyResults(folder, **joined)
+    return FamilyResults(folder, **joined, overlap=prompt_overlap(int(manifest[sizes[0]]["seed"])))
 
 
 def paper_specs(task_name: str) -> list[RewardSpec]:
@@ -184,17 +194,34 @@ def retrieve(model: RewardModel, retrievals: Mapping[str, Retrieval]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def frames_per_second(model: RewardModel, frames: int = 1_024) -> float:
-    """Frames that the model scores in a second on one thread."""
+def prompt_overlap(seed: int) -> pd.DataFrame:
+    """`overlap` of FamilyResults: captions as a training with this seed draws them, searched for the tasks' own prompts."""
+    rows = []
+    for environment, states in sample_states(_CAPTIONED_STATES, seed):
+        rng = np.random.default_rng(seed)
+        captions = [caption for _ in range(_CAPTIONS_OF_A_STATE) for caption in caption_batch(states, rng)]
+        for prompt in sorted(HELD_OUT_CAPTIONS):
+            share = float(np.mean([prompt in caption for caption in captions]))
+            if share:
+                rows.append((environment, prompt, share))
+    return pd.DataFrame(rows, columns=["environment", "prompt", "share"])
+
+
+def frames_per_second(models: Sequence[RewardModel], frames: int = 1_024, turns: int = 5) -> list[float]:
+    """Frames that each model scores in a second on one thread: the median of several turns, which the models take in rotation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         spec = paper_specs("cartpole-upright")[2]
         size = EMBEDDED_PREPROCESSING.size
         batch = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), np.uint8)
-        model.score(batch[:64], [spec])
-        started = time.perf_counter()
-        model.score(batch, [spec])
-        return frames / (time.perf_counter() - started)
+        seconds: list[list[float]] = [[] for _ in models]
+        for turn in range(turns + 1):
+            for model, of_model in zip(models, seconds, strict=True):
+                started = time.perf_counter()
+                model.score(batch, [spec])
+                if turn:  # the first one warms up
+                    of_model.append(time.perf_counter() - started)
+        return [frames / statistics.median(of_model) for of_model in seconds]
     finally:
         torch.set_num_threads(threads)

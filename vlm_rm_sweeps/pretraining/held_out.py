@@ -2,7 +2,7 @@
 
 The truth about a state is a number that the reward should follow: on CartPole minus the pole's angle from upright, on MountainCar
 minus the car's distance from the flag, on the humanoid whether the state passes a task's success test. The reward is asked for
-with the paper's own prompts, which no training caption repeats.
+with the paper's own prompts, none of which is a training caption.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The model card of the embedded family: what `vlm-rm pretrain evaluate` measured, in words, tables and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -69,9 +70,28 @@ def _training(results: Sequence[FamilyResults]) -> str:
                 )
             )
     headings = ("model", "parameters (M)", "images rendered", "samples seen", "seed", "minutes")
-    return "## Training\n\n`vlm-rm pretrain --seed SEED`; the weights that ship are those of the first seed.\n\n" + _table(
-        headings, rows
+    commands = "\n".join(command for each in results for command in _commands(embedded_manifest(each.folder)))
+    return (
+        f"## Training\n\n```\n{commands}\n```\n\nThe weights that ship are those of the first seed. {_overlap(results[0])}\n\n"
+        + _table(headings, rows)
     )
+
+
+def _commands(manifest: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What was run: one command for all sizes that were trained alike."""
+    sizes_of: dict[tuple[int, int, int], list[str]] = {}
+    for size, entry in manifest.items():
+        sizes_of.setdefault((entry["seed"], entry["samples"], entry["images"]), []).append(size)
+    return [
+        f"vlm-rm pretrain --size {','.join(sizes)} --seed {seed} --samples {samples} --images {images}"
+        for (seed, samples, images), sizes in sizes_of.items()
+    ]
+
+
+def _overlap(results: FamilyResults) -> str:
+    shares = [f'"{row.prompt}" in {row.share:.2%} of the {row.environment}\'s' for row in results.overlap.itertuples()]
+    within = f"but some are part of longer ones: {', '.join(shares)}" if shares else "nor part of one"
+    return f"No caption is one of the tasks' own prompts,\n{within}."
 
 
 def _trend(results: Sequence[FamilyResults]) -> str:
@@ -90,8 +110,8 @@ def _trend(results: Sequence[FamilyResults]) -> str:
         rows += [(_name(size), "mean", *(f"{means[size, alpha]:.3f}" for alpha in ALPHAS)) for size in results[0].speed["size"]]
     return (
         "## EPIC distance by size\n\n"
-        "EPIC distance to the truth, mean over the ten tasks with the paper's own prompts, which no training caption\n"
-        "repeats, on states that no training saw; in brackets the bootstrap interval (95 %, over states). 0 is perfect,\n"
+        "EPIC distance to the truth, mean over the ten tasks with the paper's own prompts, of which no training caption\n"
+        "is one, on states that no training saw; in brackets the bootstrap interval (95 %, over states). 0 is perfect,\n"
         "0.707 knows nothing.\n\n![EPIC distance by size](scaling.png)\n\n"
         + _table(("model", "seed", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
     )
@@ -146,8 +166,9 @@ def _retrieval(results: FamilyResults) -> str:
 def _speed(results: FamilyResults) -> str:
     speeds = results.speed.set_index("size")["frames_per_second"]
     rows = [(_name(str(size)), f"{speed:.0f}") for size, speed in speeds.items()]
-    return "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread.\n\n" + _table(
-        ("model", "frames per second"), rows
+    return (
+        "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread: the median of five turns, which the sizes take in\n"
+        "rotation.\n\n" + _table(("model", "frames per second"), rows)
     )
 
 

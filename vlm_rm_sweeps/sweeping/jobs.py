@@ -35,6 +35,7 @@ def training_job(sweep: Sweep, folder: SweepFolder, trial: Trial, pools: Mapping
         checkpoint_every=sweep.checkpoint_every,
         best_by=_best_by(sweep, trial),
         audit=_audit(sweep, trial, pools),
+        rendering=trial.rendering,
     )
     if spec is None:
         return job

@@ -11,7 +11,8 @@ import numpy as np
 from vlm_rm_sweeps.tasks.opengl import make_gl_context
 from vlm_rm_sweeps.tasks.rendering import Profile
 
-_MAX_GEOMS = 200
+_MAX_GEOMS = 1_000
+"""As many as Gymnasium draws: MuJoCo leaves out, without a word, what is more."""
 
 
 class SceneRenderer:

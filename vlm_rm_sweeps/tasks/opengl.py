@@ -16,13 +16,24 @@ VARIABLE = "MUJOCO_GL"
 BACKENDS = ("egl", "osmesa", "glfw")
 """The values of MUJOCO_GL that can draw frames on Linux; `glfw` needs a display."""
 
+DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
+"""Which of EGL's devices MuJoCo takes, by number; who sets it wants EGL."""
+
 _AUTOMATIC = ("egl", "osmesa")
+_LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+_INSTALL = (
+    "install one of them, on Debian and Ubuntu by `apt install libegl1 libegl-mesa0` (with or without a GPU) or "
+    "`apt install libosmesa6`"
+)
+
 _EGL_EXTENSIONS = 0x3055
-_EGL_NO_DISPLAY = None
+_EGL_PLATFORM_DEVICE = 0x313F
+_EGL_OPENGL_API = 0x30A2
+_SOFTWARE = b"EGL_MESA_device_software"
 
 
 def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Callable[[str], bool] | None = None) -> str:
-    """The backend to draw with: that of MUJOCO_GL if it is set, else EGL (GPU or Mesa's software), else OSMesa.
+    """The backend to draw with: that of MUJOCO_GL if it is set, else EGL (GPU or Mesa's software) if it starts, else OSMesa.
 
     The choice is written into `environment`, so that whatever else draws with MuJoCo in this process makes the same one.
     `works` tells whether a backend can be used here. UserError if none can, or MUJOCO_GL names none.
@@ -34,12 +45,10 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
         if wanted not in BACKENDS:
             raise UserError(f"{VARIABLE}={wanted!r}: expected one of {', '.join(BACKENDS)}; unset it to have one chosen")
         return wanted
-    chosen = next((backend for backend in _AUTOMATIC if works(backend)), None)
+    usable = ("egl",) if environment.get(DEVICE_VARIABLE) else filter(works, _AUTOMATIC)
+    chosen = next(iter(usable), None)
     if chosen is None:
-        raise UserError(
-            "MuJoCo finds no OpenGL to draw frames with: expected EGL or OSMesa; install one of them, on Debian and Ubuntu by "
-            "`apt install libegl1 libegl-mesa0` (with or without a GPU) or `apt install libosmesa6`"
-        )
+        raise UserError(f"MuJoCo finds no OpenGL to draw frames with: expected EGL or OSMesa; {_INSTALL}")
     environment[VARIABLE] = chosen
     return chosen
 
@@ -52,7 +61,10 @@ def make_gl_context(size: int) -> Any:
         return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
     # MuJoCo, PyOpenGL and GLFW each raise something else for a library, driver or display that is not there.
     except Exception as error:
-        raise UserError(f"MuJoCo cannot draw with {VARIABLE}={backend!r}: {error}; unset it to have one chosen") from error
+        raise UserError(
+            f"MuJoCo cannot draw with {backend!r}: {error}; if {VARIABLE} or {DEVICE_VARIABLE} is set, unset it to have one chosen. "
+            f"Expected a working EGL or OSMesa; {_INSTALL}"
+        ) from error
 
 
 @functools.cache
@@ -69,22 +81,58 @@ def _load_triton_first() -> None:
 
 
 def backend_works(backend: str) -> bool:
-    """Whether this machine has the library, and for EGL also a driver: importing MuJoCo's backend to see would fix the choice."""
-    name = ctypes.util.find_library({"egl": "EGL", "osmesa": "OSMesa"}[backend])
-    if name is None:
-        return False
+    """Whether this machine has the library, and for EGL also a device that starts: importing MuJoCo's backend to see would fix the
+    choice."""
+    library = _library(backend)
+    return library is not None and (backend != "egl" or any(_starts(library, device) for device in _egl_devices(library)))
+
+
+def draws_on_gpu() -> bool:
+    """Whether MuJoCo draws on a GPU. That CUDA runs there does not say so: many containers leave its OpenGL out.
+
+    Only EGL tells; with another backend in MUJOCO_GL the answer is no.
+    """
+    return os.environ.get(VARIABLE, "").strip().lower() in ("", "egl") and _egl_has_gpu()
+
+
+@functools.cache
+def _egl_has_gpu() -> bool:
+    _load_triton_first()
+    egl = _library("egl")
+    return egl is not None and any(not _is_software(egl, device) and _starts(egl, device) for device in _egl_devices(egl))
+
+
+def _library(backend: str) -> ctypes.CDLL | None:
+    name = ctypes.util.find_library(_LIBRARIES[backend])
     try:
-        library = ctypes.CDLL(name)
+        return ctypes.CDLL(name) if name else None
     except OSError:
-        return False
-    return backend != "egl" or _egl_devices(library) > 0
+        return None
 
 
-def _egl_devices(egl: ctypes.CDLL) -> int:
+def _egl_devices(egl: ctypes.CDLL) -> list[int]:
+    query = _egl_function(egl, "eglQueryDevicesEXT", ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    devices, count = (ctypes.c_void_p * 32)(), ctypes.c_int(0)
+    found = query is not None and query(len(devices), devices, ctypes.byref(count))
+    return [device for device in devices[: count.value] if device] if found else []
+
+
+def _is_software(egl: ctypes.CDLL, device: int) -> bool:
+    query = _egl_function(egl, "eglQueryDeviceStringEXT", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)
+    return query is not None and _SOFTWARE in (query(device, _EGL_EXTENSIONS) or b"")
+
+
+def _starts(egl: ctypes.CDLL, device: int) -> bool:
+    """Whether the device's driver can be loaded and knows OpenGL. What is started stays so: others may be drawing with it."""
+    pointer = ctypes.c_void_p
+    get_display = _egl_function(egl, "eglGetPlatformDisplayEXT", pointer, ctypes.c_uint, pointer, pointer)
+    display = get_display(_EGL_PLATFORM_DEVICE, device, None) if get_display else None
+    initialize = _egl_function(egl, "eglInitialize", ctypes.c_uint, pointer, pointer, pointer)
+    bind = _egl_function(egl, "eglBindAPI", ctypes.c_uint, ctypes.c_uint)
+    return bool(display and initialize and initialize(display, None, None) and bind and bind(_EGL_OPENGL_API))
+
+
+def _egl_function(egl: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Callable[..., Any] | None:
     egl.eglGetProcAddress.restype = ctypes.c_void_p
-    address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
-    if not address:
-        return 0
-    query_devices = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(address)
-    count = ctypes.c_int(0)
-    return count.value if query_devices(0, None, ctypes.byref(count)) else 0
+    address = egl.eglGetProcAddress(name.encode())
+    return ctypes.CFUNCTYPE(result, *arguments)(address) if address else None

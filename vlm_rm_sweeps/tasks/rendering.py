@@ -8,16 +8,15 @@ import gymnasium as gym
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.tasks.opengl import draws_on_gpu
 
 Profile = Literal["fast", "full"]
 Textures = Literal["modified", "original"]
 
 
 def machine_profile() -> Profile:
-    """`full` where there is a GPU, else `fast`: software OpenGL would take most of a training's time."""
-    import torch
-
-    return "full" if torch.cuda.is_available() else "fast"
+    """`full` where OpenGL draws on a GPU, else `fast`: software OpenGL would take most of a training's time."""
+    return "full" if draws_on_gpu() else "fast"
 
 
 @dataclass(frozen=True)

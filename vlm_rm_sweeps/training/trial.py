@@ -28,6 +28,7 @@ from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training import connector
 from vlm_rm_sweeps.training.algorithms import build_algorithm
@@ -56,7 +57,7 @@ class TrainingJob:
     With 0 `steps` the policy is evaluated as it is before training. Checkpoints go to `folder`, about every `checkpoint_every`
     environment steps and at the end. The best policy is that after the result with the highest `best_by`: the mean over the
     episodes that ended since the result before. `env` is what `task` was made of, if it is not one of this project's own.
-    `audit` needs a `reward`.
+    `audit` needs a `reward`. `rendering`: how the states are drawn for people where there is no reward; by default the task's own.
     """
 
     task: Task
@@ -71,6 +72,7 @@ class TrainingJob:
     best_by: BestBy = "success"
     env: GymEnv | None = None
     audit: AuditPlan | None = None
+    rendering: Rendering | None = None
 
     @property
     def algorithm(self) -> str:
@@ -88,7 +90,7 @@ class TrainingJob:
                 "baseline": list(self.reward.spec.baseline_prompts),
                 "alpha": self.reward.spec.alpha,
             }
-        rendering = self.reward.rendering if self.reward and self.reward.rendering else self.task.rendering()
+        rendering = (self.reward.rendering if self.reward else self.rendering) or self.task.rendering()
         return {
             "task": self.task.name,
             "env": self.env.model_dump(mode="json") if self.env else None,
