@@ -50,7 +50,7 @@ dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (sa
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -m "not slow and not browser and not faults"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not faults"
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?

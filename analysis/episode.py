@@ -48,7 +48,7 @@ def draw(runs: SweepRuns) -> None:
     }
     steps = task.episode_steps
     chosen = np.linspace(0, steps - 1, SHOWN).round().astype(int)
-    figure = plt.figure(figsize=(11, 5.2), layout="constrained")
+    figure = plt.figure(figsize=(11, 5.8), layout="constrained")
     grid = figure.add_gridspec(3, SHOWN, height_ratios=[1, 1, 2])
     curve = figure.add_subplot(grid[2, :])
     rows = []
@@ -65,7 +65,8 @@ def draw(runs: SweepRuns) -> None:
     model_id = checkpoint.content["reward"]["model"]
     parameters = find_model(model_id).parameters / 1e6
     curve.set(xlabel="step", ylabel="CLIP reward", title=f'"{spec.goal_prompts[0]}"', xlim=(1, steps))
-    curve.legend(title=f"{model_id} ({parameters:.2f} M parameters), alpha {spec.alpha:g}", loc="center right")
+    title = f"{model_id} ({parameters:.2f} M parameters), alpha {spec.alpha:g}"
+    curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     curve.grid(alpha=0.3)
     runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode")
 

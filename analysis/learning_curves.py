@@ -1,7 +1,7 @@
-"""Learning curves of a sweep: CLIP return and time in the goal against environment steps, a line for each trial.
+"""Learning curves of a sweep: CLIP return and time in the goal against environment steps, the mean over seeds and each seed.
 
 Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/learning_curves.py FOLDER). Expect the time in the goal
-of every trial to rise together with its CLIP return, if its reward model can be trusted.
+of every trial to rise together with its CLIP return, if its reward model can be trusted. Thin lines are single trials.
 """
 
 import itertools
@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_name
 
+_SERIES = [name for name in TOLD_APART_BY if name != "seed"]
 PANELS = {
     "clip_return": "CLIP return",
     "goal_fraction": "fraction of the episode in the goal",
@@ -26,21 +27,23 @@ def draw(runs: SweepRuns) -> None:
     axes = panels[0]
     trials = pd.concat(histories.values())
     learned = trials[trials["prompt"] != "-"]
-    colours = dict(
-        zip(learned.groupby(TOLD_APART_BY, sort=False).groups, itertools.cycle(plt.color_sequences["tab10"]), strict=False)
-    )
-    colour: Any
+    colours: dict[Any, Any] = dict(zip(trials[trials["prompt"] == "-"].groupby(_SERIES).groups, ("black", "0.6"), strict=False))
+    colours |= zip(learned.groupby(_SERIES, sort=False).groups, itertools.cycle(plt.color_sequences["tab10"]), strict=False)
     for axis, metric in zip(axes, histories, strict=True):
-        for key, line in histories[metric].groupby(TOLD_APART_BY, sort=False):
-            of = dict(zip(TOLD_APART_BY, key, strict=True))
-            if of["prompt"] == "-":
-                label, colour, dashes = f"{of['model']}, seed {of['seed']}", "black", "--"
-            else:
-                label, colour, dashes = line_name(of | {"alpha": float(str(of["alpha"]))}, learned), colours[key], "-"
-            axis.plot(line["env_steps"], line["value"], label=label, color=colour, linestyle=dashes)
+        for key, series in histories[metric].groupby(_SERIES, sort=False):
+            of = dict(zip(_SERIES, key, strict=True))
+            reference = of["prompt"] == "-"
+            label = str(of["model"]) if reference else line_name(of | {"alpha": float(str(of["alpha"]))}, learned)
+            style: dict[str, Any] = {"color": colours[key], "linestyle": "--" if reference else "-"}
+            if series["run_id"].nunique() > 1:
+                for _, line in series.groupby("run_id"):
+                    axis.plot(line["env_steps"], line["value"], linewidth=0.7, alpha=0.4, **style)
+            mean = series.groupby("env_steps")["value"].mean()
+            axis.plot(mean.index, mean, label=label, linewidth=2, **style)
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
         axis.grid(alpha=0.3)
-    axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize="small", frameon=False)
+    lines = {line.get_label(): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}
+    figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False)
     data = pd.concat([history.assign(metric=metric) for metric, history in histories.items()])
     runs.save(figure, data, "learning_curves")
 

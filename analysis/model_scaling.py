@@ -34,8 +34,9 @@ def draw(runs: SweepRuns) -> None:
         _panel(axis, table)
         if title == _SUCCESS_PANEL:
             _references(axis, runs.trials())
+            axis.set_ylim(-0.03, 1.03)
         axis.set(title=title, xlabel="parameters (millions)")
-        axis.legend(frameon=False)
+    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small")
     runs.save(figure, pd.concat([table.assign(measure=title) for title, table in panels.items()]), "model_scaling")
 
 
@@ -72,7 +73,7 @@ def _panel(axis: Axes, table: pd.DataFrame) -> None:
         fontsize="small",
     )
     axis.minorticks_off()
-    axis.set_ylim(-0.03, 1.03)
+    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
 
 

@@ -64,6 +64,7 @@ def _curve(metric: str, truth: str) -> str:
 
 
 def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
+    axis.set_prop_cycle(color=plt.color_sequences["tab10"][1:])  # the first is the proxy's
     for curve, line in history.groupby("curve", sort=False):
         low, high = line["value"].min(), line["value"].max()
         rescaled = (line["value"] - low) / (high - low) if high > low else line["value"] * 0 + 0.5

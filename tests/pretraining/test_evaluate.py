@@ -12,12 +12,12 @@ from vlm_rm_sweeps.pretraining import evaluate as evaluate_module
 from vlm_rm_sweeps.pretraining.evaluate import (
     ALPHAS,
     HeldOutSets,
+    describe_captions,
     evaluate_family,
     find_peaks,
     frames_per_second,
     measure_rewards,
     paper_specs,
-    prompt_overlap,
     render_test_sets,
     retrieve,
     walk_landscapes,
@@ -125,7 +125,14 @@ def test_prompts_within_captions_are_counted(monkeypatch: pytest.MonkeyPatch) ->
             return "a humanoid robot kneeling down" if rng.random() < 0.25 else "nothing of the kind"
 
     monkeypatch.setattr(evaluate_module, "sample_states", lambda count, seed: [("robots", [Said()] * 800)])
-    overlap = prompt_overlap(0).set_index("prompt")["share"]
+    captions, overlaps = describe_captions(60_000, 0)
+    assert captions.iloc[0].to_dict() == {
+        "environment": "robots",
+        "images": 8_000,
+        "captions": "2 of 4000",
+        "examples": "; ".join(["nothing of the kind"] * 2 + ["a humanoid robot kneeling down"] * 2),
+    }
+    overlap = overlaps.set_index("prompt")["share"]
     assert set(overlap.index) == {"a humanoid robot", "a humanoid robot kneeling"}
     assert overlap["a humanoid robot kneeling"] == pytest.approx(0.25, abs=0.03)
 
@@ -190,5 +197,6 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     assert f"| `embedded/tiny` | 3 | {mean:.3f} [" in text
     assert "vlm-rm pretrain --size tiny --seed 3 --samples 256 --images 40\n" in text
     share = results.overlap.set_index("prompt")["share"]["a humanoid robot kneeling"]
+    assert "| cart pole | 12 | " in text
     assert f'"a humanoid robot kneeling" in {share:.2%} of the humanoid\'s' in text
     assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}

@@ -55,8 +55,9 @@ class FamilyResults:
     landscape and alpha. `retrieval`: the share of frames whose own caption is the nearest. `speed`: frames per second on
     one thread.
 
-    `overlap` is of the captions alone and has no `size`: a row for each of the tasks' prompts that is part of longer captions,
-    with the share of them in its environment.
+    `captions` and `overlap` are of the training data alone, have no `size`, and come from captions drawn as training draws them.
+    `captions`: a row for each environment, with the images that show it, how many of the drawn captions are distinct, and some of
+    them. `overlap`: a row for each of the tasks' prompts that is part of longer captions, with the share of them.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class FamilyResults:
     peaks: pd.DataFrame
     retrieval: pd.DataFrame
     speed: pd.DataFrame
+    captions: pd.DataFrame
     overlap: pd.DataFrame
 
 
@@ -73,6 +75,7 @@ _LINE_DEGREES = np.arange(-90.0, 91.0)
 _LINE_POSITIONS = np.linspace(LEFT_END, RIGHT_END, 173)
 _CAPTIONED_STATES = 6_000
 _CAPTIONS_OF_A_STATE = 5
+_EXAMPLES = 4
 
 
 def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_format) -> HeldOutSets:
@@ -122,7 +125,9 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
         for name, table in of_size.items():
             tables.setdefault(name, []).append(table.assign(size=size, parameters_millions=model.parameters / 1e6))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
-    return FamilyResults(folder, **joined, overlap=prompt_overlap(int(manifest[sizes[0]]["seed"])))
+    training = manifest[sizes[0]]
+    captions, overlap = describe_captions(int(training["images"]), int(training["seed"]))
+    return FamilyResults(folder, **joined, captions=captions, overlap=overlap)
 
 
 def paper_specs(task_name: str) -> list[RewardSpec]:
@@ -194,17 +199,23 @@ def retrieve(model: RewardModel, retrievals: Mapping[str, Retrieval]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def prompt_overlap(seed: int) -> pd.DataFrame:
-    """`overlap` of FamilyResults: captions as a training with this seed draws them, searched for the tasks' own prompts."""
-    rows = []
+def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`captions` and `overlap` of FamilyResults, for a training of so many images with this seed."""
+    facts, overlaps = [], []
     for environment, states in sample_states(_CAPTIONED_STATES, seed):
         rng = np.random.default_rng(seed)
         captions = [caption for _ in range(_CAPTIONS_OF_A_STATE) for caption in caption_batch(states, rng)]
+        shown = round(images * len(states) / _CAPTIONED_STATES)
+        distinct, examples = f"{len(set(captions))} of {len(captions)}", "; ".join(captions[:_EXAMPLES])
+        facts.append((environment, shown, distinct, examples))
         for prompt in sorted(HELD_OUT_CAPTIONS):
             share = float(np.mean([prompt in caption for caption in captions]))
             if share:
-                rows.append((environment, prompt, share))
-    return pd.DataFrame(rows, columns=["environment", "prompt", "share"])
+                overlaps.append((environment, prompt, share))
+    return (
+        pd.DataFrame(facts, columns=["environment", "images", "captions", "examples"]),
+        pd.DataFrame(overlaps, columns=["environment", "prompt", "share"]),
+    )
 
 
 def frames_per_second(models: Sequence[RewardModel], frames: int = 1_024, turns: int = 5) -> list[float]:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
 from vlm_rm_sweeps.pretraining.held_out import FLAG
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED, embedded_manifest
+from vlm_rm_sweeps.tasks.humanoid_poses import POSES
 
 CARD = "MODEL_CARD.md"
 MEASURES = "held_out.csv"
@@ -32,7 +33,8 @@ for a first look, for tests and for methods; a claim about CLIP needs one of ope
 def write_model_card(results: Sequence[FamilyResults]) -> Path:
     """Write the card, and all measures as CSV, into the folder of the first training; returns the card's path."""
     first = results[0]
-    parts = [_INTRODUCTION, _training(results), _trend(results), _tasks(first), _peaks(first), _retrieval(first), _speed(first)]
+    parts = [_INTRODUCTION, _data(first), _training(results), _trend(results)]
+    parts += [_tasks(first), _peaks(first), _retrieval(first), _speed(first)]
     card = first.folder / CARD
     card.write_text("\n".join(parts), encoding="utf-8")
     joined = pd.concat([each.measures.assign(training=index) for index, each in enumerate(results)], ignore_index=True)
@@ -50,6 +52,16 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _name(size: str) -> str:
     return f"`{EMBEDDED}/{size}`"
+
+
+def _data(results: FamilyResults) -> str:
+    rows = results.captions[["environment", "images", "captions", "examples"]].to_numpy().tolist()
+    return (
+        "## Data\n\nCartPole over the whole circle and track; MountainCar over the track, plain and painted; the humanoid\n"
+        f"in {len(POSES)} reference poses, between and around them, and in states that random and scripted policies visit, with both\n"
+        "scenes and from many sides. A caption is drawn anew each time that an image is seen, and describes a noisy neighbour of its\n"
+        f"state. {_overlap(results)}\n\n" + _table(("environment", "images", "distinct captions", "the first drawn"), rows)
+    )
 
 
 def _training(results: Sequence[FamilyResults]) -> str:
@@ -71,9 +83,8 @@ def _training(results: Sequence[FamilyResults]) -> str:
             )
     headings = ("model", "parameters (M)", "images rendered", "samples seen", "seed", "minutes")
     commands = "\n".join(command for each in results for command in _commands(embedded_manifest(each.folder)))
-    return (
-        f"## Training\n\n```\n{commands}\n```\n\nThe weights that ship are those of the first seed. {_overlap(results[0])}\n\n"
-        + _table(headings, rows)
+    return f"## Training\n\n```\n{commands}\n```\n\nThe weights that ship are those of the first seed.\n\n" + _table(
+        headings, rows
     )
 
 

@@ -160,10 +160,14 @@ class Attempt:
         for speaker in _SILENCED:
             logging.getLogger(speaker).setLevel(logging.CRITICAL)
         attempts = self._folder.path / "tune"
+        resources = {"CPU": sweep.trial.cpus, "GPU": sweep.trial.gpus}
         tuner = tune.Tuner(
-            tune.with_resources(TrainableTrial, {"cpu": sweep.trial.cpus, "gpu": sweep.trial.gpus}),
+            # `tune.with_resources` would give the trials' processes a name of its own.
+            TrainableTrial,
             # One axis of plain trials, instead of one for each of model, alpha, prompt and seed: their order and ids are ours.
-            param_space={"run": tune.grid_search([{"trial": trial.to_dict(), "job": job} for trial, job in jobs])},
+            param_space={
+                "run": tune.grid_search([{"trial": trial.to_dict(), "job": job, "resources": resources} for trial, job in jobs])
+            },
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
                 # The next trial takes over the process of one that has ended, with all that it has imported.

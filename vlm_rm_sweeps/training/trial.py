@@ -132,7 +132,11 @@ def _is_the_machine(error: Exception) -> bool:
 
 
 class TrainableTrial(tune.Trainable):
-    """`config["run"]["job"]` is its TrainingJob."""
+    """`config["run"]` has its TrainingJob, `job`, and what Tune reserves for it, `resources`, such as `{"CPU": 1, "GPU": 0}`."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([config["run"]["resources"]])
 
     def setup(self, config: dict[str, Any]) -> None:
         # Trials share the machine with one another and with the reward servers.
