@@ -1,13 +1,16 @@
 """The entry point: what every command shares, as a user starts it."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vlm_rm_sweeps.cli import main
 
+Command = Callable[..., str]
 SCRIPT = Path(sys.executable).parent / "vlm-rm"
 HEAVY = ("torch", "ray", "mlflow", "open_clip", "sklearn")
 RUN_AND_LIST_HEAVY = f"""
@@ -49,3 +52,52 @@ def test_an_interruption_is_said_without_a_traceback(
         main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "vlm-rm: interrupted\n"
+
+
+WRITERS = {
+    "poses": ("poses", "--out"),
+    "render": ("render", "cartpole-upright", "--output"),
+    "epic": ("epic", "states", "--model", "embedded/tiny", "--output"),
+    "landscape": ("landscape", "--task", "cartpole-upright", "--model", "embedded/tiny", "--output"),
+    "states sample": ("states", "sample", "cartpole-upright", "--output"),
+    "states rollouts": ("states", "rollouts", "results", "--output"),
+    "states images": ("states", "images", "pictures", "--task", "cartpole-upright", "--output"),
+    "labels": ("labels", "states", "--output"),
+    "report": ("report", "results", "--output"),
+    "pretrain": ("pretrain", "--out"),
+    "sweep": ("sweep", "sweep.yaml", "--results"),
+    "dashboard": ("dashboard", "--results"),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_what_cannot_be_written_is_said_before_the_work(refusal: Command, command: str, tmp_path: Path) -> None:
+    """Before the other arguments are looked at, too: none of them exist."""
+    (tmp_path / "file").write_text("mine")
+    below = tmp_path / "file" / "new" / "x.png"
+    assert refusal(*WRITERS[command], below) == (
+        f"{below} cannot be written: {tmp_path / 'file'} is no folder; choose another place"
+    )
+    assert "cannot be written (File name too long)" in refusal(*WRITERS[command], tmp_path / ("x" * 300))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_is_read_only_is_not_written_to(
+    refusal: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def not_for_you(place: Path, mode: int) -> bool:  # whoever runs the tests may be root, who may write everywhere
+        asked.append(place)
+        return False
+
+    monkeypatch.setattr(os, "access", not_for_you)
+    message = refusal("poses", "--out", tmp_path / "new" / "poses")
+    assert f"the folder {tmp_path} is not writable for you" in message
+    assert asked == [tmp_path]
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(refusal: Command, tmp_path: Path) -> None:
+    assert refusal("render", "cartpole-upright", "--force", "-o", tmp_path) == (
+        f"{tmp_path} is a folder: expected the name of a file"
+    )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
@@ -11,6 +12,7 @@ from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.journal import Journal
 from vlm_rm_sweeps.sweeping.spec import load_sweep
+from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 Command = Callable[..., str]
 SCREENING = Path(__file__).parents[2] / "sweeps" / "screen_cartpole.yaml"
@@ -109,6 +111,19 @@ def test_a_sweep_that_another_process_runs_is_left_alone(refusal: Command, tmp_p
 def test_evaluate_says_what_is_not_a_checkpoint(refusal: Command, tmp_path: Path) -> None:
     assert "is not a checkpoint" in refusal("evaluate", tmp_path)
     assert "is not a checkpoint" in refusal("evaluate", tmp_path / "missing")
+
+
+def test_evaluate_refuses_a_place_or_a_device_before_the_work(
+    refusal: Command, saved_policy: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    checkpoint = saved_policy(tmp_path / "trial").folder
+    (tmp_path / "file").write_text("mine")
+    assert "file is no folder" in refusal("evaluate", checkpoint, "--out", tmp_path / "file" / "evaluation")
+    missing = f"cuda:{torch.cuda.device_count()}"
+    assert f"device '{missing}' cannot be used here: expected one of cpu" in refusal(
+        "evaluate", checkpoint, "--device", missing
+    )
+    assert not (tmp_path / "trial" / "evaluations").exists()
 
 
 def test_a_misspelt_option_is_exit_status_2() -> None:

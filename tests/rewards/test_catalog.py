@@ -291,6 +291,15 @@ def test_checkpoint_of_another_architecture_is_refused(toy: Any, tmp_path: Path)
         load_reward_model(f"{TOY}/{save_safetensors(state, tmp_path)}")
 
 
+def test_a_device_that_is_not_there_is_not_blamed_on_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    expected = r"device '.*' cannot be used here: expected one of cpu \(torch finds no CUDA device on this machine\)$"
+    for device in ("cuda:99", "gpu"):
+        with pytest.raises(UserError, match=expected):
+            load_reward_model("embedded/tiny", device)
+
+
 @pytest.mark.parametrize("name", ["toy.safetensors", "toy.pt"])
 def test_file_that_is_no_checkpoint_is_refused(toy: Any, tmp_path: Path, name: str) -> None:
     file = tmp_path / name

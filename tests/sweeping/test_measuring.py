@@ -1,5 +1,6 @@
 """EPIC distances before training: through the pool, they are those that measuring by itself gives."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,20 @@ import ray
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collecting import sampled_states
+from vlm_rm_sweeps.evaluation.comparison import compare_models
 from vlm_rm_sweeps.evaluation.epic import epic_distance
 from vlm_rm_sweeps.evaluation.scoring import score_frames
+from vlm_rm_sweeps.evaluation.states import write_states
+from vlm_rm_sweeps.evaluation.truth import read_truth
+from vlm_rm_sweeps.labelling.scales import YES_NO
+from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.rewards.catalog import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolError, RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool, await_pool, start_pool
 from vlm_rm_sweeps.sweeping import measuring
 from vlm_rm_sweeps.sweeping.jobs import pool_configs
 from vlm_rm_sweeps.sweeping.measuring import known_measures, measure_sweep, metrics_of
-from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.sweeping.spec import LabelledStates, Sweep
 from vlm_rm_sweeps.tasks.task import get_task
 
 SWEEP = Sweep.model_validate(
@@ -36,13 +42,18 @@ SWEEP = Sweep.model_validate(
 )
 
 
-def test_each_trial_gets_the_distance_of_its_own_reward(ray_cluster: None, tmp_path: Path) -> None:
-    pools = pool_configs(SWEEP, "test-measuring")
-    handles = start_pool(pools["embedded/tiny"])
-    await_pool(pools["embedded/tiny"], handles, SWEEP.served_specs())
-    table = measure_sweep(SWEEP, pools)
+@pytest.fixture(scope="module")
+def pools(ray_cluster: None) -> Iterator[dict[str, PoolConfig]]:
+    configs = pool_configs(SWEEP, "test-measuring")
+    handles = start_pool(configs["embedded/tiny"])
+    await_pool(configs["embedded/tiny"], handles, SWEEP.served_specs())
+    yield configs
     for handle in handles:
         ray.kill(handle)
+
+
+def test_each_trial_gets_the_distance_of_its_own_reward(pools: dict[str, PoolConfig], tmp_path: Path) -> None:
+    table = measure_sweep(SWEEP, pools)
     assert len(table) == 4
     table.to_csv(tmp_path / "epic.csv", index=False)
     read = known_measures(tmp_path / "epic.csv")
@@ -61,6 +72,23 @@ def test_each_trial_gets_the_distance_of_its_own_reward(ray_cluster: None, tmp_p
         metrics = metrics_of(read, trial)
         assert metrics["epic_distance"] == pytest.approx(epic_distance(rewards, closeness), abs=1e-5)
         assert metrics["epic_low"] < metrics["epic_distance"] < metrics["epic_high"]
+
+
+def test_on_labels_of_people_it_is_what_measuring_without_training_gives(pools: dict[str, PoolConfig], tmp_path: Path) -> None:
+    drawn = sampled_states(get_task("cartpole-upright"), 80, seed=3, rendering=SWEEP.renderings()[0])
+    dataset = write_states(tmp_path / "states", get_task("cartpole-upright"), drawn)
+    store = LabelStore(dataset.labels_file, YES_NO)
+    for state, theta in zip(dataset.ids[:60], dataset.table["theta"], strict=False):
+        store.add("anna", state, float(abs(theta) < 1))
+    labelled = SWEEP.model_copy(update={"epic_states": LabelledStates(states=dataset.folder, truth="rater:anna")})
+    table = measure_sweep(labelled, pools)
+    specs = {(alpha, prompt.id): prompt.spec(alpha) for _, alpha, prompt in SWEEP.combinations()}
+    (expected,) = compare_models(dataset, read_truth(dataset, "rater:anna"), ["embedded/tiny"], specs)
+    assert (table["truth"] == "rater:anna").all()
+    assert (table["states"] == 60).all()
+    for name in ("epic_distance", "epic_low", "epic_high", "spearman", "roc_auc"):
+        np.testing.assert_allclose(table[name], expected.table[name], atol=1e-5, err_msg=name)
+    assert all(metrics_of(table, trial) for trial in labelled.trials()[1:])
 
 
 def test_rewards_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

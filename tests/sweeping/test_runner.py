@@ -352,3 +352,13 @@ def test_the_table_names_renderings_only_where_they_are_compared() -> None:
     table = results_table([TrialOutcome(trial, "finished", "", {}) for trial in compared.trials()])
     assert table["textures"].tolist() == ["modified", "modified", "original"]
     assert not {"textures", "camera"} & set(results_table([outcome_of("a")]).columns)
+
+
+def test_labelled_states_that_cannot_be_used_are_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.ray_cluster", lambda say: pytest.fail("Ray was started"))
+    sweep = Sweep.model_validate(SWEEP | {"epic_states": {"states": str(tmp_path / "nowhere"), "truth": "raters"}})
+    with pytest.raises(UserError, match="nowhere is no data set of states"):
+        run_sweep(sweep, tmp_path / "results", "sqlite:///unused.db", say=lambda line: None)
+    assert not (tmp_path / "results").exists()

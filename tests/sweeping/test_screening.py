@@ -215,10 +215,10 @@ def test_models_before_one_that_fails_are_on_disk(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "mountaincar-summit"}, "has states of cartpole-upright, and the screening is of mountaincar-summit"),
+        ({"task": "mountaincar-summit"}, "has states of cartpole-upright, and .* is of mountaincar-summit"),
         (
             {"profile": "full"},
-            "original textures, default camera, fast profile, and the best are to be trained with .*full profile",
+            "original textures, default camera, fast profile, and trials are to be trained with .*full profile",
         ),
         ({"screen": {"states": "nowhere"}}, "nowhere is no data set of states"),
         ({"truth": "rater:anna"}, "has no labels of raters"),

@@ -459,6 +459,20 @@ AUDITED = {"name": "x", "task": "cartpole-upright", "models": ["embedded/tiny"],
         ({"audit": {"models": ["ViT-B-32/laion2b_s34b_b79k"]}}, "a gold model sees the frames that the trial's model sees"),
         ({"audit": {"every": 0}}, "greater than 0"),
         ({"epic_states": 5}, "expected 0, for none, or at least 10"),
+        ({"epic_states": -1}, "expected 0, for none, or at least 10"),
+        (
+            {"epic_states": "results/states"},
+            "epic_states = 'results/states': expected a number of random states, or a labelled data set",
+        ),
+        (
+            {"epic_states": {"states": "x", "truht": "raters"}},
+            "yaml: unknown key 'epic_states.truht' (value 'raters'): did you",
+        ),
+        ({"epic_states": {"truth": "raters"}}, "yaml: 'epic_states.states' is missing"),
+        (
+            {"task": "mountaincar-summit", "textures": ["original", "modified"], "epic_states": {"states": "x"}},
+            "the images in x are drawn in one way, and the sweep compares 2",
+        ),
         (
             {
                 "epic_states": 50,
@@ -476,6 +490,13 @@ def test_an_audit_or_measurement_that_cannot_be_is_refused(changes: dict[str, An
     with pytest.raises(UserError) as caught:
         load_sweep(file)
     assert part in str(caught.value)
+
+
+def test_the_plan_says_what_rewards_are_measured_on() -> None:
+    labelled = Sweep.model_validate(AUDITED | {"epic_states": {"states": "results/states", "truth": "raters"}})
+    assert "the labelled states in results/states (truth: raters) are encoded once by each model" in describe_plan(labelled)
+    assert Sweep.model_validate(labelled.model_dump(mode="json")) == labelled
+    assert "50 random states are encoded" in describe_plan(Sweep.model_validate(AUDITED | {"epic_states": 50}))
 
 
 def test_each_trial_is_audited_by_the_specs_that_are_not_its_own() -> None:

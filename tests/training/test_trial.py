@@ -1,24 +1,31 @@
 """A whole trial: what it reports, that it can be repeated, and that its checkpoint holds the learned policy."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
+import pandas as pd
 import pytest
 from ray.exceptions import ActorDiedError
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy
 from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
+from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import RewardSource
 from vlm_rm_sweeps.training.policies import Policy
-from vlm_rm_sweeps.training.settings import DqnSettings
+from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
 TASK = get_task("cartpole-upright")
@@ -40,32 +47,88 @@ def job(reward: RewardSource | None, folder: Path, seed: int = 5) -> TrainingJob
     )
 
 
-def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-    """Its results, and all rewards in its replay buffer."""
+def sac_job(task: str, pool: PoolConfig, folder: Path, steps: int) -> TrainingJob:
+    """Two results of half the steps each. The first 60 % of the steps are random, in actions that are held."""
+    settings = SacSettings(
+        learning_starts=steps * 6 // 10, envs=4, rollout_steps=10, updates_per_step=0.1, hidden=(32,), batch=32, warm_up_hold=7
+    )
+    chosen = get_task(task)
+    spec = RewardSpec((chosen.goal_prompt,), (chosen.baseline_prompt,), 0.5)
+    reward = RewardSource(pool, spec, EMBEDDED_PREPROCESSING.frame_format)
+    return TrainingJob(
+        chosen, settings, reward, 5, steps, steps // 2, evaluation_episodes=2, folder=folder, checkpoint_every=steps // 2
+    )
+
+
+def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Its results, and the episodes in its replay buffer."""
     trial = TrainableTrial(config={"run": {"job": job}})
     results = [trial.train(), trial.train()]
-    rewards = [episode.get_rewards() for episode in trial._algorithm.local_replay_buffer.episodes]
+    replayed = replayed_episodes(trial)
     trial.stop()
-    return results, rewards
+    return results, replayed
+
+
+def replayed_episodes(trial: TrainableTrial) -> list[dict[str, Any]]:
+    """All transitions in a trial's replay buffer, episode by episode, with their CLIP or true rewards."""
+    return [
+        {
+            "observations": episode.get_observations(),
+            "actions": episode.get_actions(),
+            "rewards": episode.get_rewards(),
+            "ended": (episode.is_terminated, episode.is_truncated),
+        }
+        for episode in trial._algorithm.local_replay_buffer.episodes
+    ]
+
+
+def assert_same_transitions(episodes: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """To the bit. The names of episodes are random."""
+    assert len(episodes) == len(others)
+    for episode, other in zip(episodes, others, strict=True):
+        for name, values in episode.items():
+            np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+REPEATABLE = (
+    *("env_steps", "updates", "updates_per_step", "clip_return", "true_return", "success", "goal_fraction"),
+    *("evaluation_clip_return", "evaluation_true_return", "evaluation_success"),
+)
+"""Of a result, all but the times."""
+
+
+def assert_same_results(results: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    for result, other in zip(results, others, strict=True):
+        assert {name: result.get(name) for name in REPEATABLE} == {name: other.get(name) for name in REPEATABLE}
 
 
 def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path) -> None:
-    """Two runs, each on a server of its own: the same rewards of the same transitions, and the same learned policy."""
-    (results, rewards), (results_again, rewards_again) = (
+    """Two runs, each on a server of its own: the same 1000 transitions with the same rewards, and the same learned policy."""
+    (results, replayed), (results_again, replayed_again) = (
         run(job(RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format), tmp_path / pool.name)) for pool in two_pools
     )
-    assert len(rewards) == len(rewards_again)
-    for episode, episode_again in zip(rewards, rewards_again, strict=True):
-        np.testing.assert_array_equal(episode, episode_again)
-    repeatable = ("clip_return", "true_return", "goal_fraction", "evaluation_clip_return", "evaluation_true_return", "updates")
-    for result, again in zip(results, results_again, strict=True):
-        assert [result.get(name) for name in repeatable] == [again.get(name) for name in repeatable]
+    assert sum(len(episode["rewards"]) for episode in replayed) == results[-1]["env_steps"] >= 1000
+    assert_same_transitions(replayed, replayed_again)
+    assert_same_results(results, results_again)
     assert "evaluation_clip_return" in results[-1]
 
 
+@pytest.mark.usefixtures("opengl")
+@pytest.mark.parametrize("steps", [80, pytest.param(1000, marks=pytest.mark.slow)])
+def test_same_seed_same_humanoid_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, steps: int) -> None:
+    """With SAC: held random actions, then those that the policy draws while it learns."""
+    (results, replayed), (results_again, replayed_again) = (
+        run(sac_job("humanoid-standing", pool, tmp_path / pool.name, steps)) for pool in two_pools
+    )
+    assert sum(len(episode["rewards"]) for episode in replayed) == results[-1]["env_steps"] >= steps
+    assert results[-1]["updates"] > 0
+    assert_same_transitions(replayed, replayed_again)
+    assert_same_results(results, results_again)
+
+
 def test_another_seed_is_another_trial(ray_cluster: None, tmp_path: Path) -> None:
-    rewards, other = run(job(None, tmp_path / "5", seed=5))[1], run(job(None, tmp_path / "6", seed=6))[1]
-    assert any(not np.array_equal(a, b) for a, b in zip(rewards, other, strict=False))
+    replayed, other = run(job(None, tmp_path / "5", seed=5))[1], run(job(None, tmp_path / "6", seed=6))[1]
+    assert any(not np.array_equal(a["observations"], b["observations"]) for a, b in zip(replayed, other, strict=False))
 
 
 def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: None, tmp_path: Path) -> None:
@@ -96,6 +159,41 @@ def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: N
         assert episode.get_actions().tolist() == [int(policy(state)) for state in episode.get_observations()[:-1]]
     assert last["evaluation_true_return"] == np.mean([episode.get_return() for episode in evaluated])
     trial.stop()
+
+
+def test_a_checkpoint_of_sac_is_evaluated_and_shown(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path) -> None:
+    """The pendulum's actions go from -2 to 2, and those of RLlib's episodes from -1 to 1."""
+    env = GymEnv(id="Pendulum-v1", episode_steps=20, success="obs[0] > 0.9")
+    prompts = RewardSpec(("a pole standing up",), ("a pole",), 0.5)
+    pendulum = dataclasses.replace(
+        sac_job("mountaincar-summit", two_pools[0], tmp_path / "trial", 160),
+        task=env.task(),
+        env=env,
+        reward=RewardSource(two_pools[0], prompts, EMBEDDED_PREPROCESSING.frame_format),
+    )
+    trial = TrainableTrial(config={"run": {"job": pendulum}})
+    trial.train()
+    evaluated = record_samples(trial._algorithm)
+    assert trial.train()["updates"] > 0
+    trial.stop()
+    checkpoint = find_checkpoint(pendulum.folder, last=True)
+    policy = load_policy(checkpoint)
+    assert len(evaluated) == 2
+    for episode in evaluated:
+        chosen = [policy(observation) for observation in episode.get_observations()[:-1]]
+        np.testing.assert_allclose(chosen, 2 * episode.get_actions(), atol=1e-5)
+
+    folder = tmp_path / "evaluation"
+    arguments = ("evaluate", checkpoint.folder, "--episodes", 3, "--video", "--out", folder)
+    shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert shown.exit_code == 0, shown.output
+    assert "Pendulum-v1, step 160, 3 episodes" in shown.output
+    summary, rows = json.loads((folder / "evaluation.json").read_text()), pd.read_csv(folder / "evaluation.csv")
+    assert summary["algorithm"] == "sac"
+    for name in ("clip_return", "true_return", "success"):
+        assert summary[name]["mean"] == pytest.approx(rows[name].mean())
+    assert rows["clip_return"].nunique() == 3
+    assert all(len(iio.imread(folder / f"episode{suffix}")) == env.episode_steps for suffix in (".mp4", ".gif"))
 
 
 def test_without_steps_the_policy_is_evaluated_as_it_is(ray_cluster: None, tmp_path: Path) -> None:
@@ -130,28 +228,33 @@ def record_samples(algorithm: Any) -> list[Any]:
     return recorded
 
 
-def test_goes_on_from_its_last_checkpoint_to_the_bit(ray_cluster: None, tmp_path: Path) -> None:
-    """Without and with a process that died in the second of three results: same results, replay buffer and policy."""
+@pytest.mark.parametrize("algorithm", ["dqn", "sac"])
+def test_goes_on_from_its_last_checkpoint_to_the_bit(
+    two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, algorithm: str
+) -> None:
+    """Without and with a process that died in the second of three results: same results, replay buffer and policy.
+
+    SAC has CLIP rewards, and dies while its random actions are held; the rest is as the policy draws it.
+    """
 
     def three_results(folder: Path) -> TrainingJob:
-        return dataclasses.replace(job(None, folder), steps=1500)
+        if algorithm == "dqn":
+            return dataclasses.replace(job(None, folder), steps=1500)
+        return dataclasses.replace(sac_job("mountaincar-summit", two_pools[0], folder, 400), steps=600)
 
     undisturbed = TrainableTrial(config={"run": {"job": three_results(tmp_path / "undisturbed")}})
     expected = [undisturbed.train() for _ in range(3)]
+    assert expected[-1]["updates"] > 0
 
     died = TrainableTrial(config={"run": {"job": three_results(tmp_path / "died")}})
-    assert [died.train()["env_steps"], died.train()["env_steps"]] == [520, 1040]
+    assert [died.train()["env_steps"], died.train()["env_steps"]] == [result["env_steps"] for result in expected[:2]]
     died.stop()
     resumed = TrainableTrial(config={"run": {"job": three_results(tmp_path / "died")}})
     again = [resumed.train(), resumed.train()]
-    assert again[0]["note"] == "goes on from step 520"
+    assert again[0]["note"] == f"goes on from step {expected[0]['env_steps']}"
     assert again[1]["done"]
-    for one, other in zip(expected[1:], again, strict=True):
-        repeatable = ("true_return", "success", "goal_fraction", "updates", "updates_per_step", "evaluation_true_return")
-        for name in ("env_steps", *repeatable):
-            assert one.get(name) == other.get(name), name
-    # The names of episodes are random.
-    assert_same_buffers(undisturbed, resumed)
+    assert_same_results(expected[1:], again)
+    assert_same_transitions(replayed_episodes(undisturbed), replayed_episodes(resumed))
     policies: list[Any] = [trial._algorithm.get_module() for trial in (undisturbed, resumed)]
     for name, value in policies[0].state_dict().items():
         np.testing.assert_array_equal(policies[1].state_dict()[name].numpy(), value.numpy())
@@ -251,12 +354,3 @@ def trial(ray_cluster: None, tmp_path: Path) -> Iterator[TrainableTrial]:
     made = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
     yield made
     made.stop()
-
-
-def assert_same_buffers(one: TrainableTrial, other: TrainableTrial) -> None:
-    episodes, others = (trial._algorithm.local_replay_buffer.episodes for trial in (one, other))
-    assert len(episodes) == len(others)
-    for episode, again in zip(episodes, others, strict=True):
-        np.testing.assert_array_equal(episode.get_observations(), again.get_observations())
-        np.testing.assert_array_equal(episode.get_actions(), again.get_actions())
-        np.testing.assert_array_equal(episode.get_rewards(), again.get_rewards())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import RenderedCamera, RenderedTextures
+from vlm_rm_sweeps.cli.options import RenderedCamera, RenderedTextures, new_file, new_folder
 from vlm_rm_sweeps.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def tasks() -> None:
 
 
 def poses(
-    out: Annotated[Path, typer.Option(help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
+    out: Annotated[Path, typer.Option(callback=new_folder, help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
     samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
     degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -80,7 +80,10 @@ _SHOWN_MODEL = "embedded/small"
 
 def render(
     task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`, or a sweep file, of which the first rendering is shown.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .png of the last step, or an .mp4 or .gif of all steps.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", callback=new_file, help="A .png of the last step, or an .mp4 or .gif of all steps."),
+    ],
     model: Annotated[
         str | None,
         typer.Option(help="The model whose input is shown; by default the sweep's first.", show_default=_SHOWN_MODEL),

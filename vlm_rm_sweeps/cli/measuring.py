@@ -14,6 +14,8 @@ from vlm_rm_sweeps.cli.options import (
     RenderedCamera,
     RenderedTextures,
     listed,
+    new_file,
+    new_folder,
     read_alphas,
     refuse_to_overwrite,
 )
@@ -35,7 +37,9 @@ def epic(
             "data set's variables, such as '-abs(theta)'."
         ),
     ] = "success",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table to this CSV file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", callback=new_file, help="Also write the table to this CSV file.")
+    ] = None,
 ) -> None:
     """Measure how far reward models agree with labels, without training: EPIC distance, correlations, false positives."""
     import pandas as pd
@@ -67,7 +71,9 @@ def epic(
 def landscape(
     task: Annotated[str, typer.Option(help="One of `vlm-rm tasks`.")],
     model: Models,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for figure and table; it must not exist yet.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and table; it must not exist yet.")
+    ],
     alpha: Alphas = ["0,0.25,0.5,0.75,1"],  # noqa: B006
     prompt: Prompts = [],  # noqa: B006
     baseline: Baseline = None,

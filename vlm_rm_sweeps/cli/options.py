@@ -1,5 +1,6 @@
 """Options that several commands have, and how their values are read."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,39 @@ from typing import Annotated
 import typer
 
 from vlm_rm_sweeps.errors import UserError
+
+
+def new_file(path: Path | None) -> Path | None:
+    """Of an option that names a file to write, as its callback: UserError if no file can be made there, before the work."""
+    if path is not None:
+        nearest = _nearest_that_exists(path)
+        if nearest.is_dir() and nearest == path:
+            raise UserError(f"{path} is a folder: expected the name of a file")
+        _refuse_unwritable(path, path.parent if nearest == path else nearest)
+    return path
+
+
+def new_folder(path: Path | None) -> Path | None:
+    """Of an option that names a folder to write into, as its callback: UserError if it can be neither used nor made."""
+    if path is not None:
+        _refuse_unwritable(path, _nearest_that_exists(path))
+    return path
+
+
+def _nearest_that_exists(path: Path) -> Path:
+    """The path, or the nearest above it that exists."""
+    try:
+        return next(place for place in (path, *path.absolute().parents) if place.exists())
+    except OSError as error:  # a name that is too long, or a folder that may not be read
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+
+
+def _refuse_unwritable(path: Path, folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be written: {folder} is no folder; choose another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: the folder {folder} is not writable for you; choose another place")
+
 
 Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids; repeat it, or separate them by commas.")]
 Alphas = Annotated[list[str], typer.Option("--alpha", "--alphas", help="Strengths from 0 to 1, separated by commas.")]
@@ -20,7 +54,9 @@ Baseline = Annotated[
     str | None, typer.Option(help="Baseline prompt of all goals that have none of their own; by default the task's.")
 ]
 DatasetFolder = Annotated[Path, typer.Argument(help="A data set of states, as `vlm-rm states` makes it.")]
-NewDataset = Annotated[Path, typer.Option("--output", "-o", help="Folder of the new data set; it must not exist yet.")]
+NewDataset = Annotated[
+    Path, typer.Option("--output", "-o", callback=new_folder, help="Folder of the new data set; it must not exist yet.")
+]
 ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless, smaller, slower).")]
 RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")]
 RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import listed
+from vlm_rm_sweeps.cli.options import listed, new_folder
 from vlm_rm_sweeps.errors import UserError
 
 pretrain_app = typer.Typer(help="Train the embedded family, or test it.")
@@ -20,6 +20,7 @@ def pretrain(
     out: Annotated[
         Path | None,
         typer.Option(
+            callback=new_folder,
             help="Folder for configs, vocabulary, weights and model card; a training goes on there.",
             show_default="results/pretraining/seed-SEED",
         ),

@@ -13,6 +13,7 @@ from vlm_rm_sweeps.cli.options import (
     NewDataset,
     RenderedCamera,
     RenderedTextures,
+    new_file,
     refuse_to_overwrite,
 )
 from vlm_rm_sweeps.cli.terminal import say
@@ -132,14 +133,18 @@ def labels(
     folder: Annotated[
         Path, typer.Argument(help="A labelled data set of states, or a labelled folder of videos, such as a sweep's.")
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write all labels to this CSV file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", callback=new_file, help="Write all labels to this CSV file.")
+    ] = None,
 ) -> None:
     """Say who has labelled how much, how far raters agree (Cohen's kappa), and of videos how far with the success test."""
     from vlm_rm_sweeps.evaluation.labelling_jobs import describe_labels, stored_labels
 
+    if output:
+        refuse_to_overwrite(output)
     given = stored_labels(folder)
     print(describe_labels(given))
     if output:
-        refuse_to_overwrite(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
         given.table.to_csv(output, index=False)
         print(f"written to {output}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import listed
+from vlm_rm_sweeps.cli.options import listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
 from vlm_rm_sweeps.errors import UserError
 
@@ -22,7 +22,9 @@ _RANKS_SHOWN = 10
 
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
-    results: Annotated[Path, typer.Option(help="Folder in which the sweep gets a folder of its own.")] = Path("results"),
+    results: Annotated[
+        Path, typer.Option(callback=new_folder, help="Folder in which the sweep gets a folder of its own.")
+    ] = Path("results"),
     tracking_uri: Annotated[
         str | None,
         typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder."),
@@ -138,9 +140,9 @@ def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "
 
 
 def dashboard(
-    results: Annotated[Path, typer.Option(help="Folder of the results; the graphs' data is kept in its `watching`.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Option(callback=new_folder, help="Folder of the results; the graphs' data is kept in its `watching`.")
+    ] = Path("results"),
     prometheus_port: Annotated[
         int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Prometheus at 9090.")
     ] = 9090,
@@ -176,6 +178,7 @@ def evaluate(
     folder = out or found.folder.parent / "evaluations" / f"{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder with --out")
+    new_folder(folder)
     judges = listed("--judge", judge) if judge else []
     ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges)
     summary = rollouts.write_evaluation(found, ran, seed, folder)
@@ -195,7 +198,10 @@ def evaluate(
 def report(
     folder: Annotated[Path, typer.Argument(help="The sweep's folder, such as results/quickstart-...")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="New HTML file; by default report.html in the folder, made anew.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", callback=new_file, help="New HTML file; by default report.html in the folder, made anew."
+        ),
     ] = None,
 ) -> None:
     """Write what a sweep found into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""

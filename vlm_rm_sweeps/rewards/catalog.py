@@ -113,8 +113,8 @@ def load_reward_model(
 ) -> ClipRewardModel:
     """Load a model with its weights. Every tensor must be there: weights are never random.
 
-    `micro_batch` is the number of frames in one forward pass. Raises UserError if the weights are missing, damaged or cannot
-    be downloaded.
+    `micro_batch` is the number of frames in one forward pass. Raises UserError if there is no such device here, or the weights
+    are missing, damaged or cannot be downloaded.
     """
     return _load(find_model(model_id), device, precision, micro_batch)
 
@@ -125,6 +125,7 @@ def load_embedded(size: str, folder: Path) -> ClipRewardModel:
 
 
 def _load(source: ModelSource, device: str, precision: Precision, micro_batch: int) -> ClipRewardModel:
+    _check_device(device)
     if source.embedded_folder:
         check_embedded_files(source.model_id.removeprefix(f"{EMBEDDED}/"), source.embedded_folder)
     try:
@@ -146,6 +147,17 @@ def _load(source: ModelSource, device: str, precision: Precision, micro_batch: i
         ) from error
     dtype = get_input_dtype(precision) or torch.float32
     return ClipRewardModel(source.model_id, model, source.tokenizer, source.preprocessing, micro_batch, dtype)
+
+
+def _check_device(device: str) -> None:
+    """UserError if torch does not know the device, or cannot use it on this machine."""
+    try:
+        torch.empty(1, device=device)
+    # AssertionError: this build of torch has no CUDA.
+    except (RuntimeError, AssertionError) as error:
+        usable = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        none = "" if torch.cuda.is_available() else " (torch finds no CUDA device on this machine)"
+        raise UserError(f"device {device!r} cannot be used here: expected one of {', '.join(usable)}{none}") from error
 
 
 def register_architecture(config_file: Path) -> None:

@@ -21,9 +21,10 @@ from vlm_rm_sweeps.sweeping.cluster import ray_cluster
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.jobs import pool_configs
 from vlm_rm_sweeps.sweeping.journal import ended_trials, read_entries
+from vlm_rm_sweeps.sweeping.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.measuring import known_measures, measure_sweep
 from vlm_rm_sweeps.sweeping.results import SweepOutcome
-from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.sweeping.spec import LabelledStates, Sweep
 from vlm_rm_sweeps.sweeping.tracking import set_up_store
 
 
@@ -73,6 +74,8 @@ def _run_sweep(
             attempt = cleanup.enter_context(Attempt(sweep, folder, tracking_uri, say))
             if not attempt.needs_servers:
                 return attempt.outcome()
+        if isinstance(sweep.epic_states, LabelledStates) and known_measures(folder.epic) is None:
+            read_labelled(sweep.epic_states, sweep, "epic_states")  # what is wrong with it is said before anything starts
         cleanup.enter_context(ray_cluster(say))
         pools, servers = _serve(sweep, folder.path.name, say, cleanup)
         if not resumed:
@@ -111,5 +114,5 @@ def _measured(
     known = known_measures(folder.epic)
     if known is not None:
         return known
-    say(f"measuring the reward models on {sweep.epic_states:,} random states")
+    say(f"measuring the reward models on {sweep.described_epic_states()}")
     return measure_sweep(sweep, pools)

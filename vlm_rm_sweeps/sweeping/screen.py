@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.prompts import read_prompts
-from vlm_rm_sweeps.sweeping.spec import Combination, Sweep, check_keys, load_sweep, read_yaml
+from vlm_rm_sweeps.sweeping.spec import Combination, LabelledStates, Sweep, check_keys, load_sweep, read_yaml
 from vlm_rm_sweeps.tasks.task import get_task
 
 _KEY = "screen"
@@ -19,13 +19,9 @@ _MOST_COMBINATIONS = 100_000
 _NAME_LENGTH = 60
 
 
-class ScreenSettings(BaseModel):
+class ScreenSettings(LabelledStates):
     """What combinations are screened on, and how many of them go on to training."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    states: Path = Field(description="Folder of a labelled data set of states, as `vlm-rm states` makes it.")
-    truth: str = Field("success", description="`success`, `rater:NAME`, `raters` or a formula, as in `vlm-rm epic --truth`.")
     keep: int = Field(3, ge=1, description="How many of the best combinations the sweep file for training has.")
 
 

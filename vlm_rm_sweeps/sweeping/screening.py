@@ -18,9 +18,10 @@ from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.comparison import Specs, compare_models, load_for_measuring
-from vlm_rm_sweeps.evaluation.states import StateDataset, load_states, rendering_name
-from vlm_rm_sweeps.evaluation.truth import Truth, read_truth
+from vlm_rm_sweeps.evaluation.states import StateDataset
+from vlm_rm_sweeps.evaluation.truth import Truth
 from vlm_rm_sweeps.sweeping.folder import make_folder, new_path, to_yaml
+from vlm_rm_sweeps.sweeping.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.screen import Screening
 from vlm_rm_sweeps.sweeping.spec import Combination, Sweep, check_keys
 from vlm_rm_sweeps.sweeping.tracking import (
@@ -67,7 +68,7 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     MLflow did not take it.
     """
     started = time.monotonic()
-    dataset, truth = _labelled_states(screening)
+    dataset, truth = read_labelled(screening.settings, screening.sweep, "screen")
     folder = new_path(results, screening.sweep.name)
     resolved = screening.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
     make_folder(folder / "screening.yaml", resolved)
@@ -117,24 +118,6 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _labelled_states(screening: Screening) -> tuple[StateDataset, Truth]:
-    dataset = load_states(screening.settings.states)
-    if dataset.task.name != screening.sweep.task:
-        raise UserError(
-            f"{dataset.folder} has states of {dataset.task.name}, and the screening is of {screening.sweep.task}: name a data set of "
-            "that task in screen.states"
-        )
-    wanted = [(each.textures, each.camera, each.profile) for each in screening.sweep.renderings()]
-    for drawn in dataset.renderings():
-        if drawn not in wanted:
-            raise UserError(
-                f"{dataset.folder} has states drawn with {rendering_name(*drawn)}, and the best are to be trained with "
-                f"{'; '.join(rendering_name(*each) for each in wanted)}: name that under textures, cameras and profile, or a data set "
-                "that is drawn so in screen.states"
-            )
-    return dataset, read_truth(dataset, screening.settings.truth)
 
 
 def _measured(

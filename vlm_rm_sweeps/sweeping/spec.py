@@ -121,6 +121,13 @@ class AuditSettings(_Strict):
         return _models_that_exist(models)
 
 
+class LabelledStates(_Strict):
+    """A data set of states, and what rewards are measured against on it."""
+
+    states: Path = Field(description="Folder of a labelled data set of states, as `vlm-rm states` makes it.")
+    truth: str = Field("success", description="`success`, `rater:NAME`, `raters` or a formula, as in `vlm-rm epic --truth`.")
+
+
 class Combination(_Strict):
     """A model, an alpha and the id of a prompt: one cell of the grid."""
 
@@ -160,8 +167,10 @@ class Sweep(_Strict):
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = PoolSettings()
     trial: TrialResources = TrialResources()
-    epic_states: int = Field(
-        0, ge=0, description="States on which every model, alpha and prompt is measured by EPIC before training; 0 for none."
+    epic_states: int | LabelledStates = Field(
+        0,
+        description="What every model, alpha and prompt is measured on by EPIC before training: a number of random states, 0 for none, "
+        "or a labelled data set.",
     )
     audit: AuditSettings | None = Field(None, description="Score each trial's frames for other specs and models too.")
     max_trials: int = Field(100, gt=0, description="Refuse to start more trials than this.")
@@ -204,12 +213,7 @@ class Sweep(_Strict):
         algorithm = info.data.get("algorithm")
         if algorithm is None:
             return DqnSettings()  # the algorithm is wrong, which is said already
-        model = ALGORITHMS[algorithm]
-        try:
-            return model.model_validate(settings)
-        except ValidationError as error:
-            problems = [_explain(problem, model, "settings.") for problem in error.errors(include_url=False)]
-            raise UserError("; ".join(problems) + f" (these are settings of {algorithm})") from error
+        return _within("settings.", ALGORITHMS[algorithm], settings, f" (these are settings of {algorithm})")
 
     @field_validator("models")
     @classmethod
@@ -232,14 +236,18 @@ class Sweep(_Strict):
             filled["models"] = [max(info.data["models"], key=lambda model_id: find_model(model_id).parameters)]
         return filled
 
-    @field_validator("epic_states")
+    @field_validator("epic_states", mode="before")
     @classmethod
-    def _enough_states(cls, count: int) -> int:
+    def _enough_states_or_labelled_ones(cls, states: Any) -> Any:
         from vlm_rm_sweeps.evaluation.truth import MIN_STATES  # it loads scikit-learn, which takes seconds
 
-        if 0 < count < MIN_STATES:
+        if isinstance(states, dict):
+            return _within("epic_states.", LabelledStates, states)
+        if not isinstance(states, LabelledStates | int):
+            raise UserError("expected a number of random states, or a labelled data set: {states: FOLDER, truth: raters}")
+        if isinstance(states, int) and states != 0 and states < MIN_STATES:
             raise UserError(f"expected 0, for none, or at least {MIN_STATES}")
-        return count
+        return states
 
     @model_validator(mode="after")
     def _whole(self) -> "Sweep":
@@ -259,7 +267,13 @@ class Sweep(_Strict):
             raise UserError(
                 f"the grid has {count} trials, more than max_trials = {self.max_trials}: shorten an axis or raise max_trials"
             )
-        if self.epic_states:
+        if isinstance(self.epic_states, LabelledStates):
+            if len(self.renderings()) > 1:
+                raise UserError(
+                    f"epic_states: the images in {self.epic_states.states} are drawn in one way, and the sweep compares "
+                    f"{len(self.renderings())}: expected one of textures and one of cameras, or a number of random states"
+                )
+        elif self.epic_states:
             state_space(self.the_task())
         self._check_audit()
         for model_id in self.served_models():
@@ -333,6 +347,12 @@ class Sweep(_Strict):
     def the_task(self) -> Task:
         return _task(self.task, self.env)
 
+    def described_epic_states(self) -> str:
+        """What people read."""
+        if isinstance(self.epic_states, LabelledStates):
+            return f"the labelled states in {self.epic_states.states} (truth: {self.epic_states.truth})"
+        return f"{self.epic_states:,} random states"
+
     def wordings(self) -> tuple[Prompt, ...]:
         """The prompts to compare: those of the file, else the task's own."""
         task = self.the_task()
@@ -369,6 +389,18 @@ class Sweep(_Strict):
 
 def _task(name: str | None, env: GymEnv | None) -> Task:
     return env.task() if env is not None else get_task(name or "")
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def _within(prefix: str, model: type[Checked], keys: Any, whose: str = "") -> Checked:
+    """A part of the sweep file as what it describes. UserError whose message names each bad key in full."""
+    try:
+        return model.model_validate(keys)
+    except ValidationError as error:
+        problems = [_explain(problem, model, prefix) for problem in error.errors(include_url=False)]
+        raise UserError("; ".join(problems) + whose) from error
 
 
 def _models_that_exist(models: tuple[str, ...]) -> tuple[str, ...]:
@@ -482,16 +514,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-Checked = TypeVar("Checked", bound=BaseModel)
-
-
 def check_keys(model: type[Checked], data: Any, path: Path, within: str = "") -> Checked:
     """The keys of a file, or of the part `within` it, as what they describe. UserError that explains each bad key."""
     try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        problems = [_explain(problem, model, within) for problem in error.errors(include_url=False)]
-        raise UserError(f"{path}: " + "; ".join(problems)) from error
+        return _within(within, model, data)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _explain(problem: ErrorDetails, model: type[BaseModel] = Sweep, within: str = "") -> str:
@@ -505,7 +533,8 @@ def _explain(problem: ErrorDetails, model: type[BaseModel] = Sweep, within: str 
     if problem["type"] == "missing":
         return f"{key!r} is missing"
     message = "expected a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Value error, ")
-    if not key or (key == "settings" and problem["type"] == "value_error"):
+    has_keys = key == "settings" or (key == "epic_states" and isinstance(problem["input"], dict))
+    if not key or (has_keys and problem["type"] == "value_error"):
         return message  # it names the keys
     if isinstance(problem["input"], dict):
         return f"{key}: {message}"
@@ -540,7 +569,7 @@ def describe_plan(sweep: Sweep) -> str:
             f"{parameters * bytes_each / 1e6:.0f} MB of weights in {pool.precision}, {pool.cpus:g} CPUs and {pool.gpus:g} GPUs each"
         )
     if sweep.epic_states:
-        lines.append(f"before training, {sweep.epic_states:,} random states are encoded once by each model, for EPIC distances")
+        lines.append(f"before training, {sweep.described_epic_states()} are encoded once by each model, for EPIC distances")
     if sweep.audit is not None:
         gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
         lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
