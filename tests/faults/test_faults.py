@@ -25,7 +25,6 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,8 +77,7 @@ _MOST_SWEEPS = 6
 _LONGEST_ATTEMPT_S = 900
 _LONGEST_FAULT_S = 120
 _UNREPEATABLE = ("seconds", "per_second", "micro_batch")
-_SERVER, _TRIAL = "FaultyRewardServer", "FaultyTrainableTrial"
-"""Classes of driver.py: the short version has processes of another sweep beside them."""
+_SERVER, _TRIAL = "RewardServer", "TrainableTrial"
 _SOONEST_NEW_SERVER_MS = 1000
 """Importing torch alone takes longer. A result that comes sooner after a kill was scored before it."""
 
@@ -582,17 +580,14 @@ def rarest(kinds: list[str], count: int, findings: Findings, rng: random.Random)
 def test_a_sweep_survives_a_killed_driver_and_server(
     ray_cluster: None, tmp_path: Path, rng: random.Random, mlflow_database: Path
 ) -> None:
-    """The short version: in the tests' own cluster, beside a sweep that is left alone."""
+    """The short version: in the tests' own cluster, compared with a sweep that was left alone."""
     found = Findings()
     sweep, uri = Sweep.model_validate(SHORT), f"sqlite:///{mlflow_database}"
+    expected = run_sweep(sweep, tmp_path, uri, lambda line: None).folder
     (tmp_path / "disturbed").mkdir()
     address = ray.get_runtime_context().gcs_address
     driver = Driver(tmp_path / "disturbed", SHORT, cluster=psutil.Process(), RAY_ADDRESS=address)
-    # Side by side, as both wait for processes to start most of the time.
-    with ThreadPoolExecutor() as threads:
-        disturbed = threads.submit(run_disturbed, driver, [DRIVER_KILLED, SERVER_KILLED], [1, 2], rng, found)
-        expected = run_sweep(sweep, tmp_path, uri, lambda line: None).folder
-        disturbed.result()
+    run_disturbed(driver, [DRIVER_KILLED, SERVER_KILLED], [1, 2], rng, found)
     assert driver.folder is not None
     compare(found, driver.folder, expected)
     assert found.faults == {DRIVER_KILLED: 1, SERVER_KILLED: 1}
