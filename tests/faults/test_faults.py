@@ -605,7 +605,9 @@ def test_a_driver_killed_three_times(tmp_path: Path, rng: random.Random, finding
 
 
 @pytest.mark.faults
-def test_a_reward_server_killed_four_times(tmp_path: Path, rng: random.Random, findings: Findings, undisturbed: Path) -> None:
+def test_a_reward_server_killed_again_and_again(
+    tmp_path: Path, rng: random.Random, findings: Findings, undisturbed: Path
+) -> None:
     driver = disturb(tmp_path / "disturbed", [SERVER_KILLED] * 4, rng, findings)
     assert driver.folder is not None
     compare(findings, driver.folder, undisturbed)
