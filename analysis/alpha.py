@@ -5,12 +5,14 @@ states (bootstrap), of success over the seeds (where there are several, see `suc
 models; at 1 only what is along the line from baseline to goal counts.
 """
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, success_interval
 
-_LINE = ["model", "prompt", "rendering"]
+_LINE = ["model", "prompt", "textures", "camera"]
 _SUCCESS = "evaluation_success"
 _EPIC = {"epic_distance": "mean", "epic_low": "low", "epic_high": "high"}
 
@@ -28,15 +30,17 @@ def draw(runs: SweepRuns) -> None:
         panels["success after training"] = table
     if not panels:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels) + 2.6, 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
-        for key, line in table.groupby(_LINE):
+        for (key, line), marker in zip(table.groupby(_LINE), itertools.cycle("osD^v"), strict=False):
             bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
             label = line_name(dict(zip(_LINE, key, strict=True)), table)
-            axis.errorbar(line["alpha"], line["mean"], yerr=bars, marker="o", capsize=3, label=label)
+            # Not filled: where lines coincide, all markers are seen.
+            style = {"marker": marker, "fillstyle": "none", "markersize": 8, "capsize": 3}
+            axis.errorbar(line["alpha"], line["mean"], yerr=bars, label=label, **style)
         axis.set(title=title, xlabel="alpha", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
-    axes[0][-1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", fontsize="small", frameon=False)
     runs.save(figure, pd.concat([table.assign(measure=title) for title, table in panels.items()]), "alpha")
 
 

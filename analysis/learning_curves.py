@@ -41,6 +41,7 @@ def draw(runs: SweepRuns) -> None:
             mean = series.groupby("env_steps")["value"].mean()
             axis.plot(mean.index, mean, label=label, linewidth=2, **style)
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}
     figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False)

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, success_interval
 
-_LINE = ["alpha", "prompt", "rendering"]
+_LINE = ["alpha", "prompt", "textures", "camera"]
 _GROUP = [*_LINE, "parameters_millions", "model"]
 _SUCCESS = "evaluation_success"
 _SUCCESS_PANEL = "success after training"

@@ -16,8 +16,9 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.finished_runs import find_runs
 
 _PAGE = 1_000
-TOLD_APART_BY = ["model", "alpha", "prompt", "rendering", "seed"]
-"""What trials differ in. `rendering` is how their states are drawn; of a reference, which learns from no frame, it is empty."""
+_DRAWN = ["textures", "camera"]
+TOLD_APART_BY = ["model", "alpha", "prompt", *_DRAWN, "seed"]
+"""What trials differ in. A reference, which learns from no frame, has neither textures nor camera."""
 
 
 class DoesNotApplyError(Exception):
@@ -59,10 +60,9 @@ class SweepRuns:
         return (self.folder / "screening.yaml").is_file()
 
     def trials(self) -> pd.DataFrame:
-        """One row for each finished trial: `run_id`, its tags, `rendering`, and its last metrics."""
+        """One row for each finished trial: `run_id`, its tags, and its last metrics."""
         rows: list[dict[str, Any]] = [
-            {"run_id": child.info.run_id} | child.data.tags | {"rendering": _rendering(child)} | child.data.metrics
-            for child in self.children
+            {"run_id": child.info.run_id} | child.data.tags | _drawn(child) | child.data.metrics for child in self.children
         ]
         return pd.DataFrame(rows)
 
@@ -72,7 +72,7 @@ class SweepRuns:
         rows = [
             {"run_id": child.info.run_id}
             | {key: child.data.tags.get(key, "") for key in TOLD_APART_BY}
-            | {"rendering": _rendering(child)}
+            | _drawn(child)
             | {"env_steps": point.step, "value": point.value}
             for child in self.children
             if metric in child.data.metrics
@@ -104,12 +104,10 @@ class SweepRuns:
         print(file)
 
 
-def _rendering(child: Run) -> str:
-    """How a trial's states were drawn, in words; empty for a reference, and where nothing was trained."""
-    tags = child.data.tags
-    if tags["prompt"] == "-" or "textures" not in tags:
-        return ""
-    return f"{tags['textures']} textures, {tags['camera']} camera"
+def _drawn(child: Run) -> dict[str, str]:
+    """How a trial's states were drawn; empty for a reference, and where nothing was trained."""
+    reference = child.data.tags["prompt"] == "-"
+    return {key: "" if reference else child.data.tags.get(key, "") for key in _DRAWN}
 
 
 def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
@@ -150,9 +148,9 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:
-    """The label of a line out of the values that it is for; prompt and rendering are named only where several are compared."""
-    parts = {name: value for name, value in line.items() if name not in ("prompt", "rendering") or compared[name].nunique() > 1}
-    worded = {"alpha": "alpha {:g}", "seed": "seed {}"}
+    """The label of a line out of the values that it is for; prompt, textures and camera are named only where several are compared."""
+    parts = {name: value for name, value in line.items() if name not in ("prompt", *_DRAWN) or compared[name].nunique() > 1}
+    worded = {"alpha": "alpha {:g}", "textures": "{} textures", "camera": "{} camera", "seed": "seed {}"}
     return ", ".join(worded.get(name, "{}").format(value) for name, value in parts.items())
 
 

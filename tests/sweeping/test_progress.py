@@ -18,7 +18,7 @@ def test_says_the_first_result_at_once_and_then_stays_calm(monkeypatch: pytest.M
     now = 100.0
     monkeypatch.setattr("vlm_rm_sweeps.sweeping.progress.time.monotonic", lambda: now)
     said: list[str] = []
-    progress = Progress(trials=3, steps_per_trial=1000, say=said.append)
+    progress = Progress({trial.trial_id: 1000 for trial in TRIALS}, said.append)
     now = 110.0
     progress.result(TRIALS[0], 250)
     progress.result(TRIALS[1], 250)
@@ -29,3 +29,10 @@ def test_says_the_first_result_at_once_and_then_stays_calm(monkeypatch: pytest.M
     progress.ended(TRIALS[0], "success 1.00")
     assert said[2:] == ["[00:30] true reward, seed 0: success 1.00"]
     assert progress.line() == "[00:30] 1 of 3 trials done, 1,250 of 3,000 steps, about 42 s left"
+
+
+def test_a_trial_without_training_has_no_steps() -> None:
+    said: list[str] = []
+    progress = Progress({TRIALS[0].trial_id: 0, TRIALS[1].trial_id: 1000}, said.append)
+    progress.ended(TRIALS[0], "success 0.00")
+    assert progress.line().endswith("1 of 2 trials done, 0 of 1,000 steps")

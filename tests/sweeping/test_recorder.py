@@ -38,13 +38,13 @@ def test_a_result_that_was_damaged_is_taken_from_the_checkpoint(tmp_path: Path) 
         damage(tmp_path / "journal.jsonl", line)
 
     journal = Journal(tmp_path / "journal.jsonl")
-    recorder = Recorder(journal, Progress(1, 300, print), print)
+    recorder = Recorder(journal, Progress({trial.trial_id: 300}, print), print)
     recorder.measured({trial.trial_id: measures})
     recorder.recall(trial, checkpoints, finished=True)
     assert sorted(entry["step"] for entry in journal.entries if entry["kind"] == "result") == [100, 200, 300]
     assert [entry["metrics"] for entry in journal.entries if entry["kind"] == "measure"] == [measures]
     assert recorder.outcome(trial).metrics == {"evaluation_true_return": 300.0, "epic_distance": 0.5}
 
-    again = Recorder(Journal(tmp_path / "journal.jsonl"), Progress(1, 300, print), print)
+    again = Recorder(Journal(tmp_path / "journal.jsonl"), Progress({trial.trial_id: 300}, print), print)
     again.recall(trial, checkpoints, finished=False)
     assert len(Journal(tmp_path / "journal.jsonl").entries) == 4, "nothing is written twice"

@@ -56,7 +56,7 @@ class Attempt:
         if self._is_new:
             ids = [entry["id"] for entry in self._journal.entries if entry["kind"] == "sweep"]
             self._journal.append("sweep", now_ms(), id=ids[0] if ids else uuid.uuid4().hex)
-        progress = Progress(len(self._trials), sweep.steps, say)
+        progress = Progress({trial.trial_id: sweep.steps_of(trial) for trial in self._trials}, say)
         self._recorder = Recorder(self._journal, progress, say)
         self._know(known_measures(folder.epic))
         for trial in self._trials:

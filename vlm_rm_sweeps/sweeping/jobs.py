@@ -6,7 +6,7 @@ from dataclasses import replace
 from vlm_rm_sweeps.rewards.catalog import find_model
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.spec import UNTRAINED, Sweep, Trial
+from vlm_rm_sweeps.sweeping.spec import Sweep, Trial
 from vlm_rm_sweeps.training.audit import AuditPlan
 from vlm_rm_sweeps.training.connector import RewardSource
 from vlm_rm_sweeps.training.settings import BestBy
@@ -28,7 +28,7 @@ def training_job(sweep: Sweep, folder: SweepFolder, trial: Trial, pools: Mapping
         settings=sweep.settings,
         reward=None,
         seed=trial.seed,
-        steps=0 if trial.model_id == UNTRAINED else sweep.steps,
+        steps=sweep.steps_of(trial),
         steps_per_result=sweep.steps_per_result,
         evaluation_episodes=sweep.evaluation_episodes,
         folder=folder.trial(trial.trial_id).resolve(),

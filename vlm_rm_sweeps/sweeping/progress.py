@@ -1,7 +1,7 @@
 """Progress of a sweep as plain lines: calm on a terminal and in a log file alike."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from vlm_rm_sweeps.sweeping.spec import Trial
 
@@ -18,10 +18,13 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts trials and environment steps and says where the sweep stands, at most every 15 seconds."""
+    """Counts trials and environment steps and says where the sweep stands, at most every 15 seconds.
 
-    def __init__(self, trials: int, steps_per_trial: int, say: Callable[[str], None]) -> None:
-        self._trials, self._steps_per_trial, self._say = trials, steps_per_trial, say
+    `steps`: how many environment steps each trial is to take, by its id.
+    """
+
+    def __init__(self, steps: Mapping[str, int], say: Callable[[str], None]) -> None:
+        self._whole, self._say = steps, say
         self._steps: dict[str, int] = {}
         self._ended: set[str] = set()
         self._started = self._last = time.monotonic()
@@ -30,7 +33,7 @@ class Progress:
 
     def result(self, trial: Trial, env_steps: int) -> None:
         # One that is tried again starts at its last checkpoint; the steps after that were counted already.
-        self._steps[trial.trial_id] = max(min(env_steps, self._steps_per_trial), self._steps.get(trial.trial_id, 0))
+        self._steps[trial.trial_id] = max(min(env_steps, self._whole[trial.trial_id]), self._steps.get(trial.trial_id, 0))
         now = time.monotonic()
         if self._first_result or now - self._last >= _QUIET_SECONDS:
             self._first_result, self._last = False, now
@@ -38,22 +41,23 @@ class Progress:
 
     def resumed(self, trial: Trial, env_steps: int, finished: bool) -> None:
         """How far an earlier attempt brought a trial."""
-        self._steps[trial.trial_id] = self._steps_per_trial if finished else min(env_steps, self._steps_per_trial)
+        whole = self._whole[trial.trial_id]
+        self._steps[trial.trial_id] = whole if finished else min(env_steps, whole)
         self._done_before += self._steps[trial.trial_id]
         if finished:
             self._ended.add(trial.trial_id)
 
     def ended(self, trial: Trial, outcome: str) -> None:
-        self._steps[trial.trial_id] = self._steps_per_trial
+        self._steps[trial.trial_id] = self._whole[trial.trial_id]
         self._ended.add(trial.trial_id)
         self._say(f"{self._clock()} {trial.label}: {outcome}")
 
     def line(self) -> str:
-        done, total = sum(self._steps.values()), self._trials * self._steps_per_trial
+        done, total = sum(self._steps.values()), sum(self._whole.values())
         elapsed = time.monotonic() - self._started
         gained = done - self._done_before
         left = f", about {duration(elapsed * (total - done) / gained)} left" if gained > 0 else ""
-        return f"{self._clock()} {len(self._ended)} of {self._trials} trials done, {done:,} of {total:,} steps{left}"
+        return f"{self._clock()} {len(self._ended)} of {len(self._whole)} trials done, {done:,} of {total:,} steps{left}"
 
     def _clock(self) -> str:
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)

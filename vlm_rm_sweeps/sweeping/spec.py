@@ -386,6 +386,10 @@ class Sweep(_Strict):
         named = len(renderings) > 1
         return [Trial.of(*combination, rendering_named=named) for combination in [*references, *grid]]
 
+    def steps_of(self, trial: "Trial") -> int:
+        """The environment steps that a trial learns from."""
+        return 0 if trial.model_id == UNTRAINED else self.steps
+
 
 def _task(name: str | None, env: GymEnv | None) -> Task:
     return env.task() if env is not None else get_task(name or "")
