@@ -7,6 +7,8 @@ object store, request, preprocessing, encoding, rewards for one spec, and the an
 
 import os
 
+import vlm_rm_sweeps  # noqa: F401 - before Ray, which reads this package's defaults when it is imported
+
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import logging
