@@ -1,9 +1,10 @@
 """Does a larger model make a better reward (the paper's Figure 4)? EPIC distance and success against millions of parameters.
 
 Run: make analysis SWEEP_RUN=results/model_scaling-... (or: python analysis/model_scaling.py FOLDER). A line for each alpha (and
-prompt, and rendering). Bars are 95 % intervals: of EPIC over the states (bootstrap), of success over the seeds (where there are
-several, see `success_interval`). Dashed lines are the means of the references: the true reward, the untrained policy. Expect
-EPIC distances to fall with size, and success to rise with it, perhaps at once, as in the paper.
+prompt, textures and camera, where several were compared). Bars are 95 % intervals: of EPIC over the states (bootstrap), of
+success over the seeds (where there are several, see `success_interval`). Dashed lines are the means of the references: the true
+reward, the untrained policy. Expect EPIC distances to fall with size, and success to rise with it, perhaps at once, as in the
+paper.
 """
 
 import matplotlib.pyplot as plt
