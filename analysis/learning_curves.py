@@ -1,7 +1,8 @@
-"""Learning curves of a sweep: CLIP return and time in the goal against environment steps, the mean over seeds and each seed.
+"""Learning curves of a sweep: CLIP return, success and time in the goal against environment steps, the mean over seeds and each seed.
 
-Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/learning_curves.py FOLDER). Expect the time in the goal
-of every trial to rise together with its CLIP return, if its reward model can be trusted. Thin lines are single trials.
+Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/learning_curves.py FOLDER). Expect success and
+the time in the goal of every trial to rise together with its CLIP return, if its reward model can be trusted. All are of the
+training's own episodes, with its exploration. Thin lines are single trials.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_n
 _SERIES = [name for name in TOLD_APART_BY if name != "seed"]
 PANELS = {
     "clip_return": "CLIP return",
+    "success": "success (share of episodes)",
     "goal_fraction": "fraction of the episode in the goal",
     "true_return": "true return",
 }
@@ -23,7 +25,7 @@ def draw(runs: SweepRuns) -> None:
     histories = {metric: history for metric in PANELS if not (history := runs.history(metric)).empty}
     if not histories:
         raise DoesNotApplyError("nothing was trained")
-    figure, panels = plt.subplots(1, len(histories), figsize=(5.5 * len(histories), 3.8), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.8), layout="constrained", squeeze=False)
     axes = panels[0]
     trials = pd.concat(histories.values())
     learned = trials[trials["prompt"] != "-"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import ray
@@ -27,6 +28,7 @@ from vlm_rm_sweeps.sweeping.results import SweepOutcome, TrialOutcome, best_tria
 from vlm_rm_sweeps.sweeping.runner import run_sweep
 from vlm_rm_sweeps.sweeping.spec import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
 from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri
+from vlm_rm_sweeps.tasks import opengl
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.trial import TrainableTrial
@@ -352,6 +354,37 @@ def test_the_table_names_renderings_only_where_they_are_compared() -> None:
     table = results_table([TrialOutcome(trial, "finished", "", {}) for trial in compared.trials()])
     assert table["textures"].tolist() == ["modified", "modified", "original"]
     assert not {"textures", "camera"} & set(results_table([outcome_of("a")]).columns)
+
+
+def test_an_environment_of_gymnasium_needs_nothing_but_its_sweep_file(
+    ray_cluster: None, tmp_path: Path, mlflow_database: Path
+) -> None:
+    written = {key: value for key, value in SWEEP.items() if key != "task"} | {
+        "name": "acrobot",
+        "env": {"id": "Acrobot-v1", "kwargs": {}, "episode_steps": 30, "success": "obs[0] < 0"},
+        "prompts": [{"id": "up", "goal": "an acrobot standing upright", "baseline": "an acrobot"}],
+        "true_reward": False,
+    }
+    file = tmp_path / "acrobot.yaml"
+    file.write_text(yaml.safe_dump(written))
+    outcome = run_sweep(load_sweep(file), tmp_path, f"sqlite:///{mlflow_database}", lambda line: None)
+    assert outcome.table["status"].tolist() == ["finished"]
+    assert np.isfinite(outcome.table[["clip_return", "true_return", "success"]].to_numpy(dtype=float)).all()
+    (child,) = parent_and_children(MlflowClient(f"sqlite:///{mlflow_database}"), "acrobot")[1]
+    # 256 steps of which 100 are before learning starts, with 0.02 updates for each of the others.
+    assert child.data.metrics["updates"] == pytest.approx(156 * 0.02, abs=1)
+    assert child.data.metrics["updates_per_step"] == pytest.approx(0.02, abs=0.005)
+
+
+def test_a_missing_opengl_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.tasks.opengl.backend_works", lambda backend: False)
+    for variable in (opengl.VARIABLE, opengl.DEVICE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.ray_cluster", lambda say: pytest.fail("Ray was started"))
+    sweep = Sweep.model_validate(SWEEP | {"task": "humanoid-kneeling", "settings": {}})
+    with pytest.raises(UserError, match="apt install libegl1 libegl-mesa0"):
+        run_sweep(sweep, tmp_path / "results", "sqlite:///unused.db", lambda line: None)
+    assert not (tmp_path / "results").exists()
 
 
 def test_labelled_states_that_cannot_be_used_are_said_before_anything_starts(

@@ -429,6 +429,8 @@ def test_fast_sweeps_need_no_gpu_and_no_download(file: Path) -> None:
     sweep = load_sweep(file)
     assert all(model_id.startswith("embedded/") for model_id in sweep.models)
     assert sweep.pool.gpus == sweep.trial.gpus == 0
+    # Two trials side by side on 2 cores; the servers take what these leave.
+    assert (sweep.trial.cpus, sweep.pool.cpus) == (1, 0)
 
 
 def test_only_some_combinations_of_the_grid() -> None:

@@ -52,7 +52,11 @@ def episode(env: gym.Env, seed: int = 0) -> list[tuple[Any, Any, bool, bool, dic
         ),
     ],
 )
-def test_an_environment_is_a_task(config: dict[str, Any], observation: tuple[int], actions: type) -> None:
+def test_an_environment_is_a_task(
+    config: dict[str, Any], observation: tuple[int], actions: type, request: pytest.FixtureRequest
+) -> None:
+    if "camera" in config:
+        request.getfixturevalue("opengl")
     env = env_of(**config)
     assert env.observation_space.shape == observation
     assert isinstance(env.action_space, actions)
@@ -129,6 +133,7 @@ HOPPERS_CAMERA = {"distance": 3.0, "lookat": np.array((0.0, 0.0, 1.15)), "elevat
         ),
     ],
 )
+@pytest.mark.usefixtures("opengl")
 def test_mujoco_is_drawn_as_gymnasium_draws_it(camera: dict[str, Any] | None, gymnasiums: dict[str, Any]) -> None:
     """With what a sweep file's camera does not say taken from the environment's own configuration."""
     config = GymEnv(id="Hopper-v5", episode_steps=1, camera=camera)
@@ -145,6 +150,7 @@ def test_mujoco_is_drawn_as_gymnasium_draws_it(camera: dict[str, Any] | None, gy
     gymnasium.close()
 
 
+@pytest.mark.usefixtures("opengl")
 def test_a_picture_does_not_depend_on_when_an_environment_is_first_drawn() -> None:
     """A resumed training makes its environments anew and draws them first in the middle of an episode."""
     config = GymEnv(id="HalfCheetah-v5", episode_steps=30, camera={"distance": 5})
@@ -162,6 +168,7 @@ def test_a_picture_does_not_depend_on_when_an_environment_is_first_drawn() -> No
     late.close()
 
 
+@pytest.mark.usefixtures("opengl")
 def test_a_camera_moves_the_picture() -> None:
     near, far = (
         episode(env_of(id="Ant-v5", episode_steps=1, camera={"distance": distance}))[0][4]["frame"] for distance in (2, 12)
@@ -209,6 +216,8 @@ def test_an_expression_that_only_fails_in_a_later_state_is_named(expression: str
             {"id": "nomodule:Foo-v0"}, ["nomodule:Foo-v0", "No module named 'nomodule'", "install"], id="no such module"
         ),
         pytest.param({"id": "phys2d/Pendulum-v0"}, ["phys2d/Pendulum-v0", "'jax'", "install"], id="extra not installed"),
+        pytest.param({"id": "Pendulum v1!"}, ["'Pendulum v1!' cannot be made", "Malformed"], id="not even a name"),
+        pytest.param({"id": "json:Pendulum-v1", "kwargs": {"foo": 1}}, ["'foo'", "its arguments are g"], id="of a module"),
         pytest.param({"id": "Hopper-v2"}, ["Hopper-v2", "gymnasium-robotics"], id="environment that moved away"),
         pytest.param({"kwargs": {"foo": 1}}, ["kwargs {'foo': 1}", "its arguments are g"], id="unknown argument"),
         pytest.param(

@@ -18,7 +18,7 @@ from vlm_rm_sweeps.tasks.humanoid import Humanoid
 from vlm_rm_sweeps.tasks.humanoid_poses import POSES
 from vlm_rm_sweeps.tasks.humanoid_scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid_success import kneeling
-from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.rendering import Profile, Rendering
 from vlm_rm_sweeps.tasks.task import TASKS, get_task
 
 SMALL = FrameFormat(64)
@@ -185,6 +185,14 @@ class TestFrames:
         full = in_pose(Humanoid(Rendering("modified", "paper", "full"), SMALL), "standing").render().astype(int)
         assert (fast != full).any()
         assert np.abs(fast - full).mean() < 12
+
+    @pytest.mark.parametrize(("profile", "slices"), [("fast", 12), ("full", 28)])
+    def test_the_fast_profile_leaves_out_what_costs(self, profile: Profile, slices: int) -> None:
+        renderer = mujoco_scene.SceneRenderer(humanoid_model("modified"), 32, profile)
+        assert (renderer._context.offSamples > 0) == (profile == "full")  # type: ignore[union-attr]
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            assert bool(renderer._scene.flags[flag]) == (profile == "full")
+        assert renderer.model.vis.quality.numslices == slices
 
     def test_environments_share_one_renderer_until_all_are_closed(self) -> None:
         gc.collect()

@@ -17,6 +17,12 @@ def test_cart_pole_is_the_papers() -> None:
     assert isinstance(task.make_native_env(task.rendering(), None), UprightCartPole)
 
 
+def test_mountain_car_is_the_papers() -> None:
+    task = get_task("mountaincar-summit")
+    assert task.goal_prompt == "a car at the peak of the mountain, next to the yellow flag"
+    assert task.baseline_prompt == "a car in the mountain"
+
+
 def test_tasks_are_registered_by_their_names() -> None:
     assert all(get_task(name).name == name for name in TASKS)
 

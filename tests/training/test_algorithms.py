@@ -103,6 +103,25 @@ def test_the_end_of_an_episode_is_bootstrapped_through(ray_cluster: None, task: 
     algorithm.stop()
 
 
+def test_an_evaluations_returns_are_of_all_its_episodes(ray_cluster: None) -> None:
+    algorithm: Any = build_algorithm(PENDULUM, SETTINGS, None, 3, steps_per_result=200, evaluation_episodes=130)
+    sample, sampled = algorithm.eval_env_runner.sample, []
+
+    def recording(**kwargs: Any) -> Any:
+        sampled.extend(sample(**kwargs))
+        return sampled
+
+    algorithm.eval_env_runner.sample = recording
+    runner = algorithm.evaluate()["env_runners"]
+    algorithm.stop()
+    assert len(sampled) == 130
+    in_goal = [episode.get_observations()[1:, 0] > 0.9 for episode in sampled]
+    assert runner["episode_return_mean"] == pytest.approx(np.mean([episode.get_return() for episode in sampled]))
+    assert runner[connector.TRUE_RETURN] == pytest.approx(runner["episode_return_mean"])
+    assert runner[connector.GOAL_FRACTION] == pytest.approx(np.mean(in_goal))
+    assert runner[connector.SUCCESS] == pytest.approx(np.mean([steps.mean() >= 0.5 for steps in in_goal]))
+
+
 def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
     task = GymEnv(id="Pendulum-v1", episode_steps=20).task()
     algorithm = build_algorithm(task, SETTINGS, None, 3, steps_per_result=200, evaluation_episodes=2)

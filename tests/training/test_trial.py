@@ -25,7 +25,7 @@ from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connector import RewardSource
 from vlm_rm_sweeps.training.policies import Policy
-from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
+from vlm_rm_sweeps.training.settings import BestBy, DqnSettings, SacSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
 TASK = get_task("cartpole-upright")
@@ -142,6 +142,7 @@ def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: N
     assert {"evaluation_true_return", "evaluation_success", "evaluation_goal_fraction"} <= last.keys()
     assert "clip_return" not in last
     assert last["updates"] == pytest.approx((1040 - 200) * 0.1, abs=5)
+    assert last["updates_per_step"] == (last["updates"] - first["updates"]) / 520 == pytest.approx(0.1, abs=0.01)
 
     checkpoint, problems = TrialFolder(tmp_path).last()
     assert checkpoint is not None
@@ -174,7 +175,8 @@ def test_a_checkpoint_of_sac_is_evaluated_and_shown(two_pools: tuple[PoolConfig,
     trial = TrainableTrial(config={"run": {"job": pendulum}})
     trial.train()
     evaluated = record_samples(trial._algorithm)
-    assert trial.train()["updates"] > 0
+    learned = trial.train()
+    assert learned["updates_per_step"] == learned["updates"] / 80 > 0  # before the second half none were made
     trial.stop()
     checkpoint = find_checkpoint(pendulum.folder, last=True)
     policy = load_policy(checkpoint)
@@ -320,6 +322,23 @@ def test_the_first_line_of_an_error_is_its_reason(trial: TrainableTrial) -> None
     with pytest.raises(RuntimeError):
         trial.train()
     assert trial.train()["failure"] == "RuntimeError: CUDA error: device-side assert triggered"
+
+
+@pytest.mark.parametrize("best_by", ["success", "true_return", "clip_return"])
+def test_the_best_policy_is_by_the_metric_that_was_chosen(
+    trial: TrainableTrial, monkeypatch: pytest.MonkeyPatch, best_by: BestBy
+) -> None:
+    """Each metric has its largest value after another result; where it is equal, the true return decides."""
+    monkeypatch.setattr(trial, "_job", dataclasses.replace(trial._job, best_by=best_by))
+    names = ("success", "true_return", "clip_return")
+    kept = []
+    for step, values in enumerate([(0.5, 1.0, 1.0), (0.0, 5.0, 1.0), (0.0, 1.0, 9.0), (0.5, 2.0, 1.0), (0.0, 0.0, 0.0)]):
+        trial._env_steps = step
+        trial._keep_if_best(dict(zip(names, values, strict=True)))
+        best = trial._folder.best()
+        assert best is not None
+        kept.append(best.env_steps)
+    assert kept == {"success": [0, 0, 0, 3, 3], "true_return": [0, 1, 1, 1, 1], "clip_return": [0, 1, 2, 2, 2]}[best_by]
 
 
 def test_a_policy_that_could_not_be_kept_is_not_the_best(trial: TrainableTrial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from vlm_rm_sweeps.sweeping.measuring import known_measures, measure_sweep
 from vlm_rm_sweeps.sweeping.results import SweepOutcome
 from vlm_rm_sweeps.sweeping.spec import LabelledStates, Sweep
 from vlm_rm_sweeps.sweeping.tracking import set_up_store
+from vlm_rm_sweeps.tasks.opengl import choose_backend
 
 
 def check_resumable(sweep: Sweep, folder: SweepFolder) -> None:
@@ -46,8 +47,9 @@ def run_sweep(
     A resumed sweep keeps its finished trials, goes on with the others from their last checkpoints (failed ones are tried
     again), and writes into the same MLflow runs. Starts Ray on this machine unless `RAY_ADDRESS` names a cluster.
 
-    Raises UserError if Ray does not start, the servers and one trial cannot be placed, a model cannot be loaded, or the
-    resumed folder is in use or of another sweep; nothing is left behind then. A trial that fails does not stop the others.
+    Raises UserError if the task is drawn with OpenGL and there is none, Ray does not start, the servers and one trial cannot be
+    placed, a model cannot be loaded, or the resumed folder is in use or of another sweep; nothing is left behind then. A trial
+    that fails does not stop the others.
     """
     folder = resumed or SweepFolder.named(sweep, results)
     try:
@@ -76,6 +78,8 @@ def _run_sweep(
                 return attempt.outcome()
         if isinstance(sweep.epic_states, LabelledStates) and known_measures(folder.epic) is None:
             read_labelled(sweep.epic_states, sweep, "epic_states")  # what is wrong with it is said before anything starts
+        if sweep.the_task().draws_with_opengl:
+            choose_backend()
         cleanup.enter_context(ray_cluster(say))
         pools, servers = _serve(sweep, folder.path.name, say, cleanup)
         if not resumed:

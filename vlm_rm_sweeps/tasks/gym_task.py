@@ -199,6 +199,8 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(f"{config.id} needs a package that is not installed: {error}") from error
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise UserError(_unknown_id(config.id, error)) from error
+    except gym.error.Error as error:  # what else Gymnasium itself refuses: an id that is none, say
+        raise UserError(f"{config.id!r} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise UserError(f"{config.id}: {error}; install the package that has this environment") from error
     # What an environment raises for arguments that it does not like can be anything.
@@ -219,7 +221,8 @@ def _unknown_id(env_id: str, error: Exception) -> str:
 
 
 def _refused(config: GymEnv, error: Exception) -> str:
-    entry_point: Any = gym.spec(config.id).entry_point
+    # `module:Name-v0` is registered under its name alone.
+    entry_point: Any = gym.spec(config.id.rpartition(":")[2]).entry_point
     creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
     known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
     reason = str(error).partition(" was raised from the environment creator")[0]
@@ -253,6 +256,8 @@ def _check_frame(env_id: str, env: gym.Env) -> None:
         frame: Any = env.render()
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{env_id} cannot be drawn: a package is not installed: {error}") from error
+    except UserError:
+        raise
     # What an environment raises that cannot draw can be anything.
     except Exception as error:
         raise UserError(f"{env_id} does not draw frames (rgb_array): {type(error).__name__} {error}") from error

@@ -36,6 +36,7 @@ class Task:
     make_native_env: Callable[[Rendering, FrameFormat | None], gym.Env]
     textures: tuple[Textures, ...] = ("original",)
     cameras: tuple[str, ...] = ("default",)
+    draws_with_opengl: bool = False
 
     def rendering(self, textures: str | None = None, camera: str | None = None, profile: Profile | None = None) -> Rendering:
         """A rendering of this task; what is None is the task's default, or this machine's. UserError if there is no such one."""
@@ -85,6 +86,7 @@ def _humanoid_task(name: str, goal: str, success_criterion: str) -> Task:
         make_native_env=lambda rendering, frame_format: Humanoid(rendering, frame_format, is_success),
         textures=("modified", "original"),
         cameras=tuple(CAMERAS),
+        draws_with_opengl=True,
     )
 
 

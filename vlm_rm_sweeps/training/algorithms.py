@@ -196,7 +196,12 @@ def build_algorithm(
             # As many sub-environments as episodes: all have the same length, so none is started in vain.
             evaluation_config={"explore": False, "num_envs_per_env_runner": evaluation_episodes},
         )
-        .reporting(min_sample_timesteps_per_iteration=steps_per_result, min_time_s_per_iteration=0)
+        .reporting(
+            min_sample_timesteps_per_iteration=steps_per_result,
+            min_time_s_per_iteration=0,
+            # RLlib's mean return is of this many of the episodes that end in one sample: of all of them.
+            metrics_num_episodes_for_smoothing=max(evaluation_episodes, settings.envs * settings.rollout_steps),
+        )
         .callbacks(on_sample_end=on_sample_end)
         .debugging(seed=seed, log_level="ERROR")
     )

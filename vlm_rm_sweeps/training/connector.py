@@ -74,11 +74,11 @@ class TrueReturnConnector(ConnectorV2):
             if "success" in info:
                 totals["goal_steps"] = totals.get("goal_steps", 0) + int(info.pop("success"))
             if episode.is_done and metrics is not None:
-                metrics.log_value(TRUE_RETURN, totals["true_return"], window=100)
+                metrics.log_value(TRUE_RETURN, totals["true_return"], reduce="mean")
             if episode.is_done and metrics is not None and "goal_steps" in totals:
                 goal_fraction = totals["goal_steps"] / episode.t
-                metrics.log_value(GOAL_FRACTION, goal_fraction, window=100)
-                metrics.log_value(SUCCESS, float(goal_fraction >= _SUCCESSFUL_FRACTION), window=100)
+                metrics.log_value(GOAL_FRACTION, goal_fraction, reduce="mean")
+                metrics.log_value(SUCCESS, float(goal_fraction >= _SUCCESSFUL_FRACTION), reduce="mean")
         return batch
 
 
