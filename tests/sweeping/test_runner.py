@@ -376,13 +376,23 @@ def test_an_environment_of_gymnasium_needs_nothing_but_its_sweep_file(
     assert child.data.metrics["updates_per_step"] == pytest.approx(0.02, abs=0.005)
 
 
-def test_a_missing_opengl_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cluster", [None, "10.0.0.1:6379"])
+def test_a_missing_opengl_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str | None
+) -> None:
+    """But for a cluster, whose nodes draw."""
+
+    def ray_cluster(say: object) -> None:
+        raise UserError("Ray is started")
+
     monkeypatch.setattr("vlm_rm_sweeps.tasks.opengl.backend_works", lambda backend: False)
-    for variable in (opengl.VARIABLE, opengl.DEVICE_VARIABLE):
+    for variable in (opengl.VARIABLE, opengl.DEVICE_VARIABLE, "RAY_ADDRESS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.ray_cluster", lambda say: pytest.fail("Ray was started"))
+    if cluster:
+        monkeypatch.setenv("RAY_ADDRESS", cluster)
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.runner.ray_cluster", ray_cluster)
     sweep = Sweep.model_validate(SWEEP | {"task": "humanoid-kneeling", "settings": {}})
-    with pytest.raises(UserError, match="apt install libegl1 libegl-mesa0"):
+    with pytest.raises(UserError, match="Ray is started" if cluster else "apt install libegl1 libegl-mesa0"):
         run_sweep(sweep, tmp_path / "results", "sqlite:///unused.db", lambda line: None)
     assert not (tmp_path / "results").exists()
 

@@ -5,6 +5,7 @@ those of its trials that have not finished; Tune's own snapshots, which would ha
 buffers and MLflow runs, are not used.
 """
 
+import os
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -47,7 +48,7 @@ def run_sweep(
     A resumed sweep keeps its finished trials, goes on with the others from their last checkpoints (failed ones are tried
     again), and writes into the same MLflow runs. Starts Ray on this machine unless `RAY_ADDRESS` names a cluster.
 
-    Raises UserError if the task is drawn with OpenGL and there is none, Ray does not start, the servers and one trial cannot be
+    Raises UserError if the task is drawn with OpenGL here and there is none, Ray does not start, the servers and one trial cannot be
     placed, a model cannot be loaded, or the resumed folder is in use or of another sweep; nothing is left behind then. A trial
     that fails does not stop the others.
     """
@@ -78,7 +79,8 @@ def _run_sweep(
                 return attempt.outcome()
         if isinstance(sweep.epic_states, LabelledStates) and known_measures(folder.epic) is None:
             read_labelled(sweep.epic_states, sweep, "epic_states")  # what is wrong with it is said before anything starts
-        if sweep.the_task().draws_with_opengl:
+        # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
+        if sweep.the_task().draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
             choose_backend()
         cleanup.enter_context(ray_cluster(say))
         pools, servers = _serve(sweep, folder.path.name, say, cleanup)
