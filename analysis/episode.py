@@ -23,7 +23,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
     task_of,
 )
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.rewards.catalog import find_model
+from vlm_rm_sweeps.rewards.open_clip_models import find_model
 
 SHOWN = 8
 SEED = 12_345

@@ -7,12 +7,12 @@ prompt are scored along the variable. Expect a single peak at the goal where tra
 import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone
 
-from vlm_rm_sweeps.evaluation.comparison import load_for_measuring
+from vlm_rm_sweeps.evaluation.compare import load_for_measuring
 from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape
 from vlm_rm_sweeps.evaluation.state_spaces import STATE_SPACES, state_space
-from vlm_rm_sweeps.rewards.catalog import find_model
-from vlm_rm_sweeps.sweeping.spec import load_sweep
+from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 
 _POINTS = 181
 

@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.sweeping.finished_runs import find_runs
+from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
 
 _PAGE = 1_000
 _DRAWN = ["textures", "camera"]

@@ -20,7 +20,7 @@ import numpy as np
 import ray
 import torch
 
-from vlm_rm_sweeps.rewards.catalog import embedded_sizes, load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, start_pool
 

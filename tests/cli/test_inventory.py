@@ -6,7 +6,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 
-from vlm_rm_sweeps.rewards.catalog import embedded_sizes, find_model
+from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes, find_model
 
 Command = Callable[..., str]
 

@@ -8,8 +8,8 @@ import pandas as pd
 from vlm_rm_sweeps.evaluation.states import load_states
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.sweeping.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.spec import load_sweep
+from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 Command = Callable[..., str]

@@ -8,10 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
-from vlm_rm_sweeps.rewards.catalog import find_model
-from vlm_rm_sweeps.sweeping.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.journal import Journal
-from vlm_rm_sweeps.sweeping.spec import load_sweep
+from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 Command = Callable[..., str]

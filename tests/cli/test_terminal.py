@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vlm_rm_sweeps.cli.terminal import trials_table
-from vlm_rm_sweeps.sweeping.results import SweepOutcome, TrialOutcome
-from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome
 from vlm_rm_sweeps.training.trial import EVALUATED
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation import epic
 from vlm_rm_sweeps.evaluation.epic import epic_distance, measure
-from vlm_rm_sweeps.evaluation.truth import Truth
+from vlm_rm_sweeps.evaluation.ground_truth import Truth
 
 TRUTH = np.random.default_rng(0).normal(size=500)
 

@@ -14,8 +14,8 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.landscape import Walk, landscape, make_axis, pictured, shape_of, shapes, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape, save_landscape
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.catalog import find_model, load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.open_clip_models import find_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.task import get_task
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from vlm_rm_sweeps.evaluation.poses import expected_success, success_by_pose, write_success_by_pose
-from vlm_rm_sweeps.tasks.humanoid_poses import POSES
-from vlm_rm_sweeps.tasks.humanoid_success import SUCCESS_TESTS
+from vlm_rm_sweeps.tasks.humanoid.poses import POSES
+from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
 
 
 def test_rows_are_poses_and_columns_tasks_and_the_seed_decides() -> None:

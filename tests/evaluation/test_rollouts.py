@@ -31,7 +31,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
     write_videos,
 )
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
-from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 from vlm_rm_sweeps.videos import read_episode

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.collecting import sampled_states, states_of_images
+from vlm_rm_sweeps.evaluation.collect_states import sampled_states, states_of_images
 from vlm_rm_sweeps.evaluation.state_spaces import state_space
 from vlm_rm_sweeps.evaluation.states import TABLE, Provenance, State, StateDataset, load_states, write_states
 from vlm_rm_sweeps.tasks.task import get_task

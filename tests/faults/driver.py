@@ -69,6 +69,6 @@ class FaultyTrainableTrial(TrainableTrial):
 if __name__ == "__main__":
     with (
         patch("vlm_rm_sweeps.serving.server.RewardServer", FaultyRewardServer),
-        patch("vlm_rm_sweeps.sweeping.attempt.TrainableTrial", FaultyTrainableTrial),
+        patch("vlm_rm_sweeps.sweeping.execution.sweep_run.TrainableTrial", FaultyTrainableTrial),
     ):
         cli.main()

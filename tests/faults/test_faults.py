@@ -41,11 +41,11 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
-from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.sweeping.journal import Entry, ended_trials, read_entries
-from vlm_rm_sweeps.sweeping.runner import run_sweep
-from vlm_rm_sweeps.sweeping.spec import Sweep
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+from vlm_rm_sweeps.sweeping.tracking.journal import Entry, ended_trials, read_entries
 
 SWEEP: dict[str, Any] = {
     "name": "faults",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlm_rm_sweeps.evaluation.collecting import sampled_states
+from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore

@@ -24,7 +24,7 @@ from vlm_rm_sweeps.pretraining.evaluate import (
 )
 from vlm_rm_sweeps.pretraining.held_out import FLAG, HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.model_card import write_model_card
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_sizes
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_sizes
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 

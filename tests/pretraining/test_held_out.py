@@ -6,7 +6,7 @@ import pytest
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import caption_batch
-from vlm_rm_sweeps.tasks.humanoid_poses import POSES
+from vlm_rm_sweeps.tasks.humanoid.poses import POSES
 
 FORMAT = FrameFormat(64)
 

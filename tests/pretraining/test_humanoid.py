@@ -6,7 +6,7 @@ import pytest
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.captions import HELD_OUT_CAPTIONS, caption_batch
 from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View, pose_distances, render_states, sample_states
-from vlm_rm_sweeps.tasks.humanoid_poses import POSES
+from vlm_rm_sweeps.tasks.humanoid.poses import POSES
 
 WORDS = {
     "kneeling": ("knees", "kneeling"),

@@ -19,7 +19,7 @@ from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.train import DistinctCaptionLoss, TrainingSettings, pretrain, train, write_config
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
-from vlm_rm_sweeps.rewards.catalog import (
+from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_FOLDER,
     EMBEDDED_PREPROCESSING,
     check_embedded_files,

@@ -11,8 +11,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_FOLDER, embedded_sizes, find_model
-from vlm_rm_sweeps.sweeping.spec import load_sweep
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_sizes, find_model
+from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 from vlm_rm_sweeps.tasks.task import TASKS
 
 

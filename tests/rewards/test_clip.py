@@ -10,9 +10,9 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import resize_frames
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states, sample_states
 from vlm_rm_sweeps.rewards import clip
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.task import get_task

@@ -18,7 +18,7 @@ from ray._private.state import actors
 from ray.exceptions import ActorUnavailableError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.pool import (

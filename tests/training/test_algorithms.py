@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import get_task
-from vlm_rm_sweeps.training import connector
 from vlm_rm_sweeps.training.algorithms import build_algorithm
-from vlm_rm_sweeps.training.connector import RewardSource
+from vlm_rm_sweeps.training.connectors import reward as connector
+from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
 
 PENDULUM = GymEnv(id="Pendulum-v1", episode_steps=20, success="obs[0] > 0.9").task()

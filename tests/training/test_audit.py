@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training import audit
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan, StepTruth, gold_metric
-from vlm_rm_sweeps.training.connector import RewardSource
+from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
-from vlm_rm_sweeps.training.connector import RewardSource
-from vlm_rm_sweeps.training.policies import Policy
+from vlm_rm_sweeps.training.connectors.reward import RewardSource
+from vlm_rm_sweeps.training.policy import Policy
 from vlm_rm_sweeps.training.settings import BestBy, DqnSettings, SacSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 

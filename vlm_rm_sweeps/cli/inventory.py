@@ -46,7 +46,7 @@ def models(
     """List the models: the embedded family, then every pair that open_clip can download."""
     import open_clip
 
-    from vlm_rm_sweeps.rewards.catalog import EMBEDDED, embedded_sizes, find_model
+    from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED, embedded_sizes, find_model
 
     embedded = [f"{EMBEDDED}/{size}" for size in embedded_sizes()]
     downloadable = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
@@ -97,7 +97,7 @@ def render(
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Show what a reward model sees of a task: frames at the model's own input size."""
-    from vlm_rm_sweeps.rewards.catalog import find_model
+    from vlm_rm_sweeps.rewards.open_clip_models import find_model
     from vlm_rm_sweeps.tasks.preview import frames_of_episode
     from vlm_rm_sweeps.videos import PICTURE_SUFFIX, VIDEO_SUFFIXES, write_picture, write_video
 
@@ -129,7 +129,7 @@ def _task_rendering_and_model(
 ) -> "tuple[Task, Rendering, str]":
     """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default; and the
     id of the sweep's first model, or of the default one."""
-    from vlm_rm_sweeps.sweeping.spec import load_sweep
+    from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
     from vlm_rm_sweeps.tasks.rendering import machine_profile
     from vlm_rm_sweeps.tasks.task import get_task
 

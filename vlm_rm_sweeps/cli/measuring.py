@@ -44,10 +44,10 @@ def epic(
     """Measure how far reward models agree with labels, without training: EPIC distance, correlations, false positives."""
     import pandas as pd
 
-    from vlm_rm_sweeps.evaluation.comparison import compare_models
+    from vlm_rm_sweeps.evaluation.compare import compare_models
+    from vlm_rm_sweeps.evaluation.ground_truth import read_truth
     from vlm_rm_sweeps.evaluation.states import load_states
-    from vlm_rm_sweeps.evaluation.truth import read_truth
-    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+    from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare
 
     if output:
         refuse_to_overwrite(output)
@@ -92,11 +92,11 @@ def landscape(
     import pandas as pd
 
     from vlm_rm_sweeps.evaluation import landscape as landscapes
-    from vlm_rm_sweeps.evaluation.comparison import check_models, load_for_measuring
+    from vlm_rm_sweeps.evaluation.compare import check_models, load_for_measuring
     from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
     from vlm_rm_sweeps.evaluation.state_spaces import state_space
-    from vlm_rm_sweeps.rewards.catalog import find_model
-    from vlm_rm_sweeps.sweeping.prompts import prompts_to_compare
+    from vlm_rm_sweeps.rewards.open_clip_models import find_model
+    from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare
     from vlm_rm_sweeps.tasks.task import get_task
 
     refuse_to_overwrite(output)

@@ -36,7 +36,7 @@ def states_sample(
     image_format: ImageFormatOption = "png",
 ) -> None:
     """Make a data set of random states of a task, labelled by its success test."""
-    from vlm_rm_sweeps.evaluation.collecting import sampled_states
+    from vlm_rm_sweeps.evaluation.collect_states import sampled_states
     from vlm_rm_sweeps.tasks.task import get_task
 
     chosen = get_task(task)
@@ -70,8 +70,8 @@ def states_rollouts(
     image_format: ImageFormatOption = "png",
 ) -> None:
     """Make a data set of the states that learned policies reach, labelled by the task's success test."""
-    from vlm_rm_sweeps.evaluation.collecting import states_of_policies, task_of_all
-    from vlm_rm_sweeps.sweeping.policies import learned_policies
+    from vlm_rm_sweeps.evaluation.collect_states import states_of_policies, task_of_all
+    from vlm_rm_sweeps.sweeping.tracking.trained_policies import learned_policies
 
     refuse_to_overwrite(output)
     policies = learned_policies(sources, which.value, say)
@@ -87,7 +87,7 @@ def states_images(
     image_format: ImageFormatOption = "png",
 ) -> None:
     """Make a data set from a folder of images, to be labelled by people."""
-    from vlm_rm_sweeps.evaluation.collecting import states_of_images
+    from vlm_rm_sweeps.evaluation.collect_states import states_of_images
     from vlm_rm_sweeps.tasks.task import get_task
 
     _write_states(output, get_task(task), states_of_images(images), image_format)
@@ -123,7 +123,7 @@ def label(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
     """Label states or videos in the browser: keys answer, skip and undo; every label is on disk at once."""
-    from vlm_rm_sweeps.evaluation.labelling_jobs import label_job
+    from vlm_rm_sweeps.evaluation.label_jobs import label_job
     from vlm_rm_sweeps.labelling.page import serve
 
     serve(label_job(folder, task, criterion), port, open_browser, say=say)
@@ -138,7 +138,7 @@ def labels(
     ] = None,
 ) -> None:
     """Say who has labelled how much, how far raters agree (Cohen's kappa), and of videos how far with the success test."""
-    from vlm_rm_sweeps.evaluation.labelling_jobs import describe_labels, stored_labels
+    from vlm_rm_sweeps.evaluation.label_jobs import describe_labels, stored_labels
 
     if output:
         refuse_to_overwrite(output)

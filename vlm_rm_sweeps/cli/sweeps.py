@@ -13,9 +13,9 @@ from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, m
 from vlm_rm_sweeps.errors import UserError
 
 if TYPE_CHECKING:
-    from vlm_rm_sweeps.sweeping.folder import SweepFolder
-    from vlm_rm_sweeps.sweeping.screen import Screening
-    from vlm_rm_sweeps.sweeping.spec import Sweep
+    from vlm_rm_sweeps.sweeping.config.screening import Screening
+    from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+    from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 
 _RANKS_SHOWN = 10
 
@@ -46,8 +46,8 @@ def sweep(
 
     A sweep that was interrupted can go on where it was.
     """
-    from vlm_rm_sweeps.sweeping.screen import Screening, load_plan
-    from vlm_rm_sweeps.sweeping.spec import describe_plan
+    from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
+    from vlm_rm_sweeps.sweeping.config.sweep import describe_plan
 
     if new and (resume or yes):
         raise UserError("--new starts another sweep, and --resume and --yes go on with the newest one: name one of them")
@@ -63,9 +63,9 @@ def sweep(
     for remark in plan.remarks():
         print(remark)
 
-    from vlm_rm_sweeps.sweeping.progress import duration
-    from vlm_rm_sweeps.sweeping.runner import run_sweep
-    from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri, mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import default_tracking_uri, mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     started = time.monotonic()
     uri = tracking_uri or default_tracking_uri(results)
@@ -91,9 +91,9 @@ def sweep(
 
 
 def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:
-    from vlm_rm_sweeps.sweeping.progress import duration
-    from vlm_rm_sweeps.sweeping.screening import run_screening
-    from vlm_rm_sweeps.sweeping.tracking import default_tracking_uri, mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.execution.run_screening import run_screening
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import default_tracking_uri, mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     print(plan.describe())
     if dry_run:
@@ -111,9 +111,9 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
 
 def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
     """The sweep to go on with, or None for a new one. UserError if neither can be done without being asked for."""
-    from vlm_rm_sweeps.sweeping.folder import SweepFolder
-    from vlm_rm_sweeps.sweeping.journal import ended_in_order, ended_trials, read_entries
-    from vlm_rm_sweeps.sweeping.runner import check_resumable
+    from vlm_rm_sweeps.sweeping.execution.run_sweep import check_resumable
+    from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+    from vlm_rm_sweeps.sweeping.tracking.journal import ended_in_order, ended_trials, read_entries
 
     found = SweepFolder.newest(plan, results)
     if found is None:
@@ -149,7 +149,7 @@ def dashboard(
     grafana_port: Annotated[int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Grafana at 3000.")] = 3000,
 ) -> None:
     """Watch the sweep that runs on this machine: Prometheus and Grafana, where they are installed, until it ends or Ctrl-C."""
-    from vlm_rm_sweeps.watching import find_cluster, ray_folder, watch
+    from vlm_rm_sweeps.dashboard.watch import find_cluster, ray_folder, watch
 
     cluster = find_cluster(ray_folder())
     watch(cluster, results / "watching", prometheus_port, grafana_port, say=say)
@@ -205,6 +205,6 @@ def report(
     ] = None,
 ) -> None:
     """Write what a sweep found into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
-    from vlm_rm_sweeps.sweeping.report import write_report
+    from vlm_rm_sweeps.sweeping.tracking.report import write_report
 
     print(write_report(folder, output))

@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vlm_rm_sweeps.sweeping.results import SweepOutcome
+    from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2

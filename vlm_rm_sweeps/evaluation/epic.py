@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import auc, roc_curve
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.truth import Truth
+from vlm_rm_sweeps.evaluation.ground_truth import Truth
 
 BOOTSTRAP_SAMPLES = 1_000
 CONFIDENCE = 0.95

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.scoring import score_frames
+from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.evaluation.state_spaces import StateVariable, find_variable, state_space
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vlm_rm_sweeps.tasks.humanoid_poses import POSES, perturbed
-from vlm_rm_sweeps.tasks.humanoid_scene import humanoid_model
-from vlm_rm_sweeps.tasks.humanoid_success import FULFILLING_POSES, SUCCESS_TESTS
+from vlm_rm_sweeps.tasks.humanoid.poses import POSES, perturbed
+from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
+from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
 
 
 def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:

@@ -13,15 +13,15 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.scoring import refuse_not_finite
+from vlm_rm_sweeps.evaluation.score import refuse_not_finite
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.catalog import load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task, get_task
 from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, read_checkpoint
-from vlm_rm_sweeps.training.policies import Policy
+from vlm_rm_sweeps.training.policy import Policy
 from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, write_episode, write_video
 
 GOAL_FRACTION = 0.5

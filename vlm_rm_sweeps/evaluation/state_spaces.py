@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
-from vlm_rm_sweeps.tasks.humanoid_poses import POSES, interpolated, perturbed
-from vlm_rm_sweeps.tasks.humanoid_success import FULFILLING_POSES, SUCCESS_TESTS
+from vlm_rm_sweeps.tasks.humanoid.poses import POSES, interpolated, perturbed
+from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.task import Task
 
 StateValue = float | Sequence[float]

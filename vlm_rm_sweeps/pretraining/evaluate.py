@@ -17,7 +17,7 @@ import torch
 from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.evaluation.epic import bootstrap_distances, bootstrap_interval, measure
-from vlm_rm_sweeps.evaluation.truth import Truth
+from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
 from vlm_rm_sweeps.pretraining.captions import HELD_OUT_CAPTIONS, caption_batch
@@ -25,7 +25,7 @@ from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import sample_states
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
-from vlm_rm_sweeps.rewards.catalog import EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.rendering import Textures
 from vlm_rm_sweeps.tasks.task import get_task

@@ -17,9 +17,9 @@ from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View, pose_distances
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
-from vlm_rm_sweeps.tasks.humanoid import Humanoid
-from vlm_rm_sweeps.tasks.humanoid_poses import POSES, Pose, interpolated, perturbed
-from vlm_rm_sweeps.tasks.humanoid_success import SUCCESS_TESTS
+from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
+from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated, perturbed
+from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.rendering import Rendering, Textures
 
 SEED = 987_654_321

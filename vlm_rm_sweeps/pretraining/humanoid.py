@@ -12,9 +12,9 @@ import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.captions import pick
-from vlm_rm_sweeps.tasks.humanoid import Humanoid, paper_camera
-from vlm_rm_sweeps.tasks.humanoid_poses import POSES, interpolated, perturbed
-from vlm_rm_sweeps.tasks.humanoid_scene import humanoid_model
+from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
+from vlm_rm_sweeps.tasks.humanoid.poses import POSES, interpolated, perturbed
+from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.rendering import Rendering, Textures
 
 NEIGHBOUR_DISTANCES = (0.035, 0.12)

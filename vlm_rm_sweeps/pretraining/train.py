@@ -26,7 +26,7 @@ from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
-from vlm_rm_sweeps.rewards.catalog import (
+from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
     VOCABULARY,
     embedded_tokenizer,

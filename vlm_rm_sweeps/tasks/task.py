@@ -11,8 +11,8 @@ import numpy as np
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.humanoid import CAMERAS, Humanoid
-from vlm_rm_sweeps.tasks.humanoid_success import SUCCESS_TESTS
+from vlm_rm_sweeps.tasks.humanoid.env import CAMERAS, Humanoid
+from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, Textures, TrueRewardInInfo, machine_profile
 

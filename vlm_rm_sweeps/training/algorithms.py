@@ -30,12 +30,12 @@ from ray.rllib.core.models.configs import MLPEncoderConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.training.connector import RewardConnector, RewardSource, TrueReturnConnector, on_sample_end
-from vlm_rm_sweeps.training.exploration import HeldRandomActions
-from vlm_rm_sweeps.training.replay import TakeTransitions, TransitionReplayBuffer
+from vlm_rm_sweeps.training.connectors.random_actions import HeldRandomActions
+from vlm_rm_sweeps.training.connectors.reward import RewardConnector, RewardSource, TrueReturnConnector, on_sample_end
+from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
+from vlm_rm_sweeps.training.replay_buffer import TakeTransitions, TransitionReplayBuffer
 from vlm_rm_sweeps.training.resumption import ReplayableEnv
 from vlm_rm_sweeps.training.settings import AlgorithmSettings, DqnSettings, SacSettings
-from vlm_rm_sweeps.training.standardization import StandardizeRewards
 
 _ENV_ID = "vlm-rm/task-v0"
 _NEVER = 10**12

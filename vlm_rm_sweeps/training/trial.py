@@ -30,10 +30,10 @@ from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.training import connector
 from vlm_rm_sweeps.training.algorithms import build_algorithm
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
+from vlm_rm_sweeps.training.connectors import reward as connector
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
 from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmSettings, BestBy
 

@@ -1,0 +1,60 @@
+"""Videos of trials as something to label: found in a sweep's folder, blind, and compared with the success test."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.label_jobs import describe_labels, label_job, stored_labels
+from vlm_rm_sweeps.labelling.scales import SHARE
+from vlm_rm_sweeps.labelling.store import LabelStore
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.videos import write_episode, write_video
+
+TASK = get_task("cartpole-upright")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """What a sweep leaves of three trials, as far as videos go."""
+    for name, in_goal in (("a", 1.0), ("b", 0.4), ("c", None)):
+        folder = tmp_path / "sweep" / "trials" / name / "video"
+        folder.mkdir(parents=True)
+        for file in ("episode.mp4", "plain.mp4"):
+            write_video([np.zeros((16, 16, 3), np.uint8)] * 2, folder / file)
+        numbers = {"clip_return": 1.0, "true_return": 1.0, "goal_fraction": in_goal, "success": None}
+        write_episode(folder, {"task": TASK.name, "env_steps": 100, "seed": 1} | numbers)
+    return tmp_path / "sweep"
+
+
+def test_a_sweeps_trials_are_judged_without_their_rewards(sweep: Path) -> None:
+    job = label_job(sweep, None, None)
+    assert [item.file.relative_to(sweep).as_posix() for item in job.items] == [
+        f"trials/{name}/video/plain.mp4" for name in "abc"
+    ]
+    assert len({item.id for item in job.items}) == 3  # though all look the same
+    assert (job.criterion, job.scale) == (TASK.success_criterion, SHARE)
+
+
+def test_labels_are_compared_with_the_success_test(sweep: Path) -> None:
+    items = label_job(sweep, None, None).items
+    store = LabelStore(sweep / "labels.sqlite", SHARE)
+    for item, value in zip(items, (75.0, 50.0, 0.0), strict=True):
+        store.add("anna", item.id, value)
+    store.add("bert", "f" * 16, 100.0)
+    given = stored_labels(sweep)
+    assert given.table["video"].tolist() == [f"trials/{name}/video/plain.mp4" for name in "abc"]
+    assert given.table["goal_fraction"].tolist()[:2] == [1.0, 0.4]
+    # Success from half of the time on: the first is by both, the second by the rater alone; shares are 25 and 10 points apart.
+    assert describe_labels(given).splitlines() == [
+        "anna: 1 0 %, 1 50 %, 1 75 %",
+        "  beside the success test, 2 videos: 50 % equal on success, shares 18 points apart on average",
+        "1 labels of videos that are not in the folder are left out",
+    ]
+
+
+def test_what_is_known_of_an_episode_may_be_damaged(sweep: Path) -> None:
+    (sweep / "trials" / "a" / "video" / "episode.json").write_text("{")
+    with pytest.raises(UserError, match=r"episode\.json is damaged"):
+        label_job(sweep, None, None)

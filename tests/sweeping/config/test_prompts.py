@@ -1,0 +1,68 @@
+"""Wordings out of files: one goal on each line, or YAML."""
+
+from pathlib import Path
+
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare, read_prompts
+from vlm_rm_sweeps.tasks.task import get_task
+
+CARTPOLE = get_task("cartpole-upright")
+
+
+def test_a_text_file_has_one_goal_on_each_line(tmp_path: Path) -> None:
+    file = tmp_path / "goals.txt"
+    file.write_text("# wordings\na pole, upright\n\n  the pole points straight up  \n", encoding="utf-8")
+    prompts = read_prompts([str(file), "upright pole"], "a cart")
+    assert [prompt.goal for prompt in prompts] == [("a pole, upright",), ("the pole points straight up",), ("upright pole",)]
+    assert {prompt.baseline for prompt in prompts} == {("a cart",)}
+    assert [prompt.id for prompt in prompts] == ["a-pole-upright", "the-pole-points-straight-up", "upright-pole"]
+
+
+def test_yaml_may_give_ids_baselines_and_several_wordings(tmp_path: Path) -> None:
+    file = tmp_path / "goals.yaml"
+    file.write_text("- an upright pole\n- {id: own, goal: [up, high up], baseline: pole}\n- {id: plain, goal: upwards}\n")
+    plain, own, defaulted = read_prompts([str(file)], "a cart")
+    assert (plain.goal, plain.baseline) == (("an upright pole",), ("a cart",))
+    assert (own.id, own.goal, own.baseline) == ("own", ("up", "high up"), ("pole",))
+    assert defaulted.baseline == ("a cart",)
+
+
+def test_ids_are_unique_however_goals_begin() -> None:
+    goals = ["the pole of the cart is standing straight upright " + end for end in ("now", "today", "soon")]
+    ids = [prompt.id for prompt in read_prompts([*goals, "*", "**"], "a cart")]
+    assert len(set(ids)) == 5
+    assert all(len(each) <= 40 for each in ids)
+
+
+def test_without_prompts_the_tasks_own_is_compared() -> None:
+    (prompt,) = prompts_to_compare([], None, CARTPOLE)
+    assert (prompt.id, prompt.goal, prompt.baseline) == ("task", (CARTPOLE.goal_prompt,), (CARTPOLE.baseline_prompt,))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "# nothing\n", "expected goals, one on each line"),
+        ("a.yaml", "goal: up", "expected goals, one on each line"),
+        ("a.yaml", "- [up]", "found list"),
+        ("a.yaml", "- {id: a b, goal: up}", "should match pattern"),
+        ("a.yaml", "- {id: a, goal: up, gaol: up}", "Extra inputs"),
+        ("a.yaml", "- {unclosed", "nor YAML"),
+        ("a.txt", "up\nup\n", "more than once"),
+        ("a.yaml", "- {id: a, goal: up}\n- {id: a, goal: down}\n", "the id 'a' stands there 2 times"),
+        ("a.txt", "a cart\n", "goal and baseline are the same"),
+        ("a.txt", b"\xff\xfe", "neither text in UTF-8"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message):
+        read_prompts([str(file)], "a cart")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(UserError, match=r"goals\.txt: cannot be read \(No such file"):
+        read_prompts(["goals.txt"], "a cart")

@@ -1,0 +1,127 @@
+"""EPIC distances before training: through the pool, they are those that measuring by itself gives."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.collect_states import sampled_states
+from vlm_rm_sweeps.evaluation.compare import compare_models
+from vlm_rm_sweeps.evaluation.epic import epic_distance
+from vlm_rm_sweeps.evaluation.ground_truth import read_truth
+from vlm_rm_sweeps.evaluation.score import score_frames
+from vlm_rm_sweeps.evaluation.states import write_states
+from vlm_rm_sweeps.labelling.scales import YES_NO
+from vlm_rm_sweeps.labelling.store import LabelStore
+from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.sweeping.config.sweep import LabelledStates, Sweep
+from vlm_rm_sweeps.sweeping.execution import reward_metrics as measuring
+from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, measure_sweep, metrics_of
+from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
+from vlm_rm_sweeps.tasks.task import get_task
+
+SWEEP = Sweep.model_validate(
+    {
+        "name": "measured",
+        "task": "cartpole-upright",
+        "models": ["embedded/tiny"],
+        "alphas": [0.0, 0.5],
+        "prompts": [
+            {"id": "1", "goal": "pole vertically upright on top of the cart", "baseline": "pole and cart"},
+            {"id": "NA", "goal": "a cart at the left edge", "baseline": "pole and cart"},
+        ],
+        "steps": 10,
+        "epic_states": 70,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def pools(ray_cluster: None) -> Iterator[dict[str, PoolConfig]]:
+    configs = pool_configs(SWEEP, "test-measuring")
+    handles = start_pool(configs["embedded/tiny"])
+    await_pool(configs["embedded/tiny"], handles, SWEEP.served_specs())
+    yield configs
+    for handle in handles:
+        ray.kill(handle)
+
+
+def test_each_trial_gets_the_distance_of_its_own_reward(pools: dict[str, PoolConfig], tmp_path: Path) -> None:
+    table = measure_sweep(SWEEP, pools)
+    assert len(table) == 4
+    table.to_csv(tmp_path / "epic.csv", index=False)
+    read = known_measures(tmp_path / "epic.csv")
+    assert read is not None
+    assert read["prompt"].tolist() == ["1", "NA", "1", "NA"]
+
+    states = list(sampled_states(get_task("cartpole-upright"), 70, seed=0, rendering=SWEEP.renderings()[0]))
+    closeness = -np.abs([float(np.asarray(state.variables["theta"])) for state in states])
+    model = load_reward_model("embedded/tiny")
+    reference, *trials = SWEEP.trials()
+    assert metrics_of(read, reference) == {}
+    for trial in trials:
+        spec = trial.spec()
+        assert spec is not None
+        rewards = score_frames(model, [state.frame for state in states], [spec])[:, 0]
+        metrics = metrics_of(read, trial)
+        assert metrics["epic_distance"] == pytest.approx(epic_distance(rewards, closeness), abs=1e-5)
+        assert metrics["epic_low"] < metrics["epic_distance"] < metrics["epic_high"]
+
+
+def test_on_labels_of_people_it_is_what_measuring_without_training_gives(pools: dict[str, PoolConfig], tmp_path: Path) -> None:
+    drawn = sampled_states(get_task("cartpole-upright"), 80, seed=3, rendering=SWEEP.renderings()[0])
+    dataset = write_states(tmp_path / "states", get_task("cartpole-upright"), drawn)
+    store = LabelStore(dataset.labels_file, YES_NO)
+    for state, theta in zip(dataset.ids[:60], dataset.table["theta"], strict=False):
+        store.add("anna", state, float(abs(theta) < 1))
+    labelled = SWEEP.model_copy(update={"epic_states": LabelledStates(states=dataset.folder, truth="rater:anna")})
+    table = measure_sweep(labelled, pools)
+    specs = {(alpha, prompt.id): prompt.spec(alpha) for _, alpha, prompt in SWEEP.combinations()}
+    (expected,) = compare_models(dataset, read_truth(dataset, "rater:anna"), ["embedded/tiny"], specs)
+    assert (table["truth"] == "rater:anna").all()
+    assert (table["states"] == 60).all()
+    for name in ("epic_distance", "epic_low", "epic_high", "spearman", "roc_auc"):
+        np.testing.assert_allclose(table[name], expected.table[name], atol=1e-5, err_msg=name)
+    assert all(metrics_of(table, trial) for trial in labelled.trials()[1:])
+
+
+def test_rewards_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pool:
+        def submit(self, frames: np.ndarray, specs: list[RewardSpec]) -> "Pool":
+            return self
+
+        def result(self) -> None:
+            raise PoolError("embedded/tiny gave 1 of 280 rewards that are not finite")
+
+    monkeypatch.setattr(RewardPool, "connect", lambda config: Pool())
+    with pytest.raises(UserError, match="epic_states: embedded/tiny gave 1 of 280 rewards that are not finite"):
+        measure_sweep(SWEEP, pool_configs(SWEEP, "unused"))
+
+
+def test_states_that_are_all_alike_in_truth_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten random states of the humanoid might all be outside of the goal."""
+    same = next(sampled_states(get_task("cartpole-upright"), 1, seed=0))
+    monkeypatch.setattr(measuring, "sampled_states", lambda *_: iter([same] * 10))
+    with pytest.raises(UserError, match="is the same for all of these states of cartpole-upright: ask for more"):
+        measure_sweep(SWEEP.model_copy(update={"epic_states": 10}), {})
+
+
+@pytest.mark.parametrize("content", [b"", b"model,alpha\n", b"half"], ids=["empty", "headings", "cut"])
+def test_a_damaged_table_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    """It is measured again."""
+    file = tmp_path / "epic.csv"
+    assert known_measures(file) is None
+    row = {"model": "m", "alpha": 0.5, "prompt": "p", "textures": "t", "camera": "c"}
+    whole = (
+        pd.DataFrame([row | {"epic_distance": 0.25, "epic_low": 0.125, "epic_high": 0.375}] * 3).to_csv(index=False).encode()
+    )
+    file.write_bytes(whole)
+    assert known_measures(file) is not None
+    file.write_bytes(whole[:-7] if content == b"half" else content)
+    assert known_measures(file) is None

@@ -1,0 +1,170 @@
+"""However an attempt at a sweep is left, the sweep comes to its end. Real MLflow; no trial is run here."""
+
+import errno
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from ray import tune
+from ray.tune import TuneError
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.execution import sweep_run as attempt
+from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+from vlm_rm_sweeps.sweeping.execution.sweep_run import Attempt
+from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ended_in_order, read_entries
+
+
+class Begun:
+    """A sweep of two trials whose driver was killed: the first trial had finished, the second was running."""
+
+    def __init__(self, results: Path, database: Path, name: str, videos: bool = False) -> None:
+        described = {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
+        self.sweep = Sweep.model_validate(described | {"videos": videos})
+        self.folder = SweepFolder(results / name)
+        self.folder.create(self.sweep)
+        self.uri = f"sqlite:///{database}"
+        self.trials = [trial.trial_id for trial in self.sweep.trials()]
+        self.journal = Journal(self.folder.journal)
+        self.journal.append("sweep", 1, id=f"id of {name}")
+        for trial in self.trials:
+            self.journal.append("start", 2, trial=trial)
+        self.finish(self.trials[0])
+        self.said: list[str] = []
+
+    def finish(self, trial: str) -> None:
+        metrics = {"evaluation_true_return": 7.0, "evaluation_success": 0.25}
+        self.journal.append("result", 3, trial=trial, step=100, metrics=metrics)
+        self.journal.append("end", 4, trial=trial, status="FINISHED", tags={})
+
+    def attempt(self) -> Attempt:
+        return Attempt(self.sweep, self.folder, self.uri, self.said.append)
+
+    def resume(self) -> Any:
+        return run_sweep(self.sweep, self.folder.path.parent, self.uri, self.said.append, resumed=self.folder)
+
+    def statuses(self) -> tuple[str, list[str]]:
+        """Of the sweep's run, and of its trials' in their order."""
+        client = MlflowClient(self.uri)
+        experiment = client.get_experiment_by_name(self.sweep.name)
+        assert experiment is not None
+        runs = {run.data.tags.get("trial_id", ""): run for run in client.search_runs([experiment.experiment_id])}
+        self.parent: Run = runs[""]
+        return runs[""].info.status, [runs[trial].info.status for trial in self.trials]
+
+
+@pytest.fixture
+def begun(tmp_path: Path, mlflow_database: Path, request: pytest.FixtureRequest) -> Begun:
+    return Begun(tmp_path, mlflow_database, request.node.name[-50:])
+
+
+def test_a_sweep_that_was_killed_after_its_last_trial_is_finished_by_resuming_it(begun: Begun) -> None:
+    begun.finish(begun.trials[1])
+    outcome = begun.resume()
+    assert outcome.all_finished
+    assert pd.read_csv(begun.folder.table)["status"].tolist() == ["finished", "finished"]
+    assert ended_in_order(read_entries(begun.folder.journal))
+    assert begun.statuses() == ("FINISHED", ["FINISHED", "FINISHED"])
+    assert begun.parent.data.metrics["best_evaluation_success"] == 0.25
+    # And then it has ended: nothing is written once more.
+    entries = read_entries(begun.folder.journal)
+    begun.resume()
+    assert read_entries(begun.folder.journal) == entries
+
+
+def test_ctrl_c_marks_runs_as_killed_also_those_of_an_attempt_before(begun: Begun) -> None:
+    """While the servers of a resumed sweep load, a second time while trials run, or while videos are recorded."""
+    with pytest.raises(KeyboardInterrupt), begun.attempt():
+        raise KeyboardInterrupt
+    assert begun.statuses() == ("KILLED", ["FINISHED", "KILLED"])
+    # The best of a sweep that has not ended is not known.
+    assert not begun.parent.data.metrics
+    assert pd.read_csv(begun.folder.table)["status"].tolist() == ["finished", "unfinished"]
+    assert not ended_in_order(read_entries(begun.folder.journal))
+
+
+def test_the_best_is_logged_once_for_as_many_trials_as_have_finished(begun: Begun) -> None:
+    begun.journal.append("end", 5, trial=begun.trials[1], status="FAILED", tags={"reason": "fire"})
+    begun.journal.append("sweep_end", 6, status="FAILED", step=1, metrics={"best_evaluation_success": 0.125})
+    begun.finish(begun.trials[1])
+    for _ in range(2):
+        begun.journal.append("sweep", 7, id="x")
+        begun.journal = Journal(begun.folder.journal)
+        begun.resume()
+    assert begun.statuses()[0] == "FINISHED"
+    history = MlflowClient(begun.uri).get_metric_history(begun.parent.info.run_id, "best_evaluation_success")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.125), (2, 0.25)]
+
+
+def test_a_video_that_was_not_recorded_is_recorded_by_whoever_goes_on(
+    tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Recorded:
+        def __init__(self, say: Any) -> None:
+            self.files: dict[str, Path] = {}
+
+        def record(self, trial_id: str, folder: Path, source: Any) -> None:
+            self.files[trial_id] = folder / "video" / "episode.mp4"
+
+        def finish(self) -> dict[str, Path]:
+            return self.files
+
+    monkeypatch.setattr(attempt, "TrialVideos", Recorded)
+    begun = Begun(tmp_path, mlflow_database, "unrecorded", videos=True)
+    begun.finish(begun.trials[1])
+    file = f"trials/{begun.trials[1]}/video/episode.mp4"
+    begun.journal.append("artifact", 5, trial=begun.trials[1], file=file, to="video")
+    with begun.attempt() as resumed:
+        assert resumed.needs_servers
+        resumed.run(pool_configs(begun.sweep, "unused"), None)
+    recorded = [entry for entry in read_entries(begun.folder.journal) if entry["kind"] == "artifact" and entry["to"] == "video"]
+    assert [entry["trial"] for entry in recorded] == begun.trials[::-1]
+    assert not begun.attempt().needs_servers
+
+
+def test_a_full_disk_ends_a_sweep_in_order(ray_cluster: None, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune writes files of its own, into Ray's folder, and does not survive it when it cannot."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fit(tuner: tune.Tuner) -> None:
+        raise TuneError("The Ray Tune run failed.") from full
+
+    def write(file: Path, text: str) -> None:
+        raise full
+
+    monkeypatch.setattr(tune.Tuner, "fit", fit)
+    monkeypatch.setattr(attempt, "write_whole", write)
+    with (
+        pytest.raises(UserError, match=r"the sweep stopped \(.*No space left on device\): make room"),
+        begun.attempt() as resumed,
+    ):
+        resumed.run(pool_configs(begun.sweep, "unused"), None)
+    assert begun.statuses() == ("KILLED", ["FINISHED", "KILLED"])
+    assert any("trials.csv could not be written (No space left on device)" in line for line in begun.said)
+
+
+def test_an_mlflow_that_is_away_does_not_keep_a_sweep_from_going_on(begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun.finish(begun.trials[1])
+    there, begun.uri = begun.uri, "http://127.0.0.1:9"
+    with monkeypatch.context() as impatient:
+        impatient.setattr(attempt, "_MLFLOW_PATIENCE_S", 0.0)
+        assert begun.resume().all_finished
+    assert any("The sweep goes on without it" in line for line in begun.said)
+    assert any("entries have not reached MLflow" in line for line in begun.said)
+    begun.uri = there
+    begun.resume()
+    assert begun.statuses() == ("FINISHED", ["FINISHED", "FINISHED"])
+
+
+def test_ctrl_c_works_again_once_trials_have_ended() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with attempt._ctrl_c_as_before():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) is before

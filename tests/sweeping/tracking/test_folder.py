@@ -1,0 +1,90 @@
+"""The folder of a sweep: found again, compared, and used by one process at a time."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+
+
+def sweep(**changed: object) -> Sweep:
+    settings = {"name": "folder", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
+    return Sweep.model_validate(settings | changed)
+
+
+def test_the_newest_sweep_of_a_name_is_found(tmp_path: Path) -> None:
+    assert SweepFolder.newest(sweep(), tmp_path) is None
+    for name in ("folder-20260101-120000", "folder-20260102-120000", "folder-more-20260103-120000"):
+        SweepFolder(tmp_path / name).create(sweep())
+    (tmp_path / "folder-20260104-120000").mkdir()  # no sweep file in it
+    found = SweepFolder.newest(sweep(), tmp_path)
+    assert found is not None
+    assert found.path.name == "folder-20260102-120000"
+
+
+def test_an_existing_folder_is_never_taken_over(tmp_path: Path) -> None:
+    SweepFolder(tmp_path / "a").create(sweep())
+    with pytest.raises(UserError, match="exists already"):
+        SweepFolder(tmp_path / "a").create(sweep())
+
+
+def test_differences_are_shown_key_by_key(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    assert folder.differences(sweep()) == ""
+    difference = folder.differences(sweep(steps=200))
+    assert "-steps: 100\n+steps: 200" in difference
+
+
+def test_only_one_process_at_a_time_has_it(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    assert not folder.in_use()
+    with folder.locked():
+        assert folder.in_use()
+        with pytest.raises(UserError, match=r"in use by another process \(id \d+\)"), folder.locked():
+            pass
+    with folder.locked():
+        pass
+
+
+def test_a_trial_that_lies_elsewhere_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Its checkpoints would be unpickled."""
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    (trial, *_) = sweep().trials()
+    assert folder.trial(trial.trial_id) == tmp_path / "a" / "trials" / trial.trial_id
+    (tmp_path / "elsewhere").mkdir()
+    folder.trial(trial.trial_id).parent.mkdir()
+    folder.trial(trial.trial_id).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is refused"):
+        folder.trial(trial.trial_id)
+    with pytest.raises(UserError, match="is refused"):
+        folder.trial("../../elsewhere")
+
+
+def test_a_folder_is_made_with_its_sweep_file_or_is_no_sweeps(tmp_path: Path) -> None:
+    """A full disk, or the end of the process, must not leave half a file: it would read as one that was changed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+    try:
+        with pytest.raises(UserError, match="cannot be created: File too large"):
+            SweepFolder(tmp_path / "folder-20260101-120000").create(sweep())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert SweepFolder.newest(sweep(), tmp_path) is None
+
+
+def test_a_full_disk_does_not_keep_it_from_being_locked(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(sweep())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with folder.locked():
+            assert folder.in_use()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,366 @@
+"""The mirror in MLflow: each entry once and in order, whatever happens on the way. Real MLflow, on sqlite."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
+from mlflow.tracking import MlflowClient
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal
+from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror, mlflow_ui_command, set_up_store
+
+
+class Mirrored:
+    """A sweep of two trials with its journal, and what MLflow has of it."""
+
+    def __init__(self, folder: Path, store: Path, name: str) -> None:
+        self.sweep = Sweep.model_validate(
+            {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
+        )
+        self.folder = SweepFolder(folder / name)
+        self.folder.create(self.sweep)
+        self.uri = f"sqlite:///{store}"
+        self.trials = [trial.trial_id for trial in self.sweep.trials()]
+        self.journal = Journal(self.folder.journal)
+        self.journal.append("sweep", 1, id=f"id of {name}")
+        self.said: list[str] = []
+
+    def mirror(self, patience_s: float = 20) -> int:
+        """Bring what the journal on disk has to MLflow, as a new process would; returns how many entries are left."""
+        mirror = MlflowMirror(Journal(self.folder.journal), self.sweep, self.folder, self.uri, self.said.append)
+        mirror.start()
+        return mirror.close(patience_s)
+
+    def start_all(self) -> None:
+        for trial in self.trials:
+            self.journal.append("start", 2, trial=trial)
+
+    def result(self, step: int) -> None:
+        for trial in self.trials:
+            self.journal.append("result", 1000 + step, trial=trial, step=step, metrics={"true_return": step / 2})
+
+    def runs(self) -> tuple[Run, list[Run]]:
+        client = MlflowClient(self.uri)
+        experiment = client.get_experiment_by_name(self.sweep.name)
+        assert experiment is not None
+        found = list(client.search_runs([experiment.experiment_id]))
+        children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+        (parent,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+        assert sorted(run.data.tags["trial_id"] for run in children) == sorted(self.trials)
+        return parent, children
+
+    def history(self, run: Run, metric: str) -> list[tuple[int, float]]:
+        found = MlflowClient(self.uri).get_metric_history(run.info.run_id, metric)
+        return [(each.step, each.value) for each in found]
+
+    def steps(self) -> list[list[int]]:
+        client = MlflowClient(self.uri)
+        return [[metric.step for metric in client.get_metric_history(run.info.run_id, "true_return")] for run in self.runs()[1]]
+
+
+@pytest.fixture
+def mirrored(mlflow_database: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Mirrored:
+    return Mirrored(tmp_path, mlflow_database, request.node.name[-50:].replace("[", "-").replace("]", ""))
+
+
+def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    mirrored.start_all()
+    mirrored.result(20)
+    for trial in mirrored.trials:
+        mirrored.journal.append("end", 5000, trial=trial, status="FAILED", tags={"reason": "the machine was on fire"})
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20], [10, 20]]
+    assert {run.info.status for run in mirrored.runs()[1]} == {"FAILED"}
+    mirrored.start_all()
+    for trial in mirrored.trials:
+        mirrored.journal.append("end", 6000, trial=trial, status="FINISHED", tags={"checkpoints": "trials/x"})
+    mirrored.journal.append("sweep_end", 7000, status="FINISHED", step=2, metrics={"best_evaluation_success": 0.5})
+    assert mirrored.mirror() == 0
+    parent, children = mirrored.runs()
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert all("reason" not in run.data.tags and run.data.tags["checkpoints"] == "trials/x" for run in children)
+    assert parent.data.metrics == {"best_evaluation_success": 0.5}
+
+
+def forgets_all(folder: SweepFolder) -> None:
+    folder.mlflow.unlink()
+
+
+def was_cut_short(folder: SweepFolder) -> None:
+    folder.mlflow.write_text(folder.mlflow.read_text()[:-10])
+
+
+def forgets_the_last(folder: SweepFolder) -> None:
+    known = json.loads(folder.mlflow.read_text())
+    folder.mlflow.write_text(json.dumps(known | {"delivered": Journal(folder.journal).entries[-4]["uid"]}))
+
+
+def says_nothing(folder: SweepFolder) -> None:
+    folder.mlflow.write_text("{}")
+
+
+def has_lost_what_it_named(folder: SweepFolder) -> None:
+    lines = folder.journal.read_bytes().splitlines(keepends=True)
+    folder.journal.write_bytes(b"".join([*lines[:-1], b"damaged\n"]))
+
+
+@pytest.mark.parametrize("happens", [forgets_all, was_cut_short, forgets_the_last, says_nothing, has_lost_what_it_named])
+def test_what_is_delivered_again_is_there_once(mirrored: Mirrored, happens: Callable[[SweepFolder], None]) -> None:
+    """A process that was killed does not know what of its last calls arrived."""
+    mirrored.start_all()
+    mirrored.journal.append("measure", 3, trial=mirrored.trials[0], metrics={"epic_distance": 0.5})
+    mirrored.result(10)
+    mirrored.result(20)
+    mirrored.journal.append("sweep_end", 4, status="FAILED", step=1, metrics={"best_evaluation_success": 0.5})
+    assert mirrored.mirror() == 0
+    happens(mirrored.folder)
+    mirrored.journal = Journal(mirrored.folder.journal)
+    mirrored.result(30)
+    assert mirrored.mirror() == 0
+    # Written down anew, because the lines were lost: the time is another.
+    mirrored.journal.append("measure", 30, trial=mirrored.trials[0], metrics={"epic_distance": 0.5})
+    mirrored.journal.append("sweep_end", 40, status="FAILED", step=1, metrics={"best_evaluation_success": 0.5})
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
+    parent, children = mirrored.runs()
+    measured = next(run for run in children if run.data.tags["trial_id"] == mirrored.trials[0])
+    assert mirrored.history(measured, "epic_distance") == [(0, 0.5)]
+    assert mirrored.history(parent, "best_evaluation_success") == [(1, 0.5)]
+    assert mirrored.said == []
+
+
+def test_a_journal_that_lost_its_end_doubles_nothing(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.result(10)
+    mirrored.result(20)
+    assert mirrored.mirror() == 0
+    file = mirrored.folder.journal
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-2]) + b'{"kind": "resu')
+    mirrored.journal = Journal(file)
+    mirrored.result(20)  # trained again, from the checkpoint before
+    mirrored.result(30)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
+
+
+def in_order_after(mirrored: Mirrored, store: Path, breaks: str, mends: str) -> None:
+    """Results while the database does not work arrive once it does."""
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    mirror = MlflowMirror(mirrored.journal, mirrored.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
+    with closing(sqlite3.connect(store, isolation_level=None)) as other:
+        other.execute(breaks)
+        try:
+            mirror.start()
+            for step in (10, 20, 30):
+                mirrored.result(step)
+            while not mirrored.said:
+                time.sleep(0.05)
+        finally:
+            other.execute(mends)
+    assert mirror.close(patience_s=60) == 0
+    assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
+    assert "does not answer" in mirrored.said[0]
+    assert "answers again" in mirrored.said[1]
+
+
+def test_waits_for_a_database_that_fails(mirrored: Mirrored, mlflow_database: Path) -> None:
+    in_order_after(mirrored, mlflow_database, "ALTER TABLE metrics RENAME TO gone", "ALTER TABLE gone RENAME TO metrics")
+
+
+@pytest.mark.slow
+def test_waits_for_a_locked_database(mirrored: Mirrored, mlflow_database: Path) -> None:
+    """MLflow itself waits for 20 s, each time."""
+    in_order_after(mirrored, mlflow_database, "BEGIN EXCLUSIVE", "ROLLBACK")
+
+
+def test_a_reference_is_not_found_among_the_trials_of_an_alpha(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    tags = [child.data.tags for child in mirrored.runs()[1]]
+    assert sorted((each["model"], each["alpha"], each["prompt"]) for each in tags) == [
+        ("embedded/tiny", "0.5", "task"),
+        ("true reward", "-", "-"),
+    ]
+
+
+def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.journal.append("result", 5, trial=mirrored.trials[0], step=10, metrics={"n" * 300: 1.0})
+    mirrored.result(20)
+    assert mirrored.mirror() == 1
+    assert mirrored.steps() == [[20], [20]]
+    assert "MLflow does not get an entry" in mirrored.said[0]
+    # It is not forgotten.
+    assert mirrored.mirror() == 1
+    assert mirrored.steps() == [[20], [20]]
+
+
+def test_a_deleted_experiment_loses_nothing(mirrored: Mirrored) -> None:
+    """In MLflow's pages one click deletes it, and another restores it."""
+    mirrored.start_all()
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    client = MlflowClient(mirrored.uri)
+    experiment = client.get_experiment_by_name(mirrored.sweep.name)
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    mirrored.journal.append("sweep", 1100, id=f"id of {mirrored.sweep.name}")
+    mirrored.result(20)
+    assert mirrored.mirror() == 3
+    assert "was deleted: restore it" in mirrored.said[0]
+    client.restore_experiment(experiment.experiment_id)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10, 20], [10, 20]]
+
+
+def test_a_fault_that_mlflow_reports_as_a_bad_request_passes(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it reports whatever its database does not call operational: a lost connection, a pool without a free one."""
+    faults = [MlflowException("QueuePool limit", error_code=BAD_REQUEST)] * 2
+    log_batch = MlflowClient.log_batch
+
+    def faulty(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        if faults and "metrics" in named:
+            raise faults.pop()
+        return log_batch(client, *arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", faulty)
+    mirrored.start_all()
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    assert not faults
+    assert mirrored.steps() == [[10], [10]]
+
+
+@pytest.mark.parametrize("step", ["log_batch", "log_artifact"])
+def test_a_run_that_was_made_and_not_described_is_described_later(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The process ended, or MLflow went away, in between; meanwhile there was another commit."""
+    with monkeypatch.context() as broken:
+
+        def away(*arguments: Any, **named: Any) -> None:
+            raise MlflowException("away", error_code=TEMPORARILY_UNAVAILABLE)
+
+        broken.setattr(MlflowClient, step, away)
+        mirror = MlflowMirror(mirrored.journal, mirrored.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
+        mirror.start()
+        while not mirrored.said:
+            time.sleep(0.05)
+        assert mirror.close(patience_s=0) == 1
+        mirror.join()
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.mlflow_mirror.git_commit", lambda: "another commit")
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    parent, children = mirrored.runs()
+    assert [item.path for item in MlflowClient(mirrored.uri).list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
+    assert all(run.data.params["task"] == "cartpole-upright" for run in (parent, *children))
+    assert (parent.data.params["git_commit"] == "another commit") is (step == "log_batch")
+
+
+def test_a_sweep_that_goes_on_is_running_in_mlflow(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.journal.append("sweep_end", 10, status="KILLED", step=0, metrics={})
+    assert mirrored.mirror() == 0
+    assert mirrored.runs()[0].info.status == "KILLED"
+    mirrored.journal.append("sweep", 20, id=f"id of {mirrored.sweep.name}")
+    assert mirrored.mirror() == 0
+    assert mirrored.runs()[0].info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("file", ["../secret", "/etc/passwd", "link"], ids=["up", "absolute", "link"])
+def test_no_file_from_elsewhere_becomes_an_artifact(mirrored: Mirrored, file: str) -> None:
+    (mirrored.folder.path.parent / "secret").write_text("secret")
+    (mirrored.folder.path / "link").symlink_to(mirrored.folder.path.parent / "secret")
+    mirrored.journal.append("artifact", 2, trial="", file=file, to="video")
+    mirrored.start_all()
+    assert mirrored.mirror() == 1
+    parent, _ = mirrored.runs()
+    client = MlflowClient(mirrored.uri)
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
+    assert f"the file '{file}' is refused" in mirrored.said[0]
+
+
+def test_another_mlflow_than_before_is_refused(mirrored: Mirrored) -> None:
+    assert mirrored.mirror() == 0
+    mirrored.uri = "sqlite:////elsewhere/mlflow.db"
+    with pytest.raises(UserError, match="name that with --tracking-uri"):
+        mirrored.mirror()
+
+
+def test_the_same_mlflow_at_another_address_is_recognised(mirrored: Mirrored, mlflow_database: Path) -> None:
+    """A results folder that was moved."""
+    mirrored.start_all()
+    assert mirrored.mirror() == 0
+    moved = mlflow_database.parent / f"{mirrored.sweep.name}.db"
+    shutil.copy(mlflow_database, moved)
+    mirrored.uri = f"sqlite:///{moved}"
+    mirrored.result(10)
+    assert mirrored.mirror() == 0
+    assert mirrored.steps() == [[10], [10]]
+
+
+def test_a_server_that_does_not_answer_is_said_before_anything_starts() -> None:
+    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
+        set_up_store("http://127.0.0.1:9")
+
+
+def test_the_command_that_opens_the_runs_keeps_to_itself() -> None:
+    command = shlex.split(mlflow_ui_command("sqlite:////my results/mlflow.db"))
+    assert command[0] == "env"
+    assert {"MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"} <= set(command)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[-1] == "sqlite:////my results/mlflow.db"
+    assert mlflow_ui_command("http://127.0.0.1:5000") == "a browser at http://127.0.0.1:5000"
+
+
+@pytest.mark.slow
+def test_the_server_that_it_starts_asks_nobody_and_listens_here_alone(mlflow_database: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*shlex.split(mlflow_ui_command(f"sqlite:///{mlflow_database}")), "--port", str(port)]
+    unset = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK")}
+    server = subprocess.Popen(command, env=unset, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{port}/ajax-api/3.0/mlflow/ui-telemetry"
+        until = time.monotonic() + 120
+        while True:
+            try:
+                answer = json.load(urllib.request.urlopen(address, timeout=5))
+                break
+            except urllib.error.HTTPError:
+                raise
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.5)
+        assert answer["disable_ui_telemetry"] is True
+        process = psutil.Process(server.pid)
+        connections = [each for child in [process, *process.children(recursive=True)] for each in child.net_connections("inet")]
+        assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+        assert not [each for each in connections if each.raddr and each.raddr.ip != "127.0.0.1"]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

@@ -1,0 +1,152 @@
+"""The report of a sweep: whole in one file, and nothing that a prompt says becomes part of the page."""
+
+import base64
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.report import write_report
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
+from vlm_rm_sweeps.videos import write_episode, write_picture, write_video
+
+IMAGE = "<img src=x onerror=alert(1)>"
+SCRIPT = "</pre><script>alert(1)"
+QUOTES = "\"'&</td><script>"
+SWEEP = Sweep.model_validate(
+    {
+        "name": "reported",
+        "task": "cartpole-upright",
+        "models": ["embedded/tiny"],
+        "alphas": [0.0, 0.5, 1.0],
+        "prompts": [{"id": "1", "goal": IMAGE, "baseline": SCRIPT}],
+        "steps": 4000,
+    }
+)
+
+
+class Page(HTMLParser):
+    """The tags and addresses of a page, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    """What a sweep leaves of a reference, two trials that finished and one that failed."""
+    folder = SweepFolder(tmp_path / "reported-20260101-120000")
+    folder.create(SWEEP)
+    reference, good, bad, failed = SWEEP.trials()
+    finished = [(reference, 1.0, 190.0), (good, 0.75, 150.0), (bad, 0.25, 40.0)]
+    outcomes = [
+        TrialOutcome(trial, "finished", "", {"evaluation_success": success, "evaluation_true_return": value})
+        for trial, success, value in finished
+    ]
+    outcomes.append(TrialOutcome(failed, "failed", f"it said {QUOTES}", {}))
+    results_table(outcomes).to_csv(folder.table, index=False)
+    frames = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 255)]
+    # What a trial's best policy did is not what its last one does: here the trial that ended worse had the better one.
+    for (trial, *_), in_goal in zip(finished, (1.0, 0.5, 0.9), strict=True):
+        video = folder.trial(trial.trial_id) / "video" / "episode.mp4"
+        video.parent.mkdir(parents=True)
+        write_video(frames, video)
+        numbers = {"clip_return": 12.0, "true_return": 200 * in_goal, "goal_fraction": in_goal, "success": True}
+        write_episode(video.parent, {"task": "cartpole-upright", "env_steps": 2000, "seed": 5} | numbers)
+    (folder.path / "figures").mkdir()
+    write_picture(frames[0], folder.path / "figures" / "learning_curves.png")
+    return folder
+
+
+def test_is_whole_in_one_file(folder: SweepFolder) -> None:
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert (page.tags.count("video"), page.tags.count("img")) == (2, 1)
+    assert all(address.startswith("data:") for address in page.addresses)
+    files = [base64.b64decode(address.split(",")[1]) for address in page.addresses]
+    assert (folder.path / "figures" / "learning_curves.png").read_bytes() in files
+    for part in ("3 of 4 trials finished", "4,000 environment steps", "0.75", "embedded/tiny", "steps_per_result: 1000"):
+        assert part in page.text
+    shown = "its best policy, of step 2,000, in the episode with seed 5"
+    assert (
+        f"best episode: embedded/tiny, alpha 0.5, prompt 1, seed 0: {shown}, 90 % of its steps in the goal, true return 180, "
+        "CLIP return 12. After training, its last policy: success 0.25, true return 40"
+    ) in page.text
+    assert f"worst episode: embedded/tiny, alpha 0, prompt 1, seed 0: {shown}, 50 % of its steps in the goal" in page.text
+
+
+def test_the_summary_for_each_model_size_is_in_it(folder: SweepFolder) -> None:
+    assert "Over-optimisation by model" not in write_report(folder.path).read_text(encoding="utf-8")
+    table = "model,parameters_millions,trials_with_alarm\nembedded/tiny,0.145,2\n"
+    (folder.path / "figures" / "overoptimisation_by_model.csv").write_text(table)
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    for part in ("Over-optimisation by model", "trials with alarm", "0.145"):
+        assert part in page.text
+
+
+def test_what_prompts_and_failures_say_stays_text(folder: SweepFolder) -> None:
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert page.handlers == []
+    for part in (IMAGE, SCRIPT, f"it said {QUOTES}"):
+        assert part in page.text
+
+
+def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder) -> None:
+    for file in [*folder.path.glob("figures/*"), *folder.path.glob("trials/*/video/*")]:
+        file.unlink()
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert "None have been drawn yet" in page.text
+    assert "There are no videos of finished trials." in page.text
+
+
+@pytest.mark.parametrize("place", ["figures/secret.png", "trials/{}/video/episode.mp4", "trials/{}/video/episode.json"])
+def test_a_link_out_of_the_folder_is_not_sent_along(folder: SweepFolder, tmp_path: Path, place: str) -> None:
+    (tmp_path / "secret").write_text("secret")
+    link = folder.path / place.format(SWEEP.trials()[1].trial_id)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="is refused"):
+        write_report(folder.path)
+
+
+@pytest.mark.parametrize("part", ["figures", "trials/{}/video"])
+def test_nor_is_a_part_of_the_folder_that_lies_elsewhere(folder: SweepFolder, tmp_path: Path, part: str) -> None:
+    place = folder.path / part.format(SWEEP.trials()[1].trial_id)
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is refused"):
+        write_report(folder.path)
+
+
+def test_replaces_its_own_file_and_no_other(folder: SweepFolder, tmp_path: Path) -> None:
+    assert write_report(folder.path) == write_report(folder.path)
+    mine = tmp_path / "mine.html"
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=r"mine\.html exists already"):
+        write_report(folder.path, mine)
+    assert mine.read_text() == "mine"
+
+
+def test_says_what_is_no_sweep_or_has_not_ended(folder: SweepFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no sweep's folder"):
+        write_report(tmp_path)
+    folder.table.unlink()
+    with pytest.raises(UserError, match=r"has no trials\.csv yet"):
+        write_report(folder.path)

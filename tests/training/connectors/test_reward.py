@@ -1,0 +1,144 @@
+"""The way of a reward into RLlib, checked on a real algorithm, a real pool and what lies in the replay buffer at the end."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
+from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.rendering import render_frame
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training.algorithms import build_algorithm
+from vlm_rm_sweeps.training.connectors import reward as connector
+from vlm_rm_sweeps.training.connectors.reward import RewardSource
+from vlm_rm_sweeps.training.settings import DqnSettings
+
+TASK = get_task("cartpole-upright")
+SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
+SETTINGS = DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05)
+
+
+@pytest.fixture(scope="module")
+def reward(two_pools: tuple[PoolConfig, PoolConfig]) -> RewardSource:
+    return RewardSource(two_pools[0], SPEC, EMBEDDED_PREPROCESSING.frame_format)
+
+
+@pytest.fixture(scope="module")
+def trained(reward: RewardSource) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """An algorithm after 840 environment steps, past the end of its first episodes, and its last result."""
+    algorithm = build_algorithm(TASK, SETTINGS, reward, seed=3, steps_per_result=840, evaluation_episodes=2)
+    yield algorithm, algorithm.train()
+    algorithm.stop()
+
+
+def buffered(algorithm: Any) -> list[SingleAgentEpisode]:
+    episodes: list[SingleAgentEpisode] = list(algorithm.local_replay_buffer.episodes)
+    return episodes
+
+
+def test_every_transition_was_scored_once_with_its_own_frame(trained: tuple[Any, dict[str, Any]]) -> None:
+    """The reward in the buffer is, to the bit, that of the frame of the state after the step."""
+    algorithm, result = trained
+    model = load_reward_model("embedded/tiny", micro_batch=16)
+    env = UprightCartPole()
+    env.reset(seed=0)
+    transitions = 0
+    for episode in buffered(algorithm):
+        observations = episode.get_observations()[1:]
+        frames = []
+        for observation in observations:
+            env.state = np.asarray(observation, np.float64)
+            frames.append(render_frame(env, EMBEDDED_PREPROCESSING.frame_format))
+        # The observation is float32 and the state that was rendered float64: a pixel's edge may round differently.
+        np.testing.assert_allclose(episode.get_rewards(), model.score(np.stack(frames), [SPEC])[:, 0], atol=0.02)
+        transitions += len(episode)
+    assert transitions == result["num_env_steps_sampled_lifetime"] == 840
+    assert result["env_runners"][connector.FRAMES_SCORED] == 840
+
+
+def test_no_reward_in_the_buffer_is_missing(trained: tuple[Any, dict[str, Any]]) -> None:
+    for episode in buffered(trained[0]):
+        assert np.isfinite(episode.get_rewards()).all()
+
+
+def test_frames_and_other_info_never_reach_the_buffer(trained: tuple[Any, dict[str, Any]]) -> None:
+    for episode in buffered(trained[0]):
+        assert all(not info for info in episode.get_infos())
+
+
+def test_both_returns_are_logged_under_their_own_names(trained: tuple[Any, dict[str, Any]]) -> None:
+    algorithm, result = trained
+    finished = [episode for episode in buffered(algorithm) if episode.is_done]
+    assert len(finished) == SETTINGS.envs
+    runner = result["env_runners"]
+    clip_return = np.mean([sum(episode.get_rewards()) for episode in finished])
+    assert runner["episode_return_mean"] == pytest.approx(clip_return, rel=1e-5)
+    in_goal = [np.abs(episode.get_observations()[1:, 2]) <= np.deg2rad(12) for episode in finished]
+    assert runner[connector.TRUE_RETURN] == pytest.approx(np.mean([steps.sum() for steps in in_goal]), abs=0.5)
+    assert runner[connector.GOAL_FRACTION] == pytest.approx(np.mean([steps.mean() for steps in in_goal]), abs=0.01)
+    assert runner[connector.SUCCESS] == np.mean([steps.mean() >= 0.5 for steps in in_goal])
+
+
+def test_evaluation_is_scored_as_well_and_has_whole_episodes(trained: tuple[Any, dict[str, Any]]) -> None:
+    runner = trained[0].evaluate()["env_runners"]
+    assert runner["num_episodes"] == 2
+    assert runner["episode_len_mean"] == TASK.episode_steps
+    assert 0 < runner["episode_return_mean"] <= TASK.episode_steps
+    assert 0 <= runner[connector.TRUE_RETURN] <= TASK.episode_steps
+
+
+def test_the_true_reward_is_learned_from_without_rendering(ray_cluster: None) -> None:
+    algorithm = build_algorithm(TASK, SETTINGS, None, seed=3, steps_per_result=840, evaluation_episodes=2)
+    runner = algorithm.train()["env_runners"]
+    assert runner["episode_return_mean"] == runner[connector.TRUE_RETURN]
+    assert connector.FRAMES_SCORED not in runner
+    assert {reward for episode in buffered(algorithm) for reward in episode.get_rewards()} == {0.0, 1.0}
+    algorithm.stop()
+
+
+def test_updates_follow_the_ratio_that_was_asked_for(trained: tuple[Any, dict[str, Any]]) -> None:
+    """`updates_per_step` counts from the first update on."""
+    learner = trained[1]["learners"]["__all_modules__"]
+    updates = learner["num_module_steps_trained_lifetime"] / SETTINGS.batch
+    learned_steps = 840 - SETTINGS.learning_starts
+    assert updates == pytest.approx(learned_steps * SETTINGS.updates_per_step, abs=2)
+
+
+def test_stepping_goes_on_while_servers_score(reward: RewardSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full micro-batch leaves in the middle of a rollout, the rest at its end."""
+    sent: list[int] = []
+    submit = RewardPool.submit
+
+    def spy(pool: RewardPool, frames: np.ndarray, specs: Any) -> Any:
+        sent.append(len(frames))
+        return submit(pool, frames, specs)
+
+    monkeypatch.setattr(RewardPool, "submit", spy)
+    algorithm = build_algorithm(TASK, SETTINGS, reward, seed=3, steps_per_result=40, evaluation_episodes=2)
+    algorithm.train()
+    assert sent == [16, 4, 16, 4]
+    algorithm.stop()
+
+
+class _Unscored(connector.RewardConnector):
+    """Loses the last frame of every step."""
+
+    def __call__(self, **kwargs: Any) -> dict[str, Any]:
+        for episode in kwargs["episodes"][-1:]:
+            episode.get_infos(-1).pop("frame", None)
+        return super().__call__(**kwargs)
+
+
+def test_a_transition_without_a_reward_stops_the_sample(reward: RewardSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.training.algorithms.RewardConnector", _Unscored)
+    algorithm = build_algorithm(TASK, SETTINGS, reward, seed=3, steps_per_result=40, evaluation_episodes=2)
+    assert isinstance(algorithm.env_runner._env_to_module.connectors[-1], ConnectorV2)
+    with pytest.raises(RuntimeError, match="0 of the 5 transitions of an episode were scored"):
+        algorithm.train()
+    algorithm.stop()

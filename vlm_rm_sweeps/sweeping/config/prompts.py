@@ -1,0 +1,88 @@
+"""Many wordings of a task: from a file with one goal on each line, from YAML, or from the command line."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.config.sweep import Prompt
+from vlm_rm_sweeps.tasks.task import Task
+
+_ID_LENGTH = 40
+_YAML_SUFFIXES = (".yaml", ".yml")
+_FILE_SUFFIXES = (".txt", *_YAML_SUFFIXES)
+
+
+def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
+    """Prompts of files (`.txt`, `.yaml`) and of goals in plain text, each with an id made of its words.
+
+    A text file has one goal on each line; empty lines and lines that start with `#` are left out. A YAML file has a list of goals,
+    or of `id`, `goal` and `baseline` as in a sweep file. What names no baseline of its own gets `baseline`.
+
+    Raises UserError, naming the file, if it cannot be read or two goals are the same or have one id.
+    """
+    prompts: list[Prompt] = []
+    for name in names:
+        entries = _entries(Path(name)) if name.endswith(_FILE_SUFFIXES) else [name]
+        for entry in entries:
+            try:
+                prompts.append(_prompt(entry, baseline, {prompt.id for prompt in prompts}))
+            except (ValidationError, UserError) as error:
+                reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+                raise UserError(f"{name}, {entry!r}: {reason.removeprefix('Value error, ')}") from error
+    for prompt in prompts:
+        if sum(other.goal == prompt.goal and other.baseline == prompt.baseline for other in prompts) > 1:
+            raise UserError(f"the goal {' | '.join(prompt.goal)!r} stands there more than once: expected each wording once")
+    ids = [prompt.id for prompt in prompts]
+    for prompt in prompts:
+        if ids.count(prompt.id) > 1:
+            raise UserError(
+                f"the id {prompt.id!r} stands there {ids.count(prompt.id)} times: expected an id of its own for each goal"
+            )
+    return tuple(prompts)
+
+
+def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -> tuple[Prompt, ...]:
+    """What `names` stand for (see `read_prompts`), or the task's own prompt if there are none."""
+    baseline = baseline or task.baseline_prompt
+    return read_prompts(names, baseline) if names else (Prompt(id="task", goal=(task.goal_prompt,), baseline=(baseline,)),)
+
+
+def _entries(file: Path) -> list[Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        entries = yaml.safe_load(text) if file.suffix in _YAML_SUFFIXES else _lines(text)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); expected a file with one goal on each line") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{file}: is neither text in UTF-8 nor YAML: {error}") from error
+    if not isinstance(entries, list) or not entries:
+        raise UserError(f"{file}: expected goals, one on each line, or a YAML list of them")
+    return entries
+
+
+def _lines(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _prompt(entry: Any, baseline: str, taken: set[str]) -> Prompt:
+    if isinstance(entry, dict):
+        return Prompt.model_validate({"baseline": baseline} | entry)
+    if not isinstance(entry, str):
+        raise UserError(f"expected a sentence, or `id`, `goal` and `baseline`, found {type(entry).__name__}")
+    return Prompt(id=_id_of(entry, taken), goal=(entry,), baseline=(baseline,))
+
+
+def _id_of(goal: str, taken: set[str]) -> str:
+    """The goal's own words as an id, with a number behind it if another goal starts with the same."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", goal).strip("-").lower()[:_ID_LENGTH].strip("-") or "prompt"
+    unique, number = words, 1
+    while unique in taken:
+        number += 1
+        unique = f"{words[: _ID_LENGTH - 4].rstrip('-')}-{number}"
+    return unique

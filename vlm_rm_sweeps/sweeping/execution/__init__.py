@@ -1,0 +1,1 @@
+"""What runs: cluster, reward pools, trials, videos, screenings."""

@@ -1,0 +1,1 @@
+"""What is written down: folder, journal, MLflow, tables, report."""

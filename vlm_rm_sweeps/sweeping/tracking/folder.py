@@ -1,0 +1,141 @@
+"""The folder of a sweep, which is all that is needed to go on with it.
+
+It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (what happened), `mlflow.json` (where its runs are),
+`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `epic.csv` (if it has `epic_states`), `tune/` (Tune's own
+files, which nothing here reads) and what is made of it later: `figures/`, `report.html`.
+"""
+
+import difflib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside, write_whole
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.training.checkpoints import TRIALS
+
+_STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The paths in a sweep's folder. The folder itself may not exist yet."""
+
+    path: Path
+
+    @classmethod
+    def named(cls, sweep: Sweep, results: Path) -> "SweepFolder":
+        """A new one, named after the sweep and the time."""
+        return cls(new_path(results, sweep.name))
+
+    @classmethod
+    def newest(cls, sweep: Sweep, results: Path) -> "SweepFolder | None":
+        """The newest sweep of this name below `results`."""
+        found = sorted(folder for folder in results.glob(f"{sweep.name}-{_STAMP}") if (folder / "sweep.yaml").is_file())
+        return cls(found[-1]) if found else None
+
+    @property
+    def sweep_file(self) -> Path:
+        return self.path / "sweep.yaml"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.path / "mlflow.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def epic(self) -> Path:
+        return self.path / "epic.csv"
+
+    def trial(self, trial_id: str) -> Path:
+        """UserError if it leads out of this folder: to go on with a trial is to unpickle what lies there."""
+        return file_inside(self.path, Path(TRIALS) / trial_id)
+
+    def trials(self) -> list[Path]:
+        """The folders of the trials that have started, by id."""
+        return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
+
+    def create(self, sweep: Sweep) -> None:
+        """Make the folder with its sweep file. UserError if it exists already or cannot be made."""
+        make_folder(self.sweep_file, sweep.model_dump(mode="json"))
+
+    def differences(self, sweep: Sweep) -> str:
+        """What differs between the resolved sweep file in the folder (`-`) and `sweep` (`+`); empty if nothing does."""
+        found = self.sweep_file.read_text(encoding="utf-8").splitlines()
+        now = to_yaml(sweep.model_dump(mode="json")).splitlines()
+        lines = difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1)
+        return "\n".join(lines)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. UserError if another process has it.
+
+        The lock belongs to the open file: the system gives it back however the process ends.
+        """
+        with self._lock_file() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise UserError(
+                    f"{self.path} is in use by another process (id {owner}): wait until that has ended, or stop it"
+                ) from error
+            with suppress(OSError):  # a full disk: the id is for people alone
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
+            yield
+
+    def _lock_file(self) -> IO[str]:
+        try:
+            return (self.path / "lock").open("a+")
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be locked: {error.strerror}") from error
+
+    def in_use(self) -> bool:
+        try:
+            with self.locked():
+                return False
+        except UserError:
+            return True
+
+
+def new_path(results: Path, name: str) -> Path:
+    """Where what starts now has its folder: named after it and the time."""
+    return results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
+    """Make the new folder of a sweep or a screening, with the resolved file of what runs in it.
+
+    Raises UserError if the folder exists already or cannot be made.
+    """
+    folder = resolved_file.parent
+    try:
+        folder.mkdir(parents=True)
+        write_whole(resolved_file, to_yaml(data))
+    except FileExistsError as error:
+        raise UserError(f"{folder} exists already: another of this name was started in the same second; try again") from error
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """As a person would write it: keys in their order, umlauts as they are."""
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return text

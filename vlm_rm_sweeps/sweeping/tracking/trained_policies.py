@@ -1,0 +1,50 @@
+"""The policies that sweeps have learned, found by the folder of a sweep, a trial or a checkpoint."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, POLICY, Checkpoint, read_checkpoint
+
+Which = Literal["best", "last", "all"]
+"""Of each trial: its best policy, its newest, or all that are kept (the best and the newest few)."""
+
+
+def learned_policies(sources: Sequence[Path], which: Which, say: Callable[[str], None]) -> list[Checkpoint]:
+    """The policies of a checkpoint, of a trial, or of all trials of a sweep that have one.
+
+    Raises UserError if there is none in one of the folders.
+    """
+    return [checkpoint for source in sources for checkpoint in _policies_in(source, which, say)]
+
+
+def _policies_in(source: Path, which: Which, say: Callable[[str], None]) -> list[Checkpoint]:
+    folder = SweepFolder(source)
+    if not folder.sweep_file.is_file():
+        return _policies_of(source, which)
+    found: list[Checkpoint] = []
+    trials = 0
+    for trial in folder.trials():
+        with suppress(UserError):  # a trial may have failed before its first one
+            found += _policies_of(trial, which)
+            trials += 1
+    if not found:
+        raise UserError(f"{source}: no trial has a checkpoint yet: wait for the first, or go on with `vlm-rm sweep --resume`")
+    say(f"{source}: {len(found)} policies of {trials} of {len(folder.trials())} trials")
+    return found
+
+
+def _policies_of(trial: Path, which: Which) -> list[Checkpoint]:
+    """Those of a trial, or of a single checkpoint, by environment steps; a policy that is kept twice counts once."""
+    if which != "all" or (trial / CHECKPOINT).exists():
+        return [find_checkpoint(trial, which == "last")]
+    found: dict[str, Checkpoint] = {}
+    for file in sorted(trial.glob(f"[!.]*/{CHECKPOINT}")):
+        with suppress(UserError):  # damaged, or being written now
+            checkpoint = read_checkpoint(file.parent)
+            found.setdefault(checkpoint.content["files"][POLICY]["sha256"], checkpoint)
+    return sorted(found.values(), key=lambda checkpoint: checkpoint.env_steps) or [find_checkpoint(trial)]

@@ -1,0 +1,174 @@
+"""What Tune reports of a sweep's trials, told to the journal and the terminal."""
+
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial as TuneTrial
+
+from vlm_rm_sweeps.errors import reason_of
+from vlm_rm_sweeps.evaluation.overoptimisation import ALARM, overoptimisation_alarm
+from vlm_rm_sweeps.sweeping.config.sweep import Trial
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal
+from vlm_rm_sweeps.sweeping.tracking.progress import Progress
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome
+from vlm_rm_sweeps.training.audit import PROXY
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
+from vlm_rm_sweeps.training.connectors.reward import SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, FAILURE, NOTE, TIME
+
+_TUNE_ENTRIES = frozenset({"time_this_iter_s", "time_total_s", "time_since_restore"})
+
+
+class Recorder(tune.Callback):
+    """Hears from Tune and tells the journal and the terminal; `on_finished` too, if a trial has come to its end."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        progress: Progress,
+        say: Callable[[str], None],
+    ) -> None:
+        self._journal, self._progress, self._say = journal, progress, say
+        self.on_finished: Callable[[Trial], None] = lambda trial: None
+        self._measured: dict[str, dict[str, float]] = {}
+        self._metrics: dict[str, dict[str, float]] = {}
+        self._audit_points: dict[str, list[tuple[int, dict[str, float]]]] = {}
+        self._steps: dict[str, set[int]] = {}
+        self._ended: dict[str, tuple[str, str]] = {}
+        self._started: set[str] = set()
+
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        # Tune pickles its callbacks into its snapshots, which nobody will read.
+        return tune.Callback, ()
+
+    def measured(self, metrics: dict[str, dict[str, float]]) -> None:
+        """What was measured of each trial's reward before training, by trial id."""
+        self._measured = metrics
+        for trial_id, known in metrics.items():
+            self._metrics[trial_id] = known | self._metrics.get(trial_id, {})
+
+    def recall(self, trial: Trial, checkpoints: TrialFolder, finished: bool) -> None:
+        """Take up what is known of a trial from earlier attempts.
+
+        Results that its checkpoint has and the journal lacks (which was cut short or damaged) are written down now.
+        """
+        for entry in self._journal.entries:
+            if entry["kind"] == "result" and entry["trial"] == trial.trial_id:
+                self._recall_result(trial, entry["step"], entry["metrics"])
+        # To read a checkpoint is to read a replay buffer: of finished trials only where there is something to mend.
+        checkpoint, _ = checkpoints.last() if self._journal.damaged or not finished else (None, [])
+        for result in checkpoint.content["results"] if checkpoint else []:
+            self._record(trial, result)
+        if finished:
+            self._ended[trial.trial_id] = ("finished", "")
+            self._write_measures(trial)
+        self._progress.resumed(trial, max(self._steps.get(trial.trial_id, {0})), finished)
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        ours = trial_of(trial)
+        if ours.trial_id not in self._started:  # else it is tried again
+            self._started.add(ours.trial_id)
+            self._journal.append("start", now_ms(), trial=ours.trial_id)
+            self._write_measures(ours)
+
+    def _write_measures(self, trial: Trial) -> None:
+        """Unless an earlier attempt did."""
+        written = any(entry["kind"] == "measure" and entry["trial"] == trial.trial_id for entry in self._journal.entries)
+        if trial.trial_id in self._measured and not written:
+            self._journal.append("measure", now_ms(), trial=trial.trial_id, metrics=self._measured[trial.trial_id])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        ours = trial_of(trial)
+        if FAILURE in result:
+            self._fail(ours, result[FAILURE])
+            return
+        self._record(ours, result)
+        if NOTE in result:
+            self._say(f"{ours.label}: {result[NOTE]}")
+        self._progress.result(ours, int(result[ENV_STEPS]))
+
+    def _record(self, trial: Trial, result: dict[str, Any]) -> None:
+        step = int(result[ENV_STEPS])
+        if step in self._steps.get(trial.trial_id, set()):
+            return  # a trial that went on from a checkpoint comes past results that it had reported before
+        # Tune adds its own entries, all of them named here, to what the trial reports.
+        metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
+        if PROXY in metrics:
+            metrics |= self._alarm(trial, step, metrics)
+        self._journal.append("result", int(result[TIME]), trial=trial.trial_id, step=step, metrics=metrics)
+        self._recall_result(trial, step, metrics)
+
+    def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """The alarm at this audit point; empty while there are too few."""
+        points = [point for point in self._audit_points.get(trial.trial_id, []) if point[0] < step]
+        alarm = overoptimisation_alarm([*points, (step, metrics)])
+        if alarm and not any(earlier.get(ALARM) for _, earlier in points):
+            self._say(
+                f"{trial.label}: over-optimisation alarm at step {step:,}: its reward rises, and what it stands for falls"
+            )
+        return {} if alarm is None else {ALARM: float(alarm)}
+
+    def _recall_result(self, trial: Trial, step: int, metrics: dict[str, float]) -> None:
+        steps, before = self._steps.setdefault(trial.trial_id, set()), self._metrics.get(trial.trial_id, {})
+        # One that was missing in the middle says nothing newer than those after it.
+        newest = step >= max(steps, default=-1)
+        self._metrics[trial.trial_id] = before | metrics if newest else metrics | before
+        steps.add(step)
+        if PROXY in metrics:
+            self._audit_points.setdefault(trial.trial_id, []).append((step, metrics))
+            self._audit_points[trial.trial_id].sort(key=lambda point: point[0])
+
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._say(f"{trial_of(trial).label}: failed ({_reason(trial)}), is tried again")
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        ours = trial_of(trial)
+        metrics = self._metrics.get(ours.trial_id, {})
+        if EVALUATED + TRUE_RETURN not in metrics:
+            return  # it was interrupted, or gave up; only the last result has an evaluation
+        self._end(ours, "FINISHED", "finished", "")
+        self.on_finished(ours)
+        clip = f"CLIP return {metrics[EVALUATED + CLIP_RETURN]:.1f}, " if EVALUATED + CLIP_RETURN in metrics else ""
+        success = f", success {metrics[EVALUATED + SUCCESS]:.2f}" if EVALUATED + SUCCESS in metrics else ""
+        self._progress.ended(ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}{success}")
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._fail(trial_of(trial), _reason(trial))
+
+    def _fail(self, trial: Trial, reason: str) -> None:
+        self._end(trial, "FAILED", "failed", reason)
+        self._progress.ended(trial, f"failed: {reason}")
+
+    def _end(self, trial: Trial, status: str, outcome: str, reason: str) -> None:
+        self._ended[trial.trial_id] = (outcome, reason)
+        tags = {"checkpoints": f"trials/{trial.trial_id}"} | ({"reason": reason} if reason else {})
+        self._journal.append("end", now_ms(), trial=trial.trial_id, status=status, tags=tags)
+
+    def outcome(self, trial: Trial) -> TrialOutcome:
+        status, reason = self._ended.get(trial.trial_id, ("unfinished", "interrupted"))
+        return TrialOutcome(trial, status, reason, self._metrics.get(trial.trial_id, {}))
+
+
+def trial_of(tune_trial: TuneTrial) -> Trial:
+    """The trial of the sweep that Tune's trial is."""
+    return Trial.from_dict(tune_trial.config["run"]["trial"])
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+def _reason(trial: TuneTrial) -> str:
+    """What ended it, in one line. Tune keeps the error beside its traceback, in files of this sweep's own."""
+    if not trial.pickled_error_file or not Path(trial.pickled_error_file).is_file():
+        return "unknown"
+    error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return reason_of(error.cause if isinstance(error, RayTaskError) else error)

@@ -1,0 +1,1 @@
+"""The humanoid: environment, scenes, reference poses, success tests."""

@@ -1,0 +1,1 @@
+"""Pieces that enter RLlib's connector pipelines."""
