@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials
 
-from vlm_rm_sweeps.evaluation.overoptimisation import ALARM, summary_by_model
-from vlm_rm_sweeps.training.audit import GOAL_FRACTION, GOLD, PROXY, SPEC, TRUE_REWARD
+from vlm_rm_sweeps.evaluation.overoptimisation import summary_by_model
+from vlm_rm_sweeps.metrics import ALARM, AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_SPEC, AUDIT_TRUE_REWARD
 
 _MOST_PANELS = 12
 _COLUMNS = 3
@@ -20,14 +20,14 @@ _COLUMNS = 3
 
 def draw(runs: SweepRuns) -> None:
     trials = reward_model_trials(runs)
-    if PROXY not in trials:
+    if AUDIT_PROXY not in trials:
         raise DoesNotApplyError("its trials were not audited: name `audit:` in the sweep file")
-    truth = GOAL_FRACTION if GOAL_FRACTION in trials else TRUE_REWARD
+    truth = AUDIT_GOAL_FRACTION if AUDIT_GOAL_FRACTION in trials else AUDIT_TRUE_REWARD
     # Where success is known, the true reward stands beside it: the two need not agree.
     names = [
-        PROXY,
-        *dict.fromkeys((truth, TRUE_REWARD)),
-        *sorted(name for name in trials.columns.map(str) if name.startswith((GOLD, SPEC))),
+        AUDIT_PROXY,
+        *dict.fromkeys((truth, AUDIT_TRUE_REWARD)),
+        *sorted(name for name in trials.columns.map(str) if name.startswith((AUDIT_GOLD, AUDIT_SPEC))),
     ]
     history = pd.concat([runs.history(name).assign(curve=_curve(name, truth)) for name in names], ignore_index=True)
     alarms = runs.history(ALARM)
@@ -55,12 +55,12 @@ def draw(runs: SweepRuns) -> None:
 
 def _curve(metric: str, truth: str) -> str:
     if metric == truth:
-        return "truth: steps in the goal" if truth == GOAL_FRACTION else "truth: true reward"
-    if metric == TRUE_REWARD:
+        return "truth: steps in the goal" if truth == AUDIT_GOAL_FRACTION else "truth: true reward"
+    if metric == AUDIT_TRUE_REWARD:
         return "true reward"
-    if metric == PROXY:
+    if metric == AUDIT_PROXY:
         return "proxy: the reward learned from"
-    return metric.replace(GOLD, "gold: ").replace(SPEC, "spec: ")
+    return metric.replace(AUDIT_GOLD, "gold: ").replace(AUDIT_SPEC, "spec: ")
 
 
 def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:

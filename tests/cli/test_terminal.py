@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vlm_rm_sweeps.cli.terminal import trials_table
+from vlm_rm_sweeps.metrics import EVALUATION
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome
-from vlm_rm_sweeps.training.trial import EVALUATED
 
 
 def printed(table: Table) -> list[str]:
@@ -21,7 +21,7 @@ def printed(table: Table) -> list[str]:
 def test_the_best_trial_is_marked_and_what_is_unknown_is_a_dash() -> None:
     settings = {"name": "a", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0, 0.5, 1], "steps": 100}
     trials = Sweep.model_validate(settings | {"true_reward": False}).trials()
-    metrics = [{EVALUATED + "success": share, EVALUATED + "true_return": 100 * share} for share in (0.25, 0.75)]
+    metrics = [{EVALUATION + "success": share, EVALUATION + "true_return": 100 * share} for share in (0.25, 0.75)]
     outcomes = [TrialOutcome(trial, "finished", "", each) for trial, each in zip(trials, metrics, strict=False)]
     outcomes.append(TrialOutcome(trials[2], "failed", "no memory", {}))
     lines = printed(trials_table(SweepOutcome(Path("a"), "sqlite:///a.db", outcomes, interrupted=False)))

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from vlm_rm_sweeps.evaluation.overoptimisation import WINDOW, overoptimisation_alarm, summary_by_model, trend
-from vlm_rm_sweeps.training.audit import GOAL_FRACTION, PROXY, TRUE_REWARD, gold_metric
+from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_TRUE_REWARD
+from vlm_rm_sweeps.training.audit import gold_metric
 
 GOLD = gold_metric("embedded/small")
 UP = [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -14,7 +15,13 @@ FLAT = [0.3] * 5
 
 
 def points(**curves: list[float]) -> list[tuple[int, dict[str, float]]]:
-    names = {"proxy": PROXY, "gold": GOLD, "other_gold": gold_metric("a/b"), "goal": GOAL_FRACTION, "true": TRUE_REWARD}
+    names = {
+        "proxy": AUDIT_PROXY,
+        "gold": AUDIT_GOLD,
+        "other_gold": gold_metric("a/b"),
+        "goal": AUDIT_GOAL_FRACTION,
+        "true": AUDIT_TRUE_REWARD,
+    }
     count = len(next(iter(curves.values())))
     return [(1000 * (i + 1), {names[key]: values[i] for key, values in curves.items()}) for i in range(count)]
 

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.algorithms import build_algorithm
-from vlm_rm_sweeps.training.connectors import reward as connector
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
 
@@ -117,17 +117,17 @@ def test_an_evaluations_returns_are_of_all_its_episodes(ray_cluster: None) -> No
     assert len(sampled) == 130
     in_goal = [episode.get_observations()[1:, 0] > 0.9 for episode in sampled]
     assert runner["episode_return_mean"] == pytest.approx(np.mean([episode.get_return() for episode in sampled]))
-    assert runner[connector.TRUE_RETURN] == pytest.approx(runner["episode_return_mean"])
-    assert runner[connector.GOAL_FRACTION] == pytest.approx(np.mean(in_goal))
-    assert runner[connector.SUCCESS] == pytest.approx(np.mean([steps.mean() >= 0.5 for steps in in_goal]))
+    assert runner[metrics.TRUE_RETURN] == pytest.approx(runner["episode_return_mean"])
+    assert runner[metrics.GOAL_FRACTION] == pytest.approx(np.mean(in_goal))
+    assert runner[metrics.SUCCESS] == pytest.approx(np.mean([steps.mean() >= 0.5 for steps in in_goal]))
 
 
 def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
     task = GymEnv(id="Pendulum-v1", episode_steps=20).task()
     algorithm = build_algorithm(task, SETTINGS, None, 3, steps_per_result=200, evaluation_episodes=2)
     runner = algorithm.train()["env_runners"]
-    assert connector.TRUE_RETURN in runner
-    assert not {connector.SUCCESS, connector.GOAL_FRACTION} & runner.keys()
+    assert metrics.TRUE_RETURN in runner
+    assert not {metrics.SUCCESS, metrics.GOAL_FRACTION} & runner.keys()
     algorithm.stop()
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.task import get_task
-from vlm_rm_sweeps.training import audit
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan, StepTruth, gold_metric
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings
@@ -68,12 +68,12 @@ def test_rewards_are_the_same_to_the_bit_with_and_without_an_audit(
     rewards = np.concatenate([episode.get_rewards() for episode in episodes])
     angles = np.concatenate([episode.get_observations()[1:, 2] for episode in episodes])
     assert len(rewards) == 400
-    assert point[audit.PROXY] == pytest.approx(rewards.mean(dtype=np.float64), abs=1e-6)
-    assert point[audit.SPEC + "own"] == point[audit.PROXY]
-    assert point[gold_metric("embedded/tiny")] == pytest.approx(point[audit.PROXY], abs=1e-6)
-    assert abs(point[audit.SPEC + "other"] - point[audit.PROXY]) > 1e-4
-    assert point[audit.GOAL_FRACTION] == pytest.approx((np.abs(angles) <= np.deg2rad(12)).mean(), abs=0.005)
-    assert point[audit.TRUE_REWARD] == point[audit.GOAL_FRACTION]
+    assert point[metrics.AUDIT_PROXY] == pytest.approx(rewards.mean(dtype=np.float64), abs=1e-6)
+    assert point[metrics.AUDIT_SPEC + "own"] == point[metrics.AUDIT_PROXY]
+    assert point[gold_metric("embedded/tiny")] == pytest.approx(point[metrics.AUDIT_PROXY], abs=1e-6)
+    assert abs(point[metrics.AUDIT_SPEC + "other"] - point[metrics.AUDIT_PROXY]) > 1e-4
+    assert point[metrics.AUDIT_GOAL_FRACTION] == pytest.approx((np.abs(angles) <= np.deg2rad(12)).mean(), abs=0.005)
+    assert point[metrics.AUDIT_TRUE_REWARD] == point[metrics.AUDIT_GOAL_FRACTION]
 
 
 def frames_numbered(start: int, count: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def test_goes_on_in_the_middle_of_an_interval_to_the_bit() -> None:
     plain = Audit(AuditPlan({"other": OTHER}, (), every=100, frames=10), SPEC, seed=1)
     recorded(plain, 0, 7)
     assert (plain.due(99), plain.due(100)) == (False, True)
-    assert plain.point(100)[audit.PROXY] == 0.5
+    assert plain.point(100)[metrics.AUDIT_PROXY] == 0.5
     assert plain.point(100) == {}
     assert plain.due(199) is False
 
@@ -125,8 +125,8 @@ def test_there_is_no_share_in_the_goal_where_nothing_tells_success() -> None:
     watched = Audit(AuditPlan({}, (), every=100, frames=10), SPEC, seed=1)
     watched.record(frames_numbered(0, 2), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
     point = watched.point(2)
-    assert audit.GOAL_FRACTION not in point
-    assert point[audit.TRUE_REWARD] == -1.5
+    assert metrics.AUDIT_GOAL_FRACTION not in point
+    assert point[metrics.AUDIT_TRUE_REWARD] == -1.5
 
 
 def test_the_name_of_a_gold_metric_suits_mlflow() -> None:

@@ -12,11 +12,9 @@ from vlm_rm_sweeps.labelling.agreement import agreement
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore
+from vlm_rm_sweeps.metrics import is_success
 from vlm_rm_sweeps.tasks.task import TASKS, get_task
 from vlm_rm_sweeps.videos import read_episode
-
-_SUCCESSFUL_SHARE = 0.5
-"""The share of an episode's steps that must be in the goal (paper, section 4)."""
 
 
 def label_job(folder: Path, task_name: str | None, criterion: str | None) -> LabelJob:
@@ -139,7 +137,7 @@ def _beside_the_success_test(own: pd.DataFrame) -> list[str]:
     if both.empty:
         return []
     said, measured = both["value"] / 100, both["goal_fraction"]
-    equal = float(((said >= _SUCCESSFUL_SHARE) == (measured >= _SUCCESSFUL_SHARE)).mean())
+    equal = float((said.map(is_success) == measured.map(is_success)).mean())
     return [
         f"  beside the success test, {len(both)} videos: {100 * equal:.0f} % equal on success, shares "
         f"{100 * float((said - measured).abs().mean()):.0f} points apart on average"

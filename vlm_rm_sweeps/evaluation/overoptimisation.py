@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import theilslopes
 
-from vlm_rm_sweeps.training.audit import GOAL_FRACTION, GOLD, PROXY, TRUE_REWARD
+from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_TRUE_REWARD
 
-ALARM = "overoptimisation_alarm"
 WINDOW = 5
 """Audit points that the alarm looks at."""
 CONFIDENCE = 0.9
@@ -31,7 +30,7 @@ def trend(steps: Sequence[float], values: Sequence[float]) -> int:
 
 def truth_metric(metrics: Mapping[str, float]) -> str:
     """What counts as the truth: the share of steps in the goal; where nothing tells success, the true reward."""
-    return GOAL_FRACTION if GOAL_FRACTION in metrics else TRUE_REWARD
+    return AUDIT_GOAL_FRACTION if AUDIT_GOAL_FRACTION in metrics else AUDIT_TRUE_REWARD
 
 
 def overoptimisation_alarm(points: Points) -> bool | None:
@@ -48,8 +47,8 @@ def overoptimisation_alarm(points: Points) -> bool | None:
     def trend_of(name: str) -> int:
         return trend(steps, [metrics[name] for _, metrics in window])
 
-    judges = [truth_metric(last), *(name for name in last if name.startswith(GOLD))]
-    return trend_of(PROXY) > 0 and all(trend_of(name) < 0 for name in judges)
+    judges = [truth_metric(last), *(name for name in last if name.startswith(AUDIT_GOLD))]
+    return trend_of(AUDIT_PROXY) > 0 and all(trend_of(name) < 0 for name in judges)
 
 
 NOT_ENOUGH = "not enough points"

@@ -15,6 +15,7 @@ from scipy import stats
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.score import refuse_not_finite
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is_success
 from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
@@ -24,8 +25,6 @@ from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFold
 from vlm_rm_sweeps.training.policy import Policy
 from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, write_episode, write_video
 
-GOAL_FRACTION = 0.5
-"""The share of an episode's steps that must be in the goal (paper, section 4)."""
 CONFIDENCE = 0.95
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Rewards float32 (N,) of frames `uint8 (N, H, W, 3)`."""
@@ -70,7 +69,7 @@ class Episode:
     @property
     def success(self) -> bool | None:
         """None if the task has no test for it."""
-        return None if np.isnan(self.in_goal).any() else self.goal_fraction >= GOAL_FRACTION
+        return None if np.isnan(self.in_goal).any() else is_success(self.goal_fraction)
 
     def numbers(self) -> dict[str, float | bool | None]:
         """`EPISODE_NUMBERS` of this episode; NaN or None where unknown."""
@@ -171,11 +170,11 @@ def run_episode(
     for each in (env, shown):
         if each is not None:
             each.close()
-    frames = np.stack([info["frame"] for info in infos]) if frame_format else None
+    frames = np.stack([info[INFO_FRAME] for info in infos]) if frame_format else None
     return Episode(
         observations=np.stack(observations),
-        true_rewards=np.array([info["true_reward"] for info in infos]),
-        in_goal=np.array([info.get("success", np.nan) for info in infos], np.float64),
+        true_rewards=np.array([info[INFO_TRUE_REWARD] for info in infos]),
+        in_goal=np.array([info.get(INFO_SUCCESS, np.nan) for info in infos], np.float64),
         frames=frames,
         clip_rewards=score(frames) if score and frames is not None else None,
         pictures=drawn,

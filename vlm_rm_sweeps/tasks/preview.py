@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.metrics import INFO_FRAME
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
 
@@ -22,7 +23,7 @@ def frames_of_episode(
     for _ in range(steps):
         action = env.action_space.sample() if random else _zero(env.action_space)
         *_, terminated, truncated, info = env.step(action)
-        frames.append(info["frame"])
+        frames.append(info[INFO_FRAME])
         if terminated or truncated:
             env.reset()
     env.close()

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_RENDER_SECONDS, INFO_SUCCESS, INFO_TRUE_REWARD
 from vlm_rm_sweeps.tasks.opengl import draws_on_gpu
 
 Profile = Literal["fast", "full"]
@@ -54,9 +55,9 @@ class TrueRewardInInfo(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        kept: dict[str, Any] = {"true_reward": float(reward)}
-        if "success" in info:
-            kept["success"] = bool(info["success"])
+        kept: dict[str, Any] = {INFO_TRUE_REWARD: float(reward)}
+        if INFO_SUCCESS in info:
+            kept[INFO_SUCCESS] = bool(info[INFO_SUCCESS])
         return observation, reward, terminated, truncated, kept
 
 
@@ -77,6 +78,6 @@ class FrameInInfo(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         observation, _, terminated, truncated, info = self.env.step(action)
         started = time.perf_counter()
-        info["frame"] = render_frame(self.env, self.frame_format)
-        info["render_seconds"] = time.perf_counter() - started
+        info[INFO_FRAME] = render_frame(self.env, self.frame_format)
+        info[INFO_RENDER_SECONDS] = time.perf_counter() - started
         return observation, float("nan"), terminated, truncated, info

@@ -13,20 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_SECONDS, AUDIT_SPEC, AUDIT_TRUE_REWARD
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
-
-PROXY = "audit_proxy_reward"
-"""Mean reward per step by the reward that is learned from."""
-TRUE_REWARD = "audit_true_reward"
-GOAL_FRACTION = "audit_goal_fraction"
-"""Share of the steps in the goal; there is none where nothing tells success."""
-SPEC = "audit_spec/"
-"""Prefix: mean reward per step by another spec of the trial's model."""
-GOLD = "audit_gold/"
-"""Prefix: mean reward per step by another model, for the trial's own spec."""
-SECONDS = "audit_seconds"
-"""How long the trial waited for its gold models."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,7 @@ def gold_metric(model_id: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", model_id)
     plain = re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", model_id)
-    return GOLD + (name if plain else f"{name}-{hashlib.sha256(model_id.encode()).hexdigest()[:6]}")
+    return AUDIT_GOLD + (name if plain else f"{name}-{hashlib.sha256(model_id.encode()).hexdigest()[:6]}")
 
 
 class Audit:
@@ -119,10 +108,10 @@ class Audit:
         gold = self._gold_rewards()
         waited = time.perf_counter() - started
         proxy, *others = (self._rewards / self._steps).tolist()
-        metrics = {PROXY: proxy, TRUE_REWARD: self._true_reward / self._steps, SECONDS: waited} | gold
-        metrics |= {SPEC + name: reward for name, reward in zip(self._plan.specs, others, strict=True)}
+        metrics = {AUDIT_PROXY: proxy, AUDIT_TRUE_REWARD: self._true_reward / self._steps, AUDIT_SECONDS: waited} | gold
+        metrics |= {AUDIT_SPEC + name: reward for name, reward in zip(self._plan.specs, others, strict=True)}
         if self._success_known:
-            metrics[GOAL_FRACTION] = self._goal_steps / self._steps
+            metrics[AUDIT_GOAL_FRACTION] = self._goal_steps / self._steps
         self._last_point = env_steps
         self._begin_interval()
         return metrics

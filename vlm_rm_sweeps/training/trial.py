@@ -25,6 +25,28 @@ from ray.rllib.core import ALL_MODULES
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.metrics import (
+    CLIP_RETURN,
+    ENCODE_SECONDS,
+    ENV_STEPS,
+    EVALUATION,
+    FAILURE,
+    GOAL_FRACTION,
+    ITERATION_SECONDS,
+    MICRO_BATCH,
+    NOTE,
+    RENDER_SECONDS,
+    REPLAY_SECONDS,
+    SAMPLING_SECONDS,
+    STEPS_PER_SECOND,
+    SUCCESS,
+    TIME_MS,
+    TRUE_RETURN,
+    UPDATE_SECONDS,
+    UPDATES,
+    UPDATES_PER_STEP,
+    WAIT_SECONDS,
+)
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
@@ -37,16 +59,6 @@ from vlm_rm_sweeps.training.connectors import reward as connector
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
 from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmSettings, BestBy
 
-ENV_STEPS = "env_steps"
-CLIP_RETURN = "clip_return"
-EVALUATED = "evaluation_"
-"""Prefix of the metrics of the greedy policy at the end of a trial."""
-TIME = "time_ms"
-"""When the trial made the result, in milliseconds since 1970."""
-NOTE = "note"
-"""What a result has to say in words: that the trial went on from a checkpoint, or could not write one."""
-FAILURE = "failure"
-"""What the last result of a trial says that has given up, and nothing else."""
 _AUDIT = "audit"
 
 
@@ -154,9 +166,9 @@ class TrainableTrial(tune.Trainable):
         self._updates_before = 0.0
         # RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went.
         self._stopwatches = {
-            "sampling_seconds": Stopwatch(self._algorithm.env_runner, "sample"),
-            "replay_seconds": Stopwatch(self._algorithm.local_replay_buffer, "sample"),
-            "update_seconds": Stopwatch(self._algorithm.learner_group, "update"),
+            SAMPLING_SECONDS: Stopwatch(self._algorithm.env_runner, "sample"),
+            REPLAY_SECONDS: Stopwatch(self._algorithm.local_replay_buffer, "sample"),
+            UPDATE_SECONDS: Stopwatch(self._algorithm.learner_group, "update"),
         }
         self._least_micro_batch: float = self._job.reward.pool.micro_batch if self._job.reward else 0
         self._audit: Audit | None = None
@@ -182,7 +194,7 @@ class TrainableTrial(tune.Trainable):
                 self._audit.set_state(state[_AUDIT])
             self._env_steps = self._saved_at = checkpoint.env_steps
             self._results, self._done = checkpoint.content["results"], checkpoint.content["done"]
-            self._updates_before = self._results[-1].get("updates", 0.0)  # an untrained policy has none
+            self._updates_before = self._results[-1].get(UPDATES, 0.0)  # an untrained policy has none
             self._notes.append(f"goes on from step {checkpoint.env_steps:,}")
 
     def step(self) -> dict[str, Any]:
@@ -214,15 +226,15 @@ class TrainableTrial(tune.Trainable):
         updates = self._updates(result)
         metrics = self._returns(runner)
         metrics |= {
-            "env_steps_per_second": runner["num_env_steps_sampled"] / seconds,
-            "updates": updates,
+            STEPS_PER_SECOND: runner["num_env_steps_sampled"] / seconds,
+            UPDATES: updates,
             # What was asked for is rounded: each rollout is followed by a whole number of updates, or some by none.
-            "updates_per_step": (updates - self._updates_before) / runner["num_env_steps_sampled"],
-            connector.RENDER_SECONDS: runner.get(connector.RENDER_SECONDS),
-            connector.ENCODE_SECONDS: runner.get(connector.ENCODE_SECONDS),
-            connector.WAIT_SECONDS: runner.get(connector.WAIT_SECONDS),
-            connector.MICRO_BATCH: self._micro_batch(runner),
-            "iteration_seconds": seconds,
+            UPDATES_PER_STEP: (updates - self._updates_before) / runner["num_env_steps_sampled"],
+            RENDER_SECONDS: runner.get(RENDER_SECONDS),
+            ENCODE_SECONDS: runner.get(ENCODE_SECONDS),
+            WAIT_SECONDS: runner.get(WAIT_SECONDS),
+            MICRO_BATCH: self._micro_batch(runner),
+            ITERATION_SECONDS: seconds,
         } | {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
         self._updates_before = updates
         self._keep_if_best(metrics)
@@ -239,18 +251,18 @@ class TrainableTrial(tune.Trainable):
 
     def _evaluate(self) -> dict[str, Any]:
         evaluated = self._returns(self._algorithm.evaluate()["env_runners"])
-        return {EVALUATED + name: value for name, value in evaluated.items()}
+        return {EVALUATION + name: value for name, value in evaluated.items()}
 
     def _as_result(self, metrics: dict[str, Any]) -> dict[str, Any]:
         finite = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
-        return finite | {ENV_STEPS: self._env_steps, TIME: int(time.time() * 1000)}
+        return finite | {ENV_STEPS: self._env_steps, TIME_MS: int(time.time() * 1000)}
 
     def _merit(self, metrics: dict[str, Any]) -> tuple[float, float]:
         """What policies are compared by: the chosen metric; where that is equal (no success yet), the true return."""
-        return metrics[self._job.best_by], metrics[connector.TRUE_RETURN]
+        return metrics[self._job.best_by], metrics[TRUE_RETURN]
 
     def _keep_if_best(self, metrics: dict[str, Any]) -> None:
-        values = {name: metrics.get(name) for name in (self._job.best_by, connector.TRUE_RETURN)}
+        values = {name: metrics.get(name) for name in (self._job.best_by, TRUE_RETURN)}
         compared = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         if len(compared) < len(values) or self._merit(compared) < self._best:
             return
@@ -282,13 +294,13 @@ class TrainableTrial(tune.Trainable):
 
     def _returns(self, runner: dict[str, Any]) -> dict[str, float | None]:
         """CLIP and true return under their own names. RLlib's own return is of whatever reward was learned from."""
-        returns = {name: runner.get(name) for name in (connector.TRUE_RETURN, connector.SUCCESS, connector.GOAL_FRACTION)}
+        returns = {name: runner.get(name) for name in (TRUE_RETURN, SUCCESS, GOAL_FRACTION)}
         if self._job.reward is not None:
             returns[CLIP_RETURN] = runner.get("episode_return_mean")
         return returns
 
     def _micro_batch(self, runner: dict[str, Any]) -> float | None:
-        used = runner.get(connector.MICRO_BATCH)
+        used = runner.get(MICRO_BATCH)
         if self._job.reward is not None and used is not None and used < self._least_micro_batch:
             self._least_micro_batch = used
             self._notes.append(

@@ -8,6 +8,7 @@ import pytest
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
@@ -59,7 +60,7 @@ def test_every_transition_was_scored_once_with_its_own_frame(trained: tuple[Any,
         np.testing.assert_allclose(episode.get_rewards(), model.score(np.stack(frames), [SPEC])[:, 0], atol=0.02)
         transitions += len(episode)
     assert transitions == result["num_env_steps_sampled_lifetime"] == 840
-    assert result["env_runners"][connector.FRAMES_SCORED] == 840
+    assert result["env_runners"][metrics.FRAMES_SCORED] == 840
 
 
 def test_no_reward_in_the_buffer_is_missing(trained: tuple[Any, dict[str, Any]]) -> None:
@@ -80,9 +81,9 @@ def test_both_returns_are_logged_under_their_own_names(trained: tuple[Any, dict[
     clip_return = np.mean([sum(episode.get_rewards()) for episode in finished])
     assert runner["episode_return_mean"] == pytest.approx(clip_return, rel=1e-5)
     in_goal = [np.abs(episode.get_observations()[1:, 2]) <= np.deg2rad(12) for episode in finished]
-    assert runner[connector.TRUE_RETURN] == pytest.approx(np.mean([steps.sum() for steps in in_goal]), abs=0.5)
-    assert runner[connector.GOAL_FRACTION] == pytest.approx(np.mean([steps.mean() for steps in in_goal]), abs=0.01)
-    assert runner[connector.SUCCESS] == np.mean([steps.mean() >= 0.5 for steps in in_goal])
+    assert runner[metrics.TRUE_RETURN] == pytest.approx(np.mean([steps.sum() for steps in in_goal]), abs=0.5)
+    assert runner[metrics.GOAL_FRACTION] == pytest.approx(np.mean([steps.mean() for steps in in_goal]), abs=0.01)
+    assert runner[metrics.SUCCESS] == np.mean([steps.mean() >= 0.5 for steps in in_goal])
 
 
 def test_evaluation_is_scored_as_well_and_has_whole_episodes(trained: tuple[Any, dict[str, Any]]) -> None:
@@ -90,14 +91,14 @@ def test_evaluation_is_scored_as_well_and_has_whole_episodes(trained: tuple[Any,
     assert runner["num_episodes"] == 2
     assert runner["episode_len_mean"] == TASK.episode_steps
     assert 0 < runner["episode_return_mean"] <= TASK.episode_steps
-    assert 0 <= runner[connector.TRUE_RETURN] <= TASK.episode_steps
+    assert 0 <= runner[metrics.TRUE_RETURN] <= TASK.episode_steps
 
 
 def test_the_true_reward_is_learned_from_without_rendering(ray_cluster: None) -> None:
     algorithm = build_algorithm(TASK, SETTINGS, None, seed=3, steps_per_result=840, evaluation_episodes=2)
     runner = algorithm.train()["env_runners"]
-    assert runner["episode_return_mean"] == runner[connector.TRUE_RETURN]
-    assert connector.FRAMES_SCORED not in runner
+    assert runner["episode_return_mean"] == runner[metrics.TRUE_RETURN]
+    assert metrics.FRAMES_SCORED not in runner
     assert {reward for episode in buffered(algorithm) for reward in episode.get_rewards()} == {0.0, 1.0}
     algorithm.stop()
 

@@ -15,6 +15,7 @@ from ray import tune
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.metrics import EVALUATION
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, Trial
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
@@ -28,7 +29,7 @@ from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import Recorder, now_ms, trial_of
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
-from vlm_rm_sweeps.training.trial import EVALUATED, TrainableTrial, TrainingJob
+from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Where Tune says how to resume its own way, which is not ours, and misses the result files that it was told not to write."""
@@ -143,7 +144,7 @@ class Attempt:
             status="KILLED" if stopped else "FINISHED" if outcome.all_finished else "FAILED",
             # The best trial of so many; of more, another may be.
             step=sum(each.status == "finished" for each in outcome.outcomes),
-            metrics={f"best_{key}": value for key, value in best.items() if key.startswith(EVALUATED)},
+            metrics={f"best_{key}": value for key, value in best.items() if key.startswith(EVALUATION)},
         )
 
     def _write(self, name: str, table: pd.DataFrame) -> None:

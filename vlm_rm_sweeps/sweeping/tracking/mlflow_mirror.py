@@ -28,11 +28,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
+from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.sweeping.config.sweep import Prompt, Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Entry, Journal
-from vlm_rm_sweeps.training.trial import ENV_STEPS
 
 _PACKAGES = ("vlm-rm-sweeps", "ray", "torch", "open_clip_torch", "gymnasium", "mujoco", "mlflow")
 _MAX_PARAM = 6000
@@ -138,7 +138,7 @@ def trial_params(sweep: Sweep, trial: Trial) -> dict[str, Any]:
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
             "profile": trial.rendering.profile,
-            "parameters_millions": round(find_model(trial.model_id).parameters / 1e6, 3),
+            PARAMETERS_MILLIONS: round(find_model(trial.model_id).parameters / 1e6, 3),
             "precision": sweep.pool.precision,
         }
     return params
@@ -266,9 +266,9 @@ class MlflowMirror(threading.Thread):
             return
         params = trial_params(self._sweep, trial)
         self._describe(run_id, self._common() | params)
-        if "parameters_millions" in params:
+        if PARAMETERS_MILLIONS in params:
             # A param can be grouped by and a metric can be an axis: it is needed as both.
-            self._log_once(run_id, 0, {"parameters_millions": params["parameters_millions"]}, entry["time"])
+            self._log_once(run_id, 0, {PARAMETERS_MILLIONS: params[PARAMETERS_MILLIONS]}, entry["time"])
         self._keep_state(trials=self._state["trials"] | {trial.trial_id: run_id})
 
     def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:

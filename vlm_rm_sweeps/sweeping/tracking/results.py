@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlm_rm_sweeps.evaluation.overoptimisation import ALARM
+from vlm_rm_sweeps.metrics import ALARM, CLIP_RETURN, EPIC_DISTANCE, EVALUATION, STEPS_PER_SECOND, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.sweeping.config.sweep import Trial
-from vlm_rm_sweeps.training.connectors.reward import SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.training.trial import CLIP_RETURN, EVALUATED
 
 COLUMNS = [
     "trial_id",
@@ -48,10 +46,10 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
             "alpha": outcome.trial.alpha if outcome.trial.prompt else float("nan"),
             "prompt": outcome.trial.prompt_id,
             "seed": outcome.trial.seed,
-            "clip_return": outcome.metrics.get(EVALUATED + CLIP_RETURN, float("nan")),
-            "true_return": outcome.metrics.get(EVALUATED + TRUE_RETURN, float("nan")),
-            "success": outcome.metrics.get(EVALUATED + SUCCESS, float("nan")),
-            "steps_per_second": outcome.metrics.get("env_steps_per_second", float("nan")),
+            "clip_return": outcome.metrics.get(EVALUATION + CLIP_RETURN, float("nan")),
+            "true_return": outcome.metrics.get(EVALUATION + TRUE_RETURN, float("nan")),
+            "success": outcome.metrics.get(EVALUATION + SUCCESS, float("nan")),
+            "steps_per_second": outcome.metrics.get(STEPS_PER_SECOND, float("nan")),
             "status": outcome.status,
             "reason": outcome.reason,
         }
@@ -62,7 +60,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
         after_prompt = COLUMNS.index("prompt") + 1
         table.insert(after_prompt, "textures", [outcome.trial.rendering.textures for outcome in outcomes])
         table.insert(after_prompt + 1, "camera", [outcome.trial.rendering.camera for outcome in outcomes])
-    for metric in ("epic_distance", ALARM):
+    for metric in (EPIC_DISTANCE, ALARM):
         if any(metric in outcome.metrics for outcome in outcomes):
             values = [outcome.metrics.get(metric, float("nan")) for outcome in outcomes]
             table.insert(table.columns.tolist().index("steps_per_second"), metric, values)
@@ -77,7 +75,7 @@ def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
     candidates = [outcome for outcome in outcomes if outcome.status == "finished" and outcome.trial.prompt is not None]
 
     def merit(outcome: TrialOutcome) -> tuple[float, float]:
-        return outcome.metrics.get(EVALUATED + SUCCESS, -1.0), outcome.metrics.get(EVALUATED + TRUE_RETURN, -1.0)
+        return outcome.metrics.get(EVALUATION + SUCCESS, -1.0), outcome.metrics.get(EVALUATION + TRUE_RETURN, -1.0)
 
     return max(candidates, key=merit, default=None)
 

@@ -11,15 +11,24 @@ from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
 
 from vlm_rm_sweeps.errors import reason_of
-from vlm_rm_sweeps.evaluation.overoptimisation import ALARM, overoptimisation_alarm
+from vlm_rm_sweeps.evaluation.overoptimisation import overoptimisation_alarm
+from vlm_rm_sweeps.metrics import (
+    ALARM,
+    AUDIT_PROXY,
+    CLIP_RETURN,
+    ENV_STEPS,
+    EVALUATION,
+    FAILURE,
+    NOTE,
+    SUCCESS,
+    TIME_MS,
+    TRUE_RETURN,
+)
 from vlm_rm_sweeps.sweeping.config.sweep import Trial
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome
-from vlm_rm_sweeps.training.audit import PROXY
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
-from vlm_rm_sweeps.training.connectors.reward import SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.training.trial import CLIP_RETURN, ENV_STEPS, EVALUATED, FAILURE, NOTE, TIME
 
 _TUNE_ENTRIES = frozenset({"time_this_iter_s", "time_total_s", "time_since_restore"})
 
@@ -100,9 +109,9 @@ class Recorder(tune.Callback):
             return  # a trial that went on from a checkpoint comes past results that it had reported before
         # Tune adds its own entries, all of them named here, to what the trial reports.
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
-        if PROXY in metrics:
+        if AUDIT_PROXY in metrics:
             metrics |= self._alarm(trial, step, metrics)
-        self._journal.append("result", int(result[TIME]), trial=trial.trial_id, step=step, metrics=metrics)
+        self._journal.append("result", int(result[TIME_MS]), trial=trial.trial_id, step=step, metrics=metrics)
         self._recall_result(trial, step, metrics)
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
@@ -121,7 +130,7 @@ class Recorder(tune.Callback):
         newest = step >= max(steps, default=-1)
         self._metrics[trial.trial_id] = before | metrics if newest else metrics | before
         steps.add(step)
-        if PROXY in metrics:
+        if AUDIT_PROXY in metrics:
             self._audit_points.setdefault(trial.trial_id, []).append((step, metrics))
             self._audit_points[trial.trial_id].sort(key=lambda point: point[0])
 
@@ -131,13 +140,13 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         ours = trial_of(trial)
         metrics = self._metrics.get(ours.trial_id, {})
-        if EVALUATED + TRUE_RETURN not in metrics:
+        if EVALUATION + TRUE_RETURN not in metrics:
             return  # it was interrupted, or gave up; only the last result has an evaluation
         self._end(ours, "FINISHED", "finished", "")
         self.on_finished(ours)
-        clip = f"CLIP return {metrics[EVALUATED + CLIP_RETURN]:.1f}, " if EVALUATED + CLIP_RETURN in metrics else ""
-        success = f", success {metrics[EVALUATED + SUCCESS]:.2f}" if EVALUATED + SUCCESS in metrics else ""
-        self._progress.ended(ours, f"{clip}true return {metrics[EVALUATED + TRUE_RETURN]:.1f}{success}")
+        clip = f"CLIP return {metrics[EVALUATION + CLIP_RETURN]:.1f}, " if EVALUATION + CLIP_RETURN in metrics else ""
+        success = f", success {metrics[EVALUATION + SUCCESS]:.2f}" if EVALUATION + SUCCESS in metrics else ""
+        self._progress.ended(ours, f"{clip}true return {metrics[EVALUATION + TRUE_RETURN]:.1f}{success}")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._fail(trial_of(trial), _reason(trial))

@@ -17,24 +17,26 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.metrics import (
+    ENCODE_SECONDS,
+    FRAMES_SCORED,
+    GOAL_FRACTION,
+    INFO_FRAME,
+    INFO_RENDER_SECONDS,
+    INFO_SUCCESS,
+    INFO_TRUE_REWARD,
+    MICRO_BATCH,
+    RENDER_SECONDS,
+    SUCCESS,
+    TRUE_RETURN,
+    WAIT_SECONDS,
+    is_success,
+)
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
 from vlm_rm_sweeps.serving.telemetry import ConnectorMetrics
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.training.audit import Audit, StepTruth
-
-TRUE_RETURN = "true_return"
-SUCCESS = "success"
-"""Whether an episode succeeded (at least half of its steps in the goal); its mean over episodes is the success rate."""
-GOAL_FRACTION = "goal_fraction"
-RENDER_SECONDS = "render_seconds"
-ENCODE_SECONDS = "encode_seconds"
-WAIT_SECONDS = "reward_wait_seconds"
-FRAMES_SCORED = "frames_scored"
-MICRO_BATCH = "micro_batch"
-"""Frames in each forward pass of the servers; smaller than configured after one ran out of memory."""
-
-_SUCCESSFUL_FRACTION = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,19 +68,19 @@ class TrueReturnConnector(ConnectorV2):
     ) -> dict[str, Any]:
         for episode in episodes:
             info = episode.get_infos(-1)
-            if "true_reward" not in info:
+            if INFO_TRUE_REWARD not in info:
                 continue  # just reset: no step was taken
             # `custom_data` is carried over when RLlib cuts an episode into chunks.
             totals = episode.custom_data
-            totals["true_return"] = totals.get("true_return", 0.0) + info.pop("true_reward")
-            if "success" in info:
-                totals["goal_steps"] = totals.get("goal_steps", 0) + int(info.pop("success"))
+            totals["true_return"] = totals.get("true_return", 0.0) + info.pop(INFO_TRUE_REWARD)
+            if INFO_SUCCESS in info:
+                totals["goal_steps"] = totals.get("goal_steps", 0) + int(info.pop(INFO_SUCCESS))
             if episode.is_done and metrics is not None:
                 metrics.log_value(TRUE_RETURN, totals["true_return"], reduce="mean")
             if episode.is_done and metrics is not None and "goal_steps" in totals:
                 goal_fraction = totals["goal_steps"] / episode.t
                 metrics.log_value(GOAL_FRACTION, goal_fraction, reduce="mean")
-                metrics.log_value(SUCCESS, float(goal_fraction >= _SUCCESSFUL_FRACTION), reduce="mean")
+                metrics.log_value(SUCCESS, float(is_success(goal_fraction)), reduce="mean")
         return batch
 
 
@@ -114,11 +116,11 @@ class RewardConnector(TrueReturnConnector):
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Any, **kwargs: Any) -> dict[str, Any]:
         for episode in episodes:
             info = episode.get_infos(-1)
-            if "frame" in info:
-                self._frames.append(info.pop("frame"))
-                self._render_seconds += info.pop("render_seconds")
+            if INFO_FRAME in info:
+                self._frames.append(info.pop(INFO_FRAME))
+                self._render_seconds += info.pop(INFO_RENDER_SECONDS)
                 self._steps.append((episode, len(episode) - 1))
-                self._truths.append(StepTruth(info["true_reward"], info.get("success")))
+                self._truths.append(StepTruth(info[INFO_TRUE_REWARD], info.get(INFO_SUCCESS)))
         if len(self._frames) >= self._source.pool.micro_batch:
             self._submit()
         return super().__call__(rl_module=rl_module, batch=batch, episodes=episodes, **kwargs)

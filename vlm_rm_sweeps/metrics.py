@@ -1,0 +1,117 @@
+"""The home of every metric: its name, unit and meaning; the `info` keys of environments; the success rule; trial status.
+
+Names are stable: MLflow runs, journals, tables and checkpoints on disk use them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one metric measures. A `name` that ends in `/` is a prefix: there is one metric for each name behind it."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {}
+"""Every metric of a trial, by name."""
+
+
+def _metric(name: str, unit: str, meaning: str) -> str:
+    METRICS[name] = Metric(name, unit, meaning)
+    return name
+
+
+ENV_STEPS = _metric(
+    "env_steps", "steps", "Environment steps sampled since the start of the trial; the step of every other metric."
+)
+
+CLIP_RETURN = _metric("clip_return", "reward", "Sum of the reward model's rewards over an episode, mean over episodes.")
+TRUE_RETURN = _metric("true_return", "reward", "Sum of the environment's own rewards over an episode, mean over episodes.")
+SUCCESS = _metric("success", "share", "Share of episodes that succeeded: see `is_success`.")
+GOAL_FRACTION = _metric("goal_fraction", "share", "Share of an episode's steps in the goal, mean over episodes.")
+
+EVALUATION = "evaluation_"
+"""Prefix of the four metrics above for the greedy policy at the end of a trial."""
+for _name in (CLIP_RETURN, TRUE_RETURN, SUCCESS, GOAL_FRACTION):
+    _metric(EVALUATION + _name, METRICS[_name].unit, f"Of the greedy policy at the end: {METRICS[_name].meaning}")
+
+STEPS_PER_SECOND = _metric(
+    "env_steps_per_second", "steps/s", "Environment steps per second of wall time since the result before."
+)
+UPDATES = _metric("updates", "updates", "Gradient updates since the start of the trial.")
+UPDATES_PER_STEP = _metric("updates_per_step", "updates/step", "Gradient updates per environment step since the result before.")
+ITERATION_SECONDS = _metric("iteration_seconds", "s", "Wall time since the result before.")
+SAMPLING_SECONDS = _metric(
+    "sampling_seconds", "s", "Time in the env runner: environment steps, rendering, waiting for rewards."
+)
+REPLAY_SECONDS = _metric("replay_seconds", "s", "Time spent drawing batches from the replay buffer.")
+UPDATE_SECONDS = _metric("update_seconds", "s", "Time in the learner.")
+RENDER_SECONDS = _metric("render_seconds", "s", "Time spent rendering frames.")
+ENCODE_SECONDS = _metric("encode_seconds", "s", "Time that reward servers spent on this trial's frames.")
+WAIT_SECONDS = _metric("reward_wait_seconds", "s", "Time that the trial waited for rewards.")
+FRAMES_SCORED = _metric("frames_scored", "frames", "Frames scored since the result before.")
+MICRO_BATCH = _metric(
+    "micro_batch", "frames", "Frames in one forward pass; smaller than configured after a server ran out of memory."
+)
+
+PARAMETERS_MILLIONS = _metric("parameters_millions", "millions", "Size of the reward model.")
+EPIC_DISTANCE = _metric("epic_distance", "0 to 1", "EPIC distance between reward model and truth, before training.")
+EPIC_LOW = _metric("epic_low", "0 to 1", "Lower end of the 95 % interval of the EPIC distance.")
+EPIC_HIGH = _metric("epic_high", "0 to 1", "Upper end of the 95 % interval of the EPIC distance.")
+
+AUDIT_PROXY = _metric("audit_proxy_reward", "reward/step", "Mean reward by the spec that the trial learns from.")
+AUDIT_TRUE_REWARD = _metric("audit_true_reward", "reward/step", "Mean of the environment's own reward.")
+AUDIT_GOAL_FRACTION = _metric("audit_goal_fraction", "share", "Share of steps in the goal; missing where success is unknown.")
+AUDIT_SPEC = _metric("audit_spec/", "reward/step", "Mean reward by another spec of the trial's model.")
+AUDIT_GOLD = _metric("audit_gold/", "reward/step", "Mean reward by another model, for the trial's own spec.")
+AUDIT_SECONDS = _metric("audit_seconds", "s", "Time that the trial waited for its gold models.")
+ALARM = _metric("overoptimisation_alarm", "0 or 1", "1 if the learned reward rises while the truth and all gold models fall.")
+
+TIME_MS = "time_ms"
+"""Key of a result: when it was made, in milliseconds since 1970."""
+NOTE = "note"
+"""Key of a result: a human-readable event, such as "resumed from step 5,000"."""
+FAILURE = "failure"
+"""Key of the final result of a failed trial: the error message."""
+
+INFO_FRAME = "frame"
+"""Key of an environment's `info`: the rendered frame after the step, uint8 (H, W, 3)."""
+INFO_RENDER_SECONDS = "render_seconds"
+"""Key of `info`: the time that the frame took."""
+INFO_TRUE_REWARD = "true_reward"
+"""Key of `info`: the environment's own reward, before it was replaced."""
+INFO_SUCCESS = "success"
+"""Key of `info`: whether the state after the step is in the goal. Missing where success is unknown."""
+
+SUCCESSFUL_FRACTION = 0.5
+"""The share of an episode's steps that must be in the goal (paper, section 4)."""
+
+
+def is_success(goal_fraction: float) -> bool:
+    """Decide whether an episode succeeded: at least half of its steps are in the goal (paper, section 4).
+
+    Args:
+        goal_fraction: Share of the episode's steps whose state is in the goal, 0 to 1.
+    """
+    return goal_fraction >= SUCCESSFUL_FRACTION
+
+
+class TrialStatus(StrEnum):
+    """How far a trial is: as tables show it."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+
+
+class RunStatus(StrEnum):
+    """The status of an MLflow run, which the journal uses too."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
