@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from vlm_rm_sweeps.evaluation.overoptimisation import WINDOW, overoptimisation_alarm, summary_by_model, trend
-from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_TRUE_REWARD
+from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_PROXY, AUDIT_TRUE_REWARD
 from vlm_rm_sweeps.training.audit import gold_metric
 
 GOLD = gold_metric("embedded/small")
@@ -17,7 +17,7 @@ FLAT = [0.3] * 5
 def points(**curves: list[float]) -> list[tuple[int, dict[str, float]]]:
     names = {
         "proxy": AUDIT_PROXY,
-        "gold": AUDIT_GOLD,
+        "gold": GOLD,
         "other_gold": gold_metric("a/b"),
         "goal": AUDIT_GOAL_FRACTION,
         "true": AUDIT_TRUE_REWARD,

@@ -1,0 +1,105 @@
+"""One pattern for what users plug in: reward models, tasks and algorithms are found by name or by `module:Class`.
+
+A registered entry is the object itself or a reference to it, which is imported when it is first asked for. So listing names stays
+cheap, and no other file has to know what is registered.
+"""
+
+import importlib
+import re
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
+
+Entry = TypeVar("Entry")
+
+_REFERENCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*")
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name is of the form `module:attribute`, such as `my_models:Redness`."""
+    return _REFERENCE.fullmatch(name) is not None
+
+
+def import_object(reference: str) -> object:
+    """Import the object that `module:attribute` names.
+
+    Args:
+        reference: For example `my_models:Redness`, or `package.module:Class`.
+
+    Raises:
+        UserError: The module cannot be found or raises an error while it is imported, or it has no such attribute.
+    """
+    module_name, _, attribute = reference.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"{reference!r}: there is no module {error.name!r}: expected one beside the sweep file, in the working folder, or "
+                "installed"
+            ) from error
+        raise UserError(f"{reference!r}: importing it needs a package that is not installed: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a user's module may raise anything
+        raise UserError(f"{reference!r} cannot be imported: {reason_of(error)}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            known = [name for name in vars(found) if not name.startswith("_")]
+            raise UserError(f"{reference!r}: " + unknown_name(f"name in {module_name}", part, known))
+        found = getattr(found, part)
+    return found
+
+
+class Registry(Generic[Entry]):
+    """Entries of one kind by name, in the order in which they were registered.
+
+    Args:
+        kind: What an entry is, for messages: `task`, `algorithm`, `reward model`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry | str] = {}
+
+    def register(self, name: str, entry: Entry | str) -> None:
+        """Make an entry known by a name.
+
+        Args:
+            name: What a sweep file calls it.
+            entry: The entry, or a reference to it (`module:attribute`), which is imported when it is first asked for.
+
+        Raises:
+            UserError: The name is empty or has a colon, or another entry has it.
+        """
+        if not name or ":" in name:
+            raise UserError(f"{self.kind} {name!r}: expected a name without a colon, which stands for `module:Class`")
+        if self._entries.get(name, entry) != entry:
+            raise UserError(f"{self.kind} {name!r} is registered already: choose another name")
+        self._entries[name] = entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def find(self, name: str, hint: str = "") -> Entry:
+        """The entry that a name or a reference stands for.
+
+        Args:
+            name: A registered name, or `module:attribute`.
+            hint: Added to the message where there is none of this name.
+
+        Raises:
+            UserError: There is no such entry, with the nearest names, or it cannot be imported.
+        """
+        if name in self._entries:
+            entry = self._entries[name]
+            if isinstance(entry, str):
+                entry = self._entries[name] = import_object(entry)  # type: ignore[assignment]  # checked by who uses it
+            return entry  # type: ignore[return-value]  # no longer a reference
+        if is_reference(name):
+            return import_object(name)  # type: ignore[return-value]  # checked by who uses it
+        raise UserError(unknown_name(self.kind, name, self._entries, f", or `module:Class`{hint}"))
