@@ -5,6 +5,7 @@ Names are stable: MLflow runs, journals, tables and checkpoints on disk use them
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,10 @@ def is_success(goal_fraction: float) -> bool:
         goal_fraction: Share of the episode's steps whose state is in the goal, 0 to 1.
     """
     return goal_fraction >= SUCCESSFUL_FRACTION
+
+
+BestBy = Literal["success", "true_return", "clip_return"]
+"""The metric that a trial's best policy is chosen by: the mean over the episodes that ended since the result before."""
 
 
 class TrialStatus(StrEnum):

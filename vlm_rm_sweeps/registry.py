@@ -7,6 +7,7 @@ cheap, and no other file has to know what is registered.
 import importlib
 import re
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
@@ -21,6 +22,26 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
+def import_module(name: str) -> ModuleType:
+    """Import a module by its name.
+
+    Raises:
+        UserError: It cannot be found, needs a package that is not installed, or raises an error while it is imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"there is no module {error.name!r}: expected one beside the sweep file, in the working folder, or installed"
+            ) from error
+        raise UserError(f"module {name!r} needs a package that is not installed: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a user's module may raise anything
+        raise UserError(f"module {name!r} cannot be imported: {reason_of(error)}") from error
+
+
 def import_object(reference: str) -> object:
     """Import the object that `module:attribute` names.
 
@@ -28,22 +49,13 @@ def import_object(reference: str) -> object:
         reference: For example `my_models:Redness`, or `package.module:Class`.
 
     Raises:
-        UserError: The module cannot be found or raises an error while it is imported, or it has no such attribute.
+        UserError: The module cannot be imported, or has no such attribute.
     """
     module_name, _, attribute = reference.partition(":")
     try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise UserError(
-                f"{reference!r}: there is no module {error.name!r}: expected one beside the sweep file, in the working folder, or "
-                "installed"
-            ) from error
-        raise UserError(f"{reference!r}: importing it needs a package that is not installed: {error}") from error
-    except UserError:
-        raise
-    except Exception as error:  # a user's module may raise anything
-        raise UserError(f"{reference!r} cannot be imported: {reason_of(error)}") from error
+        found: object = import_module(module_name)
+    except UserError as error:
+        raise UserError(f"{reference!r}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [name for name in vars(found) if not name.startswith("_")]

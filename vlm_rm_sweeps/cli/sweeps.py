@@ -1,4 +1,4 @@
-"""Running sweeps and screenings, and what becomes of them: watching, evaluating policies, the report."""
+"""Commands that run sweeps and screenings, watch them, evaluate their policies and report on them."""
 
 import sys
 import time
@@ -11,10 +11,11 @@ import typer
 from vlm_rm_sweeps.cli.options import listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
 
 if TYPE_CHECKING:
+    from vlm_rm_sweeps.sweeping.config.plan import Plan
     from vlm_rm_sweeps.sweeping.config.screening import Screening
-    from vlm_rm_sweeps.sweeping.config.sweep import Sweep
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 
 _RANKS_SHOWN = 10
@@ -34,37 +35,36 @@ def sweep(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the newest sweep of this file, also with trials that failed; start it if there is none.",
+            help="Resume the newest sweep of this file, and retry its failed trials; start one if there is none.",
         ),
     ] = False,
     new: Annotated[
-        bool, typer.Option("--new", help="Start anew, even if the newest sweep of this file was interrupted.")
+        bool, typer.Option("--new", help="Start another sweep, even if the newest of this file was interrupted.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Go on with an interrupted sweep without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Resume an interrupted sweep without asking.")] = False,
 ) -> None:
     """Run every trial of a sweep file and compare them in MLflow; or screen them on labelled states, if it has `screen`.
 
-    A sweep that was interrupted can go on where it was.
+    An interrupted sweep can be resumed where it stopped.
     """
     from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
-    from vlm_rm_sweeps.sweeping.config.sweep import describe_plan
 
     if new and (resume or yes):
-        raise UserError("--new starts another sweep, and --resume and --yes go on with the newest one: name one of them")
+        raise UserError("--new starts another sweep, --resume and --yes continue the newest one: give only one of them")
     plan = load_plan(file)
     if isinstance(plan, Screening):
         if resume:
-            raise UserError(f"{file} is a screening, which is not resumed: leave --resume out, and it is run from its start")
+            raise UserError(f"{file} is a screening, which cannot be resumed: leave out --resume to run it from its start")
         _screen(plan, results, tracking_uri, dry_run)
         return
     if dry_run:
-        print(describe_plan(plan))
+        print(plan.describe())
         return
     for remark in plan.remarks():
         print(remark)
 
     from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import default_tracking_uri, mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri, mlflow_ui_command
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     started = time.monotonic()
@@ -73,7 +73,7 @@ def sweep(
     outcome = run_sweep(plan, results, uri, say=say, resumed=resumed)
     console.print(trials_table(outcome))
     for each in outcome.outcomes:
-        if each.status == "failed":
+        if each.status == TrialStatus.FAILED:
             console.print(f"failed: {each.trial.label}: {each.reason}")
     if outcome.best:
         console.print(f"best trial: {outcome.best.trial.label}")
@@ -81,9 +81,9 @@ def sweep(
     console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
     console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
     if outcome.interrupted:
-        finished = sum(each.status == "finished" for each in outcome.outcomes)
         console.print(
-            f"interrupted: {finished} of {len(outcome.outcomes)} trials are finished; to go on: vlm-rm sweep {file} --resume"
+            f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: vlm-rm sweep {file} "
+            "--resume"
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
@@ -92,7 +92,7 @@ def sweep(
 
 def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:
     from vlm_rm_sweeps.sweeping.execution.run_screening import run_screening
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import default_tracking_uri, mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri, mlflow_ui_command
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     print(plan.describe())
@@ -109,16 +109,16 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     )
 
 
-def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
-    """The sweep to go on with, or None for a new one. UserError if neither can be done without being asked for."""
+def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
+    """The sweep to resume, or None for a new one. UserError if neither can be done without being asked for."""
     from vlm_rm_sweeps.sweeping.execution.run_sweep import check_resumable
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
     from vlm_rm_sweeps.sweeping.tracking.journal import ended_in_order, ended_trials, read_entries
 
-    found = SweepFolder.newest(plan, results)
+    found = SweepFolder.newest(plan.sweep, results)
     if found is None:
         if resume:
-            print(f"there is no sweep {plan.name!r} in {results} yet: it starts")
+            print(f"there is no sweep {plan.sweep.name!r} in {results} yet: it starts")
         return None
     if resume:
         return found
@@ -126,17 +126,17 @@ def _sweep_to_resume(plan: "Sweep", results: Path, resume: bool, yes: bool) -> "
     if ended_in_order(entries):
         return None
     if found.in_use():
-        print(f"{found.path} is being run by another process: this is a sweep of its own")
+        print(f"{found.path} is being run by another process: starting another sweep")
         return None
-    # To go on is refused, and to start anew would be a surprise.
+    # Resuming it would be refused, and starting another would be a surprise.
     check_resumable(plan, found)
-    finished = sum(status == "FINISHED" for status in ended_trials(entries).values())
-    state = f"{found.path} was interrupted, with {finished} of {len(plan.trials())} trials finished"
+    finished = sum(status == RunStatus.FINISHED for status in ended_trials(entries).values())
+    state = f"{found.path} was interrupted, with {finished} of {len(plan.trials)} trials finished"
     if yes:
         return found
     if not sys.stdin.isatty():
-        raise UserError(f"{state}: --resume (or --yes) goes on with it, --new starts another")
-    return found if typer.confirm(f"{state}. Go on with it?", default=True) else None
+        raise UserError(f"{state}: --resume (or --yes) continues it, --new starts another")
+    return found if typer.confirm(f"{state}. Resume it?", default=True) else None
 
 
 def dashboard(

@@ -1,1 +1,1 @@
-"""Which reward models are compared: sweep files, their trials, and where the results go."""
+"""Sweeps in three packages: config (what is asked), tracking (what is written down), execution (what runs)."""

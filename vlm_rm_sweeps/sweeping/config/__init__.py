@@ -1,1 +1,1 @@
-"""What is asked: sweep files, prompts, screening files."""
+"""What is asked: sweep files and screening files, and the plan that resolves them."""

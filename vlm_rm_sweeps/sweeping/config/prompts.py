@@ -1,4 +1,4 @@
-"""Many wordings of a task: from a file with one goal on each line, from YAML, or from the command line."""
+"""Many prompts for one task: from a text file with a goal on each line, from YAML, or from the command line."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.sweeping.config.sweep import Prompt
+from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.tasks.task import Task
 
 _ID_LENGTH = 40
@@ -18,12 +18,15 @@ _FILE_SUFFIXES = (".txt", *_YAML_SUFFIXES)
 
 
 def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
-    """Prompts of files (`.txt`, `.yaml`) and of goals in plain text, each with an id made of its words.
+    """Read prompts from files and from goals in plain text, each with an id made of its words.
 
-    A text file has one goal on each line; empty lines and lines that start with `#` are left out. A YAML file has a list of goals,
-    or of `id`, `goal` and `baseline` as in a sweep file. What names no baseline of its own gets `baseline`.
+    Args:
+        names: Files (`.txt`, `.yaml`) and goals. A text file has one goal on each line; empty lines and lines that start with `#` are
+            left out. A YAML file has a list of goals, or of `id`, `goal` and `baseline` as in a sweep file.
+        baseline: The baseline of every prompt that names none of its own.
 
-    Raises UserError, naming the file, if it cannot be read or two goals are the same or have one id.
+    Raises:
+        UserError: A file cannot be read, or two goals are the same or have the same id.
     """
     prompts: list[Prompt] = []
     for name in names:
@@ -36,18 +39,16 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
                 raise UserError(f"{name}, {entry!r}: {reason.removeprefix('Value error, ')}") from error
     for prompt in prompts:
         if sum(other.goal == prompt.goal and other.baseline == prompt.baseline for other in prompts) > 1:
-            raise UserError(f"the goal {' | '.join(prompt.goal)!r} stands there more than once: expected each wording once")
+            raise UserError(f"duplicate goal {' | '.join(prompt.goal)!r}: expected each prompt once")
     ids = [prompt.id for prompt in prompts]
     for prompt in prompts:
         if ids.count(prompt.id) > 1:
-            raise UserError(
-                f"the id {prompt.id!r} stands there {ids.count(prompt.id)} times: expected an id of its own for each goal"
-            )
+            raise UserError(f"duplicate prompt id {prompt.id!r}: expected an id of its own for each goal")
     return tuple(prompts)
 
 
 def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -> tuple[Prompt, ...]:
-    """What `names` stand for (see `read_prompts`), or the task's own prompt if there are none."""
+    """The prompts that `names` stand for (see `read_prompts`), or the task's own prompt if there are none."""
     baseline = baseline or task.baseline_prompt
     return read_prompts(names, baseline) if names else (Prompt(id="task", goal=(task.goal_prompt,), baseline=(baseline,)),)
 
@@ -79,7 +80,7 @@ def _prompt(entry: Any, baseline: str, taken: set[str]) -> Prompt:
 
 
 def _id_of(goal: str, taken: set[str]) -> str:
-    """The goal's own words as an id, with a number behind it if another goal starts with the same."""
+    """The goal's own words as an id, with a number appended if another goal starts with the same words."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", goal).strip("-").lower()[:_ID_LENGTH].strip("-") or "prompt"
     unique, number = words, 1
     while unique in taken:

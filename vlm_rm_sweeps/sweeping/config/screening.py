@@ -3,57 +3,71 @@
 All other keys are those of a sweep, and describe the training that the best combinations are meant for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan, name_problems
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
-from vlm_rm_sweeps.sweeping.config.sweep import Combination, LabelledStates, Sweep, check_keys, load_sweep, read_yaml
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, problems_of
+from vlm_rm_sweeps.sweeping.config.yaml_file import read_yaml
+from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.user_modules import make_importable
 
-_KEY = "screen"
+SCREEN = "screen"
 _MOST_COMBINATIONS = 100_000
 _NAME_LENGTH = 60
 
 
 class ScreenSettings(LabelledStates):
-    """What combinations are screened on, and how many of them go on to training."""
+    """What combinations are screened on, and how many of them are kept for training."""
 
     keep: int = Field(3, ge=1, description="How many of the best combinations the sweep file for training has.")
 
 
 @dataclass(frozen=True)
 class Screening:
-    """A checked screening file: `sweep` has the whole grid, `keys` are the file's own, without `screen`."""
+    """A screening file, resolved.
+
+    Attributes:
+        settings: What `screen:` says.
+        plan: The whole grid.
+        keys: The file's own keys, without `screen`.
+    """
 
     settings: ScreenSettings
-    sweep: Sweep
+    plan: Plan
     keys: dict[str, Any]
 
     def describe(self) -> str:
-        sweep = self.sweep
-        grid = f"{len(sweep.models)} models, {len(sweep.alphas)} alphas, {len(sweep.wordings())} prompts"
+        """What will be screened, in one line."""
+        plan = self.plan
+        grid = f"{len(plan.sweep.models)} models, {len(plan.sweep.alphas)} alphas, {len(plan.prompts)} prompts"
         return (
-            f"screening {len(sweep.combinations()):,} combinations ({grid}) on the states in {self.settings.states}, truth: "
+            f"screening {len(plan.combinations):,} combinations ({grid}) on the states in {self.settings.states}, truth: "
             f"{self.settings.truth}"
         )
 
     def best_sweep(self, best: list[Combination]) -> dict[str, Any]:
         """The keys of a sweep file that trains these combinations and no others."""
-        prompts = {prompt.id: prompt for prompt in self.sweep.wordings()}
-        # The audit may score for wordings that nothing is trained with.
-        audited = self.sweep.audit.prompts if self.sweep.audit else ()
+        sweep = self.plan.sweep
+        prompts = {prompt.id: prompt for prompt in self.plan.prompts}
+        # The audit may score for prompts that nothing is trained with.
+        audited = sweep.audit.prompts if sweep.audit else ()
         kept = {name: prompts[name].model_dump(mode="json") for name in (*(each.prompt for each in best), *audited)}
         # As it is for the whole grid: of the best alone another model may be the largest.
-        audit = {"audit": self.sweep.audit.model_dump(mode="json")} if self.sweep.audit else {}
+        audit = {"audit": sweep.audit.model_dump(mode="json")} if sweep.audit else {}
         return (
             self.keys
             | audit
             | {
-                "name": f"{self.sweep.name[: _NAME_LENGTH - 5]}-best",
+                "name": f"{sweep.name[: _NAME_LENGTH - 5]}-best",
                 "models": list(dict.fromkeys(each.model for each in best)),
                 "alphas": sorted({each.alpha for each in best}),
                 "prompts": list(kept.values()),
@@ -62,41 +76,72 @@ class Screening:
         )
 
 
-def load_plan(path: Path) -> Sweep | Screening:
-    """Read and check a sweep file, or a screening file. UserError as `load_sweep` raises it."""
-    data = read_yaml(path)
-    return _screening(data, path) if _KEY in data else load_sweep(path)
+def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
+    """Read a sweep file or a screening file, and look up everything that it names.
+
+    Modules beside the file can be named in it, as `module:Class`.
+
+    Args:
+        path: The YAML file.
+        overrides: Changes such as `alphas=[0, 0.5]` or `trial.cpus=2`, applied before validation.
+
+    Raises:
+        UserError: One message that names the file and everything that is wrong with it.
+    """
+    data = read_yaml(path, overrides)
+    make_importable(path.parent)
+    try:
+        return _screening(data) if SCREEN in data else plan_of(data)
+    except UserError as error:
+        raise in_file(path, error) from error
 
 
-def _screening(data: dict[str, Any], path: Path) -> Screening:
-    settings = check_keys(ScreenSettings, data[_KEY], path, f"{_KEY}.")
-    keys = {key: value for key, value in data.items() if key != _KEY}
+def plan_of(data: dict[str, Any]) -> Plan:
+    """The plan of the keys of a sweep file.
+
+    Raises:
+        UserError: One message for every bad key and every name that does not exist.
+    """
+    try:
+        sweep = Sweep.model_validate(data)
+    except ValidationError as error:
+        raise UserError("; ".join([*problems_of(error, Sweep), *name_problems(data)])) from error
+    return make_plan(sweep)
+
+
+def _screening(data: dict[str, Any]) -> Screening:
+    settings = check_keys(ScreenSettings, data[SCREEN], f"{SCREEN}.")
+    keys = {key: value for key, value in data.items() if key != SCREEN}
+    if keys.get("task") is None:
+        raise UserError("'task' is missing: states are collected and labelled for the tasks of `vlm-rm tasks`")
     # The limit on trials is meant for training; screening a combination costs no more than a few products.
-    sweep = check_keys(Sweep, _with_prompts(keys, path) | {"max_trials": _MOST_COMBINATIONS}, path)
-    if sweep.task is None:
-        raise UserError(f"{path}: 'task' is missing: states are collected and labelled for the tasks of `vlm-rm tasks`")
-    screening = Screening(settings, sweep, keys)
-    _check_training(screening, path)
+    plan = plan_of(_with_prompts(keys) | {"max_trials": _MOST_COMBINATIONS})
+    screening = Screening(settings, plan, keys)
+    _check_training(screening)
     return screening
 
 
-def _check_training(screening: Screening, path: Path) -> None:
-    """UserError if the sweep file of the best combinations would be refused, whichever they will be: now, not after the work."""
-    grid = [Combination(model=model, alpha=alpha, prompt=prompt.id) for model, alpha, prompt in screening.sweep.combinations()]
+def _check_training(screening: Screening) -> None:
+    """Refuse, before the work, a file whose best combinations could not be trained, whichever they will be.
+
+    Raises:
+        UserError: The sweep file of the best combinations would be refused.
+    """
+    grid = [Combination(model=model, alpha=alpha, prompt=prompt.id) for model, alpha, prompt in screening.plan.combinations]
     kept = grid[: screening.settings.keep]
     try:
-        check_keys(Sweep, screening.best_sweep(kept), path)
+        plan_of(screening.best_sweep(kept))
     except UserError as error:
         raise UserError(f"{error} (the training of the best {len(kept)} combinations, screen.keep)") from error
 
 
-def _with_prompts(keys: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The keys, with the prompts that stand in a file in place of the file's name."""
-    prompts = keys.get("prompts")
-    if not isinstance(prompts, str):
+def _with_prompts(keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys, with the prompts of a file in the place of the file's name."""
+    named = keys.get("prompts")
+    if not isinstance(named, str):
         return keys
     try:
-        wordings = read_prompts([prompts], get_task(str(keys.get("task"))).baseline_prompt)
+        prompts = read_prompts([named], find_task(str(keys.get("task"))).baseline_prompt)
     except UserError as error:
-        raise UserError(f"{path}: prompts: {error}") from error
-    return keys | {"prompts": [prompt.model_dump(mode="json") for prompt in wordings]}
+        raise UserError(f"prompts: {error}") from error
+    return keys | {"prompts": [prompt.model_dump(mode="json") for prompt in prompts]}

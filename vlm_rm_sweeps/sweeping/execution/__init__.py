@@ -1,1 +1,1 @@
-"""What runs: cluster, reward pools, trials, videos, screenings."""
+"""What runs: Ray, reward pools, trials, videos, screenings."""

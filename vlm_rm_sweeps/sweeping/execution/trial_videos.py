@@ -1,4 +1,4 @@
-"""A video of what each trial's best policy does, recorded beside the trials that still run."""
+"""Records a video of each trial's best policy, beside the trials that still run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,19 +7,24 @@ from typing import Any
 import ray
 
 from vlm_rm_sweeps.errors import reason_of
-from vlm_rm_sweeps.training.connectors.reward import RewardSource
+from vlm_rm_sweeps.training.trial import TrainingJob
+from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SEED = 10_000
 _PATIENCE_S = 600.0
-FOLDER = "video"
-VIDEO_SUFFIX = ".mp4"
-RECORDED = f"episode{VIDEO_SUFFIX}"
+_SUFFIX = ".mp4"
 
 
-def record_video(folder: Path, source: RewardSource | None) -> Path:
-    """Record one episode of the best policy of the trial in `folder`; its rewards come from the trial's pool.
+def record_video(job: TrainingJob) -> Path:
+    """Record one episode of the best policy of a trial; its rewards come from the trial's pool.
 
-    Beside it lies the same episode without them, for raters, see `write_plain_video`.
+    Beside it lies the same episode without rewards, for raters, see `write_plain_video`.
+
+    Args:
+        job: The trial's job. Its folder has the policy.
+
+    Returns:
+        The video file.
     """
     import torch
 
@@ -28,43 +33,50 @@ def record_video(folder: Path, source: RewardSource | None) -> Path:
         load_policy,
         rendering_of,
         run_episode,
-        task_of,
         write_plain_video,
         write_videos,
     )
     from vlm_rm_sweeps.serving.pool import RewardPool
 
     torch.set_num_threads(1)
-    checkpoint = find_checkpoint(folder)
-    score = None
-    if source is not None:
-        pool, spec = RewardPool.connect(source.pool), source.spec
+    checkpoint = find_checkpoint(job.folder)
+    score, frame_format = None, None
+    if job.reward is not None:
+        pool, spec = RewardPool.connect(job.reward.pool), job.reward.spec
+        frame_format = pool.frame_format
 
         def score(frames: Any) -> Any:
-            return pool.submit(frames, [spec]).result().rewards[:, 0]
+            return pool.score(frames, [spec])[:, 0]
 
-    frame_format = source.frame_format if source else None
-    drawn = rendering_of(checkpoint)
-    episode = run_episode(task_of(checkpoint), load_policy(checkpoint), _SEED, frame_format, score, drawn, pictures=True)
-    write_plain_video(checkpoint, episode, _SEED, folder / FOLDER)
-    (video,) = write_videos(checkpoint, episode, folder / FOLDER, (VIDEO_SUFFIX,))
+    policy = load_policy(checkpoint, job.task)
+    episode = run_episode(job.task, policy, _SEED, frame_format, score, rendering_of(checkpoint), pictures=True)
+    write_plain_video(checkpoint, episode, _SEED, job.folder / VIDEO_FOLDER)
+    (video,) = write_videos(checkpoint, episode, job.folder / VIDEO_FOLDER, (_SUFFIX,))
     return video
 
 
 class TrialVideos:
-    """Records videos in a process beside the trials. One that fails costs nothing but itself."""
+    """Records videos in processes beside the trials. One that fails costs nothing but itself.
+
+    Args:
+        say: Prints a line.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._recording: dict[ray.ObjectRef, str] = {}
 
-    def record(self, trial_id: str, folder: Path, source: RewardSource | None) -> None:
-        """Start to record, without waiting."""
+    def record(self, trial_id: str, job: TrainingJob) -> None:
+        """Start to record a trial's video, without waiting."""
         task: Any = ray.remote(num_cpus=0, max_retries=1)(record_video)
-        self._recording[task.remote(folder, source)] = trial_id
+        self._recording[task.remote(job)] = trial_id
 
     def finish(self) -> dict[str, Path]:
-        """Wait for what is being recorded; the files by trial id."""
+        """Wait for what is being recorded.
+
+        Returns:
+            The video files, by trial id.
+        """
         if self._recording:
             if not self._ready(timeout_s=1.0):
                 self._say(f"{len(self._recording)} videos are being recorded; Ctrl-C leaves them to --resume")
@@ -79,5 +91,5 @@ class TrialVideos:
         return files
 
     def _ready(self, timeout_s: float) -> bool:
-        """Whether all are recorded, after waiting so long at most."""
+        """Whether all are recorded, after waiting for `timeout_s` seconds at most."""
         return not ray.wait(list(self._recording), num_returns=len(self._recording), timeout=timeout_s)[1]

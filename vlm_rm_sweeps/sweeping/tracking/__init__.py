@@ -1,1 +1,1 @@
-"""What is written down: folder, journal, MLflow, tables, report."""
+"""What is written down: folder, journal, MLflow, progress, tables, report."""

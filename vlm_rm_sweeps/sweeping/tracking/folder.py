@@ -1,4 +1,4 @@
-"""The folder of a sweep, which is all that is needed to go on with it.
+"""The folder of a sweep, which is everything that is needed to resume it.
 
 It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (what happened), `mlflow.json` (where its runs are),
 `trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `epic.csv` (if it has `epic_states`), `tune/` (Tune's own
@@ -19,7 +19,8 @@ import yaml
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
 from vlm_rm_sweeps.training.checkpoints import TRIALS
 
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
@@ -32,8 +33,8 @@ class SweepFolder:
     path: Path
 
     @classmethod
-    def named(cls, sweep: Sweep, results: Path) -> "SweepFolder":
-        """A new one, named after the sweep and the time."""
+    def new(cls, sweep: Sweep, results: Path) -> "SweepFolder":
+        """A folder that does not exist yet, named after the sweep and the time."""
         return cls(new_path(results, sweep.name))
 
     @classmethod
@@ -44,26 +45,35 @@ class SweepFolder:
 
     @property
     def sweep_file(self) -> Path:
+        """The resolved sweep file."""
         return self.path / "sweep.yaml"
 
     @property
     def journal(self) -> Path:
+        """What happened."""
         return self.path / "journal.jsonl"
 
     @property
     def mlflow(self) -> Path:
+        """Where the MLflow runs are."""
         return self.path / "mlflow.json"
 
     @property
     def table(self) -> Path:
+        """The final table of trials."""
         return self.path / "trials.csv"
 
     @property
     def epic(self) -> Path:
+        """EPIC distances before training."""
         return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
-        """UserError if it leads out of this folder: to go on with a trial is to unpickle what lies there."""
+        """The folder of a trial.
+
+        Raises:
+            UserError: It leads out of this folder: resuming a trial unpickles what lies there.
+        """
         return file_inside(self.path, Path(TRIALS) / trial_id)
 
     def trials(self) -> list[Path]:
@@ -71,21 +81,33 @@ class SweepFolder:
         return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
 
     def create(self, sweep: Sweep) -> None:
-        """Make the folder with its sweep file. UserError if it exists already or cannot be made."""
+        """Make the folder with its sweep file.
+
+        Raises:
+            UserError: It exists already or cannot be made.
+        """
         make_folder(self.sweep_file, sweep.model_dump(mode="json"))
 
-    def differences(self, sweep: Sweep) -> str:
-        """What differs between the resolved sweep file in the folder (`-`) and `sweep` (`+`); empty if nothing does."""
-        found = self.sweep_file.read_text(encoding="utf-8").splitlines()
-        now = to_yaml(sweep.model_dump(mode="json")).splitlines()
-        lines = difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1)
-        return "\n".join(lines)
+    def differences(self, plan: Plan) -> str:
+        """How the sweep in the folder (`-`) differs from a plan (`+`), as a unified diff; empty if it does not.
+
+        Keys that the stored file lacks, because an earlier version wrote it, have their defaults.
+        """
+        stored = load_sweep(self.sweep_file)
+        if stored.algorithm == plan.sweep.algorithm:
+            settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
+            stored = stored.model_copy(update={"settings": settings})
+        found, now = (to_yaml(each.model_dump(mode="json")).splitlines() for each in (stored, plan.sweep))
+        return "\n".join(difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process. UserError if another process has it.
+        """Hold the folder for this process.
 
-        The lock belongs to the open file: the system gives it back however the process ends.
+        The lock belongs to the open file: the system releases it however the process ends.
+
+        Raises:
+            UserError: Another process holds it.
         """
         with self._lock_file() as file:
             try:
@@ -108,6 +130,7 @@ class SweepFolder:
             raise UserError(f"{self.path} cannot be locked: {error.strerror}") from error
 
     def in_use(self) -> bool:
+        """Whether another process holds the folder."""
         try:
             with self.locked():
                 return False
@@ -116,14 +139,19 @@ class SweepFolder:
 
 
 def new_path(results: Path, name: str) -> Path:
-    """Where what starts now has its folder: named after it and the time."""
+    """The folder below `results` for something that starts now: named after it and the time."""
     return results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
-    """Make the new folder of a sweep or a screening, with the resolved file of what runs in it.
+    """Make the new folder of a sweep or a screening.
 
-    Raises UserError if the folder exists already or cannot be made.
+    Args:
+        resolved_file: The resolved file of what runs in the folder; its parent is the folder.
+        data: What the file says.
+
+    Raises:
+        UserError: The folder exists already or cannot be made.
     """
     folder = resolved_file.parent
     try:
@@ -136,6 +164,6 @@ def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
 
 
 def to_yaml(data: dict[str, Any]) -> str:
-    """As a person would write it: keys in their order, umlauts as they are."""
+    """Format data as a person would write it: keys in their order, letters outside ASCII as they are."""
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     return text

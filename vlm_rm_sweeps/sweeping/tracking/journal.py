@@ -1,65 +1,158 @@
-"""The journal of a sweep: all that happened, in order, on disk before anything else hears of it.
+"""The journal of a sweep: every event, in order, on disk before anything else hears of it.
 
-One JSON object on each line of `journal.jsonl`. MLflow is a mirror of it (`tracking.py`), and a sweep that is resumed knows from
-it what is finished and what was logged.
+One JSON object on each line of `journal.jsonl`. MLflow mirrors it (`mlflow_mirror.py`), and a resumed sweep knows from it what has
+finished and what was logged.
 """
 
 import json
 import os
 import threading
+import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-Kind = Literal["sweep", "start", "measure", "result", "end", "artifact", "sweep_end"]
-Entry = dict[str, Any]
-"""`uid` (its own, for ever), `kind`, `time` (milliseconds since 1970), `trial` (its id, where it is about one), and what the kind
-has to say. `sweep` and `sweep_end` are the start and the end of each attempt."""
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from vlm_rm_sweeps.metrics import RunStatus
+
+
+def now_ms() -> int:
+    """The time in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+class _Entry(BaseModel):
+    """One event.
+
+    Attributes:
+        uid: Identifies the entry for ever: MLflow's mirror remembers the last one that it delivered.
+        kind: What happened.
+        time: When, in milliseconds since 1970.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    uid: str = Field(default_factory=lambda: uuid.uuid4().hex[:16])
+    kind: str
+    time: int = Field(default_factory=now_ms)
+
+
+class SweepStarted(_Entry):
+    """An execution of the sweep began. `id` is the sweep's own, the same in every execution."""
+
+    kind: Literal["sweep"] = "sweep"
+    id: str
+
+
+class TrialStarted(_Entry):
+    """A trial began, for the first time or anew."""
+
+    kind: Literal["start"] = "start"
+    trial: str
+
+
+class RewardMeasured(_Entry):
+    """What was measured of a trial's reward before training."""
+
+    kind: Literal["measure"] = "measure"
+    trial: str
+    metrics: dict[str, float]
+
+
+class ResultLogged(_Entry):
+    """A result of a trial: its metrics at an environment step."""
+
+    kind: Literal["result"] = "result"
+    trial: str
+    step: int
+    metrics: dict[str, float]
+
+
+class TrialEnded(_Entry):
+    """A trial ended. `tags` go to its MLflow run."""
+
+    kind: Literal["end"] = "end"
+    trial: str
+    status: RunStatus
+    tags: dict[str, str]
+
+
+class FileWritten(_Entry):
+    """A file for MLflow was written.
+
+    Attributes:
+        trial: The trial that it belongs to; empty for the sweep itself.
+        file: Its path, relative to the sweep's folder.
+        to: The folder among the run's artifacts; None for the top.
+    """
+
+    kind: Literal["artifact"] = "artifact"
+    trial: str
+    file: str
+    to: str | None
+
+
+class SweepEnded(_Entry):
+    """An execution of the sweep ended. `step`: how many trials had finished; `metrics`: those of the best of them."""
+
+    kind: Literal["sweep_end"] = "sweep_end"
+    status: RunStatus
+    step: int
+    metrics: dict[str, float]
+
+
+Entry = SweepStarted | TrialStarted | RewardMeasured | ResultLogged | TrialEnded | FileWritten | SweepEnded
+_ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="kind")])
 
 
 def read_entries(file: Path) -> list[Entry]:
-    """The whole entries of a journal. A last line that was cut short is left out; there may be no journal yet."""
+    """Read the undamaged entries of a journal. There may be no journal yet."""
     return _read(file)[0]
 
 
 def _read(file: Path) -> tuple[list[Entry], int]:
-    """The whole entries, and how many lines before the last are none."""
+    """The undamaged entries, and the number of damaged lines. A last line that was cut short counts as neither."""
     if not file.is_file():
         return [], 0
     content = file.read_bytes()
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     entries = []
     for line in lines:
-        with suppress(ValueError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "kind" in entry:
-                entries.append(entry)
+        with suppress(ValidationError):
+            entries.append(_ENTRY.validate_json(line))
     return entries, len(lines) - len(entries)
 
 
-def ended_trials(entries: list[Entry]) -> dict[str, str]:
-    """`FINISHED` or `FAILED` by trial id, of the trials that have ended."""
-    ended = {entry["trial"]: entry["status"] for entry in entries if entry["kind"] == "end"}
-    return {trial: status for trial, status in ended.items() if status in ("FINISHED", "FAILED")}
+def ended_trials(entries: Iterable[Entry]) -> dict[str, RunStatus]:
+    """The trials that finished or failed, by id, with their status."""
+    ended = {entry.trial: entry.status for entry in entries if isinstance(entry, TrialEnded)}
+    return {trial: status for trial, status in ended.items() if status in (RunStatus.FINISHED, RunStatus.FAILED)}
 
 
-def open_trials(entries: list[Entry]) -> set[str]:
-    """The trials that were started and of which no end is known, in this attempt or one before."""
-    is_open = {entry["trial"]: entry["kind"] == "start" for entry in entries if entry["kind"] in ("start", "end")}
+def open_trials(entries: Iterable[Entry]) -> set[str]:
+    """The trials that started and have not ended, in this execution or an earlier one."""
+    is_open = {
+        entry.trial: isinstance(entry, TrialStarted) for entry in entries if isinstance(entry, TrialStarted | TrialEnded)
+    }
     return {trial for trial, still in is_open.items() if still}
 
 
-def ended_in_order(entries: list[Entry]) -> bool:
-    """Whether the last attempt came to its end, with each trial finished or failed: it was neither killed nor stopped."""
-    attempts = [entry for entry in entries if entry["kind"] in ("sweep", "sweep_end")]
-    return bool(attempts) and attempts[-1]["kind"] == "sweep_end" and attempts[-1]["status"] != "KILLED"
+def ended_in_order(entries: Iterable[Entry]) -> bool:
+    """Whether the last execution came to its end, with each trial finished or failed: neither killed nor stopped."""
+    executions = [entry for entry in entries if isinstance(entry, SweepStarted | SweepEnded)]
+    last = executions[-1] if executions else None
+    return isinstance(last, SweepEnded) and last.status != RunStatus.KILLED
 
 
 class Journal:
     """Appends entries. One process writes a journal at a time: it holds the lock of the sweep's folder.
 
-    `damaged`: lines of it that are no entries. The trials' checkpoints have their results too.
+    Attributes:
+        entries: Every entry, those of earlier executions included.
+        damaged: Number of lines that could not be read. The trials' checkpoints have their results too.
     """
 
     def __init__(self, file: Path) -> None:
@@ -68,28 +161,27 @@ class Journal:
         self._grown = threading.Condition()
         self._unwritten: list[bytes] = []
         if file.is_file():
-            # What follows would otherwise be written onto a line that was cut short.
+            # Otherwise the next entry would be appended to a line that was cut short.
             os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
 
-    def append(self, kind: Kind, time_ms: int, **content: Any) -> None:
+    def append(self, entry: Entry) -> None:
         """Write an entry and flush it to disk.
 
         A full disk does not raise: what could not be written is kept, and tried again with the next entry.
         """
-        entry = {"uid": uuid.uuid4().hex[:16], "kind": kind, "time": time_ms} | content
-        self._unwritten.append(json.dumps(entry).encode())
+        self._unwritten.append(json.dumps(entry.model_dump(mode="json")).encode())
         self._write()
         with self._grown:
             self.entries.append(entry)
             self._grown.notify_all()
 
     def wait(self, known: int, timeout_s: float) -> None:
-        """Return when there are more than `known` entries, or after the time."""
+        """Return when there are more than `known` entries, or after `timeout_s` seconds."""
         with self._grown:
             self._grown.wait_for(lambda: len(self.entries) > known, timeout_s)
 
     def unwritten(self) -> int:
-        """How many entries are not on disk, after another try."""
+        """The number of entries that are not on disk, after another try."""
         self._write()
         return len(self._unwritten)
 

@@ -1,15 +1,15 @@
-"""Progress of a sweep as plain lines: calm on a terminal and in a log file alike."""
+"""Progress of a sweep as plain lines, for terminals and log files alike."""
 
 import time
 from collections.abc import Callable, Mapping
 
-from vlm_rm_sweeps.sweeping.config.sweep import Trial
+from vlm_rm_sweeps.sweeping.config.trial import Trial
 
 _QUIET_SECONDS = 15.0
 
 
 def duration(seconds: float) -> str:
-    """`75` as `1 min 15 s`."""
+    """Format seconds: 75 as `1 min 15 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -18,9 +18,11 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts trials and environment steps and says where the sweep stands, at most every 15 seconds.
+    """Counts trials and environment steps, and prints a line of progress at most every 15 seconds.
 
-    `steps`: how many environment steps each trial is to take, by its id.
+    Args:
+        steps: The environment steps that each trial will take, by trial id.
+        say: Prints a line.
     """
 
     def __init__(self, steps: Mapping[str, int], say: Callable[[str], None]) -> None:
@@ -32,7 +34,8 @@ class Progress:
         self._done_before = 0
 
     def result(self, trial: Trial, env_steps: int) -> None:
-        # One that is tried again starts at its last checkpoint; the steps after that were counted already.
+        """Count the steps of a trial up to a result."""
+        # A retried trial starts at its last checkpoint; the steps after that were counted already.
         self._steps[trial.trial_id] = max(min(env_steps, self._whole[trial.trial_id]), self._steps.get(trial.trial_id, 0))
         now = time.monotonic()
         if self._first_result or now - self._last >= _QUIET_SECONDS:
@@ -40,7 +43,7 @@ class Progress:
             self._say(self.line())
 
     def resumed(self, trial: Trial, env_steps: int, finished: bool) -> None:
-        """How far an earlier attempt brought a trial."""
+        """Count what earlier executions of the sweep did of a trial."""
         whole = self._whole[trial.trial_id]
         self._steps[trial.trial_id] = whole if finished else min(env_steps, whole)
         self._done_before += self._steps[trial.trial_id]
@@ -48,11 +51,13 @@ class Progress:
             self._ended.add(trial.trial_id)
 
     def ended(self, trial: Trial, outcome: str) -> None:
+        """Count a trial as ended, and print its outcome."""
         self._steps[trial.trial_id] = self._whole[trial.trial_id]
         self._ended.add(trial.trial_id)
         self._say(f"{self._clock()} {trial.label}: {outcome}")
 
     def line(self) -> str:
+        """Trials and steps done, and the time left."""
         done, total = sum(self._steps.values()), sum(self._whole.values())
         elapsed = time.monotonic() - self._started
         gained = done - self._done_before

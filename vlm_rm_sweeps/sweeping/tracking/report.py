@@ -1,7 +1,11 @@
-"""The report of a sweep: one HTML file with all that it found, which opens offline and can be sent to others."""
+"""The report of a sweep: one HTML file with all of its results, which opens offline and can be sent to others.
+
+It reads what the sweep left behind and nothing else: neither its models nor its environment need be there.
+"""
 
 import base64
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,27 +14,38 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep, Trial, load_sweep
-from vlm_rm_sweeps.sweeping.execution.trial_videos import FOLDER as VIDEO_FOLDER
-from vlm_rm_sweeps.sweeping.execution.trial_videos import RECORDED
+from vlm_rm_sweeps.metrics import SUCCESS, TRUE_RETURN, TrialStatus
+from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.videos import read_episode
+from vlm_rm_sweeps.sweeping.config.sections import Prompt
+from vlm_rm_sweeps.tasks.registry import find_task, task_names
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, read_episode
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
 _TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
-_MERITS = ["success", "true_return"]
-"""What is said of how a trial ended."""
+_MERITS = (SUCCESS, TRUE_RETURN)
+"""What describes how a trial ended."""
 _BY_MODEL = "overoptimisation_by_model.csv"
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
-    """Write the report of the sweep in a folder; by default to its report.html, which is replaced, since it can be made again.
+    """Write the report of a sweep.
 
-    Prompts and all else that a sweep file or a trial can say is escaped, and the page forbids itself scripts and any address
-    but its own. Raises UserError if the folder is no sweep's, no attempt at it has ended, a file in it is a link to
-    elsewhere, or `output` exists.
+    Everything that a sweep file or a trial can say is escaped, and the page forbids itself scripts and any address but its own.
+
+    Args:
+        path: The sweep's folder.
+        output: A new file; by default report.html in the folder, which is replaced, since it can be made again.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: The folder is no sweep's, no execution of the sweep has ended, a file in it is a link to elsewhere, or `output`
+            exists or cannot be written.
     """
     folder = SweepFolder(path)
     if not folder.sweep_file.is_file():
@@ -62,15 +77,15 @@ def _render(folder: SweepFolder) -> str:
         trim_blocks=True,
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
-    finished = int((table["status"] == "finished").sum())
+    finished = int((table["status"] == TrialStatus.FINISHED).sum())
     return environment.get_template(_TEMPLATE).render(
         sweep=sweep,
-        task=sweep.the_task().name,
-        prompts=sweep.wordings(),
+        task=sweep.task_name,
+        prompts=sweep.prompts or _prompts_of_the_task(sweep.task_name),
         outcome=f"{finished} of {len(table)} trials finished",
         columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
-        videos=_videos(folder, sweep, table),
+        videos=_videos(folder, table),
         by_model=_table(file_inside(folder.path, f"figures/{_BY_MODEL}")),
         figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder, folder.path / "figures", "*.png")],
         folder=folder.path,
@@ -103,38 +118,40 @@ class _Inlined:
         return cls(name, f"data:{media_type};base64,{base64.b64encode(file.read_bytes()).decode()}")
 
 
-def _videos(folder: SweepFolder, sweep: Sweep, table: pd.DataFrame) -> list[dict[str, str]]:
-    """The best and the worst of the videos of trials of a reward model that finished, by the episode that the video shows."""
-    trials = {trial.trial_id: trial for trial in sweep.trials()}
-    known = table["trial_id"].map(lambda trial_id: trial_id in trials and trials[trial_id].prompt is not None)
-    finished = table[known & (table["status"] == "finished")].set_index("trial_id", drop=False)
+def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
+    """The task's own prompts, which a sweep without `prompts` used; none if the task is not installed here."""
+    if name not in task_names():
+        return ()
+    task = find_task(name)
+    return (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
+
+
+def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
+    """The best and the worst video of the finished trials of a reward model, by the episode that the video shows."""
+    finished = table[(table["prompt"] != "-") & (table["status"] == TrialStatus.FINISHED)]
     shown = []
-    for trial_id in finished.index:
-        recorded = _files(folder, folder.trial(trial_id) / VIDEO_FOLDER, RECORDED)
+    for row in finished.to_dict("records"):
+        recorded = _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, RECORDED_VIDEO)
         if recorded and (episode := read_episode(recorded[0])):
-            shown.append((trial_id, recorded[0], episode))
+            shown.append((row, recorded[0], episode))
     shown.sort(key=lambda each: [each[2][name] or 0.0 for name in ("goal_fraction", "true_return")], reverse=True)
     titled = zip(("best episode", "worst episode"), shown[:1] + shown[1:][-1:], strict=False)
     return [
-        {
-            "title": title,
-            "label": _described(trials[trial_id], episode, finished.loc[trial_id]),
-            "data": _Inlined.of(file, "video/mp4", title).data,
-        }
-        for title, (trial_id, file, episode) in titled
+        {"title": title, "label": _described(row, episode), "data": _Inlined.of(file, "video/mp4", title).data}
+        for title, (row, file, episode) in titled
     ]
 
 
 def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
-    """Those of a part of the sweep's folder; UserError if one, or the part, is a link to elsewhere: it would be sent with the page."""
+    """The files of a part of the sweep's folder. UserError if one, or the part, is a link to elsewhere: it would be sent with the page."""
     return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
-def _described(trial: Trial, episode: dict[str, Any], row: "pd.Series[Any]") -> str:
+def _described(row: Mapping[str, Any], episode: dict[str, Any]) -> str:
     """Whose episode a video shows and how it went; then, since that policy is another, how the trial ended."""
     in_goal, clip_return = episode["goal_fraction"], episode["clip_return"]
     parts = [
-        f"{trial.label}: its best policy, of step {episode['env_steps']:,}, in the episode with seed {episode['seed']}",
+        f"{_label(row)}: its best policy, of step {episode['env_steps']:,}, in the episode with seed {episode['seed']}",
         "" if in_goal is None else f"{100 * in_goal:.0f} % of its steps in the goal",
         f"true return {episode['true_return']:.3g}",
         "" if clip_return is None else f"CLIP return {clip_return:.3g}",
@@ -144,8 +161,14 @@ def _described(trial: Trial, episode: dict[str, Any], row: "pd.Series[Any]") -> 
     return ", ".join(part for part in parts if part) + ended
 
 
+def _label(row: Mapping[str, Any]) -> str:
+    """A trial in words, as `Trial.label` has it."""
+    drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
+    return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']:g}"
+
+
 def _table(file: Path) -> dict[str, Any] | None:
-    """A table of the figures, for the page; None if it has not been made."""
+    """A table that was made with the figures; None if it has not been made."""
     if not file.is_file():
         return None
     table = pd.read_csv(file)
@@ -157,14 +180,14 @@ def _table(file: Path) -> dict[str, Any] | None:
 
 
 def _versions(folder: SweepFolder) -> dict[str, str]:
-    """Of the packages and the commit that the sweep ran with, as its MLflow run has them."""
+    """The versions of the packages and the commit that the sweep ran with, from its MLflow run."""
     from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs  # it loads MLflow, which takes seconds
 
     try:
         runs = find_runs(folder.path)
         params = runs.client.get_run(runs.run_id).data.params
     except Exception as error:  # a database, a server or a file that is away: the rest of the report does not need it
-        return {"unknown": f"the sweep's MLflow run cannot be read: {str(error).splitlines()[0]}"}
+        return {"unknown": f"the sweep's MLflow run cannot be read: {reason_of(error)}"}
     prefix = "version_"
     versions = {name.removeprefix(prefix): value for name, value in sorted(params.items()) if name.startswith(prefix)}
     return {"commit": params.get("git_commit", "unknown")} | versions

@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlm_rm_sweeps.metrics import ALARM, CLIP_RETURN, EPIC_DISTANCE, EVALUATION, STEPS_PER_SECOND, SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.sweeping.config.sweep import Trial
+from vlm_rm_sweeps.metrics import (
+    ALARM,
+    CLIP_RETURN,
+    EPIC_DISTANCE,
+    EVALUATION,
+    STEPS_PER_SECOND,
+    SUCCESS,
+    TRUE_RETURN,
+    TrialStatus,
+)
+from vlm_rm_sweeps.sweeping.config.trial import Trial
 
 COLUMNS = [
     "trial_id",
@@ -25,37 +34,26 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended: `finished`, `failed` (with the reason) or `unfinished`, and its last metrics."""
+    """How a trial ended, why (empty if it finished), and its last metrics."""
 
     trial: Trial
-    status: str
+    status: TrialStatus
     reason: str
     metrics: dict[str, float]
 
 
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
-    """One row for each trial; returns and success are those of the greedy policy at the end (NaN where there is none).
+    """Tabulate the outcomes of a sweep's trials.
 
-    The columns textures and camera are there if the sweep compares renderings; epic_distance and overoptimisation_alarm, if a
-    trial has them.
+    Args:
+        outcomes: One for each trial.
+
+    Returns:
+        A row for each trial with the columns `COLUMNS`. Returns and success are those of the greedy policy at the end, NaN where
+        there is none. The columns textures and camera are there if the sweep compares renderings; epic_distance and
+        overoptimisation_alarm, if a trial has them.
     """
-    rows = [
-        {
-            "trial_id": outcome.trial.trial_id,
-            "model": outcome.trial.model_id,
-            "alpha": outcome.trial.alpha if outcome.trial.prompt else float("nan"),
-            "prompt": outcome.trial.prompt_id,
-            "seed": outcome.trial.seed,
-            "clip_return": outcome.metrics.get(EVALUATION + CLIP_RETURN, float("nan")),
-            "true_return": outcome.metrics.get(EVALUATION + TRUE_RETURN, float("nan")),
-            "success": outcome.metrics.get(EVALUATION + SUCCESS, float("nan")),
-            "steps_per_second": outcome.metrics.get(STEPS_PER_SECOND, float("nan")),
-            "status": outcome.status,
-            "reason": outcome.reason,
-        }
-        for outcome in outcomes
-    ]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame([_row(outcome) for outcome in outcomes], columns=COLUMNS)
     if any(outcome.trial.rendering_named for outcome in outcomes):
         after_prompt = COLUMNS.index("prompt") + 1
         table.insert(after_prompt, "textures", [outcome.trial.rendering.textures for outcome in outcomes])
@@ -67,12 +65,31 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     return table
 
 
+def _row(outcome: TrialOutcome) -> dict[str, object]:
+    def metric(name: str) -> float:
+        return outcome.metrics.get(name, float("nan"))
+
+    return {
+        "trial_id": outcome.trial.trial_id,
+        "model": outcome.trial.model_id,
+        "alpha": outcome.trial.alpha if outcome.trial.prompt else float("nan"),
+        "prompt": outcome.trial.prompt_id,
+        "seed": outcome.trial.seed,
+        "clip_return": metric(EVALUATION + CLIP_RETURN),
+        "true_return": metric(EVALUATION + TRUE_RETURN),
+        "success": metric(EVALUATION + SUCCESS),
+        "steps_per_second": metric(STEPS_PER_SECOND),
+        "status": str(outcome.status),
+        "reason": outcome.reason,
+    }
+
+
 def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
-    """The finished trial of a reward model with the highest success, then true return.
+    """The finished trial of a reward model with the highest success, then true return; None if there is none.
 
     Never by CLIP return: the scales of different models cannot be compared.
     """
-    candidates = [outcome for outcome in outcomes if outcome.status == "finished" and outcome.trial.prompt is not None]
+    candidates = [each for each in outcomes if each.status == TrialStatus.FINISHED and each.trial.prompt is not None]
 
     def merit(outcome: TrialOutcome) -> tuple[float, float]:
         return outcome.metrics.get(EVALUATION + SUCCESS, -1.0), outcome.metrics.get(EVALUATION + TRUE_RETURN, -1.0)
@@ -82,7 +99,14 @@ def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """What a sweep has left. `interrupted`: the user stopped it; `outcomes`: one for each trial, in order."""
+    """How a sweep ended.
+
+    Attributes:
+        folder: The sweep's folder.
+        tracking_uri: Where its MLflow runs are.
+        outcomes: One for each trial, in the order of the plan.
+        interrupted: Whether the user stopped it.
+    """
 
     folder: Path
     tracking_uri: str
@@ -91,12 +115,20 @@ class SweepOutcome:
 
     @property
     def table(self) -> pd.DataFrame:
+        """The table of the trials, see `results_table`."""
         return results_table(self.outcomes)
 
     @property
     def best(self) -> TrialOutcome | None:
+        """The best trial, see `best_trial`."""
         return best_trial(self.outcomes)
 
     @property
+    def finished(self) -> int:
+        """The number of trials that finished."""
+        return sum(outcome.status == TrialStatus.FINISHED for outcome in self.outcomes)
+
+    @property
     def all_finished(self) -> bool:
-        return all(outcome.status == "finished" for outcome in self.outcomes)
+        """Whether every trial finished."""
+        return self.finished == len(self.outcomes)

@@ -1,4 +1,4 @@
-"""The policies that sweeps have learned, found by the folder of a sweep, a trial or a checkpoint."""
+"""The policies that sweeps have trained, found by the folder of a sweep, a trial or a checkpoint."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,13 +11,19 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, POLICY, Checkpoint, read_checkpoint
 
 Which = Literal["best", "last", "all"]
-"""Of each trial: its best policy, its newest, or all that are kept (the best and the newest few)."""
+"""Which policies of a trial: the best, the newest, or all that are kept (the best and the newest two)."""
 
 
-def learned_policies(sources: Sequence[Path], which: Which, say: Callable[[str], None]) -> list[Checkpoint]:
-    """The policies of a checkpoint, of a trial, or of all trials of a sweep that have one.
+def trained_policies(sources: Sequence[Path], which: Which, say: Callable[[str], None]) -> list[Checkpoint]:
+    """Find the policies of checkpoints, trials or whole sweeps.
 
-    Raises UserError if there is none in one of the folders.
+    Args:
+        sources: Folders of checkpoints, of trials, or of sweeps, whose trials that have a policy all count.
+        which: Which policies of each trial.
+        say: Prints a line about each sweep.
+
+    Raises:
+        UserError: One of the folders has no policy.
     """
     return [checkpoint for source in sources for checkpoint in _policies_in(source, which, say)]
 
@@ -33,13 +39,13 @@ def _policies_in(source: Path, which: Which, say: Callable[[str], None]) -> list
             found += _policies_of(trial, which)
             trials += 1
     if not found:
-        raise UserError(f"{source}: no trial has a checkpoint yet: wait for the first, or go on with `vlm-rm sweep --resume`")
+        raise UserError(f"{source}: no trial has a checkpoint yet: wait for the first, or resume with `vlm-rm sweep --resume`")
     say(f"{source}: {len(found)} policies of {trials} of {len(folder.trials())} trials")
     return found
 
 
 def _policies_of(trial: Path, which: Which) -> list[Checkpoint]:
-    """Those of a trial, or of a single checkpoint, by environment steps; a policy that is kept twice counts once."""
+    """The policies of a trial, or of a single checkpoint, by environment steps; a policy that is kept twice counts once."""
     if which != "all" or (trial / CHECKPOINT).exists():
         return [find_checkpoint(trial, which == "last")]
     found: dict[str, Checkpoint] = {}

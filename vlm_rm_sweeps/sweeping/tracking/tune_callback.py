@@ -1,7 +1,6 @@
-"""What Tune reports of a sweep's trials, told to the journal and the terminal."""
+"""Tune's callback of a sweep: appends trial events to the journal and reports them on the terminal."""
 
 import pickle
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,11 @@ from vlm_rm_sweeps.metrics import (
     SUCCESS,
     TIME_MS,
     TRUE_RETURN,
+    RunStatus,
+    TrialStatus,
 )
-from vlm_rm_sweeps.sweeping.config.sweep import Trial
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal
+from vlm_rm_sweeps.sweeping.config.trial import Trial
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TrialEnded, TrialStarted
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
@@ -33,22 +34,24 @@ from vlm_rm_sweeps.training.checkpoints import TrialFolder
 _TUNE_ENTRIES = frozenset({"time_this_iter_s", "time_total_s", "time_since_restore"})
 
 
-class Recorder(tune.Callback):
-    """Hears from Tune and tells the journal and the terminal; `on_finished` too, if a trial has come to its end."""
+class JournalCallback(tune.Callback):
+    """Appends trial events to the journal and keeps what is known of every trial.
 
-    def __init__(
-        self,
-        journal: Journal,
-        progress: Progress,
-        say: Callable[[str], None],
-    ) -> None:
+    Args:
+        journal: The sweep's journal.
+        progress: Counts trials and steps for the terminal.
+        say: Prints a line.
+    """
+
+    def __init__(self, journal: Journal, progress: Progress, say: Callable[[str], None]) -> None:
         self._journal, self._progress, self._say = journal, progress, say
         self.on_finished: Callable[[Trial], None] = lambda trial: None
+        """Called with every trial that finishes."""
         self._measured: dict[str, dict[str, float]] = {}
         self._metrics: dict[str, dict[str, float]] = {}
         self._audit_points: dict[str, list[tuple[int, dict[str, float]]]] = {}
         self._steps: dict[str, set[int]] = {}
-        self._ended: dict[str, tuple[str, str]] = {}
+        self._ended: dict[str, tuple[TrialStatus, str]] = {}
         self._started: set[str] = set()
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
@@ -56,44 +59,51 @@ class Recorder(tune.Callback):
         return tune.Callback, ()
 
     def measured(self, metrics: dict[str, dict[str, float]]) -> None:
-        """What was measured of each trial's reward before training, by trial id."""
+        """Take in what was measured of each trial's reward before training, by trial id."""
         self._measured = metrics
         for trial_id, known in metrics.items():
             self._metrics[trial_id] = known | self._metrics.get(trial_id, {})
 
     def recall(self, trial: Trial, checkpoints: TrialFolder, finished: bool) -> None:
-        """Take up what is known of a trial from earlier attempts.
+        """Take in what earlier executions of the sweep left of a trial.
 
-        Results that its checkpoint has and the journal lacks (which was cut short or damaged) are written down now.
+        Results that are in its checkpoint and not in the journal (which was cut short or damaged) are appended now.
+
+        Args:
+            trial: The trial.
+            checkpoints: The folder of its checkpoints.
+            finished: Whether it has finished.
         """
         for entry in self._journal.entries:
-            if entry["kind"] == "result" and entry["trial"] == trial.trial_id:
-                self._recall_result(trial, entry["step"], entry["metrics"])
-        # To read a checkpoint is to read a replay buffer: of finished trials only where there is something to mend.
+            if isinstance(entry, ResultLogged) and entry.trial == trial.trial_id:
+                self._recall_result(trial, entry.step, entry.metrics)
+        # Reading a checkpoint means reading a replay buffer: for finished trials, only where there is something to mend.
         checkpoint, _ = checkpoints.last() if self._journal.damaged or not finished else (None, [])
         for result in checkpoint.content["results"] if checkpoint else []:
             self._record(trial, result)
         if finished:
-            self._ended[trial.trial_id] = ("finished", "")
-            self._write_measures(trial)
+            self._ended[trial.trial_id] = (TrialStatus.FINISHED, "")
+            self._append_measures(trial)
         self._progress.resumed(trial, max(self._steps.get(trial.trial_id, {0})), finished)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Append that a trial started, unless it is being retried."""
         ours = trial_of(trial)
-        if ours.trial_id not in self._started:  # else it is tried again
+        if ours.trial_id not in self._started:
             self._started.add(ours.trial_id)
-            self._journal.append("start", now_ms(), trial=ours.trial_id)
-            self._write_measures(ours)
+            self._journal.append(TrialStarted(trial=ours.trial_id))
+            self._append_measures(ours)
 
-    def _write_measures(self, trial: Trial) -> None:
-        """Unless an earlier attempt did."""
-        written = any(entry["kind"] == "measure" and entry["trial"] == trial.trial_id for entry in self._journal.entries)
-        if trial.trial_id in self._measured and not written:
-            self._journal.append("measure", now_ms(), trial=trial.trial_id, metrics=self._measured[trial.trial_id])
+    def _append_measures(self, trial: Trial) -> None:
+        """Append what was measured before training, unless an earlier execution did."""
+        appended = any(isinstance(entry, RewardMeasured) and entry.trial == trial.trial_id for entry in self._journal.entries)
+        if trial.trial_id in self._measured and not appended:
+            self._journal.append(RewardMeasured(trial=trial.trial_id, metrics=self._measured[trial.trial_id]))
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
+        """Append a result, or that the trial gave up."""
         ours = trial_of(trial)
         if FAILURE in result:
             self._fail(ours, result[FAILURE])
@@ -106,27 +116,25 @@ class Recorder(tune.Callback):
     def _record(self, trial: Trial, result: dict[str, Any]) -> None:
         step = int(result[ENV_STEPS])
         if step in self._steps.get(trial.trial_id, set()):
-            return  # a trial that went on from a checkpoint comes past results that it had reported before
+            return  # a trial that resumed from a checkpoint computes results again that it had reported before
         # Tune adds its own entries, all of them named here, to what the trial reports.
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
         if AUDIT_PROXY in metrics:
             metrics |= self._alarm(trial, step, metrics)
-        self._journal.append("result", int(result[TIME_MS]), trial=trial.trial_id, step=step, metrics=metrics)
+        self._journal.append(ResultLogged(time=int(result[TIME_MS]), trial=trial.trial_id, step=step, metrics=metrics))
         self._recall_result(trial, step, metrics)
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """The alarm at this audit point; empty while there are too few."""
+        """The alarm at this audit point; empty while there are too few points."""
         points = [point for point in self._audit_points.get(trial.trial_id, []) if point[0] < step]
         alarm = overoptimisation_alarm([*points, (step, metrics)])
         if alarm and not any(earlier.get(ALARM) for _, earlier in points):
-            self._say(
-                f"{trial.label}: over-optimisation alarm at step {step:,}: its reward rises, and what it stands for falls"
-            )
+            self._say(f"{trial.label}: over-optimisation alarm at step {step:,}: its reward rises while the truth falls")
         return {} if alarm is None else {ALARM: float(alarm)}
 
     def _recall_result(self, trial: Trial, step: int, metrics: dict[str, float]) -> None:
         steps, before = self._steps.setdefault(trial.trial_id, set()), self._metrics.get(trial.trial_id, {})
-        # One that was missing in the middle says nothing newer than those after it.
+        # A result that was missing in the middle is older than those after it.
         newest = step >= max(steps, default=-1)
         self._metrics[trial.trial_id] = before | metrics if newest else metrics | before
         steps.add(step)
@@ -135,48 +143,47 @@ class Recorder(tune.Callback):
             self._audit_points[trial.trial_id].sort(key=lambda point: point[0])
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._say(f"{trial_of(trial).label}: failed ({_reason(trial)}), is tried again")
+        """Report that a trial failed and is retried."""
+        self._say(f"{trial_of(trial).label}: failed ({_reason(trial)}), retrying")
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Append that a trial finished, if it did."""
         ours = trial_of(trial)
         metrics = self._metrics.get(ours.trial_id, {})
         if EVALUATION + TRUE_RETURN not in metrics:
             return  # it was interrupted, or gave up; only the last result has an evaluation
-        self._end(ours, "FINISHED", "finished", "")
+        self._end(ours, RunStatus.FINISHED, TrialStatus.FINISHED, "")
         self.on_finished(ours)
         clip = f"CLIP return {metrics[EVALUATION + CLIP_RETURN]:.1f}, " if EVALUATION + CLIP_RETURN in metrics else ""
         success = f", success {metrics[EVALUATION + SUCCESS]:.2f}" if EVALUATION + SUCCESS in metrics else ""
         self._progress.ended(ours, f"{clip}true return {metrics[EVALUATION + TRUE_RETURN]:.1f}{success}")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """Append that a trial failed for good."""
         self._fail(trial_of(trial), _reason(trial))
 
     def _fail(self, trial: Trial, reason: str) -> None:
-        self._end(trial, "FAILED", "failed", reason)
+        self._end(trial, RunStatus.FAILED, TrialStatus.FAILED, reason)
         self._progress.ended(trial, f"failed: {reason}")
 
-    def _end(self, trial: Trial, status: str, outcome: str, reason: str) -> None:
-        self._ended[trial.trial_id] = (outcome, reason)
+    def _end(self, trial: Trial, run_status: RunStatus, status: TrialStatus, reason: str) -> None:
+        self._ended[trial.trial_id] = (status, reason)
         tags = {"checkpoints": f"trials/{trial.trial_id}"} | ({"reason": reason} if reason else {})
-        self._journal.append("end", now_ms(), trial=trial.trial_id, status=status, tags=tags)
+        self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags=tags))
 
     def outcome(self, trial: Trial) -> TrialOutcome:
-        status, reason = self._ended.get(trial.trial_id, ("unfinished", "interrupted"))
+        """How a trial ended, as far as it is known now."""
+        status, reason = self._ended.get(trial.trial_id, (TrialStatus.UNFINISHED, "interrupted"))
         return TrialOutcome(trial, status, reason, self._metrics.get(trial.trial_id, {}))
 
 
 def trial_of(tune_trial: TuneTrial) -> Trial:
-    """The trial of the sweep that Tune's trial is."""
+    """The trial of the sweep that one of Tune's trials runs."""
     return Trial.from_dict(tune_trial.config["run"]["trial"])
 
 
-def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return int(time.time() * 1000)
-
-
 def _reason(trial: TuneTrial) -> str:
-    """What ended it, in one line. Tune keeps the error beside its traceback, in files of this sweep's own."""
+    """What ended a trial, in one line. Tune keeps the error beside its traceback, in files of this sweep's own."""
     if not trial.pickled_error_file or not Path(trial.pickled_error_file).is_file():
         return "unknown"
     error = pickle.loads(Path(trial.pickled_error_file).read_bytes())

@@ -1,0 +1,317 @@
+"""A sweep, resolved once: what its file names is looked up here, and passed down from here.
+
+Reading a file needs no more than its text. A plan needs the machine: the task's environment, the models' architectures, the renderer.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from collections.abc import Iterator
+
+from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, Prompt
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
+from vlm_rm_sweeps.sweeping.config.validation import check_keys
+from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
+from vlm_rm_sweeps.tasks.state_space import require_states
+from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.registry import algorithms_for, find_algorithm
+
+_AUDIT_POINTS = 10
+"""Of a trial, by default."""
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep and all that it names.
+
+    Attributes:
+        sweep: The resolved keys, as the results folder stores them: algorithm, settings, profile and audit are filled in.
+        task: What is learned.
+        algorithm: The algorithm with its settings.
+        models: Every model that is served, by id, without weights: those that trials learn from, then the audit's gold models.
+        prompts: The prompts to compare: those of the file, else the task's own.
+        renderings: The renderings to compare, the task's default if the file names none.
+        trials: All trials in a fixed order, the references (true reward, untrained) first.
+    """
+
+    sweep: Sweep
+    task: Task
+    algorithm: Algorithm
+    models: Mapping[str, RewardModel]
+    prompts: tuple[Prompt, ...]
+    renderings: tuple[Rendering, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def combinations(self) -> list[tuple[str, float, Prompt]]:
+        """Model, alpha and prompt of each cell of the grid, or of the cells that `only` names."""
+        return _combinations(self.sweep, self.prompts)
+
+    def steps_of(self, trial: Trial) -> int:
+        """The environment steps that a trial learns from."""
+        return 0 if trial.model_id == UNTRAINED else self.sweep.steps
+
+    def served_specs(self) -> list[RewardSpec]:
+        """Everything that any model may be asked to score for."""
+        audited = self.sweep.audit.alphas if self.sweep.audit else ()
+        alphas = dict.fromkeys((*self.sweep.alphas, *audited))
+        return [prompt.spec(alpha) for prompt in self.prompts for alpha in alphas]
+
+    def audit_specs(self, trial: Trial) -> dict[str, RewardSpec]:
+        """By name, the specs that a trial's own model scores its frames for in the audit, besides the trial's own."""
+        audit = self.sweep.audit
+        if audit is None or trial.prompt is None:
+            return {}
+        prompts = {prompt.id: prompt for prompt in self.prompts}
+        pairs = itertools.product(audit.alphas or (trial.alpha,), audit.prompts or (trial.prompt.id,))
+        specs = {f"alpha_{alpha:g}_{prompt}": prompts[prompt].spec(alpha) for alpha, prompt in pairs}
+        return {name: spec for name, spec in specs.items() if spec != trial.spec()}
+
+    def remarks(self) -> list[str]:
+        """What may surprise the user, though nothing is wrong."""
+        remarks = self.algorithm.remarks(self.sweep.steps)
+        audit_remark = _few_audit_points(self.sweep)
+        return [*remarks, audit_remark] if audit_remark else remarks
+
+    def describe(self) -> str:
+        """What the sweep will run and what that needs, for `--dry-run`. Starts nothing and loads no weights."""
+        sweep, pool = self.sweep, self.sweep.pool
+        lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {len(self.trials) * sweep.steps:,} in all:"]
+        lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
+        lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
+        lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]
+        runners = f", {sweep.trial.env_runners} env runners with a CPU each" if sweep.trial.env_runners else ""
+        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}; the pools need")
+        for model_id, model in self.models.items():
+            size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
+            lines.append(
+                f"  {pool.servers} reward server(s) of {model_id}: {size} in {pool.precision}, {pool.cpus:g} CPUs and "
+                f"{pool.gpus:g} GPUs each"
+            )
+        if sweep.epic_states:
+            lines.append(f"before training, {sweep.described_epic_states()} are encoded once by each model, for EPIC distances")
+        if sweep.audit is not None:
+            gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
+            lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
+        return "\n".join([*lines, *self.remarks()])
+
+
+def _weight_megabytes(model: RewardModel, precision: str) -> float:
+    return model.parameters * (4 if precision == "fp32" else 2) / 1e6
+
+
+def make_plan(sweep: Sweep) -> Plan:
+    """Look up, once, everything that a sweep names, and check that it fits together.
+
+    Args:
+        sweep: A valid sweep.
+
+    Raises:
+        UserError: One message for everything that does not exist, or does not fit.
+    """
+    problems = _Problems()
+    task = problems.look_up("task" if sweep.env is None else "env", sweep.task, lambda: _task(sweep))
+    models = {each: problems.look_up("models", sweep.models, lambda each=each: find_reward_model(each)) for each in sweep.models}
+    problems.raise_if_any()
+    assert task is not None
+    trained = {model_id: model for model_id, model in models.items() if model is not None}
+    with problems.at("audit"):
+        sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, trained)})
+    gold_ids = sweep.audit.models if sweep.audit else ()
+    gold = {each: problems.look_up("audit.models", gold_ids, lambda each=each: find_reward_model(each)) for each in gold_ids}
+    algorithm = problems.look_up("algorithm", sweep.algorithm, lambda: _algorithm(sweep, task))
+    settings = problems.look_up("", None, lambda: _settings(sweep, *algorithm)) if algorithm else None
+    renderings = problems.look_up("", None, lambda: _renderings(sweep, task)) or ()
+    problems.raise_if_any()
+    assert algorithm is not None
+    assert settings is not None
+    served = trained | {model_id: model for model_id, model in gold.items() if model is not None}
+    prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
+    filled_in = {"profile": renderings[0].profile, "algorithm": algorithm[0], "settings": settings.model_dump()}
+    sweep = sweep.model_copy(update=filled_in)
+    plan = Plan(sweep, task, settings, served, prompts, renderings, _trials(sweep, prompts, renderings))
+    for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts):
+        with problems.at(""):
+            check(plan)
+    problems.raise_if_any()
+    return plan
+
+
+def name_problems(data: Mapping[str, Any]) -> list[str]:
+    """What the task and the models of a sweep file name that does not exist, for a message about its other mistakes."""
+    problems = _Problems()
+    if isinstance(task := data.get("task"), str):
+        problems.look_up("task", task, lambda: find_task(task))
+    models = data.get("models")
+    for model_id in models if isinstance(models, list | tuple) else ():
+        problems.look_up("models", models, lambda model_id=model_id: find_reward_model(str(model_id)))
+    return problems.messages
+
+
+class _Problems:
+    """Collects what is wrong, so that one message can name it all."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    @contextmanager
+    def at(self, key: str, value: Any = None) -> Iterator[None]:
+        """Keep a UserError of what is done inside, with the key that it is about."""
+        try:
+            yield
+        except UserError as error:
+            where = f"{key} = {_plain(value)!r}: " if value is not None else f"{key}: " if key else ""
+            self.messages.append(f"{where}{error}")
+
+    def look_up(self, key: str, value: Any, find: Callable[[], Found]) -> Found | None:
+        """What `find` returns; None if it raises a UserError, which is kept."""
+        with self.at(key, value):
+            return find()
+        return None
+
+    def raise_if_any(self) -> None:
+        if self.messages:
+            raise UserError("; ".join(dict.fromkeys(self.messages)))
+
+
+def _plain(value: Any) -> Any:
+    """A value as the file has it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _task(sweep: Sweep) -> Task:
+    return sweep.env.task() if sweep.env is not None else find_task(sweep.task_name)
+
+
+def _algorithm(sweep: Sweep, task: Task) -> tuple[str, type[Algorithm]]:
+    fitting = algorithms_for(task.action_space)
+    if sweep.algorithm is None:
+        return fitting[0], find_algorithm(fitting[0])
+    algorithm = find_algorithm(sweep.algorithm)
+    if not algorithm.can_learn(task.action_space):
+        raise UserError(
+            f"it cannot learn {task.name}, whose actions are {task.action_space}: expected {' or '.join(fitting)}, or no `algorithm`"
+        )
+    return sweep.algorithm, algorithm
+
+
+def _settings(sweep: Sweep, name: str, algorithm: type[Algorithm]) -> Algorithm:
+    return check_keys(algorithm, sweep.settings, "settings.", f" (these are settings of {name})")
+
+
+def _renderings(sweep: Sweep, task: Task) -> tuple[Rendering, ...]:
+    profile = sweep.profile or machine_profile()
+    pairs = itertools.product(sweep.textures or (None,), sweep.cameras or (None,))
+    return tuple(task.rendering(textures, camera, profile) for textures, camera in pairs)
+
+
+def _resolved_audit(sweep: Sweep, models: Mapping[str, RewardModel]) -> AuditSettings | None:
+    """The audit with what depends on the sweep filled in: how often, and which model is the largest."""
+    if sweep.audit is None:
+        return None
+    largest = max(models, key=lambda model_id: models[model_id].parameters)
+    named = tuple(largest if each == LARGEST else each for each in sweep.audit.models)
+    every = sweep.audit.every or max(1, sweep.steps // _AUDIT_POINTS)
+    return sweep.audit.model_copy(update={"models": tuple(dict.fromkeys(named)), "every": every})
+
+
+def _combinations(sweep: Sweep, prompts: Sequence[Prompt]) -> list[tuple[str, float, Prompt]]:
+    named = {(each.model, each.alpha, each.prompt) for each in sweep.only}
+    grid = itertools.product(sweep.models, sweep.alphas, prompts)
+    return [(model, alpha, prompt) for model, alpha, prompt in grid if not named or (model, alpha, prompt.id) in named]
+
+
+def _trials(sweep: Sweep, prompts: Sequence[Prompt], renderings: Sequence[Rendering]) -> tuple[Trial, ...]:
+    named_references = [TRUE_REWARD] * sweep.true_reward + [UNTRAINED] * sweep.untrained
+    references: list[tuple[str, float, Prompt | None, Rendering, int]] = [
+        (name, 0.0, None, renderings[0], seed) for name, seed in itertools.product(named_references, sweep.seeds)
+    ]
+    grid = [
+        (*combination, rendering, seed)
+        for combination, rendering, seed in itertools.product(_combinations(sweep, prompts), renderings, sweep.seeds)
+    ]
+    return tuple(Trial.of(*each, rendering_named=len(renderings) > 1) for each in [*references, *grid])
+
+
+def _prompt_ids(plan: Plan) -> list[str]:
+    return [prompt.id for prompt in plan.prompts]
+
+
+def _check_only(plan: Plan) -> None:
+    sweep = plan.sweep
+    for each in sweep.only:
+        if each.model not in sweep.models or each.alpha not in sweep.alphas or each.prompt not in _prompt_ids(plan):
+            raise UserError(
+                f"only: {each.model!r}, alpha {each.alpha:g}, prompt {each.prompt!r} is not in the grid: expected values of "
+                "models, alphas and ids of prompts"
+            )
+
+
+def _check_size(plan: Plan) -> None:
+    if len(plan.trials) > plan.sweep.max_trials:
+        raise UserError(
+            f"the grid has {len(plan.trials)} trials, more than max_trials = {plan.sweep.max_trials}: shorten an axis or raise "
+            "max_trials"
+        )
+
+
+def _check_states(plan: Plan) -> None:
+    states = plan.sweep.epic_states
+    if isinstance(states, LabelledStates) and len(plan.renderings) > 1:
+        raise UserError(
+            f"epic_states: the images in {states.states} are drawn in one way, and the sweep compares {len(plan.renderings)}: "
+            "expected one of textures and one of cameras, or a number of random states"
+        )
+    if isinstance(states, int) and states:
+        require_states(plan.task)
+
+
+def _check_audit(plan: Plan) -> None:
+    audit = plan.sweep.audit
+    if audit is None:
+        return
+    for prompt in audit.prompts:
+        if prompt not in _prompt_ids(plan):
+            raise UserError("audit.prompts: " + unknown_name("prompt id", prompt, _prompt_ids(plan)))
+    for gold, trained in itertools.product(audit.models, plan.sweep.models):
+        wanted, given = (plan.models[model_id].frame_format for model_id in (gold, trained))
+        if wanted != given:
+            raise UserError(
+                f"audit.models: {gold} takes frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
+                f"{trained} frames of {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames that "
+                f"the trial's model sees, so name one with the same input, or `{LARGEST}` for the largest of the sweep's"
+            )
+
+
+def _check_prompts(plan: Plan) -> None:
+    for model, prompt in itertools.product(plan.models.values(), plan.prompts):
+        try:
+            model.check_spec(prompt.spec(alpha=0.0))
+        except UserError as error:
+            raise UserError(f"prompts, {prompt.id}: {error}") from error
+
+
+def _few_audit_points(sweep: Sweep) -> str | None:
+    if sweep.audit is None or sweep.audit.every is None:
+        return None
+    from vlm_rm_sweeps.evaluation.overoptimisation import WINDOW  # imports SciPy's statistics
+
+    points = math.ceil(sweep.steps / max(sweep.audit.every, sweep.steps_per_result))
+    if points >= WINDOW:
+        return None
+    return (
+        f"audit: at most {points} audit points ({sweep.steps:,} steps, a point every {sweep.audit.every:,}, a result every "
+        f"{sweep.steps_per_result:,}), but the over-optimisation alarm needs {WINDOW}: it will be undecided; lower both to "
+        f"{sweep.steps // WINDOW:,} or less"
+    )

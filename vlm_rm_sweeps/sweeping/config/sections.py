@@ -1,0 +1,121 @@
+"""The parts of a sweep file, each with its own keys. Schema only: nothing here looks at the machine."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+
+LARGEST = "largest"
+"""In `audit.models`: the largest of the sweep's models."""
+
+
+class Section(BaseModel):
+    """Base class of everything in a sweep file: unknown keys are refused, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prompt(Section):
+    """One goal in words. `goal` and `baseline` are a sentence, or several whose embeddings are averaged."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Short name, shown in tables and used as a tag.")
+    goal: tuple[str, ...] = Field(description="What the robot should do: a sentence, or a list of sentences.")
+    baseline: tuple[str, ...] = Field(description="The scene without the goal: a sentence, or a list of sentences.")
+
+    @field_validator("goal", "baseline", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _can_be_scored(self) -> "Prompt":
+        self.spec(alpha=0.0)
+        return self
+
+    def spec(self, alpha: float) -> RewardSpec:
+        """The reward spec of this prompt at one alpha."""
+        return RewardSpec(self.goal, self.baseline, alpha)
+
+
+class PoolSettings(Section):
+    """How each model is served."""
+
+    servers: int = Field(1, ge=1, description="Reward servers for each model.")
+    precision: Precision = Field("fp32", description="Precision of the weights: fp32, bf16 or fp16.")
+    micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
+    cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
+    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
+    threads: int = Field(1, ge=1, description="Threads that each server uses.")
+    timeout_s: float = Field(600, gt=0, description="Seconds after which a server that has not answered is restarted.")
+
+
+class TrialResources(Section):
+    """What each trial reserves, and how often it is retried."""
+
+    cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
+    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
+    env_runners: int = Field(
+        0, ge=0, description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial."
+    )
+    retries: int = Field(
+        2,
+        ge=0,
+        description="How often a failed trial is retried from its last checkpoint. The same error at the same step ends it.",
+    )
+
+
+class AuditSettings(Section):
+    """What else every trial's frames are scored for, to detect over-optimisation."""
+
+    alphas: tuple[float, ...] = Field((), description="Other values of alpha; by default the trial's own.")
+    prompts: tuple[str, ...] = Field((), description="Ids of other prompts of the sweep; by default the trial's own.")
+    models: tuple[str, ...] = Field(
+        (), description="Gold models, which score for the trial's own spec; `largest` is the largest of the sweep's models."
+    )
+    every: int | None = Field(
+        None,
+        gt=0,
+        description="Environment steps between two audit points, rounded up to results; by default a tenth of the trial's. With "
+        "fewer than the steps of `envs` whole episodes each point shows another part of the episodes.",
+    )
+    frames: int = Field(500, ge=10, description="Frames of each interval, drawn at random, that the gold models score.")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("alphas")
+    @classmethod
+    def _alphas_in_range(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        return check_alphas(alphas)
+
+
+class LabelledStates(Section):
+    """A data set of states, and the truth that rewards are measured against on it."""
+
+    states: Path = Field(description="Folder of a labelled data set of states, as `vlm-rm states` makes it.")
+    truth: str = Field("success", description="`success`, `rater:NAME`, `raters` or a formula, as in `vlm-rm epic --truth`.")
+
+
+class Combination(Section):
+    """One cell of the grid."""
+
+    model: str = Field(description="One of `models`.")
+    alpha: float = Field(description="One of `alphas`.")
+    prompt: str = Field(description="The id of one of `prompts`.")
+
+
+def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse values of alpha outside 0 to 1.
+
+    Raises:
+        UserError: One of them is not a number in this range.
+    """
+    for alpha in alphas:
+        if not 0 <= alpha <= 1:
+            raise UserError(f"alpha must be in [0, 1], got {alpha:g}: 0 is the cosine to the goal, 1 the baseline-to-goal line only")
+    return alphas

@@ -1,0 +1,71 @@
+"""One trial of a sweep: a combination of the grid, or a reference, with an id that stays the same from release to release."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.sweeping.config.sections import Prompt
+from vlm_rm_sweeps.tasks.rendering import Rendering
+
+TRUE_REWARD = "true reward"
+"""Model id of a reference that learns from the environment's own reward."""
+UNTRAINED = "untrained"
+"""Model id of the untrained baseline: the policy as it is before training."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination of model, alpha, prompt, rendering and seed.
+
+    Attributes:
+        trial_id: Depends on what is learned from, and not on the place in the grid.
+        prompt: None for a reference, which learns from no reward model.
+        rendering_named: Whether the sweep compares renderings, so that the label must name this trial's.
+    """
+
+    trial_id: str
+    model_id: str
+    alpha: float
+    prompt: Prompt | None
+    rendering: Rendering
+    seed: int
+    rendering_named: bool = False
+
+    @classmethod
+    def of(
+        cls, model_id: str, alpha: float, prompt: Prompt | None, rendering: Rendering, seed: int, rendering_named: bool = False
+    ) -> "Trial":
+        """Make a trial with the id of its combination."""
+        # The true reward does not depend on how states are drawn.
+        drawn = [prompt.model_dump(mode="json"), asdict(rendering)] if prompt else None
+        digest = hashlib.sha256(json.dumps([model_id, alpha, drawn, seed]).encode()).hexdigest()
+        return cls(digest[:10], model_id, alpha, prompt, rendering, seed, rendering_named)
+
+    @property
+    def prompt_id(self) -> str:
+        """The prompt's id, `-` for a reference."""
+        return self.prompt.id if self.prompt else "-"
+
+    @property
+    def label(self) -> str:
+        """The trial in words, for people."""
+        if self.prompt is None:
+            return f"{self.model_id}, seed {self.seed}"
+        drawn = f"{self.rendering.textures} textures, {self.rendering.camera} camera, " if self.rendering_named else ""
+        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, {drawn}seed {self.seed}"
+
+    def spec(self) -> RewardSpec | None:
+        """What the reward model is asked for; None for a reference."""
+        return self.prompt.spec(self.alpha) if self.prompt else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for Tune."""
+        return asdict(self) | {"prompt": self.prompt.model_dump(mode="json") if self.prompt else None}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Trial":
+        """The trial that `to_dict` described."""
+        prompt = Prompt(**data["prompt"]) if data["prompt"] else None
+        return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"])}))

@@ -1,0 +1,84 @@
+"""From pydantic's errors to one message that names each bad key, its value, what was expected and the nearest valid name."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from vlm_rm_sweeps.errors import UserError
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def check_keys(model: type[Checked], data: Any, within: str = "", hint: str = "") -> Checked:
+    """Validate the keys of a file, or of a part of it.
+
+    Args:
+        model: The schema.
+        data: What the file says.
+        within: Where the part lies in the file, with a final dot: `settings.`.
+        hint: Added to the message.
+
+    Raises:
+        UserError: One message that explains every bad key.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError("; ".join(problems_of(error, model, within)) + hint) from error
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], within: str = "") -> list[str]:
+    """Explain each bad key of a part of the sweep file that lies `within` it."""
+    return [_explain(problem, model, within) for problem in error.errors(include_url=False)]
+
+
+def in_file(path: Path, error: UserError) -> UserError:
+    """The same error, naming the file that it is about."""
+    return UserError(f"{path}: {error}")
+
+
+def refuse_repeats(axis: str, values: Iterable[Any]) -> None:
+    """Refuse a list in which a value occurs more than once.
+
+    Raises:
+        UserError: It names the value and the key.
+    """
+    values = list(values)
+    for value in values:
+        if values.count(value) > 1:
+            raise UserError(f"duplicate value {value!r} in `{axis}`: expected each value once")
+
+
+def _explain(problem: ErrorDetails, model: type[BaseModel], within: str) -> str:
+    key = within + ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = list(_fields_at(problem["loc"][:-1], model))
+        nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
+        return f"unknown key {key!r} (value {problem['input']!r}): {suggestion}expected one of {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{key!r} is missing"
+    message = "expected a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Value error, ")
+    names_its_keys = key == "epic_states" and isinstance(problem["input"], dict) and problem["type"] == "value_error"
+    if not key or names_its_keys:
+        return message
+    if isinstance(problem["input"], dict):
+        return f"{key}: {message}"
+    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(location: tuple[int | str, ...], model: Any) -> Iterable[str]:
+    """The keys that are allowed at a place of the sweep file, or of the part of it that `model` describes."""
+    for part in location:
+        if isinstance(part, str):
+            model = model.model_fields[part].annotation
+        if isinstance(model, types.GenericAlias | types.UnionType):
+            model = typing.get_args(model)[0]
+    fields: dict[str, Any] = model.model_fields
+    return fields

@@ -1,0 +1,161 @@
+"""What all MLflow runs of this project have in common: the store, experiments, tags and parameters.
+
+A sweep is one run with a child run for each trial; a screening, one with a child for each combination.
+"""
+
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow.entities import LifecycleStage, Param
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.sweeping.config.sections import Prompt
+
+_PACKAGES = ("vlm-rm-sweeps", "ray", "torch", "open_clip_torch", "gymnasium", "mujoco", "mlflow")
+_MAX_PARAM = 6000
+
+
+class RunsFile(BaseModel):
+    """What `mlflow.json` in a results folder says: where the MLflow runs are.
+
+    Attributes:
+        tracking_uri: The server or database.
+        experiment_id: The experiment of all runs; None before it is known.
+        run_id: The run of the sweep or screening; None before it is known.
+        trials: The run of each trial, by trial id.
+        delivered: Id of the last journal entry before which everything has reached MLflow.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tracking_uri: str
+    experiment_id: str | None = None
+    run_id: str | None = None
+    trials: dict[str, str] = {}
+    delivered: str | None = None
+
+    def write(self, file: Path) -> None:
+        """Write the file whole, or leave the old one in place.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_whole(file, self.model_dump_json(indent=2) + "\n")
+
+
+def read_runs_file(file: Path) -> RunsFile:
+    """Read `mlflow.json`.
+
+    Raises:
+        OSError: It is not there or cannot be read.
+        UserError: It is damaged.
+    """
+    try:
+        return RunsFile.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"])) or "the file"
+        raise UserError(f"{file} is damaged ({key}: {problem['msg']}): restore it, or resume the sweep") from error
+
+
+def default_tracking_uri(results: Path) -> str:
+    """The sqlite database in the results folder: no server is needed."""
+    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
+def git_commit() -> str:
+    """The commit of the working directory, with `-dirty` if it has changes; `unknown` outside a repository."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def set_up_store(tracking_uri: str) -> None:
+    """Create the database's tables if they are missing. One process does so, before any other opens the database.
+
+    Raises:
+        UserError: The server or database cannot be reached.
+    """
+    # MLflow would retry each call for minutes; here a mirror retries while the trials run.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    try:
+        MlflowClient(tracking_uri).search_experiments(max_results=1)
+    except Exception as error:  # whatever a database or a server may raise
+        raise UserError(
+            f"MLflow at {tracking_uri} does not answer: {reason_of(error)}. Start its server, or name another with --tracking-uri"
+        ) from error
+
+
+def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
+    """Find or create an experiment. Its artifacts are kept beside the folder of the sweep or screening.
+
+    Raises:
+        UserError: An experiment of this name was deleted.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == LifecycleStage.DELETED:
+        raise UserError(
+            f"the MLflow experiment {name!r} was deleted: restore it (`mlflow experiments restore --experiment-id "
+            f"{experiment.experiment_id}`), or delete it for good (`mlflow gc`)"
+        )
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    # Artifacts would otherwise land in the working directory.
+    return str(client.create_experiment(name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri()))
+
+
+def parent_tags(folder: Path, task: str) -> dict[str, str]:
+    """Tags of the run of a sweep or screening, which its children have too."""
+    return {"sweep": folder.name, "task": task}
+
+
+def child_tags(parent_run_id: str, model_id: str, alpha: float | None, prompt_id: str) -> dict[str, str]:
+    """Tags that tell the children of a run apart. A reference has no alpha."""
+    written = "-" if alpha is None else f"{alpha:g}"
+    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": written, "prompt": prompt_id}
+
+
+def prompt_params(prompt: Prompt) -> dict[str, str]:
+    """A prompt's id and all of its sentences."""
+    return {"prompt": prompt.id, "goal": " | ".join(prompt.goal), "baseline": " | ".join(prompt.baseline)}
+
+
+def environment_params() -> dict[str, str]:
+    """The versions of the code and of the packages that compute."""
+    return {"git_commit": git_commit()} | {f"version_{each.replace('-', '_')}": version(each) for each in _PACKAGES}
+
+
+def as_params(params: Mapping[str, Any]) -> list[Param]:
+    """Parameters for MLflow, cut to the length that it accepts."""
+    return [Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items()]
+
+
+def mlflow_ui_command(tracking_uri: str) -> str:
+    """How to open runs in a browser.
+
+    Returns:
+        A shell command that serves them on the loopback address without telemetry, or a server's own address.
+    """
+    if urlsplit(tracking_uri).scheme in ("http", "https"):
+        return f"a browser at {tracking_uri}"
+    program = Path(sys.executable).parent / "mlflow"
+    # The defaults of this package do not reach a shell.
+    quiet = ["env", "MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"]
+    return shlex.join([*quiet, str(program), "ui", "--host", "127.0.0.1", "--backend-store-uri", tracking_uri])

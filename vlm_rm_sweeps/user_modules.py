@@ -1,0 +1,60 @@
+"""Modules of the user's own: a reward model, a task or an algorithm beside the sweep file, which other processes need too."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from vlm_rm_sweeps.errors import UserError
+
+_folders: list[Path] = []
+
+
+def make_importable(folder: Path) -> None:
+    """Let this process import the modules in a folder, such as that of the sweep file.
+
+    The folder is searched last: a file in it never takes the place of an installed module.
+    """
+    folder = folder.resolve()
+    if folder not in _folders:
+        _folders.append(folder)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def import_file(file: Path) -> None:
+    """Import a user's Python file, which may register reward models, tasks and algorithms.
+
+    Args:
+        file: The file. Its folder becomes importable.
+
+    Raises:
+        UserError: It is not a Python file, or importing it fails.
+    """
+    from vlm_rm_sweeps.registry import import_module
+
+    if file.suffix != ".py" or not file.is_file():
+        raise UserError(f"module {str(file)!r}: expected a Python file, such as my_tasks.py")
+    make_importable(file.parent)
+    import_module(file.stem)
+
+
+def imported_user_modules() -> tuple[Path, ...]:
+    """The files and packages that were imported from the folders made importable: what Ray must take to other processes."""
+    found = {_top_level(Path(file), folder) for file in _module_files() for folder in _folders if _belongs(Path(file), folder)}
+    return tuple(sorted(found))
+
+
+def _module_files() -> Iterable[str]:
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return [file for file in files if file]
+
+
+def _belongs(file: Path, folder: Path) -> bool:
+    """Whether a module lies in a folder and was found through it: not this package, and nothing installed below the folder."""
+    installed = {Path(prefix) for prefix in (sys.prefix, sys.base_prefix)} | {Path(__file__).parent}
+    return file.is_relative_to(folder) and not any(file.is_relative_to(each) for each in installed)
+
+
+def _top_level(file: Path, folder: Path) -> Path:
+    """The file itself, or the package in the folder that it belongs to."""
+    return folder / file.relative_to(folder).parts[0]
