@@ -49,7 +49,7 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an empty MLflow database. Its tables take seconds to make: tests have an experiment of their own in it, or a copy."""
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import set_up_store  # here: MLflow takes seconds to import
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import set_up_store  # here: MLflow takes seconds to import
 
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     set_up_store(f"sqlite:///{file}")

@@ -8,10 +8,12 @@ import torch
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
+from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
-from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.screening import load_plan
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, TrialEnded
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 Command = Callable[..., str]
@@ -21,7 +23,7 @@ QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
 
 def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(vlm_rm: Command, tmp_path: Path) -> None:
     shown = vlm_rm("sweep", QUICKSTART, "--dry-run", "--results", tmp_path / "results")
-    trials = load_sweep(QUICKSTART).trials()
+    trials = planned(QUICKSTART).trials
     assert f"{len(trials)} trials of" in shown
     assert all(trial.label in shown for trial in trials)
     assert "each trial reserves 1 CPUs and 0 GPUs" in shown
@@ -46,19 +48,25 @@ def test_bad_input_is_one_message_and_exit_status_2(
     assert list(tmp_path.iterdir()) == [file]
 
 
+def planned(file: Path) -> Plan:
+    plan = load_plan(file)
+    assert isinstance(plan, Plan)
+    return plan
+
+
 def interrupted_sweep(results: Path, file: Path) -> None:
     """What a killed driver leaves of a sweep of which one trial was finished."""
-    plan = load_sweep(file)
-    folder = SweepFolder(results / f"{plan.name}-20260101-120000")
-    folder.create(plan)
-    Journal(folder.journal).append("end", 0, trial=plan.trials()[0].trial_id, status="FINISHED", tags={})
+    plan = planned(file)
+    folder = SweepFolder(results / f"{plan.sweep.name}-20260101-120000")
+    folder.create(plan.sweep)
+    Journal(folder.journal).append(TrialEnded(time=0, trial=plan.trials[0].trial_id, status=RunStatus.FINISHED, tags={}))
 
 
 def test_an_interrupted_sweep_is_neither_continued_nor_left_unasked(refusal: Command, tmp_path: Path) -> None:
     interrupted_sweep(tmp_path, QUICKSTART)
     message = refusal("sweep", QUICKSTART, "--results", tmp_path)
-    finished = f"1 of {len(load_sweep(QUICKSTART).trials())} trials finished"
-    assert f"was interrupted, with {finished}: --resume (or --yes) goes on with it, --new starts another" in message
+    finished = f"1 of {len(planned(QUICKSTART).trials)} trials finished"
+    assert f"was interrupted, with {finished}: --resume (or --yes) continues it, --new starts another" in message
 
 
 def test_a_changed_sweep_file_is_not_resumed_and_the_change_is_shown(refusal: Command, tmp_path: Path) -> None:
@@ -81,18 +89,18 @@ def test_nor_does_a_changed_sweep_file_start_anew_without_a_word(refusal: Comman
 def test_a_sweep_whose_trials_have_ended_and_that_has_not_is_not_started_anew(refusal: Command, tmp_path: Path) -> None:
     """Its driver was killed while it wrote the table."""
     interrupted_sweep(tmp_path, QUICKSTART)
-    plan = load_sweep(QUICKSTART)
-    found = SweepFolder.newest(plan, tmp_path)
+    plan = planned(QUICKSTART)
+    found = SweepFolder.newest(plan.sweep, tmp_path)
     assert found is not None
-    for trial in plan.trials():
-        Journal(found.journal).append("end", 0, trial=trial.trial_id, status="FINISHED", tags={})
-    count = len(plan.trials())
+    for trial in plan.trials:
+        Journal(found.journal).append(TrialEnded(time=0, trial=trial.trial_id, status=RunStatus.FINISHED, tags={}))
+    count = len(plan.trials)
     assert f"was interrupted, with {count} of {count} trials finished" in refusal("sweep", QUICKSTART, "--results", tmp_path)
 
 
 @pytest.mark.parametrize("other", ["--resume", "--yes"])
 def test_new_and_resume_exclude_each_other(refusal: Command, tmp_path: Path, other: str) -> None:
-    assert "name one of them" in refusal("sweep", QUICKSTART, "--results", tmp_path, "--new", other)
+    assert "give only one of them" in refusal("sweep", QUICKSTART, "--results", tmp_path, "--new", other)
 
 
 def test_a_screening_is_not_resumed(refusal: Command, tmp_path: Path) -> None:
@@ -102,7 +110,7 @@ def test_a_screening_is_not_resumed(refusal: Command, tmp_path: Path) -> None:
 
 def test_a_sweep_that_another_process_runs_is_left_alone(refusal: Command, tmp_path: Path) -> None:
     interrupted_sweep(tmp_path, QUICKSTART)
-    found = SweepFolder.newest(load_sweep(QUICKSTART), tmp_path)
+    found = SweepFolder.newest(planned(QUICKSTART), tmp_path)
     assert found is not None
     with found.locked():
         assert "in use by another process" in refusal("sweep", QUICKSTART, "--results", tmp_path, "--resume")

@@ -41,11 +41,20 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
+from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
-from vlm_rm_sweeps.sweeping.tracking.journal import Entry, ended_trials, read_entries
+from vlm_rm_sweeps.sweeping.tracking.journal import (
+    Entry,
+    FileWritten,
+    ResultLogged,
+    SweepEnded,
+    TrialEnded,
+    ended_trials,
+    read_entries,
+)
 
 SWEEP: dict[str, Any] = {
     "name": "faults",
@@ -131,16 +140,20 @@ class Driver:
 
     def progress(self) -> int:
         """How much of the sweep has happened: results, ends of trials, videos, the table. Nothing counts twice."""
-        kinds = ("result", "end", "artifact")
-        done = [entry for entry in self.journal() if entry["kind"] in kinds and entry.get("status") in (None, "FINISHED")]
-        return len({(entry["kind"], entry["trial"], entry.get("step"), entry.get("file")) for entry in done})
+        done = [
+            entry
+            for entry in self.journal()
+            if isinstance(entry, ResultLogged | FileWritten)
+            or (isinstance(entry, TrialEnded) and entry.status == RunStatus.FINISHED)
+        ]
+        return len({(entry.kind, entry.trial, getattr(entry, "step", None), getattr(entry, "file", None)) for entry in done})
 
-    def results_written(self) -> list[Entry]:
-        return [entry for entry in self.journal() if entry["kind"] == "result"]
+    def results_written(self) -> list[ResultLogged]:
+        return [entry for entry in self.journal() if isinstance(entry, ResultLogged)]
 
-    def scored_results(self) -> list[Entry]:
+    def scored_results(self) -> list[ResultLogged]:
         """Those of trials that need a reward server."""
-        return [entry for entry in self.results_written() if "micro_batch" in entry["metrics"]]
+        return [entry for entry in self.results_written() if "micro_batch" in entry.metrics]
 
     def stop(self, how: signal.Signals) -> None:
         assert self.process is not None
@@ -241,8 +254,9 @@ def press_ctrl_c(driver: Driver, rng: random.Random) -> bool:
     assert driver.exit_status == 130, said[-3000:]
     assert "interrupted: " in said
     if trials_run:
-        assert driver.journal()[-1]["kind"] == "sweep_end"
-        status = driver.journal()[-1]["status"]
+        ended = driver.journal()[-1]
+        assert isinstance(ended, SweepEnded)
+        status = ended.status
         assert status in ("KILLED", "FINISHED")
         if "have not reached MLflow" not in said:
             statuses = {run.data.tags.get("trial_id", ""): run.info.status for run in driver.runs()}
@@ -555,7 +569,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, rng: random.Random, fi
     """The folder of a sweep that was left alone."""
     driver = disturb(tmp_path_factory.mktemp("faults") / "undisturbed", [], rng, findings)
     assert driver.folder is not None
-    times = [entry["time"] for entry in driver.scored_results()]
+    times = [entry.time for entry in driver.scored_results()]
     findings.between_results = float(np.median(np.diff(times))) / 1000
     return driver.folder
 

@@ -21,12 +21,16 @@ from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.label_jobs import label_job
+from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
-from vlm_rm_sweeps.sweeping.config.sweep import TRUE_REWARD, Prompt, Sweep, Trial, load_sweep
+from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.config.sections import Prompt
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import read_entries
-from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import default_tracking_uri
+from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome, best_trial, results_table
 from vlm_rm_sweeps.tasks import opengl
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -148,8 +152,8 @@ def test_every_trial_finishes_and_is_in_the_table(ran: tuple[SweepOutcome, list[
 def test_the_folder_is_complete_in_itself(ran: tuple[SweepOutcome, list[str], MlflowClient]) -> None:
     folder = ran[0].folder
     resolved = load_sweep(folder / "sweep.yaml")
-    assert resolved == Sweep.model_validate(SWEEP | WATCHED)
-    assert yaml.safe_load((folder / "sweep.yaml").read_text())["settings"]["gamma"] == resolved.settings.gamma
+    assert resolved == plan_of(SWEEP | WATCHED).sweep
+    assert yaml.safe_load((folder / "sweep.yaml").read_text())["settings"]["gamma"] == resolved.settings["gamma"]
     assert len(pd.read_csv(folder / "trials.csv")) == 2
 
 
@@ -246,8 +250,8 @@ def test_a_failing_trial_does_not_take_the_others_along(
     shown = CliRunner().invoke(app, ["sweep", str(file), "--results", str(tmp_path), "--tracking-uri", uri])
     assert shown.exit_code == EXIT_FAILED
     # It may be tried again five times; once is enough to see that the error comes back.
-    assert shown.output.count("is tried again") == 1
-    failed = sweep.trials()[1]
+    assert shown.output.count(", retrying") == 1
+    failed = plan_of(FAILING).trials[1]
     assert f"failed: {failed.label}: RuntimeError: the machine is on fire\n" in shown.output
     assert "best trial" not in shown.output
     folder = SweepFolder.newest(sweep, tmp_path)
@@ -292,7 +296,7 @@ def test_an_env_runner_that_keeps_dying_is_started_a_few_times_and_then_given_up
     said: list[str] = []
     sweep = Sweep.model_validate(FAILING | {"name": "dying", "true_reward": False, "trial": {"retries": 2}})
     outcome = run_sweep(sweep, tmp_path, f"sqlite:///{mlflow_database}", said.append)
-    assert sum("is tried again" in line for line in said) == 2
+    assert sum(", retrying" in line for line in said) == 2
     assert outcome.table["status"].tolist() == ["failed"]
     assert "died" in outcome.table["reason"][0]
 
@@ -320,7 +324,7 @@ def test_ray_is_given_more_than_one_chance_to_start(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
-def outcome_of(model_id: str, status: str = "finished", **metrics: float) -> TrialOutcome:
+def outcome_of(model_id: str, status: TrialStatus = TrialStatus.FINISHED, **metrics: float) -> TrialOutcome:
     prompt = Prompt(id="p", goal=("a",), baseline=("b",))
     trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, Rendering(), 0)
     return TrialOutcome(trial, status, "", {f"evaluation_{name}": value for name, value in metrics.items()})
@@ -333,7 +337,7 @@ def test_the_best_trial_is_never_chosen_by_clip_return() -> None:
         outcome_of("a", success=0.5, true_return=120, clip_return=190),
         outcome_of("b", success=0.9, true_return=150, clip_return=20),
         outcome_of("c", success=0.9, true_return=170, clip_return=10),
-        outcome_of("d", status="failed", success=1.0, true_return=200),
+        outcome_of("d", status=TrialStatus.FAILED, success=1.0, true_return=200),
     ]
     best = best_trial(outcomes)
     assert best is not None
@@ -350,8 +354,8 @@ def test_where_success_is_unknown_the_best_trial_is_by_true_return() -> None:
 
 
 def test_the_table_names_renderings_only_where_they_are_compared() -> None:
-    compared = Sweep.model_validate(SWEEP | {"task": "mountaincar-summit", "textures": ["modified", "original"]})
-    table = results_table([TrialOutcome(trial, "finished", "", {}) for trial in compared.trials()])
+    compared = plan_of(SWEEP | {"task": "mountaincar-summit", "textures": ["modified", "original"]})
+    table = results_table([TrialOutcome(trial, TrialStatus.FINISHED, "", {}) for trial in compared.trials])
     assert table["textures"].tolist() == ["modified", "modified", "original"]
     assert not {"textures", "camera"} & set(results_table([outcome_of("a")]).columns)
 

@@ -1,4 +1,4 @@
-"""However an attempt at a sweep is left, the sweep comes to its end. Real MLflow; no trial is run here."""
+"""However an execution of a sweep is left, the sweep comes to its end. Real MLflow; no trial is run here."""
 
 import errno
 import signal
@@ -13,13 +13,25 @@ from ray import tune
 from ray.tune import TuneError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.execution import sweep_run as attempt
+from vlm_rm_sweeps.metrics import RunStatus
+from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.execution import sweep_run
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
-from vlm_rm_sweeps.sweeping.execution.sweep_run import Attempt
+from vlm_rm_sweeps.sweeping.execution.sweep_run import Remaining, SweepRun
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ended_in_order, read_entries
+from vlm_rm_sweeps.sweeping.tracking.journal import (
+    FileWritten,
+    Journal,
+    ResultLogged,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+    ended_in_order,
+    read_entries,
+)
+from vlm_rm_sweeps.training.trial import TrainingJob
 
 
 class Begun:
@@ -27,33 +39,33 @@ class Begun:
 
     def __init__(self, results: Path, database: Path, name: str, videos: bool = False) -> None:
         described = {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
-        self.sweep = Sweep.model_validate(described | {"videos": videos})
+        self.plan = plan_of(described | {"videos": videos})
         self.folder = SweepFolder(results / name)
-        self.folder.create(self.sweep)
+        self.folder.create(self.plan.sweep)
         self.uri = f"sqlite:///{database}"
-        self.trials = [trial.trial_id for trial in self.sweep.trials()]
+        self.trials = [trial.trial_id for trial in self.plan.trials]
         self.journal = Journal(self.folder.journal)
-        self.journal.append("sweep", 1, id=f"id of {name}")
+        self.journal.append(SweepStarted(time=1, id=f"id of {name}"))
         for trial in self.trials:
-            self.journal.append("start", 2, trial=trial)
+            self.journal.append(TrialStarted(time=2, trial=trial))
         self.finish(self.trials[0])
         self.said: list[str] = []
 
     def finish(self, trial: str) -> None:
         metrics = {"evaluation_true_return": 7.0, "evaluation_success": 0.25}
-        self.journal.append("result", 3, trial=trial, step=100, metrics=metrics)
-        self.journal.append("end", 4, trial=trial, status="FINISHED", tags={})
+        self.journal.append(ResultLogged(time=3, trial=trial, step=100, metrics=metrics))
+        self.journal.append(TrialEnded(time=4, trial=trial, status=RunStatus.FINISHED, tags={}))
 
-    def attempt(self) -> Attempt:
-        return Attempt(self.sweep, self.folder, self.uri, self.said.append)
+    def execution(self) -> SweepRun:
+        return SweepRun(self.plan, self.folder, self.uri, self.said.append)
 
     def resume(self) -> Any:
-        return run_sweep(self.sweep, self.folder.path.parent, self.uri, self.said.append, resumed=self.folder)
+        return run_sweep(self.plan, self.folder.path.parent, self.uri, self.said.append, resumed=self.folder)
 
     def statuses(self) -> tuple[str, list[str]]:
         """Of the sweep's run, and of its trials' in their order."""
         client = MlflowClient(self.uri)
-        experiment = client.get_experiment_by_name(self.sweep.name)
+        experiment = client.get_experiment_by_name(self.plan.sweep.name)
         assert experiment is not None
         runs = {run.data.tags.get("trial_id", ""): run for run in client.search_runs([experiment.experiment_id])}
         self.parent: Run = runs[""]
@@ -81,7 +93,7 @@ def test_a_sweep_that_was_killed_after_its_last_trial_is_finished_by_resuming_it
 
 def test_ctrl_c_marks_runs_as_killed_also_those_of_an_attempt_before(begun: Begun) -> None:
     """While the servers of a resumed sweep load, a second time while trials run, or while videos are recorded."""
-    with pytest.raises(KeyboardInterrupt), begun.attempt():
+    with pytest.raises(KeyboardInterrupt), begun.execution():
         raise KeyboardInterrupt
     assert begun.statuses() == ("KILLED", ["FINISHED", "KILLED"])
     # The best of a sweep that has not ended is not known.
@@ -91,11 +103,11 @@ def test_ctrl_c_marks_runs_as_killed_also_those_of_an_attempt_before(begun: Begu
 
 
 def test_the_best_is_logged_once_for_as_many_trials_as_have_finished(begun: Begun) -> None:
-    begun.journal.append("end", 5, trial=begun.trials[1], status="FAILED", tags={"reason": "fire"})
-    begun.journal.append("sweep_end", 6, status="FAILED", step=1, metrics={"best_evaluation_success": 0.125})
+    begun.journal.append(TrialEnded(time=5, trial=begun.trials[1], status=RunStatus.FAILED, tags={"reason": "fire"}))
+    begun.journal.append(SweepEnded(time=6, status=RunStatus.FAILED, step=1, metrics={"best_evaluation_success": 0.125}))
     begun.finish(begun.trials[1])
     for _ in range(2):
-        begun.journal.append("sweep", 7, id="x")
+        begun.journal.append(SweepStarted(time=7, id="x"))
         begun.journal = Journal(begun.folder.journal)
         begun.resume()
     assert begun.statuses()[0] == "FINISHED"
@@ -110,23 +122,23 @@ def test_a_video_that_was_not_recorded_is_recorded_by_whoever_goes_on(
         def __init__(self, say: Any) -> None:
             self.files: dict[str, Path] = {}
 
-        def record(self, trial_id: str, folder: Path, source: Any) -> None:
-            self.files[trial_id] = folder / "video" / "episode.mp4"
+        def record(self, trial_id: str, job: TrainingJob) -> None:
+            self.files[trial_id] = job.folder / "video" / "episode.mp4"
 
         def finish(self) -> dict[str, Path]:
             return self.files
 
-    monkeypatch.setattr(attempt, "TrialVideos", Recorded)
+    monkeypatch.setattr(sweep_run, "TrialVideos", Recorded)
     begun = Begun(tmp_path, mlflow_database, "unrecorded", videos=True)
     begun.finish(begun.trials[1])
     file = f"trials/{begun.trials[1]}/video/episode.mp4"
-    begun.journal.append("artifact", 5, trial=begun.trials[1], file=file, to="video")
-    with begun.attempt() as resumed:
+    begun.journal.append(FileWritten(time=5, trial=begun.trials[1], file=file, to="video"))
+    with begun.execution() as resumed:
         assert resumed.needs_servers
         resumed.run(pool_configs(begun.sweep, "unused"), None)
-    recorded = [entry for entry in read_entries(begun.folder.journal) if entry["kind"] == "artifact" and entry["to"] == "video"]
-    assert [entry["trial"] for entry in recorded] == begun.trials[::-1]
-    assert not begun.attempt().needs_servers
+    recorded = [each for each in read_entries(begun.folder.journal) if isinstance(each, FileWritten) and each.to == "video"]
+    assert [entry.trial for entry in recorded] == begun.trials[::-1]
+    assert not Remaining.of(begun.plan, begun.folder)
 
 
 def test_a_full_disk_ends_a_sweep_in_order(ray_cluster: None, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,10 +152,10 @@ def test_a_full_disk_ends_a_sweep_in_order(ray_cluster: None, begun: Begun, monk
         raise full
 
     monkeypatch.setattr(tune.Tuner, "fit", fit)
-    monkeypatch.setattr(attempt, "write_whole", write)
+    monkeypatch.setattr(sweep_run, "write_whole", write)
     with (
         pytest.raises(UserError, match=r"the sweep stopped \(.*No space left on device\): make room"),
-        begun.attempt() as resumed,
+        begun.execution() as resumed,
     ):
         resumed.run(pool_configs(begun.sweep, "unused"), None)
     assert begun.statuses() == ("KILLED", ["FINISHED", "KILLED"])
@@ -154,7 +166,7 @@ def test_an_mlflow_that_is_away_does_not_keep_a_sweep_from_going_on(begun: Begun
     begun.finish(begun.trials[1])
     there, begun.uri = begun.uri, "http://127.0.0.1:9"
     with monkeypatch.context() as impatient:
-        impatient.setattr(attempt, "_MLFLOW_PATIENCE_S", 0.0)
+        impatient.setattr(sweep_run, "_MLFLOW_PATIENCE_S", 0.0)
         assert begun.resume().all_finished
     assert any("The sweep goes on without it" in line for line in begun.said)
     assert any("entries have not reached MLflow" in line for line in begun.said)
@@ -165,6 +177,6 @@ def test_an_mlflow_that_is_away_does_not_keep_a_sweep_from_going_on(begun: Begun
 
 def test_ctrl_c_works_again_once_trials_have_ended() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with attempt._ctrl_c_as_before():
+    with sweep_run._ctrl_c_as_before():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) is before

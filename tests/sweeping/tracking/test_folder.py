@@ -4,44 +4,56 @@ import resource
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 
 
-def sweep(**changed: object) -> Sweep:
+def plan(**changed: object) -> Plan:
     settings = {"name": "folder", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
-    return Sweep.model_validate(settings | changed)
+    return plan_of(settings | changed)
 
 
 def test_the_newest_sweep_of_a_name_is_found(tmp_path: Path) -> None:
-    assert SweepFolder.newest(sweep(), tmp_path) is None
+    assert SweepFolder.newest(plan().sweep, tmp_path) is None
     for name in ("folder-20260101-120000", "folder-20260102-120000", "folder-more-20260103-120000"):
-        SweepFolder(tmp_path / name).create(sweep())
+        SweepFolder(tmp_path / name).create(plan().sweep)
     (tmp_path / "folder-20260104-120000").mkdir()  # no sweep file in it
-    found = SweepFolder.newest(sweep(), tmp_path)
+    found = SweepFolder.newest(plan().sweep, tmp_path)
     assert found is not None
     assert found.path.name == "folder-20260102-120000"
 
 
 def test_an_existing_folder_is_never_taken_over(tmp_path: Path) -> None:
-    SweepFolder(tmp_path / "a").create(sweep())
+    SweepFolder(tmp_path / "a").create(plan().sweep)
     with pytest.raises(UserError, match="exists already"):
-        SweepFolder(tmp_path / "a").create(sweep())
+        SweepFolder(tmp_path / "a").create(plan().sweep)
 
 
 def test_differences_are_shown_key_by_key(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "a")
-    folder.create(sweep())
-    assert folder.differences(sweep()) == ""
-    difference = folder.differences(sweep(steps=200))
+    folder.create(plan().sweep)
+    assert folder.differences(plan()) == ""
+    difference = folder.differences(plan(steps=200))
     assert "-steps: 100\n+steps: 200" in difference
+
+
+def test_keys_that_an_earlier_version_did_not_know_are_no_difference(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(plan().sweep)
+    stored = yaml.safe_load(folder.sweep_file.read_text())
+    del stored["trial"]["env_runners"]
+    del stored["settings"]["double_q"]
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    assert folder.differences(plan()) == ""
+    assert "+  env_runners: 2" in folder.differences(plan(trial={"env_runners": 2}))
 
 
 def test_only_one_process_at_a_time_has_it(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "a")
-    folder.create(sweep())
+    folder.create(plan().sweep)
     assert not folder.in_use()
     with folder.locked():
         assert folder.in_use()
@@ -54,8 +66,8 @@ def test_only_one_process_at_a_time_has_it(tmp_path: Path) -> None:
 def test_a_trial_that_lies_elsewhere_is_not_gone_on_with(tmp_path: Path) -> None:
     """Its checkpoints would be unpickled."""
     folder = SweepFolder(tmp_path / "a")
-    folder.create(sweep())
-    (trial, *_) = sweep().trials()
+    folder.create(plan().sweep)
+    (trial, *_) = plan().trials
     assert folder.trial(trial.trial_id) == tmp_path / "a" / "trials" / trial.trial_id
     (tmp_path / "elsewhere").mkdir()
     folder.trial(trial.trial_id).parent.mkdir()
@@ -72,15 +84,15 @@ def test_a_folder_is_made_with_its_sweep_file_or_is_no_sweeps(tmp_path: Path) ->
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
     try:
         with pytest.raises(UserError, match="cannot be created: File too large"):
-            SweepFolder(tmp_path / "folder-20260101-120000").create(sweep())
+            SweepFolder(tmp_path / "folder-20260101-120000").create(plan().sweep)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert SweepFolder.newest(sweep(), tmp_path) is None
+    assert SweepFolder.newest(plan().sweep, tmp_path) is None
 
 
 def test_a_full_disk_does_not_keep_it_from_being_locked(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "a")
-    folder.create(sweep())
+    folder.create(plan().sweep)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:

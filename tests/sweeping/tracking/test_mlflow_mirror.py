@@ -24,44 +24,55 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.metrics import RunStatus
+from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal
-from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror, mlflow_ui_command, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.journal import (
+    FileWritten,
+    Journal,
+    ResultLogged,
+    RewardMeasured,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
+from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_up_store
 
 
 class Mirrored:
     """A sweep of two trials with its journal, and what MLflow has of it."""
 
     def __init__(self, folder: Path, store: Path, name: str) -> None:
-        self.sweep = Sweep.model_validate(
+        self.plan = plan_of(
             {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
         )
         self.folder = SweepFolder(folder / name)
-        self.folder.create(self.sweep)
+        self.folder.create(self.plan.sweep)
         self.uri = f"sqlite:///{store}"
-        self.trials = [trial.trial_id for trial in self.sweep.trials()]
+        self.trials = [trial.trial_id for trial in self.plan.trials]
         self.journal = Journal(self.folder.journal)
-        self.journal.append("sweep", 1, id=f"id of {name}")
+        self.journal.append(SweepStarted(time=1, id=f"id of {name}"))
         self.said: list[str] = []
 
     def mirror(self, patience_s: float = 20) -> int:
         """Bring what the journal on disk has to MLflow, as a new process would; returns how many entries are left."""
-        mirror = MlflowMirror(Journal(self.folder.journal), self.sweep, self.folder, self.uri, self.said.append)
+        mirror = MlflowMirror(Journal(self.folder.journal), self.plan, self.folder, self.uri, self.said.append)
         mirror.start()
         return mirror.close(patience_s)
 
     def start_all(self) -> None:
         for trial in self.trials:
-            self.journal.append("start", 2, trial=trial)
+            self.journal.append(TrialStarted(time=2, trial=trial))
 
     def result(self, step: int) -> None:
         for trial in self.trials:
-            self.journal.append("result", 1000 + step, trial=trial, step=step, metrics={"true_return": step / 2})
+            self.journal.append(ResultLogged(time=1000 + step, trial=trial, step=step, metrics={"true_return": step / 2}))
 
     def runs(self) -> tuple[Run, list[Run]]:
         client = MlflowClient(self.uri)
-        experiment = client.get_experiment_by_name(self.sweep.name)
+        experiment = client.get_experiment_by_name(self.plan.sweep.name)
         assert experiment is not None
         found = list(client.search_runs([experiment.experiment_id]))
         children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
@@ -90,14 +101,16 @@ def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
     mirrored.start_all()
     mirrored.result(20)
     for trial in mirrored.trials:
-        mirrored.journal.append("end", 5000, trial=trial, status="FAILED", tags={"reason": "the machine was on fire"})
+        mirrored.journal.append(
+            TrialEnded(time=5000, trial=trial, status=RunStatus.FAILED, tags={"reason": "the machine was on fire"})
+        )
     assert mirrored.mirror() == 0
     assert mirrored.steps() == [[10, 20], [10, 20]]
     assert {run.info.status for run in mirrored.runs()[1]} == {"FAILED"}
     mirrored.start_all()
     for trial in mirrored.trials:
-        mirrored.journal.append("end", 6000, trial=trial, status="FINISHED", tags={"checkpoints": "trials/x"})
-    mirrored.journal.append("sweep_end", 7000, status="FINISHED", step=2, metrics={"best_evaluation_success": 0.5})
+        mirrored.journal.append(TrialEnded(time=6000, trial=trial, status=RunStatus.FINISHED, tags={"checkpoints": "trials/x"}))
+    mirrored.journal.append(SweepEnded(time=7000, status=RunStatus.FINISHED, step=2, metrics={"best_evaluation_success": 0.5}))
     assert mirrored.mirror() == 0
     parent, children = mirrored.runs()
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
@@ -115,7 +128,7 @@ def was_cut_short(folder: SweepFolder) -> None:
 
 def forgets_the_last(folder: SweepFolder) -> None:
     known = json.loads(folder.mlflow.read_text())
-    folder.mlflow.write_text(json.dumps(known | {"delivered": Journal(folder.journal).entries[-4]["uid"]}))
+    folder.mlflow.write_text(json.dumps(known | {"delivered": Journal(folder.journal).entries[-4].uid}))
 
 
 def says_nothing(folder: SweepFolder) -> None:
@@ -131,18 +144,18 @@ def has_lost_what_it_named(folder: SweepFolder) -> None:
 def test_what_is_delivered_again_is_there_once(mirrored: Mirrored, happens: Callable[[SweepFolder], None]) -> None:
     """A process that was killed does not know what of its last calls arrived."""
     mirrored.start_all()
-    mirrored.journal.append("measure", 3, trial=mirrored.trials[0], metrics={"epic_distance": 0.5})
+    mirrored.journal.append(RewardMeasured(time=3, trial=mirrored.trials[0], metrics={"epic_distance": 0.5}))
     mirrored.result(10)
     mirrored.result(20)
-    mirrored.journal.append("sweep_end", 4, status="FAILED", step=1, metrics={"best_evaluation_success": 0.5})
+    mirrored.journal.append(SweepEnded(time=4, status=RunStatus.FAILED, step=1, metrics={"best_evaluation_success": 0.5}))
     assert mirrored.mirror() == 0
     happens(mirrored.folder)
     mirrored.journal = Journal(mirrored.folder.journal)
     mirrored.result(30)
     assert mirrored.mirror() == 0
     # Written down anew, because the lines were lost: the time is another.
-    mirrored.journal.append("measure", 30, trial=mirrored.trials[0], metrics={"epic_distance": 0.5})
-    mirrored.journal.append("sweep_end", 40, status="FAILED", step=1, metrics={"best_evaluation_success": 0.5})
+    mirrored.journal.append(RewardMeasured(time=30, trial=mirrored.trials[0], metrics={"epic_distance": 0.5}))
+    mirrored.journal.append(SweepEnded(time=40, status=RunStatus.FAILED, step=1, metrics={"best_evaluation_success": 0.5}))
     assert mirrored.mirror() == 0
     assert mirrored.steps() == [[10, 20, 30], [10, 20, 30]]
     parent, children = mirrored.runs()
@@ -209,7 +222,7 @@ def test_a_reference_is_not_found_among_the_trials_of_an_alpha(mirrored: Mirrore
 
 def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> None:
     mirrored.start_all()
-    mirrored.journal.append("result", 5, trial=mirrored.trials[0], step=10, metrics={"n" * 300: 1.0})
+    mirrored.journal.append(ResultLogged(time=5, trial=mirrored.trials[0], step=10, metrics={"n" * 300: 1.0}))
     mirrored.result(20)
     assert mirrored.mirror() == 1
     assert mirrored.steps() == [[20], [20]]
@@ -225,10 +238,10 @@ def test_a_deleted_experiment_loses_nothing(mirrored: Mirrored) -> None:
     mirrored.result(10)
     assert mirrored.mirror() == 0
     client = MlflowClient(mirrored.uri)
-    experiment = client.get_experiment_by_name(mirrored.sweep.name)
+    experiment = client.get_experiment_by_name(mirrored.plan.sweep.name)
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
-    mirrored.journal.append("sweep", 1100, id=f"id of {mirrored.sweep.name}")
+    mirrored.journal.append(SweepStarted(time=1100, id=f"id of {mirrored.plan.sweep.name}"))
     mirrored.result(20)
     assert mirrored.mirror() == 3
     assert "was deleted: restore it" in mirrored.said[0]
@@ -272,7 +285,7 @@ def test_a_run_that_was_made_and_not_described_is_described_later(
             time.sleep(0.05)
         assert mirror.close(patience_s=0) == 1
         mirror.join()
-    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.mlflow_mirror.git_commit", lambda: "another commit")
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.mlflow_store.git_commit", lambda: "another commit")
     mirrored.start_all()
     assert mirrored.mirror() == 0
     parent, children = mirrored.runs()
@@ -283,10 +296,10 @@ def test_a_run_that_was_made_and_not_described_is_described_later(
 
 def test_a_sweep_that_goes_on_is_running_in_mlflow(mirrored: Mirrored) -> None:
     mirrored.start_all()
-    mirrored.journal.append("sweep_end", 10, status="KILLED", step=0, metrics={})
+    mirrored.journal.append(SweepEnded(time=10, status=RunStatus.KILLED, step=0, metrics={}))
     assert mirrored.mirror() == 0
     assert mirrored.runs()[0].info.status == "KILLED"
-    mirrored.journal.append("sweep", 20, id=f"id of {mirrored.sweep.name}")
+    mirrored.journal.append(SweepStarted(time=20, id=f"id of {mirrored.plan.sweep.name}"))
     assert mirrored.mirror() == 0
     assert mirrored.runs()[0].info.status == "RUNNING"
 
@@ -295,7 +308,7 @@ def test_a_sweep_that_goes_on_is_running_in_mlflow(mirrored: Mirrored) -> None:
 def test_no_file_from_elsewhere_becomes_an_artifact(mirrored: Mirrored, file: str) -> None:
     (mirrored.folder.path.parent / "secret").write_text("secret")
     (mirrored.folder.path / "link").symlink_to(mirrored.folder.path.parent / "secret")
-    mirrored.journal.append("artifact", 2, trial="", file=file, to="video")
+    mirrored.journal.append(FileWritten(time=2, trial="", file=file, to="video"))
     mirrored.start_all()
     assert mirrored.mirror() == 1
     parent, _ = mirrored.runs()
@@ -315,7 +328,7 @@ def test_the_same_mlflow_at_another_address_is_recognised(mirrored: Mirrored, ml
     """A results folder that was moved."""
     mirrored.start_all()
     assert mirrored.mirror() == 0
-    moved = mlflow_database.parent / f"{mirrored.sweep.name}.db"
+    moved = mlflow_database.parent / f"{mirrored.plan.sweep.name}.db"
     shutil.copy(mlflow_database, moved)
     mirrored.uri = f"sqlite:///{moved}"
     mirrored.result(10)

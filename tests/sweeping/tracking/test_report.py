@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
@@ -17,7 +18,7 @@ from vlm_rm_sweeps.videos import write_episode, write_picture, write_video
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</pre><script>alert(1)"
 QUOTES = "\"'&</td><script>"
-SWEEP = Sweep.model_validate(
+PLAN = plan_of(
     {
         "name": "reported",
         "task": "cartpole-upright",
@@ -53,14 +54,14 @@ class Page(HTMLParser):
 def folder(tmp_path: Path) -> SweepFolder:
     """What a sweep leaves of a reference, two trials that finished and one that failed."""
     folder = SweepFolder(tmp_path / "reported-20260101-120000")
-    folder.create(SWEEP)
-    reference, good, bad, failed = SWEEP.trials()
+    folder.create(PLAN.sweep)
+    reference, good, bad, failed = PLAN.trials
     finished = [(reference, 1.0, 190.0), (good, 0.75, 150.0), (bad, 0.25, 40.0)]
     outcomes = [
-        TrialOutcome(trial, "finished", "", {"evaluation_success": success, "evaluation_true_return": value})
+        TrialOutcome(trial, TrialStatus.FINISHED, "", {"evaluation_success": success, "evaluation_true_return": value})
         for trial, success, value in finished
     ]
-    outcomes.append(TrialOutcome(failed, "failed", f"it said {QUOTES}", {}))
+    outcomes.append(TrialOutcome(failed, TrialStatus.FAILED, f"it said {QUOTES}", {}))
     results_table(outcomes).to_csv(folder.table, index=False)
     frames = [np.full((16, 16, 3), shade, np.uint8) for shade in (0, 255)]
     # What a trial's best policy did is not what its last one does: here the trial that ended worse had the better one.
@@ -119,7 +120,7 @@ def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder)
 @pytest.mark.parametrize("place", ["figures/secret.png", "trials/{}/video/episode.mp4", "trials/{}/video/episode.json"])
 def test_a_link_out_of_the_folder_is_not_sent_along(folder: SweepFolder, tmp_path: Path, place: str) -> None:
     (tmp_path / "secret").write_text("secret")
-    link = folder.path / place.format(SWEEP.trials()[1].trial_id)
+    link = folder.path / place.format(PLAN.trials[1].trial_id)
     link.unlink(missing_ok=True)
     link.symlink_to(tmp_path / "secret")
     with pytest.raises(UserError, match="is refused"):
@@ -128,7 +129,7 @@ def test_a_link_out_of_the_folder_is_not_sent_along(folder: SweepFolder, tmp_pat
 
 @pytest.mark.parametrize("part", ["figures", "trials/{}/video"])
 def test_nor_is_a_part_of_the_folder_that_lies_elsewhere(folder: SweepFolder, tmp_path: Path, part: str) -> None:
-    place = folder.path / part.format(SWEEP.trials()[1].trial_id)
+    place = folder.path / part.format(PLAN.trials[1].trial_id)
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="is refused"):

@@ -10,7 +10,7 @@ import torch
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.trained_policies import Which, learned_policies
+from vlm_rm_sweeps.sweeping.tracking.trained_policies import Which, trained_policies
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 
 SavePolicy = Callable[..., Checkpoint]
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 
 
 def found(*sources: Path, which: Which = "best") -> list[str]:
-    policies = learned_policies(sources, which, lambda line: None)
+    policies = trained_policies(sources, which, lambda line: None)
     return [f"{policy.folder.parent.name}/{policy.folder.name}" for policy in policies]
 
 
@@ -38,7 +38,7 @@ def test_a_sweep_has_a_policy_for_each_trial_with_a_checkpoint(saved_policy: Sav
     assert found(folder.path, which="last") == ["a/step-000000900", "b/best-000000500"]
     assert found(folder.trial("b"), folder.trial("a") / "step-000000900") == ["b/best-000000500", "a/step-000000900"]
     said: list[str] = []
-    learned_policies([folder.path], "best", said.append)
+    trained_policies([folder.path], "best", said.append)
     assert said == [f"{folder.path}: 2 policies of 2 of 3 trials"]
 
 

@@ -5,12 +5,12 @@ Reading a file needs no more than its text. A plan needs the machine: the task's
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from collections.abc import Iterator
+from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.rewards.registry import find_reward_model
@@ -18,7 +18,7 @@ from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
-from vlm_rm_sweeps.sweeping.config.validation import check_keys
+from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.state_space import require_states
@@ -122,7 +122,9 @@ def make_plan(sweep: Sweep) -> Plan:
     """
     problems = _Problems()
     task = problems.look_up("task" if sweep.env is None else "env", sweep.task, lambda: _task(sweep))
-    models = {each: problems.look_up("models", sweep.models, lambda each=each: find_reward_model(each)) for each in sweep.models}
+    models = {
+        each: problems.look_up("models", sweep.models, lambda each=each: find_reward_model(each)) for each in sweep.models
+    }
     problems.raise_if_any()
     assert task is not None
     trained = {model_id: model for model_id, model in models.items() if model is not None}
@@ -148,7 +150,20 @@ def make_plan(sweep: Sweep) -> Plan:
     return plan
 
 
-def name_problems(data: Mapping[str, Any]) -> list[str]:
+def plan_of(data: dict[str, Any]) -> Plan:
+    """The plan of the keys of a sweep file.
+
+    Raises:
+        UserError: One message for every bad key and every name that does not exist.
+    """
+    try:
+        sweep = Sweep.model_validate(data)
+    except ValidationError as error:
+        raise UserError("; ".join([*problems_of(error, Sweep), *_name_problems(data)])) from error
+    return make_plan(sweep)
+
+
+def _name_problems(data: Mapping[str, Any]) -> list[str]:
     """What the task and the models of a sweep file name that does not exist, for a message about its other mistakes."""
     problems = _Problems()
     if isinstance(task := data.get("task"), str):

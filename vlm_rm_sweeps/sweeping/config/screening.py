@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan, name_problems
+from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, problems_of
+from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_yaml
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.user_modules import make_importable
@@ -94,19 +93,6 @@ def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
         return _screening(data) if SCREEN in data else plan_of(data)
     except UserError as error:
         raise in_file(path, error) from error
-
-
-def plan_of(data: dict[str, Any]) -> Plan:
-    """The plan of the keys of a sweep file.
-
-    Raises:
-        UserError: One message for every bad key and every name that does not exist.
-    """
-    try:
-        sweep = Sweep.model_validate(data)
-    except ValidationError as error:
-        raise UserError("; ".join([*problems_of(error, Sweep), *name_problems(data)])) from error
-    return make_plan(sweep)
 
 
 def _screening(data: dict[str, Any]) -> Screening:

@@ -58,7 +58,9 @@ class TrialResources(Section):
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
     env_runners: int = Field(
-        0, ge=0, description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial."
+        0,
+        ge=0,
+        description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial.",
     )
     retries: int = Field(
         2,
@@ -117,5 +119,7 @@ def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
     """
     for alpha in alphas:
         if not 0 <= alpha <= 1:
-            raise UserError(f"alpha must be in [0, 1], got {alpha:g}: 0 is the cosine to the goal, 1 the baseline-to-goal line only")
+            raise UserError(
+                f"alpha must be in [0, 1], got {alpha:g}: 0 is the cosine to the goal, 1 the baseline-to-goal line only"
+            )
     return alphas

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.sweeping.config.sections import (
     AuditSettings,
     Combination,
@@ -25,7 +26,6 @@ from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, refuse
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_yaml
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile
-from vlm_rm_sweeps.metrics import BestBy
 
 
 class Sweep(Section):
@@ -41,8 +41,12 @@ class Sweep(Section):
     )
     prompts: tuple[Prompt, ...] = Field((), description="Prompts to compare; by default the task's own.")
     only: tuple[Combination, ...] = Field((), description="Of the grid, only these combinations; by default all of it.")
-    textures: tuple[str, ...] = Field((), description="Textures to compare, such as [modified, original]; by default the task's first.")
-    cameras: tuple[str, ...] = Field((), description="Cameras to compare, such as [paper, default]; by default the task's first.")
+    textures: tuple[str, ...] = Field(
+        (), description="Textures to compare, such as [modified, original]; by default the task's first."
+    )
+    cameras: tuple[str, ...] = Field(
+        (), description="Cameras to compare, such as [paper, default]; by default the task's first."
+    )
     profile: Profile | None = Field(
         None, description="How much OpenGL draws: `full`, or `fast`, the default where it does not draw on a GPU."
     )
@@ -70,7 +74,6 @@ class Sweep(Section):
     )
     audit: AuditSettings | None = Field(None, description="Score each trial's frames for other specs and models too.")
     max_trials: int = Field(100, gt=0, description="Refuse to start more trials than this.")
-
 
     @field_validator("alphas")
     @classmethod

@@ -20,8 +20,8 @@ from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.evaluation.compare import Specs, compare_models, load_for_measuring
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.states import StateDataset
-from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS, RunStatus
+from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.screening import Screening, plan_of
 from vlm_rm_sweeps.sweeping.config.sections import Combination
 from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path, to_yaml
@@ -181,7 +181,9 @@ class _Tracker:
             "git_commit": environment["git_commit"],
         }
         self._client.log_batch(self._run_id, params=as_params(self._common | environment))
-        RunsFile(tracking_uri=tracking_uri, experiment_id=self._experiment_id, run_id=self._run_id).write(folder / "mlflow.json")
+        RunsFile(tracking_uri=tracking_uri, experiment_id=self._experiment_id, run_id=self._run_id).write(
+            folder / "mlflow.json"
+        )
 
     def log(self, table: pd.DataFrame) -> None:
         """A finished child run for each row."""

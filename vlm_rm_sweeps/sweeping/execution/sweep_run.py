@@ -113,7 +113,9 @@ class SweepRun:
             self._write_end(stopped=error is not None)
         undelivered = self._mirror.close(_MLFLOW_PATIENCE_S)
         if undelivered:
-            self._say(f"{undelivered} entries have not reached MLflow: they wait in {self._folder.journal}; --resume delivers them")
+            self._say(
+                f"{undelivered} entries have not reached MLflow: they wait in {self._folder.journal}; --resume delivers them"
+            )
         if self._journal.unwritten():
             self._say(f"{self._folder.journal} could not be written completely: is the disk full?")
 
@@ -139,7 +141,9 @@ class SweepRun:
         trials = self._remaining.trials
         if trials:
             all_of = f" of {len(self._plan.trials)}" if len(trials) < len(self._plan.trials) else ""
-            self._say(f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.path}")
+            self._say(
+                f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.path}"
+            )
             self._tune([(trial, training_job(self._plan, self._folder, trial, pools)) for trial in trials])
         if not self.outcome().interrupted:  # else the next execution records the videos that are missing
             self._append_videos(videos.finish())
@@ -204,7 +208,9 @@ class SweepRun:
             if full is None:
                 raise
             # Tune keeps files of its own for each trial.
-            raise UserError(f"the sweep stopped ({reason_of(full)}): free some disk space, and continue with --resume") from error
+            raise UserError(
+                f"the sweep stopped ({reason_of(full)}): free some disk space, and continue with --resume"
+            ) from error
 
     def _tuner(self, jobs: list[tuple[Trial, TrainingJob]]) -> tune.Tuner:
         reserved = self._plan.sweep.trial

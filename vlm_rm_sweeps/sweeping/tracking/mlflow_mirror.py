@@ -90,7 +90,9 @@ class MlflowMirror(threading.Thread):
         UserError: The runs of this folder are in another MLflow.
     """
 
-    def __init__(self, journal: Journal, plan: Plan, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, journal: Journal, plan: Plan, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None]
+    ) -> None:
         super().__init__(name="mlflow-mirror", daemon=True)
         self._journal, self._plan, self._folder, self._say = journal, plan, folder, say
         self._tracking_uri = tracking_uri

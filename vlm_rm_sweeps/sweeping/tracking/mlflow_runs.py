@@ -32,7 +32,9 @@ def find_runs(folder: Path) -> FinishedRuns:
     try:
         named = read_runs_file(file)
     except OSError as error:
-        raise UserError(f"{folder} is no sweep's folder (it has no {file.name}): expected one such as results/quickstart-...") from error
+        raise UserError(
+            f"{folder} is no sweep's folder (it has no {file.name}): expected one such as results/quickstart-..."
+        ) from error
     if named.run_id is None or named.experiment_id is None:
         raise UserError(f"{file} names no run yet: MLflow was away; resume the sweep")
     scheme, _, path = named.tracking_uri.partition(":///")

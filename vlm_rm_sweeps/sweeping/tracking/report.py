@@ -13,13 +13,12 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.errors import reason_of
+from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import SUCCESS, TRUE_RETURN, TrialStatus
+from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.tasks.registry import find_task, task_names
 from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, read_episode
 
