@@ -1,30 +1,69 @@
-"""vlm-rm-sweeps: CLIP as the reward of reinforcement learning, swept over prompts, model sizes and alpha.
+"""vlm-rm-sweeps: vision-language models as reward models for reinforcement learning, swept over prompts, model sizes and alpha.
 
-Imported first in every process (driver, trial, reward server), so this is where process-wide defaults are set. All are
-defaults: a value that the user has set in the environment wins.
+Every public name is imported when it is first used, so that `import vlm_rm_sweeps` is cheap and changes nothing in the process.
 """
 
-import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-_ENVIRONMENT_DEFAULTS = {
-    # No telemetry leaves the machine.
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    # pygame opens a window and a sound card even for `rgb_array`, and prints a banner.
-    "SDL_VIDEODRIVER": "dummy",
-    "SDL_AUDIODRIVER": "dummy",
-    "PYGAME_HIDE_SUPPORT_PROMPT": "1",
-    # Progress is printed by this package; Tune would print whole configurations.
-    "RAY_AIR_NEW_OUTPUT": "0",
-    # Seconds: writing a result to MLflow's sqlite can take half a one, and Tune would warn of it.
-    "TUNE_WARN_THRESHOLD_S": "10",
+if TYPE_CHECKING:
+    from vlm_rm_sweeps.errors import UserError
+    from vlm_rm_sweeps.frames import FrameFormat
+    from vlm_rm_sweeps.rewards.gym_wrapper import ClipRewardVectorWrapper, ClipRewardWrapper
+    from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model, register_reward_model
+    from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+    from vlm_rm_sweeps.serving.pool import RewardPool, reward_pool
+    from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
+    from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
+    from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+    from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
+    from vlm_rm_sweeps.tasks.registry import find_task, register_task
+    from vlm_rm_sweeps.tasks.rendering import Rendering
+    from vlm_rm_sweeps.tasks.state_space import StateSpace, StateVariable
+    from vlm_rm_sweeps.tasks.task import Task
+    from vlm_rm_sweeps.training.algorithms.base import Algorithm
+    from vlm_rm_sweeps.training.algorithms.registry import find_algorithm, register_algorithm
+    from vlm_rm_sweeps.training.rewarded import use_rewards
+
+_HOMES = {
+    "Algorithm": "training.algorithms.base",
+    "ClipRewardVectorWrapper": "rewards.gym_wrapper",
+    "ClipRewardWrapper": "rewards.gym_wrapper",
+    "FrameFormat": "frames",
+    "Plan": "sweeping.config.plan",
+    "Rendering": "tasks.rendering",
+    "RewardModel": "rewards.reward_model",
+    "RewardPool": "serving.pool",
+    "RewardSpec": "rewards.reward_model",
+    "StateSpace": "tasks.state_space",
+    "StateVariable": "tasks.state_space",
+    "Sweep": "sweeping.config.sweep",
+    "SweepOutcome": "sweeping.tracking.results",
+    "Task": "tasks.task",
+    "UserError": "errors",
+    "find_algorithm": "training.algorithms.registry",
+    "find_reward_model": "rewards.registry",
+    "find_task": "tasks.registry",
+    "load_reward_model": "rewards.registry",
+    "load_sweep": "sweeping.config.sweep",
+    "make_plan": "sweeping.config.plan",
+    "register_algorithm": "training.algorithms.registry",
+    "register_reward_model": "rewards.registry",
+    "register_task": "tasks.registry",
+    "reward_pool": "serving.pool",
+    "run_sweep": "sweeping.execution.run_sweep",
+    "use_rewards": "training.rewarded",
 }
-if not os.environ.get("RAY_ADDRESS"):
-    # A cluster of this machine alone: keeps Ray on the loopback address, as it is on macOS and Windows. On Linux Ray otherwise
-    # takes the machine's outer address, even if `ray.init` names 127.0.0.1, and its servers and its metrics, which know no
-    # password, listen on every interface. Ray reads it when it is imported.
-    _ENVIRONMENT_DEFAULTS["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    # Other users of this machine reach the loopback address too.
-    _ENVIRONMENT_DEFAULTS["RAY_AUTH_MODE"] = "token"
-for _name, _value in _ENVIRONMENT_DEFAULTS.items():
-    os.environ.setdefault(_name, _value)
+"""The module of every public name."""
+
+__all__ = list(_HOMES)  # noqa: PLE0605 - one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: its public names are {', '.join(_HOMES)}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

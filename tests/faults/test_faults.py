@@ -406,7 +406,7 @@ class RecoveryClock:
         """The time if it is over, else nothing."""
         if self._killed_ms is None:
             return []
-        since_ms = [result["time"] - self._killed_ms for result in results]
+        since_ms = [result.time - self._killed_ms for result in results]
         found = [each / 1000 for each in since_ms if each > _SOONEST_NEW_SERVER_MS][:1]
         self._killed_ms = None if found else self._killed_ms
         return found

@@ -1,0 +1,118 @@
+"""Gymnasium wrappers that replace the reward by a reward model's: for Stable-Baselines3, CleanRL or a training loop of your own.
+
+They need no Ray. Where frames are many, score them together: a vector environment costs one forward pass for each step of all
+sub-environments, or, with `deferred=True`, one for a whole rollout.
+"""
+
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import resize_frames
+from vlm_rm_sweeps.metrics import INFO_TRUE_REWARD
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+
+
+class ClipRewardWrapper(gym.Wrapper):
+    """Rewards each step of one environment by what the reward model says of the frame after it.
+
+    The environment's own reward is kept, as `info["true_reward"]`.
+
+    Args:
+        env: An environment with `render_mode="rgb_array"`.
+        model: A loaded reward model, or a reward pool.
+        spec: What to score for.
+
+    Raises:
+        UserError: The environment renders no arrays, or the model cannot score the spec.
+    """
+
+    def __init__(self, env: gym.Env, model: RewardModel, spec: RewardSpec) -> None:
+        super().__init__(env)
+        _check(env.render_mode, env, model, spec)
+        self._model, self._spec = model, spec
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment and score the frame after the step."""
+        observation, true_reward, terminated, truncated, info = self.env.step(action)
+        frames = _resized([self.env.render()], self._model)
+        reward = float(self._model.score(frames, [self._spec])[0, 0])
+        return observation, reward, terminated, truncated, info | {INFO_TRUE_REWARD: float(true_reward)}
+
+
+class ClipRewardVectorWrapper(VectorWrapper):
+    """Rewards the steps of a vector environment, scoring the frames of all sub-environments together.
+
+    The environments' own rewards are kept, as `info["true_reward"]`, float64 (sub-environments,). In a step that only resets a
+    sub-environment (Gymnasium's next-step autoreset) its reward is 0, as Gymnasium's own.
+
+    Args:
+        env: A vector environment with `render_mode="rgb_array"` whose sub-environments are reset in the step after their last.
+        model: A loaded reward model, or a reward pool.
+        spec: What to score for.
+        deferred: Do not score in `step`: rewards are NaN there, and `rollout_rewards` returns those of all steps since its last call.
+
+    Raises:
+        UserError: The environment renders no arrays or resets in another way, or the model cannot score the spec.
+    """
+
+    def __init__(self, env: VectorEnv, model: RewardModel, spec: RewardSpec, deferred: bool = False) -> None:
+        super().__init__(env)
+        _check(env.render_mode, env, model, spec)
+        mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if mode != AutoresetMode.NEXT_STEP:
+            raise UserError(
+                f"{env} resets sub-environments in the step that ends them ({mode}), so the last frame of an episode is lost: expected "
+                "autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP"
+            )
+        self._model, self._spec, self._deferred = model, spec, deferred
+        self._ended = np.zeros(env.num_envs, bool)
+        self._frames: list[np.ndarray] = []
+        self._resets: list[np.ndarray] = []
+
+    def reset(self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        """Reset all sub-environments. Deferred steps that were not scored are forgotten."""
+        self._ended[:] = False
+        self._frames, self._resets = [], []
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step all sub-environments and, unless deferred, score their frames in one call."""
+        observations, true_rewards, terminated, truncated, info = self.env.step(actions)
+        frames, resets = _resized(self.env.render(), self._model), self._ended
+        self._ended = np.logical_or(terminated, truncated)
+        info = info | {INFO_TRUE_REWARD: np.asarray(true_rewards, np.float64)}
+        if self._deferred:
+            self._frames.append(frames)
+            self._resets.append(resets)
+            return observations, np.full(len(frames), np.nan), terminated, truncated, info
+        return observations, self._score(frames, resets), terminated, truncated, info
+
+    def rollout_rewards(self) -> np.ndarray:
+        """Score, in one call, the frames of all steps since the last call. For deferred rewards.
+
+        Returns:
+            Rewards, float32 (steps, sub-environments).
+        """
+        if not self._frames:
+            return np.zeros((0, self.num_envs), np.float32)
+        frames, resets = np.concatenate(self._frames), np.concatenate(self._resets)
+        self._frames, self._resets = [], []
+        return self._score(frames, resets).reshape(-1, self.num_envs)
+
+    def _score(self, frames: np.ndarray, resets: np.ndarray) -> np.ndarray:
+        rewards = self._model.score(frames, [self._spec])[:, 0]
+        return np.where(resets, np.float32(0), rewards)
+
+
+def _check(render_mode: str | None, env: Any, model: RewardModel, spec: RewardSpec) -> None:
+    if render_mode != "rgb_array":
+        raise UserError(f"{env} has the render mode {render_mode!r}: make it with render_mode='rgb_array'")
+    model.check_spec(spec)
+
+
+def _resized(frames: Any, model: RewardModel) -> np.ndarray:
+    return resize_frames(np.stack([np.asarray(frame) for frame in frames]), model.frame_format)
