@@ -1,4 +1,4 @@
-"""The tables, as they stand in a terminal."""
+"""Tables as they appear in a terminal."""
 
 import io
 from pathlib import Path
@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlm_rm_sweeps.cli.terminal import trials_table
-from vlm_rm_sweeps.metrics import EVALUATION
+from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN, TrialStatus
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome
 
@@ -21,9 +21,9 @@ def printed(table: Table) -> list[str]:
 def test_the_best_trial_is_marked_and_what_is_unknown_is_a_dash() -> None:
     settings = {"name": "a", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0, 0.5, 1], "steps": 100}
     trials = Sweep.model_validate(settings | {"true_reward": False}).trials()
-    metrics = [{EVALUATION + "success": share, EVALUATION + "true_return": 100 * share} for share in (0.25, 0.75)]
-    outcomes = [TrialOutcome(trial, "finished", "", each) for trial, each in zip(trials, metrics, strict=False)]
-    outcomes.append(TrialOutcome(trials[2], "failed", "no memory", {}))
+    metrics = [{EVALUATION + SUCCESS: share, EVALUATION + TRUE_RETURN: 100 * share} for share in (0.25, 0.75)]
+    outcomes = [TrialOutcome(trial, TrialStatus.FINISHED, "", each) for trial, each in zip(trials, metrics, strict=False)]
+    outcomes.append(TrialOutcome(trials[2], TrialStatus.FAILED, "no memory", {}))
     lines = printed(trials_table(SweepOutcome(Path("a"), "sqlite:///a.db", outcomes, interrupted=False)))
     rows = [line.split("│")[1:-1] for line in lines if "embedded/tiny" in line]
     assert [row[-1].strip() for row in rows] == ["finished", "best", "failed"]
