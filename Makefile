@@ -13,9 +13,9 @@ INSTALLED := .venv/.installed
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
 
-# uv comes from the same lock as everything else: its entry is handed to pip.
-# Bytecode: every process of a sweep imports torch and Ray. Compiling them takes a minute once, and halves that time for each process
-# where Python does not keep bytecode by itself (PYTHONDONTWRITEBYTECODE, as in many containers).
+# uv is pinned by the same lock file as everything else; pip installs it from its entry there.
+# --compile-bytecode: each process of a sweep imports torch and Ray. Compiling them takes a minute once, and halves the import time
+# where Python does not write bytecode itself (PYTHONDONTWRITEBYTECODE, as in many containers).
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml requirements.lock
 	touch $@
 
 .PHONY: install
-install: $(INSTALLED) ## Install into .venv (every other target does it when needed).
+install: $(INSTALLED) ## Install into .venv (all other targets do so when needed).
 
 .PHONY: sweep
 sweep: $(INSTALLED) ## Run a sweep: SWEEP=path.yaml, by default the quick start.
@@ -38,7 +38,7 @@ analysis: $(INSTALLED) ## Draw a sweep's figures: SWEEP_RUN=results/quickstart-.
 	$(BIN)/python analysis/figures.py $(SWEEP_RUN)
 
 .PHONY: pretrain
-pretrain: $(INSTALLED) ## Train the embedded models anew (hours) and write their model card: SEED=0.
+pretrain: $(INSTALLED) ## Train the embedded models (takes hours) and write their model card: SEED=0.
 	$(BIN)/vlm-rm pretrain --seed $(or $(SEED),0)
 
 .PHONY: mlflow
@@ -47,7 +47,7 @@ mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.
 	env MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=true $(BIN)/mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///results/mlflow.db
 
 .PHONY: dashboard
-dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (says what to install where they are missing).
+dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (prints what to install if they are missing).
 	$(BIN)/vlm-rm dashboard
 
 .PHONY: test
@@ -59,11 +59,11 @@ test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-browser
-test-browser: $(INSTALLED) ## Run the tests of the label page in a real, headless Chromium (CHROMIUM=path, if it is not found).
+test-browser: $(INSTALLED) ## Run the tests of the label page in a headless Chromium: CHROMIUM=path if it is not found.
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: test-faults
-test-faults: $(INSTALLED) ## Disturb real sweeps at random moments; the table goes to results/faults.txt: FAULTS=20 SEED=...
+test-faults: $(INSTALLED) ## Inject faults into real sweeps at random moments and write results/faults.txt: FAULTS=20 SEED=...
 	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
 
 .PHONY: check
@@ -73,10 +73,10 @@ check: $(INSTALLED) ## Lint and check types.
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the speeds that the README names.
+bench: $(INSTALLED) ## Measure the speeds that the README states.
 	$(BIN)/python benchmarks/reward_pool.py
 	$(BIN)/python benchmarks/rendering.py
 
 .PHONY: lock
-lock: $(INSTALLED) ## Resolve the dependencies anew into requirements.lock.
+lock: $(INSTALLED) ## Resolve the dependencies and update requirements.lock.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev --upgrade pyproject.toml --output-file requirements.lock

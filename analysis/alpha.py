@@ -1,8 +1,8 @@
-"""What goal-baseline regularisation does (the paper's alpha): EPIC distance and success against alpha, a line for each model.
+"""Effect of goal-baseline regularisation (the paper's alpha): EPIC distance and success by alpha, a line for each model.
 
-Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/alpha.py FOLDER). Bars are 95 % intervals: of EPIC over the
-states (bootstrap), of success over the seeds (where there are several, see `success_interval`). Expect the best alpha to differ between
-models; at 1 only what is along the line from baseline to goal counts.
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/alpha.py FOLDER`. Bars are 95 % intervals: of EPIC over the
+states (bootstrap), of success over the seeds (see `success_interval`). Expect the best alpha to differ between models. At alpha 1
+the reward depends only on the projection onto the line from baseline to goal.
 """
 
 import itertools
@@ -12,18 +12,21 @@ import numpy as np
 import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, success_interval
 
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, EVALUATION, SUCCESS
+
 _LINE = ["model", "prompt", "textures", "camera"]
-_SUCCESS = "evaluation_success"
-_EPIC = {"epic_distance": "mean", "epic_low": "low", "epic_high": "high"}
+_SUCCESS = EVALUATION + SUCCESS
+_EPIC = {EPIC_DISTANCE: "mean", EPIC_LOW: "low", EPIC_HIGH: "high"}
 
 
 def draw(runs: SweepRuns) -> None:
+    """Draw and save the figure."""
     trials = reward_model_trials(runs)
     if trials["alpha"].nunique() < 2:
-        raise DoesNotApplyError(f"it has one alpha, {trials['alpha'].iloc[0]:g}")
+        raise DoesNotApplyError(f"it has only one alpha, {trials['alpha'].iloc[0]:g}")
     panels = {}
-    if "epic_distance" in trials:
-        table = trials.dropna(subset=["epic_distance"]).groupby([*_LINE, "alpha"], as_index=False)[list(_EPIC)].first()
+    if EPIC_DISTANCE in trials:
+        table = trials.dropna(subset=[EPIC_DISTANCE]).groupby([*_LINE, "alpha"], as_index=False)[list(_EPIC)].first()
         panels["EPIC distance (smaller is better)"] = table.rename(columns=_EPIC)
     if _SUCCESS in trials:
         table = trials.groupby([*_LINE, "alpha"])[_SUCCESS].apply(success_interval).unstack().reset_index()
@@ -35,7 +38,7 @@ def draw(runs: SweepRuns) -> None:
         for (key, line), marker in zip(table.groupby(_LINE), itertools.cycle("osD^v"), strict=False):
             bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
             label = line_name(dict(zip(_LINE, key, strict=True)), table)
-            # Not filled: where lines coincide, all markers are seen.
+            # Hollow markers stay visible where lines coincide.
             style = {"marker": marker, "fillstyle": "none", "markersize": 8, "capsize": 3}
             axis.errorbar(line["alpha"], line["mean"], yerr=bars, label=label, **style)
         axis.set(title=title, xlabel="alpha", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))

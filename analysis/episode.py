@@ -1,8 +1,8 @@
-"""What the best trial learned: frames of one episode of its greedy policy, and of random actions, each with its CLIP reward.
+"""One episode of the best trial's greedy policy and one of random actions: frames and CLIP reward by step.
 
-Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/episode.py FOLDER). The best trial is that with the
-highest success, then true return, among those that learned from a reward model. Expect the reward of the learned policy to
-stay high, and that of random actions to fall with the pole.
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with the
+highest success, then the highest true return, among those that learned from a reward model. Expect the reward of the learned
+policy to stay high, and that of random actions to drop when the pole falls.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
     task_of,
 )
 from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 
 SHOWN = 8
@@ -30,8 +31,9 @@ SEED = 12_345
 
 
 def draw(runs: SweepRuns) -> None:
+    """Draw and save the figure."""
     table = reward_model_trials(runs)
-    merits = [name for name in ("evaluation_success", "evaluation_true_return") if name in table]
+    merits = [name for name in (EVALUATION + SUCCESS, EVALUATION + TRUE_RETURN) if name in table]
     if not merits:
         raise DoesNotApplyError("nothing was trained")
     best = table.sort_values(merits, ascending=False).iloc[0]

@@ -1,6 +1,6 @@
-"""All figures that apply to a sweep, and what is left out of it and why.
+"""Draws all figures that apply to a sweep, and prints why the others do not.
 
-Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/figures.py FOLDER).
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/figures.py FOLDER`.
 """
 
 import alpha
@@ -16,11 +16,12 @@ FIGURES = (learning_curves, model_scaling, alpha, overoptimisation, prompts, rew
 
 
 def draw(runs: SweepRuns) -> None:
+    """Draw and save each figure that applies."""
     for figure in FIGURES:
         try:
             figure.draw(runs)
         except DoesNotApplyError as reason:
-            print(f"{figure.__name__} is left out: {reason}")
+            print(f"{figure.__name__} does not apply: {reason}")
 
 
 if __name__ == "__main__":

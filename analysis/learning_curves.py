@@ -1,8 +1,8 @@
-"""Learning curves of a sweep: CLIP return, success and time in the goal against environment steps, the mean over seeds and each seed.
+"""Learning curves of a sweep: CLIP return, success and time in the goal by environment step.
 
-Run: make analysis SWEEP_RUN=results/quickstart-... (or: python analysis/learning_curves.py FOLDER). Expect success and
-the time in the goal of every trial to rise together with its CLIP return, if its reward model can be trusted. All are of the
-training's own episodes, with its exploration. Thin lines are single trials.
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/learning_curves.py FOLDER`. Thick lines are means over seeds,
+thin lines single trials. All values are from training episodes, with exploration. If a reward model can be trusted, expect success
+and time in the goal to rise together with the CLIP return.
 """
 
 import itertools
@@ -10,37 +10,41 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_name
+from runs import REFERENCE_PROMPT, TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name
 
-_SERIES = [name for name in TOLD_APART_BY if name != "seed"]
+from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
+
+_SERIES = [name for name in TRIAL_TAGS if name != "seed"]
 PANELS = {
-    "clip_return": "CLIP return",
-    "success": "success (share of episodes)",
-    "goal_fraction": "fraction of the episode in the goal",
-    "true_return": "true return",
+    CLIP_RETURN: "CLIP return",
+    SUCCESS: "success (share of episodes)",
+    GOAL_FRACTION: "fraction of the episode in the goal",
+    TRUE_RETURN: "true return",
 }
 
 
 def draw(runs: SweepRuns) -> None:
+    """Draw and save the figure."""
     histories = {metric: history for metric in PANELS if not (history := runs.history(metric)).empty}
     if not histories:
         raise DoesNotApplyError("nothing was trained")
     figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.8), layout="constrained", squeeze=False)
     axes = panels[0]
     trials = pd.concat(histories.values())
-    learned = trials[trials["prompt"] != "-"]
-    colours: dict[Any, Any] = dict(zip(trials[trials["prompt"] == "-"].groupby(_SERIES).groups, ("black", "0.6"), strict=False))
+    learned = trials[trials["prompt"] != REFERENCE_PROMPT]
+    references = trials[trials["prompt"] == REFERENCE_PROMPT].groupby(_SERIES).groups
+    colours: dict[Any, Any] = dict(zip(references, ("black", "0.6"), strict=False))
     colours |= zip(learned.groupby(_SERIES, sort=False).groups, itertools.cycle(plt.color_sequences["tab10"]), strict=False)
     for axis, metric in zip(axes, histories, strict=True):
         for key, series in histories[metric].groupby(_SERIES, sort=False):
             of = dict(zip(_SERIES, key, strict=True))
-            reference = of["prompt"] == "-"
+            reference = of["prompt"] == REFERENCE_PROMPT
             label = str(of["model"]) if reference else line_name(of | {"alpha": float(str(of["alpha"]))}, learned)
             style: dict[str, Any] = {"color": colours[key], "linestyle": "--" if reference else "-"}
             if series["run_id"].nunique() > 1:
                 for _, line in series.groupby("run_id"):
-                    axis.plot(line["env_steps"], line["value"], linewidth=0.7, alpha=0.4, **style)
-            mean = series.groupby("env_steps")["value"].mean()
+                    axis.plot(line[ENV_STEPS], line["value"], linewidth=0.7, alpha=0.4, **style)
+            mean = series.groupby(ENV_STEPS)["value"].mean()
             axis.plot(mean.index, mean, label=label, linewidth=2, **style)
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
         axis.locator_params(axis="x", nbins=5)

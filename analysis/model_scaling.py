@@ -1,30 +1,40 @@
-"""Does a larger model make a better reward (the paper's Figure 4)? EPIC distance and success against millions of parameters.
+"""Does a larger model make a better reward (the paper's Figure 4)? EPIC distance and success by model size.
 
-Run: make analysis SWEEP_RUN=results/model_scaling-... (or: python analysis/model_scaling.py FOLDER). A line for each alpha (and
-prompt, textures and camera, where several were compared). Bars are 95 % intervals: of EPIC over the states (bootstrap), of
-success over the seeds (where there are several, see `success_interval`). Dashed lines are the means of the references: the true
-reward, the untrained policy. Expect EPIC distances to fall with size, and success to rise with it, perhaps at once, as in the
-paper.
+Run `make analysis SWEEP_RUN=results/model_scaling-...`, or `python analysis/model_scaling.py FOLDER`. There is a line for each alpha
+(and prompt, textures and camera, if several were compared). Bars are 95 % intervals: of EPIC over the states (bootstrap), of success
+over the seeds (see `success_interval`). Dashed lines are means of the references: the true reward and the untrained policy. Expect
+EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, success_interval
+from runs import (
+    REFERENCE_PROMPT,
+    DoesNotApplyError,
+    SweepRuns,
+    draw_alone,
+    line_name,
+    reward_model_trials,
+    success_interval,
+)
+
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, EVALUATION, PARAMETERS_MILLIONS, SUCCESS
 
 _LINE = ["alpha", "prompt", "textures", "camera"]
-_GROUP = [*_LINE, "parameters_millions", "model"]
-_SUCCESS = "evaluation_success"
+_GROUP = [*_LINE, PARAMETERS_MILLIONS, "model"]
+_SUCCESS = EVALUATION + SUCCESS
 _SUCCESS_PANEL = "success after training"
 
 
 def draw(runs: SweepRuns) -> None:
+    """Draw and save the figure."""
     trials = reward_model_trials(runs)
     if trials["model"].nunique() < 2:
-        raise DoesNotApplyError(f"it has one model, {trials['model'].iloc[0]}: model sizes are compared between several")
+        raise DoesNotApplyError(f"it has only one model, {trials['model'].iloc[0]}")
     panels = {}
-    if "epic_distance" in trials:
+    if EPIC_DISTANCE in trials:
         panels["EPIC distance (smaller is better)"] = _epic(trials)
     if _SUCCESS in trials:
         panels[_SUCCESS_PANEL] = _success(trials)
@@ -42,9 +52,9 @@ def draw(runs: SweepRuns) -> None:
 
 
 def _epic(trials: pd.DataFrame) -> pd.DataFrame:
-    """It is measured before training: all seeds have the same."""
-    named = {"epic_distance": "mean", "epic_low": "low", "epic_high": "high"}
-    table = trials.dropna(subset=["epic_distance"]).groupby(_GROUP, as_index=False)[list(named)].first()
+    """Take each reward model's EPIC distance once: it is measured before training, so all seeds share it."""
+    named = {EPIC_DISTANCE: "mean", EPIC_LOW: "low", EPIC_HIGH: "high"}
+    table = trials.dropna(subset=[EPIC_DISTANCE]).groupby(_GROUP, as_index=False)[list(named)].first()
     return table.rename(columns=named)
 
 
@@ -53,24 +63,24 @@ def _success(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _references(axis: Axes, trials: pd.DataFrame) -> None:
-    of_none = trials[trials["prompt"] == "-"]
-    for shade, (name, own) in zip(("0.2", "0.6"), of_none.groupby("model"), strict=False):
+    references = trials[trials["prompt"] == REFERENCE_PROMPT]
+    for shade, (name, own) in zip(("0.2", "0.6"), references.groupby("model"), strict=False):
         axis.axhline(own[_SUCCESS].mean(), color=shade, linestyle="--", label=str(name))
 
 
 def _panel(axis: Axes, table: pd.DataFrame) -> None:
     lines = list(table.groupby(_LINE))
     for index, (key, line) in enumerate(lines):
-        # Side by side, so that bars do not hide one another.
-        at = line["parameters_millions"] * 1.03 ** (index - (len(lines) - 1) / 2)
+        # Shifted sideways, so that bars do not hide each other.
+        at = line[PARAMETERS_MILLIONS] * 1.03 ** (index - (len(lines) - 1) / 2)
         bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
         label = line_name(dict(zip(_LINE, key, strict=True)), table)
         axis.errorbar(at, line["mean"], yerr=bars, marker="o", capsize=3, label=label)
-    models = table[["parameters_millions", "model"]].drop_duplicates()
+    models = table[[PARAMETERS_MILLIONS, "model"]].drop_duplicates()
     axis.set_xscale("log")
     axis.set_xticks(
-        models["parameters_millions"],
-        [f"{row.parameters_millions:g}\n{row.model}" for row in models.itertuples()],
+        models[PARAMETERS_MILLIONS],
+        [f"{millions:g}\n{model}" for millions, model in models.itertuples(index=False)],
         fontsize="small",
     )
     axis.minorticks_off()

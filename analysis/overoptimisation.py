@@ -1,29 +1,39 @@
-"""Does training make policies better, or only better at pleasing their reward model? The audit of each trial over its training.
+"""Over-optimisation: does training improve policies, or only their score by their own reward model? The audit of each trial.
 
-Run: make analysis SWEEP_RUN=FOLDER, for a sweep with `audit:` (or: python analysis/overoptimisation.py FOLDER). A panel for each trial:
-the reward that it learns from (proxy), the gold models, other specs, the truth, and the true reward. Scales differ, so each
-curve is rescaled to [0, 1]. Audit points with an alarm are shaded. A table for each model size is written beside it. Where a
-reward can be trusted, all curves rise together.
+Run `make analysis SWEEP_RUN=FOLDER` for a sweep with `audit:`, or `python analysis/overoptimisation.py FOLDER`. There is a panel for
+each trial with its training reward (proxy), the gold models, other specs, the truth and the true reward. Each curve is rescaled to
+[0, 1], because scales differ. Audit points with an alarm are shaded. A summary by model is saved too. Where a reward can be
+trusted, expect all curves to rise together.
 """
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import TOLD_APART_BY, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials
+from runs import TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials
 
 from vlm_rm_sweeps.evaluation.overoptimisation import summary_by_model
-from vlm_rm_sweeps.metrics import ALARM, AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_SPEC, AUDIT_TRUE_REWARD
+from vlm_rm_sweeps.metrics import (
+    ALARM,
+    AUDIT_GOAL_FRACTION,
+    AUDIT_GOLD,
+    AUDIT_PROXY,
+    AUDIT_SPEC,
+    AUDIT_TRUE_REWARD,
+    ENV_STEPS,
+    PARAMETERS_MILLIONS,
+)
 
 _MOST_PANELS = 12
 _COLUMNS = 3
 
 
 def draw(runs: SweepRuns) -> None:
+    """Draw and save the figure, and save the summary by model."""
     trials = reward_model_trials(runs)
     if AUDIT_PROXY not in trials:
-        raise DoesNotApplyError("its trials were not audited: name `audit:` in the sweep file")
+        raise DoesNotApplyError("its trials were not audited; add `audit:` to the sweep file")
     truth = AUDIT_GOAL_FRACTION if AUDIT_GOAL_FRACTION in trials else AUDIT_TRUE_REWARD
-    # Where success is known, the true reward stands beside it: the two need not agree.
+    # Where success is known, the true reward is drawn as well, because the two may disagree.
     names = [
         AUDIT_PROXY,
         *dict.fromkeys((truth, AUDIT_TRUE_REWARD)),
@@ -31,7 +41,7 @@ def draw(runs: SweepRuns) -> None:
     ]
     history = pd.concat([runs.history(name).assign(curve=_curve(name, truth)) for name in names], ignore_index=True)
     alarms = runs.history(ALARM)
-    # Those with an alarm first: of many trials only some can be shown.
+    # Only some of many trials can be shown: those with an alarm come first.
     alarmed = alarms[alarms["value"] == 1]["run_id"].unique()
     shown = sorted(history["run_id"].unique(), key=lambda run_id: run_id not in alarmed)[:_MOST_PANELS]
     if len(shown) < history["run_id"].nunique():
@@ -45,7 +55,7 @@ def draw(runs: SweepRuns) -> None:
         axis.set_visible(False)
     for axis, run_id in zip(axes.flat, shown, strict=False):
         _panel(axis, history[history["run_id"] == run_id], alarms[alarms["run_id"] == run_id])
-        of = history[history["run_id"] == run_id].iloc[0][TOLD_APART_BY].to_dict()
+        of = history[history["run_id"] == run_id].iloc[0][TRIAL_TAGS].to_dict()
         axis.set_title(line_name(of | {"alpha": float(of["alpha"])}, history), fontsize="small")
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside right center", frameon=False, fontsize="small")
@@ -59,12 +69,12 @@ def _curve(metric: str, truth: str) -> str:
     if metric == AUDIT_TRUE_REWARD:
         return "true reward"
     if metric == AUDIT_PROXY:
-        return "proxy: the reward learned from"
+        return "proxy: training reward"
     return metric.replace(AUDIT_GOLD, "gold: ").replace(AUDIT_SPEC, "spec: ")
 
 
 def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
-    axis.set_prop_cycle(color=plt.color_sequences["tab10"][1:])  # the first is the proxy's
+    axis.set_prop_cycle(color=plt.color_sequences["tab10"][1:])  # the first colour is the proxy's
     for curve, line in history.groupby("curve", sort=False):
         low, high = line["value"].min(), line["value"].max()
         rescaled = (line["value"] - low) / (high - low) if high > low else line["value"] * 0 + 0.5
@@ -76,9 +86,9 @@ def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
             "gold": (None, "-", 1.6),
         }.get(kind, (None, ":", 1.2))
         colour, dashes, width = style
-        axis.plot(line["env_steps"], rescaled, label=str(curve), color=colour, linestyle=dashes, linewidth=width)
-    points = [0, *history["env_steps"].drop_duplicates().sort_values()]
-    for step in alarms[alarms["value"] == 1]["env_steps"]:
+        axis.plot(line[ENV_STEPS], rescaled, label=str(curve), color=colour, linestyle=dashes, linewidth=width)
+    points = [0, *history[ENV_STEPS].drop_duplicates().sort_values()]
+    for step in alarms[alarms["value"] == 1][ENV_STEPS]:
         axis.axvspan(max(point for point in points if point < step), step, color="tab:red", alpha=0.2, linewidth=0)
     axis.set(xlabel="environment steps", ylabel="mean per step, rescaled", ylim=(-0.05, 1.05))
     axis.grid(alpha=0.3)
@@ -87,12 +97,12 @@ def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
 def _save_summary(runs: SweepRuns, trials: pd.DataFrame, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
     kinds = history.assign(kind=history["curve"].str.split(":").str[0])
     points = kinds.pivot_table(
-        index=["run_id", "model", "env_steps"], columns="kind", values="value", aggfunc="mean"
+        index=["run_id", "model", ENV_STEPS], columns="kind", values="value", aggfunc="mean"
     ).reset_index()
-    points = points.reindex(columns=["run_id", "model", "env_steps", "proxy", "gold", "truth"])
-    alarm = alarms[["run_id", "env_steps", "value"]].rename(columns={"value": "alarm"})
-    points = points.merge(alarm, how="left", on=["run_id", "env_steps"])
-    points = points.merge(trials[["run_id", "parameters_millions"]], on="run_id").rename(columns={"run_id": "trial"})
+    points = points.reindex(columns=["run_id", "model", ENV_STEPS, "proxy", "gold", "truth"])
+    alarm = alarms[["run_id", ENV_STEPS, "value"]].rename(columns={"value": "alarm"})
+    points = points.merge(alarm, how="left", on=["run_id", ENV_STEPS])
+    points = points.merge(trials[["run_id", PARAMETERS_MILLIONS]], on="run_id").rename(columns={"run_id": "trial"})
     summary = summary_by_model(points)
     print(summary.to_string(index=False, float_format="%.3f"))
     runs.save_table(summary, "overoptimisation_by_model")

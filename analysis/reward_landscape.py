@@ -1,7 +1,7 @@
-"""Landscapes of a sweep's reward models (the paper's Figure 2): reward against the task's first state variable, models side by side.
+"""Landscapes of a sweep's reward models (the paper's Figure 2): reward by the task's first state variable.
 
-Run: python analysis/reward_landscape.py results/quickstart-... Nothing of the sweep is trained again: its models, alphas and first
-prompt are scored along the variable. Expect a single peak at the goal where training succeeded.
+Run `python analysis/reward_landscape.py results/quickstart-...`. The sweep's models, alphas and first prompt are scored along the
+variable; nothing is trained. Expect a single peak at the goal where training succeeded.
 """
 
 import pandas as pd
@@ -18,12 +18,13 @@ _POINTS = 181
 
 
 def draw(runs: SweepRuns) -> None:
+    """Draw and save the figure."""
     if runs.is_screening:
-        raise DoesNotApplyError("it is a screening: draw its reward models with `vlm-rm landscape`")
+        raise DoesNotApplyError("it is a screening; draw its reward models with `vlm-rm landscape`")
     sweep = load_sweep(runs.folder / "sweep.yaml")
     task = sweep.the_task()
     if task.name not in STATE_SPACES:
-        raise DoesNotApplyError(f"{task.name} has no described state variables to walk along")
+        raise DoesNotApplyError(f"the task {task.name} has no state space")
     prompt = sweep.wordings()[0]
     specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in sweep.alphas}
     formats = {find_model(model_id).preprocessing.frame_format for model_id in sweep.models}

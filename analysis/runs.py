@@ -1,4 +1,4 @@
-"""A sweep's runs out of MLflow, as pandas tables, and where its figures go. Shared by the scripts beside it."""
+"""Shared by the scripts in this folder: a sweep's MLflow runs as pandas tables, and the saving of its figures."""
 
 import math
 import sys
@@ -13,38 +13,50 @@ from mlflow.entities import Run
 from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import ENV_STEPS, RunStatus
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
 
 _PAGE = 1_000
-_DRAWN = ["textures", "camera"]
-TOLD_APART_BY = ["model", "alpha", "prompt", *_DRAWN, "seed"]
-"""What trials differ in. A reference, which learns from no frame, has neither textures nor camera."""
+_RENDERING = ["textures", "camera"]
+TRIAL_TAGS = ["model", "alpha", "prompt", *_RENDERING, "seed"]
+"""The tags that identify a trial. References, which use no frames, have neither textures nor camera."""
+REFERENCE_PROMPT = "-"
+"""The prompt of references: the trials that learn from the true reward, or not at all."""
 
 
 class DoesNotApplyError(Exception):
-    """A figure cannot be drawn of this sweep; the message says why."""
+    """The figure does not apply to this sweep; the message says why."""
 
 
 class SweepRuns:
-    """The MLflow runs of the sweep, or screening, in a results folder.
+    """The MLflow runs of the sweep or screening in a results folder.
 
-    Raises SystemExit, with a message, if the folder is neither's, or its runs cannot be read. `children` are the runs of the trials
-    that have finished.
+    Attributes:
+        folder: The results folder.
+        children: Runs of the trials that have finished, oldest first.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Find the runs of a results folder.
+
+        Args:
+            folder: As `vlm-rm sweep` wrote it.
+
+        Raises:
+            SystemExit: It is not a results folder, its runs cannot be read, or none has finished yet; with a message.
+        """
         try:
             runs = find_runs(folder)
         except UserError as error:
             raise SystemExit(str(error)) from error
         self.folder = folder
         self._client, self._run_id = runs.client, runs.run_id
-        self.children = [child for child in self._all_children(runs.experiment_id) if child.info.status == "FINISHED"]
+        self.children = [child for child in self._all_children(runs.experiment_id) if child.info.status == RunStatus.FINISHED]
         if not self.children:
-            raise SystemExit(f"{folder} has no finished trial yet")
+            raise SystemExit(f"{folder} has no finished trial yet: run this script again later")
 
     def _all_children(self, experiment_id: str) -> Iterator[Run]:
-        """MLflow gives them page by page."""
+        """Yield all child runs, which MLflow returns in pages."""
         condition, token = f"tags.mlflow.parentRunId = '{self._run_id}'", None
         while True:
             page = self._client.search_runs(
@@ -57,23 +69,35 @@ class SweepRuns:
 
     @property
     def is_screening(self) -> bool:
+        """Whether the folder is that of a screening."""
         return (self.folder / "screening.yaml").is_file()
 
     def trials(self) -> pd.DataFrame:
-        """One row for each finished trial: `run_id`, its tags, and its last metrics."""
+        """Make a table with one row for each finished trial.
+
+        Returns:
+            Columns `run_id`, the tags (strings), and the last value of each metric.
+        """
         rows: list[dict[str, Any]] = [
-            {"run_id": child.info.run_id} | child.data.tags | _drawn(child) | child.data.metrics for child in self.children
+            {"run_id": child.info.run_id} | child.data.tags | _rendering(child) | child.data.metrics for child in self.children
         ]
         return pd.DataFrame(rows)
 
     def history(self, metric: str) -> pd.DataFrame:
-        """All values of a metric: `run_id`, what trials are told apart by, `env_steps`, `value`. Empty if no trial has it."""
-        columns = ["run_id", *TOLD_APART_BY, "env_steps", "value"]
+        """Read all values of a metric.
+
+        Args:
+            metric: Its name.
+
+        Returns:
+            A row for each value: `run_id`, `TRIAL_TAGS`, `env_steps` and `value`. Empty if no trial has the metric.
+        """
+        columns = ["run_id", *TRIAL_TAGS, ENV_STEPS, "value"]
         rows = [
             {"run_id": child.info.run_id}
-            | {key: child.data.tags.get(key, "") for key in TOLD_APART_BY}
-            | _drawn(child)
-            | {"env_steps": point.step, "value": point.value}
+            | {key: child.data.tags.get(key, "") for key in TRIAL_TAGS}
+            | _rendering(child)
+            | {ENV_STEPS: point.step, "value": point.value}
             for child in self.children
             if metric in child.data.metrics
             for point in self._client.get_metric_history(child.info.run_id, metric)
@@ -81,9 +105,12 @@ class SweepRuns:
         return pd.DataFrame(rows, columns=columns)
 
     def save(self, figure: Figure, data: pd.DataFrame, name: str) -> None:
-        """Write `name`.png, .svg and .csv into the sweep's `figures` folder and attach them to its MLflow run.
+        """Write a figure and its data into the sweep's `figures` folder, and attach them to its MLflow run.
 
-        Figures that were drawn before are drawn anew.
+        Args:
+            figure: Saved as PNG and SVG, then closed.
+            data: Saved as CSV.
+            name: Name of the files, which are replaced if they exist.
         """
         target = self.folder / "figures"
         target.mkdir(exist_ok=True)
@@ -94,7 +121,12 @@ class SweepRuns:
         self.save_table(data, name)
 
     def save_table(self, data: pd.DataFrame, name: str) -> None:
-        """Write `name`.csv into the `figures` folder and attach it."""
+        """Write a table into the sweep's `figures` folder as CSV, and attach it to its MLflow run.
+
+        Args:
+            data: The table.
+            name: Name of the file, which is replaced if it exists.
+        """
         file = self.folder / "figures" / f"{name}.csv"
         data.to_csv(file, index=False)
         self._log(file)
@@ -104,28 +136,44 @@ class SweepRuns:
         print(file)
 
 
-def _drawn(child: Run) -> dict[str, str]:
-    """How a trial's states were drawn; empty for a reference, and where nothing was trained."""
-    reference = child.data.tags["prompt"] == "-"
-    return {key: "" if reference else child.data.tags.get(key, "") for key in _DRAWN}
+def _rendering(child: Run) -> dict[str, str]:
+    """Read how a trial's frames were rendered; empty values for references, and where nothing was trained."""
+    reference = child.data.tags["prompt"] == REFERENCE_PROMPT
+    return {key: "" if reference else child.data.tags.get(key, "") for key in _RENDERING}
 
 
 def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
-    """The trials that learned from a reward model, with alpha as a number. DoesNotApplyError if nothing did."""
+    """Select the trials that learned from a reward model.
+
+    Args:
+        runs: Of a sweep.
+
+    Returns:
+        As `SweepRuns.trials`, with alpha as a number; at least one row.
+
+    Raises:
+        DoesNotApplyError: There is no such trial.
+    """
     if runs.is_screening:
-        raise DoesNotApplyError("it is a screening, which trains nothing: `prompts` shows all that it measured")
+        raise DoesNotApplyError("it is a screening, which trains nothing; the figure `prompts` shows its measurements")
     table = runs.trials()
-    table = table[table["prompt"] != "-"].assign(alpha=lambda trials: trials["alpha"].astype(float))
+    table = table[table["prompt"] != REFERENCE_PROMPT].assign(alpha=lambda trials: trials["alpha"].astype(float))
     if table.empty:
         raise DoesNotApplyError("no trial that learned from a reward model has finished")
     return table
 
 
 def success_interval(values: pd.Series) -> pd.Series:
-    """Mean of the seeds' success rates and its 95 % interval: `mean`, `low`, `high`; no interval for a single seed.
+    """Estimate the mean success rate over seeds, with its 95 % interval.
 
-    Student's t, cut to [0, 1]. Where all seeds agree, that would be certain of everything: there it is Wilson's, with each seed as
-    one trial, which no rates can exceed in variance.
+    The interval is Student's t, clipped to [0, 1]. If all seeds have the same rate, that interval would have no width; then it is
+    Wilson's for one Bernoulli trial for each seed, the largest variance that rates can have.
+
+    Args:
+        values: Success rate of each seed, 0 to 1; NaN is left out.
+
+    Returns:
+        `mean`, `low`, `high` (both NaN for a single seed) and `seeds`, their number.
     """
     known = values.dropna()
     count, mean = len(known), known.mean()
@@ -140,7 +188,7 @@ def success_interval(values: pd.Series) -> pd.Series:
 
 
 def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of `count` trials, which need not be a whole number of them."""
+    """Compute Wilson's 95 % interval of a share of `count` trials; `share * count` need not be an integer."""
     z = stats.norm.ppf(0.975)
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
@@ -148,16 +196,31 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:
-    """The label of a line out of the values that it is for; prompt, textures and camera are named only where several are compared."""
-    parts = {name: value for name, value in line.items() if name not in ("prompt", *_DRAWN) or compared[name].nunique() > 1}
-    worded = {"alpha": "alpha {:g}", "textures": "{} textures", "camera": "{} camera", "seed": "seed {}"}
-    return ", ".join(worded.get(name, "{}").format(value) for name, value in parts.items())
+    """Compose the label of a line in a figure.
+
+    Args:
+        line: Tags of the line; alpha is a number.
+        compared: All lines of the figure. Prompt, textures and camera are left out if they are the same for all.
+
+    Returns:
+        For example `embedded/tiny, alpha 0.5`.
+    """
+    parts = {name: value for name, value in line.items() if name not in ("prompt", *_RENDERING) or compared[name].nunique() > 1}
+    formats = {"alpha": "alpha {:g}", "textures": "{} textures", "camera": "{} camera", "seed": "seed {}"}
+    return ", ".join(formats.get(name, "{}").format(value) for name, value in parts.items())
 
 
 def draw_alone(draw: Callable[[SweepRuns], None]) -> None:
-    """What a script does when it is run by itself: the figure of the folder that is its first argument."""
+    """Run a script by itself: draw the figure for the folder that is its first argument.
+
+    Args:
+        draw: Draws and saves the figure.
+
+    Raises:
+        SystemExit: The arguments are wrong or the figure does not apply; with a message.
+    """
     if len(sys.argv) != 2:
-        raise SystemExit(f"usage: python {sys.argv[0]} FOLDER, where FOLDER is a sweep's, such as results/quickstart-...")
+        raise SystemExit(f"usage: python {sys.argv[0]} FOLDER, where FOLDER is that of a sweep, such as results/quickstart-...")
     try:
         draw(SweepRuns(Path(sys.argv[1])))
     except DoesNotApplyError as error:

@@ -1,12 +1,12 @@
-"""How fast frames are drawn, each side against what Gymnasium does by default, in one run.
+"""Speed of rendering, compared with Gymnasium's default rendering in the same run.
 
-Run: make bench (or: .venv/bin/python benchmarks/rendering.py). One table: milliseconds for a frame at the embedded models' input size
-and at that of most CLIP models, here and by Gymnasium's default rendering (the humanoid at the same size, the others by its render
-and PIL's resize; MountainCar's is always its plain line drawing). On a machine without a GPU expect the humanoid's `fast` profile at
-224 pixels to be at least 8 times as fast. Steps per second are those of physics and success test, with and without a frame for
-each step.
+Run `make bench`, or `.venv/bin/python benchmarks/rendering.py`. The table shows milliseconds for one frame, at the input size of the
+embedded models and at that of most CLIP models. Gymnasium renders the humanoid at the same size; its other frames are resized by
+PIL, and its MountainCar is always the plain line drawing. On a machine without a GPU, expect the humanoid's `fast` profile at 224
+pixels to be at least 8 times as fast as Gymnasium. The last line shows environment steps per second (physics and success test),
+with and without a frame for each step.
 
-The sides take turns and the figures are medians, so a busy machine slows all of them alike.
+The compared sides take turns and all figures are medians, so that a busy machine slows all of them alike.
 """
 
 import functools
@@ -36,7 +36,15 @@ HUMANOID_STEPS = 100
 
 
 def median_seconds(actions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Seconds for one call of each action: they take turns, ROUNDS times `repetitions` calls."""
+    """Time actions that take turns.
+
+    Args:
+        actions: Functions by name.
+        repetitions: Calls of each action in each of the `ROUNDS` rounds.
+
+    Returns:
+        Seconds for one call of each action, median over the rounds.
+    """
     times: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(ROUNDS):
         for name, action in actions.items():
@@ -47,18 +55,36 @@ def median_seconds(actions: dict[str, Callable[[], object]], repetitions: int) -
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def as_gymnasium_does(env: gym.Env, size: int) -> Callable[[], np.ndarray]:
-    """Gymnasium's render at its own size, then PIL's resize."""
+def gymnasium_frame(env: gym.Env, size: int) -> Callable[[], np.ndarray]:
+    """Make the function that renders a frame with Gymnasium and resizes it with PIL.
+
+    Args:
+        env: An environment that has been reset.
+        size: Edge of the frame, in pixels.
+
+    Returns:
+        A function that returns uint8 (size, size, 3).
+    """
     return lambda: np.asarray(Image.fromarray(np.asarray(env.render())).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def compare(size: int, ours: dict[str, gym.Env], theirs: gym.Env, repetitions: int) -> list[tuple[str, int, float, float]]:
-    """A row for each of `ours`, (what is drawn, pixels, milliseconds here, milliseconds of `theirs`). Closes the environments."""
+    """Compare environments of this package with Gymnasium's, and close all of them.
+
+    Args:
+        size: Edge of the frames, in pixels.
+        ours: This package's environments by name.
+        theirs: Gymnasium's environment.
+        repetitions: Frames in each round.
+
+    Returns:
+        Name, pixels, milliseconds of ours and milliseconds of theirs for each of `ours`.
+    """
     frame_format = FrameFormat(size)
     actions: dict[str, Callable[[], object]] = {
         name: functools.partial(render_frame, env, frame_format) for name, env in ours.items()
     }
-    actions["Gymnasium"] = as_gymnasium_does(theirs, size)
+    actions["Gymnasium"] = gymnasium_frame(theirs, size)
     for env in (*ours.values(), theirs):
         env.reset(seed=0)
         env.render()
@@ -69,9 +95,16 @@ def compare(size: int, ours: dict[str, gym.Env], theirs: gym.Env, repetitions: i
 
 
 def all_frames(size: int) -> list[tuple[str, int, float, float]]:
-    """The rows of all environments at this size."""
+    """Compare all environments at one size.
 
-    def gymnasiums(name: str, **arguments: Any) -> gym.Env:
+    Args:
+        size: Edge of the frames, in pixels.
+
+    Returns:
+        The rows of `compare`.
+    """
+
+    def by_gymnasium(name: str, **arguments: Any) -> gym.Env:
         return gym.make(name, render_mode="rgb_array", **arguments).unwrapped
 
     def humanoid(profile: Profile) -> Humanoid:
@@ -82,13 +115,14 @@ def all_frames(size: int) -> list[tuple[str, int, float, float]]:
     }
     humanoids: dict[str, gym.Env] = {f"humanoid, {profile} profile": humanoid(profile) for profile in get_args(Profile)}
     return [
-        *compare(size, {"CartPole": UprightCartPole()}, gymnasiums("CartPole-v1"), PYGAME_FRAMES),
-        *compare(size, cars, gymnasiums("MountainCarContinuous-v0"), PYGAME_FRAMES),
-        *compare(size, humanoids, gymnasiums("Humanoid-v5", width=size, height=size), HUMANOID_FRAMES),
+        *compare(size, {"CartPole": UprightCartPole()}, by_gymnasium("CartPole-v1"), PYGAME_FRAMES),
+        *compare(size, cars, by_gymnasium("MountainCarContinuous-v0"), PYGAME_FRAMES),
+        *compare(size, humanoids, by_gymnasium("Humanoid-v5", width=size, height=size), HUMANOID_FRAMES),
     ]
 
 
 def humanoid_steps(size: int) -> None:
+    """Print the humanoid's steps per second, with frames of `size` pixels and without frames."""
     task = get_task("humanoid-kneeling")
     fast = task.rendering(profile="fast")
     envs = {"with a frame each": task.make_env(FrameFormat(size), fast), "without frames": task.make_env(None)}
@@ -98,7 +132,7 @@ def humanoid_steps(size: int) -> None:
         env.step(env.action_space.sample())
 
     def stepping(env: gym.Env) -> Callable[[], object]:
-        # The last step of an episode only says that it is over; the physics goes on.
+        # No reset is needed: at the end of an episode the physics continues.
         return lambda: env.step(env.action_space.sample())
 
     seconds = median_seconds({name: stepping(env) for name, env in envs.items()}, HUMANOID_STEPS)
@@ -106,6 +140,7 @@ def humanoid_steps(size: int) -> None:
 
 
 def main() -> None:
+    """Print the table and the steps per second."""
     print(f"OpenGL by {choose_backend()}\n")
     print(f"{'frame':30}{'pixels':>8}{'here':>12}{'Gymnasium':>12}{'times as fast':>16}")
     for size in SIZES:

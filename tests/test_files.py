@@ -1,4 +1,4 @@
-"""Names that come from data stay in the folder that they belong to."""
+"""Names that come from data stay inside their folder; files are replaced atomically; checksums are those of the content."""
 
 import resource
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside, write_whole
+from vlm_rm_sweeps.files import file_inside, sha256_of, write_whole
 
 
 @pytest.fixture
@@ -55,3 +55,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert file.read_text(encoding="utf-8") == "ä" * 100
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_checksum_is_sha256_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    # The example in FIPS 180-2, appendix B.1.
+    assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,4 +1,4 @@
-"""The one exception that is shown to users as a message, without a traceback."""
+"""The exception whose message users see without a traceback, and helpers that word such messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input: the message names the offending value, what was expected and what to do.
 
-    The command line prints it and exits with status 2. A ValueError, so that pydantic adds the key where it was found.
+    The command line prints the message and exits with status 2. It is a `ValueError`, so that pydantic adds the key of the sweep
+    file at which it was raised.
     """
 
 
@@ -15,7 +16,17 @@ _LIST_AT_MOST = 20
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> str:
-    """The message for a name that does not exist, with the nearest names that do."""
+    """Word the message for a name that does not exist, with the nearest names that do.
+
+    Args:
+        kind: What is named, such as "task" or "model".
+        name: The unknown name.
+        known: The existing names; above 20 of them only the nearest are listed.
+        hint: What else would have been accepted, appended to the list as it is.
+
+    Returns:
+        One sentence, for a `UserError`.
+    """
     known = sorted(known)
     nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
@@ -24,9 +35,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line: the kind of error and the first line of its message.
+    """Summarise an error in one line: its type and the first line of its message.
 
-    What follows the first line is advice for whoever debugs (CUDA), or the circumstances (Ray).
+    The lines after the first hold advice for debugging (CUDA) or the circumstances (Ray).
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        For example `ValueError: expected 3 dimensions`; the type alone if there is no message.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[:1]])

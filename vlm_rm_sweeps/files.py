@@ -1,5 +1,6 @@
-"""Files that are whole or not there, and names of files that come from data: a table, a journal, a link in a copied folder."""
+"""Files: atomic writing, checksums, and names that come from data (a table, a journal, a link in a copied folder)."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -7,21 +8,33 @@ from vlm_rm_sweeps.errors import UserError
 
 
 def file_inside(folder: Path, name: str | Path) -> Path:
-    """The file of this name in a folder, whether it exists or not.
+    """Resolve the name of a file that must lie inside a folder.
 
-    Raises UserError if it is not in there: an absolute name, one that leads out by `..`, or a symbolic link to somewhere else.
-    The folder itself may be a link.
+    Args:
+        folder: May itself be a symbolic link.
+        name: Relative to `folder`. The file need not exist.
+
+    Returns:
+        `folder / name`, unchanged.
+
+    Raises:
+        UserError: The name leads out of the folder: it is absolute, has too many `..`, or is a symbolic link to somewhere else.
     """
     file = folder / name
     if not file.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{folder}: the file {str(name)!r} is refused: expected one inside the folder, not a way out of it")
+        raise UserError(f"{folder}: the file {str(name)!r} is refused: expected a path that stays inside the folder")
     return file
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a text file, replacing what is there: whoever looks finds the old one or the new one, whatever ends this process.
+    """Write a text file atomically: readers find the old content or the new one, even if this process is killed.
 
-    Raises OSError, with the old one still in place.
+    Args:
+        file: Replaced if it exists. A temporary file appears beside it.
+        text: Written as UTF-8.
+
+    Raises:
+        OSError: The text could not be written; the old content is still there.
     """
     unfinished = file.with_name(f"{file.name}.unfinished")
     try:
@@ -33,3 +46,9 @@ def write_whole(file: Path, text: str) -> None:
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def sha256_of(file: Path) -> str:
+    """Compute the SHA-256 checksum of a file, in hexadecimal, without reading the file into memory at once."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Frames and their resizing: the one function that environments and reward models share.
+"""Frames and how they are resized, for environments and reward models alike.
 
-A frame is one rendered image, `uint8 (H, W, 3)`. Environments resize early (fewer bytes to move) and reward models resize
-what still has another size; both call `resize_frames`, so a frame's reward does not depend on who did it.
+A frame is one rendered image, uint8 (H, W, 3). Environments resize early, so that fewer bytes move; reward models resize frames
+of any other size. Both call `resize_frames`, so a frame's reward does not depend on which of them did it.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    import torch  # imported where it computes: what only reads data sets or lists tasks starts seconds sooner without it
+    import torch  # imported only inside functions: commands that never resize start seconds sooner
 
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["longest", "squash"]
@@ -18,10 +18,13 @@ ResizeMode = Literal["longest", "squash"]
 
 @dataclass(frozen=True)
 class FrameFormat:
-    """What a reward model wants a frame resized to, before it adds bars.
+    """The size to which a reward model has frames resized, before it pads them to a square. Nothing is ever cropped.
 
-    `size` is the edge in pixels of the model's square input. `resize_mode` is open_clip's word: `squash` ignores the aspect
-    ratio, `longest` brings the longer edge to `size` (the rest is filled with bars). Nothing is ever cropped.
+    Attributes:
+        size: Edge of the model's square input, in pixels.
+        interpolation: Filter for resizing; antialiasing is always on.
+        resize_mode: As in open_clip: `squash` ignores the aspect ratio, `longest` scales the longer edge to `size` and leaves the
+            rest to be padded.
     """
 
     size: int
@@ -29,7 +32,15 @@ class FrameFormat:
     resize_mode: ResizeMode = "squash"
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) that a frame of the given height and width is resized to."""
+        """Compute the size of a resized frame.
+
+        Args:
+            height: Height of the original frame, in pixels.
+            width: Width of the original frame, in pixels.
+
+        Returns:
+            Height and width in pixels after resizing.
+        """
         if self.resize_mode == "squash":
             return self.size, self.size
         edge = max(height, width)
@@ -37,9 +48,15 @@ class FrameFormat:
 
 
 def frames_to_tensor(frames: np.ndarray) -> "torch.Tensor":
-    """`uint8 (N, H, W, 3)` frames as a tensor `(N, 3, H, W)`, without a copy where that is possible.
+    """Convert frames to a tensor with channels first, without a copy where possible.
 
-    It is not for views that run backwards (MuJoCo's frames) and read-only arrays (from Ray's object store).
+    Views with negative strides (MuJoCo's frames) and read-only arrays (from Ray's object store) have to be copied.
+
+    Args:
+        frames: uint8 (N, H, W, 3).
+
+    Returns:
+        uint8 (N, 3, H, W).
     """
     import torch
 
@@ -47,10 +64,17 @@ def frames_to_tensor(frames: np.ndarray) -> "torch.Tensor":
 
 
 def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
-    """Resize `uint8 (N, H, W, 3)` frames, antialiased, as PIL (and so open_clip's own transform) does.
+    """Resize frames with antialiasing, as PIL (and therefore open_clip's own transform) does.
 
-    The function that torchvision's `resize` calls for uint8 tensors. It is called directly because importing torchvision costs
-    every trial's process several seconds.
+    It calls the function behind torchvision's `resize` for uint8 tensors: importing torchvision would cost the process of each
+    trial several seconds.
+
+    Args:
+        frames: uint8 (N, H, W, 3); not changed.
+        frame_format: The target size, interpolation and resize mode.
+
+    Returns:
+        uint8 (N, H', W', 3); `frames` itself if it already has the right size.
     """
     from torch.nn import functional
 

@@ -97,6 +97,9 @@ def is_success(goal_fraction: float) -> bool:
 
     Args:
         goal_fraction: Share of the episode's steps whose state is in the goal, 0 to 1.
+
+    Returns:
+        Whether it reaches `SUCCESSFUL_FRACTION`.
     """
     return goal_fraction >= SUCCESSFUL_FRACTION
 

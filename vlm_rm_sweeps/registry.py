@@ -48,6 +48,9 @@ def import_object(reference: str) -> object:
     Args:
         reference: For example `my_models:Redness`, or `package.module:Class`.
 
+    Returns:
+        Whatever the attribute is.
+
     Raises:
         UserError: The module cannot be imported, or has no such attribute.
     """
@@ -98,11 +101,14 @@ class Registry(Generic[Entry]):
         return iter(self._entries)
 
     def find(self, name: str, hint: str = "") -> Entry:
-        """The entry that a name or a reference stands for.
+        """Find an entry by its name, or import it by reference.
 
         Args:
             name: A registered name, or `module:attribute`.
-            hint: Added to the message where there is none of this name.
+            hint: Appended to the message if there is no such entry.
+
+        Returns:
+            The entry itself; its type is not checked.
 
         Raises:
             UserError: There is no such entry, with the nearest names, or it cannot be imported.

@@ -1,4 +1,4 @@
-"""The figures, drawn of runs in a real MLflow: all pages are read, each figure is written, and what does not apply says why."""
+"""Figures drawn from runs in a real MLflow: all pages are read, each figure is saved, and one that does not apply says why."""
 
 import json
 from collections.abc import Callable
@@ -104,7 +104,7 @@ def test_each_figure_is_written_from_all_pages(
     assert (success["low"], success["high"]) == (0.0, 1.0)
     summary = pd.read_csv(sweep.folder / "figures" / "overoptimisation_by_model.csv")
     curves = pd.read_csv(sweep.folder / "figures" / "overoptimisation.csv")["curve"].unique().tolist()
-    assert curves == ["proxy: the reward learned from", "truth: steps in the goal", "true reward", "gold: embedded_small"]
+    assert curves == ["proxy: training reward", "truth: steps in the goal", "true reward", "gold: embedded_small"]
     assert summary["model"].tolist() == ["embedded/tiny", "embedded/small"]
     assert summary["trials_with_alarm"].tolist() == [4, 4]
     assert summary["first_alarm_step"].tolist() == [2000, 2000]
@@ -223,17 +223,17 @@ def test_what_does_not_apply_says_why(
     monkeypatch.setattr(figures, "FIGURES", (model_scaling, alpha, overoptimisation, prompts))
     figures.draw(sweep)
     assert capsys.readouterr().out.splitlines() == [
-        "model_scaling is left out: it has one model, embedded/tiny: model sizes are compared between several",
-        "alpha is left out: it has one alpha, 0",
-        "overoptimisation is left out: its trials were not audited: name `audit:` in the sweep file",
-        "prompts is left out: it is no screening: prompts are compared where `vlm-rm sweep` ran a file with `screen:`",
+        "model_scaling does not apply: it has only one model, embedded/tiny",
+        "alpha does not apply: it has only one alpha, 0",
+        "overoptimisation does not apply: its trials were not audited; add `audit:` to the sweep file",
+        "prompts does not apply: it is not a screening, which is what `vlm-rm sweep` makes of a file with `screen:`",
     ]
     assert not (sweep.folder / "figures").exists()
 
     (sweep.folder / "screening.yaml").touch()
     monkeypatch.setattr(figures, "FIGURES", (model_scaling, alpha))
     figures.draw(sweep)
-    reason = "is left out: it is a screening, which trains nothing: `prompts` shows all that it measured"
+    reason = "does not apply: it is a screening, which trains nothing; the figure `prompts` shows its measurements"
     assert capsys.readouterr().out.splitlines() == [f"model_scaling {reason}", f"alpha {reason}"]
 
 

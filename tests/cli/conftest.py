@@ -1,4 +1,4 @@
-"""Running commands in the tests' own process: a process for each would import torch and Ray anew."""
+"""Commands run in the process of the tests: a process for each would import torch and Ray again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ Command = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def vlm_rm() -> Command:
-    """What a command prints that succeeds."""
+    """Run a command that must succeed; returns its output."""
 
     def run(*arguments: str | Path) -> str:
         shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -26,7 +26,7 @@ def vlm_rm() -> Command:
 
 @pytest.fixture(scope="session")
 def refusal() -> Command:
-    """The message of a command that refuses its input: `main` prints it and ends with exit status 2."""
+    """Run a command that must refuse its input; returns the message that `main` prints before exit status 2."""
 
     def run(*arguments: str | Path) -> str:
         shown = CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -1,4 +1,4 @@
-"""The entry point: what every command shares, as a user starts it."""
+"""The entry point, and what all commands have in common."""
 
 import os
 import subprocess
@@ -35,8 +35,8 @@ def test_bad_input_is_one_message_and_exit_status_2_before_anything_heavy_is_imp
     shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert shown.returncode == 2
     assert shown.stderr == (
-        f"vlm-rm: {tmp_path} has nothing to label: expected a data set of states, a folder of .mp4 files, or that of a "
-        "sweep with videos\n"
+        f"vlm-rm: {tmp_path} has nothing to label: expected a data set of states, a folder of .mp4 files, or a "
+        "sweep's folder with videos\n"
     )
     assert shown.stdout == "\n"
 
@@ -72,11 +72,11 @@ WRITERS = {
 
 @pytest.mark.parametrize("command", WRITERS)
 def test_what_cannot_be_written_is_said_before_the_work(refusal: Command, command: str, tmp_path: Path) -> None:
-    """Before the other arguments are looked at, too: none of them exist."""
+    """It is checked even before the other arguments, none of which exist."""
     (tmp_path / "file").write_text("mine")
     below = tmp_path / "file" / "new" / "x.png"
     assert refusal(*WRITERS[command], below) == (
-        f"{below} cannot be written: {tmp_path / 'file'} is no folder; choose another place"
+        f"{below} cannot be written: {tmp_path / 'file'} is not a folder; choose another path"
     )
     assert "cannot be written (File name too long)" in refusal(*WRITERS[command], tmp_path / ("x" * 300))
     assert (tmp_path / "file").read_text() == "mine"
@@ -87,17 +87,17 @@ def test_a_folder_that_is_read_only_is_not_written_to(
 ) -> None:
     asked = []
 
-    def not_for_you(place: Path, mode: int) -> bool:  # whoever runs the tests may be root, who may write everywhere
+    def not_for_you(place: Path, mode: int) -> bool:  # the tests may run as root, who may write everywhere
         asked.append(place)
         return False
 
     monkeypatch.setattr(os, "access", not_for_you)
     message = refusal("poses", "--out", tmp_path / "new" / "poses")
-    assert f"the folder {tmp_path} is not writable for you" in message
+    assert f"you have no permission to write to the folder {tmp_path}" in message
     assert asked == [tmp_path]
 
 
 def test_a_folder_in_the_place_of_a_file_is_refused(refusal: Command, tmp_path: Path) -> None:
     assert refusal("render", "cartpole-upright", "--force", "-o", tmp_path) == (
-        f"{tmp_path} is a folder: expected the name of a file"
+        f"{tmp_path} is a folder: expected the path of a file"
     )

@@ -1,4 +1,4 @@
-"""The commands that measure reward models without training, as a user strings them together."""
+"""The commands that measure reward models without training, in the order in which a user runs them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +21,10 @@ def test_epic_prints_and_writes_a_table(vlm_rm: Command, refusal: Command, datas
 
 
 def test_alphas_that_are_none_are_explained(refusal: Command, dataset: Path) -> None:
-    assert "expected numbers from 0 to 1" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "0,x")
+    assert "expected numbers in [0, 1]" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "0,x")
     for values in ("", "0,0.0", " , "):
         message = refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", values)
-        assert message == f"--alpha {values!r}: expected at least one value, and each of them once"
+        assert message == f"--alpha {values!r}: expected at least one value and no duplicates"
     assert "alpha 1.5" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "1.5")
 
 
@@ -32,7 +32,7 @@ def test_models_are_at_least_one_and_each_once(refusal: Command, dataset: Path, 
     assert "--model '': expected at least one value" in refusal("epic", dataset, "--model", "")
     twice = ("--model", "embedded/tiny,embedded/tiny")
     for command in (("epic", dataset), ("landscape", "--task", "cartpole-upright", "--output", tmp_path / "twice")):
-        assert "and each of them once" in refusal(*command, *twice)
+        assert "expected at least one value and no duplicates" in refusal(*command, *twice)
     assert not (tmp_path / "twice").exists()
 
 

@@ -49,7 +49,7 @@ def test_labels_are_counted_compared_and_exported(vlm_rm: Command, refusal: Comm
     printed = vlm_rm("labels", dataset, "--output", tmp_path / "labels.csv")
     assert "anna: 4 yes, 6 no" in printed
     assert "bert: 4 yes, 5 no, 1 skipped" in printed
-    assert "anna and bert: 9 items by both, 89 % equal" in printed
+    assert "anna and bert: 9 items labelled by both, 89 % equal" in printed
     assert len(pd.read_csv(tmp_path / "labels.csv")) == 20
 
 
@@ -59,10 +59,10 @@ def test_labels_of_another_data_set_are_neither_gone_on_with_nor_counted(
     vlm_rm("states", "sample", "cartpole-upright", "--count", "3", "--output", tmp_path / "data")
     LabelStore(tmp_path / "data" / "labels.sqlite", YES_NO).add("anna", "f" * 16, 1.0)
     for command in ("label", "labels"):
-        assert "has labels of another data set: 1 of its 1 states are not in" in refusal(command, tmp_path / "data")
+        assert "belongs to another data set: 1 of its 1 labelled states are not in" in refusal(command, tmp_path / "data")
 
 
 def test_nothing_to_label_is_said(refusal: Command, tmp_path: Path) -> None:
     assert "has nothing to label" in refusal("label", tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"x")
-    assert "name their task with --task, or give a --criterion" in refusal("label", tmp_path)
+    assert "name the task that they show with --task, or give one with --criterion" in refusal("label", tmp_path)

@@ -126,7 +126,7 @@ def test_evaluate_refuses_a_place_or_a_device_before_the_work(
 ) -> None:
     checkpoint = saved_policy(tmp_path / "trial").folder
     (tmp_path / "file").write_text("mine")
-    assert "file is no folder" in refusal("evaluate", checkpoint, "--out", tmp_path / "file" / "evaluation")
+    assert "file is not a folder" in refusal("evaluate", checkpoint, "--out", tmp_path / "file" / "evaluation")
     missing = f"cuda:{torch.cuda.device_count()}"
     assert f"device '{missing}' cannot be used here: expected one of cpu" in refusal(
         "evaluate", checkpoint, "--device", missing

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlm_rm_sweeps.cli.terminal import trials_table
-from vlm_rm_sweeps.metrics import EVALUATION, TrialStatus
+from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome
 
@@ -21,7 +21,7 @@ def printed(table: Table) -> list[str]:
 def test_the_best_trial_is_marked_and_what_is_unknown_is_a_dash() -> None:
     settings = {"name": "a", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0, 0.5, 1], "steps": 100}
     trials = plan_of(settings | {"true_reward": False}).trials
-    metrics = [{EVALUATION + "success": share, EVALUATION + "true_return": 100 * share} for share in (0.25, 0.75)]
+    metrics = [{EVALUATION + SUCCESS: share, EVALUATION + TRUE_RETURN: 100 * share} for share in (0.25, 0.75)]
     outcomes = [TrialOutcome(trial, TrialStatus.FINISHED, "", each) for trial, each in zip(trials, metrics, strict=False)]
     outcomes.append(TrialOutcome(trials[2], TrialStatus.FAILED, "no memory", {}))
     lines = printed(trials_table(SweepOutcome(Path("a"), "sqlite:///a.db", outcomes, interrupted=False)))

@@ -1,4 +1,4 @@
-"""The Prometheus and Grafana files, and bringing up what is installed. Prometheus is the real one where this machine has it."""
+"""The Prometheus and Grafana files, and starting the servers that are installed (the real Prometheus, if there is one)."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def test_a_dashboard_asks_only_for_series_that_the_code_declares(file: Path) -> 
             words = set(re.findall(r"[a-zA-Z_][a-zA-Z0-9_]*", target["expr"])) - _FUNCTIONS
             assert words <= series, (panel["title"], words - series)
             asked |= words
-    # Nothing is measured that cannot be seen: of a histogram, its buckets are enough.
+    # Each declared series is shown; for a histogram, its buckets are enough.
     assert {name for name in series if not name.endswith(("_sum", "_count"))} == asked
 
 
@@ -71,8 +71,8 @@ def test_a_dashboard_can_be_provisioned(file: Path) -> None:
     dashboard = json.loads(file.read_text())
     assert dashboard["uid"] == "vlm-rm-sweeps"
     assert dashboard["title"]
-    assert "id" not in dashboard  # Grafana gives it
-    assert "__inputs" not in dashboard  # nobody is there to answer
+    assert "id" not in dashboard  # Grafana assigns it
+    assert "__inputs" not in dashboard  # nobody could enter them
     datasources = yaml.safe_load((watching.DASHBOARDS / "grafana/provisioning/datasources/prometheus.yaml").read_text())[
         "datasources"
     ]
@@ -101,7 +101,7 @@ def test_what_provisioning_leaves_open_is_given_to_grafana() -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[watching.Cluster]:
-    """A session's folder as Ray leaves it, whose metrics address answers until the test ends."""
+    """A session folder like Ray's, whose metrics address accepts connections until the test ends."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

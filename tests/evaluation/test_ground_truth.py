@@ -1,4 +1,4 @@
-"""What rewards are measured against, and one clear message for each truth that cannot be used."""
+"""Ground truths, and one clear message for each that cannot be used."""
 
 import math
 import shutil
@@ -69,11 +69,11 @@ def test_formulas_that_are_none_are_refused(written: StateDataset, name: str) ->
 
 
 def test_an_unknown_rater_is_named_with_those_there_are(dataset: StateDataset) -> None:
-    with pytest.raises(UserError, match="has no labels of raters: give some with"):
+    with pytest.raises(UserError, match="has no labels by raters: add some with"):
         read_truth(dataset, "rater:anna")
     assert not dataset.labels_file.exists()
     LabelStore(dataset.labels_file, YES_NO)
-    with pytest.raises(UserError, match="has no answers yet, of any rater: give some with"):
+    with pytest.raises(UserError, match="has no answers by raters yet: add some with"):
         read_truth(dataset, "rater:anna")
     LabelStore(dataset.labels_file, YES_NO).add("anna", dataset.ids[0], 1.0)
     with pytest.raises(UserError, match="unknown rater 'ana': did you mean 'anna'"):
@@ -84,7 +84,7 @@ def test_labels_of_another_data_set_are_refused(dataset: StateDataset) -> None:
     store = LabelStore(dataset.labels_file, YES_NO)
     for index, item in enumerate([*dataset.ids[:15], "f" * 16]):
         store.add("anna", item, float(index % 2))
-    with pytest.raises(UserError, match="has labels of another data set: 1 of its 16 states"):
+    with pytest.raises(UserError, match="belongs to another data set: 1 of its 16 labelled states"):
         read_truth(dataset, "rater:anna")
 
 
@@ -111,7 +111,7 @@ def test_a_single_class_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_success_says_what_to_do(tmp_path: Path) -> None:
     dataset = plain_dataset(tmp_path / "data", [None] * 12)
-    with pytest.raises(UserError, match="no state is labelled by a success test: label it with `vlm-rm label"):
+    with pytest.raises(UserError, match="no state has a result of a success test: label states with `vlm-rm label"):
         read_truth(dataset, "success")
     with pytest.raises(UserError, match="this data set has none"):
         read_truth(dataset, "theta")

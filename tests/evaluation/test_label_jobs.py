@@ -1,4 +1,4 @@
-"""Videos of trials as something to label: found in a sweep's folder, blind, and compared with the success test."""
+"""Labelling videos of trials: they are found in a sweep's folder, shown blind, and compared with the success test."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.label_jobs import describe_labels, label_job, stored_labels
 from vlm_rm_sweeps.labelling.scales import SHARE
 from vlm_rm_sweeps.labelling.store import LabelStore
+from vlm_rm_sweeps.metrics import CLIP_RETURN, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.videos import write_episode, write_video
 
@@ -17,13 +18,13 @@ TASK = get_task("cartpole-upright")
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """What a sweep leaves of three trials, as far as videos go."""
+    """The videos that a sweep leaves for three trials."""
     for name, in_goal in (("a", 1.0), ("b", 0.4), ("c", None)):
         folder = tmp_path / "sweep" / "trials" / name / "video"
         folder.mkdir(parents=True)
         for file in ("episode.mp4", "plain.mp4"):
             write_video([np.zeros((16, 16, 3), np.uint8)] * 2, folder / file)
-        numbers = {"clip_return": 1.0, "true_return": 1.0, "goal_fraction": in_goal, "success": None}
+        numbers = {CLIP_RETURN: 1.0, TRUE_RETURN: 1.0, GOAL_FRACTION: in_goal, SUCCESS: None}
         write_episode(folder, {"task": TASK.name, "env_steps": 100, "seed": 1} | numbers)
     return tmp_path / "sweep"
 
@@ -49,8 +50,8 @@ def test_labels_are_compared_with_the_success_test(sweep: Path) -> None:
     # Success from half of the time on: the first is by both, the second by the rater alone; shares are 25 and 10 points apart.
     assert describe_labels(given).splitlines() == [
         "anna: 1 0 %, 1 50 %, 1 75 %",
-        "  beside the success test, 2 videos: 50 % equal on success, shares 18 points apart on average",
-        "1 labels of videos that are not in the folder are left out",
+        "  compared with the success test on 2 videos: 50 % equal on success, shares differ by 18 percentage points on average",
+        "left out: 1 labels of videos that are not in the folder",
     ]
 
 

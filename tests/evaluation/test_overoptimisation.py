@@ -1,4 +1,4 @@
-"""The alarm: when it must ring, when it must not, and the summary for each model."""
+"""The over-optimisation alarm: when it is raised, when it is not, and the summary by model."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The matrix of reference poses and success tests: its shape, its seed, and that noise shows in it."""
+"""The table of success by pose: its shape, its seed, and that noise changes it."""
 
 from pathlib import Path
 

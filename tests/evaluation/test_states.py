@@ -1,4 +1,4 @@
-"""Data sets of states: what is written is read again, nothing is overwritten, and damage is named."""
+"""Data sets of states: they are read back as written, never overwritten, and damage is reported."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -193,13 +193,13 @@ def test_what_is_no_data_set_is_said(dataset: StateDataset, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"has no states\.parquet"):
         load_states(tmp_path)
     rewrite(dataset, id="same")
-    with pytest.raises(UserError, match="different ids"):
+    with pytest.raises(UserError, match="distinct ids"):
         load_states(dataset.folder)
     rewrite(dataset, task="cartpole-sideways")
     with pytest.raises(UserError, match="unknown task 'cartpole-sideways'"):
         load_states(dataset.folder)
     pd.DataFrame({"id": ["a"]}).to_parquet(dataset.folder / TABLE)
-    with pytest.raises(UserError, match="missing are image"):
+    with pytest.raises(UserError, match="missing: image"):
         load_states(dataset.folder)
     (dataset.folder / TABLE).write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UserError, match="is damaged"):

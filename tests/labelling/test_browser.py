@@ -132,7 +132,7 @@ def test_keys_with_modifiers_and_held_keys_answer_nothing(context: Any, server: 
     assert stored(dataset.folder, "modifiers") == []
     page.keyboard.down("1")
     for _ in range(10):
-        page.keyboard.down("1")  # what a held key sends
+        page.keyboard.down("1")  # what a key held down sends
     page.keyboard.up("1")
     press(page, "")
     assert stored(dataset.folder, "modifiers") == [1.0]
@@ -189,7 +189,7 @@ def test_a_server_that_died_is_said_and_nothing_is_lost(context: Any, server: Se
     shown = page.get_attribute("#stage", "data-item")
     own.end(signal.SIGKILL)
     press(page, "0")
-    assert "Not saved: the label server does not answer" in page.inner_text("#message")
+    assert "Not saved: the label server does not respond" in page.inner_text("#message")
     assert page.get_attribute("#stage", "data-item") == shown
     assert stored(dataset.folder, "outage") == [1.0]
     again = Server(dataset.folder, port=own.port)
@@ -259,6 +259,6 @@ def test_the_page_works_on_without_the_agreement(context: Any, server: Server, d
     page.route("**/api/agreement", lambda route: route.abort())
     press(page, "111111")
     assert "All done" in page.inner_text("#done")
-    assert "agreement of raters cannot be shown" in page.inner_text("#message")
+    assert "agreement between raters cannot be shown" in page.inner_text("#message")
     press(page, "z")
     assert len(stored(dataset.folder, "disagreed")) == STATES - 1

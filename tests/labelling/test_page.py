@@ -1,4 +1,4 @@
-"""The page's interface: what it stores, and whom it refuses."""
+"""The label page's JSON API: what it stores, and which requests it refuses."""
 
 import hashlib
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_only_items_of_the_job_are_served(client: TestClient, job: LabelJob) -> 
     assert client.get(f"/items/{job.items[0].id}").status_code == 404
     assert client.get("/items/item-b").status_code == 200
     job.items[2].file.write_bytes(b"another picture")
-    assert client.get("/items/item-b").status_code == 404  # nobody judges what was not written
+    assert client.get("/items/item-b").status_code == 404  # a file that has changed is not judged
 
 
 def test_pages_may_not_be_framed_or_load_foreign_scripts(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""The label file: every label at once on disk, one for each rater and item whoever writes at the same time, none ever lost."""
+"""The label file: each label is on disk at once, is one for each rater and item under concurrent writes, and is never lost."""
 
 import sqlite3
 import subprocess
@@ -101,12 +101,12 @@ os.kill(os.getpid(), 9)
 
 
 def test_scales_are_not_mixed(store: LabelStore) -> None:
-    with pytest.raises(UserError, match="of the scale 'yes-no', not 'share'"):
+    with pytest.raises(UserError, match="of the scale 'yes-no', expected 'share'"):
         LabelStore(store.file, SHARE)
 
 
 def test_labels_can_be_read_while_another_process_writes(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And from a folder that only others may write."""
+    """Reading needs no write access, as in a folder that only others may write."""
     store.add("anna", "a", 1.0)
     monkeypatch.setattr("vlm_rm_sweeps.labelling.store._WAIT_SECONDS", 0.1)
     with closing(sqlite3.connect(store.file)) as writing:
@@ -117,7 +117,7 @@ def test_labels_can_be_read_while_another_process_writes(store: LabelStore, monk
 def test_a_file_that_is_no_label_file_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "labels.sqlite"
     file.write_text("my notes, " * 100)
-    with pytest.raises(UserError, match="cannot be used as a file of labels"):
+    with pytest.raises(UserError, match="cannot be used as a label file"):
         LabelStore(file, YES_NO)
     assert file.read_text().startswith("my notes")
 

@@ -1,4 +1,4 @@
-"""Captions: never a task's own prompt, and decided by the generator alone."""
+"""Captions are never a task's own prompt, and depend on the random generator alone."""
 
 from collections.abc import Callable, Sequence
 

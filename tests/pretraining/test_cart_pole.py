@@ -1,4 +1,4 @@
-"""CartPole's captions are true of the frame that they describe, and its states cover circle and track."""
+"""CartPole's captions are true of the frames that they describe, and its states cover circle and track."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The data set: every environment in its share, decided by the seed."""
+"""The training data: the same seed gives the same states and frames."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The test sets are fixed, are true, and hold nothing that training reads."""
+"""The held-out sets are fixed, their truths are correct, and they share nothing with the training data."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The humanoid's captions are true of the state that they describe, and its states are what policies will meet."""
+"""The humanoid's captions are true of the states that they describe, and its states are of all kinds that policies visit."""
 
 import numpy as np
 import pytest

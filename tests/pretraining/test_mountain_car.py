@@ -1,4 +1,4 @@
-"""MountainCar's captions are true of the frame that they describe, and its states cover the track in both scenes."""
+"""MountainCar's captions are true of the frames that they describe, and its states cover the track in both scenes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Training of the embedded family: decided by its seed, resumable to the bit, and careful with what is already there."""
+"""Training of the embedded family is deterministic, resumes to the bit, and never overwrites another training."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("opengl")
 
 
 class InterruptionError(Exception):
-    """Stands for whatever ends a process."""
+    """Stands for anything that ends a process."""
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +90,14 @@ def test_resumed_training_gives_the_same_weights(
     assert len(torch.load(checkpoint, weights_only=True)["losses"]) == fails_at // 2 * 2
     assert not (folder / "embedded-tiny.safetensors").exists()
 
-    # The process that goes on has drawn other random numbers.
+    # The resuming process has drawn other random numbers.
     torch.manual_seed(99)
     resumed = train(SETTINGS, dataset, folder)
     assert resumed.read_bytes() == undisturbed.read_bytes()
     curves = [pd.read_csv(folder / "embedded-tiny.losses.csv") for folder in (resumed.parent, undisturbed.parent)]
     pd.testing.assert_frame_equal(curves[0][["step", "loss"]], curves[1][["step", "loss"]])
     assert len(curves[0]) == SETTINGS.steps
-    # Time goes on from where the interrupted training had come to.
+    # Time continues from that of the interrupted training.
     assert curves[0]["seconds"].is_monotonic_increasing
 
 
@@ -187,7 +187,7 @@ def test_pretrain_refuses_existing_weights_and_keeps_them(tmp_path: Path) -> Non
     weights = tmp_path / "embedded-tiny.safetensors"
     weights.write_bytes(b"somebody's")
     for sizes in (["tiny"], ["small", "tiny"]):
-        with pytest.raises(UserError, match="already holds weights of 'tiny' from another training: choose another folder"):
+        with pytest.raises(UserError, match="holds weights of 'tiny' from another training: choose another folder"):
             pretrain(sizes, samples=256, images=8, seed=0, folder=tmp_path)
     assert weights.read_bytes() == b"somebody's"
     assert list(tmp_path.iterdir()) == [weights]
@@ -196,7 +196,7 @@ def test_pretrain_refuses_existing_weights_and_keeps_them(tmp_path: Path) -> Non
 def test_a_size_of_another_training_does_not_change_the_vocabulary_of_those_that_are_there(tmp_path: Path) -> None:
     pretrain(["tiny"], samples=256, images=40, seed=0, folder=tmp_path)
     before = (tmp_path / "bpe.txt.gz").read_bytes()
-    with pytest.raises(UserError, match=r"bpe.txt.gz is the vocabulary of another training.*choose another folder"):
+    with pytest.raises(UserError, match=r"bpe.txt.gz is the vocabulary of a training with other images.*choose another folder"):
         pretrain(["small"], samples=256, images=20, seed=1, folder=tmp_path)
     assert (tmp_path / "bpe.txt.gz").read_bytes() == before
     check_embedded_files("tiny", tmp_path)

@@ -1,4 +1,4 @@
-"""The reduced vocabulary splits the captions' words exactly as open_clip's full one, and still reads everything else."""
+"""The reduced vocabulary splits the captions' words exactly as open_clip's full one, and can tokenize any other text."""
 
 import gzip
 import json

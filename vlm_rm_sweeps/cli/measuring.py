@@ -1,4 +1,4 @@
-"""Measuring reward models without training."""
+"""The commands that measure reward models without training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,15 +33,15 @@ def epic(
     truth: Annotated[
         str,
         typer.Option(
-            help="What the rewards are measured against: `success`, `rater:NAME`, `raters` (their majority), or a formula over the "
-            "data set's variables, such as '-abs(theta)'."
+            help="Ground truth for the rewards: `success`, `rater:NAME`, `raters` (their majority), or a formula over the data set's "
+            "state variables, such as '-abs(theta)'."
         ),
     ] = "success",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Also write the table to this CSV file.")
     ] = None,
 ) -> None:
-    """Measure how far reward models agree with labels, without training: EPIC distance, correlations, false positives."""
+    """Measure how well reward models agree with a ground truth: EPIC distance, correlations, false positives."""
     import pandas as pd
 
     from vlm_rm_sweeps.evaluation.compare import compare_models
@@ -69,10 +69,10 @@ def epic(
 
 
 def landscape(
-    task: Annotated[str, typer.Option(help="One of `vlm-rm tasks`.")],
+    task: Annotated[str, typer.Option(help="Name of a task; `vlm-rm tasks` lists them.")],
     model: Models,
     output: Annotated[
-        Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and table; it must not exist yet.")
+        Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and tables; must not exist yet.")
     ],
     alpha: Alphas = ["0,0.25,0.5,0.75,1"],  # noqa: B006
     prompt: Prompts = [],  # noqa: B006
@@ -80,15 +80,17 @@ def landscape(
     variable: Annotated[
         list[str],
         typer.Option(
-            help="A state variable, over its whole range or a part of it, such as theta=-0.25:0.25; repeat it for a heat map over "
-            "two. By default the task's first."
+            help="A state variable, with an optional range, such as theta=-0.25:0.25; give two for a heat map. Default: the task's "
+            "first."
         ),
     ] = [],  # noqa: B006
-    points: Annotated[int | None, typer.Option(min=3, help="Values of each variable; by default 181, or 41 over two.")] = None,
+    points: Annotated[
+        int | None, typer.Option(min=3, help="Number of values of each variable. Default: 181 for one variable, 41 for two.")
+    ] = None,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
 ) -> None:
-    """Draw the reward as a function of a state variable (paper, Figure 2), models side by side."""
+    """Draw the reward as a function of one or two state variables (paper, Figure 2), models side by side."""
     import pandas as pd
 
     from vlm_rm_sweeps.evaluation import landscape as landscapes

@@ -1,4 +1,4 @@
-"""Options that several commands have, and how their values are read."""
+"""Options shared by several commands, and the reading of their values."""
 
 import os
 from collections.abc import Sequence
@@ -11,82 +11,135 @@ from vlm_rm_sweeps.errors import UserError
 
 
 def new_file(path: Path | None) -> Path | None:
-    """Of an option that names a file to write, as its callback: UserError if no file can be made there, before the work."""
+    """Check an output file before the work starts; the callback of options that name one.
+
+    Args:
+        path: Value of the option; None: not given.
+
+    Returns:
+        The path, unchanged.
+
+    Raises:
+        UserError: The path is a folder, or no file can be created there.
+    """
     if path is not None:
         nearest = _nearest_that_exists(path)
         if nearest.is_dir() and nearest == path:
-            raise UserError(f"{path} is a folder: expected the name of a file")
+            raise UserError(f"{path} is a folder: expected the path of a file")
         _refuse_unwritable(path, path.parent if nearest == path else nearest)
     return path
 
 
 def new_folder(path: Path | None) -> Path | None:
-    """Of an option that names a folder to write into, as its callback: UserError if it can be neither used nor made."""
+    """Check an output folder before the work starts; the callback of options that name one.
+
+    Args:
+        path: Value of the option; None: not given.
+
+    Returns:
+        The path, unchanged.
+
+    Raises:
+        UserError: The folder is not writable and cannot be created.
+    """
     if path is not None:
         _refuse_unwritable(path, _nearest_that_exists(path))
     return path
 
 
 def _nearest_that_exists(path: Path) -> Path:
-    """The path, or the nearest above it that exists."""
+    """Find the path itself or its nearest parent that exists."""
     try:
-        return next(place for place in (path, *path.absolute().parents) if place.exists())
-    except OSError as error:  # a name that is too long, or a folder that may not be read
-        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+        return next(each for each in (path, *path.absolute().parents) if each.exists())
+    except OSError as error:  # for example, a name that is too long or a folder without permission to read
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another path") from error
 
 
 def _refuse_unwritable(path: Path, folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"{path} cannot be written: {folder} is no folder; choose another place")
+        raise UserError(f"{path} cannot be written: {folder} is not a folder; choose another path")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{path} cannot be written: the folder {folder} is not writable for you; choose another place")
+        raise UserError(
+            f"{path} cannot be written: you have no permission to write to the folder {folder}; choose another path"
+        )
 
 
-Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids; repeat it, or separate them by commas.")]
-Alphas = Annotated[list[str], typer.Option("--alpha", "--alphas", help="Strengths from 0 to 1, separated by commas.")]
+Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids, separated by commas; may be repeated.")]
+Alphas = Annotated[
+    list[str],
+    typer.Option("--alpha", "--alphas", help="Strengths of goal-baseline regularisation in [0, 1], separated by commas."),
+]
 Prompts = Annotated[
     list[str],
     typer.Option(
-        "--prompt", "--prompts", help="A goal, or a .txt or .yaml file of goals; may be repeated. By default the task's own."
+        "--prompt",
+        "--prompts",
+        help="A goal prompt, or a .txt or .yaml file of them; may be repeated. Default: the task's own.",
     ),
 ]
-Baseline = Annotated[
-    str | None, typer.Option(help="Baseline prompt of all goals that have none of their own; by default the task's.")
-]
-DatasetFolder = Annotated[Path, typer.Argument(help="A data set of states, as `vlm-rm states` makes it.")]
+Baseline = Annotated[str | None, typer.Option(help="Baseline prompt for goals without their own. Default: the task's.")]
+DatasetFolder = Annotated[Path, typer.Argument(help="Folder of a data set of states, made with `vlm-rm states`.")]
 NewDataset = Annotated[
-    Path, typer.Option("--output", "-o", callback=new_folder, help="Folder of the new data set; it must not exist yet.")
+    Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for the new data set; must not exist yet.")
 ]
-ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless, smaller, slower).")]
-RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")]
-RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")]
+ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless too; smaller and slower).")]
+RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task. Default: its first.")]
+RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task. Default: its first.")]
 
 
 def listed(option: str, values: list[str]) -> list[str]:
-    """Values of an option that may be repeated, and may hold several separated by commas: at least one, each once."""
+    """Split the values of an option that may be repeated and may hold several values separated by commas.
+
+    Args:
+        option: Its name, for messages.
+        values: As given on the command line.
+
+    Returns:
+        At least one value, all different.
+
+    Raises:
+        UserError: There is no value, or a duplicate.
+    """
     found = [value.strip() for each in values for value in each.split(",") if value.strip()]
     _check_listed(option, found, values)
     return found
 
 
 def read_alphas(values: list[str]) -> list[float]:
-    """The numbers of `--alpha`; their range is checked where a reward spec is made of them."""
+    """Read the values of `--alpha`. Their range is checked when reward specs are made from them.
+
+    Args:
+        values: As given on the command line.
+
+    Returns:
+        At least one number, all different.
+
+    Raises:
+        UserError: A value is not a number, there is none, or there is a duplicate.
+    """
     try:
         numbers = [float(value) for value in listed("--alpha", values)]
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"--alpha {','.join(values)}: expected numbers from 0 to 1, such as 0,0.25,0.5") from error
+        raise UserError(f"--alpha {','.join(values)!r}: expected numbers in [0, 1], such as 0,0.25,0.5") from error
     _check_listed("--alpha", numbers, values)
     return numbers
 
 
 def _check_listed(option: str, found: Sequence[object], given: list[str]) -> None:
     if not found or len(set(found)) < len(found):
-        raise UserError(f"{option} {','.join(given)!r}: expected at least one value, and each of them once")
+        raise UserError(f"{option} {','.join(given)!r}: expected at least one value and no duplicates")
 
 
 def refuse_to_overwrite(path: Path) -> None:
-    """UserError if there is something at `path` already: said before the work, not after it."""
+    """Refuse an output path that exists, before the work starts.
+
+    Args:
+        path: File or folder to write.
+
+    Raises:
+        UserError: It exists.
+    """
     if path.exists():
         raise UserError(f"{path} exists already and is not overwritten: choose another name")

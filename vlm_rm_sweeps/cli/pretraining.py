@@ -1,4 +1,4 @@
-"""Training the embedded family, and testing it."""
+"""The commands that train and evaluate the embedded family of models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,29 +8,29 @@ import typer
 from vlm_rm_sweeps.cli.options import listed, new_folder
 from vlm_rm_sweeps.errors import UserError
 
-pretrain_app = typer.Typer(help="Train the embedded family, or test it.")
+pretrain_app = typer.Typer(help="Train or evaluate the embedded family of models.")
 
 
 @pretrain_app.callback(invoke_without_command=True)
 def pretrain(
     context: typer.Context,
     sizes: Annotated[
-        list[str], typer.Option("--size", "--sizes", help="Sizes to train; repeat it, or separate them by commas.")
+        list[str], typer.Option("--size", "--sizes", help="Sizes to train, separated by commas; may be repeated.")
     ] = ["tiny,small,base,large"],  # noqa: B006
     out: Annotated[
         Path | None,
         typer.Option(
             callback=new_folder,
-            help="Folder for configs, vocabulary, weights and model card; a training goes on there.",
+            help="Folder for configs, vocabulary, weights and model card; an interrupted training there resumes.",
             show_default="results/pretraining/seed-SEED",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Images seen in training, with repetition.")] = 300_000,
-    images: Annotated[int, typer.Option(min=1, help="Different images rendered.")] = 60_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads to train with.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Training samples: images with captions, with repetition.")] = 300_000,
+    images: Annotated[int, typer.Option(min=1, help="Distinct images to render.")] = 60_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of images, captions and initial weights.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for training.")] = 1,
 ) -> None:
-    """Train models of the embedded family on rendered states and written captions, and write their model card."""
+    """Train models of the embedded family on rendered states with generated captions, and write their model card."""
     if context.invoked_subcommand:
         return
     import torch
@@ -45,14 +45,14 @@ def pretrain(
 
 @pretrain_app.command("evaluate")
 def pretrain_evaluate(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that `vlm-rm pretrain` wrote, one for each training seed.")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders written by `vlm-rm pretrain`, one for each training seed.")],
 ) -> None:
-    """Test models on states, wordings and cameras that no training sees; write the model card into the first folder."""
+    """Evaluate models on held-out states, wordings and cameras, and write the model card into the first folder."""
     from vlm_rm_sweeps.pretraining.evaluate import evaluate_family, render_test_sets
     from vlm_rm_sweeps.pretraining.model_card import write_model_card
 
     for folder in folders:
         if not (folder / "manifest.json").is_file():
-            raise UserError(f"{folder}: no manifest.json there; expected a folder that `vlm-rm pretrain` wrote")
+            raise UserError(f"{folder} has no manifest.json: expected a folder written by `vlm-rm pretrain`")
     tests = render_test_sets()
-    print(f"the model card is {write_model_card([evaluate_family(folder, tests) for folder in folders])}")
+    print(f"model card written to {write_model_card([evaluate_family(folder, tests) for folder in folders])}")

@@ -1,4 +1,4 @@
-"""Data sets of states: collecting them, and labelling them."""
+"""The commands that collect data sets of states and label them."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from vlm_rm_sweeps.evaluation.states import State
     from vlm_rm_sweeps.tasks.task import Task
 
-states_app = typer.Typer(help="Data sets of states, for measuring reward models without training.", no_args_is_help=True)
+states_app = typer.Typer(help="Make data sets of states, for measuring reward models without training.", no_args_is_help=True)
 
 
 @states_app.command("sample")
 def states_sample(
-    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`.")],
+    task: Annotated[str, typer.Argument(help="Name of a task; `vlm-rm tasks` lists them.")],
     output: NewDataset,
     count: Annotated[int, typer.Option(min=1, help="Number of states.")] = 1_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random states.")] = 0,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
     image_format: ImageFormatOption = "png",
 ) -> None:
-    """Make a data set of random states of a task, labelled by its success test."""
+    """Make a data set of random states of a task, with the results of its success test."""
     from vlm_rm_sweeps.evaluation.collect_states import sampled_states
     from vlm_rm_sweeps.tasks.task import get_task
 
@@ -45,7 +45,7 @@ def states_sample(
 
 
 class Which(StrEnum):
-    """Which of a trial's checkpoints."""
+    """Which of a trial's checkpoints to use."""
 
     BEST = "best"
     LAST = "last"
@@ -55,21 +55,21 @@ class Which(StrEnum):
 @states_app.command("rollouts")
 def states_rollouts(
     sources: Annotated[
-        list[Path], typer.Argument(help="Folders of sweeps, of which every trial counts, trials or checkpoints.")
+        list[Path], typer.Argument(help="Folders of sweeps (all of their trials), of trials, or of checkpoints.")
     ],
     output: NewDataset,
     which: Annotated[
         Which,
-        typer.Option(
-            "--checkpoint", help="Which of a trial's checkpoints acts; all: each that is kept, the best and the newest."
-        ),
+        typer.Option("--checkpoint", help="Checkpoint of each trial to use; all: each that is kept (the best and the newest)."),
     ] = Which.BEST,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each policy.")] = 5,
-    every: Annotated[int, typer.Option(min=1, help="Keep the state after every so many steps of an episode.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of each policy's first episode; the next has the next.")] = 10_000,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes for each policy.")] = 5,
+    every: Annotated[int, typer.Option(min=1, help="Keep one state in this many steps of an episode.")] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of each policy's first episode; it rises by 1 for each further episode.")
+    ] = 10_000,
     image_format: ImageFormatOption = "png",
 ) -> None:
-    """Make a data set of the states that learned policies reach, labelled by the task's success test."""
+    """Make a data set of the states that learned policies visit, with the results of the task's success test."""
     from vlm_rm_sweeps.evaluation.collect_states import states_of_policies, task_of_all
     from vlm_rm_sweeps.sweeping.tracking.trained_policies import learned_policies
 
@@ -82,11 +82,11 @@ def states_rollouts(
 @states_app.command("images")
 def states_images(
     images: Annotated[Path, typer.Argument(help="Folder with PNG, JPEG or WebP images.")],
-    task: Annotated[str, typer.Option(help="The task whose states they show.")],
+    task: Annotated[str, typer.Option(help="Task whose states the images show.")],
     output: NewDataset,
     image_format: ImageFormatOption = "png",
 ) -> None:
-    """Make a data set from a folder of images, to be labelled by people."""
+    """Make a data set from a folder of images, to be labelled by raters."""
     from vlm_rm_sweeps.evaluation.collect_states import states_of_images
     from vlm_rm_sweeps.tasks.task import get_task
 
@@ -95,7 +95,7 @@ def states_images(
 
 @states_app.command("show")
 def states_show(dataset: DatasetFolder) -> None:
-    """Say what a data set holds, after checking it."""
+    """Check a data set and describe its contents."""
     from vlm_rm_sweeps.evaluation.states import load_states
 
     print(load_states(dataset).summary())
@@ -105,24 +105,22 @@ def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_f
     from vlm_rm_sweeps.evaluation.states import image_format_named, write_states
 
     written = write_states(output, task, states, image_format_named(image_format))
-    print(f"{written.summary()}\nwritten to {output}; label it with: vlm-rm label {output}")
+    print(f"{written.summary()}\nwritten to {output}; label it with `vlm-rm label {output}`")
 
 
 def label(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A data set of states, the folder of a sweep, for the videos of its trials, or any folder of mp4 videos."
+            help="A data set of states, a sweep's folder (for the videos of its trials), or any folder of mp4 videos."
         ),
     ],
-    criterion: Annotated[
-        str | None, typer.Option(help="What the rater judges by; by default the task's success criterion.")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="For videos of unknown origin: the task that they show.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any that is free.")] = 0,
+    criterion: Annotated[str | None, typer.Option(help="What raters judge by. Default: the task's success criterion.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task that the videos show, if they are not from a sweep.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Label states or videos in the browser: keys answer, skip and undo; every label is on disk at once."""
+    """Label states or videos in the browser, by keyboard or mouse; each label is saved at once."""
     from vlm_rm_sweeps.evaluation.label_jobs import label_job
     from vlm_rm_sweeps.labelling.page import serve
 
@@ -137,7 +135,7 @@ def labels(
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Write all labels to this CSV file.")
     ] = None,
 ) -> None:
-    """Say who has labelled how much, how far raters agree (Cohen's kappa), and of videos how far with the success test."""
+    """Summarise labels by rater, agreement between raters (Cohen's kappa) and, for videos, with the success test."""
     from vlm_rm_sweeps.evaluation.label_jobs import describe_labels, stored_labels
 
     if output:

@@ -1,4 +1,4 @@
-"""What commands leave in the terminal: lines, tables, and exit statuses."""
+"""Output to the terminal: lines, tables and exit statuses."""
 
 import shutil
 from typing import TYPE_CHECKING
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from vlm_rm_sweeps.metrics import CLIP_RETURN, EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, SUCCESS, TRUE_RETURN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,13 +23,20 @@ console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.
 
 
 def say(line: str) -> None:
-    """Print a line at once, also into a pipe: it tells how far a long command is."""
+    """Print a line of progress and flush it, so that it also appears at once in a pipe."""
     print(line, flush=True)
 
 
 def trials_table(outcome: "SweepOutcome") -> Table:
-    """A row for each trial of a sweep; textures and camera only where the sweep compares them."""
-    table = Table(title="trials: the greedy policy at the end")
+    """Make the table of a sweep's trials.
+
+    Args:
+        outcome: Results of the sweep.
+
+    Returns:
+        A row for each trial, the best in bold; textures and camera only if the sweep compares them.
+    """
+    table = Table(title="trials: greedy policy at the end of training")
     drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
     words = ("model", "prompt", *drawn, "status")
     for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
@@ -41,9 +50,9 @@ def trials_table(outcome: "SweepOutcome") -> Table:
             row["prompt"],
             *(row[heading] for heading in drawn),
             str(row["seed"]),
-            _shown(row["clip_return"], 1),
-            _shown(row["true_return"], 1),
-            _shown(row["success"], 2),
+            _shown(row[CLIP_RETURN], 1),
+            _shown(row[TRUE_RETURN], 1),
+            _shown(row[SUCCESS], 2),
             _shown(row["steps_per_second"], 0),
             "best" if best else row["status"],
             style="bold" if best else None,
@@ -52,8 +61,15 @@ def trials_table(outcome: "SweepOutcome") -> Table:
 
 
 def measures_table(measures: "pd.DataFrame") -> Table:
-    """A row for each model, alpha and prompt: how far its reward agrees with the truth."""
-    table = Table(box=SIMPLE_HEAD, caption="FPR95: false positives at the threshold that keeps 95 % of the true positives")
+    """Make the table that compares reward models with a truth.
+
+    Args:
+        measures: As `compare_models` returns it.
+
+    Returns:
+        A row for each model, alpha and prompt.
+    """
+    table = Table(box=SIMPLE_HEAD, caption="FPR95: false-positive rate at the threshold that keeps 95 % of the true positives")
     for heading in ("model", "alpha", "prompt", "EPIC", "95 % interval", "Pearson", "Spearman", "ROC-AUC", "FPR95"):
         text = heading in ("model", "prompt")
         table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=heading != "prompt")
@@ -62,17 +78,26 @@ def measures_table(measures: "pd.DataFrame") -> Table:
             row["model"],
             f"{row['alpha']:.2f}",
             row["prompt"],
-            _shown(row["epic_distance"], 3),
-            _interval(row["epic_low"], row["epic_high"]),
+            _shown(row[EPIC_DISTANCE], 3),
+            _interval(row[EPIC_LOW], row[EPIC_HIGH]),
             *(_shown(row[key], 3) for key in ("pearson", "spearman", "roc_auc", "false_positive_rate")),
         )
     return table
 
 
 def shapes_table(shapes: "pd.DataFrame", units: str) -> Table:
-    """A row for each model, alpha and prompt: where its landscape peaks, and how far from the goal that is, in `units`."""
+    """Make the table of the landscapes' peaks.
+
+    Args:
+        shapes: As `landscape.shapes` returns it.
+        units: Units of the distance from the goal.
+
+    Returns:
+        A row for each model, alpha and prompt: the peak, its distance from the goal, and Spearman's correlation.
+    """
     table = Table(
-        box=SIMPLE_HEAD, caption="distance: of the largest reward from the goal; Spearman: of reward and closeness to the goal"
+        box=SIMPLE_HEAD,
+        caption="distance: from the largest reward to the goal; Spearman: of the reward with closeness to the goal",
     )
     peaks = [column for column in shapes.columns.map(str) if column.startswith("peak_") and column != "peak_distance"]
     for heading in ("model", "alpha", "prompt", *(peak.replace("_", " ") for peak in peaks), f"distance ({units})", "Spearman"):

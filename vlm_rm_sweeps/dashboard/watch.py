@@ -1,6 +1,7 @@
-"""`vlm-rm dashboard`: Prometheus and Grafana beside the Ray cluster of a running sweep, on this machine's loopback address.
+"""`vlm-rm dashboard`: Prometheus and Grafana for the Ray cluster of a running sweep, on the loopback address.
 
-Ray keeps a file for Prometheus that says where its metrics are; what is shown is in the files beside this module.
+Prometheus finds Ray's metrics through the service-discovery file that Ray writes. The configurations of both servers and the
+Grafana dashboards are in the folders beside this module.
 """
 
 import json
@@ -29,55 +30,78 @@ _START_S = 60.0
 _STOP_S = 10.0
 _POLL_S = 0.5
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Without a proxy that the environment may name: it cannot reach this machine's loopback."""
+"""Ignores proxies of the environment, which cannot reach this machine's loopback address."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster that runs on this machine: the folder of its session, and the addresses of its metrics."""
+    """A Ray cluster that runs on this machine.
+
+    Attributes:
+        session: Folder of its session.
+        targets: Addresses (`host:port`) at which Prometheus can read its metrics.
+    """
 
     session: Path
     targets: list[str]
 
     @property
     def discovery_file(self) -> Path:
+        """The service-discovery file that Ray writes for Prometheus."""
         return self.session / _DISCOVERY
 
     @property
     def ray_dashboards(self) -> Path:
-        """Where Ray puts the Grafana dashboards of its own."""
+        """Folder of Ray's own Grafana dashboards."""
         return self.session / "metrics" / "grafana" / "dashboards"
 
 
 def ray_folder() -> Path:
-    """Where Ray keeps the folders of its sessions."""
+    """Return the folder in which Ray keeps its sessions."""
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
 
 
 def find_cluster(folder: Path) -> Cluster:
-    """The newest cluster whose session is in `folder` and whose metrics answer. UserError if there is none."""
+    """Find the newest running cluster.
+
+    Args:
+        folder: See `ray_folder`.
+
+    Returns:
+        A cluster of which at least one metrics address accepts connections.
+
+    Raises:
+        UserError: There is none.
+    """
     for session in sorted((each for each in folder.glob("session_2*") if each.is_dir()), reverse=True):
         try:
             content = json.loads((session / _DISCOVERY).read_text(encoding="utf-8"))
             targets = [str(target) for group in content for target in group["targets"]]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # no dashboard, or ended before the file was whole
+            continue  # it has no dashboard, or ended while the file was written
         if any(_answers(target) for target in targets):
             return Cluster(session.resolve(), targets)
     raise UserError(
-        f"no Ray cluster with metrics runs on this machine ({folder} names none that answers): start a sweep first, with "
-        "`vlm-rm sweep FILE`, and run this beside it"
+        f"no Ray cluster with metrics is running on this machine (none of those in {folder} responds): start a sweep first, with "
+        "`vlm-rm sweep FILE`, and run this command while it runs"
     )
 
 
 def dashboard_address(cluster: Cluster) -> str | None:
-    """Where Ray's own dashboard is; None if the cluster has none, or does not tell."""
+    """Ask a cluster for the address of Ray's own dashboard.
+
+    Args:
+        cluster: A cluster that may have ended.
+
+    Returns:
+        URL of the dashboard; None if the cluster has none or does not respond.
+    """
     from ray import _raylet
     from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
 
     raylet: Any = _raylet
     for port in cluster.session.glob("gcs_server_port_*"):
-        with suppress(Exception):  # of Ray's own: another user's cluster, with another token
+        with suppress(Exception):  # Ray raises various errors, for example if the cluster is another user's
             client = raylet.GcsClient(address=f"{_LOOPBACK}:{port.read_text().strip()}")
             found = client.internal_kv_get(b"webui:url", KV_NAMESPACE_DASHBOARD, timeout=5)
             return f"http://{found.decode()}" if found else None
@@ -94,7 +118,15 @@ def _answers(target: str) -> bool:
 
 
 def write_prometheus_config(cluster: Cluster, folder: Path) -> Path:
-    """`prometheus/prometheus.yml` for this cluster."""
+    """Write the configuration of Prometheus for a cluster, from the template `prometheus/prometheus.yml`.
+
+    Args:
+        cluster: The cluster to scrape.
+        folder: Where to write the file.
+
+    Returns:
+        Path of `prometheus.yml`.
+    """
     config = yaml.safe_load((DASHBOARDS / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
     for job in config["scrape_configs"]:
         job["file_sd_configs"][0]["files"] = [str(cluster.discovery_file)]
@@ -104,6 +136,17 @@ def write_prometheus_config(cluster: Cluster, folder: Path) -> Path:
 
 
 def prometheus_command(binary: str, config: Path, data: Path, port: int) -> list[str]:
+    """Compose the command that starts Prometheus on the loopback address.
+
+    Args:
+        binary: Path of the executable.
+        config: As `write_prometheus_config` wrote it.
+        data: Folder of its database.
+        port: Port of its page and API.
+
+    Returns:
+        Arguments for `subprocess`.
+    """
     return [
         binary,
         f"--config.file={config}",
@@ -114,14 +157,31 @@ def prometheus_command(binary: str, config: Path, data: Path, port: int) -> list
 
 
 def grafana_command(binary: str) -> list[str]:
-    """Older packages have `grafana-server`, newer ones one binary for everything."""
+    """Compose the command that starts Grafana.
+
+    Args:
+        binary: Path of the executable: `grafana-server` of older packages, or `grafana` of newer ones.
+
+    Returns:
+        Arguments for `subprocess`.
+    """
     home = next((each for each in ("/usr/share/grafana", "/opt/homebrew/share/grafana") if Path(each).is_dir()), None)
     command = [binary] if Path(binary).name == "grafana-server" else [binary, "server"]
     return [*command, f"--homepath={home}"] if home else command
 
 
 def grafana_environment(cluster: Cluster, data: Path, prometheus_port: int, port: int) -> dict[str, str]:
-    """Grafana's settings: loopback, nothing sent home, and anybody on this machine may look but not change anything."""
+    """Compose Grafana's settings: loopback only, no telemetry, and read-only access without a login.
+
+    Args:
+        cluster: The cluster whose own dashboards are shown too.
+        data: Folder of its database.
+        prometheus_port: Port of Prometheus.
+        port: Port of Grafana's page.
+
+    Returns:
+        Environment variables.
+    """
     grafana = DASHBOARDS / "grafana"
     return {
         "GF_SERVER_HTTP_ADDR": _LOOPBACK,
@@ -135,7 +195,7 @@ def grafana_environment(cluster: Cluster, data: Path, prometheus_port: int, port
         "GF_AUTH_DISABLE_LOGIN_FORM": "true",
         "GF_AUTH_BASIC_ENABLED": "false",
         "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
-        # Ray's dashboard shows Grafana's panels in frames.
+        # Ray's dashboard embeds Grafana's panels in frames.
         "GF_SECURITY_ALLOW_EMBEDDING": "true",
         "GF_ANALYTICS_REPORTING_ENABLED": "false",
         "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
@@ -148,13 +208,20 @@ def grafana_environment(cluster: Cluster, data: Path, prometheus_port: int, port
 
 
 def watch(cluster: Cluster, data: Path, prometheus_port: int, grafana_port: int, say: Callable[[str], None]) -> None:
-    """Run Prometheus and Grafana, where they are installed, until the cluster ends, one of them ends, or Ctrl-C.
+    """Run Prometheus and Grafana, if they are installed, until the cluster or one of them ends, or until Ctrl-C.
 
-    What they gather is kept in `data`, for the next time. Raises UserError if a port is taken, the
-    files beside this module are missing, or a server does not start. Nothing that this started runs when it returns.
+    Both servers have ended when this function returns.
+
+    Args:
+        cluster: The cluster to watch.
+        data: Folder of both servers' databases, which are kept for the next time.
+        prometheus_port: Port of Prometheus.
+        grafana_port: Port of Grafana.
+        say: Prints a line.
+
+    Raises:
+        UserError: A port is in use, or a server does not start or ends by itself.
     """
-    if not DASHBOARDS.is_dir():
-        raise UserError(f"{DASHBOARDS} is not there: run this from a checkout of the source tree, which has the dashboards")
     prometheus = shutil.which("prometheus")
     grafana = shutil.which("grafana") or shutil.which("grafana-server")
     address = dashboard_address(cluster)
@@ -162,12 +229,12 @@ def watch(cluster: Cluster, data: Path, prometheus_port: int, grafana_port: int,
     say(
         f"Ray's dashboard: {address} (it asks for a token: `ray get-auth-token` prints it)"
         if address
-        else "Ray has no dashboard"
+        else "Ray's dashboard: not running"
     )
     if prometheus is None:
         say(
-            "Prometheus is not installed, and without it there are no graphs over time: `apt install prometheus` on Debian (then "
-            "`systemctl disable --now prometheus`), or https://prometheus.io/download, with `prometheus` on the PATH"
+            "Prometheus is not installed, so there are no graphs over time. Install it with `apt install prometheus` on Debian (then "
+            "`systemctl disable --now prometheus`), or from https://prometheus.io/download, with `prometheus` on the PATH"
         )
         return
     with ExitStack() as cleanup:
@@ -180,7 +247,7 @@ def watch(cluster: Cluster, data: Path, prometheus_port: int, grafana_port: int,
         say(f"Prometheus: http://{_LOOPBACK}:{prometheus_port}")
         if grafana is None:
             say(
-                "Grafana is not installed, and only it draws the dashboards: https://grafana.com/grafana/download, with "
+                "Grafana is not installed, so there are no dashboards. Install it from https://grafana.com/grafana/download, with "
                 "`grafana` on the PATH"
             )
         else:
@@ -188,10 +255,10 @@ def watch(cluster: Cluster, data: Path, prometheus_port: int, grafana_port: int,
             command = grafana_command(grafana)
             servers.append(cleanup.enter_context(_server("Grafana", command, environment, grafana_port, "/api/health", folder)))
             say(f"Grafana: http://{_LOOPBACK}:{grafana_port}/d/vlm-rm-sweeps")
-        say("Ctrl-C ends them")
+        say("Ctrl-C stops them")
         while any(_answers(target) for target in cluster.targets):
             if any(server.poll() is not None for server in servers):
-                raise UserError(f"Prometheus or Grafana ended by itself: see the .log files in {folder}")
+                raise UserError(f"Prometheus or Grafana stopped unexpectedly: read the .log files in {folder}")
             time.sleep(_POLL_S)
         say("the sweep's cluster has ended")
 
@@ -200,12 +267,12 @@ def watch(cluster: Cluster, data: Path, prometheus_port: int, grafana_port: int,
 def _server(
     name: str, command: list[str], environment: dict[str, str], port: int, ready: str, folder: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers, and is ended when the context is left."""
+    """Run a server: the context starts when it is ready, and stops it at the end."""
     if _answers(f"{_LOOPBACK}:{port}"):
-        raise UserError(f"port {port} is in use, so {name} cannot have it: name another one with --{name.lower()}-port")
+        raise UserError(f"port {port} for {name} is in use: choose another one with --{name.lower()}-port")
     log = folder / f"{name.lower()}.log"
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C is for this process, which then ends its servers in order.
+        # In its own session the server does not get Ctrl-C: this process gets it and then stops its servers in order.
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env=os.environ | environment, start_new_session=True, cwd=folder
         )
@@ -213,7 +280,7 @@ def _server(
         deadline = time.monotonic() + _START_S
         while not _is_ready(f"http://{_LOOPBACK}:{port}{ready}"):
             if process.poll() is not None or time.monotonic() > deadline:
-                last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+                last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
                 raise UserError(f"{name} did not start ({' '.join(command[:2])} ...): {last[0]}")
             time.sleep(_POLL_S)
         yield process

@@ -1,4 +1,7 @@
-"""EPIC distance between rewards and a ground truth (paper, appendix A), and what else tells how far they agree."""
+"""EPIC distance between rewards and a ground truth (paper, appendix A), and other measures of their agreement.
+
+Array names end in their axes: `n` states, `r` rewards, `b` bootstrap samples, `g` groups of states.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,14 +17,24 @@ BOOTSTRAP_SAMPLES = 1_000
 CONFIDENCE = 0.95
 KEPT_TRUE_POSITIVES = 0.95
 _REWARDS_AT_ONCE = 1_000
-"""In the bootstrap: 8 MB for each of its arrays."""
+"""Rewards in one pass of the bootstrap, whose arrays then take 8 MB each."""
 
 
 def epic_distance(rewards: np.ndarray, truth: np.ndarray) -> float:
-    """Distance of two state-only rewards over the same N states, from 0 (same up to scale and shift) to 1 (opposite).
+    """Compute the EPIC distance of two rewards that depend on the state alone (paper, appendix A; Gleave et al., 2021).
 
-    For rewards of states alone the canonical shaping subtracts a constant, so the distance is `sqrt((1 - rho) / 2)` with rho
-    the Pearson correlation. Raises ValueError if one of them is constant or not finite: the correlation is undefined.
+    For such rewards canonical shaping subtracts a constant, so the distance is `sqrt((1 - rho) / 2)`, where rho is the Pearson
+    correlation over the states.
+
+    Args:
+        rewards: float (N,).
+        truth: float (N,), of the same N states.
+
+    Returns:
+        From 0 (equal up to scale and shift) through 0.707 (uncorrelated) to 1 (opposite).
+
+    Raises:
+        ValueError: One of them is constant or not finite, so the correlation is undefined.
     """
     rewards, truth = np.asarray(rewards, np.float64), np.asarray(truth, np.float64)
     if not (np.isfinite(rewards).all() and np.isfinite(truth).all()):
@@ -33,11 +46,19 @@ def epic_distance(rewards: np.ndarray, truth: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Measures:
-    """How far one reward agrees with a truth over the states where that is known.
+    """Agreement of one reward with a truth, over the states for which the truth is known.
 
-    `epic_low`, `epic_high`: bootstrap interval (95 %, over independent groups of states) of the EPIC distance. `roc_auc`,
-    `false_positive_rate`: NaN unless the truth is yes or no; the rate is that of the highest threshold which keeps 95 % of the true
-    positives. All but `states` are NaN for a reward that is the same for all states.
+    All measures are NaN for a reward that is constant over the states.
+
+    Attributes:
+        states: Number of states with a known truth.
+        epic_distance: See `epic_distance`.
+        epic_low: Lower end of the bootstrap interval (95 %, over independent groups of states) of the EPIC distance.
+        epic_high: Its upper end.
+        pearson: Linear correlation.
+        spearman: Rank correlation.
+        roc_auc: Area under the ROC curve; NaN unless the truth is yes or no.
+        false_positive_rate: At the highest threshold that keeps 95 % of the true positives; NaN unless the truth is yes or no.
     """
 
     states: int
@@ -50,24 +71,37 @@ class Measures:
     false_positive_rate: float
 
     def to_dict(self) -> dict[str, float]:
+        """Return the measures by name, as the columns of tables have them."""
         return asdict(self)
 
 
 def measure(
     rewards: np.ndarray, truth: Truth, names: Sequence[str], seed: int = 0, groups: np.ndarray | None = None
 ) -> list[Measures]:
-    """The measures of many rewards (N, R) of the same N states, whose `names` are for messages.
+    """Measure how well each of many rewards agrees with a truth. The bootstrap draws the same states for all of them.
 
-    The bootstrap draws the same states for all of them. `groups` (N,): states with equal entries depend on each other, as those of
-    an episode do, and are drawn together; by default each state is drawn alone. A reward that is constant over the states has no
-    correlation with anything; raises UserError if all rewards are.
+    Args:
+        rewards: float (N, R), a column for each reward.
+        truth: Of the same N states.
+        names: R names, for messages.
+        seed: Of the bootstrap.
+        groups: (N,): states with equal entries are drawn together, because they depend on each other, as those of an episode do;
+            by default each state is drawn by itself.
+
+    Returns:
+        R measures, in the order of the columns.
+
+    Raises:
+        UserError: All rewards are constant over the states.
     """
     rewards_nr = np.asarray(rewards, np.float64)[truth.known]
     truth_n = truth.values[truth.known]
     groups_n = None if groups is None else groups[truth.known]
     varying = np.flatnonzero(np.ptp(rewards_nr, axis=0) > 0)
     if not len(varying):
-        raise UserError(f"{names[0]} gives all {len(truth_n)} states the same reward: it cannot be compared with a truth")
+        raise UserError(
+            f"{names[0]} gives all {len(truth_n)} states the same reward: expected rewards that vary; check the prompt"
+        )
     undefined = Measures(len(truth_n), *[float("nan")] * 7)
     measured = [undefined] * rewards_nr.shape[1]
     for start in range(0, len(varying), _REWARDS_AT_ONCE):
@@ -81,7 +115,7 @@ def measure(
 def _measured(
     rewards_nr: np.ndarray, truth_n: np.ndarray, is_binary: bool, seed: int, groups_n: np.ndarray | None
 ) -> list[Measures]:
-    """The measures of rewards that vary."""
+    """Measure rewards, none of which is constant."""
     pearson = _correlations(np.ones((1, len(truth_n))), rewards_nr, truth_n)[0]
     ranks = np.ones((1, len(truth_n))), rankdata(rewards_nr, axis=0), rankdata(truth_n)
     spearman = _correlations(*ranks)[0]
@@ -107,7 +141,7 @@ def _distance(correlation: np.ndarray | float) -> np.ndarray:
 
 
 def _correlations(weights_bn: np.ndarray, rewards_nr: np.ndarray, truth_n: np.ndarray) -> np.ndarray:
-    """Pearson correlations (b, r) with the truth under b weightings of the states; NaN where one of them is constant."""
+    """Correlate each reward with the truth under each weighting of the states, float (b, r); NaN where one is constant."""
     rewards_nr = (rewards_nr - rewards_nr.mean(axis=0)) / rewards_nr.std(axis=0)
     truth_n = (truth_n - truth_n.mean()) / truth_n.std()
     weights_bn = weights_bn / weights_bn.sum(axis=1, keepdims=True)
@@ -124,21 +158,36 @@ def _correlations(weights_bn: np.ndarray, rewards_nr: np.ndarray, truth_n: np.nd
 def bootstrap_distances(
     rewards_nr: np.ndarray, truth_n: np.ndarray, seed: int = 0, groups_n: np.ndarray | None = None
 ) -> np.ndarray:
-    """EPIC distances (B, R) of R rewards (N, R) to a truth (N,) over B bootstrap samples of the N states, or of groups of them.
+    """Compute EPIC distances to a truth over bootstrap samples of the states.
 
-    A sample without a single positive (or negative) state has no correlation: NaN. Neither has a single group an interval.
+    Args:
+        rewards_nr: float (N, R), none of them constant.
+        truth_n: float (N,).
+        seed: Of the bootstrap.
+        groups_n: (N,): states with equal entries are drawn together; by default each state is drawn by itself.
+
+    Returns:
+        float (B, R) for B bootstrap samples; NaN for a sample over which the truth or the reward is constant. A single group has no
+        interval: it gives one sample of NaN.
     """
     group_of_n = np.arange(len(truth_n)) if groups_n is None else np.unique(groups_n, return_inverse=True)[1]
     count = int(group_of_n.max()) + 1
     if count < 2:
         return np.full((1, rewards_nr.shape[1]), np.nan)
-    # How often each group is drawn is a row of weights: all rewards and samples then take a few matrix products.
+    # A sample is a row of weights (how often each group is drawn), so a few matrix products do all rewards and samples.
     drawn_bg = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), BOOTSTRAP_SAMPLES)
     return _distance(_correlations(drawn_bg[:, group_of_n].astype(np.float64), rewards_nr, truth_n))
 
 
 def bootstrap_interval(distances_br: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper ends of the percentile interval (95 %) over the first axis; NaN if there is no distance."""
+    """Compute the percentile interval (95 %) over bootstrap samples.
+
+    Args:
+        distances_br: float (B, R), NaN where a sample has no distance.
+
+    Returns:
+        Lower and upper ends, float (R,) each; NaN if no sample has a distance.
+    """
     tail = (1 - CONFIDENCE) / 2
     if np.isnan(distances_br).all():
         return distances_br[0], distances_br[0]
@@ -147,7 +196,7 @@ def bootstrap_interval(distances_br: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _detection(rewards_nr: np.ndarray, truth_n: np.ndarray) -> Iterator[tuple[float, float]]:
-    """For each reward the area under its ROC curve, and the false-positive rate where 95 % of the positives are kept."""
+    """Yield, for each reward, its ROC-AUC and the false-positive rate at the threshold that keeps 95 % of the positives."""
     for rewards_n in rewards_nr.T:
         false_positives, true_positives, _ = roc_curve(truth_n, rewards_n, drop_intermediate=False)
         yield (

@@ -1,4 +1,4 @@
-"""What rewards are measured against: success tests, raters, or a formula over the state variables."""
+"""Ground truths to measure rewards against: success tests, labels by raters, or a formula over the state variables."""
 
 import ast
 import math
@@ -22,36 +22,48 @@ _FUNCTIONS = {"abs": abs, "min": min, "max": max, "sin": math.sin, "cos": math.c
 
 @dataclass(frozen=True)
 class Truth:
-    """A truth about the states of a data set: `values` float (N,), NaN where it is unknown."""
+    """A ground truth for the N states of a data set.
+
+    Attributes:
+        name: As in `read_truth`.
+        values: float (N,), NaN where it is unknown.
+    """
 
     name: str
     values: np.ndarray
 
     @property
     def known(self) -> np.ndarray:
+        """Whether the truth is known, bool (N,)."""
         return np.isfinite(self.values)
 
     @property
     def is_binary(self) -> bool:
-        """Whether it says of each state yes or no, so that ROC-AUC and false positives mean something."""
+        """Whether all known values are 0 or 1, so that ROC-AUC and false positives are defined."""
         return bool(np.isin(self.values[self.known], (0.0, 1.0)).all())
 
 
 def read_truth(dataset: StateDataset, name: str) -> Truth:
-    """The truth that `name` stands for.
+    """Read the ground truth of a data set by its name.
 
-    `success`: the task's success test. `rater:anna`: that person's labels. `raters`: the majority of all raters, unknown where
-    they are split. Anything else: a formula over the state variables, such as `-abs(theta)`.
+    Args:
+        dataset: The states.
+        name: `success`: the task's success test. `rater:anna`: the labels of that rater. `raters`: the majority of all raters,
+            unknown where they are split. Anything else: a formula over the state variables, such as `-abs(theta)`.
 
-    Raises UserError, with one message, if the rater or variable does not exist, the labels are of another data set, fewer
-    than 10 states have a known truth, or all of them the same.
+    Returns:
+        The truth, known for at least 10 states, and not the same for all of them.
+
+    Raises:
+        UserError: The rater or variable does not exist, the labels belong to another data set, fewer than 10 states have a known
+            truth, or it is the same for all of them.
     """
     if name == SUCCESS:
         values = dataset.table["success"].astype("float64").to_numpy(na_value=np.nan)
         if np.isnan(values).all():
             raise UserError(
-                f"{dataset.folder}: no state is labelled by a success test: label it with `vlm-rm label {dataset.folder}` and name "
-                f"`{EVERYONE}` or `{RATER}NAME` as truth, or a formula over {_listed(dataset)}"
+                f"{dataset.folder}: no state has a result of a success test: label states with `vlm-rm label {dataset.folder}` and use "
+                f"the truth `{EVERYONE}` or `{RATER}NAME`, or use a formula over {_listed(dataset)}"
             )
     elif name == EVERYONE or name.startswith(RATER):
         values = _labels(dataset, name)
@@ -71,14 +83,14 @@ def _check(dataset: StateDataset, truth: Truth) -> None:
         )
     if np.ptp(known) == 0:
         raise UserError(
-            f"{dataset.folder}: {truth.name!r} is {known[0]:g} for all {len(known)} states: a reward can only be compared with a truth "
-            "that varies; add states of the other kind"
+            f"{dataset.folder}: {truth.name!r} is {known[0]:g} for all {len(known)} states: expected a truth that varies; add states "
+            "with another value"
         )
 
 
 def _labels(dataset: StateDataset, name: str) -> np.ndarray:
     if not dataset.labels_file.is_file():
-        raise UserError(f"{dataset.folder} has no labels of raters: give some with `vlm-rm label {dataset.folder}`")
+        raise UserError(f"{dataset.folder} has no labels by raters: add some with `vlm-rm label {dataset.folder}`")
     answers = answers_by_rater(LabelStore(dataset.labels_file, YES_NO).table())
     refuse_foreign_labels(dataset, list(answers.index))
     if name == EVERYONE:
@@ -87,9 +99,7 @@ def _labels(dataset: StateDataset, name: str) -> np.ndarray:
     else:
         rater = name.removeprefix(RATER)
         if answers.empty:
-            raise UserError(
-                f"{dataset.folder} has no answers yet, of any rater: give some with `vlm-rm label {dataset.folder}`"
-            )
+            raise UserError(f"{dataset.folder} has no answers by raters yet: add some with `vlm-rm label {dataset.folder}`")
         if rater not in answers:
             raise UserError(f"{dataset.folder}: " + unknown_name("rater", rater, answers.columns))
         chosen = answers[rater]
@@ -97,24 +107,32 @@ def _labels(dataset: StateDataset, name: str) -> np.ndarray:
 
 
 def refuse_foreign_labels(dataset: StateDataset, items: list[str]) -> None:
-    """UserError if labels name states that the data set does not have."""
+    """Refuse labels of states that are not in the data set.
+
+    Args:
+        dataset: The states.
+        items: Ids of the labelled states.
+
+    Raises:
+        UserError: At least one of them is not in the data set.
+    """
     foreign = sorted(set(items) - set(dataset.ids))
     if foreign:
         raise UserError(
-            f"{dataset.labels_file} has labels of another data set: {len(foreign)} of its {len(items)} states are not in "
-            f"{dataset.folder} (the first is {foreign[0]}); bring back the labels that belong to it"
+            f"{dataset.labels_file} belongs to another data set: {len(foreign)} of its {len(items)} labelled states are not in "
+            f"{dataset.folder} (the first is {foreign[0]}); restore the label file of this data set"
         )
 
 
 def _formula(dataset: StateDataset, formula: str) -> np.ndarray:
-    """A formula's values, float64 (N,); NaN where it divides by zero or leaves the domain of a function."""
+    """Evaluate a formula for each state, float64 (N,); NaN where it divides by zero or leaves a function's domain."""
     table = dataset.table[dataset.variables]
     states = table.select_dtypes("number").to_dict("records")
-    # No attribute of any type: a formula sees numbers, and no methods.
+    # Formulas may use numbers only: no attribute of any type can be reached.
     evaluator = simpleeval.SimpleEval(functions=_FUNCTIONS, allowed_attrs={})
     expected = (
         f"expected `{SUCCESS}`, `{EVERYONE}`, `{RATER}NAME`, or a formula such as '-abs(theta)' over {_listed(dataset)}, with numbers, "
-        f"+ - * / ** and {', '.join(_FUNCTIONS)}"
+        f"+ - * / ** and the functions {', '.join(_FUNCTIONS)}"
     )
     values = []
     try:
@@ -132,4 +150,4 @@ def _formula(dataset: StateDataset, formula: str) -> np.ndarray:
 
 
 def _listed(dataset: StateDataset) -> str:
-    return ", ".join(dataset.variables) or "its state variables (this data set has none)"
+    return ", ".join(dataset.variables) or "state variables (this data set has none)"

@@ -1,4 +1,4 @@
-"""What there is to label in a folder: the states of a data set, or videos of trials."""
+"""Labelling jobs of a folder (the states of a data set, or videos), and what raters have answered so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,24 @@ from vlm_rm_sweeps.labelling.agreement import agreement
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.metrics import is_success
+from vlm_rm_sweeps.metrics import GOAL_FRACTION, is_success
 from vlm_rm_sweeps.tasks.task import TASKS, get_task
 from vlm_rm_sweeps.videos import read_episode
 
 
 def label_job(folder: Path, task_name: str | None, criterion: str | None) -> LabelJob:
-    """What a rater is asked about a folder. The criterion is the task's success criterion unless one is given.
+    """Set up the labelling of a folder.
 
-    Raises UserError if there is nothing to label, nothing to judge it by, or its labels are those of another data set.
+    Args:
+        folder: A data set of states, a sweep's folder, or any folder of mp4 videos.
+        task_name: Task that the videos show; read from their descriptions by default. Unused for states.
+        criterion: What raters judge by; the task's success criterion by default.
+
+    Returns:
+        The items to label, with question and answers.
+
+    Raises:
+        UserError: There is nothing to label, no criterion, or the labels in the folder belong to another data set.
     """
     if (folder / TABLE).is_file():
         return _job_of_states(load_states(folder), criterion)
@@ -29,7 +38,7 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     criterion = criterion or (get_task(task_name).success_criterion if task_name else None)
     if criterion is None:
         raise UserError(
-            f"{folder}: nothing says what its videos are judged by: name their task with --task, or give a --criterion"
+            f"{folder}: no criterion for its videos: name the task that they show with --task, or give one with --criterion"
         )
     return LabelJob(
         title=f"{folder.name}: {len(items)} videos",
@@ -42,7 +51,7 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
 
 
 def _task_of(videos: list[LabelItem]) -> str | None:
-    """The task that videos of trials show, if that is one, and one of this project."""
+    """Read from the videos' descriptions which task they show; None unless it is the same known task for all."""
     names = {read_episode(video.file).get("task") for video in videos}
     name = names.pop() if len(names) == 1 else None
     return name if name in TASKS else None
@@ -73,10 +82,13 @@ def _labels_of_states(dataset: StateDataset) -> LabelStore:
 
 @dataclass(frozen=True)
 class GivenLabels:
-    """What raters said about what lies in a folder now.
+    """Labels of the items in a folder.
 
-    `table`: as of `LabelStore.table`; of videos also `video`, the file, and `goal_fraction`, the share of its steps that the task's
-    success test finds in the goal (NaN where nothing is known of the episode). `elsewhere`: labels of videos that are not there.
+    Attributes:
+        table: As `LabelStore.table` returns it; for videos also `video`, the path relative to the folder, and `goal_fraction`, the
+            share of the episode's steps that the task's success test accepts (NaN if unknown).
+        scale: The possible answers.
+        elsewhere: Number of labels left out because their videos are not in the folder.
     """
 
     table: pd.DataFrame
@@ -85,9 +97,19 @@ class GivenLabels:
 
 
 def stored_labels(folder: Path) -> GivenLabels:
-    """The labels that lie in a folder; UserError if there are none, or if they are those of another data set."""
+    """Read the labels of a folder.
+
+    Args:
+        folder: A data set of states, a sweep's folder, or any folder of mp4 videos.
+
+    Returns:
+        All standing labels.
+
+    Raises:
+        UserError: There are no labels, or they belong to another data set.
+    """
     if not (folder / LABELS).is_file():
-        raise UserError(f"{folder} has no labels: give some with `vlm-rm label {folder}`")
+        raise UserError(f"{folder} has no labels: add some with `vlm-rm label {folder}`")
     if (folder / TABLE).is_file():
         store = _labels_of_states(load_states(folder))
         return GivenLabels(store.table(), store.scale)
@@ -95,20 +117,26 @@ def stored_labels(folder: Path) -> GivenLabels:
     table = LabelStore(folder / LABELS, SHARE).table()
     present = table[table["item"].isin(videos)].reset_index(drop=True)
     files = present["item"].map(videos)
-    described = present.assign(
-        video=[str(file.relative_to(folder)) for file in files], goal_fraction=[_goal_fraction(file) for file in files]
-    )
+    described = present.assign(video=[str(file.relative_to(folder)) for file in files])
+    described[GOAL_FRACTION] = [_goal_fraction(file) for file in files]
     return GivenLabels(described, SHARE, len(table) - len(present))
 
 
 def _goal_fraction(video: Path) -> float:
-    """What the success test says of the episode that a video shows; NaN if that is not known."""
-    known = read_episode(video).get("goal_fraction")
+    """Read the share of steps in the goal of a video's episode; NaN if unknown."""
+    known = read_episode(video).get(GOAL_FRACTION)
     return float("nan") if known is None else float(known)
 
 
 def describe_labels(given: GivenLabels) -> str:
-    """What people read: answers of each rater, how far they are from the success test, and the agreement of each pair."""
+    """Describe labels for people: each rater's answers, their difference from the success test, and each pair's agreement.
+
+    Args:
+        given: As `stored_labels` returns them.
+
+    Returns:
+        One or more lines.
+    """
     lines = []
     for rater, own in given.table.groupby("rater"):
         counts = [
@@ -119,26 +147,26 @@ def describe_labels(given: GivenLabels) -> str:
         skipped = int(own["value"].isna().sum())
         lines.append(f"{rater}: {', '.join(counts + ([f'{skipped} skipped'] if skipped else []))}")
         if given.scale is SHARE:
-            lines += _beside_the_success_test(own)
+            lines += _compared_with_success_test(own)
     for pair in agreement(given.table, given.scale).to_dict("records"):
         kappa = "undefined" if pair["kappa"] != pair["kappa"] else f"{pair['kappa']:.2f}"
         equal = "-" if pair["equal"] != pair["equal"] else f"{100 * pair['equal']:.0f} %"
         lines.append(
-            f"{pair['first']} and {pair['second']}: {pair['items']} items by both, {equal} equal, Cohen's kappa {kappa}"
+            f"{pair['first']} and {pair['second']}: {pair['items']} items labelled by both, {equal} equal, Cohen's kappa {kappa}"
         )
     if given.elsewhere:
-        lines.append(f"{given.elsewhere} labels of videos that are not in the folder are left out")
+        lines.append(f"left out: {given.elsewhere} labels of videos that are not in the folder")
     return "\n".join(lines) or "no labels yet"
 
 
-def _beside_the_success_test(own: pd.DataFrame) -> list[str]:
-    """One rater's shares beside those of the success test, if there are videos of which both are known."""
-    both = own.dropna(subset=["value", "goal_fraction"])
+def _compared_with_success_test(own: pd.DataFrame) -> list[str]:
+    """Compare one rater's answers with the success test, over the videos for which both are known."""
+    both = own.dropna(subset=["value", GOAL_FRACTION])
     if both.empty:
         return []
-    said, measured = both["value"] / 100, both["goal_fraction"]
-    equal = float((said.map(is_success) == measured.map(is_success)).mean())
+    judged, measured = both["value"] / 100, both[GOAL_FRACTION]
+    equal = float((judged.map(is_success) == measured.map(is_success)).mean())
     return [
-        f"  beside the success test, {len(both)} videos: {100 * equal:.0f} % equal on success, shares "
-        f"{100 * float((said - measured).abs().mean()):.0f} points apart on average"
+        f"  compared with the success test on {len(both)} videos: {100 * equal:.0f} % equal on success, shares differ by "
+        f"{100 * float((judged - measured).abs().mean()):.0f} percentage points on average"
     ]

@@ -1,4 +1,4 @@
-"""Draws landscapes: curves over one variable with pictures of the states, or heat maps over two."""
+"""Figures of landscapes: curves over one variable with pictures of the states, or heat maps over two variables."""
 
 import math
 from pathlib import Path
@@ -15,13 +15,25 @@ from vlm_rm_sweeps.evaluation.landscape import PICTURES, Axis, Walk, pictured, s
 
 _PANEL_WIDTH = 4.6
 _COLOURS = "viridis"
-"""Ordered as alpha is, even in print and for colour-blind readers; its light end is left out, since it is lost on white."""
+"""A colour map whose lightness rises with alpha, also in print and for colour-blind readers; its light end, hard to see, is unused."""
 _DARKEST, _LIGHTEST = 0.0, 0.85
 _STYLES = ("-", "--", ":", "-.")
 
 
 def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
-    """Write `landscape.png`, `.svg`, `.csv` and `shapes.csv` into a new folder, and return the shapes. UserError if it exists."""
+    """Write the figure and tables of landscapes into a new folder: `landscape.png`, `.svg`, `.csv` and `shapes.csv`.
+
+    Args:
+        folder: Must not exist yet.
+        walked: The states.
+        table: As `landscape` returns it, for one or more models.
+
+    Returns:
+        The table of `shapes`.
+
+    Raises:
+        UserError: The folder exists or cannot be created.
+    """
     found, figure = shapes(walked, table), draw_landscape(walked, table)
     try:
         folder.mkdir(parents=True)
@@ -36,7 +48,15 @@ def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFr
 
 
 def draw_landscape(walked: Walk, table: pd.DataFrame) -> Figure:
-    """A figure of the table that `landscape` gives for one or more models: one panel beside the other for each model."""
+    """Draw landscapes side by side, a column of panels for each model.
+
+    Args:
+        walked: The states, over one or two variables.
+        table: As `landscape` returns it, for one or more models.
+
+    Returns:
+        Curves with pictures over one variable, heat maps over two.
+    """
     return _curves(walked, table) if len(walked.axes) == 1 else _heat_maps(walked, table)
 
 
@@ -77,7 +97,7 @@ def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
 
 
 def _pictures(figure: Figure, grid: GridSpec, column: int, walked: Walk, axis: Axis) -> None:
-    """States at even distances along the axis, each above its place there: the first and last at the ends would overhang."""
+    """Draw evenly spaced states above the curve, none of them at the ends, where a picture would stick out."""
     for picture, index in enumerate(pictured(walked.axes)):
         _picture(figure.add_subplot(grid[0, column + picture]), walked, index, f"{axis.values[index]:.2g}")
 
@@ -103,7 +123,7 @@ def _mark_goal(panel: Axes, axis: Axis) -> None:
 
 
 def _goal_in_view(axis: Axis) -> list[float]:
-    """The ends of the goal along an axis, or one value for both, as far as the axis reaches; nothing if it lies outside."""
+    """Clip the goal's interval to an axis: its two ends, one value if they coincide, nothing if the goal lies outside."""
     if axis.variable.goal is None:
         return []
     low, high = max(axis.values[0], axis.variable.goal[0]), min(axis.values[-1], axis.variable.goal[1])
@@ -111,7 +131,7 @@ def _goal_in_view(axis: Axis) -> list[float]:
 
 
 def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
-    """A row for each alpha (and prompt) and a column for each model; the first variable runs to the right."""
+    """Draw a row for each alpha (and prompt) and a column for each model, the first variable along x."""
     across, upwards = walked.axes
     models = list(table["model"].unique())
     specs = list(table[["alpha", "prompt"]].drop_duplicates().itertuples(index=False, name=None))
@@ -144,7 +164,7 @@ def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
 
 
 def _grid_of_pictures(figure: SubFigure, walked: Walk) -> None:
-    """States from all over the map, each where it lies on it: the first variable runs to the right, the second upwards."""
+    """Draw evenly spaced states in a grid, arranged as in the heat maps: the first variable along x, the second along y."""
     numbers = pictured(walked.axes)
     side = math.isqrt(len(numbers))
     panels = figure.subplots(side, side, squeeze=False)

@@ -1,4 +1,4 @@
-"""Does a policy get better, or only better at pleasing its reward model? Told from the points of a trial's audit."""
+"""Over-optimisation: whether a policy improves, or only its score by its own reward model, judged by a trial's audit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,36 +7,52 @@ import numpy as np
 import pandas as pd
 from scipy.stats import theilslopes
 
-from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_TRUE_REWARD
+from vlm_rm_sweeps.metrics import (
+    AUDIT_GOAL_FRACTION,
+    AUDIT_GOLD,
+    AUDIT_PROXY,
+    AUDIT_TRUE_REWARD,
+    ENV_STEPS,
+    PARAMETERS_MILLIONS,
+)
 
 WINDOW = 5
-"""Audit points that the alarm looks at."""
+"""Number of audit points over which the alarm compares trends."""
 CONFIDENCE = 0.9
-"""Of the interval of a slope: with 5 points, one pair of them may be the other way round."""
+"""Confidence of a slope's interval: with 5 points, one pair may be out of order."""
 
 Points = Sequence[tuple[int, Mapping[str, float]]]
-"""Environment step and metrics of each audit point of one trial, in order."""
+"""Environment step and metrics by name for each audit point of one trial, in order of steps."""
 
 
 def trend(steps: Sequence[float], values: Sequence[float]) -> int:
-    """1 if the values rise with the steps, -1 if they fall, 0 if neither can be told from noise.
+    """Decide whether values rise or fall, by the Theil-Sen slope (the median of the slopes between all pairs of points).
 
-    By the slope of Theil and Sen (the median of the slopes between all pairs of points): its 90 % interval must lie on one side
-    of 0.
+    Args:
+        steps: Environment steps, rising.
+        values: A value for each step.
+
+    Returns:
+        1 if the slope's 90 % interval lies above 0, -1 if it lies below, else 0: the trend cannot be told from noise.
     """
     _, _, low, high = theilslopes(values, steps, alpha=CONFIDENCE)
     return int(low > 0) - int(high < 0)
 
 
 def truth_metric(metrics: Mapping[str, float]) -> str:
-    """What counts as the truth: the share of steps in the goal; where nothing tells success, the true reward."""
+    """Choose the metric that counts as the truth: the share of steps in the goal, or the true reward if success is unknown."""
     return AUDIT_GOAL_FRACTION if AUDIT_GOAL_FRACTION in metrics else AUDIT_TRUE_REWARD
 
 
 def overoptimisation_alarm(points: Points) -> bool | None:
-    """Whether, over the last five audit points, the reward that is learned from rises while truth and all gold models fall.
+    """Detect over-optimisation over the last five audit points of a trial.
 
-    Rising and falling are `trend`'s. Without gold models the truth alone decides. None if there are fewer than five points.
+    Args:
+        points: All audit points so far.
+
+    Returns:
+        Whether the training reward rises (see `trend`) while the truth and the rewards of all gold models fall; without gold models
+        the truth alone decides. None if there are fewer than five points.
     """
     if len(points) < WINDOW:
         return None
@@ -54,7 +70,7 @@ def overoptimisation_alarm(points: Points) -> bool | None:
 NOT_ENOUGH = "not enough points"
 SUMMARY_COLUMNS = (
     "model",
-    "parameters_millions",
+    PARAMETERS_MILLIONS,
     "trials",
     "trials_checked",
     "trials_with_alarm",
@@ -67,31 +83,36 @@ SUMMARY_COLUMNS = (
 
 
 def summary_by_model(points: pd.DataFrame) -> pd.DataFrame:
-    """One row for each model, smallest first.
+    """Summarise the audits of a sweep by model.
 
-    `points` has a row for each audit point: `model`, `parameters_millions`, `trial`, `env_steps`, `proxy`, `gold` (mean of the gold
-    models, NaN without), `truth`, and `alarm` (0, 1, or NaN while there are too few points). `trials_checked` had enough for an
-    alarm; where none had, `trials_with_alarm` says so instead of 0. Changes are from a trial's first to its last point,
-    `truth_below_peak` is from its best point to its last; all are means over trials. `first_alarm_step` is the median over the
-    trials with an alarm.
+    Args:
+        points: A row for each audit point with the columns `model`, `parameters_millions`, `trial`, `env_steps`, `proxy` (training
+            reward), `gold` (mean of the gold models, NaN if there are none), `truth`, and `alarm` (0, 1, or NaN while there are too
+            few points).
+
+    Returns:
+        A row for each model, smallest first, with `SUMMARY_COLUMNS`. `trials_checked`: trials with enough points for an alarm; if
+        there are none, `trials_with_alarm` is `NOT_ENOUGH` instead of 0. `first_alarm_step`: median over the trials with an alarm.
+        `*_change`: from a trial's first point to its last, mean over trials. `truth_below_peak`: from its best point to its last,
+        mean over trials.
     """
     rows = [
-        _summary(model, parameters, [trial.sort_values("env_steps") for _, trial in of_model.groupby("trial")])
-        for (parameters, model), of_model in points.groupby(["parameters_millions", "model"])
+        _summary(model, parameters, [trial.sort_values(ENV_STEPS) for _, trial in of_model.groupby("trial")])
+        for (parameters, model), of_model in points.groupby([PARAMETERS_MILLIONS, "model"])
     ]
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
 def _summary(model: Any, parameters: Any, trials: list[pd.DataFrame]) -> dict[str, Any]:
     checked = sum(trial["alarm"].notna().any() for trial in trials)
-    first_alarms = [trial.loc[trial["alarm"] == 1, "env_steps"].min() for trial in trials if (trial["alarm"] == 1).any()]
+    first_alarms = [trial.loc[trial["alarm"] == 1, ENV_STEPS].min() for trial in trials if (trial["alarm"] == 1).any()]
     changes = {
         f"{name}_change": float(np.mean([trial[name].iloc[-1] - trial[name].iloc[0] for trial in trials]))
         for name in ("proxy", "gold", "truth")
     }
     return {
         "model": model,
-        "parameters_millions": parameters,
+        PARAMETERS_MILLIONS: parameters,
         "trials": len(trials),
         "trials_checked": checked,
         "trials_with_alarm": len(first_alarms) if checked else NOT_ENOUGH,

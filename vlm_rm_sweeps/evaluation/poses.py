@@ -1,4 +1,4 @@
-"""Do the humanoid's success tests know their own poses, and no others?"""
+"""Check that the humanoid's success tests accept their own reference poses and no others."""
 
 from pathlib import Path
 
@@ -14,10 +14,17 @@ from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
 
 
 def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:
-    """The share of perturbed states for which each task's success test is true.
+    """Measure how often each task's success test accepts noisy reference poses.
 
-    Rows are the reference poses, columns the tasks. Each pose is drawn `samples` times with normal noise of `degrees` (standard
-    deviation) on every joint and on the torso's pitch, any yaw, and a place up to 0.5 m from the middle.
+    Besides noise on the joints and on the torso's pitch, each sample has a random yaw and a position up to 0.5 m from the centre.
+
+    Args:
+        samples: Noisy states of each pose.
+        degrees: Standard deviation of the normal noise.
+        seed: The same seed gives the same table.
+
+    Returns:
+        Share of accepted states, 0 to 1; a row for each pose, a column for each task.
     """
     model = humanoid_model("original")
     data = mujoco.MjData(model)
@@ -33,14 +40,22 @@ def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:
 
 
 def expected_success() -> pd.DataFrame:
-    """Whether each pose fulfils each task, in the shape of `success_by_pose`."""
+    """List which pose fulfils which task, as a table of booleans in the shape of `success_by_pose`."""
     return pd.DataFrame(
         {task: [pose in poses for pose in POSES] for task, poses in FULFILLING_POSES.items()}, index=list(POSES)
     )
 
 
 def write_success_by_pose(shares: pd.DataFrame, out: Path) -> tuple[Path, Path]:
-    """`poses.csv` and `poses.png` in the folder `out`; the picture frames the cells where success is expected."""
+    """Write a table of `success_by_pose` as `poses.csv` and `poses.png`, which frames the cells where success is expected.
+
+    Args:
+        shares: As `success_by_pose` returns it.
+        out: Folder; made if it does not exist.
+
+    Returns:
+        Paths of the table and of the picture.
+    """
     out.mkdir(parents=True, exist_ok=True)
     shares.to_csv(out / "poses.csv", float_format="%.3f")
     figure = Figure(figsize=(8, 8), layout="constrained")

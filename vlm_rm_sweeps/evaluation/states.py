@@ -1,8 +1,8 @@
-"""Data sets of states: frames, the simulator's states that they show, and where they come from.
+"""Data sets of states: frames, the simulator states that they show, and their provenance.
 
-A data set is a folder with `states.parquet` (a row for each state), `images/` (a PNG or lossless WebP for each) and, once people
-have labelled it, `labels.sqlite`. States and images are written once and never change, so labels and measurements can
-name states by their ids.
+A data set is a folder with `states.parquet` (a row for each state), `images/` (a PNG or lossless WebP for each) and, once raters
+have labelled it, `labels.sqlite`. States and images are written once and never change, so labels and measurements can refer to
+states by id.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow
 from PIL import Image
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 from vlm_rm_sweeps.evaluation.state_spaces import StateValue
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.tasks.task import Task, get_task
@@ -32,7 +32,7 @@ ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
 LABELS = "labels.sqlite"
 ROLLOUT = "rollout"
-"""The source of states that a policy reached."""
+"""Provenance of states that a policy visited."""
 _IMAGES = "images"
 _IMAGE_NAME = re.compile(rf"{_IMAGES}/[A-Za-z0-9][A-Za-z0-9_.-]*\.(png|webp)")
 _NAMED_AT_MOST = 5
@@ -52,17 +52,23 @@ _COLUMN_TYPES = {
     "camera": "string",
     "profile": "string",
 }
-"""The columns that every data set has; all others are state variables."""
+"""Columns of every data set; all others are state variables."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a state comes from.
+    """Origin of a state, and how it was rendered. None: unknown, or does not apply.
 
-    `source` is `uniform`, `rollout` or `images`; `origin` the image file or the name of the sweep's folder; `step` counts environment
-    steps of the episode (1 is the state after the first), or samples; `seed` is that of the sampling or of the episode, each of
-    which has its own: checkpoint and seed name an episode. `textures`, `camera` and `profile` say how it was drawn (see
-    `Rendering`); of images nobody knows.
+    Attributes:
+        source: `uniform`, `rollout` or `images`.
+        origin: The image file, or the name of the sweep's folder.
+        trial: Id of the trial whose policy visited the state.
+        checkpoint: Name of the checkpoint that holds the policy.
+        step: Environment steps since the start of the episode (1: the state after the first step), or the number of the sample.
+        seed: Of the sampling or of the episode; within a checkpoint, each episode has its own.
+        textures: See `Rendering`; unknown for images, as are the next two.
+        camera: See `Rendering`.
+        profile: See `Rendering`.
     """
 
     source: str
@@ -78,7 +84,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class State:
-    """One state: its frame uint8 (H, W, 3), its variables, and whether it is in the goal (None: unknown)."""
+    """One state to write into a data set.
+
+    Attributes:
+        frame: uint8 (H, W, 3).
+        provenance: Its origin.
+        variables: State variables by name; numbers, or vectors.
+        success: Whether it is in the goal; None: unknown.
+    """
 
     frame: np.ndarray
     provenance: Provenance
@@ -88,7 +101,12 @@ class State:
 
 @dataclass(frozen=True)
 class StateDataset:
-    """A data set on disk. `table` has one row for each state, in a fixed order."""
+    """A data set on disk.
+
+    Attributes:
+        folder: Where it is.
+        table: A row for each state, in a fixed order; a position is the number of a row.
+    """
 
     folder: Path
     table: pd.DataFrame
@@ -98,15 +116,17 @@ class StateDataset:
 
     @property
     def task(self) -> Task:
+        """The task whose states these are."""
         return get_task(str(self.table["task"].iloc[0]))
 
     @property
     def ids(self) -> list[str]:
+        """Ids of the states, in the order of the table."""
         return self.table["id"].tolist()
 
     @property
     def episodes(self) -> np.ndarray:
-        """Numbers int (N,), the same for states of one episode, which depend on each other; all others have one of their own."""
+        """Group of each state, int (N,): states of one episode share a number, every other state has its own."""
         rollout = (self.table["source"] == ROLLOUT).to_numpy()
         of_episode = self.table.groupby(["origin", "trial", "checkpoint", "seed"], dropna=False).ngroup().to_numpy()
         alone = len(self) + np.arange(len(self))
@@ -114,20 +134,21 @@ class StateDataset:
 
     @property
     def labels_file(self) -> Path:
+        """The file of the raters' labels, which may not exist yet."""
         return self.folder / LABELS
 
     @property
     def variables(self) -> list[str]:
-        """The columns that hold state variables."""
+        """Names of the state variables."""
         return [str(column) for column in self.table if column not in _COLUMN_TYPES]
 
     def renderings(self) -> Counter[tuple[str, ...]]:
-        """How many states were drawn with which textures, camera and profile, as far as that is known."""
+        """Count the states by textures, camera and profile, where these are known."""
         drawn = self.table[["textures", "camera", "profile"]].dropna()
         return Counter(zip(*(drawn[name].astype(str) for name in drawn), strict=True))
 
     def summary(self) -> str:
-        """What people read: how many states of what, from where, and how many are in the goal."""
+        """Describe the data set for people: task, sources, success, rendering and variables, over several lines."""
         known = self.table["success"].dropna()
         sources = ", ".join(f"{count} {source}" for source, count in self.table["source"].value_counts().items())
         drawn = "; ".join(f"{rendering_name(*each)} ({count})" for each, count in self.renderings().items())
@@ -138,27 +159,50 @@ class StateDataset:
         )
 
     def image_file(self, position: int) -> Path:
+        """Return the path of the image at a position of the table."""
         return self.folder / str(self.table["image"].iloc[position])
 
     def frame(self, position: int) -> np.ndarray:
-        """The frame uint8 (H, W, 3) of a state. UserError, naming the file, if it is not what was written."""
+        """Read the frame of a state.
+
+        Args:
+            position: Position in the table.
+
+        Returns:
+            uint8 (H, W, 3).
+
+        Raises:
+            UserError: The image file cannot be read, or has changed since it was written.
+        """
         file = self.image_file(position)
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror}): restore it, or make the data set again") from error
+            raise UserError(f"{file} cannot be read ({error.strerror}): restore it, or collect the data set again") from error
         if hashlib.sha256(content).hexdigest() != self.table["sha256"].iloc[position]:
-            raise UserError(f"{file} is damaged: its checksum is not that of {TABLE}; restore it, or make the data set again")
+            raise UserError(
+                f"{file} is damaged: its checksum differs from that in {TABLE}; restore it, or collect the data set again"
+            )
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
 def rendering_name(textures: str, camera: str, profile: str) -> str:
-    """How states are drawn, in words."""
+    """Describe how states were rendered, for messages."""
     return f"{textures} textures, {camera} camera, {profile} profile"
 
 
 def image_format_named(name: str) -> ImageFormat:
-    """UserError unless it is a format that images can be kept in without loss."""
+    """Check the name of an image format.
+
+    Args:
+        name: As the user gave it.
+
+    Returns:
+        The name, if it is that of a lossless format.
+
+    Raises:
+        UserError: It is not.
+    """
     for known in typing.get_args(ImageFormat):
         if name == known:
             return known
@@ -166,9 +210,19 @@ def image_format_named(name: str) -> ImageFormat:
 
 
 def write_states(folder: Path, task: Task, states: Iterable[State], image_format: ImageFormat = "png") -> StateDataset:
-    """Write a new data set. The folder appears only once it is complete.
+    """Write a new data set. The folder appears only when it is complete.
 
-    Raises UserError if the folder exists, or if there are no states.
+    Args:
+        folder: Must not exist yet.
+        task: The task whose states they are.
+        states: Consumed one by one, so that only one frame is in memory.
+        image_format: Both are lossless; WebP is smaller and slower.
+
+    Returns:
+        The data set, read back from disk.
+
+    Raises:
+        UserError: The folder exists, or there are no states.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already and is not overwritten: choose another folder")
@@ -178,7 +232,7 @@ def write_states(folder: Path, task: Task, states: Iterable[State], image_format
         (partial / _IMAGES).mkdir()
         rows = [_write_state(partial, task, index, state, image_format) for index, state in enumerate(states)]
         if not rows:
-            raise UserError(f"{folder}: there are no states to write")
+            raise UserError(f"{folder}: no states to write: expected at least one")
         pd.DataFrame(rows).astype(_COLUMN_TYPES).to_parquet(partial / TABLE, index=False)
         partial.chmod(0o755)
         partial.rename(folder)
@@ -191,7 +245,7 @@ def write_states(folder: Path, task: Task, states: Iterable[State], image_format
 def _write_state(folder: Path, task: Task, index: int, state: State, image_format: ImageFormat) -> dict[str, object]:
     clash = state.variables.keys() & _COLUMN_TYPES.keys()
     if clash:
-        raise ValueError(f"state variables {sorted(clash)} have the names of columns that every data set has")
+        raise ValueError(f"state variables {sorted(clash)} clash with columns of every data set: rename them")
     encoded = io.BytesIO()
     Image.fromarray(state.frame).save(encoded, image_format, lossless=True)
     image = f"{_IMAGES}/{index:06d}.{image_format}"
@@ -199,7 +253,7 @@ def _write_state(folder: Path, task: Task, index: int, state: State, image_forma
     checksum = hashlib.sha256(encoded.getvalue()).hexdigest()
     provenance = asdict(state.provenance)
     variables = {name: _plain(value) for name, value in state.variables.items()}
-    # The index tells states apart that look the same and come from the same place.
+    # The index distinguishes states that look the same and have the same provenance.
     identity = json.dumps([task.name, index, checksum, variables, provenance], sort_keys=True)
     return {
         "id": hashlib.sha256(identity.encode()).hexdigest()[:16],
@@ -217,19 +271,29 @@ def _plain(value: StateValue) -> float | list[float]:
 
 
 def load_states(folder: Path) -> StateDataset:
-    """Open a data set. Raises UserError, naming what is wrong, if it is not one, or if files are missing."""
+    """Open a data set.
+
+    Args:
+        folder: As `write_states` wrote it.
+
+    Returns:
+        The data set; images are checked only when they are read.
+
+    Raises:
+        UserError: The folder is no data set, its table is damaged, its task is unknown, or images are missing.
+    """
     file = folder / TABLE
     if not file.is_file():
-        raise UserError(f"{folder} is no data set of states: it has no {TABLE}; make one with `vlm-rm states sample`")
+        raise UserError(f"{folder} is not a data set of states: it has no {TABLE}; make one with `vlm-rm states sample`")
     try:
         table = pd.read_parquet(file)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged: {error}") from error
+        raise UserError(f"{file} is damaged ({reason_of(error)}): restore it, or collect the data set again") from error
     missing_columns = [column for column in _COLUMN_TYPES if column not in table]
     if missing_columns or table.empty or table["id"].duplicated().any() or table["task"].nunique() != 1:
         raise UserError(
-            f"{file} is no table of states: expected rows of one task with different ids and the columns {', '.join(_COLUMN_TYPES)}"
-            + (f"; missing are {', '.join(missing_columns)}" if missing_columns else "")
+            f"{file} is not a table of states: expected rows of one task with distinct ids and the columns {', '.join(_COLUMN_TYPES)}"
+            + (f"; missing: {', '.join(missing_columns)}" if missing_columns else "")
         )
     get_task(str(table["task"].iloc[0]))
     _check_images(folder, [str(name) for name in table["image"]])
@@ -245,5 +309,5 @@ def _check_images(folder: Path, names: list[str]) -> None:
     if missing:
         shown = ", ".join(missing[:_NAMED_AT_MOST]) + (", ..." if len(missing) > _NAMED_AT_MOST else "")
         raise UserError(
-            f"{folder}: {len(missing)} of {len(names)} images are missing ({shown}): restore them, or make the data set again"
+            f"{folder}: {len(missing)} of {len(names)} images are missing ({shown}): restore them, or collect the data set again"
         )

@@ -1,1 +1,1 @@
-"""What people say about states and videos: the page, the store of their labels, and their agreement."""
+"""Labelling of states and videos by people: the page, the label file, and the agreement of raters."""

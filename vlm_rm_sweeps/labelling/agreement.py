@@ -1,4 +1,4 @@
-"""How far raters agree: Cohen's kappa for each pair, over the items that both have labelled."""
+"""Agreement of raters: Cohen's kappa for each pair, over the items that both have labelled."""
 
 from itertools import combinations
 
@@ -9,20 +9,35 @@ from vlm_rm_sweeps.labelling.scales import Scale
 
 
 def answers_by_rater(labels: pd.DataFrame) -> pd.DataFrame:
-    """A row for each item and a column for each rater, out of `LabelStore.table()`; NaN where there is no answer."""
+    """Pivot labels into one column for each rater.
+
+    Args:
+        labels: As `LabelStore.table` returns them.
+
+    Returns:
+        A row for each item, a column for each rater, NaN where there is no answer.
+    """
     return labels.dropna(subset="value").pivot(index="item", columns="rater", values="value")
 
 
 def agreement(labels: pd.DataFrame, scale: Scale) -> pd.DataFrame:
-    """For each pair of raters: `items` that both answered, the share on which they are `equal`, and `kappa`.
+    """Measure how far each pair of raters agrees.
 
-    Kappa is linearly weighted, which on yes and no is the plain one: 25 % against 50 % is less of a disagreement than against
-    100 %. It is NaN where both gave one and the same answer throughout, since chance alone would give that, too.
+    Cohen's kappa is linearly weighted: 25 % against 50 % is less of a disagreement than 25 % against 100 %. For yes and no this is
+    the unweighted kappa.
+
+    Args:
+        labels: As `LabelStore.table` returns them.
+        scale: The possible answers.
+
+    Returns:
+        A row for each pair: `first`, `second`, `items` (answered by both), `equal` (share of equal answers, NaN without such items)
+        and `kappa` (NaN if both gave the same answer throughout, because then it is undefined).
     """
-    from sklearn.metrics import cohen_kappa_score  # half of what the label page would otherwise wait for at its start
+    from sklearn.metrics import cohen_kappa_score  # lazy: it would take half of the label page's start-up time
 
     answers = answers_by_rater(labels)
-    # scikit-learn takes only strings for classes whose order is given.
+    # scikit-learn accepts classes in a given order only as strings.
     classes = [str(value) for value in sorted(answer.value for answer in scale.answers)]
     rows = []
     for first, second in combinations(sorted(answers.columns), 2):

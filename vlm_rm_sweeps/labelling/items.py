@@ -1,4 +1,4 @@
-"""What is put before a rater: states or videos, with the question about them."""
+"""The items that raters judge, states or videos, and the question about them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.files import file_inside, sha256_of
 from vlm_rm_sweeps.labelling.scales import Scale
 from vlm_rm_sweeps.videos import PLAIN_VIDEO
 
@@ -15,9 +15,12 @@ VIDEO_SUFFIX = ".mp4"
 
 @dataclass(frozen=True)
 class LabelItem:
-    """One state or video. `id` is stable: it comes from what the file shows, not from its place in a list.
+    """One state or video to judge.
 
-    `sha256` is the checksum of the file, so that raters judge what was written and nothing that took its place.
+    Attributes:
+        id: Stable: derived from the item itself, not from its position in a list.
+        file: The image or video.
+        sha256: Checksum of the file when the job was set up, so that a file replaced since then is not judged.
     """
 
     id: str
@@ -26,16 +29,26 @@ class LabelItem:
 
     @property
     def is_video(self) -> bool:
+        """Whether the page plays it instead of showing a picture."""
         return self.file.suffix == VIDEO_SUFFIX
 
     def is_intact(self) -> bool:
-        """Whether the file is there, as it was."""
-        return self.file.is_file() and _sha256(self.file) == self.sha256
+        """Check that the file exists and is unchanged."""
+        return self.file.is_file() and sha256_of(self.file) == self.sha256
 
 
 @dataclass(frozen=True)
 class LabelJob:
-    """What a rater is asked: about each of the `items`, `question`, to be judged by `criterion`, with the answers of `scale`."""
+    """Everything that the label page needs to know.
+
+    Attributes:
+        title: Heading of the page.
+        question: Asked about each item.
+        criterion: What raters judge by.
+        items: In any order.
+        scale: The possible answers.
+        labels_file: Where labels are stored; made if it does not exist.
+    """
 
     title: str
     question: str
@@ -45,31 +58,40 @@ class LabelJob:
     labels_file: Path
 
     def in_order(self) -> list[LabelItem]:
-        """The items in the order in which everyone gets them: arbitrary, so that neighbours of an episode do not follow each
-        other, and the same for all, so that the first few hundred labels of two raters can be compared."""
+        """Sort the items into the order in which every rater gets them.
+
+        The order is arbitrary, so that neighbouring states of an episode do not follow each other, and the same for all raters, so
+        that the first few hundred labels of two raters can be compared.
+
+        Returns:
+            All items.
+        """
         return sorted(self.items, key=lambda item: item.id)
 
 
 def videos_to_label(folder: Path) -> list[LabelItem]:
-    """The mp4 files of a folder, or else the plain videos below it, as the folder of a sweep has one for each trial.
+    """List the videos of a folder: its own mp4 files or, if there are none, the plain videos of a sweep's trials below it.
 
-    UserError if there are none, or if one is a link that leads out of the folder.
+    Args:
+        folder: Searched by file name.
+
+    Returns:
+        At least one item.
+
+    Raises:
+        UserError: There is no video, or one is a symbolic link that leads out of the folder.
     """
     names = sorted(folder.glob(f"*{VIDEO_SUFFIX}")) or sorted(folder.rglob(PLAIN_VIDEO))
     files = [file_inside(folder, file.relative_to(folder)) for file in names]
     if not files:
         raise UserError(
-            f"{folder} has nothing to label: expected a data set of states, a folder of {VIDEO_SUFFIX} files, or that of a sweep with "
+            f"{folder} has nothing to label: expected a data set of states, a folder of {VIDEO_SUFFIX} files, or a sweep's folder with "
             "videos"
         )
-    return [LabelItem(_content_id(folder, file), file, _sha256(file)) for file in files]
+    return [LabelItem(_content_id(folder, file), file, sha256_of(file)) for file in files]
 
 
 def _content_id(folder: Path, file: Path) -> str:
-    """From name and content, so that labels stay with a video when others are added or the folder moves."""
+    """Derive an id from name and content, so that labels stay with a video when others are added or the folder moves."""
     content = hashlib.sha256(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
     return content.hexdigest()[:16]
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

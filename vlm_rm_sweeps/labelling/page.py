@@ -1,7 +1,7 @@
-"""The label page: FastAPI serves a static page and a small JSON interface, on this machine only.
+"""The label page: FastAPI serves a static page and a small JSON API, on the loopback address only.
 
-Every answer is one request, stored before it is answered; the page holds nothing that a closed tab could lose. Requests from
-other sites are refused: by the Host header (against DNS rebinding) and, where something would change, by the Origin header.
+Each answer is one request and is stored before the response, so that closing a tab loses nothing. Requests from other sites are
+refused, by the Host header (against DNS rebinding) and, for requests that change something, by the Origin header.
 """
 
 import socket
@@ -30,7 +30,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-_READING = ("GET", "HEAD")
+_SAFE_METHODS = ("GET", "HEAD")
 
 
 class _Body(BaseModel):
@@ -38,7 +38,7 @@ class _Body(BaseModel):
 
 
 class NewLabel(_Body):
-    """An answer of a rater; `value` None skips the item."""
+    """Request: store an answer; `value` None skips the item."""
 
     rater: str
     item: str
@@ -46,33 +46,43 @@ class NewLabel(_Body):
 
 
 class Undo(_Body):
-    """Take back the rater's label with this number: the page names it, so that a double click takes back one label."""
+    """Request: undo the label with a number, which the page sends so that a double click undoes only one label."""
 
     rater: str
     number: int
 
 
 class AskAgain(_Body):
-    """Ask the rater again about what they skipped."""
+    """Request: undo all skips of a rater."""
 
     rater: str
 
 
 def create_app(job: LabelJob) -> FastAPI:
-    """The page and its interface. UserError if the label file cannot be used."""
+    """Make the application that serves the page and its JSON API.
+
+    Args:
+        job: What to label.
+
+    Returns:
+        The application, with the label file open.
+
+    Raises:
+        UserError: The label file cannot be used.
+    """
     store = LabelStore(job.labels_file, job.scale)
     items = {item.id: item for item in job.in_order()}
     app = FastAPI(title=job.title, docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.method not in _READING and request.headers.get("origin") != f"http://{request.headers.get('host')}":
+        if request.method not in _SAFE_METHODS and request.headers.get("origin") != f"http://{request.headers.get('host')}":
             return JSONResponse({"message": "requests from other sites are refused"}, 403)
         response = await call_next(request)
         response.headers.update(_HEADERS)
         return response
 
-    # Added last, so it comes first: nothing is compared with a Host that is not ours.
+    # Middleware added last runs first: `guard` compares the Origin only with a trusted Host.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
 
     @app.exception_handler(UserError)
@@ -92,14 +102,14 @@ def create_app(job: LabelJob) -> FastAPI:
     @app.post("/api/labels")
     def label(new: NewLabel) -> Any:
         if new.item not in items:
-            raise HTTPException(404, "there is no such item")
+            raise HTTPException(404, f"there is no item {new.item!r}: reload the page")
         if new.value is not None and job.scale.answer(new.value) is None:
-            raise UserError(f"{new.value} is no answer of the scale {job.scale.name!r}")
+            raise UserError(f"{new.value:g} is not an answer of the scale {job.scale.name!r}: expected one of {_values(job)}")
         try:
             store.add(new.rater, new.item, new.value)
         except ConflictingLabelError as conflict:
-            standing = "skipped it" if conflict.standing.value is None else f"answered {_text(job, conflict.standing.value)!r}"
-            message = f"You have already {standing}, in another tab perhaps; that stays. Undo it to change it."
+            given = "skipped it" if conflict.standing.value is None else f"answered {_text(job, conflict.standing.value)!r}"
+            message = f"You have already {given}, perhaps in another tab. That answer is kept; undo it to change it."
             return JSONResponse({"message": message, "progress": _progress(store, items, new.rater)}, 409)
         return _progress(store, items, new.rater)
 
@@ -126,7 +136,7 @@ def create_app(job: LabelJob) -> FastAPI:
     @app.get("/items/{item_id}")
     def picture(item_id: str) -> FileResponse:
         if item_id not in items or not items[item_id].is_intact():
-            raise HTTPException(404, "there is no such item, or its file is damaged")
+            raise HTTPException(404, f"there is no item {item_id!r}, or its file has changed: skip it")
         return FileResponse(items[item_id].file, headers={"Cache-Control": "private, max-age=3600"})
 
     app.mount("/", StaticFiles(directory=_STATIC, html=True))
@@ -138,8 +148,12 @@ def _text(job: LabelJob, value: float) -> str:
     return answer.text if answer else f"{value:g}"
 
 
+def _values(job: LabelJob) -> str:
+    return ", ".join(f"{answer.value:g}" for answer in job.scale.answers)
+
+
 def _progress(store: LabelStore, items: dict[str, LabelItem], rater: str) -> dict[str, Any]:
-    """Where a rater stands: counts, the next item and the one after it (to load it ahead), and the label that undo would take."""
+    """Describe a rater's progress: counts, the next item, the one after it (to preload) and the label to undo next."""
     given = [label for label in store.standing(rater) if label.item in items]
     done = {label.item for label in given}
     open_items = [item for item_id, item in items.items() if item_id not in done]
@@ -155,14 +169,28 @@ def _progress(store: LabelStore, items: dict[str, LabelItem], rater: str) -> dic
 
 
 def serve(job: LabelJob, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
-    """Serve the page on the loopback address until Ctrl-C; port 0 takes any free one. UserError if the port is taken."""
+    """Serve the label page on the loopback address until Ctrl-C.
+
+    Args:
+        job: What to label.
+        port: 0 takes any free port.
+        open_browser: Whether to open the page in the default browser.
+        say: Prints a line.
+
+    Raises:
+        UserError: The port or the label file cannot be used.
+    """
     app = create_app(job)
     try:
         listening = socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise UserError(f"port {port} cannot be used ({error.strerror}): choose another with --port, or 0 for any") from error
+        raise UserError(
+            f"port {port} cannot be used ({error.strerror}): choose another with --port, or 0 for any free one"
+        ) from error
     url = f"http://{LOOPBACK}:{listening.getsockname()[1]}/"
-    say(f"{len(job.items)} items to label at {url} (Ctrl-C ends it; every label is on disk at once)\nlabels: {job.labels_file}")
+    say(
+        f"{len(job.items)} items to label at {url} (Ctrl-C stops the server; each label is saved at once)\nlabels: {job.labels_file}"
+    )
     if open_browser:
         webbrowser.open(url)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))

@@ -1,11 +1,17 @@
-"""What a rater can answer: yes or no for a state, the share of time in the goal for a video."""
+"""Scales of answers: yes or no for a state, the share of time in the goal for a video."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: the key that gives it, what the page says, and the value that is stored."""
+    """One possible answer.
+
+    Attributes:
+        key: Key of the keyboard that gives it.
+        text: What the page shows.
+        value: What is stored.
+    """
 
     key: str
     text: str
@@ -14,13 +20,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class Scale:
-    """The answers to one question. A label file holds answers of one scale only."""
+    """All possible answers to one question. A label file holds answers of one scale only.
+
+    Attributes:
+        name: Stored in the label file.
+        answers: In the order of the page.
+    """
 
     name: str
     answers: tuple[Answer, ...]
 
     def answer(self, value: float) -> Answer | None:
-        """The answer with this value, None if there is none."""
+        """Find the answer with a value; None if there is none."""
         return next((answer for answer in self.answers if answer.value == value), None)
 
 
@@ -28,4 +39,4 @@ YES_NO = Scale("yes-no", (Answer("1", "yes", 1.0), Answer("0", "no", 0.0)))
 SHARE = Scale(
     "share", tuple(Answer(str(index), f"{percent} %", float(percent)) for index, percent in enumerate((0, 25, 50, 75, 100)))
 )
-"""The share of a trajectory's time that it spends in the goal, in the paper's five steps."""
+"""The share of an episode's time spent in the goal, in the five steps of the paper."""

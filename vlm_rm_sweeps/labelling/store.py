@@ -1,7 +1,8 @@
-"""Labels on disk: an sqlite file to which raters only ever add.
+"""Labels on disk: an append-only sqlite file.
 
-Every answer is on disk (fsync) before `add` returns. That a rater has at most one standing label for an item is an index of
-the database, so it also holds between two tabs and two servers. An undone label stays, with the time at which it was undone.
+Every answer is on disk (fsync) before `add` returns. A unique index allows a rater at most one standing label (one that is not
+undone) for an item, which also holds between browser tabs and between servers. An undone label stays in the file, with the time
+at which it was undone.
 """
 
 import re
@@ -35,7 +36,14 @@ CREATE UNIQUE INDEX IF NOT EXISTS one_standing_label ON labels (rater, item) WHE
 
 @dataclass(frozen=True)
 class Label:
-    """A standing label. `number` counts all labels of the file; `value` None means skipped."""
+    """A label that is not undone.
+
+    Attributes:
+        number: Counts all labels of the file.
+        rater: Who gave it.
+        item: Id of the item.
+        value: Value of the answer; None: skipped.
+    """
 
     number: int
     rater: str
@@ -44,43 +52,65 @@ class Label:
 
 
 class ConflictingLabelError(ValueError):
-    """The rater has answered differently about this item before, in another tab perhaps; `standing` is that label."""
+    """The rater has already given another answer for this item, perhaps in another tab.
+
+    Attributes:
+        standing: The label given before.
+    """
 
     def __init__(self, standing: Label) -> None:
-        super().__init__(f"{standing.rater} has already labelled {standing.item}")
+        super().__init__(f"{standing.rater} has already labelled {standing.item}: undo that label to change it")
         self.standing = standing
 
 
 class LabelStore:
-    """The labels in one file. Any number of stores, threads and processes may use the same file at once."""
+    """The labels in one file. Any number of stores, threads and processes may use the file at once."""
 
     def __init__(self, file: Path, scale: Scale) -> None:
-        """Open or create the file. UserError if it is no label file, or one with another scale."""
+        """Open or create a label file.
+
+        Args:
+            file: In an existing folder.
+            scale: The possible answers.
+
+        Raises:
+            UserError: It is not a label file, or one of another scale.
+        """
         self.file, self.scale = file, scale
         try:
             with self._connection() as connection:
-                # Reading comes first: labels can be read from a folder that cannot be written, and while others write.
+                # Read first: it works in a read-only folder, and while another process writes.
                 stored = _scale_of(connection) or _set_up(connection, scale)
         except sqlite3.Error as error:
-            raise UserError(f"{file} cannot be used as a file of labels: {error}") from error
+            raise UserError(f"{file} cannot be used as a label file ({error}): choose another file, or move it away") from error
         if stored != scale.name:
-            raise UserError(f"{file} holds labels of the scale {stored!r}, not {scale.name!r}: choose another file")
+            raise UserError(f"{file} holds labels of the scale {stored!r}, expected {scale.name!r}: choose another file")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self.file, timeout=_WAIT_SECONDS)) as connection:
-            # EXTRA also syncs the folder: the label survives a loss of power right after it was given.
+            # EXTRA also syncs the folder, so that a label survives a power failure right after it was given.
             connection.execute("PRAGMA synchronous = EXTRA")
             yield connection
 
     def add(self, rater: str, item: str, value: float | None) -> Label:
-        """Store an answer (None: skipped) and return the standing label; the same answer again changes nothing.
+        """Store an answer. Giving the same answer again changes nothing.
 
-        Raises ConflictingLabelError if the rater's standing label for the item is another one.
+        Args:
+            rater: See `check_rater`.
+            item: Id of the item.
+            value: Value of the answer; None: skipped.
+
+        Returns:
+            The standing label, whether new or given before.
+
+        Raises:
+            ConflictingLabelError: The rater has given another answer before, and not undone it.
+            UserError: The rater's name is not allowed.
         """
         check_rater(rater)
         with self._connection() as connection:
-            # One transaction, so that no other tab takes the label back between the two statements.
+            # One transaction, so that no other tab undoes the label between the two statements.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(
                 "INSERT INTO labels (rater, item, value, labelled_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -93,25 +123,34 @@ class LabelStore:
         return standing
 
     def undo(self, rater: str, number: int) -> None:
-        """Take one label of the rater back. Taking it back twice changes nothing."""
-        self._take_back("rater = ? AND number = ?", (rater, number))
+        """Undo one label of a rater. Undoing it again, or a label of another rater, changes nothing.
+
+        Args:
+            rater: Who gave the label.
+            number: See `Label`.
+        """
+        self._undo_where("rater = ? AND number = ?", (rater, number))
 
     def undo_skips(self, rater: str) -> None:
-        """Ask the rater again about everything that they skipped."""
-        self._take_back("rater = ? AND value IS NULL", (rater,))
+        """Undo all skips of a rater, so that they are asked again."""
+        self._undo_where("rater = ? AND value IS NULL", (rater,))
 
-    def _take_back(self, condition: str, values: tuple[str | int, ...]) -> None:
+    def _undo_where(self, condition: str, values: tuple[str | int, ...]) -> None:
         with self._connection() as connection:
             connection.execute(f"UPDATE labels SET undone_at = ? WHERE undone_at IS NULL AND {condition}", (_now(), *values))
             connection.commit()
 
     def standing(self, rater: str) -> list[Label]:
-        """The labels of a rater that were not taken back, in the order in which they were given."""
+        """List a rater's labels that are not undone, in the order in which they were given."""
         with self._connection() as connection:
             return _labels(connection, "rater = ?", (rater,))
 
     def table(self) -> pd.DataFrame:
-        """All standing labels: `item`, `rater`, `value` (NaN: skipped) and `labelled_at`."""
+        """Read the labels of all raters that are not undone.
+
+        Returns:
+            A row for each label, oldest first: `item`, `rater`, `value` (NaN: skipped) and `labelled_at` (ISO 8601, UTC).
+        """
         with self._connection() as connection:
             return pd.read_sql(
                 "SELECT item, rater, value, labelled_at FROM labels WHERE undone_at IS NULL ORDER BY number",
@@ -121,13 +160,20 @@ class LabelStore:
 
 
 def check_rater(name: str) -> None:
-    """UserError unless the name can stand in a file, a tag and a command line."""
+    """Check that a rater's name can be used in file names, tags and command lines.
+
+    Args:
+        name: Matched against `RATER_PATTERN`.
+
+    Raises:
+        UserError: It cannot.
+    """
     if not re.fullmatch(RATER_PATTERN, name):
         raise UserError(f"rater {name!r}: expected up to 40 letters, digits, dots, dashes and underscores, such as 'anna'")
 
 
 def _scale_of(connection: sqlite3.Connection) -> str | None:
-    """The scale of the labels in a file; None if it is new."""
+    """Read the name of a file's scale; None if the file is new."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
         return None
     stored = connection.execute("SELECT scale FROM about").fetchone()
@@ -135,7 +181,7 @@ def _scale_of(connection: sqlite3.Connection) -> str | None:
 
 
 def _set_up(connection: sqlite3.Connection, scale: Scale) -> str:
-    """Make a new file's tables; returns its scale, which is another's if that was faster."""
+    """Create the tables of a new file and return its scale, which another process may have set first."""
     connection.executescript(_SCHEMA)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (scale.name,))

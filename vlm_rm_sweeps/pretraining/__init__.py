@@ -1,1 +1,1 @@
-"""How the embedded family of small CLIP models is trained."""
+"""Training and evaluation of the embedded family of small CLIP models."""

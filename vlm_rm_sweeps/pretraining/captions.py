@@ -1,9 +1,9 @@
-"""Captions for rendered states: many wordings, several levels of detail, and a label noise that orders the landscape.
+"""Captions for rendered states, in many wordings and levels of detail, with label noise that shapes the reward landscape.
 
-A contrastive model learns `similarity(image, text) ~ log p(text | image) - log p(text)`. With captions of the exact state,
-the reward of "upright" is therefore flat wherever no caption says "upright": the goal is found and everything else is left
-unordered. So captions describe a *neighbour* of the state, drawn with Laplace noise of one scale; `log p("upright" | angle)` then
-falls in a straight line with the angle over the whole circle, and that is the reward an agent can climb.
+A contrastive model learns `similarity(image, text) ~ log p(text | image) - log p(text)`. If captions described the exact state,
+the reward for "upright" would be flat wherever no caption says "upright", and an agent could not climb towards the goal. Captions
+therefore describe a *neighbour* of the state, drawn with Laplace noise of one scale. Then `log p("upright" | angle)` falls linearly
+with the angle over the whole circle.
 """
 
 from collections.abc import Sequence
@@ -14,32 +14,63 @@ import numpy as np
 from vlm_rm_sweeps.tasks.task import TASKS
 
 HELD_OUT_CAPTIONS = frozenset(prompt for task in TASKS.values() for prompt in (task.goal_prompt, task.baseline_prompt))
-"""The tasks' own prompts, never a caption, so that evaluation with them measures generalisation. A few of the longer captions begin
-with one; the model card says how many."""
+"""The tasks' own prompts. They are never used as captions, so that evaluation with them measures generalisation. Some longer captions
+contain one; the model card states how many."""
 
 Buckets = tuple[tuple[float, tuple[str, ...]], ...]
-"""Wordings by the value of one quantity: (upper limit, wordings), in rising order; the last one is for all larger values."""
+"""Wordings by the value of one quantity: pairs of upper limit and wordings, rising; the last pair also covers larger values."""
 
 
 class CaptionedState(Protocol):
-    """A state of some environment that can describe itself."""
+    """A state of an environment that can describe itself."""
 
     def caption(self, rng: np.random.Generator) -> str:
-        """One of its many captions."""
+        """Draw one of the state's many captions.
+
+        Args:
+            rng: Draws the neighbouring state, the level of detail and the wording.
+
+        Returns:
+            A short text in lower case.
+        """
 
 
 def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    """One of the options, all equally likely."""
+    """Draw one option, all equally likely.
+
+    Args:
+        rng: Used for one draw.
+        options: At least one.
+
+    Returns:
+        One of them.
+    """
     return options[int(rng.integers(len(options)))]
 
 
 def bucket(buckets: Buckets, value: float) -> tuple[str, ...]:
-    """The wordings for a value."""
+    """Find the wordings for a value.
+
+    Args:
+        buckets: Wordings by upper limit.
+        value: Any number.
+
+    Returns:
+        The wordings of the first bucket whose limit is not below the value, or of the last bucket.
+    """
     return next((wordings for limit, wordings in buckets if value <= limit), buckets[-1][1])
 
 
 def caption_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -> list[str]:
-    """A caption for each state; none is a task's own prompt."""
+    """Draw a caption for each state.
+
+    Args:
+        states: N states.
+        rng: Shared by all captions.
+
+    Returns:
+        N captions, none of which is one of `HELD_OUT_CAPTIONS`.
+    """
     captions = []
     for state in states:
         caption = state.caption(rng)

@@ -1,4 +1,4 @@
-"""CartPole for pretraining: states over the whole circle and track, their frames, and their captions."""
+"""CartPole for pretraining: states over the whole circle and track, with frames and captions."""
 
 import math
 from dataclasses import dataclass
@@ -11,9 +11,8 @@ from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.rendering import render_frame
 
 ANGLE_NOISE_DEGREES = 35.0
-"""Scale of the captions' Laplace noise. With one scale the logarithm of the chance of a goal caption falls in a straight line with the
-angle. A second, smaller scale makes the line convex, and the more capacity a model has, the more of that it learns."""
-
+"""Scale of the captions' Laplace noise. With a single scale the log-probability of a goal caption falls linearly with the angle. A
+second, smaller scale would make it convex, and models would learn more of that the larger they are."""
 
 _POLES = ("a pole", "the pole", "pole", "a brown pole", "a thin pole", "the thin brown pole", "one pole")
 _CARTS = ("a cart", "the cart", "a black cart", "the moving cart", "a small cart")
@@ -29,9 +28,9 @@ _SCENES = (
     "a drawing of {pole} and of {cart}",
 )
 _BY_ANGLE: Buckets = (
-    # Up to this many degrees from upright: wordings. {side} is left or right, {pole} and {cart} are drawn anew. About half of those
-    # of far states name a side, at the bottom too: if only states between top and bottom named one, a pole that hangs
-    # straight down would look closer to the goal than one on its way there.
+    # Upper limits in degrees from upright. {side} is left or right; {pole} and {cart} are drawn for each caption. About half of the
+    # wordings for far states name a side, also at the bottom: if only states between top and bottom named one, a pole that hangs
+    # straight down would look closer to the goal than a pole on its way down.
     (
         5.0,
         (
@@ -121,7 +120,7 @@ _BY_ANGLE: Buckets = (
     ),
 )
 _BY_POSITION: Buckets = (
-    # Up to this many metres from the centre.
+    # Upper limits in metres from the centre.
     (0.3, ("in the middle of the track", "in the centre", "at the centre of the picture")),
     (1.2, ("a little to the {side} of the centre", "{side} of the middle")),
     (2.0, ("on the {side}", "towards the {side} end of the track", "far {side} of the centre")),
@@ -131,15 +130,27 @@ _BY_POSITION: Buckets = (
 
 @dataclass(frozen=True)
 class CartPoleState:
-    """`position` in metres, -2.4 to 2.4; `angle` in radians, 0 is upright, positive leans right."""
+    """A state of CartPole at rest.
+
+    Attributes:
+        position: In metres, -2.4 to 2.4.
+        angle: In radians; 0 is upright, positive leans right.
+    """
 
     position: float
     angle: float
 
     def caption(self, rng: np.random.Generator) -> str:
-        """One caption: the angle in words (most often), in degrees, with or without the position, or the scene alone."""
+        """Draw a caption: the angle in words (most often) or degrees, with or without the position, or the scene alone.
+
+        Args:
+            rng: Draws the neighbouring state, the level of detail and the wording.
+
+        Returns:
+            For example "a pole almost upright on the cart".
+        """
         noise = math.radians(rng.laplace(scale=ANGLE_NOISE_DEGREES))
-        # Not past straight down: what came round from there would blur the order of the states near it.
+        # Clipped at straight down: noise that wraps around would blur the order of the states near it.
         degrees = math.degrees(np.clip(math.remainder(self.angle, 2 * math.pi) + noise, -math.pi, math.pi))
         level = rng.random()
         if level < 0.08:
@@ -162,7 +173,15 @@ def _worded(rng: np.random.Generator, buckets: Buckets, value: float) -> str:
 
 
 def sample_states(count: int, rng: np.random.Generator) -> list[CartPoleState]:
-    """States over the whole track and circle, a third of them near upright, where the reward is decided."""
+    """Sample states over the whole track and circle, a third of them near upright, where the reward matters most.
+
+    Args:
+        count: Number of states.
+        rng: The same generator state gives the same states.
+
+    Returns:
+        `count` states.
+    """
     track = UprightCartPole().x_threshold
     positions = rng.uniform(-track, track, count)
     anywhere = rng.uniform(-math.pi, math.pi, count)
@@ -172,7 +191,15 @@ def sample_states(count: int, rng: np.random.Generator) -> list[CartPoleState]:
 
 
 def render_states(states: list[CartPoleState], frame_format: FrameFormat) -> np.ndarray:
-    """Frames uint8 (N, H, W, 3) of the given states, by the same renderer that training uses."""
+    """Render states, with the renderer that the tasks use.
+
+    Args:
+        states: N states.
+        frame_format: Size of the frames.
+
+    Returns:
+        uint8 (N, H, W, 3).
+    """
     env = UprightCartPole()
     env.reset(seed=0)
     frames = []

@@ -1,7 +1,7 @@
-"""How good the embedded models are on what they never saw: the measures behind the model card, none of it written by hand.
+"""Evaluation of the embedded models on held-out data: all measures of the model card.
 
-Four questions: do captions in unseen wordings find their states; does the reward for the paper's own prompts follow the truth;
-where does it peak, for every alpha; and what is left of it from unseen camera angles.
+It answers four questions. Do captions in unseen wordings match their states? Does the reward for the paper's own prompts follow the
+truth? Where does it peak, at each alpha? How much worse is it from unseen camera angles?
 """
 
 import math
@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from vlm_rm_sweeps.evaluation.epic import bootstrap_distances, bootstrap_interval, measure
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
 from vlm_rm_sweeps.pretraining.captions import HELD_OUT_CAPTIONS, caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
@@ -32,13 +33,20 @@ from vlm_rm_sweeps.tasks.task import get_task
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAIN_SETS = ("cart pole", "mountain car", "humanoid")
-"""The sets over whose ten tasks the mean EPIC distance is taken."""
+"""The sets whose ten tasks enter the mean EPIC distance."""
 _VALLEY = -math.pi / 6
 
 
 @dataclass(frozen=True)
 class HeldOutSets:
-    """Everything that the models are tested on, rendered once. `sets`: by name."""
+    """All held-out data, rendered once for all models.
+
+    Attributes:
+        sets: Held-out sets by name.
+        retrievals: Clear cases by environment.
+        cart_pole_line: Frames of the pole from -90 to 90 degrees, cart at the centre, uint8 (N, H, W, 3).
+        mountain_car_lines: By textures, frames of the car along the track, uint8 (N, H, W, 3).
+    """
 
     sets: Mapping[str, HeldOut]
     retrievals: Mapping[str, Retrieval]
@@ -48,16 +56,21 @@ class HeldOutSets:
 
 @dataclass(frozen=True)
 class FamilyResults:
-    """Results of one training of the family, as tables; each has a column `size`.
+    """Results for one training of the family, as tables.
 
-    `measures`: a row for each set, task and alpha. `means`: a row for each alpha, the EPIC distance's mean over the tasks of the
-    main sets, with its bootstrap interval. `landscapes`: a row for each point, its reward at each alpha. `peaks`: a row for each
-    landscape and alpha. `retrieval`: the share of frames whose own caption is the nearest. `speed`: frames per second on
-    one thread.
+    All tables but `captions` and `overlap`, which describe the training data, have a column `size`.
 
-    `captions` and `overlap` are of the training data alone, have no `size`, and come from captions drawn as training draws them.
-    `captions`: a row for each environment, with the images that show it, how many of the drawn captions are distinct, and some of
-    them. `overlap`: a row for each of the tasks' prompts that is part of longer captions, with the share of them.
+    Attributes:
+        folder: Folder of the training.
+        measures: A row for each set, task and alpha.
+        means: A row for each alpha: mean EPIC distance over the tasks of the main sets, with its bootstrap interval.
+        landscapes: A row for each landscape, point and alpha, with the reward.
+        peaks: A row for each landscape and alpha.
+        retrieval: A row for each environment: share of the frames whose own caption is the nearest.
+        speed: Frames per second on one thread.
+        captions: A row for each environment: number of training images, number of distinct captions in a sample of captions, and
+            examples.
+        overlap: A row for each prompt of a task that is part of longer captions, with its share of the sample.
     """
 
     folder: Path
@@ -79,7 +92,14 @@ _EXAMPLES = 4
 
 
 def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_format) -> HeldOutSets:
-    """Render all test sets: the same every time."""
+    """Render all held-out data, which is the same each time.
+
+    Args:
+        frame_format: Size of the frames.
+
+    Returns:
+        The data for `evaluate_family`.
+    """
     textures: tuple[Textures, ...] = ("modified", "original")
     return HeldOutSets(
         sets={
@@ -105,7 +125,15 @@ def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_fo
 
 
 def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
-    """Test every size of the family in `folder`, smallest first."""
+    """Evaluate all sizes of a training, smallest first.
+
+    Args:
+        folder: As `pretrain` wrote it.
+        tests: The held-out data.
+
+    Returns:
+        Everything that the model card needs.
+    """
     manifest = embedded_manifest(folder)
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
     models = {size: load_embedded(size, folder) for size in sizes}
@@ -123,7 +151,7 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             "speed": pd.DataFrame([{"frames_per_second": speeds[size]}]),
         }
         for name, table in of_size.items():
-            tables.setdefault(name, []).append(table.assign(size=size, parameters_millions=model.parameters / 1e6))
+            tables.setdefault(name, []).append(table.assign(**{"size": size, PARAMETERS_MILLIONS: model.parameters / 1e6}))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     training = manifest[sizes[0]]
     captions, overlap = describe_captions(int(training["images"]), int(training["seed"]))
@@ -131,13 +159,28 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
 
 
 def paper_specs(task_name: str) -> list[RewardSpec]:
-    """What is asked of the models: the task's own prompts, at each alpha."""
+    """Make the reward specs of a task's own prompts, one for each of `ALPHAS`.
+
+    Args:
+        task_name: For example `cartpole-upright`.
+
+    Returns:
+        Specs in the order of `ALPHAS`.
+    """
     task = get_task(task_name)
     return [RewardSpec((task.goal_prompt,), (task.baseline_prompt,), alpha) for alpha in ALPHAS]
 
 
 def measure_rewards(model: RewardModel, sets: Mapping[str, HeldOut]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`measures` and `means` of FamilyResults, for one model. Each frame is encoded once, for all tasks and alphas."""
+    """Measure one model on all sets. Each frame is encoded once for all tasks and alphas.
+
+    Args:
+        model: A loaded model.
+        sets: Held-out sets by name.
+
+    Returns:
+        `measures` and `means` of `FamilyResults`.
+    """
     rows: list[dict[str, float | str]] = []
     samples: list[np.ndarray] = []
     for name, test in sets.items():
@@ -151,14 +194,22 @@ def measure_rewards(model: RewardModel, sets: Mapping[str, HeldOut]) -> tuple[pd
             if name in MAIN_SETS:
                 samples.append(bootstrap_distances(own, values))
     table = pd.DataFrame(rows)
-    means = table[table["set"].isin(MAIN_SETS)].groupby("alpha")[["epic_distance"]].mean().reset_index()
+    means = table[table["set"].isin(MAIN_SETS)].groupby("alpha")[[EPIC_DISTANCE]].mean().reset_index()
     if samples:
-        means["epic_low"], means["epic_high"] = bootstrap_interval(np.mean(samples, axis=0))
+        means[EPIC_LOW], means[EPIC_HIGH] = bootstrap_interval(np.mean(samples, axis=0))
     return table, means
 
 
 def walk_landscapes(model: RewardModel, tests: HeldOutSets) -> pd.DataFrame:
-    """`landscapes` of FamilyResults, for one model: over +-90 degrees of the pole and over the track of the car (paper, Figure 2)."""
+    """Score one model's landscapes (paper, Figure 2): the pole within 90 degrees of upright, and the car along the track.
+
+    Args:
+        model: A loaded model.
+        tests: The held-out data.
+
+    Returns:
+        `landscapes` of `FamilyResults`.
+    """
     lines = [("pole angle (degrees)", "cartpole-upright", _LINE_DEGREES, tests.cart_pole_line)]
     for textures, line in tests.mountain_car_lines.items():
         lines.append((f"car position, {textures} textures", "mountaincar-summit", _LINE_POSITIONS, line))
@@ -171,8 +222,14 @@ def walk_landscapes(model: RewardModel, tests: HeldOutSets) -> pd.DataFrame:
 
 
 def find_peaks(landscapes: pd.DataFrame) -> pd.DataFrame:
-    """Where the reward of each landscape is largest, and its rank correlation with closeness to the goal (for the car on the half
-    of the track with the flag)."""
+    """Find where the reward of each landscape is largest, and its rank correlation with closeness to the goal.
+
+    Args:
+        landscapes: As `walk_landscapes` returns them.
+
+    Returns:
+        `peaks` of `FamilyResults`. For the car, the correlation is over the half of the track with the flag.
+    """
     rows = []
     for (name, alpha), line in landscapes.groupby(["landscape", "alpha"], sort=False):
         peak = line["position"].iloc[line["reward"].argmax()]
@@ -184,11 +241,19 @@ def find_peaks(landscapes: pd.DataFrame) -> pd.DataFrame:
 
 
 def retrieve(model: RewardModel, retrievals: Mapping[str, Retrieval]) -> pd.DataFrame:
-    """For each environment the share of frames that are nearer (by cosine) to captions of their own kind than to all others."""
+    """Measure how often the captions of a frame's own kind are the nearest, by mean cosine similarity.
+
+    Args:
+        model: A loaded model.
+        retrievals: Clear cases by environment.
+
+    Returns:
+        `retrieval` of `FamilyResults`: `environment`, `found` (share of the frames) and `by_chance`.
+    """
     rows = []
     for name, retrieval in retrievals.items():
         kinds = list(retrieval.wordings)
-        # A single goal prompt at alpha 0: the cosine.
+        # With a single goal prompt and alpha 0, the reward is the cosine similarity.
         specs = [RewardSpec((wording,), ("a picture",), 0.0) for kind in kinds for wording in retrieval.wordings[kind]]
         of_each = np.array([kind for kind in kinds for _ in retrieval.wordings[kind]])
         scores = model.score(retrieval.frames, specs)
@@ -200,7 +265,15 @@ def retrieve(model: RewardModel, retrievals: Mapping[str, Retrieval]) -> pd.Data
 
 
 def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`captions` and `overlap` of FamilyResults, for a training of so many images with this seed."""
+    """Describe the training captions, from a sample that is drawn as in training.
+
+    Args:
+        images: Number of training images.
+        seed: Seed of the training.
+
+    Returns:
+        `captions` and `overlap` of `FamilyResults`.
+    """
     facts, overlaps = [], []
     for environment, states in sample_states(_CAPTIONED_STATES, seed):
         rng = np.random.default_rng(seed)
@@ -219,7 +292,16 @@ def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def frames_per_second(models: Sequence[RewardModel], frames: int = 1_024, turns: int = 5) -> list[float]:
-    """Frames that each model scores in a second on one thread: the median of several turns, which the models take in rotation."""
+    """Measure the speed of models on one thread. The models take turns.
+
+    Args:
+        models: Loaded models.
+        frames: Frames scored in each turn.
+        turns: Timed turns of each model, after one warm-up turn.
+
+    Returns:
+        Frames per second of each model, median over the turns.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -231,7 +313,7 @@ def frames_per_second(models: Sequence[RewardModel], frames: int = 1_024, turns:
             for model, of_model in zip(models, seconds, strict=True):
                 started = time.perf_counter()
                 model.score(batch, [spec])
-                if turn:  # the first one warms up
+                if turn:  # the first is the warm-up
                     of_model.append(time.perf_counter() - started)
         return [frames / statistics.median(of_model) for of_model in seconds]
     finally:

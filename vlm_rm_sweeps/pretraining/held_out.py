@@ -1,8 +1,8 @@
-"""The test sets of the embedded family, fixed before its training: states, wordings and cameras that no training sees.
+"""The held-out sets of the embedded family, fixed before its training: states, wordings and cameras that no training uses.
 
-The truth about a state is a number that the reward should follow: on CartPole minus the pole's angle from upright, on MountainCar
-minus the car's distance from the flag, on the humanoid whether the state passes a task's success test. The reward is asked for
-with the paper's own prompts, none of which is a training caption.
+The truth of a state is a number that the reward should follow: for CartPole minus the pole's angle from upright, for MountainCar
+minus the car's distance from the flag, for the humanoid whether the state passes a task's success test. Rewards are computed for the
+paper's own prompts, none of which is a training caption.
 """
 
 import math
@@ -23,18 +23,24 @@ from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.rendering import Rendering, Textures
 
 SEED = 987_654_321
-"""Far from the small seeds that trainings use, so that no state is shared."""
+"""Far from the small seeds of trainings, so that no state is shared."""
 STATES = 1_000
-"""Of CartPole and of MountainCar."""
+"""Number of states of CartPole, and of MountainCar."""
 STATES_OF_A_POSE = 40
 STATES_BETWEEN_POSES = 300
 STATES_VISITED = 300
 FLAG = 0.45
+"""Position of MountainCar's flag."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`frames`: uint8 (N, H, W, 3); `truths`: by task, a number for each state, float (N,)."""
+    """A held-out set.
+
+    Attributes:
+        frames: uint8 (N, H, W, 3).
+        truths: By task, the truth of each state, float (N,).
+    """
 
     frames: np.ndarray
     truths: Mapping[str, np.ndarray]
@@ -42,7 +48,13 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Frames (N, H, W, 3) of clear cases, `kinds` (N,) of them, and wordings of each kind that no training caption uses."""
+    """Frames of clear cases, to be matched with held-out wordings.
+
+    Attributes:
+        frames: uint8 (N, H, W, 3).
+        kinds: Kind of each frame, N names.
+        wordings: By kind, wordings that no training caption uses.
+    """
 
     frames: np.ndarray
     kinds: Sequence[str]
@@ -50,7 +62,14 @@ class Retrieval:
 
 
 def held_out_cart_pole(frame_format: FrameFormat) -> HeldOut:
-    """States uniform over the circle and the track."""
+    """Make the set of CartPole: states uniform over the circle and the track.
+
+    Args:
+        frame_format: Size of the frames.
+
+    Returns:
+        The set, with the truth of `cartpole-upright`.
+    """
     rng = np.random.default_rng(SEED)
     track = 2.4
     states = [CartPoleState(rng.uniform(-track, track), rng.uniform(-math.pi, math.pi)) for _ in range(STATES)]
@@ -59,7 +78,15 @@ def held_out_cart_pole(frame_format: FrameFormat) -> HeldOut:
 
 
 def held_out_mountain_car(frame_format: FrameFormat, textures: Textures = "modified") -> HeldOut:
-    """Positions uniform over the track."""
+    """Make a set of MountainCar: positions uniform over the track.
+
+    Args:
+        frame_format: Size of the frames.
+        textures: Textures of the scene.
+
+    Returns:
+        The set, with the truth of `mountaincar-summit`.
+    """
     rng = np.random.default_rng(SEED)
     states = [MountainCarState(rng.uniform(LEFT_END, RIGHT_END), textures) for _ in range(STATES)]
     closeness = np.array([-abs(state.position - FLAG) for state in states])
@@ -67,10 +94,15 @@ def held_out_mountain_car(frame_format: FrameFormat, textures: Textures = "modif
 
 
 def held_out_humanoid(frame_format: FrameFormat, unseen_cameras: bool = False) -> HeldOut:
-    """Reference poses with noise, states between two poses, and states of policies; in the modified scene.
+    """Make a set of the humanoid: noisy reference poses, states between poses, and states of policies; modified textures.
 
-    Seen by the paper's camera, or, with `unseen_cameras`, each from another angle, 40 to 80 degrees to the side and up to 40
-    degrees from above; training sees at most 30 and 25.
+    Args:
+        frame_format: Size of the frames.
+        unseen_cameras: Instead of the paper's camera, use another one for each state, 40 to 80 degrees to the side and up to 40
+            degrees from above; trainings use at most 30 and 25 degrees.
+
+    Returns:
+        The set, with the truths of all humanoid tasks.
     """
     rng = np.random.default_rng(SEED)
     names = list(POSES)
@@ -106,7 +138,7 @@ def _successes(positions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 _CASES = 40
 _CART_POLE_CASES = {
-    # Centre and half width, in degrees from upright, and wordings.
+    # Centre and half width in degrees from upright, and wordings.
     "upright": (
         0,
         3,
@@ -156,7 +188,14 @@ _POSE_WORDINGS = {
 
 
 def retrieval_cart_pole(frame_format: FrameFormat) -> Retrieval:
-    """Clear cases of pole angles, to both sides."""
+    """Make clear cases of pole angles, to both sides.
+
+    Args:
+        frame_format: Size of the frames.
+
+    Returns:
+        Four kinds of states.
+    """
     rng = np.random.default_rng(SEED)
     kinds = [kind for kind in _CART_POLE_CASES for _ in range(_CASES)]
     states = []
@@ -169,7 +208,14 @@ def retrieval_cart_pole(frame_format: FrameFormat) -> Retrieval:
 
 
 def retrieval_mountain_car(frame_format: FrameFormat) -> Retrieval:
-    """Clear cases of car positions, in the modified scene."""
+    """Make clear cases of car positions, with modified textures.
+
+    Args:
+        frame_format: Size of the frames.
+
+    Returns:
+        Four kinds of states.
+    """
     rng = np.random.default_rng(SEED)
     kinds = [kind for kind in _MOUNTAIN_CAR_CASES for _ in range(_CASES)]
     states = []
@@ -181,7 +227,14 @@ def retrieval_mountain_car(frame_format: FrameFormat) -> Retrieval:
 
 
 def retrieval_humanoid(frame_format: FrameFormat) -> Retrieval:
-    """Every reference pose, with little noise, as the paper's camera sees it."""
+    """Make clear cases of all reference poses: little noise, the paper's camera.
+
+    Args:
+        frame_format: Size of the frames.
+
+    Returns:
+        A kind of states for each pose.
+    """
     rng = np.random.default_rng(SEED)
     kinds = [name for name in POSES for _ in range(_CASES)]
     positions = [_placed(perturbed(POSES[name], rng, 3.0), rng) for name in kinds]

@@ -1,7 +1,7 @@
-"""The humanoid for pretraining: reference poses, what lies between them and what policies make of them, with captions.
+"""The humanoid for pretraining: reference poses, states between them and states that policies visit, with captions.
 
-The label noise is that of the other environments: a caption describes a neighbour of the state. Here the neighbours are the
-reference poses, and a pose is the likelier the nearer it is in the positions of the robot's parts.
+As in the other environments, a caption describes a neighbour of the state. Here the neighbours are the reference poses: the nearer
+a pose is, by the positions of the robot's parts, the more likely its caption.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.rendering import Rendering, Textures
 
 NEIGHBOUR_DISTANCES = (0.035, 0.12)
-"""Scales (metres) over which a neighbouring pose lends its caption, one drawn for each: the small one sharpens the goal, the
-large one orders far states."""
+"""Scales of the label noise, in metres; one is drawn for each caption. The small one makes the peak at the goal sharp, the large one
+orders far states."""
 
 _ODD_DISTANCE = 0.3
-"""A state further than this (metres) from all reference poses is as well described by `_ODD` as by the nearest pose."""
+"""In metres: a state further than this from all reference poses is described by `_ODD` rather than by the nearest pose."""
 
 _ROBOTS = ("a humanoid robot", "a robot", "a humanoid", "the robot", "the humanoid robot", "a human-like robot", "one robot")
 _WORDINGS: dict[str, tuple[str, ...]] = {
@@ -221,9 +221,13 @@ _NAMES = tuple(POSES)
 
 @dataclass(frozen=True)
 class View:
-    """How a state is seen. Angles in degrees, distance in metres; azimuth 180 is in front of a robot that faces +x.
+    """The camera that sees a state.
 
-    `follows` is Gymnasium's default camera, which moves with the robot and ignores the other values.
+    Attributes:
+        azimuth: In degrees; 180 is in front of a robot that faces +x.
+        elevation: In degrees; negative looks down.
+        distance: In metres.
+        follows: Use Gymnasium's default camera instead, which moves with the robot and ignores the other values.
     """
 
     azimuth: float = 180.0
@@ -234,7 +238,14 @@ class View:
 
 @dataclass(frozen=True)
 class HumanoidState:
-    """`qpos`: the simulator's 24 positions; `distances`: to each reference pose, in metres."""
+    """A state of the humanoid at rest, and how it is rendered.
+
+    Attributes:
+        qpos: The simulator's 24 positions.
+        distances: To each reference pose, in metres; see `pose_distances`.
+        textures: Textures of the scene.
+        view: The camera.
+    """
 
     qpos: tuple[float, ...]
     distances: tuple[float, ...]
@@ -242,7 +253,14 @@ class HumanoidState:
     view: View = View()
 
     def caption(self, rng: np.random.Generator) -> str:
-        """One caption: the pose in words (most often), the scenery with or without it, or the robot alone."""
+        """Draw a caption: the pose in words (most often), the scenery with or without it, or the robot alone.
+
+        Args:
+            rng: Draws the neighbouring state, the level of detail and the wording.
+
+        Returns:
+            For example "a robot kneeling on both knees, outdoors".
+        """
         level, robot = rng.random(), pick(rng, _ROBOTS)
         if level < 0.04:
             return f"{pick(rng, ('a picture of ', 'a simulation of ', 'a render of ', ''))}{robot}"
@@ -274,10 +292,16 @@ class HumanoidState:
 
 
 def pose_distances(qpos: np.ndarray) -> tuple[float, ...]:
-    """How far (metres) a state's parts are from those of each reference pose, in the order of POSES.
+    """Measure the distance of a state from each reference pose, independent of the robot's place and direction.
 
-    The root mean square distance of the parts' centres, wherever the robot stands and whichever way it faces: the state is moved
-    and turned about the vertical to fit best.
+    It is the root mean square distance between the centres of the robot's parts, after the state is shifted and turned about the
+    vertical axis to fit best.
+
+    Args:
+        qpos: The simulator's positions, float (24,).
+
+    Returns:
+        Distances in metres, in the order of `POSES`.
     """
     parts, references = _parts(qpos), _reference_parts()
     x, y = parts[:, 0], parts[:, 1]
@@ -301,7 +325,7 @@ def _simulator() -> tuple[mujoco.MjModel, mujoco.MjData]:
 
 
 def _parts(qpos: np.ndarray) -> np.ndarray:
-    """Centres of the robot's geoms (G, 3), with the mean of x and y at 0."""
+    """Compute the centres of the robot's geoms, float (G, 3), with the means of x and y at 0."""
     model, data = _simulator()
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
@@ -311,7 +335,15 @@ def _parts(qpos: np.ndarray) -> np.ndarray:
 
 
 def sample_states(count: int, rng: np.random.Generator) -> list[HumanoidState]:
-    """Poses with perturbations, states between two poses, and states that random and pose-seeking policies visit."""
+    """Sample noisy reference poses, states between two poses, and states that random and pose-seeking policies visit.
+
+    Args:
+        count: Number of states; 30 % of them are visited by policies.
+        rng: The same generator state gives the same states.
+
+    Returns:
+        `count` states.
+    """
     visited = round(0.3 * count)
     positions = [_posed(rng) for _ in range(count - visited)] + visited_positions(visited, rng)
     return [
@@ -321,7 +353,7 @@ def sample_states(count: int, rng: np.random.Generator) -> list[HumanoidState]:
 
 
 def _view(rng: np.random.Generator) -> View:
-    """Most often the paper's, sometimes Gymnasium's default, sometimes one around the paper's."""
+    """Draw a camera: most often the paper's, sometimes Gymnasium's default, sometimes one near the paper's."""
     draw = rng.random()
     if draw < 0.6:
         return View()
@@ -344,7 +376,15 @@ _EPISODE_STEPS = 60
 
 
 def visited_positions(count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """qpos of states in episodes that start from a pose: a third with random actions, the others pulled towards a pose."""
+    """Collect states from episodes that start at a pose, a third with random actions, the others driven towards a pose.
+
+    Args:
+        count: Number of states.
+        rng: The same generator state gives the same states.
+
+    Returns:
+        The simulator's positions, `count` arrays float (24,).
+    """
     env = Humanoid(Rendering())
     env.reset(seed=int(rng.integers(2**31)))
     names = list(POSES)
@@ -364,7 +404,7 @@ _STIFFNESS, _DAMPING = 3.0, 0.15
 
 
 def _pull(env: Humanoid, target: np.ndarray) -> np.ndarray:
-    """Actions of a proportional-derivative controller towards the target's joint angles."""
+    """Compute the action of a proportional-derivative controller that drives the joints to the target's angles."""
     joints = env.model.actuator_trnid[:, 0]
     positions, velocities = env.model.jnt_qposadr[joints], env.model.jnt_dofadr[joints]
     torque = _STIFFNESS * (target[positions] - env.data.qpos[positions]) - _DAMPING * env.data.qvel[velocities]
@@ -375,7 +415,15 @@ _TEXTURES: tuple[Textures, ...] = ("modified", "original")
 
 
 def render_states(states: list[HumanoidState], frame_format: FrameFormat) -> np.ndarray:
-    """Frames uint8 (N, H, W, 3) of the given states, by the same renderer that training uses."""
+    """Render states, with the renderer that the tasks use.
+
+    Args:
+        states: N states.
+        frame_format: Size of the frames.
+
+    Returns:
+        uint8 (N, H, W, 3).
+    """
     environments = {
         (textures, camera): Humanoid(Rendering(textures, camera), frame_format)
         for textures in _TEXTURES

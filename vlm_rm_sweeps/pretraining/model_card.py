@@ -1,4 +1,4 @@
-"""The model card of the embedded family: what `vlm-rm pretrain evaluate` measured, in words, tables and pictures."""
+"""The model card of the embedded family: text, tables and figures of the results of `vlm-rm pretrain evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
 from vlm_rm_sweeps.pretraining.held_out import FLAG
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED, embedded_manifest
@@ -19,19 +20,26 @@ MEASURES = "held_out.csv"
 _INTRODUCTION = """# The embedded family: model card
 
 Small open_clip `CLIP` models (ModifiedResNet image tower, 64 x 64 pixels, frames squashed to a square) that ship with this project,
-for machines without a network or a GPU. `vlm-rm pretrain` trains them on renders of CartPole, MountainCar and the humanoid with
-written captions; `vlm-rm pretrain evaluate` tests them and writes this file. Every figure in it is measured by that command.
+for machines without a network or a GPU. `vlm-rm pretrain` trains them on rendered frames of CartPole, MountainCar and the humanoid
+with generated captions. `vlm-rm pretrain evaluate` evaluates them and writes this file; all numbers are measured by that command.
 
-## What they do not know
+## Limitations
 
-Nothing but these three environments, drawn as this project draws them, and the words of their captions: any other word falls
-into pieces that were never trained. They see 64 x 64 pixels: fingers, faces and what is small in a frame are lost. They are
-for a first look, for tests and for methods; a claim about CLIP needs one of open_clip's pretrained models.
+The models know only these three environments, as this project renders them, and the words of their captions. Any other word is
+split into tokens that were never trained. At 64 x 64 pixels fingers, faces and other small details are lost. Use the models for
+first experiments, for tests and for developing methods; a claim about CLIP needs one of open_clip's pretrained models.
 """
 
 
 def write_model_card(results: Sequence[FamilyResults]) -> Path:
-    """Write the card, and all measures as CSV, into the folder of the first training; returns the card's path."""
+    """Write the model card, its figures and all measures (CSV) into the folder of the first training.
+
+    Args:
+        results: Of one or more trainings of the family; details are those of the first.
+
+    Returns:
+        Path of the card.
+    """
     first = results[0]
     parts = [_INTRODUCTION, _data(first), _training(results), _trend(results)]
     parts += [_tasks(first), _peaks(first), _retrieval(first), _speed(first)]
@@ -57,10 +65,11 @@ def _name(size: str) -> str:
 def _data(results: FamilyResults) -> str:
     rows = results.captions[["environment", "images", "captions", "examples"]].to_numpy().tolist()
     return (
-        "## Data\n\nCartPole over the whole circle and track; MountainCar over the track, plain and painted; the humanoid\n"
-        f"in {len(POSES)} reference poses, between and around them, and in states that random and scripted policies visit, with both\n"
-        "scenes and from many sides. A caption is drawn anew each time that an image is seen, and describes a noisy neighbour of its\n"
-        f"state. {_overlap(results)}\n\n" + _table(("environment", "images", "distinct captions", "the first drawn"), rows)
+        "## Data\n\nCartPole over the whole circle and track; MountainCar over the track, with original and modified textures; the\n"
+        f"humanoid in {len(POSES)} reference poses, between and around them, and in states that random and scripted policies visit,\n"
+        "with both textures and from many cameras. A new caption is drawn each time an image is seen; it describes\n"
+        f"a noisy neighbour of the image's state. {_overlap(results)}\n\n"
+        + _table(("environment", "images", "distinct captions", "examples"), rows)
     )
 
 
@@ -83,13 +92,13 @@ def _training(results: Sequence[FamilyResults]) -> str:
             )
     headings = ("model", "parameters (M)", "images rendered", "samples seen", "seed", "minutes")
     commands = "\n".join(command for each in results for command in _commands(embedded_manifest(each.folder)))
-    return f"## Training\n\n```\n{commands}\n```\n\nThe weights that ship are those of the first seed.\n\n" + _table(
+    return f"## Training\n\n```\n{commands}\n```\n\nThe package contains the weights of the first seed.\n\n" + _table(
         headings, rows
     )
 
 
 def _commands(manifest: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What was run: one command for all sizes that were trained alike."""
+    """Compose the commands of a training: one for all sizes with the same settings."""
     sizes_of: dict[tuple[int, int, int], list[str]] = {}
     for size, entry in manifest.items():
         sizes_of.setdefault((entry["seed"], entry["samples"], entry["images"]), []).append(size)
@@ -101,7 +110,7 @@ def _commands(manifest: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _overlap(results: FamilyResults) -> str:
     shares = [f'"{row.prompt}" in {row.share:.2%} of the {row.environment}\'s' for row in results.overlap.itertuples()]
-    within = f"but some are part of longer ones: {', '.join(shares)}" if shares else "nor part of one"
+    within = f"but some captions contain one: {', '.join(shares)}" if shares else "and none contains one"
     return f"No caption is one of the tasks' own prompts,\n{within}."
 
 
@@ -117,13 +126,13 @@ def _trend(results: Sequence[FamilyResults]) -> str:
             ]
             rows.append((_name(size), seeds[size], *cells))
     if len(results) > 1:
-        means = pd.concat([each.means for each in results]).groupby(["size", "alpha"])["epic_distance"].mean()
+        means = pd.concat([each.means for each in results]).groupby(["size", "alpha"])[EPIC_DISTANCE].mean()
         rows += [(_name(size), "mean", *(f"{means[size, alpha]:.3f}" for alpha in ALPHAS)) for size in results[0].speed["size"]]
     return (
         "## EPIC distance by size\n\n"
-        "EPIC distance to the truth, mean over the ten tasks with the paper's own prompts, of which no training caption\n"
-        "is one, on states that no training saw; in brackets the bootstrap interval (95 %, over states). 0 is perfect,\n"
-        "0.707 knows nothing.\n\n![EPIC distance by size](scaling.png)\n\n"
+        "Mean EPIC distance to the truth over the ten tasks, with the paper's own prompts (none of which is a training\n"
+        "caption), on held-out states. In brackets: bootstrap interval (95 %, over states). 0 is perfect, 0.707 is\n"
+        "uncorrelated.\n\n![EPIC distance by size](scaling.png)\n\n"
         + _table(("model", "seed", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
     )
 
@@ -135,12 +144,12 @@ def _tasks(results: FamilyResults) -> str:
     for (name, task), part in alpha_0.groupby(["set", "task"], sort=False):
         by_size = part.set_index("size")
         agreement = "roc_auc" if by_size["roc_auc"].notna().all() else "spearman"
-        cells = [f"{by_size.loc[size, 'epic_distance']:.3f} / {by_size.loc[size, agreement]:.3f}" for size in sizes]
+        cells = [f"{by_size.loc[size, EPIC_DISTANCE]:.3f} / {by_size.loc[size, agreement]:.3f}" for size in sizes]
         rows.append((f"{task} ({name})" if name not in MAIN_SETS else task, *cells))
     return (
         "## By task\n\n"
         "At alpha 0: EPIC distance / rank correlation with the truth (CartPole, MountainCar) or area under the ROC curve\n"
-        "(humanoid: is the state in the pose, against all other held-out states).\n\n"
+        "(humanoid: states in the pose against all other held-out states).\n\n"
         + _table(("task", *(_name(size) for size in sizes)), rows)
     )
 
@@ -153,8 +162,9 @@ def _peaks(results: FamilyResults) -> str:
         rows.append((landscape, _name(str(size)), *cells))
     return (
         "## Landscapes\n\n"
-        "Where the reward is largest / its rank correlation with closeness to the goal: over +-90 degrees of the pole\n"
-        "(goal 0) and over the track of the car (flag at 0.45; correlation on the half with the flag).\n\n"
+        "Position of the largest reward / rank correlation of the reward with closeness to the goal: for the pole within\n"
+        "90 degrees of upright (goal at 0), and for the car along the track (flag at 0.45; correlation over the half with\n"
+        "the flag).\n\n"
         "![reward by state, model and alpha](landscapes.png)\n\n"
         + _table(("landscape", "model", *(f"alpha {alpha:g}" for alpha in ALPHAS)), rows)
     )
@@ -169,7 +179,7 @@ def _retrieval(results: FamilyResults) -> str:
         rows.append((environment, chance, *(f"{by_size.loc[size, 'found']:.2f}" for size in sizes)))
     return (
         "## Unseen wordings\n\n"
-        "Share of frames of clear cases whose own caption, in wordings that training did not use, is nearest.\n\n"
+        "Share of frames of clear cases whose own captions, in wordings that training did not use, are the nearest.\n\n"
         + _table(("environment", "by chance", *(_name(size) for size in sizes)), rows)
     )
 
@@ -178,20 +188,27 @@ def _speed(results: FamilyResults) -> str:
     speeds = results.speed.set_index("size")["frames_per_second"]
     rows = [(_name(str(size)), f"{speed:.0f}") for size, speed in speeds.items()]
     return (
-        "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread: the median of five turns, which the sizes take in\n"
-        "rotation.\n\n" + _table(("model", "frames per second"), rows)
+        "## Speed\n\nScoring 1 024 frames of 64 x 64 pixels on one thread: median of five runs, in which the sizes take turns.\n\n"
+        + _table(("model", "frames per second"), rows)
     )
 
 
 def draw_trend(results: Sequence[FamilyResults]) -> Figure:
-    """Mean EPIC distance against parameters (log axis), a line for each training, with bootstrap intervals."""
+    """Draw the mean EPIC distance by number of parameters, with bootstrap intervals.
+
+    Args:
+        results: A line for each.
+
+    Returns:
+        The figure.
+    """
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for each in results:
         means = each.means[each.means["alpha"] == 0]
         seed = embedded_manifest(each.folder)[means["size"].iloc[0]]["seed"]
-        spread = [means["epic_distance"] - means["epic_low"], means["epic_high"] - means["epic_distance"]]
-        axes.errorbar(means["parameters_millions"], means["epic_distance"], spread, marker="o", capsize=3, label=f"seed {seed}")
-    parameters = results[0].means.drop_duplicates("size").set_index("size")["parameters_millions"]
+        spread = [means[EPIC_DISTANCE] - means[EPIC_LOW], means[EPIC_HIGH] - means[EPIC_DISTANCE]]
+        axes.errorbar(means[PARAMETERS_MILLIONS], means[EPIC_DISTANCE], spread, marker="o", capsize=3, label=f"seed {seed}")
+    parameters = results[0].means.drop_duplicates("size").set_index("size")[PARAMETERS_MILLIONS]
     axes.set(xscale="log", xlabel="parameters (millions)", ylabel="EPIC distance, mean of ten tasks (alpha 0)")
     axes.set_xticks(parameters, [f"{size}\n{millions:.2g}" for size, millions in parameters.items()])
     axes.set_xticks([], minor=True)
@@ -201,7 +218,14 @@ def draw_trend(results: Sequence[FamilyResults]) -> Figure:
 
 
 def draw_landscapes(landscapes: pd.DataFrame) -> Figure:
-    """A row of panels for each landscape, a column for each size, a line for each alpha; the goal is dashed."""
+    """Draw landscapes: a row of panels for each landscape, a column for each size, a line for each alpha.
+
+    Args:
+        landscapes: `landscapes` of `FamilyResults`.
+
+    Returns:
+        The figure; the goal is dashed.
+    """
     names, sizes = landscapes["landscape"].unique(), landscapes["size"].unique()
     figure, axes = plt.subplots(
         len(names), len(sizes), figsize=(3 * len(sizes), 2.4 * len(names)), layout="constrained", squeeze=False

@@ -1,4 +1,4 @@
-"""MountainCar for pretraining: positions over the whole track, painted and plain, and their captions."""
+"""MountainCar for pretraining: positions over the whole track, with original and modified textures, and captions."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 from vlm_rm_sweeps.tasks.rendering import Textures, render_frame
 
 POSITION_NOISE = 0.4
-"""Scale of the captions' Laplace noise: one alone, for the reason given in `cart_pole`."""
+"""Scale of the captions' Laplace noise; a single scale, for the reason given in `cart_pole`."""
 
 LEFT_END, RIGHT_END = -1.2, 0.52
-"""The positions that a car can have: at the flag (0.45) it stops, at most one step of 0.07 beyond."""
+"""Range of positions: the car stops at the flag (0.45), overshooting by at most one step of 0.07."""
 _CARS = ("a car", "the car", "a small car", "a vehicle", "the little car", "one car")
 _PAINTED_CARS = (*_CARS, "a red car", "the red car")
 _SCENES = (
@@ -31,8 +31,8 @@ _STYLES: dict[Textures, tuple[str, ...]] = {
     "original": ("in a line drawing", "drawn with thin black lines", "on a white background", "in a simple sketch"),
 }
 _BY_POSITION: Buckets = (
-    # Up to this position: wordings. The flag is named the more often the nearer it is: words that far states share with the goal
-    # draw them closer to it.
+    # Upper limits of the position. Wordings name the flag more often the nearer it is: words that far states share with the goal
+    # raise their reward.
     (
         -1.0,
         (
@@ -117,14 +117,25 @@ _BY_POSITION: Buckets = (
 
 @dataclass(frozen=True)
 class MountainCarState:
-    """`position` of the car, -1.2 to 0.52 (the flag is at 0.45), and how the scene is drawn."""
+    """A state of MountainCar at rest.
+
+    Attributes:
+        position: -1.2 to 0.52; the flag is at 0.45.
+        textures: Textures of the scene.
+    """
 
     position: float
     textures: Textures
 
     def caption(self, rng: np.random.Generator) -> str:
-        """One caption: the place in words (most often), as a share of the way to the flag, with or without the style of the
-        drawing, or the scene alone."""
+        """Draw a caption: the place in words (most often) or as a share of the way, with or without style, or the scene alone.
+
+        Args:
+            rng: Draws the neighbouring state, the level of detail and the wording.
+
+        Returns:
+            For example "a small car half way up the mountain, in a line drawing".
+        """
         noise = rng.laplace(scale=POSITION_NOISE)
         position = float(np.clip(self.position + noise, LEFT_END, RIGHT_END))
         car = pick(rng, _PAINTED_CARS if self.textures == "modified" else _CARS)
@@ -134,7 +145,7 @@ class MountainCarState:
         if level < 0.12:
             return f"{car} {pick(rng, _STYLES[self.textures])}"
         if level < 0.2:
-            # The goal stands at 0.45; beyond it the way is done.
+            # The flag is at 0.45; positions beyond it count as 100 percent.
             percent = 10 * round(10 * np.clip((position - LEFT_END) / (0.45 - LEFT_END), 0, 1))
             return f"{car} {percent} percent of the way up the road"
         caption = pick(rng, bucket(_BY_POSITION, position)).format(car=car)
@@ -144,7 +155,15 @@ class MountainCarState:
 
 
 def sample_states(count: int, rng: np.random.Generator) -> list[MountainCarState]:
-    """Positions over the whole track, a quarter of them near the flag; half of them painted, half plain."""
+    """Sample positions over the whole track, a quarter of them near the flag, half of them with modified textures.
+
+    Args:
+        count: Number of states.
+        rng: The same generator state gives the same states.
+
+    Returns:
+        `count` states.
+    """
     anywhere = rng.uniform(LEFT_END, RIGHT_END, count)
     near_flag = np.clip(rng.normal(0.45, 0.1, count), LEFT_END, RIGHT_END)
     positions = np.where(rng.random(count) < 0.25, near_flag, anywhere)
@@ -155,7 +174,15 @@ def sample_states(count: int, rng: np.random.Generator) -> list[MountainCarState
 
 
 def render_states(states: list[MountainCarState], frame_format: FrameFormat) -> np.ndarray:
-    """Frames uint8 (N, H, W, 3) of the given states, by the same renderer that training uses."""
+    """Render states, with the renderer that the tasks use.
+
+    Args:
+        states: N states.
+        frame_format: Size of the frames.
+
+    Returns:
+        uint8 (N, H, W, 3).
+    """
     frames = []
     environments = {textures: SummitMountainCar(textures) for textures in {state.textures for state in states}}
     for env in environments.values():

@@ -1,7 +1,7 @@
-"""Contrastive training of one embedded model: open_clip's architecture and loss on rendered states with written captions.
+"""Contrastive training of the embedded models: open_clip's architecture and loss on rendered states with generated captions.
 
-Deterministic by seed: every batch is drawn from (seed, step), so a training that was interrupted and resumed from its
-checkpoint sees the same batches as one that was not.
+Training is deterministic: each batch is drawn from (seed, step), so a training that resumes from its checkpoint sees the same
+batches as an uninterrupted one.
 """
 
 import json
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
-from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.files import sha256_of, write_whole
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
@@ -31,17 +31,26 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
     VOCABULARY,
     embedded_tokenizer,
     register_architecture,
-    sha256_of,
     without_missing_weights_warning,
 )
 
 _CHECKPOINT_EVERY = 200
+"""In steps."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One size of the family. Widths are channels; the image tower is open_clip's ModifiedResNet, which on a CPU is two to
-    three times faster than a small ViT. `learning_rate`: at its peak."""
+    """One size of the family.
+
+    The image tower is open_clip's ModifiedResNet, which is two to three times as fast as a small ViT on a CPU.
+
+    Attributes:
+        vision_width: Channels of the image tower's first layer.
+        embedding: Dimension of the shared embedding.
+        text_width: Channels of the text tower.
+        text_layers: Layers of the text tower.
+        learning_rate: Peak of the schedule.
+    """
 
     vision_width: int
     embedding: int
@@ -54,7 +63,7 @@ SIZES = {
     "tiny": Architecture(vision_width=4, embedding=32, text_width=32, text_layers=1),
     "small": Architecture(vision_width=8, embedding=64, text_width=64, text_layers=2),
     "base": Architecture(vision_width=16, embedding=96, text_width=128, text_layers=2),
-    # At twice the rate its training loss ends above that of `base`.
+    # With twice this learning rate, its final training loss is above that of `base`.
     "large": Architecture(vision_width=32, embedding=128, text_width=128, text_layers=2, learning_rate=1e-3),
 }
 _CONTEXT_LENGTH = 32
@@ -63,7 +72,17 @@ _HEAD_WIDTH = 32
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """`images`: different ones in the data set; `samples`: images seen, with repetition; `batch`: images per step."""
+    """Settings of one training.
+
+    Attributes:
+        size: One of `SIZES`.
+        images: Distinct images in the data set.
+        samples: Images seen in training, with repetition.
+        seed: Of the initial weights and of the batches.
+        batch: Images in each step.
+        weight_decay: Of matrices; biases and gains have none.
+        warmup_steps: Steps until the learning rate reaches its peak.
+    """
 
     size: str
     images: int
@@ -75,20 +94,32 @@ class TrainingSettings:
 
     @property
     def steps(self) -> int:
+        """Number of gradient steps."""
         return math.ceil(self.samples / self.batch)
 
     @property
     def learning_rate(self) -> float:
+        """Peak of the learning rate."""
         return SIZES[self.size].learning_rate
 
 
 class DistinctCaptionLoss(ClipLoss):
-    """open_clip's contrastive loss in which equal captions in a batch are not each other's negatives."""
+    """The contrastive loss of open_clip, except that equal captions in a batch are not each other's negatives."""
 
     def forward(
         self, image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: torch.Tensor, captions: list[str]
     ) -> torch.Tensor:
-        """Features: (N, D), normalised; `captions`: the N texts."""
+        """Compute the loss of a batch.
+
+        Args:
+            image_features: Normalised embeddings, float (N, D).
+            text_features: Normalised embeddings, float (N, D).
+            logit_scale: Factor of the cosine similarities, float ().
+            captions: The N texts.
+
+        Returns:
+            Mean loss, float ().
+        """
         logits_per_image, logits_per_text = self.get_logits(image_features, text_features, logit_scale)
         identity = {caption: index for index, caption in enumerate(captions)}
         ids = torch.tensor([identity[caption] for caption in captions], device=image_features.device)
@@ -101,7 +132,16 @@ class DistinctCaptionLoss(ClipLoss):
 
 
 def write_config(size: str, vocab_size: int, folder: Path) -> Path:
-    """Write the open_clip model config of `size`; returns its path."""
+    """Write the open_clip model config of one size.
+
+    Args:
+        size: One of `SIZES`.
+        vocab_size: Size of the vocabulary, in tokens.
+        folder: Where to write it.
+
+    Returns:
+        Path of `embedded-<size>.json`.
+    """
     architecture = SIZES[size]
     config = {
         "embed_dim": architecture.embedding,
@@ -139,10 +179,21 @@ def _learning_rate(settings: TrainingSettings, step: int) -> float:
 
 
 def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
-    """Train one size into `folder`, which holds its config and the vocabulary; returns the fp16 safetensors file.
+    """Train one size.
 
-    The loss curve goes to `embedded-<size>.losses.csv`, a checkpoint to `embedded-<size>.checkpoint.pt` every 200 steps and at the
-    end; a second call with the same settings goes on from it.
+    Besides the weights, `embedded-<size>.losses.csv` is written, and every 200 steps a checkpoint, from which another call with the
+    same settings resumes.
+
+    Args:
+        settings: Settings of the training.
+        dataset: Training images and states.
+        folder: Holds the config and the vocabulary; the weights are written there.
+
+    Returns:
+        Path of the fp16 weights, `embedded-<size>.safetensors`.
+
+    Raises:
+        UserError: The folder has a checkpoint of other settings.
     """
     torch.manual_seed(settings.seed)
     name = f"embedded-{settings.size}"
@@ -161,7 +212,9 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     if checkpoint_file.exists():
         checkpoint = torch.load(checkpoint_file, weights_only=True)
         if checkpoint["settings"] != asdict(settings):
-            raise UserError(f"{checkpoint_file} belongs to other settings, {checkpoint['settings']}: remove it to start anew")
+            raise UserError(
+                f"{checkpoint_file} belongs to other settings ({checkpoint['settings']}): remove it to start afresh"
+            )
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         losses, seconds = checkpoint["losses"], checkpoint["seconds"]
@@ -179,7 +232,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
             pixels = EMBEDDED_PREPROCESSING(dataset.frames[chosen]).to(device).contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(settings, step)
-            # bf16 speeds up the image tower and, on a CPU, slows the text tower down.
+            # bf16 speeds up the image tower but, on a CPU, slows down the text tower.
             with torch.autocast(device, torch.bfloat16):
                 image_features = model.encode_image(pixels)
             loss = loss_of(
@@ -192,7 +245,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                model.logit_scale.clamp_(0, math.log(100))  # as in CLIP's own training
+                model.logit_scale.clamp_(0, math.log(100))  # as in the training of CLIP
             losses.append(loss.item())
             seconds.append(seconds_before + time.monotonic() - started)
             progress.update(bar, advance=1)
@@ -202,7 +255,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
                 rate = (step + 1 - first_step) * settings.batch / (time.monotonic() - started)
                 description = f"embedded/{settings.size}  loss {np.mean(losses[-100:]):.3f}  {rate:.0f} images/s"
                 progress.update(bar, description=description)
-                if not progress.console.is_terminal:  # there the bar is only drawn at the end
+                if not progress.console.is_terminal:  # a progress bar is not updated there
                     print(f"{description}  step {step + 1} of {settings.steps}", flush=True)
 
     curve = pd.DataFrame({"step": range(len(losses)), "loss": losses, "seconds": seconds})
@@ -216,10 +269,19 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
 
 
 def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Path) -> None:
-    """Train the given sizes one after the other into `folder`: configs, vocabulary, weights and manifest.
+    """Train several sizes, one after the other, and write configs, vocabulary, weights and manifest.
 
-    Interrupted, the same call goes on where it stopped. Raises UserError for a size that does not exist, or if the folder
-    holds weights, a checkpoint or a vocabulary from another training.
+    After an interruption, the same call resumes.
+
+    Args:
+        sizes: Of `SIZES`.
+        samples: Images seen in the training of each size, with repetition.
+        images: Distinct images to render.
+        seed: Of images, captions, initial weights and batches.
+        folder: Made if it does not exist.
+
+    Raises:
+        UserError: A size does not exist, or the folder holds weights, a checkpoint or a vocabulary of another training.
     """
     for size in sizes:
         if size not in SIZES:
@@ -233,7 +295,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         interrupted = size not in manifest and _checkpoint_file(size, folder).exists()
         if (folder / f"embedded-{size}.safetensors").exists() and not interrupted:
             raise UserError(
-                f"{folder} already holds weights of {size!r} from another training: choose another folder, or move them away"
+                f"{folder} holds weights of {size!r} from another training: choose another folder, or move them away"
             )
     if finished:
         print(f"already trained: {', '.join(finished)}", flush=True)
@@ -253,7 +315,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
             buffers = ("running_mean", "running_var", "num_batches_tracked", "attn_mask")
             parameters = sum(
                 weights.get_tensor(key).numel()
-                for key in weights.keys()  # noqa: SIM118 - no dict
+                for key in weights.keys()  # noqa: SIM118 - not a dict
                 if not key.endswith(buffers)
             )
         manifest[size] = asked | {
@@ -271,7 +333,7 @@ def _checkpoint_file(size: str, folder: Path) -> Path:
 
 
 def _save(checkpoint: dict, path: Path) -> None:
-    """Replace `path` in one step, so that an interruption leaves the last good checkpoint."""
+    """Replace a checkpoint atomically, so that an interruption leaves the last complete one."""
     partial = path.with_suffix(".partial")
     torch.save(checkpoint, partial)
     partial.replace(path)

@@ -1,7 +1,7 @@
-"""The embedded family's vocabulary: open_clip's own byte-pair merges, cut to those that the captions need.
+"""The embedded family's vocabulary: open_clip's own byte-pair merges, reduced to those that the captions need.
 
-The full table of 49 408 tokens would be larger than the models. Words of the captions split exactly as in CLIP; any other
-word falls back to smaller pieces, so every text still tokenizes.
+The full table of 49 408 tokens would be larger than the models. Words of the captions are split exactly as in CLIP; other words
+are split into smaller tokens, so that every text can be tokenized.
 """
 
 import gzip
@@ -15,11 +15,11 @@ import open_clip.tokenizer
 from vlm_rm_sweeps.errors import UserError
 
 _GENERAL_MERGES = 512
-"""The most frequent merges of English, kept so that unknown words do not fall apart into letters."""
+"""Number of the most frequent English merges to keep, so that unknown words are not split into letters."""
 
 
 def _merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
-    """The merges that build `word`, by the same greedy order as the tokenizer's."""
+    """Find the merges that build a word, in the tokenizer's greedy order."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     used = set()
     while len(pieces) > 1:
@@ -34,9 +34,17 @@ def _merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, s
 
 
 def write_vocabulary(captions: Iterable[str], path: Path) -> int:
-    """Write the reduced merges for these captions to `path` (gzip, open_clip's format); returns the vocabulary's size.
+    """Write the reduced merges that captions need.
 
-    Raises UserError if another vocabulary is there: the models beside it would read every prompt wrongly with this one.
+    Args:
+        captions: All captions of a training.
+        path: File to write, in open_clip's format (gzip).
+
+    Returns:
+        Size of the vocabulary, in tokens.
+
+    Raises:
+        UserError: `path` holds another vocabulary; the models beside it would read every prompt wrongly with this one.
     """
     lines = gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
     header, merges = lines[0], [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
@@ -44,11 +52,9 @@ def write_vocabulary(captions: Iterable[str], path: Path) -> int:
     words = set(re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", " ".join(captions).lower()))
     needed = set(list(ranks)[:_GENERAL_MERGES]).union(*(_merges_of(word, ranks) for word in words))
     kept = [" ".join(pair) for pair in ranks if pair in needed]
-    # No newline at the end: open_clip would read it as one more, empty, token. mtime=0 makes the file reproducible.
+    # No newline at the end, which open_clip would read as an empty token. mtime=0 makes the file reproducible.
     content = gzip.compress("\n".join([header, *kept]).encode(), mtime=0)
     if path.exists() and path.read_bytes() != content:
-        raise UserError(
-            f"{path} is the vocabulary of another training, with other images or another seed: choose another folder"
-        )
+        raise UserError(f"{path} is the vocabulary of a training with other images or another seed: choose another folder")
     path.write_bytes(content)
     return open_clip.tokenizer.SimpleTokenizer(bpe_path=str(path.resolve())).vocab_size

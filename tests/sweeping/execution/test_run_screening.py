@@ -220,8 +220,8 @@ def test_models_before_one_that_fails_are_on_disk(
             {"profile": "full"},
             "original textures, default camera, fast profile, and trials are to be trained with .*full profile",
         ),
-        ({"screen": {"states": "nowhere"}}, "nowhere is no data set of states"),
-        ({"truth": "rater:anna"}, "has no labels of raters"),
+        ({"screen": {"states": "nowhere"}}, "nowhere is not a data set of states"),
+        ({"truth": "rater:anna"}, "has no labels by raters"),
     ],
 )
 def test_data_that_cannot_be_used_leaves_no_folder(

@@ -406,6 +406,6 @@ def test_labelled_states_that_cannot_be_used_are_said_before_anything_starts(
 ) -> None:
     monkeypatch.setattr("vlm_rm_sweeps.sweeping.execution.run_sweep.ray_cluster", lambda say: pytest.fail("Ray was started"))
     sweep = Sweep.model_validate(SWEEP | {"epic_states": {"states": str(tmp_path / "nowhere"), "truth": "raters"}})
-    with pytest.raises(UserError, match="nowhere is no data set of states"):
+    with pytest.raises(UserError, match="nowhere is not a data set of states"):
         run_sweep(sweep, tmp_path / "results", "sqlite:///unused.db", say=lambda line: None)
     assert not (tmp_path / "results").exists()

@@ -1,15 +1,15 @@
-// The label page. It holds no labels: each answer is sent, stored and only then followed by the next item.
+// The label page. It keeps no labels: the next item is shown only after the server has stored the answer to the last one.
 "use strict";
 
 const element = (id) => document.getElementById(id);
 const RATER = "vlm-rm-rater";
-const SMALL_PIXELS = 200; // images up to this size are shown with sharp pixels
+const SMALL_PIXELS = 200; // images up to this size are enlarged without smoothing
 
 let job = null;
 let rater = null;
 let progress = null;
-let busy = true; // nothing is accepted before an item can be seen, or while an answer is under way
-let unseen = false; // the item could not be shown: it can be skipped, and not answered
+let busy = true; // keys and buttons do nothing until an item is visible, or while a request is running
+let unseen = false; // the item could not be shown: it can only be skipped
 
 function say(text) {
   element("message").textContent = text;
@@ -41,7 +41,7 @@ function setBusy(now) {
   }
 }
 
-// One request at a time; a key pressed meanwhile is ignored. What fails is said, and can be tried again.
+// Sends one request at a time; keys pressed meanwhile are ignored. Errors are shown, and the answer can be given again.
 async function send(path, body) {
   if (busy) return;
   setBusy(true);
@@ -49,8 +49,8 @@ async function send(path, body) {
   try {
     received = await ask(path, body);
   } catch (error) {
-    const lost = error instanceof TypeError; // what fetch raises when there is no connection
-    say(lost ? "Not saved: the label server does not answer. Is `vlm-rm label` still running? Then answer again." : `Not saved: ${error.message}`);
+    const lost = error instanceof TypeError; // what fetch throws without a connection
+    say(lost ? "Not saved: the label server does not respond. Check that `vlm-rm label` is running, then answer again." : `Not saved: ${error.message}`);
   }
   if (received) await show(received);
   else setBusy(false);
@@ -63,12 +63,12 @@ const undo = () => progress.last !== null && send("/api/undo", { rater, number: 
 function load(item) {
   return new Promise((resolve, reject) => {
     const view = document.createElement(item.video ? "video" : "img");
-    view.addEventListener("error", () => reject(new Error("this item cannot be shown: its file is missing or damaged; skip it")));
+    view.addEventListener("error", () => reject(new Error("This item cannot be shown because its file is missing or damaged. Skip it.")));
     if (item.video) {
       Object.assign(view, { controls: true, loop: true, muted: true, autoplay: true, playsInline: true });
       view.addEventListener("loadeddata", () => resolve(view));
     } else {
-      view.alt = "the state to be judged";
+      view.alt = "the state to judge";
       view.addEventListener("load", () => {
         view.classList.toggle("small", Math.max(view.naturalWidth, view.naturalHeight) <= SMALL_PIXELS);
         resolve(view);
@@ -114,7 +114,7 @@ async function showDone() {
   try {
     pairs = await ask("/api/agreement");
   } catch (error) {
-    say("The agreement of raters cannot be shown now; all answers are saved.");
+    say("The agreement between raters cannot be shown now. All answers are saved.");
   }
   element("agreement").hidden = pairs.length === 0;
   element("pairs").replaceChildren(...pairs.map((pair) => {
@@ -160,7 +160,7 @@ function button(each) {
 }
 
 function onKey(event) {
-  // A held key answers once; keys with Ctrl or in a text field are the browser's.
+  // A key held down answers once; keys with modifiers or in a text field are left to the browser.
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "INPUT" || busy) return;
   const key = event.key.toLowerCase();
   const chosen = job.answers.find((each) => each.key === key);
