@@ -14,6 +14,10 @@ from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 PICTURE_SUFFIX = ".png"
+VIDEO_FOLDER = "video"
+"""The folder of a trial's videos, in the trial's folder."""
+RECORDED_VIDEO = "episode.mp4"
+"""The video of a trial's best policy, with its reward."""
 PLAIN_VIDEO = "plain.mp4"
 """A trial's video for raters: it shows neither reward nor prompt."""
 _EPISODE = "episode.json"
