@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.process_defaults import prepare_ray
 
 DASHBOARDS = Path(__file__).parent
 _LOOPBACK = "127.0.0.1"
@@ -71,7 +72,8 @@ def find_cluster(folder: Path) -> Cluster:
 
 
 def dashboard_address(cluster: Cluster) -> str | None:
-    """Where Ray's own dashboard is; None if the cluster has none, or does not tell."""
+    """The address of Ray's own dashboard; None if the cluster has none, or does not tell."""
+    prepare_ray()  # the cluster asks for a token
     from ray import _raylet
     from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
 

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import signal
 import threading
 import uuid
@@ -16,6 +15,7 @@ from ray import tune
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.metrics import EVALUATION
+from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, Trial
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
@@ -156,8 +156,7 @@ class Attempt:
     def _tune(self, jobs: list[tuple[Trial, TrainingJob]]) -> None:
         """Raises UserError if Tune cannot go on, because the disk is full."""
         sweep = self._sweep
-        # By default Tune also writes each result as CSV, JSON and for TensorBoard.
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        prepare_tune()
         for speaker in _SILENCED:
             logging.getLogger(speaker).setLevel(logging.CRITICAL)
         attempts = self._folder.path / "tune"

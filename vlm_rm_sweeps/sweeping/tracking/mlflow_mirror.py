@@ -8,7 +8,6 @@ environment steps.
 
 import json
 import logging
-import os
 import shlex
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
 from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS
+from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.sweeping.config.sweep import Prompt, Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -72,9 +72,7 @@ def set_up_store(tracking_uri: str) -> None:
 
     Raises UserError if the server or database cannot be reached.
     """
-    # MLflow would try for minutes at each call; here a mirror tries again, while the trials go on.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    prepare_mlflow()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
         MlflowClient(tracking_uri).search_experiments(max_results=1)
