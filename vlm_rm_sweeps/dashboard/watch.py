@@ -152,11 +152,18 @@ def grafana_environment(cluster: Cluster, data: Path, prometheus_port: int, port
 def watch(cluster: Cluster, data: Path, prometheus_port: int, grafana_port: int, say: Callable[[str], None]) -> None:
     """Run Prometheus and Grafana, where they are installed, until the cluster ends, one of them ends, or Ctrl-C.
 
-    What they gather is kept in `data`, for the next time. Raises UserError if a port is taken, the
-    files beside this module are missing, or a server does not start. Nothing that this started runs when it returns.
+    Nothing that this started runs when it returns.
+
+    Args:
+        cluster: The Ray cluster to watch.
+        data: Folder in which they keep what they gather, for the next time.
+        prometheus_port: Port of Prometheus on the loopback address.
+        grafana_port: Port of Grafana on the loopback address.
+        say: Takes each line for the user.
+
+    Raises:
+        UserError: A port is taken, a server does not start, or one ended by itself.
     """
-    if not DASHBOARDS.is_dir():
-        raise UserError(f"{DASHBOARDS} is not there: run this from a checkout of the source tree, which has the dashboards")
     prometheus = shutil.which("prometheus")
     grafana = shutil.which("grafana") or shutil.which("grafana-server")
     address = dashboard_address(cluster)
