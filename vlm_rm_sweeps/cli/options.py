@@ -58,6 +58,14 @@ NewDataset = Annotated[
     Path, typer.Option("--output", "-o", callback=new_folder, help="Folder of the new data set; it must not exist yet.")
 ]
 ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless, smaller, slower).")]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change a key of the sweep file, such as steps=2000 or trial.cpus=2; may be repeated. Values are YAML.",
+    ),
+]
 RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task; by default its first.")]
 RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task; by default its first.")]
 

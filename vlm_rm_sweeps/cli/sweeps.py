@@ -1,5 +1,6 @@
 """Running sweeps and screenings, and what becomes of them: watching, evaluating policies, the report."""
 
+import shlex
 import sys
 import time
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import listed, new_file, new_folder
+from vlm_rm_sweeps.cli.options import Overrides, listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
 from vlm_rm_sweeps.errors import UserError
 
@@ -22,6 +23,7 @@ _RANKS_SHOWN = 10
 
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
+    overrides: Overrides = [],  # noqa: B006
     results: Annotated[
         Path, typer.Option(callback=new_folder, help="Folder in which the sweep gets a folder of its own.")
     ] = Path("results"),
@@ -51,7 +53,7 @@ def sweep(
 
     if new and (resume or yes):
         raise UserError("--new starts another sweep, and --resume and --yes go on with the newest one: name one of them")
-    plan = load_plan(file)
+    plan = load_plan(file, overrides)
     if isinstance(plan, Screening):
         if resume:
             raise UserError(f"{file} is a screening, which is not resumed: leave --resume out, and it is run from its start")
@@ -82,9 +84,10 @@ def sweep(
     console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
     if outcome.interrupted:
         finished = sum(each.status == "finished" for each in outcome.outcomes)
-        console.print(
-            f"interrupted: {finished} of {len(outcome.outcomes)} trials are finished; to go on: vlm-rm sweep {file} --resume"
+        again = shlex.join(
+            ["vlm-rm", "sweep", str(file), *(part for each in overrides for part in ("--set", each)), "--resume"]
         )
+        say(f"interrupted: {finished} of {len(outcome.outcomes)} trials are finished; to go on: {again}")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
         raise typer.Exit(EXIT_FAILED)

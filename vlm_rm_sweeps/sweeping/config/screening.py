@@ -3,6 +3,7 @@
 All other keys are those of a sweep, and describe the training that the best combinations are meant for.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
-from vlm_rm_sweeps.sweeping.config.sweep import Combination, LabelledStates, Sweep, check_keys, load_sweep, read_yaml
+from vlm_rm_sweeps.sweeping.config.sweep import Combination, LabelledStates, Sweep, check_keys
+from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.task import get_task
 
 _KEY = "screen"
@@ -62,10 +64,10 @@ class Screening:
         )
 
 
-def load_plan(path: Path) -> Sweep | Screening:
-    """Read and check a sweep file, or a screening file. UserError as `load_sweep` raises it."""
-    data = read_yaml(path)
-    return _screening(data, path) if _KEY in data else load_sweep(path)
+def load_plan(path: Path, overrides: Iterable[str] = ()) -> Sweep | Screening:
+    """Read and check a sweep file, or a screening file. Arguments and errors are those of `load_sweep`."""
+    keys = read_sweep_keys(path, overrides)
+    return _screening(keys, path) if _KEY in keys else check_keys(Sweep, keys, path)
 
 
 def _screening(data: dict[str, Any], path: Path) -> Screening:

@@ -7,12 +7,12 @@ import json
 import math
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium as gym
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -30,6 +30,7 @@ from vlm_rm_sweeps.evaluation.state_spaces import state_space
 from vlm_rm_sweeps.rewards.clip import check_prompts
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task, get_task
@@ -476,46 +477,18 @@ class Trial:
         return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"])}))
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which would let the last of two equal keys win, without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(
-                    f"key {key!r} stands there {keys.count(key)} times: expected each key once{node.start_mark}"
-                )
-        return super().construct_mapping(node, deep)
-
-
-def load_sweep(path: Path) -> Sweep:
+def load_sweep(path: Path, overrides: Iterable[str] = ()) -> Sweep:
     """Read and check a sweep file.
 
-    Raises UserError with one message that names the file and, for each thing that is wrong, the key, its value, what was
-    expected and the nearest valid name.
+    Args:
+        path: The sweep file; it may have a `base`.
+        overrides: What `--set` gives, such as `trial.cpus=2`.
+
+    Raises:
+        UserError: One message that names the file and, for each thing that is wrong, the key, its value, what was expected and the
+            nearest valid name.
     """
-    return check_keys(Sweep, read_yaml(path), path)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file. UserError if it cannot be read, or has none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not a text file in UTF-8: {error}") from error
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected a sweep file, such as sweeps/quickstart.yaml"
-        ) from error
-    try:
-        data = yaml.load(text, _StrictLoader)
-    # ValueError: what looks like a date and is none.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected keys such as `name`, `task` and `models`, found {type(data).__name__}")
-    return data
+    return check_keys(Sweep, read_sweep_keys(path, overrides), path)
 
 
 def check_keys(model: type[Checked], data: Any, path: Path, within: str = "") -> Checked:
