@@ -1,4 +1,4 @@
-# make sweep          installs what is needed, then runs sweeps/quickstart.yaml (or SWEEP=path.yaml)
+# make sweep          installs what is needed, then runs sweeps/quickstart.yaml (or SWEEP=path.yaml; SET="steps=2000" changes keys)
 # make test           installs what is needed, then runs the fast tests
 # make help           lists every target
 
@@ -29,8 +29,8 @@ $(INSTALLED): pyproject.toml requirements.lock
 install: $(INSTALLED) ## Install into .venv (all other targets do so when needed).
 
 .PHONY: sweep
-sweep: $(INSTALLED) ## Run a sweep: SWEEP=path.yaml, by default the quick start.
-	$(BIN)/vlm-rm sweep $(SWEEP)
+sweep: $(INSTALLED) ## Run a sweep: SWEEP=path.yaml, by default the quick start; SET="steps=2000 seeds=[0,1]" changes keys.
+	$(BIN)/vlm-rm sweep $(SWEEP) $(foreach each,$(SET),--set '$(each)')
 
 .PHONY: analysis
 analysis: $(INSTALLED) ## Draw a sweep's figures: SWEEP_RUN=results/quickstart-...

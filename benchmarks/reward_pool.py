@@ -7,8 +7,6 @@ object store, request, preprocessing, encoding, rewards for one spec, and the an
 
 import os
 
-import vlm_rm_sweeps  # noqa: F401 - before Ray, which reads this package's defaults when it is imported
-
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import logging
@@ -20,6 +18,7 @@ import numpy as np
 import ray
 import torch
 
+from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, start_pool
@@ -38,6 +37,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
+    prepare_ray()
     ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     print("model            request   bare encode_image   pool        pool / bare")
     for size in embedded_sizes():

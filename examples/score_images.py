@@ -20,7 +20,9 @@ def main() -> dict[int, float]:
         frames.append(env.render())
 
     model = load_reward_model("embedded/small")
-    spec = RewardSpec(goal_prompts=("pole vertically upright on top of the cart",), baseline_prompts=("pole and cart",), alpha=0.5)
+    spec = RewardSpec(
+        goal_prompts=("pole vertically upright on top of the cart",), baseline_prompts=("pole and cart",), alpha=0.5
+    )
     rewards = model.score(np.stack(frames), [spec])[:, 0]
 
     return {angle: float(reward) for angle, reward in zip(angles, rewards, strict=True)}

@@ -2,8 +2,6 @@
 
 import os
 
-import vlm_rm_sweeps  # noqa: F401 - before Ray, which reads this package's defaults when it is imported
-
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
@@ -22,6 +20,7 @@ from prometheus_client.samples import Sample
 from ray.rllib.algorithms.dqn import DQNConfig
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.task import get_task
@@ -33,6 +32,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of two CPUs on the loopback address, shared by all tests that need one."""
+    prepare_ray()
     ray.init(
         num_cpus=2,
         namespace=NAMESPACE,

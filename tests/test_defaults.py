@@ -1,4 +1,4 @@
-"""What importing the package sets for its process and all of its children."""
+"""Importing the package changes nothing; starting Ray, MLflow or pygame sets what they need, and the user's own values win."""
 
 import os
 import subprocess
@@ -9,48 +9,109 @@ import pytest
 
 import vlm_rm_sweeps
 
-GRANDCHILD = "import os, sys; print(os.environ.get(sys.argv[1]))"
-CHILD = "import subprocess, sys, vlm_rm_sweeps; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True)"
+ROOT = Path(vlm_rm_sweeps.__file__).parents[1]
 
 
-def value_after_import(name: str, environment: dict[str, str]) -> str:
-    """Of a variable, in a child of a process that has imported the package and had nothing else in its environment."""
-    root = str(Path(vlm_rm_sweeps.__file__).parents[1])
-    command = [sys.executable, "-c", CHILD, GRANDCHILD, name]
-    ran = subprocess.run(command, env={"PYTHONPATH": root} | environment, capture_output=True, text=True, check=True)
+def run_python(code: str, environment: dict[str, str], *arguments: str) -> str:
+    """What a new process prints that has nothing else in its environment."""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout.strip()
 
 
+def test_importing_any_module_sets_no_variable_and_prints_nothing() -> None:
+    """Ray, Gymnasium and others set variables of their own while they are imported: each variable is traced to who sets it."""
+    code = """
+import importlib, pkgutil, sys
+
+def watch(event, arguments):
+    if event in ("os.putenv", "os.unsetenv"):
+        frame = sys._getframe(1)
+        while frame.f_globals["__name__"] in ("os", "collections.abc"):
+            frame = frame.f_back
+        seen.append(arguments[0].decode())
+        if frame.f_globals["__name__"].startswith("vlm_rm_sweeps"):
+            raise AssertionError(f"{frame.f_globals['__name__']} sets {arguments[0].decode()}")
+
+seen = []
+sys.addaudithook(watch)
+import vlm_rm_sweeps
+for module in pkgutil.walk_packages(vlm_rm_sweeps.__path__, "vlm_rm_sweeps."):
+    importlib.import_module(module.name)
+assert "PYGAME_HIDE_SUPPORT_PROMPT" in seen, "Gymnasium sets it: nothing was watched"
+assert {"ray", "mlflow", "pygame"} <= sys.modules.keys()
+"""
+    assert run_python(code, {}) == ""
+
+
+@pytest.mark.parametrize("module", ["pygame_frames", "mountain_car", "cart_pole"])
+def test_a_task_by_itself_is_imported_without_the_banner_of_pygame(module: str) -> None:
+    assert run_python(f"import vlm_rm_sweeps.tasks.{module}", {}) == ""
+
+
+CHILD = """
+import subprocess, sys
+from vlm_rm_sweeps import process_defaults
+getattr(process_defaults, sys.argv[1])()
+grandchild = "import os, sys; print(os.environ.get(sys.argv[1]))"
+subprocess.run([sys.executable, "-c", grandchild, sys.argv[2]], check=True)
+"""
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("prepare", "name", "value"),
     [
-        ("RAY_USAGE_STATS_ENABLED", "0"),
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"),
-        ("RAY_AUTH_MODE", "token"),
+        ("prepare_ray", "RAY_USAGE_STATS_ENABLED", "0"),
+        ("prepare_ray", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"),
+        ("prepare_ray", "RAY_AUTH_MODE", "token"),
+        ("prepare_mlflow", "MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("prepare_pygame", "SDL_VIDEODRIVER", "dummy"),
+        ("prepare_pygame", "SDL_AUDIODRIVER", "dummy"),
     ],
 )
-def test_defaults_reach_child_processes_and_give_way_to_the_users_own(name: str, value: str) -> None:
-    assert value_after_import(name, {}) == value
-    assert value_after_import(name, {name: "the user's"}) == "the user's"
+def test_defaults_reach_child_processes_and_give_way_to_the_users_own(prepare: str, name: str, value: str) -> None:
+    assert run_python(CHILD, {}, prepare, name) == value
+    assert run_python(CHILD, {name: "the user's"}, prepare, name) == "the user's"
 
 
 @pytest.mark.parametrize("name", ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE"])
 def test_a_cluster_that_is_joined_keeps_its_own(name: str) -> None:
-    assert value_after_import(name, {"RAY_ADDRESS": "10.0.0.1:6379"}) == "None"
+    assert run_python(CHILD, {"RAY_ADDRESS": "10.0.0.1:6379"}, "prepare_ray", name) == "None"
 
 
-def test_ray_and_mlflow_have_read_them() -> None:
-    from mlflow.telemetry.utils import is_telemetry_disabled
-    from ray._common.usage.usage_lib import usage_stats_enabled
-    from ray._private import ray_constants
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled
+def test_ray_and_mlflow_obey_though_they_were_imported_before() -> None:
+    code = """
+import mlflow.telemetry, ray, ray.tune
+from mlflow.telemetry import client
+from ray._common.usage.usage_lib import usage_stats_enabled
+from ray._private import ray_constants
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray.tune.utils.util import warn_if_slow
+from vlm_rm_sweeps.process_defaults import prepare_mlflow, prepare_ray, prepare_tune
 
-    assert not usage_stats_enabled()
-    assert is_telemetry_disabled()
-    assert not ray_constants.ENABLE_RAY_CLUSTER
-    assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert is_token_auth_enabled()
+assert client.get_telemetry_client() is not None
+assert ray_constants.ENABLE_RAY_CLUSTER and usage_stats_enabled() and not is_token_auth_enabled()
+assert warn_if_slow("x").threshold < 1
+prepare_ray(), prepare_tune(), prepare_mlflow()
+assert client.get_telemetry_client() is None
+assert not ray_constants.ENABLE_RAY_CLUSTER and not usage_stats_enabled() and is_token_auth_enabled()
+assert warn_if_slow("x").threshold == 10
+"""
+    run_python(code, {"HOME": os.environ["HOME"]})
+
+
+def test_a_cluster_that_runs_is_left_as_it_is(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlm_rm_sweeps.process_defaults import prepare_ray
+
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    prepare_ray()
+    assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_make_opens_mlflow_as_safely_as_the_command_that_a_sweep_prints() -> None:
@@ -63,9 +124,9 @@ def test_make_opens_mlflow_as_safely_as_the_command_that_a_sweep_prints() -> Non
 
 @pytest.mark.slow
 def test_the_dashboard_of_a_sweep_listens_on_this_machine_alone_and_asks_for_a_token() -> None:
-    """In a process of its own: the cluster of the other tests has no dashboard."""
+    """In a process of its own, as the cluster of the other tests has no dashboard, and as a library's user has it: Ray is imported."""
     code = """
-import psutil, urllib.error, urllib.request
+import psutil, ray, urllib.error, urllib.request
 from vlm_rm_sweeps.sweeping.execution.cluster import ray_cluster
 
 said = []
@@ -87,6 +148,4 @@ with ray_cluster(said.append):
     else:
         raise AssertionError("it answered without a token")
 """
-    root = str(Path(vlm_rm_sweeps.__file__).parents[1])
-    ran = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    run_python(code, {"HOME": os.environ["HOME"]})

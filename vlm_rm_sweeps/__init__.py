@@ -56,7 +56,7 @@ _HOMES = {
 }
 """The module of every public name."""
 
-__all__ = list(_HOMES)  # noqa: PLE0605 - one list of names
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -54,6 +54,7 @@ def test_render_takes_a_sweep_file_with_an_environment_of_its_own(vlm_rm: Comman
     )
     assert "4 frame(s) of Acrobot-v1 as embedded/tiny sees them" in vlm_rm("render", file, "-o", video)
     assert len(iio.imread(video)) == 4
+    assert "3 frame(s)" in vlm_rm("render", file, "-o", tmp_path / "short.gif", "--set", "env.episode_steps=3")
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,10 @@ def test_render_takes_a_sweep_file_with_an_environment_of_its_own(vlm_rm: Comman
         (["cartpole-upright", "-o", "x.png", "--textures", "modified"], "unknown textures 'modified'"),
         (["cartpole-upright", "-o", "x.png", "--model", "embedded/tin"], "did you mean 'embedded/tiny'?"),
         (["missing.yaml", "-o", "x.png"], "missing.yaml: cannot be read"),
+        (
+            ["cartpole-upright", "-o", "x.png", "--set", "steps=3"],
+            "--set 'steps=3' changes a sweep file, and 'cartpole-upright'",
+        ),
     ],
 )
 def test_render_refuses_with_one_message(

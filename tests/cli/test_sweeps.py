@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
@@ -29,6 +30,28 @@ def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(vlm_rm
     assert "each trial reserves 1 CPUs and 0 GPUs" in shown
     assert f"{find_model('embedded/small').parameters / 1e6:.2f} M parameters" in shown
     assert not (tmp_path / "results").exists()
+
+
+def test_set_changes_keys_of_the_file(vlm_rm: Command, refusal: Command) -> None:
+    shown = vlm_rm(
+        "sweep", QUICKSTART, "--dry-run", "--set", "steps=77", "--set", "models=[embedded/tiny]", "--set", "pool.servers=3"
+    )
+    assert "6 trials of 77 environment steps" in shown
+    assert "3 reward server(s) of embedded/tiny" in shown
+    assert "embedded/small" not in shown
+    assert "--set 'steps': expected key.path=value" in refusal("sweep", QUICKSTART, "--dry-run", "--set", "steps")
+    assert f"{QUICKSTART}: unknown key 'stepz'" in refusal("sweep", QUICKSTART, "--dry-run", "--set", "stepz=1")
+
+
+def test_the_sweep_file_in_the_results_is_resolved(tmp_path: Path) -> None:
+    file = tmp_path / "overlay.yaml"
+    file.write_text(f"base: {QUICKSTART}\nname: overlay\n")
+    sweep = load_sweep(file, ["steps=77"])
+    folder = SweepFolder(tmp_path / "overlay-1")
+    folder.create(sweep)
+    stored = yaml.safe_load(folder.sweep_file.read_text())
+    assert (stored["name"], stored["steps"], "base" in stored) == ("overlay", 77, False)
+    assert load_sweep(folder.sweep_file) == sweep
 
 
 def test_bad_input_is_one_message_and_exit_status_2(

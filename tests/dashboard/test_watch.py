@@ -211,7 +211,7 @@ def test_the_real_prometheus_listens_on_loopback_scrapes_and_ends_on_ctrl_c(tmp_
 
 
 def python_path() -> dict[str, str]:
-    return {"PYTHONPATH": str(watching.DASHBOARDS.parent)}
+    return {"PYTHONPATH": str(watching.DASHBOARDS.parents[1])}
 
 
 def query(port: int, name: str) -> list[tuple[str, float]]:

@@ -11,6 +11,7 @@ from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.process_defaults import prepare_mlflow
 
 app = typer.Typer(
     help="Train policies from one sentence: CLIP scores the frames, an RL agent learns from the scores, and sweeps over prompts, "
@@ -27,6 +28,7 @@ app.add_typer(pretrain_app, name="pretrain")
 
 def main() -> None:
     """Entry point: bad input is one message on standard error and exit status 2."""
+    prepare_mlflow()  # before it is imported: it gives the installation an id then
     try:
         app()
     except UserError as error:

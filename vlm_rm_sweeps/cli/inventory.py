@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import RenderedCamera, RenderedTextures, new_file, new_folder
+from vlm_rm_sweeps.cli.options import Overrides, RenderedCamera, RenderedTextures, new_file, new_folder
 from vlm_rm_sweeps.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def render(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     policy: Annotated[Policy, typer.Option(help="How actions are chosen.")] = Policy.RANDOM,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Show what a reward model sees of a task: frames at the model's own input size."""
     from vlm_rm_sweeps.rewards.open_clip_models import find_model
@@ -107,7 +108,7 @@ def render(
         raise UserError(f"{output} exists already: choose another name, or replace it with --force")
     if not output.parent.is_dir():
         raise UserError(f"{output}: there is no folder {output.parent}; make it first")
-    chosen, rendering, first_model = _task_rendering_and_model(task, textures, camera, profile)
+    chosen, rendering, first_model = _task_rendering_and_model(task, textures, camera, profile, overrides)
     shown = model or first_model
     preprocessing = find_model(shown).preprocessing
     still = output.suffix == PICTURE_SUFFIX
@@ -125,7 +126,7 @@ def render(
 
 
 def _task_rendering_and_model(
-    name: str, textures: str | None, camera: str | None, profile: Profile | None
+    name: str, textures: str | None, camera: str | None, profile: Profile | None, overrides: list[str]
 ) -> "tuple[Task, Rendering, str]":
     """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default; and the
     id of the sweep's first model, or of the default one."""
@@ -134,9 +135,11 @@ def _task_rendering_and_model(
     from vlm_rm_sweeps.tasks.task import get_task
 
     if Path(name).suffix not in (".yaml", ".yml"):
+        if overrides:
+            raise UserError(f"--set {overrides[0]!r} changes a sweep file, and {name!r} is a task: name a sweep file instead")
         task = get_task(name)
         return task, task.rendering(textures, camera, profile.value if profile else machine_profile()), _SHOWN_MODEL
-    sweep = load_sweep(Path(name))
+    sweep = load_sweep(Path(name), overrides)
     first = sweep.renderings()[0]
     drawn = sweep.the_task().rendering(
         textures or first.textures, camera or first.camera, profile.value if profile else first.profile

@@ -82,6 +82,14 @@ DatasetFolder = Annotated[Path, typer.Argument(help="Folder of a data set of sta
 NewDataset = Annotated[
     Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for the new data set; must not exist yet.")
 ]
+Overrides = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change a key of the sweep file, such as steps=2000 or trial.cpus=2; may be repeated. Values are YAML.",
+    ),
+]
 ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless too; smaller and slower).")]
 RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task. Default: its first.")]
 RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task. Default: its first.")]

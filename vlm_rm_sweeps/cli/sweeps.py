@@ -1,5 +1,6 @@
 """Commands that run sweeps and screenings, watch them, evaluate their policies and report on them."""
 
+import shlex
 import sys
 import time
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import listed, new_file, new_folder
+from vlm_rm_sweeps.cli.options import Overrides, listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
@@ -23,6 +24,7 @@ _RANKS_SHOWN = 10
 
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
+    overrides: Overrides = [],  # noqa: B006
     results: Annotated[
         Path, typer.Option(callback=new_folder, help="Folder in which the sweep gets a folder of its own.")
     ] = Path("results"),
@@ -51,7 +53,7 @@ def sweep(
 
     if new and (resume or yes):
         raise UserError("--new starts another sweep, --resume and --yes continue the newest one: give only one of them")
-    plan = load_plan(file)
+    plan = load_plan(file, overrides)
     if isinstance(plan, Screening):
         if resume:
             raise UserError(f"{file} is a screening, which cannot be resumed: leave out --resume to run it from its start")
@@ -81,10 +83,9 @@ def sweep(
     console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
     console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
     if outcome.interrupted:
-        console.print(
-            f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: vlm-rm sweep {file} "
-            "--resume"
-        )
+        options = [part for each in overrides for part in ("--set", each)]
+        again = shlex.join(["vlm-rm", "sweep", str(file), *options, "--resume"])
+        say(f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: {again}")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
         raise typer.Exit(EXIT_FAILED)

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.process_defaults import prepare_ray
 
 DASHBOARDS = Path(__file__).parent
 _LOOPBACK = "127.0.0.1"
@@ -96,6 +97,7 @@ def dashboard_address(cluster: Cluster) -> str | None:
     Returns:
         URL of the dashboard; None if the cluster has none or does not respond.
     """
+    prepare_ray()  # the cluster asks for a token
     from ray import _raylet
     from ray._private.ray_constants import KV_NAMESPACE_DASHBOARD
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames, place_camera
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
@@ -187,6 +188,7 @@ def _make(config: GymEnv) -> gym.Env:
     ours = {"render_mode", "max_episode_steps", "disable_env_checker"} & config.kwargs.keys()
     if ours:
         raise UserError(f"kwargs: {', '.join(sorted(ours))} cannot be set: expected only arguments of {config.id} itself")
+    prepare_pygame()  # which it may draw with
     try:
         env: gym.Env = gym.make(
             config.id,

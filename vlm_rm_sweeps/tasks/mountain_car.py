@@ -7,6 +7,7 @@ import math
 from functools import cache
 from typing import Any
 
+import gymnasium  # noqa: F401 - before pygame, whose banner it hides
 import numpy as np
 import pygame
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv

@@ -7,12 +7,16 @@ and returns nothing; the pixels are then read in the order in which they lie.
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium  # noqa: F401 - before pygame, whose banner it hides
 import numpy as np
 import pygame
+
+from vlm_rm_sweeps.process_defaults import prepare_pygame
 
 
 def draw(env: Any, render: Callable[[], Any]) -> pygame.Surface:
     """The surface on which `render`, Gymnasium's own method of `env`, has drawn."""
+    prepare_pygame()
     mode, env.render_mode = env.render_mode, "draw"
     try:
         render()

@@ -9,6 +9,7 @@ import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_RENDER_SECONDS, INFO_SUCCESS, INFO_TRUE_REWARD
+from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.tasks.opengl import draws_on_gpu
 
 Profile = Literal["fast", "full"]
@@ -73,6 +74,7 @@ class FrameInInfo(gym.Wrapper):
 
     def __init__(self, env: gym.Env, frame_format: FrameFormat) -> None:
         super().__init__(env)
+        prepare_pygame()  # which a task of the user's own may draw with
         self.frame_format = frame_format
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:

@@ -15,7 +15,7 @@ from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
-from vlm_rm_sweeps.sweeping.config.yaml_file import read_yaml
+from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.user_modules import make_importable
 
@@ -87,7 +87,7 @@ def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
     Raises:
         UserError: One message that names the file and everything that is wrong with it.
     """
-    data = read_yaml(path, overrides)
+    data = read_sweep_keys(path, overrides)
     make_importable(path.parent)
     try:
         return _screening(data) if SCREEN in data else plan_of(data)

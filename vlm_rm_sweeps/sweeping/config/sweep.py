@@ -23,7 +23,7 @@ from vlm_rm_sweeps.sweeping.config.sections import (
     check_alphas,
 )
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, refuse_repeats
-from vlm_rm_sweeps.sweeping.config.yaml_file import read_yaml
+from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile
 
@@ -130,7 +130,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         UserError: One message that names the file and, for each bad key, its value, what was expected and the nearest valid name.
     """
-    data = read_yaml(path, overrides)
+    data = read_sweep_keys(path, overrides)
     try:
         return check_keys(Sweep, data)
     except UserError as error:

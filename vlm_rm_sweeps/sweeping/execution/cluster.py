@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 
 _LOOPBACK = "127.0.0.1"
@@ -27,7 +28,10 @@ def ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
     context = _start_ray(say)
     try:
         if not os.environ.get("RAY_ADDRESS") and ray.nodes()[0]["NodeManagerAddress"] != _LOOPBACK:
-            say("Ray listens on every interface of this machine, because it was imported before vlm_rm_sweeps or was told to")
+            say(
+                "Ray listens on every interface of this machine: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which is this package's default, "
+                "keeps it on the loopback address"
+            )
         if context.dashboard_url:
             say(f"Ray dashboard: http://{context.dashboard_url} (it asks for a token: `ray get-auth-token` prints it)")
         yield
@@ -40,6 +44,7 @@ def _start_ray(say: Callable[[str], None]) -> Any:
 
     Raises UserError if that does not help.
     """
+    prepare_ray()
     for tries_left in reversed(range(_RAY_TRIES)):
         try:
             return ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)

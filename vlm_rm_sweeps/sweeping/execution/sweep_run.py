@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import signal
 import threading
 import uuid
@@ -196,8 +195,7 @@ class SweepRun:
         Raises:
             UserError: The disk is full.
         """
-        # By default Tune also writes each result as CSV, JSON and for TensorBoard.
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+        prepare_tune()
         for speaker in _SILENCED:
             logging.getLogger(speaker).setLevel(logging.CRITICAL)
         try:

@@ -4,7 +4,6 @@ A sweep is one run with a child run for each trial; a screening, one with a chil
 """
 
 import logging
-import os
 import shlex
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 
 _PACKAGES = ("vlm-rm-sweeps", "ray", "torch", "open_clip_torch", "gymnasium", "mujoco", "mlflow")
@@ -91,9 +91,7 @@ def set_up_store(tracking_uri: str) -> None:
     Raises:
         UserError: The server or database cannot be reached.
     """
-    # MLflow would retry each call for minutes; here a mirror retries while the trials run.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    prepare_mlflow()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
         MlflowClient(tracking_uri).search_experiments(max_results=1)

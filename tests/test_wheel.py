@@ -1,0 +1,90 @@
+"""The wheel: it has every file that the package reads, and runs a sweep where there is no checkout."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parent.parent
+PACKAGE = "vlm_rm_sweeps"
+UV = Path(sys.executable).parent / "uv"
+SWEEP = {
+    "name": "installed",
+    "task": "cartpole-upright",
+    "models": ["embedded/tiny"],
+    "alphas": [0.5],
+    "true_reward": False,
+    "steps": 400,
+    "steps_per_result": 200,
+    "settings": {"learning_starts": 100, "hidden": [16]},
+    "evaluation_episodes": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that `uv build` makes of this tree, without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [UV, "build", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder]
+    subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_has_all_files_of_the_package_and_only_those(wheel: Path) -> None:
+    in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    in_tree = {file.relative_to(REPOSITORY) for file in (REPOSITORY / PACKAGE).rglob("*") if file.is_file()}
+    assert in_wheel == {file.as_posix() for file in in_tree if "__pycache__" not in file.parts}
+    read_by_the_package = {
+        "py.typed",
+        "rewards/embedded/embedded-tiny.safetensors",
+        "rewards/embedded/bpe.txt.gz",
+        "sweeping/tracking/report.html.j2",
+        "labelling/static/label.js",
+        "dashboard/prometheus/prometheus.yml",
+        "dashboard/grafana/dashboards/vlm-rm-sweeps.json",
+        "dashboard/grafana/provisioning/datasources/prometheus.yaml",
+    }
+    assert {f"{PACKAGE}/{name}" for name in read_by_the_package} <= in_wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_a_sweep_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+    environment, home = tmp_path / "environment", tmp_path / "elsewhere"
+    home.mkdir()
+    (home / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
+    python = install(wheel, environment)
+    variables = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "OMP_NUM_THREADS": "1"}
+
+    def run(*command: str | Path) -> str:
+        ran = subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True, timeout=400)
+        assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
+        return ran.stdout
+
+    imported = run(python, "-c", f"import {PACKAGE}, sys; print({PACKAGE}.__file__); print(*sys.path, sep='\\n')").splitlines()
+    assert Path(imported[0]).is_relative_to(environment)
+    assert str(REPOSITORY) not in imported
+    said = run(python.parent / "vlm-rm", "sweep", "sweep.yaml")
+    (results,) = (home / "results").glob("installed-*")
+    assert "finished" in (results / "trials.csv").read_text(), said
+
+
+def install(wheel: Path, environment: Path) -> Path:
+    """The Python of a new virtual environment with this wheel alone, which finds its dependencies where these tests find theirs.
+
+    A path in a `.pth` file is searched for packages, but not for further `.pth` files, such as that of this project's editable
+    installation.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    command = [UV, "pip", "install", "--offline", "--no-deps", "--python", python, wheel]
+    subprocess.run(command, capture_output=True, check=True)
+    paths = {"base": str(environment), "platbase": str(environment)}
+    packages = Path(sysconfig.get_path("purelib", vars=paths))
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
