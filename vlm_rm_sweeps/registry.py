@@ -21,8 +21,27 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
+_trusted_modules: set[str] = set()
+
+
+def trust_module(name: str) -> None:
+    """Record that the user named a module, so that names in data may refer to what it defines.
+
+    Args:
+        name: The name by which it is imported, such as `my_tasks`.
+    """
+    _trusted_modules.add(name)
+
+
+def is_trusted(reference: str) -> bool:
+    """Whether the user named the module of `module:attribute` in this process: in a sweep file or on the command line."""
+    return reference.partition(":")[0] in _trusted_modules
+
+
 def import_object(reference: str) -> object:
-    """Import the object that `module:attribute` names.
+    """Import the object that `module:attribute` names, and trust its module from then on.
+
+    For references that the user gave. A name that was read from data must not import anything: see `Registry.find_known`.
 
     Args:
         reference: For example `my_models:Redness`, or `package.module:Class`.
@@ -44,6 +63,7 @@ def import_object(reference: str) -> object:
         raise
     except Exception as error:  # a user's module may raise anything
         raise UserError(f"{reference!r} cannot be imported: {reason_of(error)}") from error
+    trust_module(module_name)
     for part in attribute.split("."):
         if not hasattr(found, part):
             known = [name for name in vars(found) if not name.startswith("_")]
@@ -103,3 +123,20 @@ class Registry(Generic[Entry]):
         if is_reference(name):
             return import_object(name)  # type: ignore[return-value]  # checked by who uses it
         raise UserError(unknown_name(self.kind, name, self._entries, f", or `module:Class`{hint}"))
+
+    def find_known(self, name: str) -> Entry:
+        """The entry that a name stands for which was read from data, such as a checkpoint: it imports no module of its own accord.
+
+        Args:
+            name: A registered name, or `module:attribute` of a module that the user named in this process.
+
+        Raises:
+            UserError: There is no such entry, or the user has not named its module.
+        """
+        if name not in self._entries and is_reference(name) and not is_trusted(name):
+            module = name.partition(":")[0]
+            raise UserError(
+                f"{self.kind} {name!r} is named by data, which imports no modules: if you trust {module}, import it first with "
+                f"--module {module.replace('.', '/')}.py"
+            )
+        return self.find(name, "; if it is your own, import the module that registers it with --module FILE")

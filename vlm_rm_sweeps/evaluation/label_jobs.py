@@ -13,20 +13,27 @@ from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.metrics import is_success
-from vlm_rm_sweeps.tasks.task import TASKS, get_task
+from vlm_rm_sweeps.tasks.registry import find_task, known_task
 from vlm_rm_sweeps.videos import read_episode
 
 
 def label_job(folder: Path, task_name: str | None, criterion: str | None) -> LabelJob:
-    """What a rater is asked about a folder. The criterion is the task's success criterion unless one is given.
+    """Decide what a rater is asked about a folder.
 
-    Raises UserError if there is nothing to label, nothing to judge it by, or its labels are those of another data set.
+    Args:
+        folder: A data set of states, or a folder with videos.
+        task_name: The task that videos show; None takes the name that lies beside them.
+        criterion: What the rater judges by; None takes the task's success criterion.
+
+    Raises:
+        UserError: There is nothing to label or nothing to judge it by, the task is unknown, or the labels are those of another data
+            set.
     """
     if (folder / TABLE).is_file():
         return _job_of_states(load_states(folder), criterion)
     items = videos_to_label(folder)
-    task_name = task_name or _task_of(items)
-    criterion = criterion or (get_task(task_name).success_criterion if task_name else None)
+    task = find_task(task_name) if task_name else None
+    criterion = criterion or (task.success_criterion if task else _criterion_of(folder, items))
     if criterion is None:
         raise UserError(
             f"{folder}: nothing says what its videos are judged by: name their task with --task, or give a --criterion"
@@ -41,11 +48,16 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     )
 
 
-def _task_of(videos: list[LabelItem]) -> str | None:
-    """The task that videos of trials show, if that is one, and one of this project."""
+def _criterion_of(folder: Path, videos: list[LabelItem]) -> str | None:
+    """The success criterion of the task that videos of trials show; None if they name no task, or several."""
     names = {read_episode(video.file).get("task") for video in videos}
     name = names.pop() if len(names) == 1 else None
-    return name if name in TASKS else None
+    if name is None:
+        return None
+    try:
+        return known_task(str(name)).success_criterion
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; or say what its videos are judged by with --criterion") from error
 
 
 def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:

@@ -24,9 +24,10 @@ import pyarrow
 from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
-from vlm_rm_sweeps.evaluation.state_spaces import StateValue
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.tasks.registry import known_task
+from vlm_rm_sweeps.tasks.state_space import StateValue
+from vlm_rm_sweeps.tasks.task import Task
 
 ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
@@ -98,7 +99,8 @@ class StateDataset:
 
     @property
     def task(self) -> Task:
-        return get_task(str(self.table["task"].iloc[0]))
+        """The task whose states these are."""
+        return known_task(str(self.table["task"].iloc[0]))
 
     @property
     def ids(self) -> list[str]:
@@ -168,10 +170,21 @@ def image_format_named(name: str) -> ImageFormat:
 def write_states(folder: Path, task: Task, states: Iterable[State], image_format: ImageFormat = "png") -> StateDataset:
     """Write a new data set. The folder appears only once it is complete.
 
-    Raises UserError if the folder exists, or if there are no states.
+    Args:
+        folder: The folder to make.
+        task: The task whose states these are. It must be found by its name when the data set is opened.
+        states: The states, at least one.
+        image_format: How images are kept.
+
+    Returns:
+        The data set on disk.
+
+    Raises:
+        UserError: The folder exists, there are no states, or the task is not registered under its name.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already and is not overwritten: choose another folder")
+    known_task(task.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -231,7 +244,7 @@ def load_states(folder: Path) -> StateDataset:
             f"{file} is no table of states: expected rows of one task with different ids and the columns {', '.join(_COLUMN_TYPES)}"
             + (f"; missing are {', '.join(missing_columns)}" if missing_columns else "")
         )
-    get_task(str(table["task"].iloc[0]))
+    known_task(str(table["task"].iloc[0]))
     _check_images(folder, [str(name) for name in table["image"]])
     return StateDataset(folder, table)
 

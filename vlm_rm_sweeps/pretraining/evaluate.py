@@ -27,8 +27,7 @@ from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
-from vlm_rm_sweeps.tasks.rendering import Textures
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAIN_SETS = ("cart pole", "mountain car", "humanoid")
@@ -43,7 +42,7 @@ class HeldOutSets:
     sets: Mapping[str, HeldOut]
     retrievals: Mapping[str, Retrieval]
     cart_pole_line: np.ndarray
-    mountain_car_lines: Mapping[Textures, np.ndarray]
+    mountain_car_lines: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ _EXAMPLES = 4
 
 def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_format) -> HeldOutSets:
     """Render all test sets: the same every time."""
-    textures: tuple[Textures, ...] = ("modified", "original")
+    textures: tuple[str, ...] = ("modified", "original")
     return HeldOutSets(
         sets={
             "cart pole": held_out.held_out_cart_pole(frame_format),
@@ -132,7 +131,7 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
 
 def paper_specs(task_name: str) -> list[RewardSpec]:
     """What is asked of the models: the task's own prompts, at each alpha."""
-    task = get_task(task_name)
+    task = find_task(task_name)
     return [RewardSpec((task.goal_prompt,), (task.baseline_prompt,), alpha) for alpha in ALPHAS]
 
 

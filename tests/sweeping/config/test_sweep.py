@@ -13,8 +13,8 @@ from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_man
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.sweeping.config.sweep import TRUE_REWARD, UNTRAINED, Prompt, Sweep, Trial, describe_plan, load_sweep
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
-from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
@@ -312,7 +312,7 @@ def test_trials_survive_the_way_through_plain_data() -> None:
 
 
 def test_prompts_default_to_the_tasks() -> None:
-    task = get_task("cartpole-upright")
+    task = find_task("cartpole-upright")
     (_, first, second) = sweep_of().trials()
     assert first.spec() == RewardSpec((task.goal_prompt,), (task.baseline_prompt,), 0.0)
     assert second.spec() == RewardSpec((task.goal_prompt,), (task.baseline_prompt,), 0.5)
@@ -398,7 +398,7 @@ def test_renderings_are_compared_like_every_other_axis() -> None:
     assert Trial.from_dict(trials[1].to_dict()) == trials[1]
     (alone,) = sweep_of(task="humanoid-kneeling", alphas=[0.0], true_reward=False).trials()
     assert "textures" not in alone.label
-    assert alone.rendering == get_task("humanoid-kneeling").rendering(profile=sweep.profile)
+    assert alone.rendering == find_task("humanoid-kneeling").rendering(profile=sweep.profile)
 
 
 def test_the_profile_is_the_machines_if_the_file_says_none() -> None:

@@ -20,6 +20,7 @@ from vlm_rm_sweeps.sweeping.execution.sweep_run import Attempt
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ended_in_order, read_entries
+from vlm_rm_sweeps.tasks.task import Task
 
 
 class Begun:
@@ -110,7 +111,7 @@ def test_a_video_that_was_not_recorded_is_recorded_by_whoever_goes_on(
         def __init__(self, say: Any) -> None:
             self.files: dict[str, Path] = {}
 
-        def record(self, trial_id: str, folder: Path, source: Any) -> None:
+        def record(self, trial_id: str, folder: Path, task: Task, source: Any) -> None:
             self.files[trial_id] = folder / "video" / "episode.mp4"
 
         def finish(self) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sweep import Combination, LabelledStates, Sweep, check_keys, load_sweep, read_yaml
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
 _KEY = "screen"
 _MOST_COMBINATIONS = 100_000
@@ -96,7 +96,7 @@ def _with_prompts(keys: dict[str, Any], path: Path) -> dict[str, Any]:
     if not isinstance(prompts, str):
         return keys
     try:
-        wordings = read_prompts([prompts], get_task(str(keys.get("task"))).baseline_prompt)
+        wordings = read_prompts([prompts], find_task(str(keys.get("task"))).baseline_prompt)
     except UserError as error:
         raise UserError(f"{path}: prompts: {error}") from error
     return keys | {"prompts": [prompt.model_dump(mode="json") for prompt in wordings]}

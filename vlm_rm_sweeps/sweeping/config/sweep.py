@@ -26,13 +26,13 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
-from vlm_rm_sweeps.evaluation.state_spaces import state_space
 from vlm_rm_sweeps.rewards.clip import check_prompts
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
-from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.gym_task import GymEnv, make_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
-from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, AlgorithmSettings, BestBy, DqnSettings
 
 TRUE_REWARD = "true reward"
@@ -178,7 +178,7 @@ class Sweep(_Strict):
     @field_validator("task")
     @classmethod
     def _known_task(cls, name: str | None) -> str | None:
-        return None if name is None else get_task(name).name
+        return None if name is None else find_task(name).name
 
     @field_validator("env")
     @classmethod
@@ -186,6 +186,8 @@ class Sweep(_Strict):
         if "task" in info.data and (info.data["task"] is None) == (env is None):
             found = "neither" if env is None else "both"
             raise UserError(f"expected either `task`, the name of a task, or `env`, a Gymnasium environment, found {found}")
+        if env is not None:
+            make_task(env)
         return env
 
     @field_validator("profile", mode="before")
@@ -274,7 +276,7 @@ class Sweep(_Strict):
                     f"{len(self.renderings())}: expected one of textures and one of cameras, or a number of random states"
                 )
         elif self.epic_states:
-            state_space(self.the_task())
+            self.the_task().require_states()
         self._check_audit()
         for model_id in self.served_models():
             tokenizer = find_model(model_id).tokenizer
@@ -392,7 +394,7 @@ class Sweep(_Strict):
 
 
 def _task(name: str | None, env: GymEnv | None) -> Task:
-    return env.task() if env is not None else get_task(name or "")
+    return env.task() if env is not None else find_task(name or "")
 
 
 Checked = TypeVar("Checked", bound=BaseModel)

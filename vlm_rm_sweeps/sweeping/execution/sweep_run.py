@@ -92,7 +92,7 @@ class Attempt:
         def record(trial: Trial) -> None:
             if self._sweep.videos:
                 job = training_job(self._sweep, self._folder, trial, pools)
-                videos.record(trial.trial_id, job.folder, job.reward)
+                videos.record(trial.trial_id, job.folder, job.task, job.reward)
 
         for trial in self._without_video:
             record(trial)

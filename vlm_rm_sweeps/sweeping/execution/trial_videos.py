@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from vlm_rm_sweeps.errors import reason_of
+from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 
 _SEED = 10_000
@@ -16,10 +17,16 @@ VIDEO_SUFFIX = ".mp4"
 RECORDED = f"episode{VIDEO_SUFFIX}"
 
 
-def record_video(folder: Path, source: RewardSource | None) -> Path:
-    """Record one episode of the best policy of the trial in `folder`; its rewards come from the trial's pool.
+def record_video(folder: Path, task: Task, source: RewardSource | None) -> Path:
+    """Record one episode of the best policy of a trial, and the same episode without rewards, for raters (`write_plain_video`).
 
-    Beside it lies the same episode without them, for raters, see `write_plain_video`.
+    Args:
+        folder: The trial's folder.
+        task: The trial's task. It is not found by its name: the module of a user's task is not imported in this process.
+        source: The pool and the spec that rewards come from; None for a trial that learns from the true reward.
+
+    Returns:
+        The video with rewards.
     """
     import torch
 
@@ -28,7 +35,6 @@ def record_video(folder: Path, source: RewardSource | None) -> Path:
         load_policy,
         rendering_of,
         run_episode,
-        task_of,
         write_plain_video,
         write_videos,
     )
@@ -45,7 +51,7 @@ def record_video(folder: Path, source: RewardSource | None) -> Path:
 
     frame_format = source.frame_format if source else None
     drawn = rendering_of(checkpoint)
-    episode = run_episode(task_of(checkpoint), load_policy(checkpoint), _SEED, frame_format, score, drawn, pictures=True)
+    episode = run_episode(task, load_policy(checkpoint, task), _SEED, frame_format, score, drawn, pictures=True)
     write_plain_video(checkpoint, episode, _SEED, folder / FOLDER)
     (video,) = write_videos(checkpoint, episode, folder / FOLDER, (VIDEO_SUFFIX,))
     return video
@@ -58,10 +64,10 @@ class TrialVideos:
         self._say = say
         self._recording: dict[ray.ObjectRef, str] = {}
 
-    def record(self, trial_id: str, folder: Path, source: RewardSource | None) -> None:
-        """Start to record, without waiting."""
-        task: Any = ray.remote(num_cpus=0, max_retries=1)(record_video)
-        self._recording[task.remote(folder, source)] = trial_id
+    def record(self, trial_id: str, folder: Path, task: Task, source: RewardSource | None) -> None:
+        """Start to record, without waiting; see `record_video`."""
+        recorder: Any = ray.remote(num_cpus=0, max_retries=1)(record_video)
+        self._recording[recorder.remote(folder, task, source)] = trial_id
 
     def finish(self) -> dict[str, Path]:
         """Wait for what is being recorded; the files by trial id."""
