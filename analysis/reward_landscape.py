@@ -10,7 +10,6 @@ from runs import DoesNotApplyError, SweepRuns, draw_alone
 from vlm_rm_sweeps.evaluation.compare import load_for_measuring
 from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape
-from vlm_rm_sweeps.evaluation.state_spaces import STATE_SPACES, state_space
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 
@@ -23,12 +22,12 @@ def draw(runs: SweepRuns) -> None:
         raise DoesNotApplyError("it is a screening; draw its reward models with `vlm-rm landscape`")
     sweep = load_sweep(runs.folder / "sweep.yaml")
     task = sweep.the_task()
-    if task.name not in STATE_SPACES:
-        raise DoesNotApplyError(f"the task {task.name} has no state space")
+    if task.states is None:
+        raise DoesNotApplyError(f"{task.name} has no described state variables to walk along")
     prompt = sweep.wordings()[0]
     specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in sweep.alphas}
     formats = {find_model(model_id).preprocessing.frame_format for model_id in sweep.models}
-    walked = walk(task, [make_axis(task, state_space(task).variables[0].name, _POINTS)], formats, sweep.renderings()[0])
+    walked = walk(task, [make_axis(task, task.states.variables[0].name, _POINTS)], formats, sweep.renderings()[0])
     table = pd.concat([landscape(walked, load_for_measuring(model_id), specs) for model_id in sweep.models], ignore_index=True)
     runs.save(draw_landscape(walked, table), table, "reward_landscape")
 

@@ -23,10 +23,10 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
-from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
+from vlm_rm_sweeps.tasks.mountain_car import MOUNTAINCAR_SUMMIT, SummitMountainCar
 from vlm_rm_sweeps.tasks.opengl import choose_backend
-from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, Textures, render_frame
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, render_frame
 
 ROUNDS = 5
 SIZES = (EMBEDDED_PREPROCESSING.size, 224)
@@ -111,7 +111,7 @@ def all_frames(size: int) -> list[tuple[str, int, float, float]]:
         return Humanoid(Rendering("modified", "paper", profile), FrameFormat(size))
 
     cars: dict[str, gym.Env] = {
-        f"MountainCar, {textures} textures": SummitMountainCar(textures) for textures in get_args(Textures)
+        f"MountainCar, {textures} textures": SummitMountainCar(textures) for textures in MOUNTAINCAR_SUMMIT.textures
     }
     humanoids: dict[str, gym.Env] = {f"humanoid, {profile} profile": humanoid(profile) for profile in get_args(Profile)}
     return [
@@ -123,7 +123,7 @@ def all_frames(size: int) -> list[tuple[str, int, float, float]]:
 
 def humanoid_steps(size: int) -> None:
     """Print the humanoid's steps per second, with frames of `size` pixels and without frames."""
-    task = get_task("humanoid-kneeling")
+    task = find_task("humanoid-kneeling")
     fast = task.rendering(profile="fast")
     envs = {"with a frame each": task.make_env(FrameFormat(size), fast), "without frames": task.make_env(None)}
     for env in envs.values():

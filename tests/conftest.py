@@ -23,7 +23,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.tasks.opengl import choose_backend
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 
 torch.set_num_threads(1)
@@ -80,10 +80,13 @@ def opengl() -> None:
 
 @pytest.fixture(scope="session")
 def saved_policy() -> Callable[..., Checkpoint]:
-    """Saves an untrained policy as the best of a trial, as the trial writes it; keywords change its checkpoint.json."""
+    """Saves an untrained policy as the best of a trial, as the trial writes it; keywords change its checkpoint.json.
 
-    def save(trial: Path, **changed: Any) -> Checkpoint:
-        task = get_task("cartpole-upright")
+    The policy is one for CartPole, or `module`.
+    """
+
+    def save(trial: Path, module: Any = None, **changed: Any) -> Checkpoint:
+        task = find_task("cartpole-upright")
         env = task.make_env(None)
         torch.manual_seed(0)
         spec: Any = DQNConfig().get_default_rl_module_spec()
@@ -94,6 +97,6 @@ def saved_policy() -> Callable[..., Checkpoint]:
         content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
         content |= {"algorithm": "dqn", "seed": 0, "reward": reward, "env_steps": 500}
         content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
-        return TrialFolder(trial).save_best(spec.build(), content | changed)
+        return TrialFolder(trial).save_best(module or spec.build(), content | changed)
 
     return save

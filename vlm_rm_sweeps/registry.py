@@ -22,14 +22,28 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
+_trusted_modules: set[str] = set()
+
+
+def is_trusted(reference: str) -> bool:
+    """Whether the user named the module of `module:attribute` in this process: in a sweep file or on the command line."""
+    return reference.partition(":")[0] in _trusted_modules
+
+
 def import_module(name: str) -> ModuleType:
-    """Import a module by its name.
+    """Import a module that the user named, and trust it from then on: names in data may refer to what it defines.
+
+    Args:
+        name: For example `my_models`.
+
+    Returns:
+        The module.
 
     Raises:
         UserError: It cannot be found, needs a package that is not installed, or raises an error while it is imported.
     """
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise UserError(
@@ -40,10 +54,14 @@ def import_module(name: str) -> ModuleType:
         raise
     except Exception as error:  # a user's module may raise anything
         raise UserError(f"module {name!r} cannot be imported: {reason_of(error)}") from error
+    _trusted_modules.add(name)
+    return module
 
 
 def import_object(reference: str) -> object:
-    """Import the object that `module:attribute` names.
+    """Import the object that `module:attribute` names, and trust its module from then on.
+
+    For references that the user gave. A name that was read from data must not import anything: see `Registry.find_known`.
 
     Args:
         reference: For example `my_models:Redness`, or `package.module:Class`.
@@ -121,3 +139,20 @@ class Registry(Generic[Entry]):
         if is_reference(name):
             return import_object(name)  # type: ignore[return-value]  # checked by who uses it
         raise UserError(unknown_name(self.kind, name, self._entries, f", or `module:Class`{hint}"))
+
+    def find_known(self, name: str) -> Entry:
+        """The entry that a name stands for which was read from data, such as a checkpoint: it imports no module of its own accord.
+
+        Args:
+            name: A registered name, or `module:attribute` of a module that the user named in this process.
+
+        Raises:
+            UserError: There is no such entry, or the user has not named its module.
+        """
+        if name not in self._entries and is_reference(name) and not is_trusted(name):
+            module = name.partition(":")[0]
+            raise UserError(
+                f"{self.kind} {name!r} is named by data, which imports no modules: if you trust {module}, import it first with "
+                f"--module {module.replace('.', '/')}.py"
+            )
+        return self.find(name, "; if it is your own, import the module that registers it with --module FILE")

@@ -11,11 +11,11 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states, states_of_policies, task_of_all
 from vlm_rm_sweeps.evaluation.rollouts import load_policy, run_episode
 from vlm_rm_sweeps.evaluation.states import write_states
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 SavePolicy = Callable[..., Checkpoint]
-CARTPOLE = get_task("cartpole-upright")
+CARTPOLE = find_task("cartpole-upright")
 
 
 def nobody_listens(line: str) -> None:

@@ -17,9 +17,9 @@ from vlm_rm_sweeps.evaluation.states import Provenance, State, StateDataset, wri
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-CARTPOLE = get_task("cartpole-upright")
+CARTPOLE = find_task("cartpole-upright")
 SPECS = {
     (alpha, prompt): RewardSpec((goal,), ("pole and cart",), alpha)
     for alpha in (0.0, 0.5, 1.0)

@@ -13,9 +13,9 @@ from vlm_rm_sweeps.evaluation.ground_truth import read_truth
 from vlm_rm_sweeps.evaluation.states import Provenance, State, StateDataset, write_states
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-CARTPOLE = get_task("cartpole-upright")
+CARTPOLE = find_task("cartpole-upright")
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from vlm_rm_sweeps.evaluation.label_jobs import describe_labels, label_job, stor
 from vlm_rm_sweeps.labelling.scales import SHARE
 from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.metrics import CLIP_RETURN, GOAL_FRACTION, SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.videos import write_episode, write_video
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 
 
 @pytest.fixture

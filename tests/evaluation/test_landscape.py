@@ -17,9 +17,9 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import find_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-CARTPOLE, MOUNTAIN_CAR = get_task("cartpole-upright"), get_task("mountaincar-summit")
+CARTPOLE, MOUNTAIN_CAR = find_task("cartpole-upright"), find_task("mountaincar-summit")
 SPECS = {(alpha, "task"): RewardSpec((CARTPOLE.goal_prompt,), ("pole and cart",), alpha) for alpha in (0.0, 0.5, 1.0)}
 
 SMALL = FrameFormat(16)

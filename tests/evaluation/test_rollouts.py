@@ -32,12 +32,12 @@ from vlm_rm_sweeps.evaluation.rollouts import (
 )
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 from vlm_rm_sweeps.videos import read_episode
 
 SavePolicy = Callable[..., Checkpoint]
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states, states_of_images
-from vlm_rm_sweeps.evaluation.state_spaces import state_space
 from vlm_rm_sweeps.evaluation.states import TABLE, Provenance, State, StateDataset, load_states, write_states
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-CARTPOLE = get_task("cartpole-upright")
+CARTPOLE = find_task("cartpole-upright")
 
 
 def small_frame(shade: int) -> np.ndarray:
@@ -40,7 +39,7 @@ def test_uniform_states_cover_circle_and_track_with_their_success() -> None:
 
 
 def test_mountain_car_states_reach_the_flag() -> None:
-    states = list(sampled_states(get_task("mountaincar-summit"), 40, seed=0))
+    states = list(sampled_states(find_task("mountaincar-summit"), 40, seed=0))
     for state in states:
         assert state.success == (state.variables["position"] >= np.float32(0.45))
     assert any(state.success for state in states)
@@ -48,8 +47,8 @@ def test_mountain_car_states_reach_the_flag() -> None:
 
 @pytest.mark.parametrize("name", ["humanoid-kneeling", "humanoid-standing", "humanoid-splits"])
 def test_humanoid_states_are_in_and_out_of_the_pose(name: str) -> None:
-    task = get_task(name)
-    space = state_space(task)
+    task = find_task(name)
+    space = task.require_states()
     env = task.make_native_env(task.rendering(), None)
     env.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -82,7 +81,7 @@ def test_frames_and_states_survive_the_disk(tmp_path: Path, image_format: str) -
 
 
 def test_how_states_were_drawn_is_in_the_table(tmp_path: Path) -> None:
-    task = get_task("mountaincar-summit")
+    task = find_task("mountaincar-summit")
     drawn = [task.rendering("original", "default", "fast"), task.rendering("modified", "default", "fast")]
     states = [state for rendering in drawn for state in sampled_states(task, 2, seed=0, rendering=rendering)]
     mixed = write_states(tmp_path / "mixed", task, [*states, State(small_frame(1), Provenance("images"))])

@@ -17,11 +17,11 @@ from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.videos import write_video
 
 pytestmark = pytest.mark.browser
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 STATES = 6
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

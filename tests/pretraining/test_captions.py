@@ -9,7 +9,7 @@ from vlm_rm_sweeps.pretraining import captions as captions_module
 from vlm_rm_sweeps.pretraining import cart_pole, mountain_car
 from vlm_rm_sweeps.pretraining.captions import HELD_OUT_CAPTIONS, CaptionedState, bucket, caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
-from vlm_rm_sweeps.tasks.task import TASKS
+from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, find_task
 
 Sampler = Callable[[int, np.random.Generator], Sequence[CaptionedState]]
 SAMPLERS = pytest.mark.parametrize("sample_states", [cart_pole.sample_states, mountain_car.sample_states])
@@ -21,7 +21,7 @@ def test_no_caption_is_a_tasks_prompt(sample_states: Sampler) -> None:
     states = sample_states(4_000, rng)
     captions = {" ".join(caption.lower().split()) for _ in range(5) for caption in caption_batch(states, rng)}
     assert len(captions) > 300
-    for task in TASKS.values():
+    for task in map(find_task, BUILT_IN_TASKS):
         assert {task.goal_prompt, task.baseline_prompt} <= HELD_OUT_CAPTIONS
         assert task.goal_prompt.lower() not in captions
         assert task.baseline_prompt.lower() not in captions

@@ -6,10 +6,9 @@ import pytest
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.mountain_car import MountainCarState, render_states, sample_states
-from vlm_rm_sweeps.tasks.rendering import Textures
 
 
-def captions_of(position: float, textures: Textures = "modified", count: int = 2_000) -> list[str]:
+def captions_of(position: float, textures: str = "modified", count: int = 2_000) -> list[str]:
     return caption_batch([MountainCarState(position, textures)] * count, np.random.default_rng(0))
 
 
@@ -32,7 +31,7 @@ def test_places_are_those_of_the_picture() -> None:
 
 
 @pytest.mark.parametrize(("textures", "other"), [("modified", "original"), ("original", "modified")])
-def test_the_style_is_that_of_the_drawing(textures: Textures, other: Textures) -> None:
+def test_the_style_is_that_of_the_drawing(textures: str, other: str) -> None:
     styles = {"modified": ("blue sky", "snowy", "sunny", "clouds"), "original": ("line drawing", "sketch", "white background")}
     captions = captions_of(0.0, textures)
     assert share(captions, *styles[textures]) > 0.05

@@ -13,7 +13,7 @@ from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_sizes, find_model
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
-from vlm_rm_sweeps.tasks.task import TASKS
+from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, find_task
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_shipped_vocabulary_splits_captions_and_prompts_as_the_full_tokenizer(fu
     rng = np.random.default_rng(1)
     subjects = (cart_pole, mountain_car, humanoid)
     texts = {caption for subject in subjects for caption in caption_batch(subject.sample_states(300, rng), rng)}
-    texts |= {text for task in TASKS.values() for text in (task.goal_prompt, task.baseline_prompt)}
+    texts |= {text for task in map(find_task, BUILT_IN_TASKS) for text in (task.goal_prompt, task.baseline_prompt)}
     sweep = load_sweep(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml")
     texts |= {text for prompt in sweep.wordings() for text in (*prompt.goal, *prompt.baseline)}
     for text in texts:

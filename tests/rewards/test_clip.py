@@ -15,9 +15,9 @@ from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 SPECS = [
     RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.0),
     RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5),

@@ -9,7 +9,7 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
 THRESHOLD = math.radians(12)
 FAR_FROM_UPRIGHT = {"low": 1.0, "high": 1.1}
@@ -38,7 +38,7 @@ def test_never_terminates_and_never_warns() -> None:
 
 
 def test_training_episode_is_truncated_after_200_steps_exactly() -> None:
-    env = get_task("cartpole-upright").make_env(None)
+    env = find_task("cartpole-upright").make_env(None)
     env.reset(seed=0)
     for _ in range(2):
         flags = [env.step(1)[2:4] for _ in range(200)]
@@ -108,7 +108,7 @@ def test_upright_again_after_a_whole_turn() -> None:
 
 
 def test_success_starts_afresh_in_each_episode() -> None:
-    env = get_task("cartpole-upright").make_env(None)
+    env = find_task("cartpole-upright").make_env(None)
     env.reset(seed=0)
     _, reward, _, _, info = env.step(1)
     assert (reward, info["success"]) == (1.0, True)
@@ -180,7 +180,7 @@ def test_rendering_keeps_the_render_mode_and_the_state() -> None:
 
 def test_same_seed_and_actions_give_the_same_trajectory() -> None:
     def trajectory(seed: int) -> list[list[float]]:
-        env = get_task("cartpole-upright").make_env(None)
+        env = find_task("cartpole-upright").make_env(None)
         actions = np.random.default_rng(1)
         observations = [env.reset(seed=seed)[0]]
         observations += [env.step(int(actions.integers(2)))[0] for _ in range(100)]

@@ -6,9 +6,9 @@ import pytest
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-TASK = get_task("mountaincar-summit")
+TASK = find_task("mountaincar-summit")
 
 
 def full_throttle(observation: np.ndarray) -> np.ndarray:

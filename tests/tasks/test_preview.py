@@ -5,8 +5,8 @@ import numpy as np
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.preview import frames_of_episode
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
-from vlm_rm_sweeps.tasks.task import get_task
 
 FORMAT = FrameFormat(32)
 
@@ -19,7 +19,7 @@ def test_one_frame_for_each_step_past_the_end_of_an_episode_too() -> None:
 
 
 def test_the_seed_decides_and_no_action_is_no_random_action() -> None:
-    task = get_task("mountaincar-summit")
+    task = find_task("mountaincar-summit")
     drawn = [
         frames_of_episode(task, task.rendering(), FORMAT, 30, seed, random)
         for seed, random in [(0, True), (0, True), (1, True), (0, False)]
@@ -29,7 +29,7 @@ def test_the_seed_decides_and_no_action_is_no_random_action() -> None:
 
 
 def test_textures_are_those_asked_for() -> None:
-    task = get_task("mountaincar-summit")
+    task = find_task("mountaincar-summit")
     modified, original = (
         frames_of_episode(task, task.rendering(textures), FORMAT, 1, 0, True) for textures in ("modified", "original")
     )

@@ -12,11 +12,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Rendering, render_frame
-from vlm_rm_sweeps.tasks.task import get_task
 
 FORMAT = FrameFormat(112)
-SHORT = dataclasses.replace(get_task("cartpole-upright"), episode_steps=30)
+SHORT = dataclasses.replace(find_task("cartpole-upright"), episode_steps=30)
 
 
 def frame_of(state: Any) -> np.ndarray:
@@ -174,7 +174,7 @@ def test_rendered_frame_of_the_right_size_is_the_environments_own() -> None:
 @pytest.mark.parametrize(("gpu", "profile"), [(True, "full"), (False, "fast")])
 def test_the_profile_depends_on_the_gpu_unless_it_is_named(gpu: bool, profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_rm_sweeps.tasks.rendering.draws_on_gpu", lambda: gpu)
-    task = get_task("humanoid-kneeling")
+    task = find_task("humanoid-kneeling")
     assert task.rendering().profile == Rendering().profile == profile
     assert task.rendering(profile="fast").profile == "fast"
     assert task.rendering(profile="full").profile == "full"

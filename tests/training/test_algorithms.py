@@ -10,7 +10,7 @@ from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms import build_algorithm
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
@@ -91,7 +91,7 @@ def test_the_end_of_an_episode_is_bootstrapped_through(ray_cluster: None, task: 
         algorithm, _ = train(SETTINGS)
     else:
         settings = DqnSettings(learning_starts=10_000, envs=2, rollout_steps=210, double_q=False)
-        algorithm = build_algorithm(get_task(task), settings, None, 3, steps_per_result=420, evaluation_episodes=1)
+        algorithm = build_algorithm(find_task(task), settings, None, 3, steps_per_result=420, evaluation_episodes=1)
         algorithm.train()
         config: Any = algorithm.config
         assert config.double_q is False

@@ -12,13 +12,13 @@ from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan, StepTruth, gold_metric
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 OTHER = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.0)
 GOLD = PoolConfig(name="never-asked", model_id="embedded/small")

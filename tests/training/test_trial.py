@@ -21,14 +21,14 @@ from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.policy import Policy
 from vlm_rm_sweeps.training.settings import BestBy, DqnSettings, SacSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 
 
@@ -52,7 +52,7 @@ def sac_job(task: str, pool: PoolConfig, folder: Path, steps: int) -> TrainingJo
     settings = SacSettings(
         learning_starts=steps * 6 // 10, envs=4, rollout_steps=10, updates_per_step=0.1, hidden=(32,), batch=32, warm_up_hold=7
     )
-    chosen = get_task(task)
+    chosen = find_task(task)
     spec = RewardSpec((chosen.goal_prompt,), (chosen.baseline_prompt,), 0.5)
     reward = RewardSource(pool, spec, EMBEDDED_PREPROCESSING.frame_format)
     return TrainingJob(

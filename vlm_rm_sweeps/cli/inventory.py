@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 def tasks() -> None:
     """List the tasks: their prompts, and what counts as success."""
-    from vlm_rm_sweeps.tasks.task import TASKS
+    from vlm_rm_sweeps.tasks.registry import find_task, task_names
 
-    for task in TASKS.values():
+    for task in map(find_task, task_names()):
         print(f"{task.name}")
         print(f"  goal      {task.goal_prompt}")
         print(f"  baseline  {task.baseline_prompt}")
-        print(f"  success   {task.success_criterion}, for at least half of {task.episode_steps} steps")
+        print(f"  success   {task.success_criterion or 'unknown'}, for at least half of {task.episode_steps} steps")
 
 
 def poses(
@@ -131,13 +131,13 @@ def _task_rendering_and_model(
     """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default; and the
     id of the sweep's first model, or of the default one."""
     from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+    from vlm_rm_sweeps.tasks.registry import find_task
     from vlm_rm_sweeps.tasks.rendering import machine_profile
-    from vlm_rm_sweeps.tasks.task import get_task
 
     if Path(name).suffix not in (".yaml", ".yml"):
         if overrides:
             raise UserError(f"--set {overrides[0]!r} changes a sweep file, and {name!r} is a task: name a sweep file instead")
-        task = get_task(name)
+        task = find_task(name)
         return task, task.rendering(textures, camera, profile.value if profile else machine_profile()), _SHOWN_MODEL
     sweep = load_sweep(Path(name), overrides)
     first = sweep.renderings()[0]

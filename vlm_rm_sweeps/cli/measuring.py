@@ -96,14 +96,13 @@ def landscape(
     from vlm_rm_sweeps.evaluation import landscape as landscapes
     from vlm_rm_sweeps.evaluation.compare import check_models, load_for_measuring
     from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
-    from vlm_rm_sweeps.evaluation.state_spaces import state_space
     from vlm_rm_sweeps.rewards.open_clip_models import find_model
     from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare
-    from vlm_rm_sweeps.tasks.task import get_task
+    from vlm_rm_sweeps.tasks.registry import find_task
 
     refuse_to_overwrite(output)
-    chosen, models = get_task(task), listed("--model", model)
-    names = variable or [state_space(chosen).variables[0].name]
+    chosen, models = find_task(task), listed("--model", model)
+    names = variable or [chosen.require_states().variables[0].name]
     values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)

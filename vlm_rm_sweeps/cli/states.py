@@ -37,9 +37,9 @@ def states_sample(
 ) -> None:
     """Make a data set of random states of a task, with the results of its success test."""
     from vlm_rm_sweeps.evaluation.collect_states import sampled_states
-    from vlm_rm_sweeps.tasks.task import get_task
+    from vlm_rm_sweeps.tasks.registry import find_task
 
-    chosen = get_task(task)
+    chosen = find_task(task)
     states = sampled_states(chosen, count, seed, chosen.rendering(textures, camera))
     _write_states(output, chosen, states, image_format)
 
@@ -88,9 +88,9 @@ def states_images(
 ) -> None:
     """Make a data set from a folder of images, to be labelled by raters."""
     from vlm_rm_sweeps.evaluation.collect_states import states_of_images
-    from vlm_rm_sweeps.tasks.task import get_task
+    from vlm_rm_sweeps.tasks.registry import find_task
 
-    _write_states(output, get_task(task), states_of_images(images), image_format)
+    _write_states(output, find_task(task), states_of_images(images), image_format)
 
 
 @states_app.command("show")

@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.state_spaces import StateSpace, state_space
 from vlm_rm_sweeps.evaluation.states import ROLLOUT, Provenance, State
+from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
-from vlm_rm_sweeps.tasks.task import TASKS, Task
+from vlm_rm_sweeps.tasks.state_space import StateSpace
+from vlm_rm_sweeps.tasks.task import Task
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.training.checkpoints import Checkpoint
@@ -26,8 +27,21 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | None = None) -> Iterator[State]:
-    """`count` states drawn by the task's state space, each with its success; the same seed gives the same states."""
-    space = state_space(task)
+    """Draw random states of a task from its state space.
+
+    Args:
+        task: The task.
+        count: Number of states.
+        seed: The same seed gives the same states.
+        rendering: How states are drawn; None takes the task's default.
+
+    Yields:
+        States with their success.
+
+    Raises:
+        UserError: The task has no state space.
+    """
+    space = task.require_states()
     rng = np.random.default_rng(seed)
     drawn = rendering or task.rendering()
     env = task.make_native_env(drawn, None)
@@ -46,7 +60,14 @@ def _state_of(env: gym.Env, space: StateSpace, provenance: Provenance) -> State:
 
 
 def task_of_all(checkpoints: "Sequence[Checkpoint]") -> Task:
-    """The task that the policies were trained for. UserError if they are not of one task, or of an environment of a sweep file."""
+    """Find the task that policies were trained for.
+
+    Args:
+        checkpoints: At least one policy.
+
+    Raises:
+        UserError: The policies are of several tasks, or of an `env` of a sweep file; or the task is unknown, see `known_task`.
+    """
     first = checkpoints[0]
     for checkpoint in checkpoints:
         name = str(checkpoint.content["task"])
@@ -55,12 +76,12 @@ def task_of_all(checkpoints: "Sequence[Checkpoint]") -> Task:
                 f"{checkpoint.folder} is a policy for {name}, and {first.folder} one for {first.content['task']}: a data set has "
                 "states of one task; make one for each"
             )
-        if name not in TASKS:
+        if checkpoint.content["env"]:
             raise UserError(
                 f"{checkpoint.folder} is a policy for {name}: data sets of states are kept for the tasks of `vlm-rm tasks`, and for no "
                 "other environments"
             )
-    return TASKS[str(first.content["task"])]
+    return known_task(str(first.content["task"]))
 
 
 def states_of_policies(
@@ -74,13 +95,14 @@ def states_of_policies(
     from vlm_rm_sweeps.evaluation.rollouts import load_policy, rendering_of, run_episode
 
     task = task_of_all(checkpoints)
+    space = task.require_states()
     if every > task.episode_steps:
         raise UserError(f"every {every} steps: expected at most {task.episode_steps}, the length of an episode of {task.name}")
     for checkpoint in checkpoints:
-        policy, rendering, provenance = load_policy(checkpoint), rendering_of(checkpoint), _provenance(checkpoint)
+        policy, rendering, provenance = load_policy(checkpoint, task), rendering_of(checkpoint), _provenance(checkpoint)
         provenance = replace(provenance, **asdict(rendering))
         for each in range(seed, seed + episodes):
-            visit = _visitor(state_space(task), every, replace(provenance, seed=each))
+            visit = _visitor(space, every, replace(provenance, seed=each))
             visited = run_episode(task, policy, each, rendering=rendering, visit=visit).visited
             yield from (state for state in visited if state is not None)
         say(f"{checkpoint.folder}: {episodes} episodes")

@@ -13,7 +13,7 @@ from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.metrics import GOAL_FRACTION, is_success
-from vlm_rm_sweeps.tasks.task import TASKS, get_task
+from vlm_rm_sweeps.tasks.registry import find_task, known_task
 from vlm_rm_sweeps.videos import read_episode
 
 
@@ -34,8 +34,8 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     if (folder / TABLE).is_file():
         return _job_of_states(load_states(folder), criterion)
     items = videos_to_label(folder)
-    task_name = task_name or _task_of(items)
-    criterion = criterion or (get_task(task_name).success_criterion if task_name else None)
+    task = find_task(task_name) if task_name else None
+    criterion = criterion or (task.success_criterion if task else _criterion_of(folder, items))
     if criterion is None:
         raise UserError(
             f"{folder}: no criterion for its videos: name the task that they show with --task, or give one with --criterion"
@@ -50,11 +50,16 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
     )
 
 
-def _task_of(videos: list[LabelItem]) -> str | None:
-    """Read from the videos' descriptions which task they show; None unless it is the same known task for all."""
+def _criterion_of(folder: Path, videos: list[LabelItem]) -> str | None:
+    """The success criterion of the task that videos of trials show; None if they name no task, or several."""
     names = {read_episode(video.file).get("task") for video in videos}
     name = names.pop() if len(names) == 1 else None
-    return name if name in TASKS else None
+    if name is None:
+        return None
+    try:
+        return known_task(str(name)).success_criterion
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; or say what its videos are judged by with --criterion") from error
 
 
 def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:

@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.score import score_frames
-from vlm_rm_sweeps.evaluation.state_spaces import StateVariable, find_variable, state_space
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.state_space import StateVariable, find_variable
 from vlm_rm_sweeps.tasks.task import Task
 
 _AXES_AT_MOST = 2
@@ -71,7 +71,7 @@ class Shape:
 def make_axis(task: Task, text: str, points: int) -> Axis:
     """An axis out of `theta`, over the variable's whole range, or `theta=-0.25:0.25`. UserError if it is neither."""
     name, _, interval = text.partition("=")
-    variable = find_variable(task, name.strip())
+    variable = find_variable(task.require_states(), name.strip())
     low, high = variable.low, variable.high
     if interval:
         try:
@@ -100,7 +100,7 @@ def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], ren
         raise UserError(
             f"a landscape of {count:,} states: expected at most {_STATES_AT_MOST:,}; look at fewer points of each variable"
         )
-    space = state_space(task)
+    space = task.require_states()
     points = np.stack([grid.ravel() for grid in np.meshgrid(*(axis.values for axis in axes), indexing="ij")], axis=1)
     shown = set(pictured(axes))
     frames: dict[FrameFormat, list[np.ndarray]] = {each: [] for each in formats}

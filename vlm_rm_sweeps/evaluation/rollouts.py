@@ -19,8 +19,9 @@ from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is
 from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
-from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, read_checkpoint
 from vlm_rm_sweeps.training.policy import Policy
 from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, write_episode, write_video
@@ -87,9 +88,13 @@ def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
-    """The task that the checkpoint's policy was trained for."""
+    """Find the task that the checkpoint's policy was trained for.
+
+    Raises:
+        UserError: The task is unknown, see `known_task`.
+    """
     env = checkpoint.content["env"]
-    return GymEnv.model_validate(env).task() if env else get_task(str(checkpoint.content["task"]))
+    return GymEnv.model_validate(env).task() if env else known_task(str(checkpoint.content["task"]))
 
 
 def rendering_of(checkpoint: Checkpoint) -> Rendering:
@@ -103,9 +108,17 @@ def spec_of(checkpoint: Checkpoint) -> RewardSpec | None:
     return RewardSpec(tuple(reward["goal"]), tuple(reward["baseline"]), reward["alpha"]) if reward else None
 
 
-def load_policy(checkpoint: Checkpoint) -> Policy:
-    """The policy of a checkpoint. Only its JSON and safetensors files are read."""
-    env = task_of(checkpoint).make_env(None)
+def load_policy(checkpoint: Checkpoint, task: Task | None = None) -> Policy:
+    """Load the policy of a checkpoint. Only its JSON and safetensors files are read.
+
+    Args:
+        checkpoint: The checkpoint.
+        task: The task that it was trained for; None finds it by the name in the checkpoint, see `task_of`.
+
+    Raises:
+        UserError: The task is unknown, or the policy does not fit it.
+    """
+    env = (task or task_of(checkpoint)).make_env(None)
     try:
         return Policy(checkpoint, env.observation_space, env.action_space)
     finally:
@@ -225,7 +238,8 @@ def evaluate(
     `judges` are ids of other models, which score the same frames for the spec that the policy learned from. UserError if they want
     other frames than its own model, or it learned from the true reward.
     """
-    task, policy, scorer = task_of(checkpoint), load_policy(checkpoint), load_scorer(checkpoint, device)
+    task = task_of(checkpoint)
+    policy, scorer = load_policy(checkpoint, task), load_scorer(checkpoint, device)
     score, frame_format = scorer or (None, None)
     judging = _load_judges(checkpoint, judges, frame_format, device)
     ran = []

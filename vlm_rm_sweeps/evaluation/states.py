@@ -24,9 +24,10 @@ import pyarrow
 from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
-from vlm_rm_sweeps.evaluation.state_spaces import StateValue
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.tasks.registry import known_task
+from vlm_rm_sweeps.tasks.state_space import StateValue
+from vlm_rm_sweeps.tasks.task import Task
 
 ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
@@ -117,7 +118,7 @@ class StateDataset:
     @property
     def task(self) -> Task:
         """The task whose states these are."""
-        return get_task(str(self.table["task"].iloc[0]))
+        return known_task(str(self.table["task"].iloc[0]))
 
     @property
     def ids(self) -> list[str]:
@@ -214,7 +215,7 @@ def write_states(folder: Path, task: Task, states: Iterable[State], image_format
 
     Args:
         folder: Must not exist yet.
-        task: The task whose states they are.
+        task: The task whose states they are. It must be found by its name when the data set is opened.
         states: Consumed one by one, so that only one frame is in memory.
         image_format: Both are lossless; WebP is smaller and slower.
 
@@ -222,10 +223,11 @@ def write_states(folder: Path, task: Task, states: Iterable[State], image_format
         The data set, read back from disk.
 
     Raises:
-        UserError: The folder exists, or there are no states.
+        UserError: The folder exists, there are no states, or the task is not registered under its name.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already and is not overwritten: choose another folder")
+    known_task(task.name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -295,7 +297,7 @@ def load_states(folder: Path) -> StateDataset:
             f"{file} is not a table of states: expected rows of one task with distinct ids and the columns {', '.join(_COLUMN_TYPES)}"
             + (f"; missing: {', '.join(missing_columns)}" if missing_columns else "")
         )
-    get_task(str(table["task"].iloc[0]))
+    known_task(str(table["task"].iloc[0]))
     _check_images(folder, [str(name) for name in table["image"]])
     return StateDataset(folder, table)
 

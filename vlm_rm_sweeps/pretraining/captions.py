@@ -11,9 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from vlm_rm_sweeps.tasks.task import TASKS
+from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, find_task
 
-HELD_OUT_CAPTIONS = frozenset(prompt for task in TASKS.values() for prompt in (task.goal_prompt, task.baseline_prompt))
+HELD_OUT_CAPTIONS = frozenset(
+    prompt for task in map(find_task, BUILT_IN_TASKS) for prompt in (task.goal_prompt, task.baseline_prompt)
+)
 """The tasks' own prompts. They are never used as captions, so that evaluation with them measures generalisation. Some longer captions
 contain one; the model card states how many."""
 

@@ -28,8 +28,7 @@ from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
-from vlm_rm_sweeps.tasks.rendering import Textures
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MAIN_SETS = ("cart pole", "mountain car", "humanoid")
@@ -51,7 +50,7 @@ class HeldOutSets:
     sets: Mapping[str, HeldOut]
     retrievals: Mapping[str, Retrieval]
     cart_pole_line: np.ndarray
-    mountain_car_lines: Mapping[Textures, np.ndarray]
+    mountain_car_lines: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_fo
     Returns:
         The data for `evaluate_family`.
     """
-    textures: tuple[Textures, ...] = ("modified", "original")
+    textures: tuple[str, ...] = ("modified", "original")
     return HeldOutSets(
         sets={
             "cart pole": held_out.held_out_cart_pole(frame_format),
@@ -167,7 +166,7 @@ def paper_specs(task_name: str) -> list[RewardSpec]:
     Returns:
         Specs in the order of `ALPHAS`.
     """
-    task = get_task(task_name)
+    task = find_task(task_name)
     return [RewardSpec((task.goal_prompt,), (task.baseline_prompt,), alpha) for alpha in ALPHAS]
 
 

@@ -20,7 +20,7 @@ from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, Mountain
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated, perturbed
 from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
-from vlm_rm_sweeps.tasks.rendering import Rendering, Textures
+from vlm_rm_sweeps.tasks.rendering import Rendering
 
 SEED = 987_654_321
 """Far from the small seeds of trainings, so that no state is shared."""
@@ -77,12 +77,12 @@ def held_out_cart_pole(frame_format: FrameFormat) -> HeldOut:
     return HeldOut(cart_pole.render_states(states, frame_format), {"cartpole-upright": closeness})
 
 
-def held_out_mountain_car(frame_format: FrameFormat, textures: Textures = "modified") -> HeldOut:
+def held_out_mountain_car(frame_format: FrameFormat, textures: str = "modified") -> HeldOut:
     """Make a set of MountainCar: positions uniform over the track.
 
     Args:
         frame_format: Size of the frames.
-        textures: Textures of the scene.
+        textures: str of the scene.
 
     Returns:
         The set, with the truth of `mountaincar-summit`.

@@ -15,7 +15,7 @@ from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, interpolated, perturbed
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
-from vlm_rm_sweeps.tasks.rendering import Rendering, Textures
+from vlm_rm_sweeps.tasks.rendering import Rendering
 
 NEIGHBOUR_DISTANCES = (0.035, 0.12)
 """Scales of the label noise, in metres; one is drawn for each caption. The small one makes the peak at the goal sharp, the large one
@@ -212,7 +212,7 @@ _ODD = {
 }
 _UPRIGHT_POSES = frozenset(("arms raised", "arms out", "hands on hips", "arms crossed", "one leg", "walking"))
 _UPRIGHT = ("standing", "standing upright", "on its feet", "in an upright position", "standing on the floor")
-_SCENERY: dict[Textures, tuple[str, ...]] = {
+_SCENERY: dict[str, tuple[str, ...]] = {
     "modified": ("on a tiled floor under a blue sky", "in front of a blue sky", "outdoors", "on a stone floor"),
     "original": ("on a checkered floor", "in a dark simulation", "in a simulator", "on a chessboard floor"),
 }
@@ -249,7 +249,7 @@ class HumanoidState:
 
     qpos: tuple[float, ...]
     distances: tuple[float, ...]
-    textures: Textures = "modified"
+    textures: str = "modified"
     view: View = View()
 
     def caption(self, rng: np.random.Generator) -> str:
@@ -411,7 +411,7 @@ def _pull(env: Humanoid, target: np.ndarray) -> np.ndarray:
     return np.clip(torque, *env.model.actuator_ctrlrange.T)
 
 
-_TEXTURES: tuple[Textures, ...] = ("modified", "original")
+_TEXTURES: tuple[str, ...] = ("modified", "original")
 
 
 def render_states(states: list[HumanoidState], frame_format: FrameFormat) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.captions import Buckets, bucket, pick
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
-from vlm_rm_sweeps.tasks.rendering import Textures, render_frame
+from vlm_rm_sweeps.tasks.rendering import render_frame
 
 POSITION_NOISE = 0.4
 """Scale of the captions' Laplace noise; a single scale, for the reason given in `cart_pole`."""
@@ -26,7 +26,7 @@ _SCENES = (
     "{car} driving in the mountains",
     "a valley, {car} and a yellow flag",
 )
-_STYLES: dict[Textures, tuple[str, ...]] = {
+_STYLES: dict[str, tuple[str, ...]] = {
     "modified": ("under a blue sky", "in a green valley with a snowy top", "on a sunny day", "with clouds in the sky"),
     "original": ("in a line drawing", "drawn with thin black lines", "on a white background", "in a simple sketch"),
 }
@@ -125,7 +125,7 @@ class MountainCarState:
     """
 
     position: float
-    textures: Textures
+    textures: str
 
     def caption(self, rng: np.random.Generator) -> str:
         """Draw a caption: the place in words (most often) or as a share of the way, with or without style, or the scene alone.

@@ -1,13 +1,18 @@
-"""CartPole for reward models: the pole swings through the full circle and nothing ends the episode early."""
+"""CartPole for reward models: the pole swings through the full circle, and nothing ends an episode early."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
+from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.tasks.pygame_frames import draw, to_frame
+from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue, StateVariable, innermost
+from vlm_rm_sweeps.tasks.task import Task
 
 
 class UprightCartPole(CartPoleEnv):
@@ -16,10 +21,12 @@ class UprightCartPole(CartPoleEnv):
     Differences from `CartPole-v1`:
 
     - It never terminates; the task's time limit ends the episode.
-    - The pole's angle is wrapped to [-pi, pi] and the cart stops at the edge of the visible track (|x| <= 2.4): a cart that has
-      left the picture cannot be judged from a frame.
-    - The true reward, and `info["success"]`, is whether the pole is within 12 degrees of upright: the environment's own
-      threshold (`theta_threshold_radians`).
+    - The pole's angle is wrapped to [-pi, pi] and the cart stops at the edge of the visible track (|x| <= 2.4): a cart outside the
+      picture cannot be judged from a frame.
+    - The true reward, and `info["success"]`, is whether the pole is upright.
+
+    Args:
+        render_mode: Gymnasium's render mode.
     """
 
     def __init__(self, render_mode: str | None = "rgb_array") -> None:
@@ -28,6 +35,7 @@ class UprightCartPole(CartPoleEnv):
         self.observation_space = spaces.Box(-high, high, dtype=np.float32)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take a step of 0.02 s."""
         super().step(action)
         assert self.state is not None
         x, x_dot, theta, theta_dot = (float(value) for value in self.state)
@@ -37,9 +45,51 @@ class UprightCartPole(CartPoleEnv):
         self.state = np.array([x, x_dot, theta, theta_dot], dtype=np.float64)
         # Gymnasium would warn, and give no reward, once its own episode is over.
         self.steps_beyond_terminated = None
-        upright = abs(theta) <= self.theta_threshold_radians
-        return self.state.astype(np.float32), float(upright), False, False, {"success": upright}
+        upright = self.is_upright()
+        return self.state.astype(np.float32), float(upright), False, False, {INFO_SUCCESS: upright}
+
+    def is_upright(self) -> bool:
+        """Decide success: the pole is within 12 degrees of upright, the environment's own `theta_threshold_radians`."""
+        assert self.state is not None
+        return abs(float(self.state[2])) <= self.theta_threshold_radians
 
     def render(self) -> np.ndarray:  # type: ignore[override]  # Gymnasium types it for all render modes
-        """The frame that Gymnasium's `rgb_array` gives, uint8 (400, 600, 3), at lower cost."""
+        """Draw what Gymnasium's `rgb_array` shows, faster.
+
+        Returns:
+            The frame, uint8 (400, 600, 3).
+        """
         return to_frame(draw(self, super().render))
+
+
+class CartPoleStates(BoxStates):
+    """The pole anywhere on the circle and the cart anywhere on the track, both at rest: a frame does not show velocities."""
+
+    variables = (
+        StateVariable("theta", "pole angle", "rad", -math.pi, math.pi, goal=(0.0, 0.0)),
+        StateVariable("x", "cart position", "m", -2.4, 2.4),
+    )
+
+    def set_values(self, env: gym.Env, values: Mapping[str, float]) -> None:
+        """Put pole and cart where the values say."""
+        innermost(env).state = np.array([values["x"], 0.0, values["theta"], 0.0])
+
+    def read(self, env: gym.Env) -> dict[str, StateValue]:
+        """Read positions and velocities: `x` (m), `x_dot` (m/s), `theta` (rad), `theta_dot` (rad/s)."""
+        names = ("x", "x_dot", "theta", "theta_dot")
+        return {name: float(value) for name, value in zip(names, innermost(env).state, strict=True)}
+
+    def in_goal(self, env: gym.Env) -> bool:
+        """Decide whether the pole is upright."""
+        return bool(innermost(env).is_upright())
+
+
+CARTPOLE_UPRIGHT = Task(
+    name="cartpole-upright",
+    goal_prompt="pole vertically upright on top of the cart",
+    baseline_prompt="pole and cart",
+    success_criterion="pole within 12 degrees of upright",
+    episode_steps=200,
+    make_native_env=lambda rendering, frame_format: UprightCartPole(),
+    states=CartPoleStates(),
+)

@@ -1,4 +1,4 @@
-"""Frames of Gymnasium's MuJoCo environments, drawn as fast as the humanoid's."""
+"""Frames of Gymnasium's MuJoCo environments, drawn as fast as those of the humanoid."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +15,15 @@ _models: dict[str, mujoco.MjModel] = {}
 
 
 class MujocoFrames(gym.Wrapper):
-    """Shows what Gymnasium's `render` shows, at once as a square frame of the size that a reward model wants.
+    """Draws what Gymnasium's `render` shows, directly as a square frame of the size that a reward model wants.
 
-    Gymnasium draws 480 x 480 pixels with multisampling, shadows and reflections, which takes software OpenGL 0.1 s or more.
-    Environments with the same `key` are built alike and share one OpenGL context.
+    Gymnasium draws 480 x 480 pixels with multisampling, shadows and reflections, which takes 0.1 s or more in software.
+
+    Args:
+        env: One of Gymnasium's MuJoCo environments.
+        key: Identifies how `env` was made. Environments with the same key share one model and one OpenGL context.
+        size: Edge of the frames in pixels.
+        profile: How much OpenGL draws.
     """
 
     def __init__(self, env: gym.Env, key: str, size: int, profile: Profile) -> None:
@@ -31,21 +36,34 @@ class MujocoFrames(gym.Wrapper):
         self._renderer: SceneRenderer | None = None
 
     def render(self) -> Any:
-        """The current state, uint8 (size, size, 3)."""
+        """Draw the current state.
+
+        Returns:
+            The frame, uint8 (size, size, 3).
+
+        Raises:
+            UserError: This machine has no OpenGL.
+        """
         if self._renderer is None:
             self._renderer = shared_renderer(self._model, self._size, self._profile)
         return self._renderer.frame(self._native.data, self._camera)
 
     def close(self) -> None:
+        """Release the renderer, which is freed when no other environment of this process uses it."""
         self._renderer = None
         super().close()
 
 
 def place_camera(env: MujocoEnv, changed: Mapping[str, Any] | None) -> None:
-    """Fix what `env` is seen from, before anything is drawn: `changed` settings of a free camera, all others the environment's own.
+    """Fix the camera before anything is drawn.
 
-    Without `changed` the camera stays the environment's. Gymnasium looks at where the robot happens to be when the first frame
-    is drawn, which after a resume is in the middle of an episode; here a free camera looks at the model's initial state.
+    Gymnasium points a free camera at the robot's place when the first frame is drawn, which after a resume is in the middle of an
+    episode. Here a free camera looks at the model's initial state.
+
+    Args:
+        env: One of Gymnasium's MuJoCo environments.
+        changed: Settings of a free camera (`distance`, `lookat`, `elevation`, `azimuth`); all others stay the environment's own. None
+            keeps the environment's camera.
     """
     chosen = env.mujoco_renderer
     data = mujoco.MjData(env.model)
@@ -64,7 +82,7 @@ def _camera_of(env: MujocoEnv) -> mujoco.MjvCamera:
         camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, chosen.camera_id
         return camera
     for name, value in (chosen.default_cam_config or {}).items():
-        if name != "type":  # Gymnasium's cameras are free ones, whatever the configuration says
+        if name != "type":  # Gymnasium's cameras are free ones, whatever their configuration names
             setattr(camera, name, value)
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     return camera

@@ -1,31 +1,35 @@
-"""Any Gymnasium environment as a task, from what a sweep file says about it."""
+"""Any Gymnasium environment as a task: the `env` of a sweep file.
+
+`GymEnv` is what the file says, and checks only what its text can tell. `make_task` makes the environment, takes one step and draws
+one frame, so that every mistake is reported before anything starts.
+"""
 
 import ast
 import inspect
 import math
+from functools import partial
 from typing import Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 import simpleeval
-from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 from gymnasium.envs.registration import load_env_creator
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
-from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames, place_camera
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
 
 _MUJOCO_SIZE = 480
-"""Edge in pixels of what Gymnasium's MuJoCo environments draw."""
+"""Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
 
 
 class Camera(BaseModel):
-    """A free camera for a MuJoCo environment; what is not given is the environment's own."""
+    """A free camera for a MuJoCo environment; settings that are not given are the environment's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,17 +39,16 @@ class Camera(BaseModel):
     azimuth: float | None = Field(None, description="Degrees around the vertical.")
 
     def settings(self) -> dict[str, Any]:
-        """What is given, in MuJoCo's terms."""
+        """Return the given settings by MuJoCo's names."""
         given: dict[str, Any] = self.model_dump(exclude_none=True)
         return given | ({"lookat": np.array(self.lookat)} if self.lookat is not None else {})
 
 
 class GymEnv(BaseModel):
-    """A Gymnasium environment, its episodes and, if it can be told, its ground truth.
+    """A Gymnasium environment, the length of its episodes and, if success can be told, its success test.
 
     The true reward is the environment's own. Episodes have a fixed length, because their end would leak the task (paper,
-    section 4): where the environment ends one earlier, its last state is held until then, drawn again and again, with a true
-    reward of 0 and the success of that state. Its own time limit does not apply.
+    section 4): see `FixedLength`. The environment's own time limit does not apply.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,59 +62,96 @@ class GymEnv(BaseModel):
     camera: Camera | None = None
 
     @model_validator(mode="after")
-    def _runs(self) -> "GymEnv":
-        """Take one step and draw one frame: whatever does not work is said before anything starts."""
-        if self.success is not None:
-            SuccessTest(self.success)
-        env = self._make_drawn(machine_profile(), None)
-        try:
-            _check_spaces(env)
-            env.reset(seed=0)
-            env.action_space.seed(0)
-            observation, reward, _, _, info = env.step(env.action_space.sample())
-            _check_frame(self.id, env)
-            if self.success is not None:
-                SuccessTest(self.success)(env.observation_space, observation, reward, info)
-        finally:
-            env.close()
+    def _readable(self) -> "GymEnv":
+        ours = {"render_mode", "max_episode_steps", "disable_env_checker"} & self.kwargs.keys()
+        if ours:
+            raise UserError(f"kwargs: {', '.join(sorted(ours))} cannot be set: expected only arguments of {self.id} itself")
+        self.success_test()
         return self
 
+    def success_test(self) -> "SuccessTest | None":
+        """Return the success test; None if there is none.
+
+        Raises:
+            UserError: The expression cannot be parsed.
+        """
+        return None if self.success is None else SuccessTest(self.success)
+
     def task(self) -> Task:
-        """The task. Its prompts are empty: they stand in the sweep file."""
+        """Describe the task without making the environment, which `make_task` does.
+
+        Returns:
+            The task. Its prompts are empty, because the sweep file lists them, and it has no state space.
+        """
         return Task(
             name=self.id,
             goal_prompt="",
             baseline_prompt="",
             success_criterion=self.success,
             episode_steps=self.episode_steps,
-            make_native_env=self.make_native_env,
+            make_native_env=partial(_make_native_env, self),
         )
 
-    def make_native_env(self, rendering: Rendering, frame_format: FrameFormat | None) -> gym.Env:
-        """The environment, which never ends by itself, with `info["success"]` if there is a test for it."""
-        env = self._make_drawn(rendering.profile, frame_format)
-        return FixedLength(env, SuccessTest(self.success) if self.success is not None else None)
 
-    def _make_drawn(self, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
-        env = _make(self)
-        if not isinstance(env.unwrapped, MujocoEnv) or {"width", "height"} & self.kwargs.keys():
-            return env
-        return MujocoFrames(env, self.model_dump_json(), frame_format.size if frame_format else _MUJOCO_SIZE, profile)
+def make_task(env: GymEnv) -> Task:
+    """Make the task of an environment, after one step and one frame of it.
+
+    Args:
+        env: The environment, as a sweep file describes it.
+
+    Raises:
+        UserError: There is no such environment, it cannot be made, learned or drawn here, or its success test has no value.
+    """
+    made = _make_drawn(env, machine_profile(), None)
+    try:
+        _check_spaces(made)
+        made.reset(seed=0)
+        made.action_space.seed(0)
+        observation, reward, _, _, info = made.step(made.action_space.sample())
+        _check_frame(env.id, made)
+        is_success = env.success_test()
+        if is_success is not None:
+            is_success(made.observation_space, observation, reward, info)
+    finally:
+        made.close()
+    return env.task()
+
+
+def _make_native_env(config: GymEnv, rendering: Rendering, frame_format: FrameFormat | None) -> gym.Env:
+    return FixedLength(_make_drawn(config, rendering.profile, frame_format), config.success_test())
+
+
+def _make_drawn(config: GymEnv, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
+    # Here, because it imports MuJoCo: reading a sweep file must not.
+    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
+
+    from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
+
+    env = _make(config)
+    if not isinstance(env.unwrapped, MujocoEnv) or {"width", "height"} & config.kwargs.keys():
+        return env
+    return MujocoFrames(env, config.model_dump_json(), frame_format.size if frame_format else _MUJOCO_SIZE, profile)
 
 
 class SuccessTest:
-    """A safe expression about a step: arithmetic, comparisons, `and`, `or`, `not` and a few functions, nothing else.
+    """A success test written as a safe expression: arithmetic, comparisons, `and`, `or`, `not` and a few functions.
 
-    `obs[i]` are the numbers of the observation after the step (flattened if it is nested), `reward` the environment's own,
-    `info['x']` its further outputs. In a state for which the expression has no value (a division by 0, the root of a negative
-    number) it does not hold. Raises UserError if `expression` cannot be read.
+    `obs[i]` are the numbers of the observation after the step (flattened if it is nested), `reward` is the environment's reward and
+    `info['x']` one of its further outputs. The test is false in a state for which the expression has no value (a division by 0, the
+    root of a negative number).
+
+    Args:
+        expression: The expression, such as `obs[0] > 0.9`.
+
+    Raises:
+        UserError: The expression cannot be parsed.
     """
 
     FUNCTIONS: ClassVar = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
 
     def __init__(self, expression: str) -> None:
         self._expression = expression
-        # No attribute of any type: an expression sees numbers, and no methods. Python's own power may be a complex number.
+        # No attributes, so that an expression calls no methods. Python's own power may return a complex number.
         operators = simpleeval.DEFAULT_OPERATORS | {ast.Pow: math.pow}
         self._evaluator = simpleeval.SimpleEval(operators, dict(self.FUNCTIONS), names={}, allowed_attrs={})
         try:
@@ -123,7 +163,17 @@ class SuccessTest:
             ) from error
 
     def __call__(self, space: gym.Space, observation: Any, reward: SupportsFloat, info: dict[str, Any]) -> bool:
-        """Whether the test holds. UserError if it names something that is not there or is not a comparison."""
+        """Decide whether the state after a step is in the goal.
+
+        Args:
+            space: The environment's observation space.
+            observation: The observation after the step.
+            reward: The environment's reward for the step.
+            info: The step's `info`.
+
+        Raises:
+            UserError: The expression uses a name that does not exist, or its value is not true or false.
+        """
         numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
         self._evaluator.names = {"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi}
         try:
@@ -154,40 +204,43 @@ def _reason(error: Exception) -> str:
 
 
 class FixedLength(gym.Wrapper):
-    """Episodes that only the task's time limit ends: an environment that has ended is held in its last state.
+    """Episodes that only the task's time limit ends: an environment that has ended stays in its last state.
 
-    Many environments must not be stepped past their end. A held step gives the last observation, a reward of 0 and the last
-    success; rendering draws the last state. `info` is reduced to `success`, and is empty where there is no test for it.
+    Many environments must not be stepped after their end. Steps after it repeat the last observation and the last success, with a
+    reward of 0; rendering draws the last state. `info` is reduced to `success`, and is empty where there is no test for it.
+
+    Args:
+        env: The environment.
+        success: Its success test; None if there is none.
     """
 
     def __init__(self, env: gym.Env, success: SuccessTest | None) -> None:
         super().__init__(env)
         self._success = success
-        self._held: tuple[Any, dict[str, Any]] | None = None
+        self._ended_with: tuple[Any, dict[str, Any]] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self._held = None
+        """Start an episode; `info` is empty."""
+        self._ended_with = None
         observation, _ = self.env.reset(seed=seed, options=options)
         return observation, {}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        if self._held is not None:
-            observation, outcome = self._held
+        """Take a step, or repeat the last outcome after the environment's end."""
+        if self._ended_with is not None:
+            observation, outcome = self._ended_with
             return observation, 0.0, False, False, dict(outcome)
         observation, reward, terminated, truncated, info = self.env.step(action)
         outcome = {}
         if self._success is not None:
-            outcome["success"] = self._success(self.env.observation_space, observation, reward, info)
+            outcome[INFO_SUCCESS] = self._success(self.env.observation_space, observation, reward, info)
         if terminated or truncated:
-            self._held = observation, outcome
+            self._ended_with = observation, outcome
         return observation, reward, False, False, dict(outcome)
 
 
 def _make(config: GymEnv) -> gym.Env:
-    """The environment without its time limit. UserError if there is none of this name, or it cannot be made like this."""
-    ours = {"render_mode", "max_episode_steps", "disable_env_checker"} & config.kwargs.keys()
-    if ours:
-        raise UserError(f"kwargs: {', '.join(sorted(ours))} cannot be set: expected only arguments of {config.id} itself")
+    """Make the environment without its time limit. UserError if it does not exist or cannot be made like this."""
     prepare_pygame()  # which it may draw with
     try:
         env: gym.Env = gym.make(
@@ -201,19 +254,26 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(f"{config.id} needs a package that is not installed: {error}") from error
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise UserError(_unknown_id(config.id, error)) from error
-    except gym.error.Error as error:  # what else Gymnasium itself refuses: an id that is none, say
+    except gym.error.Error as error:  # such as a malformed id
         raise UserError(f"{config.id!r} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise UserError(f"{config.id}: {error}; install the package that has this environment") from error
-    # What an environment raises for arguments that it does not like can be anything.
-    except Exception as error:
+    except Exception as error:  # an environment may raise anything for arguments that it refuses
         raise UserError(_refused(config, error)) from error
+    _place_camera(config, env)
+    return env
+
+
+def _place_camera(config: GymEnv, env: gym.Env) -> None:
+    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv  # MuJoCo, as above
+
+    from vlm_rm_sweeps.tasks.gym_mujoco import place_camera
+
     if isinstance(env.unwrapped, MujocoEnv):
         choose_backend()
         place_camera(env.unwrapped, config.camera.settings() if config.camera else None)
     elif config.camera:
         raise UserError(f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`")
-    return env
 
 
 def _unknown_id(env_id: str, error: Exception) -> str:
@@ -260,8 +320,7 @@ def _check_frame(env_id: str, env: gym.Env) -> None:
         raise UserError(f"{env_id} cannot be drawn: a package is not installed: {error}") from error
     except UserError:
         raise
-    # What an environment raises that cannot draw can be anything.
-    except Exception as error:
+    except Exception as error:  # an environment that cannot draw may raise anything
         raise UserError(f"{env_id} does not draw frames (rgb_array): {type(error).__name__} {error}") from error
     if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
         found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__

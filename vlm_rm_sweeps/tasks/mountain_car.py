@@ -1,20 +1,24 @@
-"""MountainCar for reward models: a goal that really holds the car, episodes of fixed length, and a scene that looks real.
+"""MountainCar for reward models: an absorbing goal, episodes of fixed length, and a scene that looks real.
 
-The paper finds Gymnasium's line drawing not learnable and a textured scene learnable (section 4.1), so both are here.
+The paper finds that a policy cannot be learned from Gymnasium's line drawing, and can from a textured scene (section 4.1). Both
+are here.
 """
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import gymnasium  # noqa: F401 - before pygame, whose banner it hides
+import gymnasium as gym
 import numpy as np
 import pygame
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 from scipy.ndimage import zoom
 
+from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.tasks.pygame_frames import draw, to_frame
-from vlm_rm_sweeps.tasks.rendering import Textures
+from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue, StateVariable, innermost
+from vlm_rm_sweeps.tasks.task import Task
 
 _WIDTH, _HEIGHT = 600, 400
 _LEFT_EDGE, _RIGHT_EDGE = -1.2, 0.6
@@ -28,35 +32,75 @@ class SummitMountainCar(Continuous_MountainCarEnv):
     Differences from `MountainCarContinuous-v0`:
 
     - A car that has reached the flag stays there, at rest, whatever the actions: the paper calls the goal absorbing.
-    - It never terminates; the task's time limit ends the episode.
-    - The true reward, and `info["success"]`, is whether the car is at the flag. A reset starts afresh.
+    - It never terminates; the task's time limit ends the episode. A reset starts a new attempt.
+    - The true reward, and `info["success"]`, is whether the car is at the flag.
     - With `modified` textures the scene is painted: sky, mountains, a red car, a yellow flag. Positions and slopes are the same.
+
+    Args:
+        textures: `modified` for the painted scene, `original` for Gymnasium's line drawing.
     """
 
-    def __init__(self, textures: Textures = "modified") -> None:
+    def __init__(self, textures: str = "modified") -> None:
         super().__init__(render_mode="rgb_array")
         self._textures = textures
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if not self._at_goal():
+        """Take a step, unless the car is at the flag."""
+        if not self.is_at_flag():
             super().step(action)
-        at_goal = self._at_goal()
-        if at_goal:
+        at_flag = self.is_at_flag()
+        if at_flag:
             self.state = np.array([self.state[0], 0.0], dtype=np.float32)
-        return self.state, float(at_goal), False, False, {"success": at_goal}
+        return self.state, float(at_flag), False, False, {INFO_SUCCESS: at_flag}
 
-    def _at_goal(self) -> bool:
+    def is_at_flag(self) -> bool:
+        """Decide success: the car is at the flag or beyond it."""
         return bool(self.state[0] >= self.goal_position)
 
     def render(self) -> np.ndarray:  # type: ignore[override]  # Gymnasium types it for all render modes
-        """The current state, uint8 (400, 600, 3)."""
+        """Draw the current state.
+
+        Returns:
+            The frame, uint8 (400, 600, 3).
+        """
         if self._textures == "modified":
             return to_frame(_painted(float(self.state[0]), self.goal_position))
         return to_frame(draw(self, super().render))
 
 
+class MountainCarStates(BoxStates):
+    """The car anywhere on the track, at rest."""
+
+    variables = (StateVariable("position", "car position", "m", _LEFT_EDGE, _RIGHT_EDGE, goal=(0.45, 0.6)),)
+
+    def set_values(self, env: gym.Env, values: Mapping[str, float]) -> None:
+        """Put the car where the value says."""
+        innermost(env).state = np.array([values["position"], 0.0], dtype=np.float32)
+
+    def read(self, env: gym.Env) -> dict[str, StateValue]:
+        """Read `position` (m) and `velocity` (m per step)."""
+        return {name: float(value) for name, value in zip(("position", "velocity"), innermost(env).state, strict=True)}
+
+    def in_goal(self, env: gym.Env) -> bool:
+        """Decide whether the car is at the flag."""
+        return bool(innermost(env).is_at_flag())
+
+
+MOUNTAINCAR_SUMMIT = Task(
+    name="mountaincar-summit",
+    goal_prompt="a car at the peak of the mountain, next to the yellow flag",
+    baseline_prompt="a car in the mountain",
+    success_criterion="car at the flag",
+    # Full throttle in the direction of travel reaches the flag in 105 to 109 steps; the paper states no length.
+    episode_steps=400,
+    make_native_env=lambda rendering, frame_format: SummitMountainCar(rendering.textures),
+    states=MountainCarStates(),
+    textures=("modified", "original"),
+)
+
+
 def _ground(position: float | np.ndarray) -> Any:
-    """Height of the ground in pixels above the lower edge of the picture, as Gymnasium draws it."""
+    """Height of the ground as Gymnasium draws it, in pixels above the lower edge of the picture."""
     return (np.sin(3 * position) * 0.45 + 0.55) * _SCALE
 
 
@@ -78,7 +122,7 @@ _CAR_OVERSIZE = 4
 
 @cache
 def _car() -> pygame.Surface:
-    """A red hatchback that faces right, on a transparent ground."""
+    """A red hatchback that faces right, on a transparent background."""
     unit = _CAR_OVERSIZE
     car = pygame.Surface((_CAR_WIDTH * unit, _CAR_HEIGHT * unit), pygame.SRCALPHA)
 
@@ -154,7 +198,7 @@ def _plant_flag(surface: pygame.Surface, goal_position: float) -> None:
 
 
 def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth noise (H, W) in [0, 1]: three octaves of interpolated random values, the coarsest with `cells` across the picture."""
+    """Smooth noise (H, W) in [0, 1]: three octaves of interpolated random values, the coarsest with `cells` per row."""
     total = np.zeros((_HEIGHT, _WIDTH))
     for octave in range(3):
         across = cells * 2**octave

@@ -1,4 +1,4 @@
-"""Frames of MuJoCo states, drawn directly at the size that is asked for."""
+"""Frames of MuJoCo states, drawn directly at the size that a reward model wants."""
 
 import copy
 import threading
@@ -12,21 +12,29 @@ from vlm_rm_sweeps.tasks.opengl import make_gl_context
 from vlm_rm_sweeps.tasks.rendering import Profile
 
 _MAX_GEOMS = 1_000
-"""As many as Gymnasium draws: MuJoCo leaves out, without a word, what is more."""
+"""Gymnasium's limit. MuJoCo silently leaves out the geoms beyond it."""
 
 
 class SceneRenderer:
     """Draws states of one model as square frames, from any thread.
 
-    One renderer serves all environments of a process that draw the same model alike (`shared_renderer`): a renderer of its own
-    for each would cost about 80 MB, and switching between them most of the speed.
+    All environments of a process that draw the same model in the same way share one renderer (`shared_renderer`): a renderer for
+    each would take about 80 MB, and switching between them most of the speed.
+
+    Args:
+        model: The model, which must not change.
+        size: Edge of the frames in pixels.
+        profile: How much is drawn.
+
+    Raises:
+        UserError: This machine has no OpenGL.
     """
 
     def __init__(self, model: mujoco.MjModel, size: int, profile: Profile) -> None:
-        # What could not be made is not freed.
+        # Set first: `__del__` frees only what was made.
         self._gl: Any = None
         self._context: mujoco.MjrContext | None = None
-        # Held so that its id, by which the renderer is shared, stays its own.
+        # Kept alive, so that no other model gets the id by which the renderer is shared.
         self._shared_model = model
         self.model = copy.copy(model)
         self.model.vis.global_.offwidth = self.model.vis.global_.offheight = size
@@ -46,9 +54,17 @@ class SceneRenderer:
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
 
     def frame(self, data: mujoco.MjData, camera: mujoco.MjvCamera) -> np.ndarray:
-        """The state in `data`, whose positions are up to date, as `uint8 (size, size, 3)`."""
+        """Draw a state.
+
+        Args:
+            data: The state; its kinematics are up to date.
+            camera: Where it is seen from.
+
+        Returns:
+            The frame, uint8 (size, size, 3).
+        """
         pixels = np.empty((self._viewport.height, self._viewport.width, 3), dtype=np.uint8)
-        # A context that stays current in one thread cannot be used, nor freed, by another.
+        # A context that stays current in one thread can be neither used nor freed by another.
         with self._one_at_a_time, self._gl.as_current():
             mujoco.mjv_updateScene(self.model, data, self._options, None, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
             mujoco.mjr_render(self._viewport, self._scene, self._context)
@@ -69,9 +85,15 @@ _renderers: weakref.WeakValueDictionary[tuple[int, int, Profile], SceneRenderer]
 
 
 def shared_renderer(model: mujoco.MjModel, size: int, profile: Profile) -> SceneRenderer:
-    """This process's renderer for the model, which must not change; freed when nobody holds it any more.
+    """Return this process's renderer for a model. It is freed when nothing refers to it any more.
 
-    UserError if this machine has no OpenGL.
+    Args:
+        model: The model, which must not change.
+        size: Edge of the frames in pixels.
+        profile: How much is drawn.
+
+    Raises:
+        UserError: This machine has no OpenGL.
     """
     key = (id(model), size, profile)
     with _making:

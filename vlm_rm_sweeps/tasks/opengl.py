@@ -1,4 +1,4 @@
-"""Which OpenGL MuJoCo draws with: a GPU's or a software one, found without setting anything."""
+"""The OpenGL that MuJoCo draws with, on a GPU or in software: found without any setting."""
 
 import ctypes
 import ctypes.util
@@ -14,10 +14,10 @@ from vlm_rm_sweeps.errors import UserError
 
 VARIABLE = "MUJOCO_GL"
 BACKENDS = ("egl", "osmesa", "glfw")
-"""The values of MUJOCO_GL that can draw frames on Linux; `glfw` needs a display."""
+"""Values of MUJOCO_GL that can draw frames on Linux; `glfw` needs a display."""
 
 DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
-"""Which of EGL's devices MuJoCo takes, by number; who sets it wants EGL."""
+"""Number of the EGL device that MuJoCo takes. Where it is set, EGL is chosen."""
 
 _AUTOMATIC = ("egl", "osmesa")
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
@@ -33,10 +33,18 @@ _SOFTWARE = b"EGL_MESA_device_software"
 
 
 def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Callable[[str], bool] | None = None) -> str:
-    """The backend to draw with: that of MUJOCO_GL if it is set, else EGL (GPU or Mesa's software) if it starts, else OSMesa.
+    """Choose the backend: that of MUJOCO_GL if it is set, else EGL (GPU or Mesa's software) if it starts, else OSMesa.
 
-    The choice is written into `environment`, so that whatever else draws with MuJoCo in this process makes the same one.
-    `works` tells whether a backend can be used here. UserError if none can, or MUJOCO_GL names none.
+    Args:
+        environment: The process's environment. The choice is written into it, so that everything that draws with MuJoCo in this
+            process makes the same one.
+        works: Whether a backend can be used here; by default `backend_works`.
+
+    Returns:
+        One of `BACKENDS`.
+
+    Raises:
+        UserError: No backend can be used, or MUJOCO_GL names an unknown one.
     """
     _load_triton_first()
     works = works or backend_works
@@ -54,12 +62,19 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
 
 
 def make_gl_context(size: int) -> Any:
-    """A MuJoCo GLContext for frames of `size` x `size` pixels, of the chosen backend. UserError if there is no such OpenGL."""
+    """Make a MuJoCo GLContext of the chosen backend.
+
+    Args:
+        size: Edge of the square frames in pixels.
+
+    Raises:
+        UserError: This machine has no such OpenGL.
+    """
     backend = choose_backend()
     try:
         # From the backend's own module: `mujoco.GLContext` is fixed when mujoco is first imported, perhaps before the choice.
         return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
-    # MuJoCo, PyOpenGL and GLFW each raise something else for a library, driver or display that is not there.
+    # MuJoCo, PyOpenGL and GLFW each raise another exception for a missing library, driver or display.
     except Exception as error:
         raise UserError(
             f"MuJoCo cannot draw with {backend!r}: {error}; if {VARIABLE} or {DEVICE_VARIABLE} is set, unset it to have one chosen. "
@@ -69,10 +84,11 @@ def make_gl_context(size: int) -> Any:
 
 @functools.cache
 def _load_triton_first() -> None:
-    """Keep torch's compiler, Triton, from crashing this process: it does if Mesa's software OpenGL was loaded before it.
+    """Load torch's compiler, Triton, before Mesa's software OpenGL; in the other order it crashes the process.
 
-    Both contain LLVM, and Mesa makes the symbols of its own visible to all that is loaded later. torch's optimizers import Triton,
-    so any process that first draws and then learns would end with a segmentation fault. Loading takes 0.1 s, importing 1 s.
+    Both contain LLVM, and Mesa makes the symbols of its own visible to all libraries that are loaded later. torch's optimizers
+    import Triton, so a process that draws before it learns would end with a segmentation fault. Loading the library takes 0.1 s,
+    importing Triton 1 s.
     """
     package = importlib.util.find_spec("triton")
     for folder in (package.submodule_search_locations or []) if package else []:
@@ -81,16 +97,21 @@ def _load_triton_first() -> None:
 
 
 def backend_works(backend: str) -> bool:
-    """Whether this machine has the library, and for EGL also a device that starts: importing MuJoCo's backend to see would fix the
-    choice."""
+    """Whether this machine has the backend's library, and for EGL also a device that starts.
+
+    MuJoCo's own backend is not imported, because that would fix the choice.
+
+    Args:
+        backend: `egl` or `osmesa`.
+    """
     library = _library(backend)
     return library is not None and (backend != "egl" or any(_starts(library, device) for device in _egl_devices(library)))
 
 
 def draws_on_gpu() -> bool:
-    """Whether MuJoCo draws on a GPU. That CUDA runs there does not say so: many containers leave its OpenGL out.
+    """Whether MuJoCo draws on a GPU. CUDA does not imply it, as many containers have no OpenGL for their GPU.
 
-    Only EGL tells; with another backend in MUJOCO_GL the answer is no.
+    Only EGL can tell; with another backend in MUJOCO_GL the answer is no.
     """
     return os.environ.get(VARIABLE, "").strip().lower() in ("", "egl") and _egl_has_gpu()
 
@@ -123,7 +144,7 @@ def _is_software(egl: ctypes.CDLL, device: int) -> bool:
 
 
 def _starts(egl: ctypes.CDLL, device: int) -> bool:
-    """Whether the device's driver can be loaded and knows OpenGL. What is started stays so: others may be drawing with it."""
+    """Whether the device's driver can be loaded and supports OpenGL. The device stays initialized: others may be drawing with it."""
     pointer = ctypes.c_void_p
     get_display = _egl_function(egl, "eglGetPlatformDisplayEXT", pointer, ctypes.c_uint, pointer, pointer)
     display = get_display(_EGL_PLATFORM_DEVICE, device, None) if get_display else None

@@ -1,4 +1,4 @@
-"""Frames of an episode in which nothing is learned: to see what a reward model will see."""
+"""Frames of an episode without learning, to show what a reward model will see."""
 
 import gymnasium as gym
 import numpy as np
@@ -12,9 +12,18 @@ from vlm_rm_sweeps.tasks.task import Task
 def frames_of_episode(
     task: Task, rendering: Rendering, frame_format: FrameFormat, steps: int, seed: int, random: bool
 ) -> np.ndarray:
-    """The frames after each of the first `steps` steps, uint8 (steps, H, W, 3); a new episode starts where one ends.
+    """Render the state after each of the first steps of a task; a new episode starts where one ends.
 
-    Actions are random, or all zeros (of Discrete actions the first one).
+    Args:
+        task: The task.
+        rendering: How states are drawn.
+        frame_format: What the reward model wants frames resized to.
+        steps: Number of steps.
+        seed: Seed of the first episode and of the actions.
+        random: Whether actions are random; else they are zeros (of Discrete actions, the first one).
+
+    Returns:
+        Frames, uint8 (steps, H, W, 3).
     """
     env = task.make_env(frame_format, rendering)
     env.reset(seed=seed)

@@ -1,7 +1,7 @@
-"""Frames of Gymnasium's classic control environments, which draw with pygame, at lower cost than by their own `render`.
+"""Frames of Gymnasium's classic control environments, which draw with pygame, faster than by their own `render`.
 
-Gymnasium spends most of a frame's time on copying the transposed surface. With a render mode that it does not know it draws
-and returns nothing; the pixels are then read in the order in which they lie.
+Gymnasium spends most of a frame's time copying the transposed surface. With a render mode that it does not know, it draws and
+returns nothing; the pixels are then read in the order in which they lie in memory.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,15 @@ from vlm_rm_sweeps.process_defaults import prepare_pygame
 
 
 def draw(env: Any, render: Callable[[], Any]) -> pygame.Surface:
-    """The surface on which `render`, Gymnasium's own method of `env`, has drawn."""
+    """Let Gymnasium draw the current state, without the copy.
+
+    Args:
+        env: A classic control environment.
+        render: Gymnasium's own `render` method of `env`.
+
+    Returns:
+        The surface that was drawn on. It belongs to the environment.
+    """
     prepare_pygame()
     mode, env.render_mode = env.render_mode, "draw"
     try:
@@ -27,6 +35,6 @@ def draw(env: Any, render: Callable[[], Any]) -> pygame.Surface:
 
 
 def to_frame(surface: pygame.Surface) -> np.ndarray:
-    """The pixels of a surface, uint8 (H, W, 3)."""
+    """Copy the pixels of a surface into a frame, uint8 (H, W, 3)."""
     width, height = surface.get_size()
     return np.frombuffer(pygame.image.tobytes(surface, "RGB"), np.uint8).reshape(height, width, 3).copy()

@@ -1,4 +1,4 @@
-"""Frames from environments: what the reward model sees, taken inside `step`."""
+"""Frames from environments: what the reward model sees, rendered inside `step`."""
 
 import time
 from dataclasses import dataclass, field
@@ -13,11 +13,14 @@ from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.tasks.opengl import draws_on_gpu
 
 Profile = Literal["fast", "full"]
-Textures = Literal["modified", "original"]
+"""How much OpenGL draws, see `Rendering`."""
 
 
 def machine_profile() -> Profile:
-    """`full` where OpenGL draws on a GPU, else `fast`: software OpenGL would take most of a training's time."""
+    """Choose how much OpenGL draws on this machine: `full` on a GPU, else `fast`.
+
+    In software, the full profile would take most of the time of a training.
+    """
     return "full" if draws_on_gpu() else "fast"
 
 
@@ -25,18 +28,32 @@ def machine_profile() -> Profile:
 class Rendering:
     """How the states of a task are drawn.
 
-    `textures`: `modified` are this project's own, realistic ones, `original` what Gymnasium draws (the paper compares both).
-    `camera`: one of the task's cameras. `profile`: `fast` leaves out what costs most in software rendering (multisampling,
-    shadows, reflections), `full` leaves out nothing; environments that do not render with OpenGL look the same in both.
+    Attributes:
+        textures: One of the task's textures. In the tasks of this package, `original` is the scene as Gymnasium draws it and
+            `modified` a realistic one; the paper compares both.
+        camera: One of the task's cameras.
+        profile: `full` draws everything. `fast` leaves out what costs most in software: multisampling, shadows and reflections. Both
+            are the same for environments that do not draw with OpenGL.
     """
 
-    textures: Textures = "original"
+    textures: str = "original"
     camera: str = "default"
     profile: Profile = field(default_factory=machine_profile)
 
 
 def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
-    """The current state as a frame `uint8 (H, W, 3)`, resized as the reward model wants it."""
+    """Render the current state.
+
+    Args:
+        env: An environment with `render_mode="rgb_array"`.
+        frame_format: What the reward model wants frames resized to.
+
+    Returns:
+        The frame, uint8 (H, W, 3).
+
+    Raises:
+        TypeError: `render` returned no array.
+    """
     frame: Any = env.render()
     if not isinstance(frame, np.ndarray):
         raise TypeError(f"{env} rendered {type(frame).__name__}: expected an array; make it with render_mode='rgb_array'")
@@ -44,17 +61,19 @@ def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
 
 
 class TrueRewardInInfo(gym.Wrapper):
-    """Keeps just what learning and its evaluation need in `info`: `true_reward` (float) and, if it is known, `success` (bool).
+    """Reduces `info` to what learning and evaluation need: `true_reward` (float) and, if it is known, `success` (bool).
 
-    `success` says whether the state *after* this step is in the goal. All other info keys are dropped, because RLlib would
-    carry them into the replay buffer.
+    `success` says whether the state *after* the step is in the goal. All other keys are dropped, because RLlib would carry them
+    into the replay buffer.
     """
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; `info` is empty."""
         observation, _ = self.env.reset(seed=seed, options=options)
         return observation, {}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Take a step and reduce its `info`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         kept: dict[str, Any] = {INFO_TRUE_REWARD: float(reward)}
         if INFO_SUCCESS in info:
@@ -63,13 +82,15 @@ class TrueRewardInInfo(gym.Wrapper):
 
 
 class FrameInInfo(gym.Wrapper):
-    """Adds `info["frame"]`, the state after the step, and takes the environment's reward away.
+    """Adds `info["frame"]`, the state after the step, and replaces the environment's reward by NaN.
 
-    `info["render_seconds"]` is what the frame cost.
+    The frame is rendered inside `step`: a vector environment may reset right after it, and a later frame would show the first
+    state of the next episode. The reward is NaN so that nothing is learned from a transition that was not scored.
+    `info["render_seconds"]` is the time that the frame took.
 
-    The frame is rendered inside `step`: a vector environment may reset right after it, and would show the next episode's
-    first state as this one's last. The reward becomes NaN, so that a transition that nobody scored cannot be learned from
-    unnoticed.
+    Args:
+        env: The environment.
+        frame_format: What the reward model wants frames resized to.
     """
 
     def __init__(self, env: gym.Env, frame_format: FrameFormat) -> None:
@@ -78,6 +99,7 @@ class FrameInInfo(gym.Wrapper):
         self.frame_format = frame_format
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Take a step and render the new state."""
         observation, _, terminated, truncated, info = self.env.step(action)
         started = time.perf_counter()
         info[INFO_FRAME] = render_frame(self.env, self.frame_format)

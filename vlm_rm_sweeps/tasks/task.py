@@ -1,4 +1,4 @@
-"""Tasks: an environment, the sentence that describes its goal, and the ground truth that tells whether it was reached."""
+"""The contract of a task: an environment, the sentence that describes its goal, and the ground truth about success."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,48 +10,73 @@ import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.humanoid.env import CAMERAS, Humanoid
-from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
-from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
-from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, Textures, TrueRewardInInfo, machine_profile
+from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, TrueRewardInInfo, machine_profile
+from vlm_rm_sweeps.tasks.state_space import StateSpace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """One thing to learn.
+    """Something to learn.
 
-    `make_native_env` returns the environment, without a time limit, drawn as its Rendering says and, where that is cheaper, at
-    once in the FrameFormat that a reward model wants (None: nothing will be rendered). It renders `rgb_array` and its `info`
-    has a boolean `success` for each step, unless `success_criterion` is None: then nothing tells success. An episode succeeds
-    if at least half of its steps do (paper, section 4).
-    `textures` and `cameras` are the renderings that there are, the default ones first.
+    Attributes:
+        name: The name by which `find_task` finds it. Sweep files, data sets and checkpoints use it.
+        goal_prompt: Describes a state in the goal, such as "a humanoid robot kneeling".
+        baseline_prompt: Describes any state of the environment, such as "a humanoid robot".
+        episode_steps: Length of every episode.
+        make_native_env: Makes the environment, from how it is drawn and from the frame format of the reward model (None where nothing
+            is rendered, or people look at it). `render` returns uint8 (H, W, 3) of any size, as frames are resized afterwards; an
+            environment may draw them at once in the size of the frame format where that is cheaper. There is no time limit, and
+            no step terminates: the end of an episode would leak the task (paper, section 4). The reward is the true one. If
+            success is known, `info["success"]` says after each step whether the new state is in the goal.
+        success_criterion: What counts as success, in words that people label states by. None: success is unknown.
+        states: The state space, which data sets, landscapes and EPIC distances need. None: it has none.
+        textures: Names of the ways to paint the scene, the default first.
+        cameras: Names of the views of the scene, the default first.
+        draws_with_opengl: Whether frames need OpenGL, which is then looked for before a sweep starts.
     """
 
     name: str
     goal_prompt: str
     baseline_prompt: str
-    success_criterion: str | None
     episode_steps: int
     make_native_env: Callable[[Rendering, FrameFormat | None], gym.Env]
-    textures: tuple[Textures, ...] = ("original",)
+    success_criterion: str | None = None
+    states: StateSpace | None = None
+    textures: tuple[str, ...] = ("original",)
     cameras: tuple[str, ...] = ("default",)
     draws_with_opengl: bool = False
 
+    def __post_init__(self) -> None:
+        if self.episode_steps < 1:
+            raise UserError(f"task {self.name!r}: episode_steps is {self.episode_steps}: expected at least 1")
+        for kind, names in (("textures", self.textures), ("cameras", self.cameras)):
+            if isinstance(names, str) or not names:
+                raise UserError(f"task {self.name!r}: {kind} is {names!r}: expected a tuple of names, such as ('default',)")
+
     def rendering(self, textures: str | None = None, camera: str | None = None, profile: Profile | None = None) -> Rendering:
-        """A rendering of this task; what is None is the task's default, or this machine's. UserError if there is no such one."""
-        chosen = next((each for each in self.textures if each == textures), None) if textures else self.textures[0]
-        if chosen is None:
-            raise UserError(f"task {self.name!r}: " + unknown_name("textures", str(textures), self.textures))
+        """Choose a rendering of this task.
+
+        Args:
+            textures: One of `textures`; None takes the first.
+            camera: One of `cameras`; None takes the first.
+            profile: How much OpenGL draws; None takes this machine's, see `machine_profile`.
+
+        Raises:
+            UserError: The task has no such textures or camera.
+        """
+        if textures is not None and textures not in self.textures:
+            raise UserError(f"task {self.name!r}: " + unknown_name("textures", textures, self.textures))
         if camera is not None and camera not in self.cameras:
             raise UserError(f"task {self.name!r}: " + unknown_name("camera", camera, self.cameras))
-        return Rendering(chosen, camera or self.cameras[0], profile or machine_profile())
+        return Rendering(textures or self.textures[0], camera or self.cameras[0], profile or machine_profile())
 
     def make_env(self, frame_format: FrameFormat | None, rendering: Rendering | None = None) -> gym.Env:
-        """The environment for training, drawn as `rendering` says (by default with the task's first textures and camera).
+        """Make the environment for training: episodes of `episode_steps`, observed as vectors of float32.
 
-        Observations are vectors of float32, whatever the environment's are. With a `frame_format`, each step's `info` holds a
-        frame and the reward is NaN until the frame is scored. With None nothing is rendered and the reward is the true one.
+        Args:
+            frame_format: What the reward model wants frames resized to. With it, the `info` of each step holds a frame, and the
+                reward is NaN until that frame is scored. With None nothing is rendered, and the reward is the true one.
+            rendering: How states are drawn; None takes the first textures and the first camera.
         """
         native = self.make_native_env(rendering or self.rendering(), frame_format)
         env: gym.Env = TrueRewardInInfo(gym.wrappers.TimeLimit(_observing_vectors(native), self.episode_steps))
@@ -59,10 +84,23 @@ class Task:
 
     @cached_property
     def action_space(self) -> gym.Space:
-        """What the agent chooses from."""
+        """The actions that the agent chooses from."""
         env = self.make_env(None)
         env.close()
         return env.action_space
+
+    def require_states(self) -> StateSpace:
+        """Return the state space.
+
+        Raises:
+            UserError: The task has none.
+        """
+        if self.states is None:
+            raise UserError(
+                f"task {self.name!r} has no described state variables, so its states cannot be sampled: expected a task with a state "
+                "space, such as cartpole-upright; a task of your own gets one as `states` of its Task"
+            )
+        return self.states
 
 
 def _observing_vectors(env: gym.Env) -> gym.Env:
@@ -73,82 +111,3 @@ def _observing_vectors(env: gym.Env) -> gym.Env:
         return env
     as_float32 = gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
     return gym.wrappers.TransformObservation(env, lambda observation: observation.astype(np.float32), as_float32)
-
-
-def _humanoid_task(name: str, goal: str, success_criterion: str) -> Task:
-    is_success = SUCCESS_TESTS[name]
-    return Task(
-        name=name,
-        goal_prompt=f"a humanoid robot {goal}",
-        baseline_prompt="a humanoid robot",
-        success_criterion=success_criterion,
-        episode_steps=100,
-        make_native_env=lambda rendering, frame_format: Humanoid(rendering, frame_format, is_success),
-        textures=("modified", "original"),
-        cameras=tuple(CAMERAS),
-        draws_with_opengl=True,
-    )
-
-
-TASKS = {
-    task.name: task
-    for task in (
-        Task(
-            name="cartpole-upright",
-            goal_prompt="pole vertically upright on top of the cart",
-            baseline_prompt="pole and cart",
-            success_criterion="pole within 12 degrees of upright",
-            episode_steps=200,
-            make_native_env=lambda rendering, frame_format: UprightCartPole(),
-        ),
-        Task(
-            name="mountaincar-summit",
-            goal_prompt="a car at the peak of the mountain, next to the yellow flag",
-            baseline_prompt="a car in the mountain",
-            success_criterion="car at the flag",
-            # Full throttle in the direction of travel reaches the flag in 105 to 109 steps; the paper states no length.
-            episode_steps=400,
-            make_native_env=lambda rendering, frame_format: SummitMountainCar(rendering.textures),
-            textures=("modified", "original"),
-        ),
-        _humanoid_task("humanoid-kneeling", "kneeling", "both knees bent and on the floor, torso upright"),
-        _humanoid_task(
-            "humanoid-lotus",
-            "seated down, meditating in the lotus position",
-            "seated on the floor, knees low, bent and facing out, feet inward",
-        ),
-        _humanoid_task("humanoid-standing", "standing up", "upright on one foot or both, legs straight enough"),
-        _humanoid_task(
-            "humanoid-arms-raised",
-            "standing up, with both arms raised",
-            "standing, both hands above the head",
-        ),
-        _humanoid_task(
-            "humanoid-splits",
-            "practicing gymnastics, doing the side splits",
-            "seated on the floor, straight legs stretched out to both sides",
-        ),
-        _humanoid_task(
-            "humanoid-hands-on-hips",
-            "standing up with hands on hips",
-            "standing, each hand within 12 cm of its hip, elbows out",
-        ),
-        _humanoid_task(
-            "humanoid-one-leg",
-            "standing up on one leg",
-            "standing, balanced over one foot, the other at least 20 cm up",
-        ),
-        _humanoid_task(
-            "humanoid-arms-crossed",
-            "standing up, with its arms crossed",
-            "standing, forearms crossed in front of the torso",
-        ),
-    )
-}
-
-
-def get_task(name: str) -> Task:
-    """The task of this name; UserError with the nearest name if there is none."""
-    if name not in TASKS:
-        raise UserError(unknown_name("task", name, TASKS))
-    return TASKS[name]

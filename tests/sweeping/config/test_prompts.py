@@ -6,9 +6,9 @@ import pytest
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare, read_prompts
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-CARTPOLE = get_task("cartpole-upright")
+CARTPOLE = find_task("cartpole-upright")
 
 
 def test_a_text_file_has_one_goal_on_each_line(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from vlm_rm_sweeps.sweeping.config.sweep import LabelledStates, Sweep
 from vlm_rm_sweeps.sweeping.execution import reward_metrics as measuring
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, measure_sweep, metrics_of
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
 SWEEP = Sweep.model_validate(
     {
@@ -60,7 +60,7 @@ def test_each_trial_gets_the_distance_of_its_own_reward(pools: dict[str, PoolCon
     assert read is not None
     assert read["prompt"].tolist() == ["1", "NA", "1", "NA"]
 
-    states = list(sampled_states(get_task("cartpole-upright"), 70, seed=0, rendering=SWEEP.renderings()[0]))
+    states = list(sampled_states(find_task("cartpole-upright"), 70, seed=0, rendering=SWEEP.renderings()[0]))
     closeness = -np.abs([float(np.asarray(state.variables["theta"])) for state in states])
     model = load_reward_model("embedded/tiny")
     reference, *trials = SWEEP.trials()
@@ -75,8 +75,8 @@ def test_each_trial_gets_the_distance_of_its_own_reward(pools: dict[str, PoolCon
 
 
 def test_on_labels_of_people_it_is_what_measuring_without_training_gives(pools: dict[str, PoolConfig], tmp_path: Path) -> None:
-    drawn = sampled_states(get_task("cartpole-upright"), 80, seed=3, rendering=SWEEP.renderings()[0])
-    dataset = write_states(tmp_path / "states", get_task("cartpole-upright"), drawn)
+    drawn = sampled_states(find_task("cartpole-upright"), 80, seed=3, rendering=SWEEP.renderings()[0])
+    dataset = write_states(tmp_path / "states", find_task("cartpole-upright"), drawn)
     store = LabelStore(dataset.labels_file, YES_NO)
     for state, theta in zip(dataset.ids[:60], dataset.table["theta"], strict=False):
         store.add("anna", state, float(abs(theta) < 1))
@@ -106,7 +106,7 @@ def test_rewards_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_states_that_are_all_alike_in_truth_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten random states of the humanoid might all be outside of the goal."""
-    same = next(sampled_states(get_task("cartpole-upright"), 1, seed=0))
+    same = next(sampled_states(find_task("cartpole-upright"), 1, seed=0))
     monkeypatch.setattr(measuring, "sampled_states", lambda *_: iter([same] * 10))
     with pytest.raises(UserError, match="is the same for all of these states of cartpole-upright: ask for more"):
         measure_sweep(SWEEP.model_copy(update={"epic_states": 10}), {})

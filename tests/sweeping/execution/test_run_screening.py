@@ -23,9 +23,9 @@ from vlm_rm_sweeps.sweeping.config.sweep import Combination, Sweep, load_sweep
 from vlm_rm_sweeps.sweeping.execution import run_screening as screening_module
 from vlm_rm_sweeps.sweeping.execution.run_screening import ScreeningOutcome, run_screening
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import default_tracking_uri
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 
-CARTPOLE = get_task("cartpole-upright")
+CARTPOLE = find_task("cartpole-upright")
 GOALS = ["pole vertically upright on top of the cart", "the pole hangs straight down below the cart"]
 ALPHAS = [0.0, 0.5, 1.0]
 

@@ -18,8 +18,8 @@ from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid.success import kneeling
+from vlm_rm_sweeps.tasks.registry import find_task, task_names
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering
-from vlm_rm_sweeps.tasks.task import TASKS, get_task
 
 SMALL = FrameFormat(64)
 FAST = Rendering("modified", "paper", "fast")
@@ -32,7 +32,7 @@ def in_pose(env: Humanoid, name: str, yaw: float = 0.0) -> Humanoid:
 
 
 def test_goals_and_prompts_are_the_papers() -> None:
-    prompts = {name: task.goal_prompt for name, task in TASKS.items() if name.startswith("humanoid-")}
+    prompts = {name: find_task(name).goal_prompt for name in task_names() if name.startswith("humanoid-")}
     assert prompts == {
         "humanoid-kneeling": "a humanoid robot kneeling",
         "humanoid-lotus": "a humanoid robot seated down, meditating in the lotus position",
@@ -44,7 +44,7 @@ def test_goals_and_prompts_are_the_papers() -> None:
         "humanoid-arms-crossed": "a humanoid robot standing up, with its arms crossed",
     }
     for name in prompts:
-        task = get_task(name)
+        task = find_task(name)
         assert task.baseline_prompt == "a humanoid robot"
         assert task.episode_steps == 100
         assert (task.rendering().textures, task.rendering().camera) == ("modified", "paper")
@@ -52,7 +52,7 @@ def test_goals_and_prompts_are_the_papers() -> None:
 
 @pytest.mark.parametrize("textures", ["modified", "original"])
 def test_dynamics_and_observations_are_gymnasiums_bit_for_bit(textures: str) -> None:
-    task = get_task("humanoid-lotus")
+    task = find_task("humanoid-lotus")
     ours = task.make_native_env(task.rendering(textures), None)
     theirs = gym.make("Humanoid-v5", terminate_when_unhealthy=False, max_episode_steps=100)
     np.testing.assert_array_equal(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])
@@ -65,7 +65,7 @@ def test_dynamics_and_observations_are_gymnasiums_bit_for_bit(textures: str) -> 
 
 
 def test_episodes_have_100_steps_and_no_early_end() -> None:
-    env = get_task("humanoid-lotus").make_env(None)
+    env = find_task("humanoid-lotus").make_env(None)
     env.reset(seed=0)
     ends = [env.step(NO_ACTION)[2:4] for _ in range(100)]
     assert ends == [(False, False)] * 99 + [(False, True)]
@@ -111,7 +111,7 @@ class TestFrames:
     @pytest.mark.parametrize("textures", ["modified", "original"])
     @pytest.mark.parametrize("camera", ["paper", "default"])
     def test_frame_has_the_size_asked_for_and_shows_something(self, textures: str, camera: str) -> None:
-        task = get_task("humanoid-standing")
+        task = find_task("humanoid-standing")
         env = task.make_env(SMALL, task.rendering(textures, camera, "fast"))
         env.reset(seed=0)
         _, reward, _, _, info = env.step(NO_ACTION)

@@ -11,7 +11,7 @@ from vlm_rm_sweeps.tasks.humanoid import success as humanoid_success
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
-from vlm_rm_sweeps.tasks.task import TASKS, get_task
+from vlm_rm_sweeps.tasks.registry import find_task, task_names
 
 MODEL = humanoid_model("original")
 LEGS_STRAIGHT = {f"{side}_{joint}": angle for side in ("right", "left") for joint, angle in (("hip_y", 0.0), ("knee", -2.0))}
@@ -30,7 +30,7 @@ def changed(name: str, **joints: float) -> Pose:
 
 
 def test_every_humanoid_task_has_a_test_and_a_pose() -> None:
-    humanoids = {name for name in TASKS if name.startswith("humanoid-")}
+    humanoids = {name for name in task_names() if name.startswith("humanoid-")}
     assert set(SUCCESS_TESTS) == set(FULFILLING_POSES) == humanoids
     assert all(set(poses) <= set(POSES) and poses for poses in FULFILLING_POSES.values())
 
@@ -110,7 +110,7 @@ def test_either_leg_and_either_arm_will_do(side: str) -> None:
 def test_a_random_policy_fulfils_no_episode() -> None:
     """It falls within half a second: standing ends, kneeling is passed through, and nothing else is reached."""
     data_of_steps: list[list[bool]] = []
-    env = get_task("humanoid-standing").make_native_env(get_task("humanoid-standing").rendering(), None)
+    env = find_task("humanoid-standing").make_native_env(find_task("humanoid-standing").rendering(), None)
     data = env.unwrapped.data  # type: ignore[attr-defined]
     for seed in range(4):
         env.reset(seed=seed)

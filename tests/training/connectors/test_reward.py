@@ -13,14 +13,14 @@ from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import render_frame
-from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.algorithms import build_algorithm
 from vlm_rm_sweeps.training.connectors import reward as connector
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.settings import DqnSettings
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 SETTINGS = DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05)
 

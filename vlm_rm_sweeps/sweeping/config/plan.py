@@ -19,9 +19,9 @@ from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, Label
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
+from vlm_rm_sweeps.tasks.gym_task import make_task
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
-from vlm_rm_sweeps.tasks.state_space import require_states
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import algorithms_for, find_algorithm
@@ -206,7 +206,7 @@ def _plain(value: Any) -> Any:
 
 
 def _task(sweep: Sweep) -> Task:
-    return sweep.env.task() if sweep.env is not None else find_task(sweep.task_name)
+    return make_task(sweep.env) if sweep.env is not None else find_task(sweep.task_name)
 
 
 def _algorithm(sweep: Sweep, task: Task) -> tuple[str, type[Algorithm]]:
@@ -289,7 +289,7 @@ def _check_states(plan: Plan) -> None:
             "expected one of textures and one of cameras, or a number of random states"
         )
     if isinstance(states, int) and states:
-        require_states(plan.task)
+        plan.task.require_states()
 
 
 def _check_audit(plan: Plan) -> None:

@@ -16,7 +16,6 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.epic import Measures, measure
 from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth
-from vlm_rm_sweeps.evaluation.state_spaces import StateValue, StateVariable, state_space
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -24,6 +23,7 @@ from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, Trial
 from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.state_space import StateValue, StateVariable
 from vlm_rm_sweeps.tasks.task import Task
 
 _SEED = 0
@@ -107,7 +107,7 @@ def _resized(images: Iterable[np.ndarray], formats: set[FrameFormat]) -> Frames:
 
 
 def _random_states(task: Task, count: int, rendering: Rendering, formats: set[FrameFormat]) -> tuple[Frames, Truth]:
-    goal = next((variable for variable in state_space(task).variables if variable.goal is not None), None)
+    goal = next((variable for variable in task.require_states().variables if variable.goal is not None), None)
     successes, distances = [], []
 
     def drawn() -> Iterator[np.ndarray]:

@@ -1,1 +1,1 @@
-"""The humanoid: environment, scenes, reference poses, success tests."""
+"""The humanoid: environment, scenes, reference poses, success tests, state spaces and tasks."""

@@ -22,16 +22,25 @@ JOINTS = (
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in degrees, joints that are not named at 0, and the pitch of the torso (positive: bowing forwards)."""
+    """A pose of the robot.
+
+    Attributes:
+        joints: Angles in degrees by joint; joints that are not named are at 0.
+        pitch: Pitch of the torso in degrees; positive bows forwards.
+    """
 
     joints: Mapping[str, float]
     pitch: float = 0.0
 
     def qpos(self, yaw: float = 0.0, position: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
-        """The model's qpos, float64 (24,), within its joint limits and with the lowest point on the floor.
+        """Compute the model's positions for this pose.
 
-        `yaw` turns the robot about the vertical (degrees, counter-clockwise from above; 0 faces +x), `position` is the
-        torso's (x, y) in metres.
+        Args:
+            yaw: Turn about the vertical in degrees, counter-clockwise from above; 0 faces +x.
+            position: The torso's (x, y) in metres.
+
+        Returns:
+            MuJoCo's `qpos`, float64 (24,), within the joint limits and with the robot's lowest point on the floor.
         """
         model, data = _scratch()
         angles = np.radians([self.joints.get(name, 0.0) for name in JOINTS])
@@ -43,7 +52,13 @@ class Pose:
 
 
 def interpolated(start: Pose, end: Pose, share: float) -> Pose:
-    """The pose at `share` (0 to 1) of the way from `start` to `end`, joint by joint."""
+    """Interpolate between two poses, joint by joint.
+
+    Args:
+        start: The pose at share 0.
+        end: The pose at share 1.
+        share: Share of the way from `start` to `end`, 0 to 1.
+    """
     joints = {
         name: (1 - share) * start.joints.get(name, 0.0) + share * end.joints.get(name, 0.0)
         for name in start.joints.keys() | end.joints.keys()
@@ -52,14 +67,25 @@ def interpolated(start: Pose, end: Pose, share: float) -> Pose:
 
 
 def perturbed(pose: Pose, rng: np.random.Generator, degrees: float) -> Pose:
-    """The pose with independent normal noise of this standard deviation on each joint and on the pitch."""
+    """Add independent normal noise to each joint and to the pitch.
+
+    Args:
+        pose: The pose.
+        rng: Source of the noise.
+        degrees: Standard deviation of the noise.
+    """
     noise = rng.normal(0.0, degrees, len(JOINTS) + 1)
     joints = {name: pose.joints.get(name, 0.0) + float(each) for name, each in zip(JOINTS, noise[1:], strict=True)}
     return Pose(joints, pose.pitch + float(noise[0]))
 
 
 def lowest_point(model: mujoco.MjModel, data: mujoco.MjData) -> float:
-    """The height in metres of the lowest point of the robot, all of whose geoms are spheres and capsules."""
+    """Compute the height in metres of the robot's lowest point.
+
+    Args:
+        model: The humanoid's model, whose geoms are spheres and capsules.
+        data: A state whose kinematics are up to date.
+    """
     robot = model.geom_bodyid > 0
     along = np.abs(data.geom_xmat[robot].reshape(-1, 3, 3)[:, 2, 2])
     half_length = np.where(model.geom_type[robot] == mujoco.mjtGeom.mjGEOM_CAPSULE, model.geom_size[robot, 1], 0.0)

@@ -1,6 +1,6 @@
-"""The humanoid's two scenes: Gymnasium's own, and a robot on a tiled floor under a cloudy sky, all drawn by code.
+"""The humanoid's two scenes: Gymnasium's own, and a robot on a tiled floor under a cloudy sky, whose textures are computed.
 
-The modified scene changes textures, materials and lights of Gymnasium's model and nothing else, so the dynamics stay the same.
+The modified scene changes only textures, materials and lights of Gymnasium's model, so the dynamics stay the same.
 """
 
 import functools
@@ -10,8 +10,6 @@ from pathlib import Path
 import gymnasium
 import mujoco
 import numpy as np
-
-from vlm_rm_sweeps.tasks.rendering import Textures
 
 _GYMNASIUM_XML = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "humanoid.xml"
 
@@ -39,8 +37,12 @@ _MATERIALS = {
 
 
 @functools.cache
-def humanoid_model(textures: Textures) -> mujoco.MjModel:
-    """The compiled model, shared by all environments of a process: do not change it."""
+def humanoid_model(textures: str) -> mujoco.MjModel:
+    """Compile the model of a scene. All environments of a process share it: do not change it.
+
+    Args:
+        textures: `modified` for this package's scene, `original` for Gymnasium's.
+    """
     spec = mujoco.MjSpec.from_file(str(_GYMNASIUM_XML))
     if textures == "modified":
         _dress(spec)
@@ -123,7 +125,7 @@ def _face() -> np.ndarray:
     sides = _plates(_SHELL, 3).reshape(6, size, size, 3)
     rows, columns = (np.mgrid[:size, :size] + 0.5) / size - 0.5
     front = sides[0]
-    # MuJoCo shows this face of the cube on its side: rows of the image run across the head.
+    # MuJoCo turns this face of the cube by 90 degrees: rows of the image run across the head.
     front[(np.abs(columns) < 0.24) & (np.abs(rows) < 0.44)] = _VISOR
     front[np.hypot(columns, np.abs(rows) - 0.2) < 0.08] = _EYES
     return sides.reshape(6 * size, size, 3)

@@ -1,8 +1,8 @@
-"""Is the humanoid in its goal? One test for each task, from the simulator's state.
+"""The humanoid's success tests: one for each task, from the simulator's state.
 
-The tests put the paper's criteria for human labellers (its appendix on evaluation) into heights, angles and distances. "On the
-floor" is a clearance below a threshold and not a contact, as it is for someone who looks at a picture. Where the model's joint
-limits keep it from what the criterion says in words, the threshold says what is reachable instead:
+The tests turn the paper's criteria for human labellers (its appendix on evaluation) into heights, angles and distances. "On the
+floor" is a clearance below a threshold, not a contact, as someone who looks at a picture would judge. Where the model's joint
+limits do not allow what a criterion asks for, the threshold is what the model can reach:
 
 - *lotus*: the hips turn outwards by 60 degrees at most, so the knees stay about 0.2 m above the floor;
 - *hands on hips*: the hands end about 0.05 m from the surface of the hips;
@@ -15,8 +15,8 @@ from collections.abc import Callable
 import mujoco
 import numpy as np
 
-# Clearances, in metres, of a body part's lowest point from the floor. Those of the knees and of the stretched legs are as small as
-# a robot allows that wavers: with 3 degrees of noise on each joint, 95 % of its own poses still count.
+# Clearances of a body part's lowest point from the floor, in metres. Those of knees and stretched legs are as small as possible while
+# 95 % of a task's own poses with 3 degrees of noise on each joint still count.
 FOOT_DOWN = 0.08
 FOOT_LIFTED = 0.2
 KNEE_DOWN = 0.11
@@ -24,40 +24,42 @@ LEG_DOWN = 0.26
 PELVIS_DOWN = 0.15
 LOTUS_KNEE_DOWN = 0.3
 
-# Of the torso's axis from the vertical, in degrees. Who stands or kneels is losing balance beyond it.
+# Tilt of the torso from the vertical, in degrees. A robot that stands or kneels loses its balance beyond it.
 UPRIGHT = 30.0
 UPRIGHT_SEATED = 45.0
 
 STANDING_PELVIS_HEIGHT = 0.65
-"""Of the pelvis's centre, in metres; 0.87 with straight legs."""
+"""Least height of the pelvis's centre, in metres; it is 0.87 with straight legs."""
 
 BALANCED = 0.3
-"""Horizontal distance in metres from the centre of mass to the foot that carries it."""
+"""Largest horizontal distance in metres from the centre of mass to the foot that carries it."""
 
-# Of the knees, in degrees; 0 is straight.
+# Bend of the knees, in degrees; 0 is straight.
 KNEELING_BEND = 60.0
 LOTUS_BEND = 100.0
 STRAIGHT_BEND = 20.0
 
 KNEES_APART = 0.55
+"""Least distance in metres between the knees in the lotus."""
 FEET_TOGETHER = 0.4
-"""Metres between the centres of the knees and of the feet in the lotus."""
+"""Largest distance in metres between the centres of the feet in the lotus."""
 
 SPLITS_ANGLE = 90.0
-"""Degrees between the legs, from hip to foot. Joint limits allow 115 in a side split."""
+"""Least angle between the legs, from hip to foot, in degrees. Joint limits allow 115 in a side split."""
 SPLITS_SIDEWAYS = 0.6
-"""The part of a leg's direction that goes to its own side of the pelvis (0 to 1)."""
+"""Least component of a leg's direction that points to its own side of the pelvis (0 to 1)."""
 
 HAND_AT_HIP = 0.12
-"""Metres between the surfaces of a hand and of the hips."""
+"""Largest distance in metres between the surfaces of a hand and of the hips."""
 HIP_HEIGHTS = (0.0, 0.2)
-"""Metres of the hands above the pelvis's centre: below are hanging hands, above is the chest."""
+"""Range of the hands' height above the pelvis's centre, in metres: below it hands hang, above it they are at the chest."""
 
 CROSSED = 0.02
-"""Metres by which each hand is past the middle of the torso."""
+"""Least distance in metres by which each hand is past the middle of the torso."""
 CROSSED_IN_FRONT = 0.1
+"""Least distance in metres of the hands in front of the torso's centre."""
 CROSSED_HEIGHTS = (-0.45, 0.1)
-"""Metres of the hands above the torso's centre, between hips and throat."""
+"""Range of the hands' height above the torso's centre, in metres: between hips and throat."""
 
 SIDES = ("right", "left")
 # In the body's frame x is to the front, y to the left, z up.
@@ -65,13 +67,13 @@ _OUTWARDS = {"right": -1.0, "left": 1.0}
 
 
 def kneeling(data: mujoco.MjData) -> bool:
-    """Both knees on the floor and bent, the pelvis off the floor, not losing balance."""
+    """Decide success: both knees on the floor and bent, the pelvis off the floor, the torso upright."""
     knees = all(_knee_clearance(data, side) <= KNEE_DOWN and _bend(data, side) >= KNEELING_BEND for side in SIDES)
     return knees and _clearance(data, "butt") > PELVIS_DOWN and _tilt(data) <= UPRIGHT
 
 
 def lotus(data: mujoco.MjData) -> bool:
-    """Seated on the floor, both knees low, bent and facing out, the feet inward."""
+    """Decide success: seated on the floor, both knees low, bent and facing out, the feet inward."""
     legs = all(
         _knee_clearance(data, side) <= LOTUS_KNEE_DOWN
         and _bend(data, side) >= LOTUS_BEND
@@ -85,13 +87,13 @@ def lotus(data: mujoco.MjData) -> bool:
 
 
 def standing(data: mujoco.MjData) -> bool:
-    """Upright on straight enough legs, on one foot or both, not in the air."""
+    """Decide success: upright on straight enough legs, on one foot or both, not in the air."""
     on_a_foot = min(_clearance(data, f"{side}_foot") for side in SIDES) <= FOOT_DOWN
     return on_a_foot and _position(data, "pelvis")[2] >= STANDING_PELVIS_HEIGHT and _tilt(data) <= UPRIGHT
 
 
 def arms_raised(data: mujoco.MjData) -> bool:
-    """Standing, both hands above the head and both elbows above the shoulders."""
+    """Decide success: standing, both hands above the head and both elbows above the shoulders."""
     head = data.geom("head")
     top = head.xpos[2] + _radius(data, "head")
     hands = all(_hand(data, side)[2] >= top for side in SIDES)
@@ -100,7 +102,7 @@ def arms_raised(data: mujoco.MjData) -> bool:
 
 
 def splits(data: mujoco.MjData) -> bool:
-    """Side splits: seated, both legs straight, on the floor and stretched far out to their sides."""
+    """Decide success: seated, both legs straight, on the floor and stretched far out to their sides."""
     directions = {side: _unit(_foot(data, side) - _position(data, f"{side}_thigh")) for side in SIDES}
     to_the_left = _axes(data, "pelvis")[:, 1]
     sideways = all(_OUTWARDS[side] * float(directions[side] @ to_the_left) >= SPLITS_SIDEWAYS for side in SIDES)
@@ -116,19 +118,19 @@ def splits(data: mujoco.MjData) -> bool:
 
 
 def hands_on_hips(data: mujoco.MjData) -> bool:
-    """Standing, each hand at its hip and not at the chest, the elbows pointing out."""
+    """Decide success: standing, each hand at its hip and not at the chest, the elbows pointing out."""
     return standing(data) and all(_hand_on_hip(data, side) for side in SIDES)
 
 
 def one_leg(data: mujoco.MjData) -> bool:
-    """Standing, balanced over one foot, the other one lifted."""
+    """Decide success: standing, balanced over one foot, the other one lifted."""
     lifted, carrying = sorted(SIDES, key=lambda side: -_clearance(data, f"{side}_foot"))
     balanced = _distance(data.subtree_com[1][:2], _foot(data, carrying)[:2]) <= BALANCED
     return standing(data) and balanced and _clearance(data, f"{lifted}_foot") >= FOOT_LIFTED
 
 
 def arms_crossed(data: mujoco.MjData) -> bool:
-    """Standing, the forearms crossed in front of the torso: each hand is on the other arm's side."""
+    """Decide success: standing, the forearms crossed in front of the torso, each hand on the other arm's side."""
     return standing(data) and all(_hand_crossed(data, side) for side in SIDES)
 
 
@@ -142,7 +144,7 @@ SUCCESS_TESTS: dict[str, Callable[[mujoco.MjData], bool]] = {
     "humanoid-one-leg": one_leg,
     "humanoid-arms-crossed": arms_crossed,
 }
-"""The success test of each task."""
+"""The success test of each task, by the task's name. A state's kinematics must be up to date."""
 
 FULFILLING_POSES: dict[str, tuple[str, ...]] = {
     "humanoid-kneeling": ("kneeling", "kneeling on the heels"),
@@ -157,7 +159,7 @@ FULFILLING_POSES: dict[str, tuple[str, ...]] = {
     "humanoid-one-leg": ("one leg",),
     "humanoid-arms-crossed": ("arms crossed",),
 }
-"""The reference poses in which a task is fulfilled; in all others it is not.
+"""The reference poses that fulfil each task, by the task's name. The others do not. The first is the task's own pose.
 
 The paper's criterion for standing is "without falling", whatever arms and legs do, so all poses on foot fulfil it.
 """
@@ -231,7 +233,7 @@ def _radius(data: mujoco.MjData, geom: str) -> float:
 
 
 def _clearance(data: mujoco.MjData, geom: str) -> float:
-    """Of a sphere's or capsule's lowest point from the floor, in metres."""
+    """Height of a sphere's or capsule's lowest point above the floor, in metres."""
     shape = data.geom(geom)
     radius, half_length, _ = data.model.geom_size[shape.id]
     return float(shape.xpos[2] - radius - half_length * abs(shape.xmat[8]))
