@@ -1,4 +1,4 @@
-"""Over-optimisation: does training improve policies, or only their score by their own reward model? The audit of each trial.
+"""Over-optimisation: whether training improves policies, or only their score by their own reward model.
 
 Run `make analysis SWEEP_RUN=FOLDER` for a sweep with `audit:`, or `python analysis/overoptimisation.py FOLDER`. There is a panel for
 each trial with its training reward (proxy), the gold models, other specs, the truth and the true reward. Each curve is rescaled to

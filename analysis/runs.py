@@ -146,7 +146,7 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
     """Select the trials that learned from a reward model.
 
     Args:
-        runs: Of a sweep.
+        runs: Runs of a sweep.
 
     Returns:
         As `SweepRuns.trials`, with alpha as a number; at least one row.

@@ -22,7 +22,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
         kind: What is named, such as "task" or "model".
         name: The unknown name.
         known: The existing names; above 20 of them only the nearest are listed.
-        hint: What else would have been accepted, appended to the list as it is.
+        hint: What else would have been accepted, appended to the list unchanged.
 
     Returns:
         One sentence, for a `UserError`.

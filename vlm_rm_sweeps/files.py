@@ -30,7 +30,7 @@ def write_whole(file: Path, text: str) -> None:
     """Write a text file atomically: readers find the old content or the new one, even if this process is killed.
 
     Args:
-        file: Replaced if it exists. A temporary file appears beside it.
+        file: Replaced if it exists. A temporary file is made beside it.
         text: Written as UTF-8.
 
     Raises:

@@ -39,7 +39,7 @@ def import_file(file: Path) -> None:
 
 
 def imported_user_modules() -> tuple[Path, ...]:
-    """The files and packages that were imported from the folders made importable: what Ray must take to other processes."""
+    """List the files and packages that were imported from the folders made importable: what Ray must take to other processes."""
     found = {_top_level(Path(file), folder) for file in _module_files() for folder in _folders if _belongs(Path(file), folder)}
     return tuple(sorted(found))
 
@@ -56,5 +56,5 @@ def _belongs(file: Path, folder: Path) -> bool:
 
 
 def _top_level(file: Path, folder: Path) -> Path:
-    """The file itself, or the package in the folder that it belongs to."""
+    """Name the file itself, or the package in the folder that it belongs to."""
     return folder / file.relative_to(folder).parts[0]

@@ -22,7 +22,7 @@ PLAIN_VIDEO = "plain.mp4"
 """A trial's video for raters: it shows neither reward nor prompt."""
 _EPISODE = "episode.json"
 EPISODE_NUMBERS = (CLIP_RETURN, TRUE_RETURN, GOAL_FRACTION, SUCCESS)
-"""Metrics of the episode in `episode.json` (null where unknown), beside its task and seed and the training steps of its policy."""
+"""Metrics in `episode.json` (null where unknown); it also holds the task, the seed and the training steps of the policy."""
 
 
 def write_picture(frame: np.ndarray, path: Path) -> None:

@@ -207,7 +207,7 @@ def test_figures_of_models_prompts_and_policies(
     assert labels == ["a better pole", "a worse pole", "a constant pole"]
 
 
-def test_what_does_not_apply_says_why(
+def test_figures_that_do_not_apply_say_why(
     scripts: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import alpha
@@ -237,7 +237,7 @@ def test_what_does_not_apply_says_why(
     assert capsys.readouterr().out.splitlines() == [f"model_scaling {reason}", f"alpha {reason}"]
 
 
-def test_a_folder_that_is_no_sweeps_is_said(scripts: None, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_sweeps_is_refused(scripts: None, tmp_path: Path) -> None:
     import runs
 
     with pytest.raises(SystemExit, match=r"is no sweep's folder \(it has no mlflow.json\)"):
@@ -247,7 +247,7 @@ def test_a_folder_that_is_no_sweeps_is_said(scripts: None, tmp_path: Path) -> No
         runs.SweepRuns(tmp_path)
 
 
-def test_runs_that_are_away_are_said_and_no_database_is_made(scripts: None, tmp_path: Path) -> None:
+def test_unreachable_runs_are_reported_and_no_database_is_created(scripts: None, tmp_path: Path) -> None:
     import runs
 
     moved = tmp_path / "before" / "mlflow.db"
@@ -261,7 +261,7 @@ def test_runs_that_are_away_are_said_and_no_database_is_made(scripts: None, tmp_
     assert not moved.parent.exists()
 
 
-def test_seeds_that_agree_are_no_certainty(scripts: None) -> None:
+def test_equal_rates_of_all_seeds_still_have_an_interval(scripts: None) -> None:
     from runs import success_interval
 
     # Wilson's interval of 5 of 5.

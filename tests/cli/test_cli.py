@@ -41,7 +41,7 @@ def test_bad_input_is_one_message_and_exit_status_2_before_anything_heavy_is_imp
     assert shown.stdout == "\n"
 
 
-def test_an_interruption_is_said_without_a_traceback(
+def test_an_interruption_is_reported_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted() -> None:
@@ -71,7 +71,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("command", WRITERS)
-def test_what_cannot_be_written_is_said_before_the_work(refusal: Command, command: str, tmp_path: Path) -> None:
+def test_an_unwritable_output_is_refused_before_the_work(refusal: Command, command: str, tmp_path: Path) -> None:
     """It is checked even before the other arguments, none of which exist."""
     (tmp_path / "file").write_text("mine")
     below = tmp_path / "file" / "new" / "x.png"

@@ -20,7 +20,7 @@ def test_epic_prints_and_writes_a_table(vlm_rm: Command, refusal: Command, datas
     assert "exists already" in refusal("epic", dataset, *options, "--output", file)
 
 
-def test_alphas_that_are_none_are_explained(refusal: Command, dataset: Path) -> None:
+def test_invalid_alphas_are_refused(refusal: Command, dataset: Path) -> None:
     assert "expected numbers in [0, 1]" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "0,x")
     for values in ("", "0,0.0", " , "):
         message = refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", values)
@@ -28,7 +28,7 @@ def test_alphas_that_are_none_are_explained(refusal: Command, dataset: Path) -> 
     assert "alpha 1.5" in refusal("epic", dataset, "--model", "embedded/tiny", "--alpha", "1.5")
 
 
-def test_models_are_at_least_one_and_each_once(refusal: Command, dataset: Path, tmp_path: Path) -> None:
+def test_no_model_and_duplicate_models_are_refused(refusal: Command, dataset: Path, tmp_path: Path) -> None:
     assert "--model '': expected at least one value" in refusal("epic", dataset, "--model", "")
     twice = ("--model", "embedded/tiny,embedded/tiny")
     for command in (("epic", dataset), ("landscape", "--task", "cartpole-upright", "--output", tmp_path / "twice")):

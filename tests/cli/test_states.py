@@ -53,16 +53,14 @@ def test_labels_are_counted_compared_and_exported(vlm_rm: Command, refusal: Comm
     assert len(pd.read_csv(tmp_path / "labels.csv")) == 20
 
 
-def test_labels_of_another_data_set_are_neither_gone_on_with_nor_counted(
-    vlm_rm: Command, refusal: Command, tmp_path: Path
-) -> None:
+def test_labels_of_another_data_set_are_neither_extended_nor_counted(vlm_rm: Command, refusal: Command, tmp_path: Path) -> None:
     vlm_rm("states", "sample", "cartpole-upright", "--count", "3", "--output", tmp_path / "data")
     LabelStore(tmp_path / "data" / "labels.sqlite", YES_NO).add("anna", "f" * 16, 1.0)
     for command in ("label", "labels"):
         assert "belongs to another data set: 1 of its 1 labelled states are not in" in refusal(command, tmp_path / "data")
 
 
-def test_nothing_to_label_is_said(refusal: Command, tmp_path: Path) -> None:
+def test_a_folder_with_nothing_to_label_is_refused(refusal: Command, tmp_path: Path) -> None:
     assert "has nothing to label" in refusal("label", tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"x")
     assert "name the task that they show with --task, or give one with --criterion" in refusal("label", tmp_path)

@@ -13,6 +13,7 @@ from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
+from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, TrialEnded
 from vlm_rm_sweeps.training.checkpoints import Checkpoint

@@ -62,13 +62,13 @@ def test_labels_of_raters_and_of_their_majority(dataset: StateDataset) -> None:
 @pytest.mark.parametrize(
     "name", ["velocity", "theta +", "theta.mean()", "__import__('os')", "theta[0]", "'a'", "@x", "lambda: x"]
 )
-def test_formulas_that_are_none_are_refused(written: StateDataset, name: str) -> None:
+def test_invalid_formulas_are_refused(written: StateDataset, name: str) -> None:
     with pytest.raises(UserError, match=r"over x, x_dot, theta, theta_dot") as caught:
         read_truth(written, name)
     assert repr(name) in str(caught.value)
 
 
-def test_an_unknown_rater_is_named_with_those_there_are(dataset: StateDataset) -> None:
+def test_an_unknown_rater_is_named_with_the_known_ones(dataset: StateDataset) -> None:
     with pytest.raises(UserError, match="has no labels by raters: add some with"):
         read_truth(dataset, "rater:anna")
     assert not dataset.labels_file.exists()

@@ -55,7 +55,7 @@ def test_labels_are_compared_with_the_success_test(sweep: Path) -> None:
     ]
 
 
-def test_what_is_known_of_an_episode_may_be_damaged(sweep: Path) -> None:
+def test_a_damaged_description_of_an_episode_is_refused(sweep: Path) -> None:
     (sweep / "trials" / "a" / "video" / "episode.json").write_text("{")
     with pytest.raises(UserError, match=r"episode\.json is damaged"):
         label_job(sweep, None, None)

@@ -93,7 +93,7 @@ def test_the_summary_has_a_row_for_each_model_smallest_first() -> None:
     assert table["gold_change"].isna()["large"]
 
 
-def test_trials_with_too_few_points_are_not_said_to_be_without_alarm() -> None:
+def test_trials_with_too_few_points_are_not_counted_as_without_alarm() -> None:
     columns = ["model", "parameters_millions", "trial", "env_steps", "proxy", "gold", "truth", "alarm"]
     rows = [("tiny", 0.1, "a", 1000 * point, 0.1, np.nan, 0.2, np.nan) for point in (1, 2, 3, 4)]
     (row,) = summary_by_model(pd.DataFrame(rows, columns=columns)).to_dict("records")

@@ -80,8 +80,13 @@ def test_frames_and_states_survive_the_disk(tmp_path: Path, image_format: str) -
         assert (row["source"], row["seed"], row["step"], row["success"]) == ("uniform", 1, index, state.success)
 
 
+<<<<<<< HEAD
 def test_how_states_were_drawn_is_in_the_table(tmp_path: Path) -> None:
     task = find_task("mountaincar-summit")
+=======
+def test_the_rendering_of_states_is_in_the_table(tmp_path: Path) -> None:
+    task = get_task("mountaincar-summit")
+>>>>>>> language
     drawn = [task.rendering("original", "default", "fast"), task.rendering("modified", "default", "fast")]
     states = [state for rendering in drawn for state in sampled_states(task, 2, seed=0, rendering=rendering)]
     mixed = write_states(tmp_path / "mixed", task, [*states, State(small_frame(1), Provenance("images"))])
@@ -119,7 +124,7 @@ def test_images_of_a_folder_become_states(tmp_path: Path) -> None:
     assert [dataset.frame(index).shape for index in range(2)] == [(6, 8, 3), (5, 5, 3)]
 
 
-def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no images"):
         list(states_of_images(tmp_path))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nand then nothing")
@@ -188,7 +193,7 @@ def test_a_link_out_of_the_folder_is_refused(dataset: StateDataset) -> None:
         load_states(dataset.folder)
 
 
-def test_what_is_no_data_set_is_said(dataset: StateDataset, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_data_set_is_refused(dataset: StateDataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no states\.parquet"):
         load_states(tmp_path)
     rewrite(dataset, id="same")

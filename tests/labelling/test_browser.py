@@ -138,7 +138,7 @@ def test_keys_with_modifiers_and_held_keys_answer_nothing(context: Any, server: 
     assert stored(dataset.folder, "modifiers") == [1.0]
 
 
-def test_a_closed_tab_loses_nothing_and_the_next_goes_on(context: Any, server: Server, dataset: StateDataset) -> None:
+def test_a_closed_tab_loses_nothing_and_the_next_continues(context: Any, server: Server, dataset: StateDataset) -> None:
     page = new_tab(context, server.url, "closing")
     press(page, "10")
     page.keyboard.press("1")
@@ -182,7 +182,7 @@ def test_two_raters_at_once_and_their_agreement(browser: Any, server: Server, da
         context.close()
 
 
-def test_a_server_that_died_is_said_and_nothing_is_lost(context: Any, server: Server, dataset: StateDataset) -> None:
+def test_a_server_that_died_is_reported_and_nothing_is_lost(context: Any, server: Server, dataset: StateDataset) -> None:
     own = Server(dataset.folder)
     page = new_tab(context, own.url, "outage")
     press(page, "1")
@@ -242,7 +242,7 @@ def test_names_of_raters_are_checked_on_the_page(context: Any, server: Server) -
     page.wait_for_selector("#work:visible")
 
 
-def test_what_cannot_be_seen_cannot_be_answered(context: Any, tmp_path: Path) -> None:
+def test_an_item_that_cannot_be_shown_cannot_be_answered(context: Any, tmp_path: Path) -> None:
     states = write_states(tmp_path / "data", TASK, sampled_states(TASK, 2, seed=1))
     own = Server(states.folder)
     states.image_file(0).write_bytes(states.image_file(1).read_bytes())  # another state's picture
@@ -254,7 +254,7 @@ def test_what_cannot_be_seen_cannot_be_answered(context: Any, tmp_path: Path) ->
     own.end()
 
 
-def test_the_page_works_on_without_the_agreement(context: Any, server: Server, dataset: StateDataset) -> None:
+def test_the_page_keeps_working_without_the_agreement(context: Any, server: Server, dataset: StateDataset) -> None:
     page = new_tab(context, server.url, "disagreed")
     page.route("**/api/agreement", lambda route: route.abort())
     press(page, "111111")

@@ -68,7 +68,7 @@ def test_a_double_submit_counts_once_and_a_double_undo_too(client: TestClient) -
         assert (undone["answered"], undone["next"]["id"]) == (1, "item-b")
 
 
-def test_another_answer_from_another_tab_is_refused_and_said(client: TestClient) -> None:
+def test_another_answer_from_another_tab_is_refused_and_reported(client: TestClient) -> None:
     post(client, "/api/labels", rater="anna", item="item-a", value=1.0)
     refused = post(client, "/api/labels", rater="anna", item="item-a", value=0.0)
     assert refused.status_code == 409

@@ -202,7 +202,7 @@ def test_a_size_of_another_training_does_not_change_the_vocabulary_of_those_that
     check_embedded_files("tiny", tmp_path)
 
 
-def test_pretraining_ended_between_weights_and_manifest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretraining_ended_between_weights_and_manifest_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(file: Path, text: str) -> None:
         raise InterruptionError
 
@@ -223,7 +223,7 @@ def test_pretrain_refuses_an_unknown_size(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_interrupted_pretraining_of_two_sizes_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_pretraining_of_two_sizes_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
         if settings.size == "small":
             raise InterruptionError

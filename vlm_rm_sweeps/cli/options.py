@@ -67,7 +67,7 @@ def _refuse_unwritable(path: Path, folder: Path) -> None:
 Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids, separated by commas; may be repeated.")]
 Alphas = Annotated[
     list[str],
-    typer.Option("--alpha", "--alphas", help="Strengths of goal-baseline regularisation in [0, 1], separated by commas."),
+    typer.Option("--alpha", "--alphas", help="Alphas of goal-baseline regularisation in [0, 1], separated by commas."),
 ]
 Prompts = Annotated[
     list[str],

@@ -27,7 +27,7 @@ def pretrain(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Training samples: images with captions, with repetition.")] = 300_000,
     images: Annotated[int, typer.Option(min=1, help="Distinct images to render.")] = 60_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of images, captions and initial weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of images, captions and initial weights.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for training.")] = 1,
 ) -> None:
     """Train models of the embedded family on rendered states with generated captions, and write their model card."""

@@ -30,7 +30,7 @@ def states_sample(
     task: Annotated[str, typer.Argument(help="Name of a task; `vlm-rm tasks` lists them.")],
     output: NewDataset,
     count: Annotated[int, typer.Option(min=1, help="Number of states.")] = 1_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random states.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random states.")] = 0,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
     image_format: ImageFormatOption = "png",

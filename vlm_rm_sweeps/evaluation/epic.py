@@ -82,9 +82,9 @@ def measure(
 
     Args:
         rewards: float (N, R), a column for each reward.
-        truth: Of the same N states.
+        truth: The ground truth of the same N states.
         names: R names, for messages.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         groups: (N,): states with equal entries are drawn together, because they depend on each other, as those of an episode do;
             by default each state is drawn by itself.
 
@@ -163,7 +163,7 @@ def bootstrap_distances(
     Args:
         rewards_nr: float (N, R), none of them constant.
         truth_n: float (N,).
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         groups_n: (N,): states with equal entries are drawn together; by default each state is drawn by itself.
 
     Returns:

@@ -66,7 +66,7 @@ class Provenance:
         trial: Id of the trial whose policy visited the state.
         checkpoint: Name of the checkpoint that holds the policy.
         step: Environment steps since the start of the episode (1: the state after the first step), or the number of the sample.
-        seed: Of the sampling or of the episode; within a checkpoint, each episode has its own.
+        seed: Seed of the sampling or of the episode; within a checkpoint, each episode has its own.
         textures: See `Rendering`; unknown for images, as are the next two.
         camera: See `Rendering`.
         profile: See `Rendering`.
@@ -217,7 +217,7 @@ def write_states(folder: Path, task: Task, states: Iterable[State], image_format
         folder: Must not exist yet.
         task: The task whose states they are. It must be found by its name when the data set is opened.
         states: Consumed one by one, so that only one frame is in memory.
-        image_format: Both are lossless; WebP is smaller and slower.
+        image_format: Both formats are lossless; WebP is smaller and slower.
 
     Returns:
         The data set, read back from disk.
@@ -282,7 +282,7 @@ def load_states(folder: Path) -> StateDataset:
         The data set; images are checked only when they are read.
 
     Raises:
-        UserError: The folder is no data set, its table is damaged, its task is unknown, or images are missing.
+        UserError: The folder is not a data set, its table is damaged, its task is unknown, or images are missing.
     """
     file = folder / TABLE
     if not file.is_file():

@@ -54,8 +54,8 @@ class Label:
 class ConflictingLabelError(ValueError):
     """The rater has already given another answer for this item, perhaps in another tab.
 
-    Attributes:
-        standing: The label given before.
+    Args:
+        standing: The label given before; also an attribute.
     """
 
     def __init__(self, standing: Label) -> None:

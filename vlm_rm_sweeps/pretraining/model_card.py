@@ -35,7 +35,7 @@ def write_model_card(results: Sequence[FamilyResults]) -> Path:
     """Write the model card, its figures and all measures (CSV) into the folder of the first training.
 
     Args:
-        results: Of one or more trainings of the family; details are those of the first.
+        results: Results of one or more trainings of the family; detailed tables are those of the first.
 
     Returns:
         Path of the card.

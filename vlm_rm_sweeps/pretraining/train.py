@@ -1,4 +1,4 @@
-"""Contrastive training of the embedded models: open_clip's architecture and loss on rendered states with generated captions.
+"""Contrastive training of the embedded models, with open_clip's architecture and loss, on rendered states and captions.
 
 Training is deterministic: each batch is drawn from (seed, step), so a training that resumes from its checkpoint sees the same
 batches as an uninterrupted one.
@@ -78,9 +78,9 @@ class TrainingSettings:
         size: One of `SIZES`.
         images: Distinct images in the data set.
         samples: Images seen in training, with repetition.
-        seed: Of the initial weights and of the batches.
+        seed: Seed of the initial weights and of the batches.
         batch: Images in each step.
-        weight_decay: Of matrices; biases and gains have none.
+        weight_decay: Applies to matrices; biases and gains have none.
         warmup_steps: Steps until the learning rate reaches its peak.
     """
 
@@ -274,10 +274,10 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     After an interruption, the same call resumes.
 
     Args:
-        sizes: Of `SIZES`.
+        sizes: Names in `SIZES`.
         samples: Images seen in the training of each size, with repetition.
         images: Distinct images to render.
-        seed: Of images, captions, initial weights and batches.
+        seed: Seed of images, captions, initial weights and batches.
         folder: Made if it does not exist.
 
     Raises:

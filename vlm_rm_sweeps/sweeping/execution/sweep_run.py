@@ -16,6 +16,7 @@ from ray import tune
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.metrics import EVALUATION, RunStatus, TrialStatus
+from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial

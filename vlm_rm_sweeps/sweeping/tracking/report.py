@@ -142,7 +142,7 @@ def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
-    """The files of a part of the sweep's folder. UserError if one, or the part, is a link to elsewhere: it would be sent with the page."""
+    """List files of a part of the sweep's folder. UserError if one is a link to elsewhere: it would be sent with the page."""
     return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
