@@ -80,13 +80,8 @@ def test_frames_and_states_survive_the_disk(tmp_path: Path, image_format: str) -
         assert (row["source"], row["seed"], row["step"], row["success"]) == ("uniform", 1, index, state.success)
 
 
-<<<<<<< HEAD
-def test_how_states_were_drawn_is_in_the_table(tmp_path: Path) -> None:
-    task = find_task("mountaincar-summit")
-=======
 def test_the_rendering_of_states_is_in_the_table(tmp_path: Path) -> None:
-    task = get_task("mountaincar-summit")
->>>>>>> language
+    task = find_task("mountaincar-summit")
     drawn = [task.rendering("original", "default", "fast"), task.rendering("modified", "default", "fast")]
     states = [state for rendering in drawn for state in sampled_states(task, 2, seed=0, rendering=rendering)]
     mixed = write_states(tmp_path / "mixed", task, [*states, State(small_frame(1), Provenance("images"))])
