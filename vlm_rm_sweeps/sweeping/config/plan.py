@@ -59,7 +59,7 @@ class Plan:
         return _combinations(self.sweep, self.prompts)
 
     def steps_of(self, trial: Trial) -> int:
-        """The environment steps that a trial learns from."""
+        """Return the environment steps that a trial learns from."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
 
     def served_specs(self) -> list[RewardSpec]:
@@ -79,13 +79,13 @@ class Plan:
         return {name: spec for name, spec in specs.items() if spec != trial.spec()}
 
     def remarks(self) -> list[str]:
-        """What may surprise the user, though nothing is wrong."""
+        """Return what may surprise the user, though nothing is wrong."""
         remarks = self.algorithm.remarks(self.sweep.steps)
         audit_remark = _few_audit_points(self.sweep)
         return [*remarks, audit_remark] if audit_remark else remarks
 
     def describe(self) -> str:
-        """What the sweep will run and what that needs, for `--dry-run`. Starts nothing and loads no weights."""
+        """Return what the sweep will run and what that needs, for `--dry-run`. Starts nothing and loads no weights."""
         sweep, pool = self.sweep, self.sweep.pool
         lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {len(self.trials) * sweep.steps:,} in all:"]
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
@@ -151,7 +151,7 @@ def make_plan(sweep: Sweep) -> Plan:
 
 
 def plan_of(data: dict[str, Any]) -> Plan:
-    """The plan of the keys of a sweep file.
+    """Return the plan of the keys of a sweep file.
 
     Raises:
         UserError: One message for every bad key and every name that does not exist.
@@ -164,7 +164,7 @@ def plan_of(data: dict[str, Any]) -> Plan:
 
 
 def _name_problems(data: Mapping[str, Any]) -> list[str]:
-    """What the task and the models of a sweep file name that does not exist, for a message about its other mistakes."""
+    """Return what the task and the models of a sweep file name that does not exist, for a message about its other mistakes."""
     problems = _Problems()
     if isinstance(task := data.get("task"), str):
         problems.look_up("task", task, lambda: find_task(task))
@@ -190,7 +190,7 @@ class _Problems:
             self.messages.append(f"{where}{error}")
 
     def look_up(self, key: str, value: Any, find: Callable[[], Found]) -> Found | None:
-        """What `find` returns; None if it raises a UserError, which is kept."""
+        """Return what `find` returns; None if it raises a UserError, which is kept."""
         with self.at(key, value):
             return find()
         return None
@@ -201,7 +201,7 @@ class _Problems:
 
 
 def _plain(value: Any) -> Any:
-    """A value as the file has it."""
+    """Return a value as the file has it."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -232,7 +232,7 @@ def _renderings(sweep: Sweep, task: Task) -> tuple[Rendering, ...]:
 
 
 def _resolved_audit(sweep: Sweep, models: Mapping[str, RewardModel]) -> AuditSettings | None:
-    """The audit with what depends on the sweep filled in: how often, and which model is the largest."""
+    """Return the audit with what depends on the sweep filled in: how often, and which model is the largest."""
     if sweep.audit is None:
         return None
     largest = max(models, key=lambda model_id: models[model_id].parameters)

@@ -48,7 +48,7 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
 
 
 def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -> tuple[Prompt, ...]:
-    """The prompts that `names` stand for (see `read_prompts`), or the task's own prompt if there are none."""
+    """Return the prompts that `names` stand for (see `read_prompts`), or the task's own prompt if there are none."""
     baseline = baseline or task.baseline_prompt
     return read_prompts(names, baseline) if names else (Prompt(id="task", goal=(task.goal_prompt,), baseline=(baseline,)),)
 
@@ -80,7 +80,7 @@ def _prompt(entry: Any, baseline: str, taken: set[str]) -> Prompt:
 
 
 def _id_of(goal: str, taken: set[str]) -> str:
-    """The goal's own words as an id, with a number appended if another goal starts with the same words."""
+    """Return the goal's own words as an id, with a number appended if another goal starts with the same words."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", goal).strip("-").lower()[:_ID_LENGTH].strip("-") or "prompt"
     unique, number = words, 1
     while unique in taken:

@@ -45,7 +45,7 @@ class Screening:
     keys: dict[str, Any]
 
     def describe(self) -> str:
-        """What will be screened, in one line."""
+        """Return what will be screened, in one line."""
         plan = self.plan
         grid = f"{len(plan.sweep.models)} models, {len(plan.sweep.alphas)} alphas, {len(plan.prompts)} prompts"
         return (
@@ -54,7 +54,7 @@ class Screening:
         )
 
     def best_sweep(self, best: list[Combination]) -> dict[str, Any]:
-        """The keys of a sweep file that trains these combinations and no others."""
+        """Return the keys of a sweep file that trains these combinations and no others."""
         sweep = self.plan.sweep
         prompts = {prompt.id: prompt for prompt in self.plan.prompts}
         # The audit may score for prompts that nothing is trained with.
@@ -122,7 +122,7 @@ def _check_training(screening: Screening) -> None:
 
 
 def _with_prompts(keys: dict[str, Any]) -> dict[str, Any]:
-    """The keys, with the prompts of a file in the place of the file's name."""
+    """Return the keys, with the prompts of a file in the place of the file's name."""
     named = keys.get("prompts")
     if not isinstance(named, str):
         return keys

@@ -36,7 +36,7 @@ class Prompt(Section):
         return self
 
     def spec(self, alpha: float) -> RewardSpec:
-        """The reward spec of this prompt at one alpha."""
+        """Return the reward spec of this prompt at one alpha."""
         return RewardSpec(self.goal, self.baseline, alpha)
 
 

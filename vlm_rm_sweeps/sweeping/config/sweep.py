@@ -114,7 +114,7 @@ class Sweep(Section):
         return self.task or (self.env.id if self.env else "")
 
     def described_epic_states(self) -> str:
-        """What `epic_states` asks for, in words."""
+        """Return what `epic_states` asks for, in words."""
         if isinstance(self.epic_states, LabelledStates):
             return f"the labelled states in {self.epic_states.states} (truth: {self.epic_states.truth})"
         return f"{self.epic_states:,} random states"

@@ -57,7 +57,7 @@ class Trial:
         return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, {drawn}seed {self.seed}"
 
     def spec(self) -> RewardSpec | None:
-        """What the reward model is asked for; None for a reference."""
+        """Return what the reward model is asked for; None for a reference."""
         return self.prompt.spec(self.alpha) if self.prompt else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,6 +66,6 @@ class Trial:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Trial":
-        """The trial that `to_dict` described."""
+        """Return the trial that `to_dict` described."""
         prompt = Prompt(**data["prompt"]) if data["prompt"] else None
         return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"])}))

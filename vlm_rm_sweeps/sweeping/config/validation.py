@@ -39,7 +39,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], within: str = ""
 
 
 def in_file(path: Path, error: UserError) -> UserError:
-    """The same error, naming the file that it is about."""
+    """Return the same error, naming the file that it is about."""
     return UserError(f"{path}: {error}")
 
 
@@ -74,7 +74,7 @@ def _explain(problem: ErrorDetails, model: type[BaseModel], within: str) -> str:
 
 
 def _fields_at(location: tuple[int | str, ...], model: Any) -> Iterable[str]:
-    """The keys that are allowed at a place of the sweep file, or of the part of it that `model` describes."""
+    """Return the keys that are allowed at a place of the sweep file, or of the part of it that `model` describes."""
     for part in location:
         if isinstance(part, str):
             model = model.model_fields[part].annotation

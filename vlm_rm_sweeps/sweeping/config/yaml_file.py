@@ -67,7 +67,7 @@ def _resolved(path: Path, overlays: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """The base's keys in their order, changed, then the overlay's own."""
+    """Return the base's keys in their order, changed, then the overlay's own."""
     merged = dict(base)
     for key, value in overlay.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):

@@ -59,5 +59,5 @@ def _start_ray(say: Callable[[str], None]) -> Any:
 
 
 def _last_line(error: Exception) -> str:
-    """What Ray says of the cause, after much else."""
+    """Return what Ray says of the cause, after much else."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

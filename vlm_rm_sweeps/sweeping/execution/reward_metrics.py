@@ -35,7 +35,7 @@ LOGGED = ("epic_distance", "epic_low", "epic_high")
 
 
 def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
-    """A row for each model, alpha, prompt and rendering of the sweep, with its measures on `epic_states`.
+    """Return a row for each model, alpha, prompt and rendering of the sweep, with its measures on `epic_states`.
 
     The pools must run. Each image is encoded once by each model. Of random states the truth is the closeness to the goal where the
     task has a state variable with a goal, else its success test. Raises UserError if the truth or a reward is the same for all
@@ -57,7 +57,7 @@ def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame
 
 
 def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
-    """A trial's row of the table that `measure_sweep` gives, as metrics; empty for one that learns from the true reward, or
+    """Return a trial's row of the table that `measure_sweep` gives, as metrics; empty for one that learns from the true reward, or
     from a reward that is the same for all states."""
     key = (trial.model_id, trial.alpha, trial.prompt_id, trial.rendering.textures, trial.rendering.camera)
     found = table[(table[list(_KEY)] == pd.Series(key, index=_KEY)).all(axis=1)]
@@ -66,7 +66,7 @@ def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
 
 
 def known_measures(file: Path) -> pd.DataFrame | None:
-    """The table, as it was written to a CSV file; None if it is not there or damaged: then it can be measured again.
+    """Return the table, as it was written to a CSV file; None if it is not there or damaged: then it can be measured again.
 
     A reward that is the same for all states has no distance: NaN there.
     """
@@ -89,7 +89,7 @@ Frames = dict[FrameFormat, list[np.ndarray]]
 
 
 def _states(sweep: Sweep, rendering: Rendering, formats: set[FrameFormat]) -> tuple[Frames, Truth, np.ndarray | None]:
-    """The states of `epic_states`, the truth about them, and which of them depend on each other, as `measure` takes it."""
+    """Return the states of `epic_states`, the truth about them, and which of them depend on each other, as `measure` takes it."""
     if isinstance(sweep.epic_states, int):
         return *_random_states(sweep.the_task(), sweep.epic_states, rendering, formats), None
     dataset, truth = read_labelled(sweep.epic_states, sweep, "epic_states")

@@ -136,7 +136,7 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
 def _measured(
     screening: Screening, dataset: StateDataset, truth: Truth, say: Callable[[str], None]
 ) -> Iterator[tuple[pd.DataFrame, int]]:
-    """The table of each model in turn, and the number of images that it encoded."""
+    """Return the table of each model in turn, and the number of images that it encoded."""
     plan = screening.plan
     for model_id in plan.sweep.models:
         started = time.monotonic()
@@ -186,7 +186,7 @@ class _Tracker:
         )
 
     def log(self, table: pd.DataFrame) -> None:
-        """A finished child run for each row."""
+        """Make a finished child run for each row."""
         prompts = {prompt.id: prompt for prompt in self._screening.plan.prompts}
         for row in table.to_dict("records"):
             prompt, alpha = prompts[row["prompt"]], f"{row['alpha']:g}"

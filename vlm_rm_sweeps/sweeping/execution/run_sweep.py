@@ -136,7 +136,7 @@ def _start_pools(
 
 
 def _measured(plan: Plan, folder: SweepFolder, pools: dict[str, PoolConfig], say: Callable[[str], None]) -> pd.DataFrame | None:
-    """What the sweep measures before training; None if it measures nothing."""
+    """Return what the sweep measures before training; None if it measures nothing."""
     if not plan.sweep.epic_states:
         return None
     known = known_measures(folder.epic)

@@ -68,7 +68,7 @@ class Remaining:
 
     @classmethod
     def of(cls, plan: Plan, folder: SweepFolder) -> "Remaining":
-        """What is left of the sweep in a folder, which need not exist yet."""
+        """Return what is left of the sweep in a folder, which need not exist yet."""
         return cls(plan, read_entries(folder.journal))
 
     def __bool__(self) -> bool:
@@ -252,7 +252,7 @@ def _ctrl_c_as_before() -> Iterator[None]:
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
-    """The full disk that caused an error, if one did."""
+    """Return the full disk that caused an error, if one did."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return error

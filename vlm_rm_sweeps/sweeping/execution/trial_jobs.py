@@ -14,7 +14,7 @@ from vlm_rm_sweeps.training.trial import TrainingJob
 
 
 def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
-    """The pool of each model of a sweep and its audit, by model id."""
+    """Return the pool of each model of a sweep and its audit, by model id."""
     settings = plan.sweep.pool.model_dump()
     return {model_id: PoolConfig.of(model, pool_name, **settings) for model_id, model in plan.models.items()}
 
@@ -62,6 +62,6 @@ def _audit(plan: Plan, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPl
 
 
 def _best_by(plan: Plan, trial: Trial) -> BestBy:
-    """What the sweep asks for, if this trial has it: the true return always is there."""
+    """Return what the sweep asks for, if this trial has it: the true return always is there."""
     unknown = {"success": plan.task.success_criterion is None, "clip_return": trial.prompt is None}
     return "true_return" if unknown.get(plan.sweep.best_by, False) else plan.sweep.best_by

@@ -34,12 +34,12 @@ class SweepFolder:
 
     @classmethod
     def new(cls, sweep: Sweep, results: Path) -> "SweepFolder":
-        """A folder that does not exist yet, named after the sweep and the time."""
+        """Return a folder that does not exist yet, named after the sweep and the time."""
         return cls(new_path(results, sweep.name))
 
     @classmethod
     def newest(cls, sweep: Sweep, results: Path) -> "SweepFolder | None":
-        """The newest sweep of this name below `results`."""
+        """Return the newest sweep of this name below `results`."""
         found = sorted(folder for folder in results.glob(f"{sweep.name}-{_STAMP}") if (folder / "sweep.yaml").is_file())
         return cls(found[-1]) if found else None
 
@@ -69,7 +69,7 @@ class SweepFolder:
         return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
-        """The folder of a trial.
+        """Return the folder of a trial.
 
         Raises:
             UserError: It leads out of this folder: resuming a trial unpickles what lies there.
@@ -77,7 +77,7 @@ class SweepFolder:
         return file_inside(self.path, Path(TRIALS) / trial_id)
 
     def trials(self) -> list[Path]:
-        """The folders of the trials that have started, by id."""
+        """Return the folders of the trials that have started, by id."""
         return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
 
     def create(self, sweep: Sweep) -> None:
@@ -139,7 +139,7 @@ class SweepFolder:
 
 
 def new_path(results: Path, name: str) -> Path:
-    """The folder below `results` for something that starts now: named after it and the time."""
+    """Return the folder below `results` for something that starts now: named after it and the time."""
     return results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 

@@ -20,7 +20,7 @@ from vlm_rm_sweeps.metrics import RunStatus
 
 
 def now_ms() -> int:
-    """The time in milliseconds since 1970."""
+    """Return the time in milliseconds since 1970."""
     return int(time.time() * 1000)
 
 
@@ -114,7 +114,7 @@ def read_entries(file: Path) -> list[Entry]:
 
 
 def _read(file: Path) -> tuple[list[Entry], int]:
-    """The undamaged entries, and the number of damaged lines. A last line that was cut short counts as neither."""
+    """Return the undamaged entries, and the number of damaged lines. A last line that was cut short counts as neither."""
     if not file.is_file():
         return [], 0
     content = file.read_bytes()
@@ -127,13 +127,13 @@ def _read(file: Path) -> tuple[list[Entry], int]:
 
 
 def ended_trials(entries: Iterable[Entry]) -> dict[str, RunStatus]:
-    """The trials that finished or failed, by id, with their status."""
+    """Return the trials that finished or failed, by id, with their status."""
     ended = {entry.trial: entry.status for entry in entries if isinstance(entry, TrialEnded)}
     return {trial: status for trial, status in ended.items() if status in (RunStatus.FINISHED, RunStatus.FAILED)}
 
 
 def open_trials(entries: Iterable[Entry]) -> set[str]:
-    """The trials that started and have not ended, in this execution or an earlier one."""
+    """Return the trials that started and have not ended, in this execution or an earlier one."""
     is_open = {
         entry.trial: isinstance(entry, TrialStarted) for entry in entries if isinstance(entry, TrialStarted | TrialEnded)
     }
@@ -181,7 +181,7 @@ class Journal:
             self._grown.wait_for(lambda: len(self.entries) > known, timeout_s)
 
     def unwritten(self) -> int:
-        """The number of entries that are not on disk, after another try."""
+        """Return the number of entries that are not on disk, after another try."""
         self._write()
         return len(self._unwritten)
 

@@ -55,7 +55,7 @@ _TRIES = 6
 
 
 def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
-    """The parameters of a trial's run, besides those of the whole sweep."""
+    """Return the parameters of a trial's run, besides those of the whole sweep."""
     params: dict[str, Any] = {"model": trial.model_id, "seed": trial.seed}
     if trial.prompt is not None:
         params |= prompt_params(trial.prompt) | {
@@ -113,7 +113,7 @@ class MlflowMirror(threading.Thread):
         return MlflowClient(self._tracking_uri)
 
     def undelivered(self) -> int:
-        """The number of entries that have not reached MLflow."""
+        """Return the number of entries that have not reached MLflow."""
         return len(self._journal.entries) - self._next + self._refusals
 
     def close(self, patience_s: float) -> int:
@@ -163,7 +163,7 @@ class MlflowMirror(threading.Thread):
                 self._say(f"MLflow answers again: {self._waiting() + 1} entries follow")
 
     def _deliver(self, entry: Entry, last_try: bool) -> None:
-        """Raises errors that may pass. Those that will not are reported, and the entry is skipped."""
+        """Write one entry. Errors that may pass are raised; the others are reported, and the entry is skipped."""
         try:
             getattr(self, f"_on_{entry.kind}")(entry)
             if not self._refusals:
@@ -236,7 +236,7 @@ class MlflowMirror(threading.Thread):
         return self._runs.run_id
 
     def _run_of(self, trial_id: str, time_ms: int) -> str:
-        """The run of a trial, or of the sweep if the id is empty."""
+        """Return the run of a trial, or of the sweep if the id is empty."""
         if not trial_id:
             return self._sweep_run()
         if trial_id not in self._runs.trials:
@@ -244,7 +244,7 @@ class MlflowMirror(threading.Thread):
         return self._runs.trials[trial_id]
 
     def _on_measure(self, entry: RewardMeasured) -> None:
-        """What was measured before training is logged at step 0."""
+        """Log what was measured before training, at step 0."""
         self._log_once(self._run_of(entry.trial, entry.time), 0, entry.metrics, entry.time)
 
     def _on_result(self, entry: ResultLogged) -> None:
@@ -271,7 +271,7 @@ class MlflowMirror(threading.Thread):
         self._client.set_terminated(run_id, entry.status, entry.time)
 
     def _found_or_made(self, trial_id: str, name: str, tags: Mapping[str, str], time_ms: int) -> str:
-        """The run of a trial, or of the sweep if the id is empty."""
+        """Return the run of a trial, or of the sweep if the id is empty."""
         run_id = self._find_run(trial_id, tags)
         if run_id is None:
             made = self._client.create_run(self._runs.experiment_id, time_ms, tags=dict(tags), run_name=name)
@@ -302,7 +302,7 @@ class MlflowMirror(threading.Thread):
 
 
 def _known_runs(folder: SweepFolder, tracking_uri: str) -> RunsFile:
-    """What mlflow.json says; an empty one if it is not there yet or damaged.
+    """Return what mlflow.json says; an empty one if it is not there yet or damaged.
 
     Raises:
         UserError: The runs are in another MLflow.

@@ -71,12 +71,12 @@ def read_runs_file(file: Path) -> RunsFile:
 
 
 def default_tracking_uri(results: Path) -> str:
-    """The sqlite database in the results folder: no server is needed."""
+    """Return the sqlite database in the results folder: no server is needed."""
     return f"sqlite:///{(results / 'mlflow.db').resolve()}"
 
 
 def git_commit() -> str:
-    """The commit of the working directory, with `-dirty` if it has changes; `unknown` outside a repository."""
+    """Return the commit of the working directory, with `-dirty` if it has changes; `unknown` outside a repository."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
@@ -131,12 +131,12 @@ def child_tags(parent_run_id: str, model_id: str, alpha: float | None, prompt_id
 
 
 def prompt_params(prompt: Prompt) -> dict[str, str]:
-    """A prompt's id and all of its sentences."""
+    """Return a prompt's id and all of its sentences."""
     return {"prompt": prompt.id, "goal": " | ".join(prompt.goal), "baseline": " | ".join(prompt.baseline)}
 
 
 def environment_params() -> dict[str, str]:
-    """The versions of the code and of the packages that compute."""
+    """Return the versions of the code and of the packages that compute."""
     return {"git_commit": git_commit()} | {f"version_{each.replace('-', '_')}": version(each) for each in _PACKAGES}
 
 

@@ -118,7 +118,7 @@ class _Inlined:
 
 
 def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
-    """The task's own prompts, which a sweep without `prompts` used; none if the task is not installed here."""
+    """Return the task's own prompts, which a sweep without `prompts` used; none if the task is not installed here."""
     if name not in task_names():
         return ()
     task = find_task(name)
@@ -126,7 +126,7 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
 
 
 def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
-    """The best and the worst video of the finished trials of a reward model, by the episode that the video shows."""
+    """Return the best and the worst video of the finished trials of a reward model, by the episode that the video shows."""
     finished = table[(table["prompt"] != "-") & (table["status"] == TrialStatus.FINISHED)]
     shown = []
     for row in finished.to_dict("records"):
@@ -161,13 +161,13 @@ def _described(row: Mapping[str, Any], episode: dict[str, Any]) -> str:
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    """A trial in words, as `Trial.label` has it."""
+    """Return a trial in words, as `Trial.label` has it."""
     drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
     return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']:g}"
 
 
 def _table(file: Path) -> dict[str, Any] | None:
-    """A table that was made with the figures; None if it has not been made."""
+    """Return a table that was made with the figures; None if it has not been made."""
     if not file.is_file():
         return None
     table = pd.read_csv(file)
@@ -179,7 +179,7 @@ def _table(file: Path) -> dict[str, Any] | None:
 
 
 def _versions(folder: SweepFolder) -> dict[str, str]:
-    """The versions of the packages and the commit that the sweep ran with, from its MLflow run."""
+    """Return the versions of the packages and the commit that the sweep ran with, from its MLflow run."""
     from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs  # it loads MLflow, which takes seconds
 
     try:

@@ -85,7 +85,7 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
 
 
 def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
-    """The finished trial of a reward model with the highest success, then true return; None if there is none.
+    """Return the finished trial of a reward model with the highest success, then true return; None if there is none.
 
     Never by CLIP return: the scales of different models cannot be compared.
     """

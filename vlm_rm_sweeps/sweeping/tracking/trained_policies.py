@@ -45,7 +45,7 @@ def _policies_in(source: Path, which: Which, say: Callable[[str], None]) -> list
 
 
 def _policies_of(trial: Path, which: Which) -> list[Checkpoint]:
-    """The policies of a trial, or of a single checkpoint, by environment steps; a policy that is kept twice counts once."""
+    """Return the policies of a trial, or of a single checkpoint, by environment steps; a policy that is kept twice counts once."""
     if which != "all" or (trial / CHECKPOINT).exists():
         return [find_checkpoint(trial, which == "last")]
     found: dict[str, Checkpoint] = {}

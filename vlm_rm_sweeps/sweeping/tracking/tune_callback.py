@@ -125,7 +125,7 @@ class JournalCallback(tune.Callback):
         self._recall_result(trial, step, metrics)
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """The alarm at this audit point; empty while there are too few points."""
+        """Return the alarm at this audit point; empty while there are too few points."""
         points = [point for point in self._audit_points.get(trial.trial_id, []) if point[0] < step]
         alarm = overoptimisation_alarm([*points, (step, metrics)])
         if alarm and not any(earlier.get(ALARM) for _, earlier in points):
@@ -178,12 +178,12 @@ class JournalCallback(tune.Callback):
 
 
 def trial_of(tune_trial: TuneTrial) -> Trial:
-    """The trial of the sweep that one of Tune's trials runs."""
+    """Return the trial of the sweep that one of Tune's trials runs."""
     return Trial.from_dict(tune_trial.config["run"]["trial"])
 
 
 def _reason(trial: TuneTrial) -> str:
-    """What ended a trial, in one line. Tune keeps the error beside its traceback, in files of this sweep's own."""
+    """Return what ended a trial, in one line. Tune keeps the error beside its traceback, in files of this sweep's own."""
     if not trial.pickled_error_file or not Path(trial.pickled_error_file).is_file():
         return "unknown"
     error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
