@@ -11,6 +11,7 @@ import ray
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
+from vlm_rm_sweeps.user_modules import imported_user_modules
 
 _LOOPBACK = "127.0.0.1"
 _RAY_TRIES = 3
@@ -18,11 +19,18 @@ _RAY_TRIES = 3
 
 @contextmanager
 def ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
-    """Ray, as this process has it already, else started on this machine, or joined where `RAY_ADDRESS` names a cluster.
+    """Use Ray as this process has it already, else start it on this machine, or join the cluster that `RAY_ADDRESS` names.
 
-    Raises UserError if it does not start.
+    Other processes can import the user's own modules: Ray takes them there as part of its runtime environment.
+
+    Args:
+        say: Prints a line.
+
+    Raises:
+        UserError: Ray does not start, or it runs already and its processes cannot import a module of the user's own.
     """
     if ray.is_initialized():
+        _check_user_modules()
         yield
         return
     context = _start_ray(say)
@@ -40,14 +48,23 @@ def ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _start_ray(say: Callable[[str], None]) -> Any:
-    """Ray gives its own processes 30 s to start, which a busy machine may exceed: it is tried again.
+    """Start Ray, which gives its own processes 30 s: a busy machine may exceed that, so it is retried.
 
-    Raises UserError if that does not help.
+    Raises:
+        UserError: That does not help.
     """
     prepare_ray()
+    modules = [str(module) for module in imported_user_modules()]
+    runtime_env = {"py_modules": modules} if modules else None
     for tries_left in reversed(range(_RAY_TRIES)):
         try:
-            return ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+            return ray.init(
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                runtime_env=runtime_env,
+            )
         except Exception as error:  # of all kinds
             ray.shutdown()
             if not tries_left:
@@ -55,7 +72,30 @@ def _start_ray(say: Callable[[str], None]) -> Any:
                     f"Ray does not start: {_last_line(error)} If this machine is busy, try again later; if RAY_ADDRESS is set, it "
                     "must name a cluster that runs"
                 ) from error
-            say(f"Ray does not start ({_last_line(error)}): it is tried again")
+            say(f"Ray does not start ({_last_line(error)}): retrying")
+
+
+def _check_user_modules() -> None:
+    """Refuse a running Ray whose processes lack a module of the user's own.
+
+    Raises:
+        UserError: It names the modules, and how to start Ray with them.
+    """
+    modules = imported_user_modules()
+    names = [module.stem for module in modules]
+    missing = ray.get(ray.remote(num_cpus=0)(_not_importable).remote(names)) if names else []
+    if missing:
+        raise UserError(
+            f"Ray runs already, and its processes cannot import {', '.join(missing)}: start it with "
+            f"ray.init(runtime_env={{'py_modules': {[str(module) for module in modules]}}}), or let the sweep start it"
+        )
+
+
+def _not_importable(names: list[str]) -> list[str]:
+    """Return the modules that the process which this runs in cannot find."""
+    from importlib.util import find_spec
+
+    return [name for name in names if find_spec(name) is None]
 
 
 def _last_line(error: Exception) -> str:
