@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal
@@ -25,7 +25,7 @@ def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(vlm_rm
     assert f"{len(trials)} trials of" in shown
     assert all(trial.label in shown for trial in trials)
     assert "each trial reserves 1 CPUs and 0 GPUs" in shown
-    assert f"{find_model('embedded/small').parameters / 1e6:.2f} M parameters" in shown
+    assert f"{find_reward_model('embedded/small').parameters / 1e6:.2f} M parameters" in shown
     assert not (tmp_path / "results").exists()
 
 

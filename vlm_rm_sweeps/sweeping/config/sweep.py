@@ -27,8 +27,7 @@ from pydantic_core import ErrorDetails
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.evaluation.state_spaces import state_space
-from vlm_rm_sweeps.rewards.clip import check_prompts
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
@@ -233,7 +232,7 @@ class Sweep(_Strict):
             return audit
         filled = {"every": max(1, info.data.get("steps", 1) // _AUDIT_POINTS)} | audit
         if audit.get("models") in (LARGEST, [LARGEST]) and "models" in info.data:
-            filled["models"] = [max(info.data["models"], key=lambda model_id: find_model(model_id).parameters)]
+            filled["models"] = [max(info.data["models"], key=lambda model_id: find_reward_model(model_id).parameters)]
         return filled
 
     @field_validator("epic_states", mode="before")
@@ -277,10 +276,10 @@ class Sweep(_Strict):
             state_space(self.the_task())
         self._check_audit()
         for model_id in self.served_models():
-            tokenizer = find_model(model_id).tokenizer
+            model = find_reward_model(model_id)
             for prompt in self.wordings():
                 try:
-                    check_prompts(prompt.spec(alpha=0.0), tokenizer, model_id)
+                    model.check_spec(prompt.spec(alpha=0.0))
                 except UserError as error:
                     raise UserError(f"prompts, {prompt.id}: {error}") from error
         return self
@@ -294,7 +293,7 @@ class Sweep(_Strict):
             if prompt not in self._prompt_ids():
                 raise UserError("audit.prompts: " + unknown_name("prompt id", prompt, self._prompt_ids()))
         for gold, trained in itertools.product(self.audit.models, self.models):
-            wanted, given = (find_model(model_id).preprocessing.frame_format for model_id in (gold, trained))
+            wanted, given = (find_reward_model(model_id).frame_format for model_id in (gold, trained))
             if wanted != given:
                 raise UserError(
                     f"audit.models: {gold} wants frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
@@ -409,7 +408,7 @@ def _within(prefix: str, model: type[Checked], keys: Any, whose: str = "") -> Ch
 
 def _models_that_exist(models: tuple[str, ...]) -> tuple[str, ...]:
     for model_id in models:
-        find_model(model_id)
+        find_reward_model(model_id)
     return models
 
 
@@ -567,7 +566,7 @@ def describe_plan(sweep: Sweep) -> str:
     lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs; beside them run")
     bytes_each = 4 if pool.precision == "fp32" else 2
     for model_id in sweep.served_models():
-        parameters = find_model(model_id).parameters
+        parameters = find_reward_model(model_id).parameters
         lines.append(
             f"  {pool.servers} reward server(s) of {model_id}: {parameters / 1e6:.2f} M parameters, "
             f"{parameters * bytes_each / 1e6:.0f} MB of weights in {pool.precision}, {pool.cpus:g} CPUs and {pool.gpus:g} GPUs each"

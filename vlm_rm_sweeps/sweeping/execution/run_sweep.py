@@ -16,6 +16,7 @@ import ray
 from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, check_placement, start_pool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.sweep import LabelledStates, Sweep
@@ -106,7 +107,7 @@ def _serve(
     pools = pool_configs(sweep, f"{name}-{uuid.uuid4().hex[:6]}")
     check_placement(list(pools.values()), sweep.trial.cpus, sweep.trial.gpus)
     say(f"starting {sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
-    servers = {model_id: start_pool(pool) for model_id, pool in pools.items()}
+    servers = {model_id: start_pool(pool, find_reward_model(model_id)) for model_id, pool in pools.items()}
     cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
     return pools, servers
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -16,7 +16,7 @@ from vlm_rm_sweeps.training.trial import TrainingJob
 def pool_configs(sweep: Sweep, pool_name: str) -> dict[str, PoolConfig]:
     """The pool of each model of the sweep and its audit."""
     settings = sweep.pool.model_dump()
-    return {model_id: PoolConfig(name=pool_name, model_id=model_id, **settings) for model_id in sweep.served_models()}
+    return {model_id: PoolConfig.of(pool_name, find_reward_model(model_id), **settings) for model_id in sweep.served_models()}
 
 
 def training_job(sweep: Sweep, folder: SweepFolder, trial: Trial, pools: Mapping[str, PoolConfig]) -> TrainingJob:
@@ -39,8 +39,8 @@ def training_job(sweep: Sweep, folder: SweepFolder, trial: Trial, pools: Mapping
     )
     if spec is None:
         return job
-    frame_format = find_model(trial.model_id).preprocessing.frame_format
-    return replace(job, reward=RewardSource(pools[trial.model_id], spec, frame_format, trial.rendering))
+    pool = pools[trial.model_id]
+    return replace(job, reward=RewardSource(pool, spec, pool.frame_format, trial.rendering))
 
 
 def _audit(sweep: Sweep, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPlan | None:

@@ -41,7 +41,7 @@ def record_video(folder: Path, source: RewardSource | None) -> Path:
         pool, spec = RewardPool.connect(source.pool), source.spec
 
         def score(frames: Any) -> Any:
-            return pool.submit(frames, [spec]).result().rewards[:, 0]
+            return pool.score(frames, [spec])[:, 0]
 
     frame_format = source.frame_format if source else None
     drawn = rendering_of(checkpoint)

@@ -29,7 +29,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
 from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.sweeping.config.sweep import Prompt, Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Entry, Journal
@@ -138,7 +138,7 @@ def trial_params(sweep: Sweep, trial: Trial) -> dict[str, Any]:
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
             "profile": trial.rendering.profile,
-            PARAMETERS_MILLIONS: round(find_model(trial.model_id).parameters / 1e6, 3),
+            PARAMETERS_MILLIONS: round(find_reward_model(trial.model_id).parameters / 1e6, 3),
             "precision": sweep.pool.precision,
         }
     return params
