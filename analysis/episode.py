@@ -24,7 +24,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
 )
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 
 SHOWN = 8
 SEED = 12_345
@@ -65,7 +65,7 @@ def draw(runs: SweepRuns) -> None:
         curve.plot(np.arange(1, steps + 1), rewards, label=f"{name} ({100 * np.mean(in_goal):.0f} % of the steps in the goal)")
         rows += [(name, step + 1, reward, goal) for step, (reward, goal) in enumerate(zip(rewards, in_goal, strict=True))]
     model_id = checkpoint.content["reward"]["model"]
-    parameters = find_model(model_id).parameters / 1e6
+    parameters = find_reward_model(model_id).parameters / 1e6
     curve.set(xlabel="step", ylabel="CLIP reward", title=f'"{spec.goal_prompts[0]}"', xlim=(1, steps))
     title = f"{model_id} ({parameters:.2f} M parameters), alpha {spec.alpha:g}"
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)

@@ -10,7 +10,7 @@ from runs import DoesNotApplyError, SweepRuns, draw_alone
 from vlm_rm_sweeps.evaluation.compare import load_for_measuring
 from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 
 _POINTS = 181
@@ -26,7 +26,7 @@ def draw(runs: SweepRuns) -> None:
         raise DoesNotApplyError(f"{task.name} has no described state variables to walk along")
     prompt = sweep.wordings()[0]
     specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in sweep.alphas}
-    formats = {find_model(model_id).preprocessing.frame_format for model_id in sweep.models}
+    formats = {find_reward_model(model_id).frame_format for model_id in sweep.models}
     walked = walk(task, [make_axis(task, task.states.variables[0].name, _POINTS)], formats, sweep.renderings()[0])
     table = pd.concat([landscape(walked, load_for_measuring(model_id), specs) for model_id in sweep.models], ignore_index=True)
     runs.save(draw_landscape(walked, table), table, "reward_landscape")

@@ -19,7 +19,8 @@ import ray
 import torch
 
 from vlm_rm_sweeps.process_defaults import prepare_ray
-from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes, load_reward_model
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, start_pool
 
@@ -42,17 +43,18 @@ def main() -> None:
     print("model            request   bare encode_image   pool        pool / bare")
     for size in embedded_sizes():
         model_id = f"embedded/{size}"
-        reward_model = load_reward_model(model_id, micro_batch=MICRO_BATCH)
+        reward_model = ClipRewardModel(model_id)
+        reward_model.load(micro_batch=MICRO_BATCH)
         edge = reward_model.frame_format.size
         frames = np.random.default_rng(0).integers(0, 256, (FRAMES, edge, edge, 3), np.uint8)
-        pixels = reward_model.preprocessing(frames)
-        config = PoolConfig("benchmark", model_id, micro_batch=MICRO_BATCH)
-        handles = start_pool(config)
+        pixels = reward_model.source.preprocessing(frames)
+        config = PoolConfig.of("benchmark", reward_model, micro_batch=MICRO_BATCH)
+        handles = start_pool(config, reward_model)
         await_pool(config, handles, [SPEC])
         pool = RewardPool(config, handles)
 
         @torch.inference_mode()
-        def bare(model: torch.nn.Module = reward_model._model, pixels: torch.Tensor = pixels) -> None:
+        def bare(model: torch.nn.Module = reward_model.network, pixels: torch.Tensor = pixels) -> None:
             for chunk in pixels.split(MICRO_BATCH):
                 model.encode_image(chunk)  # type: ignore[operator]
 

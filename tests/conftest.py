@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
 import logging
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -28,6 +29,10 @@ from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 
 torch.set_num_threads(1)
 
+PLUGINS = Path(__file__).parent / "plugins"
+"""Folder of what tests plug in, as a user's own modules lie beside a sweep file."""
+sys.path.insert(0, str(PLUGINS))
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
@@ -39,6 +44,7 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        runtime_env={"py_modules": [str(file) for file in PLUGINS.glob("*.py")]},
         # Ray's own default, 10 s, is longer than the small sweeps here last.
         _system_config={"metrics_report_interval_ms": 1000},
     )

@@ -6,7 +6,11 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 
-from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes, find_model
+from vlm_rm_sweeps.registry import Registry
+from vlm_rm_sweeps.rewards import registry
+from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes
+from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardModel
 
 Command = Callable[..., str]
 
@@ -29,7 +33,7 @@ def test_poses_prints_the_matrix_and_writes_it(vlm_rm: Command, tmp_path: Path) 
 def test_models_lists_the_embedded_family_and_open_clips(vlm_rm: Command) -> None:
     shown = vlm_rm("models")
     for size in embedded_sizes():
-        millions = find_model(f"embedded/{size}").parameters / 1e6
+        millions = find_reward_model(f"embedded/{size}").parameters / 1e6
         assert f"embedded/{size}  ({millions:.2f} M parameters" in shown
     assert "ViT-bigG-14/laion2b_s39b_b160k" in shown
     only = vlm_rm("models", "bigG")
@@ -37,12 +41,25 @@ def test_models_lists_the_embedded_family_and_open_clips(vlm_rm: Command) -> Non
     assert "ViT-bigG-14/laion2b_s39b_b160k" in only
 
 
+def test_models_lists_registered_ones(vlm_rm: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    models: Registry[type[RewardModel]] = Registry("reward model")
+    monkeypatch.setattr(registry, "_MODELS", models)
+    registry.register_reward_model("brightness", "own_rewards:Brightness")
+    assert "brightness  (registered)\n" in vlm_rm("models", "bright")
+
+
+def test_render_shows_what_a_model_of_ones_own_sees(vlm_rm: Command, tmp_path: Path) -> None:
+    shown = vlm_rm("render", "cartpole-upright", "-o", tmp_path / "x.png", "--model", "own_rewards:Brightness")
+    assert "as own_rewards:Brightness sees them, 16 x 16 pixels" in shown
+    assert iio.imread(tmp_path / "x.png").shape == (16, 16, 3)
+
+
 def test_render_shows_what_the_model_sees(vlm_rm: Command, tmp_path: Path) -> None:
     picture = tmp_path / "picture.png"
     shown = vlm_rm("render", "mountaincar-summit", "-o", picture, "--textures", "original", "--model", "embedded/tiny")
     assert "1 frame(s) of mountaincar-summit" in shown
     assert "original textures" in shown
-    edge = find_model("embedded/tiny").preprocessing.size
+    edge = find_reward_model("embedded/tiny").frame_format.size
     assert iio.imread(picture).shape == (edge, edge, 3)
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
 from vlm_rm_sweeps.metrics import RunStatus
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
@@ -29,7 +29,7 @@ def test_dry_run_prints_the_trials_and_their_resources_and_starts_nothing(vlm_rm
     assert f"{len(trials)} trials of" in shown
     assert all(trial.label in shown for trial in trials)
     assert "each trial reserves 1 CPUs and 0 GPUs" in shown
-    assert f"{find_model('embedded/small').parameters / 1e6:.2f} M parameters" in shown
+    assert f"{find_reward_model('embedded/small').parameters / 1e6:.2f} M parameters" in shown
     assert not (tmp_path / "results").exists()
 
 

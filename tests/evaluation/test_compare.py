@@ -1,11 +1,10 @@
 """Models x alphas x prompts on a data set: each image is encoded once, and bad models are named."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from own_rewards import Counting
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
@@ -14,8 +13,7 @@ from vlm_rm_sweeps.evaluation.epic import epic_distance
 from vlm_rm_sweeps.evaluation.ground_truth import read_truth
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import Provenance, State, StateDataset, write_states
-from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -32,18 +30,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> StateDataset:
     return write_states(tmp_path_factory.mktemp("states") / "data", CARTPOLE, sampled_states(CARTPOLE, 100, seed=0))
 
 
-def test_each_image_is_encoded_once_for_all_alphas_and_prompts(dataset: StateDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded: list[int] = []
-    encode = ClipRewardModel.encode_frames
-
-    def counted(self: ClipRewardModel, frames: np.ndarray) -> object:
-        encoded.append(len(frames))
-        return encode(self, frames)
-
-    monkeypatch.setattr(ClipRewardModel, "encode_frames", counted)
+def test_each_image_is_encoded_once_for_all_alphas_and_prompts(dataset: StateDataset) -> None:
     truth = read_truth(dataset, "-abs(theta)")
-    (comparison,) = compare_models(dataset, truth, ["embedded/tiny"], SPECS)
-    assert sum(encoded) == comparison.images_encoded == 100
+    counting = Counting("embedded/tiny", load_for_measuring("embedded/tiny"))
+    (comparison,) = compare_models(dataset, truth, ["embedded/tiny"], SPECS, load=lambda _: counting)
+    assert counting.frames == comparison.images_encoded == 100
     table = comparison.table
     assert list(zip(table["alpha"], table["prompt"], strict=True)) == list(SPECS)
 
@@ -54,16 +45,20 @@ def test_each_image_is_encoded_once_for_all_alphas_and_prompts(dataset: StateDat
     assert table["epic_distance"][0] < 0.4 < table["epic_distance"][1]
 
 
-class BrokenModel:
-    """Gives NaN for dark frames."""
+def test_a_reward_model_of_ones_own_is_measured(dataset: StateDataset) -> None:
+    truth = read_truth(dataset, "-abs(theta)")
+    (comparison,) = compare_models(dataset, truth, ["own_rewards:Brightness"], SPECS)
+    assert comparison.table["model"].unique().tolist() == ["own_rewards:Brightness"]
+    assert (comparison.table["parameters_millions"] == 0).all()
+    brightness = np.array([resize_frames(dataset.frame(index)[None], FrameFormat(16)).mean() for index in range(len(dataset))])
+    # Alpha is subtracted from all rewards, which no EPIC distance sees.
+    assert comparison.table["epic_distance"].to_numpy() == pytest.approx(epic_distance(brightness, truth.values), abs=1e-4)
 
-    model_id = "test/broken"
-    parameters = 1
-    frame_format = FrameFormat(8)
 
-    def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
-        brightness = frames.mean(axis=(1, 2, 3), dtype=np.float32)
-        return np.where(brightness > 10, brightness, math.nan)[:, None].repeat(len(specs), axis=1)
+def test_a_spec_that_a_model_of_ones_own_refuses_is_refused_before_it_is_loaded(dataset: StateDataset) -> None:
+    truth = read_truth(dataset, "success")
+    with pytest.raises(UserError, match="expected one word, which is all that own_rewards:ShortSighted reads"):
+        next(compare_models(dataset, truth, ["own_rewards:ShortSighted"], SPECS, load=lambda _: pytest.fail("loaded")))
 
 
 def images(folder: Path, frames: list[np.ndarray]) -> StateDataset:
@@ -72,8 +67,8 @@ def images(folder: Path, frames: list[np.ndarray]) -> StateDataset:
 
 def test_rewards_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     dataset = images(tmp_path / "data", [np.full((8, 8, 3), shade, np.uint8) for shade in (5, 50, 100)])
-    with pytest.raises(UserError, match="test/broken gave 2 of 6 rewards that are not finite"):
-        score_states(BrokenModel(), dataset, list(SPECS.values())[:2])
+    with pytest.raises(UserError, match="own_rewards:NotANumber gave 2 of 6 rewards that are not finite"):
+        score_states(load_for_measuring("own_rewards:NotANumber"), dataset, list(SPECS.values())[:2])
 
 
 def test_images_of_different_sizes_are_scored_in_order(tmp_path: Path) -> None:

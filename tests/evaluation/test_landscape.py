@@ -1,21 +1,19 @@
 """Landscapes: the right states, one encoding of each, and numbers that say how well a landscape leads to the goal."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from own_rewards import Brightness, Counting
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.landscape import Walk, landscape, make_axis, pictured, shape_of, shapes, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape, save_landscape
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.open_clip_models import find_model, load_reward_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -24,19 +22,7 @@ SPECS = {(alpha, "task"): RewardSpec((CARTPOLE.goal_prompt,), ("pole and cart",)
 
 SMALL = FrameFormat(16)
 NATIVE = FrameFormat(400)
-TINY = find_model("embedded/tiny").preprocessing.frame_format
-
-
-class Brightness:
-    """A model of five lines: the mean of the frame, minus alpha."""
-
-    model_id = "test/brightness"
-    parameters = 1
-    frame_format = SMALL
-
-    def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
-        means = frames.mean(axis=(1, 2, 3), dtype=np.float32)
-        return means[:, None] - np.array([spec.alpha for spec in specs], np.float32)
+TINY = find_reward_model("embedded/tiny").frame_format
 
 
 @pytest.fixture(scope="module")
@@ -80,24 +66,11 @@ def test_one_or_two_different_variables() -> None:
             walk(CARTPOLE, axes, [SMALL])
 
 
-def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many frames each call of a CLIP model's image tower gets."""
-    encoded: list[int] = []
-    encode = ClipRewardModel.encode_frames
-
-    def counted(self: ClipRewardModel, frames: np.ndarray) -> torch.Tensor:
-        encoded.append(len(frames))
-        return encode(self, frames)
-
-    monkeypatch.setattr(ClipRewardModel, "encode_frames", counted)
-    return encoded
-
-
-def test_each_frame_is_encoded_once_for_all_specs(circle: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoded = counting(monkeypatch)
+def test_each_frame_is_encoded_once_for_all_specs(circle: Walk) -> None:
     model = load_reward_model("embedded/tiny")
-    table = landscape(circle, model, SPECS)
-    assert sum(encoded) == 37
+    counting = Counting("embedded/tiny", model)
+    table = landscape(circle, counting, SPECS)
+    assert counting.frames == 37
     assert len(table) == 3 * 37
     for alpha, part in table.groupby("alpha"):
         assert part["rescaled"].min() == 0
@@ -139,13 +112,13 @@ def test_beyond_the_flag_is_in_the_goal() -> None:
 def test_the_goal_is_marked_where_the_axis_reaches_it() -> None:
     """A line outside of the axis would stretch it, and the map be a strip of the picture."""
     beside = walk(CARTPOLE, [make_axis(CARTPOLE, "theta=0.5:1", 3), make_axis(CARTPOLE, "x", 3)], [SMALL])
-    figure = draw_landscape(beside, landscape(beside, Brightness(), SPECS))
+    figure = draw_landscape(beside, landscape(beside, Brightness("own/brightness"), SPECS))
     panel = next(axes for axes in figure.axes if axes.get_ylabel() == "cart position (m)")
     assert panel.get_xlim()[0] > 0.3
     assert not panel.get_lines()
     plt.close(figure)
     flag = walk(MOUNTAIN_CAR, [make_axis(MOUNTAIN_CAR, "position", 5)], [SMALL])
-    figure = draw_landscape(flag, landscape(flag, Brightness(), SPECS))
+    figure = draw_landscape(flag, landscape(flag, Brightness("own/brightness"), SPECS))
     panel = next(axes for axes in figure.axes if axes.get_xlabel() == "car position (m)")
     ends = [line.get_xdata()[0] for line in panel.get_lines() if len(line.get_xdata()) == 2]  # type: ignore[index, arg-type]
     assert ends == [0.45, 0.6]
@@ -164,7 +137,7 @@ def test_only_what_models_see_is_kept_of_all_states() -> None:
 
 def test_a_map_has_pictures_of_its_states_where_they_lie() -> None:
     walked = walk(CARTPOLE, [make_axis(CARTPOLE, "theta", 9), make_axis(CARTPOLE, "x", 7)], [SMALL])
-    figure = draw_landscape(walked, landscape(walked, Brightness(), SPECS))
+    figure = draw_landscape(walked, landscape(walked, Brightness("own/brightness"), SPECS))
     titles = [axes.get_title() for axes in figure.axes if axes.images]
     assert len(titles) == 9
     assert (titles[0], titles[4], titles[8]) == ("theta -2.4, x 1.6", "theta 0, x 0", "theta 2.4, x -1.6")
@@ -179,7 +152,7 @@ def test_a_variable_without_a_goal_has_no_distance() -> None:
 @pytest.mark.parametrize("variables", [["theta"], ["theta", "x"]])
 def test_figures_and_tables_are_written_once(tmp_path: Path, variables: list[str]) -> None:
     walked = walk(CARTPOLE, [make_axis(CARTPOLE, name, 4) for name in variables], [SMALL])
-    table = landscape(walked, Brightness(), SPECS)
+    table = landscape(walked, Brightness("own/brightness"), SPECS)
     save_landscape(tmp_path / "out", walked, table)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
         "landscape.png",

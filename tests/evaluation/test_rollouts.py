@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import imageio.v3 as iio
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from ray.rllib.algorithms.dqn import DQNConfig
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation import rollouts
 from vlm_rm_sweeps.evaluation.rollouts import (
     Episode,
     evaluate,
@@ -31,7 +29,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
     write_videos,
 )
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 from vlm_rm_sweeps.videos import read_episode
@@ -164,17 +162,26 @@ def test_an_environment_of_the_sweep_file_comes_back_with_its_checkpoint(saved_p
     assert "success" not in summarize([episode])
 
 
-def test_rewards_that_are_not_finite_are_not_left_out(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_reward_model("embedded/tiny")
-    monkeypatch.setattr(model, "score", lambda frames, specs: np.full((len(frames), len(specs)), np.nan, np.float32))
-    monkeypatch.setattr(rollouts, "load_reward_model", lambda *_: model)
-    loaded = load_scorer(checkpoint)
+def test_a_reward_model_of_ones_own_judges(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    reward = saved_policy(tmp_path / "model").content["reward"] | {"model": "own_rewards:Brightness", "alpha": 0.25}
+    checkpoint = saved_policy(tmp_path / "own", reward=reward)
+    (episode,) = evaluate(checkpoint, episodes=1, seed=7, pictures=False, judges=["own_rewards:Shade/0"])
+    frames = run_episode(TASK, load_policy(checkpoint), seed=7, frame_format=FrameFormat(16)).frames
+    assert frames is not None
+    rewards = frames.mean(axis=(1, 2, 3)) - 0.25
+    assert episode.clip_return == pytest.approx(rewards.sum(), rel=1e-5)
+    assert episode.judged == {"own_rewards:Shade/0": pytest.approx(-rewards.sum(), rel=1e-5)}
+
+
+def test_rewards_that_are_not_finite_are_not_left_out(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    reward = saved_policy(tmp_path / "model").content["reward"] | {"model": "own_rewards:NotANumber"}
+    loaded = load_scorer(saved_policy(tmp_path / "broken", reward=reward))
     assert loaded is not None
-    with pytest.raises(UserError, match="embedded/tiny gave 3 of 3 rewards that are not finite"):
+    with pytest.raises(UserError, match="own_rewards:NotANumber gave 3 of 3 rewards that are not finite"):
         loaded[0](np.zeros((3, 64, 64, 3), np.uint8))
 
 
-def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a checkpoint"):
         find_checkpoint(tmp_path)
     with pytest.raises(UserError, match="unknown task 'cartpole-uprigth': did you mean 'cartpole-upright'"):
@@ -192,11 +199,8 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path, monkeypat
     with pytest.raises(UserError, match="no prompt that embedded/tiny could judge it by"):
         evaluate(reference, episodes=1, seed=0, pictures=False, judges=["embedded/tiny"])
     judged = saved_policy(tmp_path / "judged")
-    wide = Mock(model_id="test/wide", frame_format=FrameFormat(224))
-    load = load_reward_model
-    monkeypatch.setattr(rollouts, "load_reward_model", lambda name, *rest: wide if name == "test/wide" else load(name, *rest))
-    with pytest.raises(UserError, match="test/wide wants other frames than embedded/tiny"):
-        evaluate(judged, episodes=1, seed=0, pictures=False, judges=["test/wide"])
+    with pytest.raises(UserError, match="own_rewards:WideBrightness wants other frames than embedded/tiny"):
+        evaluate(judged, episodes=1, seed=0, pictures=False, judges=["own_rewards:WideBrightness"])
 
 
 def _module_defaults() -> dict[str, Any]:

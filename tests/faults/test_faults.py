@@ -42,7 +42,7 @@ from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
 from vlm_rm_sweeps.metrics import RunStatus
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep

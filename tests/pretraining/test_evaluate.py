@@ -26,13 +26,12 @@ from vlm_rm_sweeps.pretraining.evaluate import (
 from vlm_rm_sweeps.pretraining.held_out import FLAG, HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.model_card import write_model_card
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_sizes
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
 
-class Oracle:
+class Oracle(RewardModel):
     """A reward model that reads the reward from a frame's first two pixels, times 1 - alpha / 2."""
 
-    model_id = "oracle"
     parameters = 1_000_000
     frame_format = FrameFormat(64)
 
@@ -50,19 +49,19 @@ def frames_of(values: np.ndarray) -> np.ndarray:
 def test_a_perfect_reward_has_no_distance_and_an_opposite_one_all() -> None:
     values = np.arange(50)
     sets = {"cart pole": HeldOut(frames_of(values), {"cartpole-upright": values.astype(float)})}
-    table, means = measure_rewards(Oracle(), sets)
+    table, means = measure_rewards(Oracle("oracle"), sets)
     assert list(table["alpha"]) == list(ALPHAS)
     np.testing.assert_allclose(table[EPIC_DISTANCE], 0, atol=1e-6)
     np.testing.assert_allclose(table["spearman"], 1)
     np.testing.assert_allclose(means[[EPIC_DISTANCE, EPIC_LOW, EPIC_HIGH]], 0, atol=1e-6)
     sets = {"cart pole": HeldOut(frames_of(values), {"cartpole-upright": -values.astype(float)})}
-    np.testing.assert_allclose(measure_rewards(Oracle(), sets)[1][EPIC_DISTANCE], 1)
+    np.testing.assert_allclose(measure_rewards(Oracle("oracle"), sets)[1][EPIC_DISTANCE], 1)
 
 
 def test_the_mean_is_over_the_tasks_of_the_main_sets_alone() -> None:
     values, truth = np.arange(50), np.random.default_rng(0).normal(size=50)
     main = HeldOut(frames_of(values), {"cartpole-upright": values.astype(float), "mountaincar-summit": truth})
-    table, means = measure_rewards(Oracle(), {"cart pole": main, "humanoid, unseen cameras": main})
+    table, means = measure_rewards(Oracle("oracle"), {"cart pole": main, "humanoid, unseen cameras": main})
     assert len(table) == 4 * len(ALPHAS)
     of_main = table[(table["set"] == "cart pole") & (table["alpha"] == 0)]
     assert means[EPIC_DISTANCE].iloc[0] == pytest.approx(of_main[EPIC_DISTANCE].mean())
@@ -78,7 +77,7 @@ def test_peaks_are_where_the_reward_is_largest() -> None:
         cart_pole_line=frames_of(1_000 - np.abs(degrees - 10) * 10),
         mountain_car_lines={"modified": frames_of((1_000 - 400 * np.abs(cars - FLAG)).astype(int))},
     )
-    peaks = find_peaks(walk_landscapes(Oracle(), tests))
+    peaks = find_peaks(walk_landscapes(Oracle("oracle"), tests))
     poles, cars_painted = (peaks[peaks["landscape"].str.startswith(kind)] for kind in ("pole angle", "car position, modified"))
     assert set(poles["peak"]) == {10.0}
     np.testing.assert_allclose(cars_painted["peak"], FLAG, atol=0.011)
@@ -93,7 +92,7 @@ def test_retrieval_counts_frames_whose_own_kind_is_nearest() -> None:
 
     wordings = {"cat": ("a cat", "one cat"), "dog": ("a dog",)}
     retrieval = Retrieval(frames_of(np.array([0, 0, 1, 1])), ["cat", "cat", "dog", "cat"], wordings)
-    table = retrieve(Reader(), {"pets": retrieval})
+    table = retrieve(Reader("reader"), {"pets": retrieval})
     assert table.loc[0, "found"] == 0.75
     assert table.loc[0, "by_chance"] == 0.5
 
@@ -105,11 +104,12 @@ def test_speeds_are_medians_of_turns_that_the_models_take_in_rotation(monkeypatc
 
     class Slow(Oracle):
         def __init__(self, name: str, pauses: Sequence[float]) -> None:
-            self.name, self._pauses = name, iter(pauses)
+            super().__init__(name)
+            self._pauses = iter(pauses)
 
         def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
             nonlocal now
-            taken.append(self.name)
+            taken.append(self.model_id)
             now += next(self._pauses)
             return super().score(frames, specs)
 

@@ -19,12 +19,12 @@ from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.train import DistinctCaptionLoss, TrainingSettings, pretrain, train, write_config
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_FOLDER,
     EMBEDDED_PREPROCESSING,
     check_embedded_files,
     embedded_manifest,
-    load_reward_model,
 )
 
 SETTINGS = TrainingSettings("tiny", images=64, samples=16 * 6, seed=0, batch=16, warmup_steps=3)
@@ -122,11 +122,15 @@ def test_checkpoint_of_other_settings_is_refused(
 
 def test_shipped_models_still_load_after_a_training(dataset: CaptionedStates, tmp_path: Path) -> None:
     # open_clip keeps one configuration for each name, and the shipped model has the same name with another vocabulary.
-    before = load_reward_model("embedded/tiny").encode_prompt("an upright pole")
+    found_before = ClipRewardModel("embedded/tiny")
+    found_before.load()
+    before = found_before.encode_prompt("an upright pole")
     train(SETTINGS, dataset, prepared(tmp_path / "folder", dataset))
-    after = load_reward_model("embedded/tiny")
-    assert torch.equal(after.encode_prompt("an upright pole"), before)
-    assert after.parameters == embedded_manifest(EMBEDDED_FOLDER)["tiny"]["parameters"]
+    # Whether the shipped model was found before the training or after it.
+    for after in (found_before, ClipRewardModel("embedded/tiny")):
+        after.load()
+        assert torch.equal(after.encode_prompt("an upright pole"), before)
+        assert after.parameters == embedded_manifest(EMBEDDED_FOLDER)["tiny"]["parameters"]
 
 
 def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:

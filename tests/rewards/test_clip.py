@@ -1,6 +1,7 @@
 """The embedded models as reward models: a frame's reward depends on the frame and the spec, and on nothing else."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states, sa
 from vlm_rm_sweeps.rewards import clip
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -26,9 +27,15 @@ SPECS = [
 ]
 
 
+def loaded(model_id: str, precision: Precision = "fp32") -> ClipRewardModel:
+    model = ClipRewardModel(model_id)
+    model.load(precision=precision)
+    return model
+
+
 @pytest.fixture(scope="module", params=["tiny", "small"])
 def model(request: pytest.FixtureRequest) -> ClipRewardModel:
-    return load_reward_model(f"embedded/{request.param}")
+    return loaded(f"embedded/{request.param}")
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +88,22 @@ def test_many_specs_are_scored_in_parts_to_the_same_bits(
     assert sizes == [3, 1]
 
 
+def test_each_frame_is_encoded_once_for_all_specs(frames: np.ndarray) -> None:
+    class Counting(ClipRewardModel):
+        encoded = 0
+
+        def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+            self.encoded += len(frames)
+            return super().encode_frames(frames)
+
+    counting = Counting("embedded/tiny")
+    counting.load()
+    counting.score(frames, SPECS)
+    assert counting.encoded == len(frames)
+
+
 def test_two_loads_of_one_model_agree_to_the_bit(model: ClipRewardModel, frames: np.ndarray) -> None:
-    other = load_reward_model(model.model_id)
+    other = loaded(model.model_id)
     np.testing.assert_array_equal(other.score(frames[:20], SPECS), model.score(frames[:20], SPECS))
 
 
@@ -132,6 +153,41 @@ def test_too_long_a_prompt_is_refused(model: ClipRewardModel, frames: np.ndarray
     assert all(part in str(caught.value) for part in (repr(prompt), "32 tokens", model.model_id, "shorten it"))
 
 
+def test_a_prompt_that_does_not_fit_is_refused_without_weights(model: ClipRewardModel) -> None:
+    unloaded = ClipRewardModel(model.model_id)
+    unloaded.check_spec(SPECS[2])
+    prompt = "pole " * 31
+    for goal, baseline in [((prompt,), ("pole and cart",)), (("an upright pole",), ("a cart", prompt))]:
+        with pytest.raises(UserError) as caught:
+            unloaded.check_spec(RewardSpec(goal, baseline, 0.5))
+        assert all(part in str(caught.value) for part in (repr(prompt), "32 tokens", model.model_id, "shorten it"))
+    with pytest.raises(UserError, match=r"are the same to .*, which does not tell capitals or spaces apart"):
+        unloaded.check_spec(RewardSpec(("Pole  and Cart",), ("pole and cart",), 0.5))
+
+
+def test_a_model_describes_itself_without_weights(model: ClipRewardModel) -> None:
+    unloaded = ClipRewardModel(model.model_id)
+    assert (unloaded.frame_format, unloaded.parameters) == (model.frame_format, model.parameters)
+    assert model.parameters == sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def test_it_does_not_score_before_it_is_loaded(frames: np.ndarray) -> None:
+    with pytest.raises(RuntimeError, match="embedded/tiny is not loaded: call `load` first"):
+        ClipRewardModel("embedded/tiny").score(frames[:1], SPECS)
+
+
+def test_it_is_pickled_without_its_weights(model: ClipRewardModel, frames: np.ndarray) -> None:
+    for original in (ClipRewardModel(model.model_id), model):
+        original.check_spec(SPECS[0])
+        pickled = pickle.dumps(original)
+        assert len(pickled) < 1_000
+        copy: ClipRewardModel = pickle.loads(pickled)
+        with pytest.raises(RuntimeError, match="not loaded"):
+            copy.score(frames[:1], SPECS)
+        copy.load()
+        np.testing.assert_array_equal(copy.score(frames[:5], SPECS), model.score(frames[:5], SPECS))
+
+
 def test_prompt_that_just_fits_is_read_to_its_end(model: ClipRewardModel) -> None:
     # 32 tokens: start, 30 words, end.
     upright, hanging = (model.encode_prompt("pole " * 29 + last) for last in ("upright", "hanging"))
@@ -141,8 +197,8 @@ def test_prompt_that_just_fits_is_read_to_its_end(model: ClipRewardModel) -> Non
 
 
 def test_prompt_is_encoded_the_same_whatever_else_is_asked(model: ClipRewardModel, frames: np.ndarray) -> None:
-    alone = load_reward_model(model.model_id).encode_prompt(TASK.goal_prompt)
-    crowded = load_reward_model(model.model_id)
+    alone = loaded(model.model_id).encode_prompt(TASK.goal_prompt)
+    crowded = loaded(model.model_id)
     for spec in reversed(SPECS):
         crowded.score(frames[:2], [spec])
     assert torch.equal(crowded.encode_prompt(TASK.goal_prompt), alone)
@@ -159,7 +215,7 @@ def test_wordings_that_read_the_same_are_refused(model: ClipRewardModel, frames:
 def test_half_precision_orders_frames_like_full_precision(
     model: ClipRewardModel, frames: np.ndarray, precision: Precision
 ) -> None:
-    half = load_reward_model(model.model_id, precision=precision)
+    half = loaded(model.model_id, precision=precision)
     rewards = half.score(frames, SPECS)
     assert rewards.dtype == np.float32
     full = model.score(frames, SPECS)

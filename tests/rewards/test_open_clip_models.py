@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_FOLDER,
     VOCABULARY,
@@ -29,9 +30,9 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
     embedded_manifest,
     embedded_sizes,
     find_model,
-    load_reward_model,
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
@@ -56,6 +57,12 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     open_clip.add_model_config(config)
     torch.manual_seed(0)
     return open_clip.create_model(TOY).eval()
+
+
+def loaded(model_id: str, precision: Precision = "fp32", micro_batch: int = 64) -> ClipRewardModel:
+    model = load_reward_model(model_id, "cpu", precision, micro_batch)
+    assert isinstance(model, ClipRewardModel)
+    return model
 
 
 def save_safetensors(state: dict[str, torch.Tensor], folder: Path) -> Path:
@@ -189,17 +196,23 @@ def test_embedded_sizes_are_found_smallest_first() -> None:
     assert embedded_sizes() == ["tiny", "small", "base", "large"]
     manifest = embedded_manifest(EMBEDDED_FOLDER)
     for size in embedded_sizes():
-        source, model = find_model(f"embedded/{size}"), load_reward_model(f"embedded/{size}")
-        assert source.parameters == model.parameters == manifest[size]["parameters"]
+        source, model = find_model(f"embedded/{size}"), loaded(f"embedded/{size}")
+        in_memory = sum(parameter.numel() for parameter in model.network.parameters())
+        assert source.parameters == model.parameters == in_memory == manifest[size]["parameters"]
         assert model.frame_format == source.preprocessing.frame_format
 
 
-def test_finding_a_model_twice_registers_it_once() -> None:
-    find_model("embedded/tiny")
+def test_using_a_model_twice_registers_it_once() -> None:
+    def used() -> None:
+        source = find_model("embedded/tiny")
+        assert source.parameters > 0
+        assert source.tokenizer.context_length == 32
+
+    used()
     known = len(open_clip.factory._MODEL_CONFIG_PATHS)
     # open_clip reads every registered folder again whenever one is added.
     for _ in range(3):
-        find_model("embedded/tiny")
+        used()
     assert len(open_clip.factory._MODEL_CONFIG_PATHS) == known
 
 
@@ -235,7 +248,7 @@ def test_checkpoint_file_gives_the_embeddings_of_the_saved_model(
     model_id = f"{TOY}/{save(toy.state_dict(), tmp_path)}"
     # Another random state than the saved model's: what is not loaded would show.
     torch.manual_seed(1)
-    model = load_reward_model(model_id, micro_batch=4)
+    model = loaded(model_id, micro_batch=4)
     assert model.model_id == model_id
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     transform = open_clip.image_transform(32, is_train=False)
@@ -250,7 +263,7 @@ def test_checkpoint_file_gives_the_embeddings_of_the_saved_model(
 def test_vision_transformer_works_in_half_precision(toy: Any, tmp_path: Path, precision: Precision) -> None:
     # open_clip keeps some tensors in full precision, other ones than in the embedded family's convolutional models.
     model_id = f"{TOY}/{save_safetensors(toy.state_dict(), tmp_path)}"
-    full, half = load_reward_model(model_id), load_reward_model(model_id, precision=precision)
+    full, half = loaded(model_id), loaded(model_id, precision=precision)
     frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     torch.testing.assert_close(half.encode_frames(frames), full.encode_frames(frames), atol=0.02, rtol=0)
     torch.testing.assert_close(half.encode_prompt("a pole"), full.encode_prompt("a pole"), atol=0.02, rtol=0)
@@ -271,7 +284,9 @@ def test_config_beside_a_checkpoint_file_is_its_preprocessing(toy: Any, tmp_path
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TOY_CONFIG, "preprocess_cfg": own}))
     expected = Preprocessing(32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", "longest", 9)
     assert find_model(f"{TOY}/{file}").preprocessing == expected
-    assert load_reward_model(f"{TOY}/{file}").preprocessing == expected
+    model = loaded(f"{TOY}/{file}")
+    assert model.source.preprocessing == expected
+    assert model.frame_format == expected.frame_format
 
 
 @pytest.mark.parametrize("missing", ["visual.proj", "ln_final.bias", "logit_scale"])
@@ -375,15 +390,15 @@ def test_missing_or_damaged_manifest_is_one_message(content: str | None, tmp_pat
 
 
 def test_own_weights_of_an_embedded_architecture_load_or_are_refused(tmp_path: Path) -> None:
-    # What `vlm-rm pretrain` writes. open_clip knows the architecture once an embedded model was looked up.
-    find_model("embedded/tiny")
+    # What `vlm-rm pretrain` writes. open_clip knows the architecture once an embedded model was used.
+    assert find_model("embedded/tiny").parameters > 0
     file = tmp_path / "own.safetensors"
     shutil.copy(EMBEDDED_FOLDER / "embedded-tiny.safetensors", file)
     frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     try:
-        model = load_reward_model(f"embedded-tiny/{file}")
+        model = loaded(f"embedded-tiny/{file}")
     except UserError:
         return
-    shipped = load_reward_model("embedded/tiny")
+    shipped = loaded("embedded/tiny")
     assert torch.equal(model.encode_frames(frames), shipped.encode_frames(frames))
     assert torch.equal(model.encode_prompt("an upright pole"), shipped.encode_prompt("an upright pole"))

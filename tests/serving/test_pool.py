@@ -14,15 +14,16 @@ import psutil
 import pytest
 import ray
 from prometheus_client.samples import Sample
-from ray._private.state import actors
 from ray.exceptions import ActorUnavailableError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.pool import (
     NAMESPACE,
+    PendingRewards,
     PoolConfig,
     PoolError,
     PoolUnavailable,
@@ -31,6 +32,7 @@ from vlm_rm_sweeps.serving.pool import (
     check_placement,
     start_pool,
 )
+from vlm_rm_sweeps.serving.ray_internals import restarts_of_running
 
 # The servers below travel to their processes by value: else these would import this module, torch and open_clip for them.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -42,10 +44,15 @@ SPECS = [
 ]
 
 
+def tiny_pool(name: str, **settings: Any) -> PoolConfig:
+    return PoolConfig(name, "embedded/tiny", FrameFormat(64), **settings)
+
+
 @pytest.fixture(scope="module")
 def two_servers(ray_cluster: None) -> Iterator[PoolConfig]:
-    config = PoolConfig(name="test-pool", model_id="embedded/tiny", servers=2)
-    handles = start_pool(config)
+    model = find_reward_model("embedded/tiny")
+    config = PoolConfig.of("test-pool", model, servers=2)
+    handles = start_pool(config, model)
     await_pool(config, handles, SPECS)
     yield config
     for handle in handles:
@@ -64,11 +71,53 @@ def test_gives_the_models_own_rewards_to_the_bit(two_servers: PoolConfig, count:
     np.testing.assert_array_equal(scored.rewards, expected)
 
 
+@pytest.mark.parametrize("count", [1, 200])
+def test_a_pool_is_a_reward_model(two_servers: PoolConfig, count: int) -> None:
+    pool, model = RewardPool.connect(two_servers), load_reward_model("embedded/tiny")
+    assert (pool.model_id, pool.frame_format, pool.parameters) == (model.model_id, model.frame_format, model.parameters)
+    rewards = pool.score(frames(count), SPECS)
+    assert rewards.dtype == np.float32
+    np.testing.assert_array_equal(rewards, model.score(frames(count), SPECS))
+
+
+@pytest.mark.parametrize(("micro_batch", "sizes"), [(48, [96, 96, 58]), (1, [64, 64, 64, 58]), (256, [250])])
+def test_frames_are_spread_over_the_servers_in_whole_micro_batches(
+    two_servers: PoolConfig, monkeypatch: pytest.MonkeyPatch, micro_batch: int, sizes: list[int]
+) -> None:
+    sent: list[PendingRewards] = []
+    submit, result = RewardPool.submit, PendingRewards.result
+
+    def submitted(pool: RewardPool, *request: Any) -> PendingRewards:
+        sent.append(submit(pool, *request))
+        return sent[-1]
+
+    def awaited(pending: PendingRewards) -> ScoredFrames:
+        assert [each._count for each in sent] == sizes, "all requests leave before the first is waited for"
+        return result(pending)
+
+    monkeypatch.setattr(RewardPool, "submit", submitted)
+    monkeypatch.setattr(PendingRewards, "result", awaited)
+    pool = RewardPool.connect(dataclasses.replace(two_servers, micro_batch=micro_batch))
+    pool.score(frames(250), SPECS)
+    assert len({id(each._server) for each in sent}) == min(2, len(sizes))
+
+
+def test_a_reward_model_of_ones_own_is_served(ray_cluster: None) -> None:
+    model = find_reward_model("own_rewards:Shade/200")
+    config = PoolConfig.of("test-own", model, servers=2)
+    handles = start_pool(config, model)
+    await_pool(config, handles, SPECS)
+    rewards = RewardPool.connect(config).score(frames(130), SPECS)
+    np.testing.assert_array_equal(rewards, model.score(frames(130), SPECS))
+    for handle in handles:
+        ray.kill(handle)
+
+
 def test_a_request_that_always_kills_its_server_is_given_up(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system kills whoever takes the memory that the request needs."""
     monkeypatch.setattr("vlm_rm_sweeps.serving.pool._SENDS", 1)
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(MortalServer)
-    pool = RewardPool(PoolConfig(name="mortal", model_id="embedded/tiny", timeout_s=30), [actor.remote()])
+    pool = RewardPool(tiny_pool("mortal", timeout_s=30), [actor.remote()])
     retries: list[int] = []
     monkeypatch.setattr(pool.metrics, "sent_again", lambda: retries.append(1))
     with pytest.raises(PoolUnavailable, match="died or was not reached 2 times while it had the same 13 frames"):
@@ -148,7 +197,7 @@ def test_a_server_that_is_only_slow_to_start_is_not_killed(ray_cluster: None) ->
     """It takes longer to load its model than it may take for an answer, and two trials wait for it."""
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(SlowServer)
     handle = actor.remote(start_s=2.5)
-    pools = [RewardPool(PoolConfig(name="slow", model_id="embedded/tiny", timeout_s=1), [handle]) for _ in range(2)]
+    pools = [RewardPool(tiny_pool("slow", timeout_s=1), [handle]) for _ in range(2)]
     first = ray.get(handle.life.remote())
     ray.kill(handle, no_restart=False)
     pending = [pool.submit(frames(2), SPECS[:1]) for pool in pools]
@@ -165,8 +214,11 @@ class SlowServer:
         time.sleep(start_s)
 
     def life(self) -> int:
-        known = actors(ray.get_runtime_context().get_actor_id())
-        return int(known["NumRestarts"])
+        own_id = ray.get_runtime_context().get_actor_id()
+        assert own_id is not None
+        restarts = restarts_of_running(own_id)
+        assert restarts is not None
+        return restarts
 
     def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
         return ScoredFrames(np.full((len(frames), len(specs)), 0.5, np.float32), 0.0, 0, 64)
@@ -177,7 +229,7 @@ def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None
     handles = [actor.remote() for _ in range(2)]
     rewards = np.full((8, 1), 0.5, np.float32)
     ray.get([handle.answer_with.remote(rewards) for handle in handles])
-    pool = RewardPool(PoolConfig(name="gone", model_id="embedded/tiny", servers=2), handles)
+    pool = RewardPool(tiny_pool("gone", servers=2), handles)
     ray.kill(handles[0])
     pending = [pool.submit(frames(8), SPECS[:1]) for _ in range(4)]
     for request in pending:
@@ -190,7 +242,7 @@ def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None
 def test_a_server_that_ray_does_not_reach_for_a_while_is_asked_again(obedient_server: Any) -> None:
     rewards = np.full((2, 1), 0.5, np.float32)
     ray.get(obedient_server.answer_with.remote(rewards, unreachable=2))
-    pool = RewardPool(PoolConfig(name="away", model_id="embedded/tiny", timeout_s=30), [obedient_server])
+    pool = RewardPool(tiny_pool("away", timeout_s=30), [obedient_server])
     np.testing.assert_array_equal(pool.submit(frames(2), SPECS[:1]).result().rewards, rewards)
     assert [server.load for server in pool._servers] == [0]
 
@@ -231,7 +283,7 @@ def obedient_server(ray_cluster: None) -> Any:
 )
 def test_missing_and_non_finite_rewards_are_loud(obedient_server: Any, rewards: np.ndarray, message: str) -> None:
     ray.get(obedient_server.answer_with.remote(rewards))
-    pool = RewardPool(PoolConfig(name="broken", model_id="embedded/tiny"), [obedient_server])
+    pool = RewardPool(tiny_pool("broken"), [obedient_server])
     with pytest.raises(PoolError, match=message):
         pool.submit(frames(2), SPECS[:1]).result()
 
@@ -239,24 +291,24 @@ def test_missing_and_non_finite_rewards_are_loud(obedient_server: Any, rewards: 
 def test_a_model_that_gives_nan_is_refused_before_any_trial(obedient_server: Any) -> None:
     ray.get(obedient_server.answer_with.remote(np.array([[np.nan]], np.float32)))
     with pytest.raises(UserError, match="embedded/tiny gave 1 of 1 rewards that are not finite: try fp32"):
-        await_pool(PoolConfig(name="broken", model_id="embedded/tiny"), [obedient_server], SPECS[:1])
+        await_pool(tiny_pool("broken"), [obedient_server], SPECS[:1])
 
 
 @pytest.mark.parametrize(
     ("pool", "trial_cpus", "what"),
     [
         (
-            PoolConfig(name="p", model_id="embedded/tiny", gpus=1),
+            tiny_pool("p", gpus=1),
             1.0,
             "reward server p/embedded/tiny/0 needs 0 CPUs and 1 GPUs",
         ),
         (
-            PoolConfig(name="p", model_id="embedded/tiny", servers=3, cpus=1),
+            tiny_pool("p", servers=3, cpus=1),
             1.0,
             "reward server p/embedded/tiny/2 needs 1 CPUs",
         ),
-        (PoolConfig(name="p", model_id="embedded/tiny", cpus=2), 1.0, "one trial beside the reward servers needs 1 CPUs"),
-        (PoolConfig(name="p", model_id="embedded/tiny"), 64.0, "one trial beside the reward servers needs 64 CPUs"),
+        (tiny_pool("p", cpus=2), 1.0, "one trial beside the reward servers needs 1 CPUs"),
+        (tiny_pool("p"), 64.0, "one trial beside the reward servers needs 64 CPUs"),
     ],
 )
 def test_what_cannot_be_placed_is_an_error_at_once(ray_cluster: None, pool: PoolConfig, trial_cpus: float, what: str) -> None:
@@ -267,9 +319,7 @@ def test_what_cannot_be_placed_is_an_error_at_once(ray_cluster: None, pool: Pool
 
 
 def test_what_fits_is_not_refused(ray_cluster: None) -> None:
-    check_placement(
-        [PoolConfig(name="p", model_id="embedded/tiny", servers=4), PoolConfig(name="q", model_id="m", cpus=1)], 1, 0
-    )
+    check_placement([tiny_pool("p", servers=4), tiny_pool("q", cpus=1)], 1, 0)
 
 
 def test_a_spec_that_cannot_be_scored_is_an_error_of_the_start(two_servers: PoolConfig) -> None:
@@ -280,9 +330,10 @@ def test_a_spec_that_cannot_be_scored_is_an_error_of_the_start(two_servers: Pool
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_of_the_start(ray_cluster: None) -> None:
-    config = PoolConfig(name="test-load", model_id="embedded/smal")
-    with pytest.raises(UserError, match=r"embedded/smal"):
-        await_pool(config, start_pool(config), SPECS)
+    model = find_reward_model("own_rewards:WithoutWeights")
+    config = PoolConfig.of("test-load", model)
+    with pytest.raises(UserError, match="the weights of own_rewards:WithoutWeights are damaged"):
+        await_pool(config, start_pool(config, model), SPECS)
 
 
 def test_servers_and_clients_report_ray_metrics(two_servers: PoolConfig, scrape: Callable[[], list[Sample]]) -> None:
@@ -305,11 +356,11 @@ def test_servers_and_clients_report_ray_metrics(two_servers: PoolConfig, scrape:
     ):
         found = {}
         for sample in scrape():
-            if sample.name.startswith("ray_vlm_rm_"):
+            # Other models' counters stay as long as the cluster.
+            if sample.name.startswith("ray_vlm_rm_") and sample.labels.get("model") == "embedded/tiny":
                 found.setdefault(sample.name.removeprefix("ray_vlm_rm_"), []).append(sample)
         time.sleep(0.5)
     assert wanted <= found.keys()
-    assert all(sample.labels["model"] == "embedded/tiny" for name in wanted for sample in found[name])
     assert any(sample.value == pytest.approx(expected.mean()) for sample in found["reward_mean"])
     assert any(sample.value == pytest.approx(expected.std(axis=0).mean(), rel=1e-3) for sample in found["reward_std"])
     # Prompts would make a series each, and are nobody's business.

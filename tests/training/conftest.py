@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
 
@@ -12,8 +13,9 @@ from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
 @pytest.fixture(scope="session")
 def two_pools(ray_cluster: None) -> Iterator[tuple[PoolConfig, PoolConfig]]:
     """Two pools of `embedded/tiny`, a server each. Their micro-batch is one that rollouts do not fill evenly."""
-    first, second = (PoolConfig(name=f"test-training-{name}", model_id="embedded/tiny", micro_batch=16) for name in "ab")
-    servers = {pool: start_pool(pool) for pool in (first, second)}
+    model = find_reward_model("embedded/tiny")
+    first, second = (PoolConfig.of(f"test-training-{name}", model, micro_batch=16) for name in "ab")
+    servers = {pool: start_pool(pool, model) for pool in (first, second)}
     for pool, handles in servers.items():
         await_pool(pool, handles, [RewardSpec(("a pole",), ("a cart",), 0.5)])
     yield first, second

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig
+from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan, StepTruth, gold_metric
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
@@ -21,7 +23,7 @@ from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 OTHER = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.0)
-GOLD = PoolConfig(name="never-asked", model_id="embedded/small")
+GOLD = PoolConfig("never-asked", "embedded/small", EMBEDDED_PREPROCESSING.frame_format)
 
 
 def ran(job: TrainingJob) -> tuple[list[dict[str, Any]], list[Any]]:
@@ -89,6 +91,18 @@ def sampled_numbers(watched: Audit) -> list[int]:
 def recorded(watched: Audit, start: int, count: int) -> None:
     rewards = np.full((count, 1 + len(watched.specs)), 0.5, np.float32)
     watched.record(frames_numbered(start, count), rewards, [StepTruth(1.0, True)] * count)
+
+
+def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
+    model = find_reward_model("own_rewards:Shade/200")
+    config = PoolConfig.of("test-gold", model)
+    handles = start_pool(config, model)
+    watched = Audit(AuditPlan({}, (config,), every=100, frames=25), SPEC, seed=1)
+    recorded(watched, 0, 20)
+    gold = watched.point(100)[gold_metric("own_rewards:Shade/200")]
+    assert gold == pytest.approx(model.score(frames_numbered(0, 20), [SPEC]).mean())
+    for handle in handles:
+        ray.kill(handle)
 
 
 def test_gold_models_see_frames_of_the_whole_interval() -> None:

@@ -43,22 +43,23 @@ def poses(
 def models(
     containing: Annotated[str, typer.Argument(help="Only models whose id contains this.")] = "",
 ) -> None:
-    """List the models: the embedded family, then every pair that open_clip can download."""
-    import open_clip
+    """List the models: registered ones, the embedded family, then every pair that open_clip can download."""
+    from vlm_rm_sweeps.rewards.open_clip_models import downloadable_models, embedded_models
+    from vlm_rm_sweeps.rewards.registry import EMBEDDED, find_reward_model, registered_reward_models
 
-    from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED, embedded_sizes, find_model
-
-    embedded = [f"{EMBEDDED}/{size}" for size in embedded_sizes()]
-    downloadable = [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
-    listed = [model_id for model_id in [*embedded, *downloadable] if containing.lower() in model_id.lower()]
+    registered = [name for name in registered_reward_models() if name != EMBEDDED]
+    embedded = embedded_models()
+    listed = [
+        model_id for model_id in [*registered, *embedded, *downloadable_models()] if containing.lower() in model_id.lower()
+    ]
     if not listed:
         raise UserError(f"no model id contains {containing!r}; `vlm-rm models` without it lists all")
     for model_id in listed:
         if model_id in embedded:
-            print(f"{model_id}  ({find_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")
+            print(f"{model_id}  ({find_reward_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")
         else:
-            print(model_id)
-    print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors")
+            print(f"{model_id}  (registered)" if model_id in registered else model_id)
+    print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; and a reward model of your own: MODULE:CLASS")
 
 
 class Profile(StrEnum):
@@ -98,7 +99,7 @@ def render(
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Show what a reward model sees of a task: frames at the model's own input size."""
-    from vlm_rm_sweeps.rewards.open_clip_models import find_model
+    from vlm_rm_sweeps.rewards.registry import find_reward_model
     from vlm_rm_sweeps.tasks.preview import frames_of_episode
     from vlm_rm_sweeps.videos import PICTURE_SUFFIX, VIDEO_SUFFIXES, write_picture, write_video
 
@@ -110,17 +111,17 @@ def render(
         raise UserError(f"{output}: there is no folder {output.parent}; make it first")
     chosen, rendering, first_model = _task_rendering_and_model(task, textures, camera, profile, overrides)
     shown = model or first_model
-    preprocessing = find_model(shown).preprocessing
+    reward_model = find_reward_model(shown)
     still = output.suffix == PICTURE_SUFFIX
     count = steps or (1 if still else chosen.episode_steps)
-    frames = frames_of_episode(chosen, rendering, preprocessing.frame_format, count, seed, random=policy == Policy.RANDOM)
-    visible = preprocessing.visible(frames[-1:] if still else frames)
+    frames = frames_of_episode(chosen, rendering, reward_model.frame_format, count, seed, random=policy == Policy.RANDOM)
+    visible = reward_model.visible(frames[-1:] if still else frames)
     if still:
         write_picture(visible[0], output)
     else:
         write_video(list(visible), output)
     print(
-        f"{output}: {len(visible)} frame(s) of {chosen.name} as {shown} sees them, {preprocessing.size} x {preprocessing.size} "
+        f"{output}: {len(visible)} frame(s) of {chosen.name} as {shown} sees them, {visible.shape[2]} x {visible.shape[1]} "
         f"pixels, {rendering.textures} textures, {rendering.camera} camera, {rendering.profile} profile"
     )
 

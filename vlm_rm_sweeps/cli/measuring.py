@@ -96,7 +96,7 @@ def landscape(
     from vlm_rm_sweeps.evaluation import landscape as landscapes
     from vlm_rm_sweeps.evaluation.compare import check_models, load_for_measuring
     from vlm_rm_sweeps.evaluation.landscape_figure import save_landscape
-    from vlm_rm_sweeps.rewards.open_clip_models import find_model
+    from vlm_rm_sweeps.rewards.registry import find_reward_model
     from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare
     from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -108,7 +108,7 @@ def landscape(
     prompts = prompts_to_compare(prompt, baseline, chosen)
     specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
     check_models(models, specs)
-    formats = {find_model(each).preprocessing.frame_format for each in models}
+    formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
     table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)
     shapes = save_landscape(output, walked, table)

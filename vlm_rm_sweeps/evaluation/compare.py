@@ -10,8 +10,7 @@ from vlm_rm_sweeps.evaluation.epic import measure
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
-from vlm_rm_sweeps.rewards.clip import check_prompts
-from vlm_rm_sweeps.rewards.open_clip_models import find_model, load_reward_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
 Specs = Mapping[tuple[float, str], RewardSpec]
@@ -28,11 +27,19 @@ class ModelComparison:
 
 
 def check_models(model_ids: Sequence[str], specs: Specs) -> None:
-    """UserError if a model does not exist or cannot read a prompt. Loads no weights."""
+    """Refuse models that do not exist or cannot score a spec. Loads no weights.
+
+    Args:
+        model_ids: The models.
+        specs: What they are to score for.
+
+    Raises:
+        UserError: A model does not exist, or cannot score a spec.
+    """
     for model_id in model_ids:
-        tokenizer = find_model(model_id).tokenizer
-        for spec in {(spec.goal_prompts, spec.baseline_prompts): spec for spec in specs.values()}.values():
-            check_prompts(spec, tokenizer, model_id)
+        model = find_reward_model(model_id)
+        for spec in specs.values():
+            model.check_spec(spec)
 
 
 def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:

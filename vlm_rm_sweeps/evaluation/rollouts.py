@@ -16,7 +16,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.score import refuse_not_finite
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is_success
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import known_task
@@ -261,12 +261,13 @@ def _load_judges(
             raise UserError(
                 f"{checkpoint.folder} learned from no reward model: there is no prompt that {model_id} could judge it by"
             )
-        model = load_reward_model(model_id, device, "fp32", reward["micro_batch"])
+        model = find_reward_model(model_id)
         if model.frame_format != frame_format:
             raise UserError(
                 f"{model.model_id} wants other frames than {reward['model']}, which the policy learned from ({model.frame_format}, not "
                 f"{frame_format}): name a judge with the same input"
             )
+        model.load(device, "fp32", reward["micro_batch"])
         loaded[model_id] = _scorer(model, spec)
     return loaded
 

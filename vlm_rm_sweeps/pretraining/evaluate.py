@@ -26,7 +26,8 @@ from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import sample_states
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, embedded_manifest, load_embedded
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, embedded_manifest, embedded_source
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -135,7 +136,7 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     """
     manifest = embedded_manifest(folder)
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
-    models = {size: load_embedded(size, folder) for size in sizes}
+    models = {size: _load(size, folder) for size in sizes}
     speeds = dict(zip(sizes, frames_per_second(list(models.values())), strict=True))
     tables: dict[str, list[pd.DataFrame]] = {}
     for size, model in models.items():
@@ -155,6 +156,13 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     training = manifest[sizes[0]]
     captions, overlap = describe_captions(int(training["images"]), int(training["seed"]))
     return FamilyResults(folder, **joined, captions=captions, overlap=overlap)
+
+
+def _load(size: str, folder: Path) -> RewardModel:
+    source = embedded_source(size, folder)
+    model = ClipRewardModel(source.model_id, source)
+    model.load()
+    return model
 
 
 def paper_specs(task_name: str) -> list[RewardSpec]:

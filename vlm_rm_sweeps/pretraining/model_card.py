@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
 from vlm_rm_sweeps.pretraining.held_out import FLAG
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED, embedded_manifest
+from vlm_rm_sweeps.rewards.open_clip_models import embedded_manifest
+from vlm_rm_sweeps.rewards.registry import EMBEDDED
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
 
 CARD = "MODEL_CARD.md"

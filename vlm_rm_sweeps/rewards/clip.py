@@ -1,108 +1,170 @@
-"""Open CLIP models as reward models."""
+"""CLIP models as reward models."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from open_clip.model import get_input_dtype
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
-from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
 _NUMBERS_AT_ONCE = 2**24
 """Of each of the few arrays of a reward's terms: 64 MB."""
 
 
-def refuse_cut_prompt(prompt: str, tokenizer: Any, model_id: str) -> None:
-    """UserError if the tokenizer would cut the prompt off: it does so silently, and the model would score another text."""
-    context = tokenizer.context_length
-    # With room to spare, whatever stands behind the context is padding, or would be cut.
-    beyond = tokenizer([prompt], context_length=4 * context)[0, context:]
-    if bool((beyond != beyond[-1]).any()):
-        raise UserError(
-            f"prompt {prompt!r} is longer than the {context} tokens that {model_id} reads: the rest would be ignored; shorten it"
-        )
-
-
-def check_prompts(spec: RewardSpec, tokenizer: Any, model_id: str) -> None:
-    """UserError if the model would cut one of the prompts off, or reads goal and baseline as the same."""
-    for prompt in (*spec.goal_prompts, *spec.baseline_prompts):
-        refuse_cut_prompt(prompt, tokenizer, model_id)
-    goal, baseline = (
-        {tuple(tokens) for tokens in tokenizer(list(prompts)).tolist()}
-        for prompts in (spec.goal_prompts, spec.baseline_prompts)
-    )
-    if goal == baseline:
-        raise UserError(
-            f"goal {list(spec.goal_prompts)!r} and baseline {list(spec.baseline_prompts)!r} are the same to {model_id}, which does not "
-            "tell capitals or spaces apart: word them differently"
-        )
-
-
-class ClipRewardModel:
-    """Any open_clip model behind the `RewardModel` protocol.
+class ClipRewardModel(RewardModel):
+    """Any open_clip model as a reward model, with goal-baseline regularisation (arXiv 2310.12921, section 3.2).
 
     Frames are encoded in micro-batches of one fixed shape, the last one padded: a processor picks its kernels, and so its
     rounding, by shape, and with a fixed shape a frame's reward is the same to the bit whatever it is batched with.
 
-    `dtype` is what the image tower takes.
+    Args:
+        model_id: open_clip's `architecture/pretrained`, or `embedded/<size>`.
+        source: Where the model comes from, if not from where its id says: an embedded model in another folder.
+
+    Raises:
+        UserError: There is no such architecture, tag or file.
     """
 
-    def __init__(
-        self,
-        model_id: str,
-        model: torch.nn.Module,
-        tokenizer: Any,
-        preprocessing: Preprocessing,
-        micro_batch: int,
-        dtype: torch.dtype,
-    ) -> None:
-        self.model_id = model_id
-        self.preprocessing = preprocessing
-        self.micro_batch = micro_batch
-        self._model: Any = model.eval()
-        # Frames are stored channels last: on a CPU the convolutions are a third faster if they stay so.
-        self._model.visual.to(memory_format=torch.channels_last)
-        self._tokenizer = tokenizer
+    def __init__(self, model_id: str, source: ModelSource | None = None) -> None:
+        super().__init__(model_id)
+        self._other_source = source
+        self.source = source or find_model(model_id)
+        self.frame_format = self.source.preprocessing.frame_format
         self._prompt_embeddings: dict[str, torch.Tensor] = {}
-        self._device, self._dtype = next(model.parameters()).device, dtype
+        self._loaded: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As what it is made from: in another process, or on another node, the weights and the tokenizer are loaded anew.
+        return type(self), (self.model_id, self._other_source)
+
+    @cached_property
+    def parameters(self) -> int:  # type: ignore[override]  # counted when it is first asked for: that takes a second
+        """Number of parameters, counted without loading weights."""
+        return self.source.parameters
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self.source.tokenizer
+
+    def check_spec(self, spec: RewardSpec) -> None:
+        """Refuse a spec that this model cannot score. Loads the tokenizer and no weights.
+
+        Args:
+            spec: What is to be scored for.
+
+        Raises:
+            UserError: A prompt would be cut off, or goal and baseline read the same.
+        """
+        for prompt in (*spec.goal_prompts, *spec.baseline_prompts):
+            self._refuse_cut_prompt(prompt)
+        goal, baseline = (
+            {tuple(tokens) for tokens in self._tokenizer(list(prompts)).tolist()}
+            for prompts in (spec.goal_prompts, spec.baseline_prompts)
+        )
+        if goal == baseline:
+            raise UserError(
+                f"goal {list(spec.goal_prompts)!r} and baseline {list(spec.baseline_prompts)!r} are the same to {self.model_id}, which "
+                "does not tell capitals or spaces apart: word them differently"
+            )
+
+    def _refuse_cut_prompt(self, prompt: str) -> None:
+        """Refuse a prompt that the tokenizer would cut off: it does so silently, and the model would score another text."""
+        context = self._tokenizer.context_length
+        # With room to spare, whatever stands behind the context is padding, or would be cut.
+        beyond = self._tokenizer([prompt], context_length=4 * context)[0, context:]
+        if bool((beyond != beyond[-1]).any()):
+            raise UserError(
+                f"prompt {prompt!r} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
+                "shorten it"
+            )
+
+    def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
+        """Load the weights. Every tensor must be there: weights are never random.
+
+        Args:
+            device: Where the model runs, in torch's terms: `cpu`, `cuda`, `cuda:1`.
+            precision: Of the weights.
+            micro_batch: Frames in one forward pass.
+
+        Raises:
+            UserError: There is no such device here, or the weights are missing, damaged or cannot be downloaded.
+        """
+        super().load(device, precision, micro_batch)
+        model: Any = self.source.load(device, precision).eval()
+        # Frames are stored channels last: on a CPU the convolutions are a third faster if they stay so.
+        model.visual.to(memory_format=torch.channels_last)
+        self._loaded = model
+        self._device, self._dtype = next(model.parameters()).device, get_input_dtype(precision) or torch.float32
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._prompt_embeddings = {}
 
     @property
-    def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self._model.parameters())
-
-    @property
-    def frame_format(self) -> FrameFormat:
-        return self.preprocessing.frame_format
+    def network(self) -> Any:
+        """open_clip's model. RuntimeError before `load`."""
+        if self._loaded is None:
+            raise RuntimeError(f"{self.model_id} is not loaded: call `load` first, or make it by `load_reward_model`")
+        return self._loaded
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
-        """Unit embeddings float32 (N, D), on the CPU, of `uint8 (N, H, W, 3)` frames."""
+        """Encode frames.
+
+        Args:
+            frames: uint8 (N, H, W, 3), of any height and width.
+
+        Returns:
+            Unit embeddings, float32 (N, D), on the CPU.
+        """
         embeddings = []
         for start in range(0, len(frames), self.micro_batch):
             # One micro-batch at a time, preprocessing included, stays in the processor's cache.
-            chunk = self.preprocessing(frames[start : start + self.micro_batch])
+            chunk = self.source.preprocessing(frames[start : start + self.micro_batch])
             padded = torch.zeros(self.micro_batch, *chunk.shape[1:]).contiguous(memory_format=torch.channels_last)
             padded[: len(chunk)] = chunk
-            features = self._model.encode_image(padded.to(self._device, self._dtype))[: len(chunk)]
+            features = self.network.encode_image(padded.to(self._device, self._dtype))[: len(chunk)]
             embeddings.append(functional.normalize(features.float(), dim=-1).cpu())
         return torch.cat(embeddings)
 
     @torch.inference_mode()
     def encode_prompt(self, prompt: str) -> torch.Tensor:
-        """Unit embedding float32 (D,). Encoded alone, so that it does not depend on other prompts, and kept."""
+        """Encode a prompt: alone, so that its embedding does not depend on other prompts. Embeddings are kept.
+
+        Args:
+            prompt: One sentence.
+
+        Returns:
+            Unit embedding, float32 (D,), on the CPU.
+
+        Raises:
+            UserError: The prompt is longer than the model's context.
+        """
         if prompt not in self._prompt_embeddings:
-            refuse_cut_prompt(prompt, self._tokenizer, self.model_id)
-            features = self._model.encode_text(self._tokenizer([prompt]).to(self._device))
+            self._refuse_cut_prompt(prompt)
+            features = self.network.encode_text(self._tokenizer([prompt]).to(self._device))
             self._prompt_embeddings[prompt] = functional.normalize(features.float(), dim=-1)[0].cpu()
         return self._prompt_embeddings[prompt]
 
     @torch.inference_mode()
     def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
+        """Score frames for many specs at once, encoding each frame once.
+
+        Args:
+            frames: uint8 (N, H, W, 3), of any height and width.
+            specs: What to score for.
+
+        Returns:
+            Rewards, float32 (N, number of specs).
+
+        Raises:
+            UserError: A prompt is longer than the model's context, or a goal and its baseline have the same embedding.
+        """
         images_nd = self.encode_frames(frames)
         goals_sd = torch.stack([self._embed(spec.goal_prompts) for spec in specs])
         baselines_sd = torch.stack([self._embed(spec.baseline_prompts) for spec in specs])
@@ -114,3 +176,14 @@ class ClipRewardModel:
 
     def _embed(self, prompts: tuple[str, ...]) -> torch.Tensor:
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))
+
+    def visible(self, frames: np.ndarray) -> np.ndarray:
+        """What the model sees of frames: resized, and filled up with bars where they are not square.
+
+        Args:
+            frames: uint8 (N, H, W, 3).
+
+        Returns:
+            uint8 (N, size, size, 3).
+        """
+        return self.source.preprocessing.visible(frames)

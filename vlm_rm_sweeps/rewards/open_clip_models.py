@@ -1,6 +1,6 @@
-"""Which reward models there are, what each needs, and how they are loaded.
+"""Where CLIP models come from: open_clip's tags, checkpoint files, and the embedded family.
 
-A model id is open_clip's pair `architecture/pretrained`, where `pretrained` is a tag that open_clip downloads
+The id of a CLIP model is open_clip's pair `architecture/pretrained`, where `pretrained` is a tag that open_clip downloads
 (`ViT-B-32/laion2b_s34b_b79k`) or the path of a checkpoint file (`ViT-B-32/path/to/file.safetensors`), or `embedded/<size>`
 for the small models that ship in this package.
 """
@@ -17,15 +17,13 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import get_input_dtype
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, registered_reward_models
 from vlm_rm_sweeps.rewards.reward_model import Precision
 
-EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
 VOCABULARY = "bpe.txt.gz"
 _MANIFEST = "manifest.json"
@@ -46,11 +44,27 @@ def embedded_sizes() -> list[str]:
     return sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
 
 
+def embedded_models() -> list[str]:
+    """Ids of the embedded family, smallest first."""
+    return [f"{EMBEDDED}/{size}" for size in embedded_sizes()]
+
+
+def downloadable_models() -> list[str]:
+    """Ids of all models that open_clip can download."""
+    return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
+
+
 @dataclass(frozen=True)
 class ModelSource:
-    """Where one model comes from: an open_clip architecture, its weights, and its own preprocessing.
+    """Where one CLIP model comes from: an open_clip architecture, its weights, and its own preprocessing.
 
-    `embedded_folder` holds weights and vocabulary of a model of the embedded family, and is None for all others.
+    Attributes:
+        model_id: The id by which a sweep file names it.
+        architecture: Name of the open_clip architecture.
+        pretrained: open_clip's tag, or the path of a checkpoint file.
+        preprocessing: How frames become the model's input.
+        quick_gelu: Whether the weights were trained with the activation QuickGELU.
+        embedded_folder: Folder with the weights and vocabulary of a model of the embedded family; None for all others.
     """
 
     model_id: str
@@ -63,33 +77,84 @@ class ModelSource:
     @property
     def parameters(self) -> int:
         """Number of parameters, counted without loading or allocating weights."""
+        self._register()
         return _count_parameters(self.architecture)
 
     @property
     def tokenizer(self) -> Any:
         """open_clip's tokenizer for this architecture."""
+        self._register()
         if self.embedded_folder:
             return embedded_tokenizer(self.architecture, self.embedded_folder)
         return open_clip.get_tokenizer(self.architecture)
 
+    def load(self, device: str, precision: Precision) -> torch.nn.Module:
+        """Load the model with its weights. Every tensor must be there: weights are never random.
+
+        Args:
+            device: Where the model runs, in torch's terms.
+            precision: Of the weights.
+
+        Returns:
+            open_clip's model.
+
+        Raises:
+            UserError: There is no such device here, or the weights are missing, damaged or cannot be downloaded.
+        """
+        _check_device(device)
+        self._register()
+        if self.embedded_folder:
+            check_embedded_files(self.model_id.removeprefix(f"{EMBEDDED}/"), self.embedded_folder)
+        try:
+            model: torch.nn.Module = open_clip.create_model(
+                self.architecture,
+                pretrained=self.pretrained,
+                precision=precision,
+                device=device,
+                # open_clip only warns when a tag was trained with another activation than its architecture names.
+                force_quick_gelu=self.quick_gelu,
+                require_pretrained=True,
+                weights_only=True,
+            )
+        except Exception as error:
+            raise UserError(
+                f"the weights of model {self.model_id!r} could not be loaded: {error}. A tag is downloaded once, by open_clip, and "
+                f"needs the network; without it use a checkpoint file ('{self.architecture}/path/to/file.safetensors') or an "
+                f"embedded model ({', '.join(embedded_models())})"
+            ) from error
+        return model
+
+    def _register(self) -> None:
+        # Whenever it is used: open_clip keeps one configuration for each name, and other folders have embedded models, too.
+        if self.embedded_folder:
+            register_architecture(self.embedded_folder / f"{self.architecture}.json")
+
 
 def find_model(model_id: str) -> ModelSource:
-    """What the model id stands for; loads no weights. UserError if the architecture, tag or file does not exist."""
+    """Find where the CLIP model of this id comes from. Loads no weights.
+
+    Args:
+        model_id: open_clip's `architecture/pretrained`, or `embedded/<size>`.
+
+    Raises:
+        UserError: The architecture, tag or file does not exist.
+    """
     architecture, separator, pretrained = model_id.partition("/")
     if not separator or not architecture or not pretrained:
         raise UserError(
             f"model {model_id!r}: expected `architecture/pretrained`, such as 'ViT-B-32/laion2b_s34b_b79k', a checkpoint file as in "
-            "'ViT-B-32/path/to/file.safetensors', or 'embedded/small'"
+            "'ViT-B-32/path/to/file.safetensors', a reward model of your own as 'module:Class', or a registered one "
+            f"({', '.join(registered_reward_models())}), as in 'embedded/small'"
         )
     if architecture == EMBEDDED:
-        sizes = embedded_sizes()
-        if pretrained not in sizes:
-            raise UserError(unknown_name("model", model_id, [f"{EMBEDDED}/{size}" for size in sizes]))
-        return _embedded_source(pretrained, EMBEDDED_FOLDER)
+        if pretrained not in embedded_sizes():
+            raise UserError(unknown_name("model", model_id, embedded_models()))
+        return embedded_source(pretrained, EMBEDDED_FOLDER)
     # The embedded family's configs are registered with open_clip, but have no weights and no vocabulary of its.
     architectures = [name for name in open_clip.list_models() if not name.startswith(f"{EMBEDDED}-")]
     if architecture not in architectures:
-        raise UserError(unknown_name("architecture", architecture, [EMBEDDED, *architectures], "; `vlm-rm models` lists all"))
+        known = [*registered_reward_models(), *architectures]
+        raise UserError(unknown_name("architecture", architecture, known, "; `vlm-rm models` lists all"))
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)
     if tag:
         return ModelSource(
@@ -106,47 +171,6 @@ def find_model(model_id: str) -> ModelSource:
         return ModelSource(model_id, architecture, pretrained, _preprocessing(architecture, own))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
-
-
-def load_reward_model(
-    model_id: str, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64
-) -> ClipRewardModel:
-    """Load a model with its weights. Every tensor must be there: weights are never random.
-
-    `micro_batch` is the number of frames in one forward pass. Raises UserError if there is no such device here, or the weights
-    are missing, damaged or cannot be downloaded.
-    """
-    return _load(find_model(model_id), device, precision, micro_batch)
-
-
-def load_embedded(size: str, folder: Path) -> ClipRewardModel:
-    """Load an embedded model from any folder that `vlm-rm pretrain` wrote."""
-    return _load(_embedded_source(size, folder), "cpu", "fp32", 64)
-
-
-def _load(source: ModelSource, device: str, precision: Precision, micro_batch: int) -> ClipRewardModel:
-    _check_device(device)
-    if source.embedded_folder:
-        check_embedded_files(source.model_id.removeprefix(f"{EMBEDDED}/"), source.embedded_folder)
-    try:
-        model = open_clip.create_model(
-            source.architecture,
-            pretrained=source.pretrained,
-            precision=precision,
-            device=device,
-            # open_clip only warns when a tag was trained with another activation than its architecture names.
-            force_quick_gelu=source.quick_gelu,
-            require_pretrained=True,
-            weights_only=True,
-        )
-    except Exception as error:
-        raise UserError(
-            f"the weights of model {source.model_id!r} could not be loaded: {error}. A tag is downloaded once, by open_clip, and "
-            f"needs the network; without it use a checkpoint file ('{source.architecture}/path/to/file.safetensors') or an embedded "
-            f"model ({', '.join(f'{EMBEDDED}/{size}' for size in embedded_sizes())})"
-        ) from error
-    dtype = get_input_dtype(precision) or torch.float32
-    return ClipRewardModel(source.model_id, model, source.tokenizer, source.preprocessing, micro_batch, dtype)
 
 
 def _check_device(device: str) -> None:
@@ -202,8 +226,8 @@ def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     return manifest
 
 
-def _embedded_source(size: str, folder: Path) -> ModelSource:
-    register_architecture(folder / f"{EMBEDDED}-{size}.json")
+def embedded_source(size: str, folder: Path) -> ModelSource:
+    """An embedded model in any folder that `vlm-rm pretrain` wrote."""
     return ModelSource(
         model_id=f"{EMBEDDED}/{size}",
         architecture=f"{EMBEDDED}-{size}",

@@ -76,8 +76,11 @@ class RewardModel(ABC):
     def __init__(self, model_id: str) -> None:
         self.model_id = model_id
 
-    def check_spec(self, spec: RewardSpec) -> None:
+    def check_spec(self, spec: RewardSpec) -> None:  # noqa: B027 - most models can score any spec
         """Refuse a spec that this model cannot score. Called before anything starts, without weights.
+
+        Args:
+            spec: What is to be scored for.
 
         Raises:
             UserError: The model cannot score it, for example because a prompt is longer than its context.

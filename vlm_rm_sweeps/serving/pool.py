@@ -4,6 +4,7 @@ The driver starts the servers before any trial, outside the trials' placement gr
 trials of a sweep share one pool per model, so memory grows with the number of models and not of trials.
 """
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -12,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray._private.state import actors
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
+from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
 NAMESPACE = "vlm-rm-sweeps"
@@ -29,30 +31,45 @@ _TRIES = 3
 _SENDS = 6
 """How often a request is sent again because its server died with it, or was not reached: it may be what kills the server."""
 _USUAL_S = 1.0
-"""Within this most requests are answered, and nobody has to look whether the server is alive."""
+"""Seconds to wait before the first liveness check."""
 _POLL_S = 0.5
+_REQUEST_FRAMES = 64
+"""At least so many frames in one request, and no more than whole micro-batches take: frames x specs x embedding must fit into a
+server's memory."""
 _LONGEST_START_S = 600.0
 
 
 class PoolError(RuntimeError):
-    """A pool has no rewards to give. By itself: the model's rewards are not finite, or not as many as were asked for."""
+    """The pool could not return one finite reward for each frame and spec."""
 
 
 class PoolUnavailable(PoolError):  # noqa: N818 - as Ray's
-    """No server is left, none answers, or each dies: the machine may be to blame, and to try again may help."""
+    """No server is left, none answers, or each dies. The machine may be to blame, and another try may help."""
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """How one model is served. Plain data: trials get it and connect with it.
+    """How one model is served. Plain data: trials get it and connect with it, without the model's own code.
 
-    `name` is unique on the cluster; `cpus` and `gpus` are what Ray reserves for each server (0 CPUs by default: on a small
-    machine a server that reserved one could never be placed beside the trials); `threads` is how many each really uses. A
-    server that is up and has not answered after `timeout_s` is taken for hung; the time that it takes to start is not counted.
+    Attributes:
+        name: Of the pool, unique on the cluster.
+        model_id: The model that is served.
+        frame_format: What the model's frames are resized to.
+        parameters: Number of parameters of the model.
+        servers: Number of reward servers.
+        precision: Of the weights.
+        micro_batch: Frames in one forward pass.
+        cpus: CPUs that Ray reserves for each server. 0 by default: on a small machine a server that reserved one could never
+            be placed beside the trials.
+        gpus: GPUs, or a fraction of one, that Ray reserves for each server.
+        threads: Threads that each server really uses.
+        timeout_s: Seconds after which a server that is up and has not answered is taken for hung; its start is not counted.
     """
 
     name: str
     model_id: str
+    frame_format: FrameFormat
+    parameters: int = 0
     servers: int = 1
     precision: Precision = "fp32"
     micro_batch: int = 64
@@ -61,16 +78,28 @@ class PoolConfig:
     threads: int = 1
     timeout_s: float = 600.0
 
+    @classmethod
+    def of(cls, name: str, model: RewardModel, **settings: Any) -> "PoolConfig":
+        """Describe a pool of a model.
+
+        Args:
+            name: Of the pool, unique on the cluster.
+            model: The model, which need not be loaded.
+            settings: Any other attributes: `servers`, `precision`, ...
+        """
+        return cls(name, model.model_id, model.frame_format, model.parameters, **settings)
+
     @property
     def device(self) -> str:
         return "cuda" if self.gpus else "cpu"
 
     def server_names(self) -> list[str]:
+        """Names of the servers' actors."""
         return [f"{self.name}/{self.model_id}/{index}" for index in range(self.servers)]
 
 
 class PendingRewards:
-    """Rewards that were asked for and have not come back yet."""
+    """Future for one scoring request."""
 
     def __init__(self, pool: "RewardPool", frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> None:
         self._pool, self._frames, self._count, self._specs = pool, frames, count, specs
@@ -78,10 +107,11 @@ class PendingRewards:
         self._sent_again = 0
 
     def result(self) -> ScoredFrames:
-        """Waits for the answer. A server that died for good is replaced by another one, one that hangs is restarted.
+        """Wait for the answer. A server that died for good is replaced by another one; one that hangs is restarted.
 
-        Raises PoolUnavailable, with the cause, if no server is left, no server answers in time (three tries), or servers keep
-        dying of this request; PoolError if a reward is missing or not finite.
+        Raises:
+            PoolUnavailable: No server is left, none answers in time (three tries), or servers keep dying of this request.
+            PoolError: A reward is missing or not finite.
         """
         model_id, timeout = self._pool.config.model_id, self._pool.config.timeout_s
         for _ in range(_TRIES):
@@ -154,7 +184,7 @@ class PendingRewards:
 
 @dataclass
 class _Server:
-    """A client's view of one server: what it last said of its backlog, and what this client has sent since."""
+    """A client's view of one server: the backlog that it last reported, and the frames that this client has sent since."""
 
     handle: ActorHandle
     reported: int = 0
@@ -166,22 +196,35 @@ class _Server:
 
     def life(self) -> int | None:
         """How often the server was restarted before it came up as it is now; None while it is not up."""
-        # Ray's public way to ask goes through its dashboard, which need not run.
-        known = actors(self.handle._actor_id.hex())
-        return int(known["NumRestarts"]) if known and known["State"] == "ALIVE" else None
+        return restarts_of_running(actor_id(self.handle))
 
 
-class RewardPool:
-    """A client of the servers of one model."""
+class RewardPool(RewardModel):
+    """A client of the servers of one model, and itself a reward model: `score` spreads frames over the servers.
+
+    Args:
+        config: How the model is served.
+        handles: The servers.
+    """
 
     def __init__(self, config: PoolConfig, handles: Iterable[ActorHandle]) -> None:
+        super().__init__(config.model_id)
         self.config = config
+        self.frame_format, self.parameters = config.frame_format, config.parameters
+        self.micro_batch = config.micro_batch
         self.metrics = ClientMetrics(config.model_id)
         self._servers = [_Server(handle) for handle in handles]
 
     @classmethod
     def connect(cls, config: PoolConfig) -> "RewardPool":
-        """A client in any process of the cluster. The servers must have been started; PoolUnavailable if none of them is left."""
+        """Connect to servers that were started, from any process of the cluster.
+
+        Args:
+            config: How the model is served.
+
+        Raises:
+            PoolUnavailable: None of the servers is left.
+        """
         handles = []
         for name in config.server_names():
             with suppress(ValueError):  # died for good
@@ -191,9 +234,33 @@ class RewardPool:
         return cls(config, handles)
 
     def submit(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> PendingRewards:
-        """Send `uint8 (N, H, W, 3)` frames of any number to the least busy server, without waiting for their rewards."""
+        """Send frames to the least busy server, without waiting for their rewards.
+
+        Args:
+            frames: uint8 (N, H, W, 3), any number of them.
+            specs: What to score for.
+        """
         # Into the object store once, explicitly: a retry sends the reference, not the frames.
         return PendingRewards(self, ray.put(frames), len(frames), tuple(specs))
+
+    def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
+        """Score frames in requests of bounded size, which are spread over the servers.
+
+        Args:
+            frames: uint8 (N, H, W, 3), of any height and width.
+            specs: What to score for.
+
+        Returns:
+            Rewards, float32 (N, number of specs), in the order of the frames.
+
+        Raises:
+            PoolUnavailable: No server is left, or none answers.
+            PoolError: A reward is missing or not finite.
+        """
+        # Whole micro-batches: a part of one is padded, and takes as long as a whole one.
+        size = self.micro_batch * math.ceil(_REQUEST_FRAMES / self.micro_batch)
+        pending = [self.submit(frames[start : start + size], specs) for start in range(0, len(frames), size)]
+        return np.concatenate([each.result().rewards for each in pending])
 
     def _send(self, frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> tuple[_Server, ray.ObjectRef]:
         if not self._servers:
@@ -226,9 +293,15 @@ class RewardPool:
 
 
 def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float) -> None:
-    """UserError if the cluster can never hold all servers and one trial beside them.
+    """Refuse what the cluster can never place: Ray itself would wait for ever, silently.
 
-    Ray itself would wait for ever, silently.
+    Args:
+        pools: The pools to be started.
+        trial_cpus: CPUs that one trial reserves.
+        trial_gpus: GPUs that one trial reserves.
+
+    Raises:
+        UserError: The cluster cannot hold all servers and one trial beside them.
     """
     free = [
         {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
@@ -249,9 +322,17 @@ def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: 
         node["GPU"] -= gpus
 
 
-def start_pool(config: PoolConfig) -> list[ActorHandle]:
-    """Start the servers of one model, without waiting for them. The returned handles keep the servers alive."""
-    # Here, because a trial connects without ever loading open_clip.
+def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
+    """Start the servers of one model, without waiting for them.
+
+    Args:
+        config: How the model is served.
+        model: The model, not loaded: each server gets a copy of it and loads that. Its class must be importable there.
+
+    Returns:
+        The servers. These handles keep them alive.
+    """
+    # Here, because it imports torch, which a client does not need.
     from vlm_rm_sweeps.serving.server import RewardServer
 
     actor: Any = ray.remote(RewardServer)
@@ -265,7 +346,7 @@ def start_pool(config: PoolConfig) -> list[ActorHandle]:
             # Clients send lost requests again by themselves: they count them, and know when to stop.
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
-        ).remote(config.model_id, config.device, config.precision, config.micro_batch, config.threads)
+        ).remote(model, config.device, config.precision, config.micro_batch, config.threads)
         for name in config.server_names()
     ]
 
@@ -275,12 +356,18 @@ def await_pool(
 ) -> None:
     """Wait until each server has loaded its model, and try all specs on one frame.
 
-    Raises UserError, with the cause, if a server cannot be placed within `timeout_s`, cannot load its model, or cannot score a
-    spec with finite rewards.
+    Args:
+        config: How the model is served.
+        handles: The servers.
+        specs: All that the pool will be asked to score for.
+        timeout_s: Seconds to wait for the servers.
+
+    Raises:
+        UserError: A server cannot be placed in time, cannot load its model, or cannot score a spec with finite rewards.
     """
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
-        RewardPool(config, handles).submit(np.zeros((1, 64, 64, 3), np.uint8), specs).result()
+        RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), specs)
     except GetTimeoutError as error:
         raise UserError(
             f"the {config.servers} reward servers of {config.model_id} were not ready within {timeout_s:.0f} s: each needs "

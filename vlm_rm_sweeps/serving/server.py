@@ -11,9 +11,7 @@ import ray
 import torch
 
 from vlm_rm_sweeps.errors import reason_of
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
 
@@ -30,42 +28,58 @@ _OUT_OF_MEMORY = (
 
 
 class RewardServer:
-    """Stateless but for its model: a request carries its whole specs, so any server may be killed, restarted or added.
+    """Scores frames with one reward model.
 
-    The model runs in one thread of its own, so that requests queue in order while the actor goes on answering.
+    It has no state but the model: a request carries its whole specs, so any server may be killed, restarted or added. The model
+    runs in one thread of its own, so that requests queue in order while the actor goes on answering.
+
+    Args:
+        model: The model, which is loaded here.
+        device: Where it runs, in torch's terms.
+        precision: Of its weights.
+        micro_batch: Frames in one forward pass.
+        threads: Threads that torch uses.
     """
 
-    def __init__(self, model_id: str, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
+    def __init__(self, model: RewardModel, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
         # The number of OpenMP threads belongs to the calling thread: it is set where the model runs.
         self._executor = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
+        self._model = model
         restarted = _was_restarted()
-        load = self._load_patiently if restarted else load_reward_model
-        self._model = self._executor.submit(load, model_id, device, precision, micro_batch).result()
-        self._metrics = ServerMetrics(model_id)
+        load = self._load_patiently if restarted else model.load
+        self._executor.submit(load, device, precision, micro_batch).result()
+        self._metrics = ServerMetrics(model.model_id)
         if restarted:
             self._metrics.restarted()
         self._backlog = 0
 
-    @staticmethod
-    def _load_patiently(model_id: str, device: str, precision: Precision, micro_batch: int) -> ClipRewardModel:
+    def _load_patiently(self, device: str, precision: Precision, micro_batch: int) -> None:
         """Load a model that could be loaded before: what is in the way now (memory of the process that died) may pass.
 
         A server whose start fails is not started again by Ray.
         """
         for wait_s in _RELOAD_AFTER_S:
             try:
-                return load_reward_model(model_id, device, precision, micro_batch)
+                self._model.load(device, precision, micro_batch)
+                return
             except Exception as error:  # of many kinds
-                logger.warning("%s cannot be loaded again (%s): next try in %g s", model_id, reason_of(error), wait_s)
+                logger.warning(
+                    "%s cannot be loaded again (%s): next try in %g s", self._model.model_id, reason_of(error), wait_s
+                )
                 time.sleep(wait_s)
-        return load_reward_model(model_id, device, precision, micro_batch)
+        self._model.load(device, precision, micro_batch)
 
     async def ready(self) -> bool:
         """Answers once the model is loaded."""
         return True
 
     async def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> ScoredFrames:
-        """Rewards of `uint8 (N, H, W, 3)` frames for all specs, from one encoding of each frame."""
+        """Score frames for all specs, from one encoding of each frame.
+
+        Args:
+            frames: uint8 (N, H, W, 3), of any height and width.
+            specs: What to score for.
+        """
         arrived = time.perf_counter()
         self._backlog += len(frames)
         self._metrics.backlog(self._backlog)
@@ -86,7 +100,7 @@ class RewardServer:
                 self._shrink_micro_batch(error)
 
     def _shrink_micro_batch(self, error: Exception) -> None:
-        """Go on with half the micro-batch, if the memory did not suffice; raise the error again if it is another one.
+        """Continue with half the micro-batch if memory ran out; raise any other error again.
 
         A smaller shape may round differently: rewards of the same frame may then differ in their last bits.
         """
@@ -101,7 +115,9 @@ class RewardServer:
         self._model.micro_batch = size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        logger.warning("%s ran out of memory with micro-batches of %d: goes on with %d", self._model.model_id, size, size // 2)
+        logger.warning(
+            "%s ran out of memory with micro-batches of %d: continues with %d", self._model.model_id, size, size // 2
+        )
 
 
 def _is_out_of_memory(error: Exception) -> bool:

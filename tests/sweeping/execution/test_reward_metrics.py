@@ -1,6 +1,7 @@
 """EPIC distances before training: through the pool, they are those that measuring by itself gives."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,8 @@ from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.evaluation.states import write_states
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
+from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
 from vlm_rm_sweeps.sweeping.config.sweep import LabelledStates, Sweep
 from vlm_rm_sweeps.sweeping.execution import reward_metrics as measuring
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, measure_sweep, metrics_of
@@ -42,14 +42,21 @@ SWEEP = Sweep.model_validate(
 )
 
 
-@pytest.fixture(scope="module")
-def pools(ray_cluster: None) -> Iterator[dict[str, PoolConfig]]:
-    configs = pool_configs(SWEEP, "test-measuring")
-    handles = start_pool(configs["embedded/tiny"])
-    await_pool(configs["embedded/tiny"], handles, SWEEP.served_specs())
+@contextmanager
+def served(sweep: Sweep, name: str) -> Iterator[dict[str, PoolConfig]]:
+    """Pools of the sweep's models."""
+    configs = pool_configs(sweep, name)
+    handles = [handle for model_id, config in configs.items() for handle in start_pool(config, find_reward_model(model_id))]
+    ray.get([handle.ready.remote() for handle in handles])
     yield configs
     for handle in handles:
         ray.kill(handle)
+
+
+@pytest.fixture(scope="module")
+def pools(ray_cluster: None) -> Iterator[dict[str, PoolConfig]]:
+    with served(SWEEP, "test-measuring") as configs:
+        yield configs
 
 
 def test_each_trial_gets_the_distance_of_its_own_reward(pools: dict[str, PoolConfig], tmp_path: Path) -> None:
@@ -91,17 +98,22 @@ def test_on_labels_of_people_it_is_what_measuring_without_training_gives(pools: 
     assert all(metrics_of(table, trial) for trial in labelled.trials()[1:])
 
 
-def test_rewards_that_are_not_finite_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Pool:
-        def submit(self, frames: np.ndarray, specs: list[RewardSpec]) -> "Pool":
-            return self
+def test_a_reward_model_of_ones_own_is_measured(ray_cluster: None) -> None:
+    sweep = SWEEP.model_copy(update={"models": ("own_rewards:Shade/0",)})
+    with served(sweep, "test-own") as pools:
+        table = measure_sweep(sweep, pools)
+    assert (table["model"] == "own_rewards:Shade/0").all()
+    assert np.ptp(table["epic_distance"]) < 1e-5  # the darker the better, whatever alpha and prompt
+    assert 0 < table["epic_distance"][0] < 1
 
-        def result(self) -> None:
-            raise PoolError("embedded/tiny gave 1 of 280 rewards that are not finite")
 
-    monkeypatch.setattr(RewardPool, "connect", lambda config: Pool())
-    with pytest.raises(UserError, match="epic_states: embedded/tiny gave 1 of 280 rewards that are not finite"):
-        measure_sweep(SWEEP, pool_configs(SWEEP, "unused"))
+def test_rewards_that_are_not_finite_are_refused(ray_cluster: None) -> None:
+    sweep = SWEEP.model_copy(update={"models": ("own_rewards:AlwaysNan",)})
+    with (
+        served(sweep, "test-nan") as pools,
+        pytest.raises(UserError, match="epic_states: own_rewards:AlwaysNan gave 256 of 256 rewards that are not finite"),
+    ):
+        measure_sweep(sweep, pools)
 
 
 def test_states_that_are_all_alike_in_truth_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +121,7 @@ def test_states_that_are_all_alike_in_truth_are_refused(monkeypatch: pytest.Monk
     same = next(sampled_states(find_task("cartpole-upright"), 1, seed=0))
     monkeypatch.setattr(measuring, "sampled_states", lambda *_: iter([same] * 10))
     with pytest.raises(UserError, match="is the same for all of these states of cartpole-upright: ask for more"):
-        measure_sweep(SWEEP.model_copy(update={"epic_states": 10}), {})
+        measure_sweep(SWEEP.model_copy(update={"epic_states": 10}), pool_configs(SWEEP, "unused"))
 
 
 @pytest.mark.parametrize("content", [b"", b"model,alpha\n", b"half"], ids=["empty", "headings", "cut"])

@@ -4,20 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from own_rewards import Counting
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Combination, Sweep, load_sweep
 from vlm_rm_sweeps.sweeping.execution import run_screening as screening_module
@@ -64,28 +61,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> StateDataset:
     )
 
 
-def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many frames each call of a CLIP model's image tower gets."""
-    encoded: list[int] = []
-    encode = ClipRewardModel.encode_frames
-
-    def counted(self: ClipRewardModel, frames: np.ndarray) -> torch.Tensor:
-        encoded.append(len(frames))
-        return encode(self, frames)
-
-    monkeypatch.setattr(ClipRewardModel, "encode_frames", counted)
-    return encoded
-
-
 @pytest.fixture(scope="module")
 def ran(dataset: StateDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[ScreeningOutcome, int, MlflowClient]:
     """A screening, how many images it really encoded, and its MLflow."""
     folder = tmp_path_factory.mktemp("screening")
+    counting = Counting("embedded/tiny", load_reward_model("embedded/tiny"))
     with pytest.MonkeyPatch.context() as patch:
-        encoded = counting(patch)
+        patch.setattr(screening_module, "load_for_measuring", lambda *_: counting)
         uri = default_tracking_uri(folder)
         outcome = run_screening(screening_of(screening_file(folder, dataset)), folder, uri, lambda line: None)
-    return outcome, sum(encoded), MlflowClient(uri)
+    return outcome, counting.frames, MlflowClient(uri)
 
 
 def test_every_combination_is_ranked_with_one_encoding_of_each_image(ran: tuple[ScreeningOutcome, int, MlflowClient]) -> None:
@@ -192,22 +177,15 @@ def test_what_is_measured_is_on_disk_though_mlflow_went_away(
         run_screening(screening, tmp_path / "other", uri, lambda line: None)
 
 
-def test_models_before_one_that_fails_are_on_disk(
-    dataset: StateDataset, tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load(model_id: str, precision: Precision) -> RewardModel:
-        if model_id == "embedded/small":
-            raise UserError("its weights are damaged")
-        return load_reward_model(model_id)
-
-    monkeypatch.setattr(screening_module, "load_for_measuring", load)
+def test_models_before_one_that_fails_are_on_disk(dataset: StateDataset, tmp_path: Path, mlflow_database: Path) -> None:
+    """They are reward models of one's own."""
     said: list[str] = []
-    models = ["embedded/tiny", "embedded/small"]
+    models = ["own_rewards:Brightness", "own_rewards:WithoutWeights"]
     screening = screening_of(screening_file(tmp_path, dataset, name="broken", models=models, alphas=[0.5]))
-    with pytest.raises(UserError, match="its weights are damaged"):
+    with pytest.raises(UserError, match="the weights of own_rewards:WithoutWeights are damaged"):
         run_screening(screening, tmp_path, f"sqlite:///{mlflow_database}", said.append)
     (ranking,) = tmp_path.glob("broken-*/combinations.csv")
-    assert pd.read_csv(ranking)["model"].tolist() == ["embedded/tiny"] * 2
+    assert pd.read_csv(ranking)["model"].tolist() == ["own_rewards:Brightness"] * 2
     assert f"what was measured before is in {ranking}" in said
     assert not ranking.with_name("best.yaml").exists()
 

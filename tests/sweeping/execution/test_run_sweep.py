@@ -22,7 +22,7 @@ from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.label_jobs import label_job
 from vlm_rm_sweeps.metrics import TrialStatus
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
@@ -181,7 +181,7 @@ def test_mlflow_has_a_parent_and_one_child_for_each_trial(ran: tuple[SweepOutcom
     assert expected.items() <= child.data.params.items()
     assert child.data.params["git_commit"]
     assert {"sweep", "task", "model", "alpha", "prompt", "seed", "trial_id"} <= child.data.tags.keys()
-    millions = find_model("embedded/tiny").parameters / 1e6
+    millions = find_reward_model("embedded/tiny").parameters / 1e6
     assert child.data.metrics["parameters_millions"] == float(child.data.params["parameters_millions"])
     assert child.data.metrics["parameters_millions"] == pytest.approx(millions, rel=0.01)
 

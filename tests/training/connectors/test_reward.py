@@ -9,7 +9,8 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from vlm_rm_sweeps import metrics
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole

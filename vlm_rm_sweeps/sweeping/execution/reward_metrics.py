@@ -17,7 +17,6 @@ from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.epic import Measures, measure
 from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
-from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
@@ -27,8 +26,6 @@ from vlm_rm_sweeps.tasks.state_space import StateValue, StateVariable
 from vlm_rm_sweeps.tasks.task import Task
 
 _SEED = 0
-_CHUNK = 64
-"""Frames in one request: frames x specs x embedding must fit into a server's memory."""
 _KEY = ("model", "alpha", "prompt", "textures", "camera")
 LOGGED = ("epic_distance", "epic_low", "epic_high")
 """The columns that become metrics of each trial."""
@@ -41,7 +38,7 @@ def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame
     task has a state variable with a goal, else its success test. Raises UserError if the truth or a reward is the same for all
     states, a reward is not finite, or a labelled data set cannot be used.
     """
-    formats = {model_id: find_model(model_id).preprocessing.frame_format for model_id in sweep.models}
+    formats = {model_id: pools[model_id].frame_format for model_id in sweep.models}
     rows = []
     for rendering in sweep.renderings():
         frames, truth, groups = _states(sweep, rendering, set(formats.values()))
@@ -135,11 +132,8 @@ def _distance(goal: StateVariable | None, variables: Mapping[str, StateValue]) -
 
 
 def _scored(pool: RewardPool, frames: list[np.ndarray], specs: list[RewardSpec]) -> np.ndarray:
-    asked = []
-    for _, same_size in groupby(frames, key=lambda frame: frame.shape):
-        stacked = np.stack(list(same_size))
-        asked += [pool.submit(stacked[start : start + _CHUNK], specs) for start in range(0, len(stacked), _CHUNK)]
+    same_sizes = groupby(frames, key=lambda frame: frame.shape)
     try:
-        return np.concatenate([each.result().rewards for each in asked])
+        return np.concatenate([pool.score(np.stack(list(same_size)), specs) for _, same_size in same_sizes])
     except PoolError as error:
         raise UserError(f"epic_states: {error}") from error

@@ -16,7 +16,7 @@ from vlm_rm_sweeps.training.trial import TrainingJob
 def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
     """Return the pool of each model of a sweep and its audit, by model id."""
     settings = plan.sweep.pool.model_dump()
-    return {model_id: PoolConfig.of(model, pool_name, **settings) for model_id, model in plan.models.items()}
+    return {model_id: PoolConfig.of(pool_name, model, **settings) for model_id, model in plan.models.items()}
 
 
 def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[str, PoolConfig]) -> TrainingJob:
