@@ -5,6 +5,7 @@ Names are stable: MLflow runs, journals, tables and checkpoints on disk use them
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,7 @@ class RunStatus(StrEnum):
     FINISHED = "FINISHED"
     FAILED = "FAILED"
     KILLED = "KILLED"
+
+
+BestBy = Literal["success", "true_return", "clip_return"]
+"""The metric that a trial's best policy is chosen by: its mean over the episodes that ended since the result before."""

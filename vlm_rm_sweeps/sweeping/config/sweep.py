@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import gymnasium as gym
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     NonNegativeInt,
+    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -27,13 +27,15 @@ from pydantic_core import ErrorDetails
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.evaluation.state_spaces import state_space
+from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.clip import check_prompts
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task, get_task
-from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmName, AlgorithmSettings, BestBy, DqnSettings
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.registry import choose_algorithm, find_algorithm
 
 TRUE_REWARD = "true reward"
 """Stands in the place of the model id of a trial that learns from the environment's own reward."""
@@ -87,6 +89,11 @@ class TrialResources(_Strict):
 
     cpus: float = Field(1, gt=0)
     gpus: float = Field(0, ge=0)
+    env_runners: int = Field(
+        0,
+        ge=0,
+        description="Processes that sample for each trial, each with a CPU and sub-environments of its own; 0: its own process does.",
+    )
     retries: int = Field(
         2,
         ge=0,
@@ -155,12 +162,14 @@ class Sweep(_Strict):
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the true reward.")
     untrained: bool = Field(False, description="Add, for each seed, the policy as it is before training, evaluated.")
-    algorithm: AlgorithmName | None = Field(
-        None, validate_default=True, description="By default, what fits the actions: dqn if they are discrete, else sac."
+    algorithm: str | None = Field(
+        None,
+        validate_default=True,
+        description="Name of a registered algorithm, or `module:Class`. By default, the first registered one that can learn the task.",
     )
     steps: int = Field(gt=0, description="Environment steps of each trial.")
     steps_per_result: int = Field(1_000, gt=0, description="Environment steps between two logged results.")
-    settings: AlgorithmSettings = Field({}, validate_default=True, description="The algorithm's settings.")
+    settings: SerializeAsAny[Algorithm] = Field({}, validate_default=True, description="The algorithm's settings.")
     evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
     checkpoint_every: int = Field(5_000, gt=0, description="Environment steps between two checkpoints of a trial.")
     best_by: BestBy = Field("success", description="What each trial's best policy is chosen by, within the trial.")
@@ -195,25 +204,20 @@ class Sweep(_Strict):
 
     @field_validator("algorithm")
     @classmethod
-    def _algorithm_for_the_actions(cls, algorithm: AlgorithmName | None, info: ValidationInfo) -> AlgorithmName | None:
-        if "env" not in info.data or "task" not in info.data:
-            return algorithm  # they are wrong, which is said already
-        task = _task(info.data["task"], info.data["env"])
-        fitting: AlgorithmName = "dqn" if isinstance(task.action_space, gym.spaces.Discrete) else "sac"
-        if algorithm not in (None, fitting):
-            kind = "discrete" if fitting == "dqn" else "continuous"
-            raise UserError(
-                f"it cannot learn {task.name}, whose actions are {kind} ({task.action_space}): expected {fitting}, or no `algorithm`"
-            )
-        return fitting
+    def _algorithm_for_the_actions(cls, algorithm: str | None, info: ValidationInfo) -> str | None:
+        if "env" not in info.data or "task" not in info.data:  # they are wrong, which is reported already
+            if algorithm is not None:
+                find_algorithm(algorithm)
+            return algorithm
+        return choose_algorithm(algorithm, _task(info.data["task"], info.data["env"]))
 
-    @field_validator("settings", mode="before")
+    @field_validator("settings", mode="plain")
     @classmethod
     def _settings_of_the_algorithm(cls, settings: Any, info: ValidationInfo) -> Any:
         algorithm = info.data.get("algorithm")
         if algorithm is None:
-            return DqnSettings()  # the algorithm is wrong, which is said already
-        return _within("settings.", ALGORITHMS[algorithm], settings, f" (these are settings of {algorithm})")
+            return settings  # the algorithm is wrong, which is reported already
+        return _within("settings.", find_algorithm(algorithm), settings, f" (these are settings of {algorithm})")
 
     @field_validator("models")
     @classmethod
@@ -304,12 +308,7 @@ class Sweep(_Strict):
 
     def remarks(self) -> list[str]:
         """What may surprise whoever starts this sweep, though nothing is wrong."""
-        remarks = []
-        if self.settings.learning_starts >= self.steps:
-            remarks.append(
-                f"settings.learning_starts = {self.settings.learning_starts:,}: trials of {self.steps:,} steps end before anything is "
-                "learned"
-            )
+        remarks = self.settings.remarks(self.steps)
         if self.audit is not None and (audit_remark := self._few_audit_points(self.audit)):
             remarks.append(audit_remark)
         return remarks
@@ -528,7 +527,7 @@ def check_keys(model: type[Checked], data: Any, path: Path, within: str = "") ->
 
 def _explain(problem: ErrorDetails, model: type[BaseModel] = Sweep, within: str = "") -> str:
     """What is wrong with a key of `model`, which lies `within` the sweep file."""
-    key = within + ".".join(str(part) for part in problem["loc"])
+    key = (within + ".".join(str(part) for part in problem["loc"])).rstrip(".")
     if problem["type"] == "extra_forbidden":
         known = list(_fields_at(problem["loc"][:-1], model))
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
@@ -564,7 +563,8 @@ def describe_plan(sweep: Sweep) -> str:
     task = sweep.the_task()
     lines.append(f"{sweep.algorithm} learns {task.name} in episodes of {task.episode_steps} steps, drawn with")
     lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in sweep.renderings()]
-    lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs; beside them run")
+    env_runners = f", and {sweep.trial.env_runners} env runner(s) with a CPU each" if sweep.trial.env_runners else ""
+    lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{env_runners}; beside them run")
     bytes_each = 4 if pool.precision == "fp32" else 2
     for model_id in sweep.served_models():
         parameters = find_model(model_id).parameters

@@ -104,7 +104,7 @@ def _serve(
     """Start the servers of each model, without waiting for them; `cleanup` ends them."""
     # A name of its own: the servers of a driver that was killed may not be gone yet.
     pools = pool_configs(sweep, f"{name}-{uuid.uuid4().hex[:6]}")
-    check_placement(list(pools.values()), sweep.trial.cpus, sweep.trial.gpus)
+    check_placement(list(pools.values()), sweep.trial.cpus, sweep.trial.gpus, sweep.trial.env_runners)
     say(f"starting {sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
     servers = {model_id: start_pool(pool) for model_id, pool in pools.items()}
     cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.open_clip_models import find_model
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.training.audit import AuditPlan
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
-from vlm_rm_sweeps.training.settings import BestBy
 from vlm_rm_sweeps.training.trial import TrainingJob
 
 
@@ -36,6 +36,7 @@ def training_job(sweep: Sweep, folder: SweepFolder, trial: Trial, pools: Mapping
         best_by=_best_by(sweep, trial),
         audit=_audit(sweep, trial, pools),
         rendering=trial.rendering,
+        env_runners=sweep.trial.env_runners,
     )
     if spec is None:
         return job
