@@ -15,7 +15,8 @@ from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.sweeping.config.sweep import TRUE_REWARD, UNTRAINED, Prompt, Sweep, Trial, describe_plan, load_sweep
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import get_task
-from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
+from vlm_rm_sweeps.training.algorithms.dqn import Dqn
+from vlm_rm_sweeps.training.algorithms.sac import Sac
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 GOOD: dict[str, Any] = {
@@ -171,10 +172,26 @@ def sweep_of(**changes: Any) -> Sweep:
         ),
         pytest.param(
             {"algorithm": "sac"},
-            ["algorithm = 'sac'", "cartpole-upright", "discrete", "expected dqn"],
+            ["algorithm = 'sac'", "cartpole-upright", "Discrete(2)", "expected dqn or ppo"],
             id="algorithm for others",
         ),
-        pytest.param({"algorithm": "ppo"}, ["algorithm = 'ppo'", "'dqn' or 'sac'"], id="unknown algorithm"),
+        pytest.param({"algorithm": "a2c"}, ["algorithm = 'a2c'", "dqn, ppo, sac", "`module:Class`"], id="algorithm that there is not"),
+        pytest.param(
+            {"algorithm": "pathlib:Path"},
+            ["algorithm = 'pathlib:Path'", "expected a subclass of", "Algorithm"],
+            id="algorithm that is none",
+        ),
+        pytest.param(
+            {"task": "cartpole", "algorithm": "dqnn"},
+            ["task = 'cartpole'", "algorithm = 'dqnn'"],
+            id="unknown task and algorithm",
+        ),
+        pytest.param(
+            {"algorithm": "ppo", "settings": {"minibatch": 2_000}},
+            ["settings: ", "minibatch 2000", "1024 transitions of a rollout", "settings of ppo"],
+            id="minibatch larger than a rollout",
+        ),
+        pytest.param({"trial": {"env_runners": -1}}, ["trial.env_runners = -1"], id="fewer env runners than none"),
         pytest.param({"settings": {"tau": 0.1}}, ["unknown key 'settings.tau'", "settings of dqn"], id="setting of the other"),
         pytest.param(
             {"task": "mountaincar-summit", "settings": {"entropy": "none"}}, ["settings.entropy", "'none'"], id="entropy a word"
@@ -373,7 +390,7 @@ def test_an_environment_stands_in_the_place_of_a_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "algorithm", "settings"), [("cartpole-upright", "dqn", DqnSettings), ("mountaincar-summit", "sac", SacSettings)]
+    ("task", "algorithm", "settings"), [("cartpole-upright", "dqn", Dqn), ("mountaincar-summit", "sac", Sac)]
 )
 def test_the_algorithm_follows_from_the_actions(task: str, algorithm: str, settings: type) -> None:
     sweep = sweep_of(task=task, settings={"learning_rate": 0.5})
