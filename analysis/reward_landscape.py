@@ -10,7 +10,7 @@ from runs import DoesNotApplyError, SweepRuns, draw_alone
 from vlm_rm_sweeps.evaluation.compare import load_for_measuring
 from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape
-from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.sweeping.config.plan import make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 
 _POINTS = 181
@@ -20,15 +20,15 @@ def draw(runs: SweepRuns) -> None:
     """Draw and save the figure."""
     if runs.is_screening:
         raise DoesNotApplyError("it is a screening; draw its reward models with `vlm-rm landscape`")
-    sweep = load_sweep(runs.folder / "sweep.yaml")
-    task = sweep.the_task()
+    plan = make_plan(load_sweep(runs.folder / "sweep.yaml"))
+    task = plan.task
     if task.states is None:
         raise DoesNotApplyError(f"{task.name} has no described state variables to walk along")
-    prompt = sweep.wordings()[0]
-    specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in sweep.alphas}
-    formats = {find_reward_model(model_id).frame_format for model_id in sweep.models}
-    walked = walk(task, [make_axis(task, task.states.variables[0].name, _POINTS)], formats, sweep.renderings()[0])
-    table = pd.concat([landscape(walked, load_for_measuring(model_id), specs) for model_id in sweep.models], ignore_index=True)
+    prompt, models = plan.prompts[0], plan.sweep.models
+    specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in plan.sweep.alphas}
+    formats = {plan.models[model_id].frame_format for model_id in models}
+    walked = walk(task, [make_axis(task, task.states.variables[0].name, _POINTS)], formats, plan.renderings[0])
+    table = pd.concat([landscape(walked, load_for_measuring(model_id), specs) for model_id in models], ignore_index=True)
     runs.save(draw_landscape(walked, table), table, "reward_landscape")
 
 

@@ -15,9 +15,9 @@ from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
 from vlm_rm_sweeps.tasks.registry import find_task
-from vlm_rm_sweeps.training.audit import Audit, AuditPlan, StepTruth, gold_metric
+from vlm_rm_sweeps.training.algorithms.dqn import Dqn
+from vlm_rm_sweeps.training.audit import Audit, AuditPlan, AuditTally, Interval, StepTruth, _merged_sample, gold_metric
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
-from vlm_rm_sweeps.training.settings import DqnSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
 TASK = find_task("cartpole-upright")
@@ -30,7 +30,7 @@ def ran(job: TrainingJob) -> tuple[list[dict[str, Any]], list[Any]]:
     """All results of a trial, and the episodes in its replay buffer."""
     trial = TrainableTrial(config={"run": {"job": job}})
     results = [trial.train(), trial.train()]
-    episodes = list(trial._algorithm.local_replay_buffer.episodes)
+    episodes = list(trial._trainer.local_replay_buffer.episodes)
     trial.stop()
     return results, episodes
 
@@ -45,7 +45,7 @@ def test_rewards_are_the_same_to_the_bit_with_and_without_an_audit(
     config, gold = two_pools
     plain = TrainingJob(
         TASK,
-        DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05),
+        Dqn(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05),
         RewardSource(config, SPEC, EMBEDDED_PREPROCESSING.frame_format),
         seed=3,
         steps=400,
@@ -84,11 +84,15 @@ def frames_numbered(start: int, count: int) -> np.ndarray:
     return frames
 
 
-def sampled_numbers(watched: Audit) -> list[int]:
-    return [256 * int(frame[0, 0, 0]) + int(frame[0, 0, 1]) for frame in watched.get_state()["_sample"]]
+def numbers_of(frames: list[np.ndarray]) -> list[int]:
+    return [256 * int(frame[0, 0, 0]) + int(frame[0, 0, 1]) for frame in frames]
 
 
-def recorded(watched: Audit, start: int, count: int) -> None:
+def sampled_numbers(watched: AuditTally) -> list[int]:
+    return numbers_of(watched.get_state()["_sample"])
+
+
+def recorded(watched: AuditTally, start: int, count: int) -> None:
     rewards = np.full((count, 1 + len(watched.specs)), 0.5, np.float32)
     watched.record(frames_numbered(start, count), rewards, [StepTruth(1.0, True)] * count)
 
@@ -108,7 +112,7 @@ def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
 def test_gold_models_see_frames_of_the_whole_interval() -> None:
     drawn = []
     for seed in range(40):
-        watched = Audit(AuditPlan({}, (GOLD,), every=100, frames=25), SPEC, seed)
+        watched = AuditTally(AuditPlan({}, (GOLD,), every=100, frames=25), seed)
         recorded(watched, 0, 300)
         recorded(watched, 300, 700)
         numbers = sampled_numbers(watched)
@@ -118,27 +122,59 @@ def test_gold_models_see_frames_of_the_whole_interval() -> None:
     assert np.histogram(drawn, bins=10, range=(0, 1000))[0] == pytest.approx(100, abs=40)
 
 
-def test_goes_on_in_the_middle_of_an_interval_to_the_bit() -> None:
+def test_a_sample_of_several_env_runners_is_uniform_over_their_steps() -> None:
+    """One has sampled three times as many steps as the other, and both more than fit."""
+    drawn = []
+    plan = AuditPlan({}, (GOLD,), every=100, frames=20)
+    for seed in range(50):
+        tallies = [AuditTally(plan, 2 * seed), AuditTally(plan, 2 * seed + 1)]
+        recorded(tallies[0], 0, 300)
+        recorded(tallies[1], 300, 100)
+        numbers = numbers_of(_merged_sample([tally.take() for tally in tallies], 20, np.random.default_rng(seed)))
+        assert len(set(numbers)) == 20
+        drawn += numbers
+    assert np.histogram(drawn, bins=4, range=(0, 400))[0] == pytest.approx(250, abs=60)
+
+
+def test_intervals_of_several_env_runners_are_added_up() -> None:
+    intervals = [
+        Interval(np.array([6.0, 2.0]), steps=3, goal_steps=1, true_reward=3.0),
+        Interval(np.array([2.0, 2.0]), steps=1, goal_steps=1, true_reward=-1.0),
+    ]
+    point = Audit(AuditPlan({"other": OTHER}, (), every=100, frames=10), SPEC, seed=1).point(100, intervals)
+    assert (point[metrics.AUDIT_PROXY], point[metrics.AUDIT_SPEC + "other"]) == (2.0, 1.0)
+    assert (point[metrics.AUDIT_TRUE_REWARD], point[metrics.AUDIT_GOAL_FRACTION]) == (0.5, 0.5)
+
+
+def test_resumes_in_the_middle_of_an_interval_to_the_bit() -> None:
     plan = AuditPlan({"other": OTHER}, (GOLD,), every=100, frames=10)
-    undisturbed = Audit(plan, SPEC, seed=1)
+    undisturbed = AuditTally(plan, seed=1)
     recorded(undisturbed, 0, 500)
-    resumed = Audit(plan, SPEC, seed=1)
+    resumed = AuditTally(plan, seed=1)
     resumed.set_state(pickle.loads(pickle.dumps(undisturbed.get_state())))
     for watched in (undisturbed, resumed):
         recorded(watched, 500, 500)
     assert sampled_numbers(undisturbed) == sampled_numbers(resumed)
-    plain = Audit(AuditPlan({"other": OTHER}, (), every=100, frames=10), SPEC, seed=1)
-    recorded(plain, 0, 7)
-    assert (plain.due(99), plain.due(100)) == (False, True)
-    assert plain.point(100)[metrics.AUDIT_PROXY] == 0.5
-    assert plain.point(100) == {}
-    assert plain.due(199) is False
+    expected, again = undisturbed.take(), resumed.take()
+    np.testing.assert_array_equal(expected.rewards, again.rewards)
+    assert (expected.steps, expected.true_reward) == (again.steps, again.true_reward) == (1000, 1000.0)
+
+
+def test_an_audit_point_is_due_after_as_many_steps_and_begins_anew() -> None:
+    plan = AuditPlan({"other": OTHER}, (), every=100, frames=10)
+    audit, tally = Audit(plan, SPEC, seed=1), AuditTally(plan, seed=1)
+    recorded(tally, 0, 7)
+    assert (audit.due(99), audit.due(100)) == (False, True)
+    assert audit.point(100, [tally.take()])[metrics.AUDIT_PROXY] == 0.5
+    assert audit.point(100, [tally.take()]) == {}
+    assert audit.due(199) is False
 
 
 def test_there_is_no_share_in_the_goal_where_nothing_tells_success() -> None:
-    watched = Audit(AuditPlan({}, (), every=100, frames=10), SPEC, seed=1)
-    watched.record(frames_numbered(0, 2), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
-    point = watched.point(2)
+    plan = AuditPlan({}, (), every=100, frames=10)
+    tally = AuditTally(plan, seed=1)
+    tally.record(frames_numbered(0, 2), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
+    point = Audit(plan, SPEC, seed=1).point(2, [tally.take()])
     assert metrics.AUDIT_GOAL_FRACTION not in point
     assert point[metrics.AUDIT_TRUE_REWARD] == -1.5
 

@@ -17,15 +17,17 @@ from typer.testing import CliRunner
 from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy
+from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.training.algorithms.dqn import Dqn
+from vlm_rm_sweeps.training.algorithms.sac import Sac
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.policy import Policy
-from vlm_rm_sweeps.training.settings import BestBy, DqnSettings, SacSettings
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
 TASK = find_task("cartpole-upright")
@@ -33,7 +35,7 @@ SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 
 
 def job(reward: RewardSource | None, folder: Path, seed: int = 5) -> TrainingJob:
-    settings = DqnSettings(learning_starts=200, envs=4, rollout_steps=10, updates_per_step=0.1, epsilon_steps=400)
+    settings = Dqn(learning_starts=200, envs=4, rollout_steps=10, updates_per_step=0.1, epsilon_steps=400)
     return TrainingJob(
         TASK,
         settings,
@@ -49,7 +51,7 @@ def job(reward: RewardSource | None, folder: Path, seed: int = 5) -> TrainingJob
 
 def sac_job(task: str, pool: PoolConfig, folder: Path, steps: int) -> TrainingJob:
     """Two results of half the steps each. The first 60 % of the steps are random, in actions that are held."""
-    settings = SacSettings(
+    settings = Sac(
         learning_starts=steps * 6 // 10, envs=4, rollout_steps=10, updates_per_step=0.1, hidden=(32,), batch=32, warm_up_hold=7
     )
     chosen = find_task(task)
@@ -78,7 +80,7 @@ def replayed_episodes(trial: TrainableTrial) -> list[dict[str, Any]]:
             "rewards": episode.get_rewards(),
             "ended": (episode.is_terminated, episode.is_truncated),
         }
-        for episode in trial._algorithm.local_replay_buffer.episodes
+        for episode in trial._trainer.local_replay_buffer.episodes
     ]
 
 
@@ -134,7 +136,7 @@ def test_another_seed_is_another_trial(ray_cluster: None, tmp_path: Path) -> Non
 def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: None, tmp_path: Path) -> None:
     trial = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
     first = trial.train()
-    evaluated = record_samples(trial._algorithm)
+    evaluated = record_samples(trial._trainer)
     last = trial.train()
     assert (first["env_steps"], first["done"]) == (520, False)  # 13 rollouts of 4 sub-environments and 10 steps
     assert (last["env_steps"], last["done"]) == (1040, True)
@@ -148,7 +150,7 @@ def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: N
     assert checkpoint is not None
     assert not problems
     assert (checkpoint.env_steps, checkpoint.content["done"]) == (1040, True)
-    learned: Any = trial._algorithm.get_module()
+    learned: Any = trial._trainer.get_module()
     expected = {name: value.numpy() for name, value in learned.state_dict().items()}
     saved = load_file(checkpoint.folder / "policy.safetensors")
     for name, value in expected.items():
@@ -174,7 +176,7 @@ def test_a_checkpoint_of_sac_is_evaluated_and_shown(two_pools: tuple[PoolConfig,
     )
     trial = TrainableTrial(config={"run": {"job": pendulum}})
     trial.train()
-    evaluated = record_samples(trial._algorithm)
+    evaluated = record_samples(trial._trainer)
     learned = trial.train()
     assert learned["updates_per_step"] == learned["updates"] / 80 > 0  # before the second half none were made
     trial.stop()
@@ -200,7 +202,7 @@ def test_a_checkpoint_of_sac_is_evaluated_and_shown(two_pools: tuple[PoolConfig,
 
 def test_without_steps_the_policy_is_evaluated_as_it_is(ray_cluster: None, tmp_path: Path) -> None:
     trial = TrainableTrial(config={"run": {"job": dataclasses.replace(job(None, tmp_path), steps=0)}})
-    untrained = trial._algorithm.get_module()
+    untrained = trial._trainer.get_module()
     before = {name: value.numpy().copy() for name, value in untrained.state_dict().items()}
     result = trial.train()
     trial.stop()
@@ -253,11 +255,11 @@ def test_goes_on_from_its_last_checkpoint_to_the_bit(
     died.stop()
     resumed = TrainableTrial(config={"run": {"job": three_results(tmp_path / "died")}})
     again = [resumed.train(), resumed.train()]
-    assert again[0]["note"] == f"goes on from step {expected[0]['env_steps']}"
+    assert again[0]["note"] == f"resumed from step {expected[0]['env_steps']}"
     assert again[1]["done"]
     assert_same_results(expected[1:], again)
     assert_same_transitions(replayed_episodes(undisturbed), replayed_episodes(resumed))
-    policies: list[Any] = [trial._algorithm.get_module() for trial in (undisturbed, resumed)]
+    policies: list[Any] = [trial._trainer.get_module() for trial in (undisturbed, resumed)]
     for name, value in policies[0].state_dict().items():
         np.testing.assert_array_equal(policies[1].state_dict()[name].numpy(), value.numpy())
 
@@ -280,7 +282,7 @@ def test_an_error_that_comes_back_at_the_same_step_ends_the_trial(ray_cluster: N
         def train() -> None:
             raise error
 
-        trial._algorithm.train = train
+        trial._trainer.train = train
 
     # Raised, so that Tune starts the trial again: the machine may be to blame.
     for message in ("the machine is on fire", "it is under water"):
@@ -308,7 +310,7 @@ def test_what_the_machine_may_be_to_blame_for_is_left_to_tune(trial: TrainableTr
     def train() -> None:
         raise error
 
-    trial._algorithm.train = train
+    trial._trainer.train = train
     for _ in range(3):
         with pytest.raises(type(error)):
             trial.train()
@@ -318,7 +320,7 @@ def test_the_first_line_of_an_error_is_its_reason(trial: TrainableTrial) -> None
     def train() -> None:
         raise RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions.")
 
-    trial._algorithm.train = train
+    trial._trainer.train = train
     with pytest.raises(RuntimeError):
         trial.train()
     assert trial.train()["failure"] == "RuntimeError: CUDA error: device-side assert triggered"

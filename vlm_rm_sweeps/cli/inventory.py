@@ -129,9 +129,11 @@ def render(
 def _task_rendering_and_model(
     name: str, textures: str | None, camera: str | None, profile: Profile | None, overrides: list[str]
 ) -> "tuple[Task, Rendering, str]":
-    """The task of this name or of this sweep file, drawn as asked, else as the sweep file says, else as the task's default; and the
-    id of the sweep's first model, or of the default one."""
-    from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+    """Find the task of this name or of this sweep file, its rendering, and the model whose input is shown.
+
+    What the command line leaves open is as the sweep file says, else the task's default.
+    """
+    from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
     from vlm_rm_sweeps.tasks.registry import find_task
     from vlm_rm_sweeps.tasks.rendering import machine_profile
 
@@ -140,9 +142,8 @@ def _task_rendering_and_model(
             raise UserError(f"--set {overrides[0]!r} changes a sweep file, and {name!r} is a task: name a sweep file instead")
         task = find_task(name)
         return task, task.rendering(textures, camera, profile.value if profile else machine_profile()), _SHOWN_MODEL
-    sweep = load_sweep(Path(name), overrides)
-    first = sweep.renderings()[0]
-    drawn = sweep.the_task().rendering(
-        textures or first.textures, camera or first.camera, profile.value if profile else first.profile
-    )
-    return sweep.the_task(), drawn, sweep.models[0]
+    found = load_plan(Path(name), overrides)
+    plan = found.plan if isinstance(found, Screening) else found
+    first = plan.renderings[0]
+    drawn = plan.task.rendering(textures or first.textures, camera or first.camera, profile.value if profile else first.profile)
+    return plan.task, drawn, plan.sweep.models[0]

@@ -131,7 +131,7 @@ def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, Fr
     Raises UserError if the model cannot be loaded; scoring raises it if a reward is not finite.
     """
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
-    if spec is None:
+    if reward is None or spec is None:
         return None
     model = load_reward_model(reward["model"], device, reward["precision"], reward["micro_batch"])
     return _scorer(model, spec), model.frame_format
@@ -257,7 +257,7 @@ def _load_judges(
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
     loaded: dict[str, Callable[[Any], np.ndarray]] = {}
     for model_id in judges:
-        if spec is None:
+        if reward is None or spec is None:
             raise UserError(
                 f"{checkpoint.folder} learned from no reward model: there is no prompt that {model_id} could judge it by"
             )

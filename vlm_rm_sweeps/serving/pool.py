@@ -292,16 +292,17 @@ class RewardPool(RewardModel):
             raise PoolUnavailable(f"the last reward server of {self.config.model_id} died: {cause[0]}") from error
 
 
-def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float) -> None:
+def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int = 0) -> None:
     """Refuse what the cluster can never place: Ray itself would wait for ever, silently.
 
     Args:
         pools: The pools to be started.
-        trial_cpus: CPUs that one trial reserves.
-        trial_gpus: GPUs that one trial reserves.
+        trial_cpus: CPUs of a trial's own process.
+        trial_gpus: GPUs of a trial's own process.
+        env_runners: Number of a trial's further processes, each with one CPU.
 
     Raises:
-        UserError: The cluster cannot hold all servers and one trial beside them.
+        UserError: The cluster cannot hold all servers, and one trial with its env runners beside them.
     """
     free = [
         {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
@@ -311,7 +312,9 @@ def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: 
     cluster = ", ".join(f"{node['CPU']:g} CPUs and {node['GPU']:g} GPUs" for node in free)
     demands = [(f"reward server {name}", pool.cpus, pool.gpus) for pool in pools for name in pool.server_names()]
     demands.sort(key=lambda demand: demand[1:], reverse=True)
-    for what, cpus, gpus in [*demands, ("one trial beside the reward servers", trial_cpus, trial_gpus)]:
+    demands.append(("one trial beside the reward servers", trial_cpus, trial_gpus))
+    demands += [(f"env runner {index + 1} of a trial", 1.0, 0.0) for index in range(env_runners)]
+    for what, cpus, gpus in demands:
         node = next((node for node in free if node["CPU"] >= cpus and node["GPU"] >= gpus), None)
         if node is None:
             raise UserError(

@@ -1,14 +1,16 @@
-"""The audit of a training: what its steps are worth to others than the reward that is learned from.
+"""Reward audit: scores a trial's transitions with specs and models other than its training reward, to detect over-optimisation.
 
-The trial's frames are scored for other specs from the same encoding, and a sample of them by other models, the gold models. Nothing of
-it reaches the learner: the rewards that are learned from are the same to the bit with and without an audit.
+The trial's frames are scored for other specs from the same encoding, and a sample of them by other models, the gold models.
+Nothing of it reaches the learner: the rewards that are learned from are the same to the bit with and without an audit.
+
+Each env runner has a tally of its own steps; at an audit point the trial collects them.
 """
 
 import hashlib
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,12 @@ from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 
 @dataclass(frozen=True)
 class StepTruth:
-    """What the environment says of one step. `in_goal` None: nothing tells success."""
+    """Ground truth of one step.
+
+    Args:
+        reward: The environment's own reward.
+        in_goal: Whether the state after the step is in the goal; None where success is unknown.
+    """
 
     reward: float
     in_goal: bool | None
@@ -30,9 +37,13 @@ class StepTruth:
 class AuditPlan:
     """What one trial is audited by, as plain data.
 
-    `specs`, by name, are asked of the trial's own model for every step. The models of `gold` score, for the trial's own spec,
-    `frames` frames drawn uniformly from the steps since the audit point before. There is an audit point at the first
-    result that is at least `every` environment steps after the one before, and at the end.
+    There is an audit point at the first result that is at least `every` environment steps after the one before, and at the end.
+
+    Args:
+        specs: By name, what the trial's own model scores every frame for, beside the trial's own spec.
+        gold: The servers of the gold models, which score for the trial's own spec.
+        every: Environment steps between two audit points.
+        frames: How many frames the gold models score at each audit point, drawn uniformly from the steps since the one before.
     """
 
     specs: Mapping[str, RewardSpec]
@@ -42,96 +53,168 @@ class AuditPlan:
 
 
 def gold_metric(model_id: str) -> str:
-    """The metric of a gold model: MLflow takes a model id only without what is special in paths.
+    """The name of a gold model's metric.
 
-    Ids of files, which may differ in nothing else, are told apart by a checksum.
+    MLflow takes a model id only without the characters that are special in paths. Ids of files, which may differ in nothing
+    else, are told apart by a checksum.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", model_id)
     plain = re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", model_id)
     return AUDIT_GOLD + (name if plain else f"{name}-{hashlib.sha256(model_id.encode()).hexdigest()[:6]}")
 
 
-class Audit:
-    """Adds up the steps of one trial and says at each audit point what they were worth.
+@dataclass
+class Interval:
+    """Sums over the steps between two audit points.
 
-    A sample over the whole interval (reservoir sampling) instead of its last rollout: sub-environments run in step, so that one
-    rollout shows one part of an episode, and another part at every audit point.
+    Args:
+        rewards: Sums float64 (1 + specs,), that of the trial's own spec first.
+        steps: Number of steps.
+        goal_steps: Number of steps in the goal.
+        true_reward: Sum of the environment's own rewards.
+        success_known: Whether success was known at every step.
+        sample: Frames uint8 (H, W, 3), drawn uniformly from all steps.
     """
 
-    def __init__(self, plan: AuditPlan, spec: RewardSpec, seed: int) -> None:
-        self._plan, self._spec = plan, spec
-        # A generator of its own: those of the training must go on as without an audit.
-        self._rng = np.random.default_rng(seed)
-        self._pools: list[RewardPool] | None = None
-        self._last_point = 0
-        self._begin_interval()
+    rewards: np.ndarray
+    steps: int = 0
+    goal_steps: int = 0
+    true_reward: float = 0.0
+    success_known: bool = True
+    sample: list[np.ndarray] = field(default_factory=list)
 
-    def _begin_interval(self) -> None:
-        self._steps = self._goal_steps = 0
-        self._rewards = np.zeros(1 + len(self._plan.specs))
-        self._true_reward = 0.0
-        self._success_known = True
-        self._sample: list[np.ndarray] = []
+
+class AuditTally:
+    """Adds up the steps of one env runner.
+
+    Frames are sampled from the whole interval (reservoir sampling) instead of its last rollout: sub-environments run in step,
+    so that one rollout shows one part of an episode, and another part at every audit point.
+
+    Args:
+        plan: What the trial is audited by.
+        seed: Of the sample.
+    """
+
+    def __init__(self, plan: AuditPlan, seed: int) -> None:
+        self._plan = plan
+        # A generator of its own: those of the training must draw as without an audit.
+        self._rng = np.random.default_rng(seed)
+        self._interval = self._begin()
+
+    def _begin(self) -> Interval:
+        return Interval(np.zeros(1 + len(self._plan.specs)))
 
     @property
     def specs(self) -> list[RewardSpec]:
-        """What the trial's model is asked for beside the trial's own spec."""
+        """What frames are scored for beside the trial's own spec, from the same encoding."""
         return list(self._plan.specs.values())
 
     def record(self, frames: np.ndarray, rewards: np.ndarray, truths: Sequence[StepTruth]) -> None:
-        """Add N steps: frames uint8 (N, H, W, 3), rewards (N, 1 + specs), of which the first is learned from."""
+        """Add N steps.
+
+        Args:
+            frames: uint8 (N, H, W, 3).
+            rewards: float32 (N, 1 + specs), of which the first column is learned from.
+            truths: N of them.
+        """
+        interval = self._interval
         for frame, truth in zip(frames, truths, strict=True):
-            self._steps += 1
-            self._true_reward += truth.reward
-            self._success_known &= truth.in_goal is not None
-            self._goal_steps += int(truth.in_goal or False)
+            interval.steps += 1
+            interval.true_reward += truth.reward
+            interval.success_known &= truth.in_goal is not None
+            interval.goal_steps += int(truth.in_goal or False)
             if self._plan.gold:
                 self._draw(frame)
-        self._rewards += rewards.sum(axis=0, dtype=np.float64)
+        interval.rewards += rewards.sum(axis=0, dtype=np.float64)
 
     def _draw(self, frame: np.ndarray) -> None:
-        if len(self._sample) < self._plan.frames:
-            self._sample.append(frame.copy())
+        sample = self._interval.sample
+        if len(sample) < self._plan.frames:
+            sample.append(frame.copy())
             return
-        place = int(self._rng.integers(self._steps))
+        place = int(self._rng.integers(self._interval.steps))
         if place < self._plan.frames:
-            self._sample[place] = frame.copy()
+            sample[place] = frame.copy()
+
+    def take(self) -> Interval:
+        """End the interval, begin the next one, and return the one that ended."""
+        ended, self._interval = self._interval, self._begin()
+        return ended
+
+    def get_state(self) -> dict[str, Any]:
+        """What a resumed trial needs to end the interval that it had begun."""
+        # Named as version 0.1 wrote them, whose checkpoints are still resumed.
+        kept = {f"_{name}": value for name, value in vars(self._interval).items()}
+        return kept | {"rng": self._rng.bit_generator.state}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        self._rng.bit_generator.state = state["rng"]
+        self._interval = Interval(**{name: state[f"_{name}"] for name in vars(self._interval)})
+
+
+class Audit:
+    """Turns the tallies of a trial's env runners into metrics at each audit point.
+
+    Args:
+        plan: What the trial is audited by.
+        spec: What the trial learns from.
+        seed: Of the sample that the gold models score.
+    """
+
+    def __init__(self, plan: AuditPlan, spec: RewardSpec, seed: int) -> None:
+        self._plan, self._spec, self._seed = plan, spec, seed
+        self._pools: list[RewardPool] | None = None
+        self.last_point = 0
 
     def due(self, env_steps: int) -> bool:
-        return env_steps - self._last_point >= self._plan.every
+        """Whether the trial has come to an audit point."""
+        return env_steps - self.last_point >= self._plan.every
 
-    def point(self, env_steps: int) -> dict[str, float]:
-        """The metrics of all steps since the audit point before; waits for the gold models. Empty if there were no steps."""
-        if not self._steps:
+    def point(self, env_steps: int, intervals: Sequence[Interval]) -> dict[str, float]:
+        """Compute the metrics of all steps since the audit point before. Waits for the gold models.
+
+        Args:
+            env_steps: Environment steps of the trial so far.
+            intervals: One for each env runner.
+
+        Returns:
+            The metrics; empty if there were no steps.
+        """
+        steps = sum(interval.steps for interval in intervals)
+        if not steps:
             return {}
         started = time.perf_counter()
-        gold = self._gold_rewards()
+        gold = self._gold_rewards(_merged_sample(intervals, self._plan.frames, np.random.default_rng((self._seed, env_steps))))
         waited = time.perf_counter() - started
-        proxy, *others = (self._rewards / self._steps).tolist()
-        metrics = {AUDIT_PROXY: proxy, AUDIT_TRUE_REWARD: self._true_reward / self._steps, AUDIT_SECONDS: waited} | gold
+        proxy, *others = (np.sum([interval.rewards for interval in intervals], axis=0) / steps).tolist()
+        true_reward = sum(interval.true_reward for interval in intervals) / steps
+        metrics = {AUDIT_PROXY: proxy, AUDIT_TRUE_REWARD: true_reward, AUDIT_SECONDS: waited} | gold
         metrics |= {AUDIT_SPEC + name: reward for name, reward in zip(self._plan.specs, others, strict=True)}
-        if self._success_known:
-            metrics[AUDIT_GOAL_FRACTION] = self._goal_steps / self._steps
-        self._last_point = env_steps
-        self._begin_interval()
+        if all(interval.success_known for interval in intervals):
+            metrics[AUDIT_GOAL_FRACTION] = sum(interval.goal_steps for interval in intervals) / steps
+        self.last_point = env_steps
         return metrics
 
-    def _gold_rewards(self) -> dict[str, float]:
+    def _gold_rewards(self, sample: Sequence[np.ndarray]) -> dict[str, float]:
         if self._pools is None:
             self._pools = [RewardPool.connect(config) for config in self._plan.gold]
         if not self._pools:
             return {}
-        frames = np.stack(self._sample)
+        frames = np.stack(sample)
         asked = [(pool.config.model_id, pool.submit(frames, [self._spec])) for pool in self._pools]
         return {gold_metric(model_id): float(pending.result().rewards.mean(dtype=np.float64)) for model_id, pending in asked}
 
-    def get_state(self) -> dict[str, Any]:
-        """What a trial that goes on needs to end an interval that it had begun."""
-        kept = ("_last_point", "_steps", "_goal_steps", "_rewards", "_true_reward", "_success_known", "_sample")
-        return {name: getattr(self, name) for name in kept} | {"rng": self._rng.bit_generator.state}
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        self._rng.bit_generator.state = state["rng"]
-        for name, value in state.items():
-            if name != "rng":
-                setattr(self, name, value)
+def _merged_sample(intervals: Sequence[Interval], frames: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """A uniform sample of all steps, from one of each interval's."""
+    if len(intervals) == 1 or not any(interval.sample for interval in intervals):
+        return intervals[0].sample
+    steps = [interval.steps for interval in intervals]
+    # As many of each as a draw without replacement from all steps would give.
+    counts = rng.multivariate_hypergeometric(steps, min(frames, sum(steps)))
+    return [
+        interval.sample[index]
+        for interval, count in zip(intervals, counts, strict=True)
+        for index in sorted(rng.choice(len(interval.sample), size=count, replace=False))
+    ]

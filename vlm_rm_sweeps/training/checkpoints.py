@@ -1,15 +1,15 @@
 """Checkpoints on disk: one folder each, complete or not there.
 
-A trial's folder holds `step-000004096/`, from which training goes on (the two newest are kept: the newest may turn out to be
+A trial's folder holds `step-000004096/`, from which training resumes (the two newest are kept: the newest may turn out to be
 damaged), and `best-000002048/`, the policy with the highest metric so far. In each,
 
-- `checkpoint.json` says all that is needed to use it (task, algorithm, reward spec, model id, step), and size and SHA-256 of
-  each other file: what was cut short is not mistaken for a checkpoint;
+- `checkpoint.json` has all that is needed to use it (`CheckpointContent`), with size and SHA-256 of each other file: what was
+  cut short is not mistaken for a checkpoint;
 - `policy.safetensors` holds the policy's weights;
-- `state.pkl`, not in `best-...`, holds the rest of the training, replay buffer included. It is a pickle: only resume sweeps from
-  folders that you trust. Loading a policy does not read it.
+- `state.pkl`, not in `best-...`, holds the rest of the training, replay buffer included. It is a pickle: only resume sweeps
+  from folders that you trust. Loading a policy does not read it.
 
-`failure.json`, beside them, says at which step the trial last raised an error, and which.
+`failure.json`, beside them, has the last error that the trial raised, and its step.
 
 A checkpoint is written beside its place, flushed to disk and renamed into it.
 """
@@ -23,13 +23,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, cast
 
+from pydantic import TypeAdapter, ValidationError
 from ray.rllib.core.rl_module.rl_module import RLModule
 from safetensors.torch import load_file, save_file
+from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.rewards.reward_model import Precision
+from vlm_rm_sweeps.tasks.rendering import Profile, Textures
 
 CHECKPOINT = "checkpoint.json"
 POLICY = "policy.safetensors"
@@ -44,25 +48,166 @@ _KEPT = 2
 _FORMAT = 1
 
 
+TrialResult = dict[str, float]
+"""One result of a trial: values of metrics by name (see `metrics`), its environment step and its time."""
+
+
+class RenderingContent(TypedDict):
+    """How states were drawn (see `Rendering`).
+
+    Args:
+        textures: The scene's textures.
+        camera: The camera's name.
+        profile: How much OpenGL drew.
+    """
+
+    textures: Textures
+    camera: str
+    profile: Profile
+
+
+class RewardContent(TypedDict):
+    """What a policy was rewarded by.
+
+    Args:
+        model: Id of the reward model.
+        precision: Of its weights.
+        micro_batch: Frames in one forward pass.
+        goal: Wordings of the goal.
+        baseline: Wordings of the baseline.
+        alpha: Strength of goal-baseline regularisation.
+    """
+
+    model: str
+    precision: Precision
+    micro_batch: int
+    goal: list[str]
+    baseline: list[str]
+    alpha: float
+
+
+class JobContent(TypedDict):
+    """What a policy was trained for, and how.
+
+    Args:
+        task: Name of the task.
+        env: The Gymnasium environment of the sweep file that the task was made of; None for a registered task.
+        rendering: How states were drawn.
+        algorithm: The name under which any process finds the algorithm.
+        settings: The algorithm's settings.
+        seed: Of the trial.
+        reward: What it was rewarded by; None for the true reward.
+    """
+
+    task: str
+    env: dict[str, Any] | None
+    rendering: RenderingContent
+    algorithm: str
+    settings: dict[str, Any]
+    seed: int
+    reward: RewardContent | None
+
+
+class PolicyContent(JobContent):
+    """Also the policy's network.
+
+    Args:
+        env_steps: Environment steps that it was trained for.
+        model_config: RLlib's model configuration of its network.
+    """
+
+    env_steps: int
+    model_config: dict[str, Any]
+
+
+class BestContent(PolicyContent):
+    """A trial's best policy.
+
+    Args:
+        metrics: The metrics that it was chosen by.
+    """
+
+    metrics: dict[str, float]
+
+
+class ResumableContent(PolicyContent):
+    """A checkpoint to resume from.
+
+    Args:
+        results: All results of the trial so far.
+        done: Whether the trial had ended.
+    """
+
+    results: list[TrialResult]
+    done: bool
+
+
+class FileContent(TypedDict):
+    """Size and checksum of a file.
+
+    Args:
+        bytes: Its size.
+        sha256: Its SHA-256, in hexadecimal.
+    """
+
+    bytes: int
+    sha256: str
+
+
+class CheckpointContent(PolicyContent):
+    """What is in a checkpoint.json: that of a best policy, or of a checkpoint to resume from.
+
+    Args:
+        format: Version of this description.
+        files: The other files of the checkpoint, by name.
+        metrics: See `BestContent`.
+        results: See `ResumableContent`.
+        done: See `ResumableContent`.
+    """
+
+    format: int
+    files: dict[str, FileContent]
+    metrics: NotRequired[dict[str, float]]
+    results: NotRequired[list[TrialResult]]
+    done: NotRequired[bool]
+
+
+_CONTENT = TypeAdapter(CheckpointContent)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are all there, undamaged. `content` is its checkpoint.json."""
+    """A checkpoint whose files are all there, undamaged.
+
+    Args:
+        folder: Where it is.
+        content: Its checkpoint.json.
+    """
 
     folder: Path
-    content: dict[str, Any]
+    content: CheckpointContent
 
     @property
     def env_steps(self) -> int:
-        return int(self.content["env_steps"])
+        """Environment steps that its policy was trained for."""
+        return self.content["env_steps"]
 
     def training_state(self) -> dict[str, Any]:
-        """Unpickles: only for folders that the user named."""
+        """Unpickle the state that training resumes from: only for folders that the user named.
+
+        Raises:
+            UserError: The file leads out of the checkpoint's folder.
+        """
         with file_inside(self.folder, STATE).open("rb") as file:
             state: dict[str, Any] = pickle.load(file)
         return state
 
     def load_policy(self, module: RLModule) -> None:
-        """Load the policy's weights. UserError if they are those of another task or network."""
+        """Load the policy's weights into a network.
+
+        Raises:
+            UserError: They are those of another task or network.
+        """
         weights = load_file(self.folder / POLICY)
         network: Any = module
         expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
@@ -78,23 +223,41 @@ class Checkpoint:
 
 
 class TrialFolder:
-    """Where the checkpoints of one trial are."""
+    """The folder with the checkpoints of one trial.
+
+    Args:
+        folder: It need not exist yet.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, module: RLModule, state: Mapping[str, Any], content: Mapping[str, Any]) -> Checkpoint:
-        """Write what training goes on from; then remove all but the two newest.
+    def save(self, module: RLModule, state: Mapping[str, Any], content: ResumableContent) -> Checkpoint:
+        """Write a checkpoint to resume from; then remove all but the two newest.
 
-        Raises OSError, with everything that was there before still in place, if it cannot be written.
+        Args:
+            module: The policy.
+            state: The training's state, which is pickled.
+            content: What is written into its checkpoint.json, beside its files.
+
+        Raises:
+            OSError: It cannot be written. Everything that was there before is still in place.
         """
         checkpoint = _write(self.folder / f"{_STEP}{content['env_steps']:09d}", module, content, state)
         for old in self._step_folders()[_KEPT:]:
             shutil.rmtree(old)
         return checkpoint
 
-    def save_best(self, module: RLModule, content: Mapping[str, Any]) -> Checkpoint:
-        """Replace the best policy. Raises OSError, as `save`."""
+    def save_best(self, module: RLModule, content: BestContent) -> Checkpoint:
+        """Replace the best policy.
+
+        Args:
+            module: The policy.
+            content: What is written into its checkpoint.json, beside its files.
+
+        Raises:
+            OSError: It cannot be written. Everything that was there before is still in place.
+        """
         best = _write(self.folder / f"{_BEST}{content['env_steps']:09d}", module, content, None)
         for other in self.folder.glob(f"{_BEST}*"):
             if other != best.folder:
@@ -102,7 +265,11 @@ class TrialFolder:
         return best
 
     def last(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that is undamaged and can be gone on from, and what is wrong with any newer ones."""
+        """Find the newest checkpoint to resume from that is undamaged.
+
+        Returns:
+            The checkpoint, None if there is none; and what is wrong with any newer ones.
+        """
         problems: list[str] = []
         for folder in self._step_folders():
             try:
@@ -112,14 +279,22 @@ class TrialFolder:
         return None, problems
 
     def best(self) -> Checkpoint | None:
-        """The policy with the highest metric so far, if there is an undamaged one."""
+        """Find the policy with the highest metric so far, if there is an undamaged one."""
         for folder in sorted(self.folder.glob(f"{_BEST}*"), reverse=True):
             with suppress(UserError):
                 return read_checkpoint(file_inside(self.folder, folder.name))
         return None
 
     def fails_again(self, env_steps: int, error: str) -> bool:
-        """Whether the last error that the trial raised was the same, at the same step; this one is kept for the next time."""
+        """Record an error, and compare it with the one before.
+
+        Args:
+            env_steps: The trial's step.
+            error: The error message.
+
+        Returns:
+            Whether the last error that the trial raised was the same, at the same step.
+        """
         file = self.folder / _FAILURE
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         now = json.dumps({"env_steps": env_steps, "error": error}) + "\n"
@@ -134,7 +309,23 @@ class TrialFolder:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder; UserError, saying what is wrong, if it is none or damaged."""
+    """Read the checkpoint in a folder, and check its files against their checksums.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+    content = _read_content(folder)
+    for name, expected in content["files"].items():
+        file = file_inside(folder, name)
+        size = file.stat().st_size if file.is_file() else 0
+        if size != expected["bytes"]:
+            raise UserError(f"{file} was cut short: it has {size:,} bytes, expected {expected['bytes']:,}")
+        if _sha256(file) != expected["sha256"]:
+            raise UserError(f"{file} is damaged: its SHA-256 is not the one in {CHECKPOINT}")
+    return Checkpoint(folder, content)
+
+
+def _read_content(folder: Path) -> CheckpointContent:
     try:
         content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
     except OSError as error:
@@ -146,37 +337,20 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{folder / CHECKPOINT} is damaged: {error}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise UserError(f"{folder / CHECKPOINT} is not the description of a checkpoint of this version (format {_FORMAT})")
-    for name, expected in content["files"].items():
-        file = file_inside(folder, name)
-        size = file.stat().st_size if file.is_file() else 0
-        if size != expected["bytes"]:
-            raise UserError(f"{file} was cut short: it has {size:,} bytes, expected {expected['bytes']:,}")
-        if _sha256(file) != expected["sha256"]:
-            raise UserError(f"{file} is damaged: its SHA-256 is not the one in {CHECKPOINT}")
-    return Checkpoint(folder, content)
+    try:
+        _CONTENT.validate_python(content)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg'][0].lower()}{each['msg'][1:]}" for each in error.errors()]
+        raise UserError(f"{folder / CHECKPOINT} is not the description of a checkpoint: {'; '.join(problems)}") from error
+    return cast(CheckpointContent, content)
 
 
-def _write(folder: Path, module: RLModule, content: Mapping[str, Any], state: Mapping[str, Any] | None) -> Checkpoint:
+def _write(folder: Path, module: RLModule, content: PolicyContent, state: Mapping[str, Any] | None) -> Checkpoint:
     unfinished = folder.with_name(f"{_UNFINISHED}{folder.name}")
     _remove(unfinished)
     try:
         unfinished.mkdir(parents=True)
-        network: Any = module
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, unfinished / POLICY
-        )
-        files = [POLICY]
-        if state is not None:
-            with (unfinished / STATE).open("wb") as file:
-                pickle.dump(state, file, protocol=pickle.HIGHEST_PROTOCOL)
-            files.append(STATE)
-        described = {
-            name: {"bytes": (unfinished / name).stat().st_size, "sha256": _sha256(unfinished / name)} for name in files
-        }
-        whole = {"format": _FORMAT} | dict(content) | {"files": described}
-        (unfinished / CHECKPOINT).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-        for name in (*files, CHECKPOINT):
-            _flush(unfinished / name)
+        whole = _write_files(unfinished, module, content, state)
         # A folder cannot be replaced in one step: whoever looks in between finds no checkpoint here, and takes the one before.
         _remove(folder)
         unfinished.rename(folder)
@@ -188,6 +362,23 @@ def _write(folder: Path, module: RLModule, content: Mapping[str, Any], state: Ma
             raise
         raise OSError(f"{folder} could not be written: {error}") from error
     return Checkpoint(folder, whole)
+
+
+def _write_files(folder: Path, module: RLModule, content: PolicyContent, state: Mapping[str, Any] | None) -> CheckpointContent:
+    """Write all files of a checkpoint and flush them to disk."""
+    network: Any = module
+    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, folder / POLICY)
+    files = [POLICY]
+    if state is not None:
+        with (folder / STATE).open("wb") as file:
+            pickle.dump(state, file, protocol=pickle.HIGHEST_PROTOCOL)
+        files.append(STATE)
+    described = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in files}
+    whole = {"format": _FORMAT} | dict(content) | {"files": described}
+    (folder / CHECKPOINT).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    for name in (*files, CHECKPOINT):
+        _flush(folder / name)
+    return cast(CheckpointContent, whole)
 
 
 def _remove(folder: Path) -> None:

@@ -1,54 +1,57 @@
-"""A learned policy by itself: built from plain data and safe weights, without an algorithm, env runners or Ray."""
+"""A learned policy by itself: built from plain data and safe weights, without a trainer, env runners or Ray."""
 
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.dqn import DQNConfig
-from ray.rllib.algorithms.sac import SACConfig
-from ray.rllib.core.columns import Columns
+from pydantic import ValidationError
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.registry import find_algorithm
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
-
-_CONFIGS: dict[str, type[AlgorithmConfig]] = {"dqn": DQNConfig, "sac": SACConfig}
-_CHOOSES_FROM: dict[str, type[gym.Space]] = {"dqn": gym.spaces.Discrete, "sac": gym.spaces.Box}
 
 
 class Policy:
-    """The policy of a checkpoint, acting greedily: the best action of DQN, the mean one of SAC.
+    """The policy of a checkpoint, acting greedily.
 
-    Raises UserError if the checkpoint is of another task: its weights do not fit the environment's spaces.
+    Args:
+        checkpoint: Only its JSON and safetensors files are read.
+        observation_space: The environment's.
+        action_space: The environment's.
+
+    Raises:
+        UserError: The checkpoint is of another task, so that its weights do not fit the environment's spaces, or its algorithm
+            is not known here.
     """
 
     def __init__(self, checkpoint: Checkpoint, observation_space: gym.Space, action_space: gym.Space) -> None:
-        algorithm = checkpoint.content["algorithm"]
-        if algorithm not in _CONFIGS:
-            raise UserError(f"{checkpoint.folder}: " + unknown_name("algorithm", str(algorithm), _CONFIGS))
-        if not isinstance(action_space, _CHOOSES_FROM[algorithm]):
-            raise UserError(
-                f"{checkpoint.folder} holds the policy of another task: {algorithm} cannot choose from {action_space}"
-            )
-        spec: Any = _CONFIGS[algorithm]().get_default_rl_module_spec()
-        spec.observation_space, spec.action_space = observation_space, action_space
-        spec.model_config = checkpoint.content["model_config"]
-        spec.inference_only = True
-        self._module = spec.build()
+        self._algorithm = _algorithm_of(checkpoint)
+        if not self._algorithm.can_learn(action_space):
+            name = checkpoint.content["algorithm"]
+            raise UserError(f"{checkpoint.folder} holds the policy of another task: {name} cannot choose from {action_space}")
         self._action_space = action_space
-        checkpoint.load_policy(self._module)
+        self._network: Any = self._algorithm.build_policy(observation_space, action_space, checkpoint.content["model_config"])
+        checkpoint.load_policy(self._network)
 
     def __call__(self, observation: np.ndarray) -> Any:
-        """The action for one observation, as the environment takes it."""
-        with torch.inference_mode():
-            batch = {Columns.OBS: torch.from_numpy(np.asarray(observation))[None]}
-            output = self._module.forward_inference(batch)
-            if Columns.ACTIONS in output:
-                action = output[Columns.ACTIONS]
-            else:
-                distribution = self._module.get_inference_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
-                action = distribution.to_deterministic().sample()
+        """Choose the best action.
+
+        Args:
+            observation: One observation.
+
+        Returns:
+            The action, as the environment takes it.
+        """
         # RLlib lets policies act between -1 and 1 wherever an action has bounds.
-        return unsquash_action(action[0].numpy(), self._action_space)
+        return unsquash_action(self._algorithm.greedy_action(self._network, observation), self._action_space)
+
+
+def _algorithm_of(checkpoint: Checkpoint) -> Algorithm:
+    try:
+        return find_algorithm(checkpoint.content["algorithm"]).model_validate(checkpoint.content["settings"])
+    except ValidationError as error:
+        raise UserError(f"{checkpoint.folder}: settings of another version of the algorithm: {error}") from error
+    except UserError as error:
+        raise UserError(f"{checkpoint.folder}: {error}") from error

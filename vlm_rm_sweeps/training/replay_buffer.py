@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.replay_buffers.episode_replay_buffer import EpisodeReplayBuffer
+
+from vlm_rm_sweeps.training.rllib_internals import StoredTransition, draw_transitions
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """A batch, in RLlib's names: each column has one row for each transition."""
+    """A batch of transitions.
+
+    Args:
+        columns: Arrays under RLlib's names; each has one row for each transition.
+    """
 
     columns: dict[str, np.ndarray]
 
@@ -28,10 +32,17 @@ class TransitionReplayBuffer(EpisodeReplayBuffer):
     """RLlib's uniform replay of episodes, which samples `Transitions` of one step."""
 
     def sample(self, num_items: int, **kwargs: Any) -> Any:  # type: ignore[override]  # RLlib's other ways to sample are not needed
-        """`num_items` transitions, drawn with replacement: a list of one `Transitions`, where RLlib has a list of episodes."""
-        drawn = [self._indices[row] for row in self.rng.integers(len(self._indices), size=num_items)]
-        rows = [_transition(self.episodes[index[0] - self._num_episodes_evicted], index[1]) for index in drawn]
-        observations, next_observations, actions, rewards, terminated = zip(*rows, strict=True)
+        """Draw transitions uniformly, with replacement.
+
+        Args:
+            num_items: How many.
+            kwargs: RLlib's other arguments, which are ignored.
+
+        Returns:
+            A list of one `Transitions`, where RLlib has a list of episodes.
+        """
+        drawn: list[StoredTransition] = draw_transitions(self, num_items)
+        observations, next_observations, actions, rewards, terminated = zip(*drawn, strict=True)
         self.sampled_timesteps += num_items
         return [
             Transitions(
@@ -47,23 +58,3 @@ class TransitionReplayBuffer(EpisodeReplayBuffer):
                 }
             )
         ]
-
-
-def _transition(episode: Any, step: int) -> tuple[Any, Any, Any, Any, bool]:
-    observations, actions, rewards = episode.observations, episode.actions, episode.rewards
-    at = observations.lookback + step
-    return (
-        observations.data[at],
-        observations.data[at + 1],
-        actions.data[actions.lookback + step],
-        rewards.data[rewards.lookback + step],
-        episode.is_terminated and step == len(episode) - 1,
-    )
-
-
-class TakeTransitions(ConnectorV2):
-    """Learner connector, first in its pipeline, in the place of RLlib's pieces that read episodes."""
-
-    def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Any, **kwargs: Any) -> dict[str, Any]:
-        (transitions,) = episodes
-        return {DEFAULT_MODULE_ID: dict(transitions.columns)}

@@ -2,19 +2,19 @@
 
 A trainable of our own keeps results small: passed to Tune directly, RLlib's algorithm reports 480 values each time.
 
-A trial goes on from the newest checkpoint in its folder, whoever starts it again: Tune after its process died, or a sweep that
+A trial resumes from the newest checkpoint in its folder, whoever starts it again: Tune after its process died, or a sweep that
 is resumed. A checkpoint is written when Tune asks for the *next* result. By then the driver has written the results before it
-down, so a trial that goes on has neither lost nor skipped any.
+down, so a resumed trial has neither lost nor skipped any.
 
-An error that comes back at the same step is in the trial and not in the machine: then the trial ends by itself, with the error in
-its last result. All else (whatever Ray itself raises, reward servers that are gone, a full disk) is left to Tune, which tries a
-trial again as often as the sweep file says.
+An error that comes back at the same step is in the trial and not in the machine: then the trial ends by itself, with the error
+in its last result. All else (whatever Ray itself raises, reward servers that are gone, a full disk) is left to Tune, which
+tries a trial again as often as the sweep file says.
 """
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,35 +46,51 @@ from vlm_rm_sweeps.metrics import (
     UPDATES,
     UPDATES_PER_STEP,
     WAIT_SECONDS,
+    BestBy,
 )
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.training.algorithms import build_algorithm
-from vlm_rm_sweeps.training.audit import Audit, AuditPlan
-from vlm_rm_sweeps.training.checkpoints import TrialFolder
-from vlm_rm_sweeps.training.connectors import reward as connector
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.registry import algorithm_name
+from vlm_rm_sweeps.training.audit import AuditPlan
+from vlm_rm_sweeps.training.checkpoints import JobContent, PolicyContent, RewardContent, TrialFolder, TrialResult
+from vlm_rm_sweeps.training.connectors.reward import RewardSource
+from vlm_rm_sweeps.training.env_runners import CPUS_PER_ENV_RUNNER
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
-from vlm_rm_sweeps.training.settings import ALGORITHMS, AlgorithmSettings, BestBy
+from vlm_rm_sweeps.training.stopwatch import Stopwatch
+from vlm_rm_sweeps.training.trainer import build_trainer
+from vlm_rm_sweeps.training.trial_audit import TrialAudit
 
 _AUDIT = "audit"
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that one trial needs. `reward` is None for a trial that learns from the true reward.
+    """What one trial is to do, as plain data.
 
-    With 0 `steps` the policy is evaluated as it is before training. Checkpoints go to `folder`, about every `checkpoint_every`
-    environment steps and at the end. The best policy is that after the result with the highest `best_by`: the mean over the
-    episodes that ended since the result before. `env` is what `task` was made of, if it is not one of this project's own.
-    `audit` needs a `reward`. `rendering`: how the states are drawn for people where there is no reward; by default the task's own.
+    Args:
+        task: What it learns.
+        settings: The algorithm that learns, with its settings.
+        reward: Where its rewards come from; None for the true reward.
+        seed: Of everything random.
+        steps: Environment steps. With 0, the policy is evaluated as it is before training.
+        steps_per_result: Environment steps between two results, at least.
+        evaluation_episodes: Episodes of the greedy policy at the end.
+        folder: Gets the checkpoints.
+        checkpoint_every: Environment steps between two checkpoints, about. There is one at the end too.
+        best_by: The metric that the best policy is chosen by, at each result.
+        env: What `task` was made of, if it is not a registered one.
+        audit: What else the steps are scored by; only with a `reward`.
+        rendering: How states are drawn for people where there is no `reward`; None for the task's default.
+        env_runners: Number of processes that sample for the trial; 0 if it samples by itself.
     """
 
     task: Task
-    settings: AlgorithmSettings
-    reward: connector.RewardSource | None
+    settings: Algorithm
+    reward: RewardSource | None
     seed: int
     steps: int
     steps_per_result: int
@@ -85,158 +101,143 @@ class TrainingJob:
     env: GymEnv | None = None
     audit: AuditPlan | None = None
     rendering: Rendering | None = None
+    env_runners: int = 0
 
-    @property
-    def algorithm(self) -> str:
-        return next(name for name, settings in ALGORITHMS.items() if isinstance(self.settings, settings))
-
-    def description(self) -> dict[str, Any]:
-        """What a checkpoint says of itself, as JSON."""
-        reward = None
-        if self.reward is not None:
-            reward = {
-                "model": self.reward.pool.model_id,
-                "precision": self.reward.pool.precision,
-                "micro_batch": self.reward.pool.micro_batch,
-                "goal": list(self.reward.spec.goal_prompts),
-                "baseline": list(self.reward.spec.baseline_prompts),
-                "alpha": self.reward.spec.alpha,
-            }
+    def description(self) -> JobContent:
+        """Describe the job for its checkpoints."""
         rendering = (self.reward.rendering if self.reward else self.rendering) or self.task.rendering()
         return {
             "task": self.task.name,
             "env": self.env.model_dump(mode="json") if self.env else None,
-            "rendering": asdict(rendering),
-            "algorithm": self.algorithm,
+            "rendering": {"textures": rendering.textures, "camera": rendering.camera, "profile": rendering.profile},
+            "algorithm": algorithm_name(type(self.settings)),
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
-            "reward": reward,
+            "reward": _describe_reward(self.reward) if self.reward else None,
         }
 
 
-class Stopwatch:
-    """Adds up the seconds spent in one method of one object."""
-
-    def __init__(self, owner: Any, method: str) -> None:
-        self._seconds = 0.0
-        timed = getattr(owner, method)
-
-        def stopped(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return timed(*args, **kwargs)
-            finally:
-                self._seconds += time.perf_counter() - started
-
-        setattr(owner, method, stopped)
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        seconds, self._seconds = self._seconds, 0.0
-        return seconds
+def _describe_reward(reward: RewardSource) -> RewardContent:
+    return {
+        "model": reward.pool.model_id,
+        "precision": reward.pool.precision,
+        "micro_batch": reward.pool.micro_batch,
+        "goal": list(reward.spec.goal_prompts),
+        "baseline": list(reward.spec.baseline_prompts),
+        "alpha": reward.spec.alpha,
+    }
 
 
-def _is_the_machine(error: Exception) -> bool:
-    """Whether an error may be of the machine, and not of the trial, even if it comes back at the same step."""
-    if isinstance(error, RayTaskError):
-        return False  # raised by what ran elsewhere
-    return isinstance(error, RayError | PoolUnavailable | OSError)
+def _cause(error: Exception) -> Exception:
+    """The error as it was raised, in whatever process that was."""
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    return error
 
 
 class TrainableTrial(tune.Trainable):
-    """`config["run"]` has its TrainingJob, `job`, and what Tune reserves for it, `resources`, such as `{"CPU": 1, "GPU": 0}`."""
+    """A trial for Tune.
+
+    Its `config["run"]` has its TrainingJob, `job`, and what Tune reserves for the trial's own process, `resources`, such as
+    `{"CPU": 1, "GPU": 0}`.
+    """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([config["run"]["resources"]])
+        """Reserve the trial's own resources, and a CPU for each env runner."""
+        env_runners = [{"CPU": float(CPUS_PER_ENV_RUNNER)}] * config["run"]["job"].env_runners
+        return tune.PlacementGroupFactory([config["run"]["resources"], *env_runners])
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Build the trainer, and resume from the newest checkpoint if there is one."""
         # Trials share the machine with one another and with the reward servers.
         torch.set_num_threads(1)
         self._job: TrainingJob = config["run"]["job"]
-        self._algorithm: Any = build_algorithm(
-            self._job.task,
-            self._job.settings,
-            self._job.reward,
-            self._job.seed,
-            self._job.steps_per_result,
-            self._job.evaluation_episodes,
-        )
+        self._trainer: Any = self._build_trainer()
         self._ray_metrics = TrialMetrics(self._job.folder.name)
         self._updates_before = 0.0
-        # RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went.
-        self._stopwatches = {
-            SAMPLING_SECONDS: Stopwatch(self._algorithm.env_runner, "sample"),
-            REPLAY_SECONDS: Stopwatch(self._algorithm.local_replay_buffer, "sample"),
-            UPDATE_SECONDS: Stopwatch(self._algorithm.learner_group, "update"),
-        }
+        self._stopwatches = self._start_stopwatches()
         self._least_micro_batch: float = self._job.reward.pool.micro_batch if self._job.reward else 0
-        self._audit: Audit | None = None
+        self._audit: TrialAudit | None = None
         if self._job.audit is not None and self._job.reward is not None:
-            self._audit = Audit(self._job.audit, self._job.reward.spec, self._job.seed)
-            connector.attach_audit(self._algorithm.env_runner, self._audit)
+            self._audit = TrialAudit(self._trainer, self._job.audit, self._job.reward.spec, self._job.seed)
         self._folder = TrialFolder(self._job.folder)
         self._notes: list[str] = []
         self._env_steps = self._saved_at = 0
         self._done = False
-        self._results: list[dict[str, Any]] = []
+        self._results: list[TrialResult] = []
         self._restore()
         best = self._folder.best()
         self._best = self._merit(best.content["metrics"]) if best else (-math.inf, -math.inf)
+
+    def _build_trainer(self) -> Any:
+        job = self._job
+        return build_trainer(
+            job.settings,
+            job.task,
+            job.reward,
+            job.seed,
+            job.steps_per_result,
+            job.evaluation_episodes,
+            job.env_runners,
+        )
+
+    def _start_stopwatches(self) -> dict[str, Stopwatch]:
+        """RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went."""
+        trainer = self._trainer
+        sampling = (trainer.env_runner_group, "foreach_env_runner") if self._job.env_runners else (trainer.env_runner, "sample")
+        stopwatches = {SAMPLING_SECONDS: Stopwatch(*sampling), UPDATE_SECONDS: Stopwatch(trainer.learner_group, "update")}
+        if trainer.local_replay_buffer is not None:
+            stopwatches[REPLAY_SECONDS] = Stopwatch(trainer.local_replay_buffer, "sample")
+        return stopwatches
 
     def _restore(self) -> None:
         checkpoint, problems = self._folder.last()
         self._notes += [f"a checkpoint is not used: {problem}" for problem in problems]
         if checkpoint is not None:
             state = checkpoint.training_state()
-            set_training_state(self._algorithm, state)
+            set_training_state(self._trainer, self._job.settings, state)
             if self._audit is not None:
                 self._audit.set_state(state[_AUDIT])
             self._env_steps = self._saved_at = checkpoint.env_steps
             self._results, self._done = checkpoint.content["results"], checkpoint.content["done"]
-            self._updates_before = self._results[-1].get(UPDATES, 0.0)  # an untrained policy has none
-            self._notes.append(f"goes on from step {checkpoint.env_steps:,}")
+            self._updates_before = float(self._results[-1].get(UPDATES, 0.0))  # an untrained policy has none
+            self._notes.append(f"resumed from step {checkpoint.env_steps:,}")
 
     def step(self) -> dict[str, Any]:
-        if not self._done:  # else it was done, but died before it could say so
+        """Train until the next result.
+
+        Returns:
+            The result, for Tune. That of a trial that has failed for good has only the error message.
+        """
+        if not self._done:  # else it was done, but its process died before it could report so
             if self._env_steps - self._saved_at >= self._job.checkpoint_every:
                 self._save()
             try:
                 self._results.append(self._train() if self._job.steps else self._stay_untrained())
                 if self._done and not self._save():
-                    # Started again, it can go on from the checkpoint before; finished, it would be without for ever.
+                    # Started again, it can resume from the checkpoint before; finished, it would be without for ever.
                     raise OSError(f"the last checkpoint could not be written: {self._notes[-1]}")
             except Exception as error:
-                reason = reason_of(error.cause if isinstance(error, RayTaskError) else error)
-                if isinstance(error, UserError) or (
-                    not _is_the_machine(error) and self._folder.fails_again(self._env_steps, reason)
-                ):
-                    return {"done": True, FAILURE: reason}
+                if self._is_final(_cause(error)):
+                    return {"done": True, FAILURE: reason_of(_cause(error))}
                 raise
         notes, self._notes = self._notes, []
         return self._results[-1] | {"done": self._done} | ({NOTE: "; ".join(notes)} if notes else {})
 
-    def _train(self) -> dict[str, Any]:
+    def _is_final(self, error: Exception) -> bool:
+        """Whether an error would only come back: it is of bad input, or came back already where the machine is not to blame."""
+        if isinstance(error, UserError):
+            return True
+        of_the_machine = isinstance(error, RayError | PoolUnavailable | OSError)
+        return not of_the_machine and self._folder.fails_again(self._env_steps, reason_of(error))
+
+    def _train(self) -> TrialResult:
         started = time.perf_counter()
-        result = self._algorithm.train()
+        result = self._trainer.train()
         seconds = time.perf_counter() - started
-        runner = result["env_runners"]
         self._env_steps = int(result["num_env_steps_sampled_lifetime"])
-        self._ray_metrics.sampled(int(runner["num_env_steps_sampled"]))
-        updates = self._updates(result)
-        metrics = self._returns(runner)
-        metrics |= {
-            STEPS_PER_SECOND: runner["num_env_steps_sampled"] / seconds,
-            UPDATES: updates,
-            # What was asked for is rounded: each rollout is followed by a whole number of updates, or some by none.
-            UPDATES_PER_STEP: (updates - self._updates_before) / runner["num_env_steps_sampled"],
-            RENDER_SECONDS: runner.get(RENDER_SECONDS),
-            ENCODE_SECONDS: runner.get(ENCODE_SECONDS),
-            WAIT_SECONDS: runner.get(WAIT_SECONDS),
-            MICRO_BATCH: self._micro_batch(runner),
-            ITERATION_SECONDS: seconds,
-        } | {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
-        self._updates_before = updates
+        metrics = self._training_metrics(result, seconds)
         self._keep_if_best(metrics)
         self._done = self._env_steps >= self._job.steps
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
@@ -245,49 +246,81 @@ class TrainableTrial(tune.Trainable):
             metrics |= self._evaluate()
         return self._as_result(metrics)
 
-    def _stay_untrained(self) -> dict[str, Any]:
+    def _training_metrics(self, result: dict[str, Any], seconds: float) -> dict[str, float | None]:
+        """Metrics of one call of RLlib's `train`, from its result."""
+        runner, sampled = result["env_runners"], int(result["env_runners"]["num_env_steps_sampled"])
+        self._ray_metrics.sampled(sampled)
+        updates_before, self._updates_before = self._updates_before, self._updates(result)
+        timed = {name: runner.get(name) for name in (RENDER_SECONDS, ENCODE_SECONDS, WAIT_SECONDS)}
+        laps = {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
+        return (
+            self._returns(runner)
+            | timed
+            | laps
+            | {
+                STEPS_PER_SECOND: sampled / seconds,
+                UPDATES: self._updates_before,
+                # What was asked for is rounded: each rollout is followed by a whole number of updates, or some by none.
+                UPDATES_PER_STEP: (self._updates_before - updates_before) / sampled,
+                MICRO_BATCH: self._micro_batch(runner),
+                ITERATION_SECONDS: seconds,
+            }
+        )
+
+    def _stay_untrained(self) -> TrialResult:
         self._done = True
         return self._as_result(self._evaluate())
 
-    def _evaluate(self) -> dict[str, Any]:
-        evaluated = self._returns(self._algorithm.evaluate()["env_runners"])
+    def _evaluate(self) -> dict[str, float | None]:
+        evaluated = self._returns(self._trainer.evaluate()["env_runners"])
         return {EVALUATION + name: value for name, value in evaluated.items()}
 
-    def _as_result(self, metrics: dict[str, Any]) -> dict[str, Any]:
+    def _as_result(self, metrics: dict[str, float | None]) -> TrialResult:
         finite = {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
         return finite | {ENV_STEPS: self._env_steps, TIME_MS: int(time.time() * 1000)}
 
-    def _merit(self, metrics: dict[str, Any]) -> tuple[float, float]:
+    def _merit(self, metrics: Mapping[str, float]) -> tuple[float, float]:
         """What policies are compared by: the chosen metric; where that is equal (no success yet), the true return."""
         return metrics[self._job.best_by], metrics[TRUE_RETURN]
 
-    def _keep_if_best(self, metrics: dict[str, Any]) -> None:
+    def _keep_if_best(self, metrics: Mapping[str, float | None]) -> None:
         values = {name: metrics.get(name) for name in (self._job.best_by, TRUE_RETURN)}
         compared = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         if len(compared) < len(values) or self._merit(compared) < self._best:
             return
-        if self._write(lambda module, content: self._folder.save_best(module, content | {"metrics": compared})):
+        if self._write(lambda: self._folder.save_best(self._policy, {**self._policy_content(), "metrics": compared})):
             self._best = self._merit(compared)
 
     def _save(self) -> bool:
-        """Whether it could be written."""
-
-        def save(module: RLModule, content: dict[str, Any]) -> None:
-            progress = {"results": self._results, "done": self._done}
-            audited = {_AUDIT: self._audit.get_state()} if self._audit is not None else {}
-            self._folder.save(module, get_training_state(self._algorithm) | audited, content | progress)
-
-        written = self._write(save)
+        """Write a checkpoint to resume from, and return whether that was possible."""
+        written = self._write(
+            lambda: self._folder.save(
+                self._policy,
+                self._training_state(),
+                {**self._policy_content(), "results": self._results, "done": self._done},
+            )
+        )
         self._saved_at = self._env_steps
         return written
 
-    def _write(self, save: Callable[[RLModule, dict[str, Any]], Any]) -> bool:
-        module = self._algorithm.env_runner.module
-        network = {"env_steps": self._env_steps, "model_config": dict(module.model_config)}
+    def _training_state(self) -> dict[str, Any]:
+        audited = {_AUDIT: self._audit.get_state()} if self._audit is not None else {}
+        return get_training_state(self._trainer, self._job.settings) | audited
+
+    @property
+    def _policy(self) -> RLModule:
+        policy: RLModule = self._trainer.env_runner.module
+        return policy
+
+    def _policy_content(self) -> PolicyContent:
+        network: Any = self._policy.model_config
+        return {**self._job.description(), "env_steps": self._env_steps, "model_config": dict(network)}
+
+    def _write(self, save: Callable[[], Any]) -> bool:
         try:
-            save(module, self._job.description() | network)
+            save()
         except OSError as error:
-            # A full disk must not end a trial that could go on: the checkpoint before this one is still there.
+            # A full disk must not end a trial that could continue: the checkpoint before this one is still there.
             self._notes.append(f"no checkpoint at step {self._env_steps:,}: {error}")
             return False
         return True
@@ -300,24 +333,25 @@ class TrainableTrial(tune.Trainable):
         return returns
 
     def _micro_batch(self, runner: dict[str, Any]) -> float | None:
-        used = runner.get(MICRO_BATCH)
+        used: float | None = runner.get(MICRO_BATCH)
         if self._job.reward is not None and used is not None and used < self._least_micro_batch:
             self._least_micro_batch = used
             self._notes.append(
-                f"a reward server ran out of memory and goes on with micro-batches of {used:g}: from here on rewards may differ in "
+                f"a reward server ran out of memory and continues with micro-batches of {used:g}: from here on rewards may differ in "
                 "their last bits from those of an undisturbed trial"
             )
         return used
 
     def _updates(self, result: dict[str, Any]) -> float:
         trained = result.get("learners", {}).get(ALL_MODULES, {}).get("num_module_steps_trained_lifetime", 0)
-        return float(trained) / self._job.settings.batch
+        return float(trained) / self._job.settings.update_size
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial, from scratch."""
-        self._algorithm.stop()
+        self._trainer.stop()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        self._algorithm.stop()
+        """End the trainer and its env runners."""
+        self._trainer.stop()

@@ -16,14 +16,14 @@ from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import render_frame
-from vlm_rm_sweeps.training.algorithms import build_algorithm
+from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.connectors import reward as connector
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
-from vlm_rm_sweeps.training.settings import DqnSettings
+from vlm_rm_sweeps.training.trainer import build_trainer
 
 TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
-SETTINGS = DqnSettings(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05)
+SETTINGS = Dqn(learning_starts=100, envs=4, rollout_steps=5, updates_per_step=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def reward(two_pools: tuple[PoolConfig, PoolConfig]) -> RewardSource:
 @pytest.fixture(scope="module")
 def trained(reward: RewardSource) -> Iterator[tuple[Any, dict[str, Any]]]:
     """An algorithm after 840 environment steps, past the end of its first episodes, and its last result."""
-    algorithm = build_algorithm(TASK, SETTINGS, reward, seed=3, steps_per_result=840, evaluation_episodes=2)
+    algorithm = build_trainer(SETTINGS, TASK, reward, seed=3, steps_per_result=840, evaluation_episodes=2)
     yield algorithm, algorithm.train()
     algorithm.stop()
 
@@ -96,7 +96,7 @@ def test_evaluation_is_scored_as_well_and_has_whole_episodes(trained: tuple[Any,
 
 
 def test_the_true_reward_is_learned_from_without_rendering(ray_cluster: None) -> None:
-    algorithm = build_algorithm(TASK, SETTINGS, None, seed=3, steps_per_result=840, evaluation_episodes=2)
+    algorithm = build_trainer(SETTINGS, TASK, None, seed=3, steps_per_result=840, evaluation_episodes=2)
     runner = algorithm.train()["env_runners"]
     assert runner["episode_return_mean"] == runner[metrics.TRUE_RETURN]
     assert metrics.FRAMES_SCORED not in runner
@@ -122,7 +122,7 @@ def test_stepping_goes_on_while_servers_score(reward: RewardSource, monkeypatch:
         return submit(pool, frames, specs)
 
     monkeypatch.setattr(RewardPool, "submit", spy)
-    algorithm = build_algorithm(TASK, SETTINGS, reward, seed=3, steps_per_result=40, evaluation_episodes=2)
+    algorithm = build_trainer(SETTINGS, TASK, reward, seed=3, steps_per_result=40, evaluation_episodes=2)
     algorithm.train()
     assert sent == [16, 4, 16, 4]
     algorithm.stop()
@@ -138,8 +138,8 @@ class _Unscored(connector.RewardConnector):
 
 
 def test_a_transition_without_a_reward_stops_the_sample(reward: RewardSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlm_rm_sweeps.training.algorithms.RewardConnector", _Unscored)
-    algorithm = build_algorithm(TASK, SETTINGS, reward, seed=3, steps_per_result=40, evaluation_episodes=2)
+    monkeypatch.setattr("vlm_rm_sweeps.training.rllib_config.RewardConnector", _Unscored)
+    algorithm = build_trainer(SETTINGS, TASK, reward, seed=3, steps_per_result=40, evaluation_episodes=2)
     assert isinstance(algorithm.env_runner._env_to_module.connectors[-1], ConnectorV2)
     with pytest.raises(RuntimeError, match="0 of the 5 transitions of an episode were scored"):
         algorithm.train()

@@ -24,7 +24,7 @@ from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
-from vlm_rm_sweeps.training.algorithms.registry import algorithms_for, find_algorithm
+from vlm_rm_sweeps.training.algorithms.registry import choose_algorithm, find_algorithm
 
 _AUDIT_POINTS = 10
 """Of a trial, by default."""
@@ -132,15 +132,15 @@ def make_plan(sweep: Sweep) -> Plan:
         sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, trained)})
     gold_ids = sweep.audit.models if sweep.audit else ()
     gold = {each: problems.look_up("audit.models", gold_ids, lambda each=each: find_reward_model(each)) for each in gold_ids}
-    algorithm = problems.look_up("algorithm", sweep.algorithm, lambda: _algorithm(sweep, task))
-    settings = problems.look_up("", None, lambda: _settings(sweep, *algorithm)) if algorithm else None
+    algorithm = problems.look_up("algorithm", sweep.algorithm, lambda: choose_algorithm(sweep.algorithm, task))
+    settings = problems.look_up("", None, lambda: _settings(sweep, algorithm)) if algorithm else None
     renderings = problems.look_up("", None, lambda: _renderings(sweep, task)) or ()
     problems.raise_if_any()
     assert algorithm is not None
     assert settings is not None
     served = trained | {model_id: model for model_id, model in gold.items() if model is not None}
     prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
-    filled_in = {"profile": renderings[0].profile, "algorithm": algorithm[0], "settings": settings.model_dump()}
+    filled_in = {"profile": renderings[0].profile, "algorithm": algorithm, "settings": settings.model_dump()}
     sweep = sweep.model_copy(update=filled_in)
     plan = Plan(sweep, task, settings, served, prompts, renderings, _trials(sweep, prompts, renderings))
     for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts):
@@ -209,20 +209,8 @@ def _task(sweep: Sweep) -> Task:
     return make_task(sweep.env) if sweep.env is not None else find_task(sweep.task_name)
 
 
-def _algorithm(sweep: Sweep, task: Task) -> tuple[str, type[Algorithm]]:
-    fitting = algorithms_for(task.action_space)
-    if sweep.algorithm is None:
-        return fitting[0], find_algorithm(fitting[0])
-    algorithm = find_algorithm(sweep.algorithm)
-    if not algorithm.can_learn(task.action_space):
-        raise UserError(
-            f"it cannot learn {task.name}, whose actions are {task.action_space}: expected {' or '.join(fitting)}, or no `algorithm`"
-        )
-    return sweep.algorithm, algorithm
-
-
-def _settings(sweep: Sweep, name: str, algorithm: type[Algorithm]) -> Algorithm:
-    return check_keys(algorithm, sweep.settings, "settings.", f" (these are settings of {name})")
+def _settings(sweep: Sweep, name: str) -> Algorithm:
+    return check_keys(find_algorithm(name), sweep.settings, "settings.", f" (these are settings of {name})")
 
 
 def _renderings(sweep: Sweep, task: Task) -> tuple[Rendering, ...]:

@@ -128,7 +128,8 @@ def _start_pools(
     cleanup.enter_context(ray_cluster(say))
     # A name of its own: the servers of a driver that was killed may not be gone yet.
     pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
-    check_placement(list(pools.values()), plan.sweep.trial.cpus, plan.sweep.trial.gpus)
+    reserved = plan.sweep.trial
+    check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
     say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
     servers = {model_id: start_pool(pool, plan.models[model_id]) for model_id, pool in pools.items()}
     cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])

@@ -35,8 +35,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
     job = TrainingJob(
         task=plan.task,
         env=sweep.env,
-        algorithm_name=str(sweep.algorithm),
-        algorithm=plan.algorithm,
+        settings=plan.algorithm,
         reward=None,
         seed=trial.seed,
         steps=plan.steps_of(trial),
@@ -49,7 +48,10 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         rendering=trial.rendering,
         env_runners=sweep.trial.env_runners,
     )
-    return job if spec is None else replace(job, reward=RewardSource(pools[trial.model_id], spec, trial.rendering))
+    if spec is None:
+        return job
+    pool = pools[trial.model_id]
+    return replace(job, reward=RewardSource(pool, spec, pool.frame_format, trial.rendering))
 
 
 def _audit(plan: Plan, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPlan | None:

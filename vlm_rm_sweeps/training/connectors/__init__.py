@@ -1,1 +1,1 @@
-"""Pieces that enter RLlib's connector pipelines."""
+"""Connectors that enter RLlib's pipelines."""

@@ -1,7 +1,7 @@
-"""Random actions before learning starts, held for several steps.
+"""Random actions before learning starts, each repeated for several steps.
 
 Independent random actions hardly move what needs momentum: the car in the valley never reaches the flag with them, and then
-the policy settles at the best place that it knows, half way up. Held actions reach much further (see `warm_up_hold`).
+the policy settles at the best place that it knows, half way up. Action repeat reaches much further (see `warm_up_hold`).
 """
 
 from typing import Any
@@ -12,20 +12,29 @@ from ray.rllib.core.columns import Columns
 
 
 class HeldRandomActions(ConnectorV2):
-    """Module-to-env connector: for the first `steps` steps of all sub-environments together, a random action between -1 and 1
-    in the place of the policy's, drawn anew for each sub-environment's episode every `hold` steps.
+    """Module-to-env connector that replaces the policy's first actions by random ones between -1 and 1.
 
-    Keep it before the piece that maps actions to their bounds: the replay buffer then holds what was really done.
+    Keep it before the connector that maps actions to their bounds: the replay buffer then holds the actions that were taken.
+
+    Args:
+        steps: Number of steps, of all sub-environments of the env runner together, that are random.
+        hold: Number of steps for which each sub-environment repeats an action before the next is drawn.
+        seed: Of the random generator.
     """
 
-    def __init__(self, *args: Any, steps: int, hold: int, seed: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, steps: int, hold: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._steps, self._hold = steps, hold
-        self._rng = np.random.default_rng(seed)
         self._taken = 0
         self._held: dict[Any, tuple[np.ndarray, int]] = {}
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Start the random generator anew."""
+        self._rng = np.random.default_rng(seed)
 
     def __call__(self, *, batch: dict[str, Any], explore: bool | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Replace the actions in `batch`, unless the warm-up is over or the policy acts greedily."""
         if not explore or self._taken >= self._steps:
             return batch
         held: dict[Any, tuple[np.ndarray, int]] = {}
@@ -44,8 +53,10 @@ class HeldRandomActions(ConnectorV2):
         return batch
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The connector's state, as RLlib's interface has it."""
         return {"taken": self._taken, "held": self._held, "rng": self._rng.bit_generator.state}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned."""
         self._taken, self._held = state["taken"], state["held"]
         self._rng.bit_generator.state = state["rng"]

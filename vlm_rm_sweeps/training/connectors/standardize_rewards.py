@@ -1,9 +1,10 @@
 """Rewards on one scale for the learner, whatever the reward model, alpha and prompt.
 
 CLIP rewards differ between models in offset (0.1 to 0.9) and spread (0.05 to 0.5), so with one learning rate some would be
-learned from and others drown in their own offset. The learner therefore sees `(reward - mean) / deviation`, with both fixed
-at its first batch. In episodes of fixed length, where the end is a time limit that is bootstrapped through, such a map does
-not change which policy is best. The replay buffer and all logged returns keep the reward model's own values.
+learned from and others drown in their own offset. The learner therefore sees `(reward - mean) / standard deviation`, with both
+fixed at its first batch. In episodes of fixed length, where the end is a time limit that is bootstrapped through, such an
+affine transform does not change which policy is best. The replay buffer and all logged returns keep the reward model's own
+values.
 """
 
 from typing import Any
@@ -17,7 +18,15 @@ _MIN_DEVIATION = 1e-6
 
 
 class StandardizeRewards(ConnectorV2):
-    """Learner connector, last in its pipeline. Its two numbers are part of a checkpoint."""
+    """Learner connector that standardizes the rewards of each batch by the mean and the standard deviation of the first one.
+
+    Place it where the batch's columns are tensors, before anything is computed from its rewards (such as advantages). Rows that
+    the loss leaves out (`loss_mask`), which RLlib adds at the end of each episode, count for nothing and get the reward 0.
+
+    Attributes:
+        mean: Of the first batch's rewards; None before it.
+        deviation: Their standard deviation; 1 if they are all equal.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -25,17 +34,27 @@ class StandardizeRewards(ConnectorV2):
         self.deviation = 1.0
 
     def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        rewards: torch.Tensor = batch[DEFAULT_MODULE_ID][Columns.REWARDS]
+        """Replace the rewards in `batch`, a tensor (B,)."""
+        columns = batch[DEFAULT_MODULE_ID]
+        rewards: torch.Tensor = columns[Columns.REWARDS]
+        mask = columns.get(Columns.LOSS_MASK)
         if self.mean is None:
-            self.mean = rewards.mean().item()
-            deviation = rewards.std().item()
-            # All equal (a sparse reward not met yet): there is no scale to learn from this batch.
-            self.deviation = deviation if deviation > _MIN_DEVIATION else 1.0
-        batch[DEFAULT_MODULE_ID][Columns.REWARDS] = (rewards - self.mean) / self.deviation
+            self.mean, self.deviation = _scale(rewards if mask is None else rewards[mask])
+        standardized = (rewards - self.mean) / self.deviation
+        columns[Columns.REWARDS] = standardized if mask is None else standardized * mask
         return batch
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The two numbers, as RLlib's interface has it: they are part of a checkpoint."""
         return {"mean": self.mean, "deviation": self.deviation}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned."""
         self.mean, self.deviation = state["mean"], state["deviation"]
+
+
+def _scale(rewards: torch.Tensor) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    deviation = rewards.std().item()
+    # All equal (a sparse reward not met yet): there is no scale to learn from this batch.
+    return rewards.mean().item(), deviation if deviation > _MIN_DEVIATION else 1.0

@@ -11,19 +11,18 @@ from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import find_task
-from vlm_rm_sweeps.training.algorithms import build_algorithm
+from vlm_rm_sweeps.training.algorithms.dqn import Dqn
+from vlm_rm_sweeps.training.algorithms.sac import Sac
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
-from vlm_rm_sweeps.training.settings import DqnSettings, SacSettings
+from vlm_rm_sweeps.training.trainer import build_trainer
 
 PENDULUM = GymEnv(id="Pendulum-v1", episode_steps=20, success="obs[0] > 0.9").task()
 SPEC = RewardSpec(("a pole standing up",), ("a pole",), 0.5)
-SETTINGS = SacSettings(learning_starts=40, envs=4, rollout_steps=5, updates_per_step=0.25, batch=16, hidden=(16, 8))
+SETTINGS = Sac(learning_starts=40, envs=4, rollout_steps=5, updates_per_step=0.25, batch=16, hidden=(16, 8))
 
 
-def train(
-    settings: SacSettings, reward: RewardSource | None = None, steps: int = 200, seed: int = 3
-) -> tuple[Any, dict[str, Any]]:
-    algorithm = build_algorithm(PENDULUM, settings, reward, seed, steps_per_result=steps, evaluation_episodes=2)
+def train(settings: Sac, reward: RewardSource | None = None, steps: int = 200, seed: int = 3) -> tuple[Any, dict[str, Any]]:
+    algorithm = build_trainer(settings, PENDULUM, reward, seed, steps_per_result=steps, evaluation_episodes=2)
     return algorithm, algorithm.train()
 
 
@@ -90,8 +89,8 @@ def test_the_end_of_an_episode_is_bootstrapped_through(ray_cluster: None, task: 
     if task == "Pendulum":
         algorithm, _ = train(SETTINGS)
     else:
-        settings = DqnSettings(learning_starts=10_000, envs=2, rollout_steps=210, double_q=False)
-        algorithm = build_algorithm(find_task(task), settings, None, 3, steps_per_result=420, evaluation_episodes=1)
+        settings = Dqn(learning_starts=10_000, envs=2, rollout_steps=210, double_q=False)
+        algorithm = build_trainer(settings, find_task(task), None, 3, steps_per_result=420, evaluation_episodes=1)
         algorithm.train()
         config: Any = algorithm.config
         assert config.double_q is False
@@ -104,7 +103,7 @@ def test_the_end_of_an_episode_is_bootstrapped_through(ray_cluster: None, task: 
 
 
 def test_an_evaluations_returns_are_of_all_its_episodes(ray_cluster: None) -> None:
-    algorithm: Any = build_algorithm(PENDULUM, SETTINGS, None, 3, steps_per_result=200, evaluation_episodes=130)
+    algorithm: Any = build_trainer(SETTINGS, PENDULUM, None, 3, steps_per_result=200, evaluation_episodes=130)
     sample, sampled = algorithm.eval_env_runner.sample, []
 
     def recording(**kwargs: Any) -> Any:
@@ -124,7 +123,7 @@ def test_an_evaluations_returns_are_of_all_its_episodes(ray_cluster: None) -> No
 
 def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
     task = GymEnv(id="Pendulum-v1", episode_steps=20).task()
-    algorithm = build_algorithm(task, SETTINGS, None, 3, steps_per_result=200, evaluation_episodes=2)
+    algorithm = build_trainer(SETTINGS, task, None, 3, steps_per_result=200, evaluation_episodes=2)
     runner = algorithm.train()["env_runners"]
     assert metrics.TRUE_RETURN in runner
     assert not {metrics.SUCCESS, metrics.GOAL_FRACTION} & runner.keys()

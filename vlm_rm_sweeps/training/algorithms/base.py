@@ -1,0 +1,131 @@
+"""What an RL algorithm is to this project."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.core.rl_module.rl_module import RLModule
+
+
+class Algorithm(BaseModel, ABC):
+    """An RL algorithm and its settings.
+
+    The fields are the settings that a sweep file may name. The fields here are those that every algorithm has; a subclass adds
+    its own, or declares one of these again with another default. An instance is plain data: it is sent to the trials'
+    processes.
+
+    Subclasses must set `action_spaces` and implement `rllib_config` and `update_size`; the rest has defaults. Import RLlib and
+    torch inside the methods only, because a sweep file is checked without them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]]
+    """The kinds of action spaces that the algorithm can choose from."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    gamma: float = Field(0.98, gt=0, lt=1)
+    hidden: tuple[PositiveInt, ...] = Field((128, 128), min_length=1, description="Widths of the hidden layers.")
+    envs: int = Field(8, gt=0, description="Sub-environments stepped together.")
+    rollout_steps: int = Field(8, gt=0, description="Steps of each sub-environment between updates.")
+
+    @classmethod
+    def can_learn(cls, action_space: gym.Space) -> bool:
+        """Whether the algorithm can choose from an action space."""
+        return isinstance(action_space, cls.action_spaces)
+
+    @abstractmethod
+    def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
+        """Configure RLlib for these settings.
+
+        Name every setting of the algorithm that matters: RLlib's defaults differ from those of the field's other libraries. The
+        task, the rewards, the sub-environments, `gamma`, the seed, evaluation and reporting are added by
+        `trainer.build_trainer`.
+
+        Args:
+            env_runners: Number of processes that sample for the trial; 0 if the trial samples by itself.
+        """
+
+    @property
+    @abstractmethod
+    def update_size(self) -> int:
+        """Transitions in one gradient update."""
+
+    def network_config(self) -> dict[str, Any]:
+        """RLlib's model configuration: multilayer perceptrons with the `hidden` layers."""
+        return {"fcnet_hiddens": list(self.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []}
+
+    def after_build(self, trainer: Any, seed: int) -> None:
+        """Change what RLlib's configuration cannot express, once RLlib has built the trainer.
+
+        Args:
+            trainer: RLlib's Algorithm object.
+            seed: The trial's seed.
+        """
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        """What a checkpoint must hold beside the state that every trainer has (see `resumption`).
+
+        Args:
+            trainer: RLlib's Algorithm object.
+
+        Returns:
+            Values that can be pickled, under keys of the algorithm's own.
+        """
+        return {}
+
+    def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
+        """Bring a trainer into the state that `training_state` returned.
+
+        Args:
+            trainer: RLlib's Algorithm object, built with the same settings.
+            state: A checkpoint's whole state.
+        """
+
+    def build_policy(self, observation_space: gym.Space, action_space: gym.Space, model_config: dict[str, Any]) -> "RLModule":
+        """Build the network that chooses actions, with random weights.
+
+        Args:
+            observation_space: The environment's.
+            action_space: The environment's.
+            model_config: RLlib's model configuration, from a checkpoint.
+        """
+        spec: Any = self.rllib_config(env_runners=0).rl_module_spec
+        spec.observation_space, spec.action_space = observation_space, action_space
+        spec.model_config, spec.inference_only = model_config, True
+        policy: RLModule = spec.build()
+        return policy
+
+    def greedy_action(self, policy: Any, observation: np.ndarray) -> np.ndarray:
+        """Choose the policy's best action: that of the highest value, or the mean of its distribution.
+
+        Args:
+            policy: A network that `build_policy` has built.
+            observation: One observation.
+
+        Returns:
+            The action, between -1 and 1 where the action space has bounds.
+        """
+        import torch
+        from ray.rllib.core.columns import Columns
+
+        with torch.inference_mode():
+            output = policy.forward_inference({Columns.OBS: torch.from_numpy(np.asarray(observation))[None]})
+            if Columns.ACTIONS in output:
+                return output[Columns.ACTIONS][0].numpy()
+            distribution = policy.get_inference_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
+            return distribution.to_deterministic().sample()[0].numpy()
+
+    def remarks(self, steps: int) -> list[str]:
+        """Say what may surprise whoever starts a sweep with these settings, though nothing is wrong.
+
+        Args:
+            steps: Environment steps of each trial.
+        """
+        return []

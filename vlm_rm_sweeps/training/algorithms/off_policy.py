@@ -1,0 +1,91 @@
+"""What algorithms have in common that learn from a replay buffer."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.dqn import DQNConfig
+    from ray.rllib.algorithms.sac import SACConfig
+
+    RllibConfig = TypeVar("RllibConfig", DQNConfig, SACConfig)
+
+
+class OffPolicyAlgorithm(Algorithm):
+    """An algorithm that learns from uniformly drawn transitions of a replay buffer."""
+
+    batch: int = Field(64, gt=0, description="Transitions in one update.")
+    updates_per_step: float = Field(0.25, gt=0, description="Updates for each transition that is sampled.")
+    buffer: int = Field(100_000, gt=0, description="Transitions that the replay buffer holds.")
+    learning_starts: int = Field(1_000, ge=0, description="Environment steps before the first update.")
+
+    @property
+    def update_size(self) -> int:
+        return self.batch
+
+    def learn_from_replay(self, config: "RllibConfig", env_runners: int) -> "RllibConfig":
+        """Name the settings of replay in an RLlib configuration.
+
+        Args:
+            config: Of DQN or SAC. It is changed.
+            env_runners: Number of processes that sample for the trial; 0 if the trial samples by itself.
+        """
+        # RLlib counts replayed transitions for each sampled one. It divides by one runner more than sample: it reckons that the
+        # trial's own process samples too.
+        sampled = env_runners / (env_runners + 1) if env_runners else 1.0
+        return config.training(
+            train_batch_size_per_learner=self.batch,
+            training_intensity=self.updates_per_step * self.batch * sampled,
+            num_steps_sampled_before_learning_starts=self.learning_starts,
+            n_step=1,
+            replay_buffer_config={"type": "EpisodeReplayBuffer"},
+        )
+
+    def after_build(self, trainer: Any, seed: int) -> None:
+        """Replay transitions as arrays instead of episodes, and standardize their rewards."""
+        from ray.rllib.connectors.learner import NumpyToTensor
+
+        from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
+        from vlm_rm_sweeps.training.connectors.transitions import TakeTransitions
+        from vlm_rm_sweeps.training.replay_buffer import TransitionReplayBuffer
+        from vlm_rm_sweeps.training.rllib_internals import learner_pieces, local_learner
+
+        learner = local_learner(trainer)
+        # All of them: transitions have their columns already, next observations included.
+        learner_pieces(learner)[:] = [
+            TakeTransitions(),
+            NumpyToTensor(as_learner_connector=True, device=learner.device),
+            StandardizeRewards(),
+        ]
+        # RLlib does not take other classes of buffers, and seeds everything but the buffer.
+        trainer.local_replay_buffer = TransitionReplayBuffer(capacity=self.buffer)
+        trainer.local_replay_buffer.rng = np.random.default_rng(seed)
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        """The replay buffer with its random generator, and the step of the last target update."""
+        from vlm_rm_sweeps.training.rllib_internals import local_learner, target_update_steps
+
+        buffer = trainer.local_replay_buffer
+        return {
+            "buffer": buffer.get_state(),
+            "buffer_rng": buffer.rng.bit_generator.state,
+            "last_target_update": dict(target_update_steps(local_learner(trainer))),
+        }
+
+    def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
+        from vlm_rm_sweeps.training.rllib_internals import local_learner, target_update_steps
+
+        trainer.local_replay_buffer.set_state(state["buffer"])
+        trainer.local_replay_buffer.rng.bit_generator.state = state["buffer_rng"]
+        target_update_steps(local_learner(trainer)).update(state["last_target_update"])
+
+    def remarks(self, steps: int) -> list[str]:
+        if self.learning_starts < steps:
+            return []
+        return [
+            f"settings.learning_starts = {self.learning_starts:,}: trials of {steps:,} steps end before anything is learned"
+        ]

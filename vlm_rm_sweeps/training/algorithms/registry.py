@@ -1,0 +1,88 @@
+"""The algorithms that a sweep file can name."""
+
+import gymnasium as gym
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.registry import Registry
+from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+
+_BUILT_IN = {
+    # The first that can learn a task's actions is its default.
+    "dqn": "vlm_rm_sweeps.training.algorithms.dqn:Dqn",
+    "sac": "vlm_rm_sweeps.training.algorithms.sac:Sac",
+    "ppo": "vlm_rm_sweeps.training.algorithms.ppo:Ppo",
+}
+_REGISTRY: Registry[type[Algorithm]] = Registry("algorithm")
+
+
+def register_algorithm(name: str, algorithm: type[Algorithm] | str) -> None:
+    """Make an algorithm known by a name.
+
+    Args:
+        name: What a sweep file calls it.
+        algorithm: The class, or a reference to it (`module:Class`), which is imported when it is first needed.
+
+    Raises:
+        UserError: The name is empty, has a colon, or belongs to another algorithm.
+    """
+    _REGISTRY.register(name, algorithm)
+
+
+def find_algorithm(name: str) -> type[Algorithm]:
+    """Find the algorithm that a registered name, or a reference such as `my_module:MyAlgorithm`, stands for.
+
+    Raises:
+        UserError: There is no such algorithm, it cannot be imported, or it is not a subclass of `Algorithm`.
+    """
+    found = _REGISTRY.find(name)
+    if not (isinstance(found, type) and issubclass(found, Algorithm)):
+        raise UserError(
+            f"algorithm {name!r} is {found!r}: expected a subclass of vlm_rm_sweeps.training.algorithms.base.Algorithm"
+        )
+    return found
+
+
+def algorithm_names() -> tuple[str, ...]:
+    """The names of all registered algorithms, in the order of registration."""
+    return tuple(_REGISTRY)
+
+
+def algorithms_for(action_space: gym.Space) -> list[str]:
+    """The names of the registered algorithms that can learn to choose from a space. The first is the default."""
+    return [name for name in _REGISTRY if find_algorithm(name).can_learn(action_space)]
+
+
+def choose_algorithm(name: str | None, task: Task) -> str:
+    """Choose the algorithm that is to learn a task.
+
+    Args:
+        name: A registered name or a reference; None for the default, the first registered one that can learn the task.
+        task: What is to be learned.
+
+    Returns:
+        The algorithm's name.
+
+    Raises:
+        UserError: There is no such algorithm, or it cannot choose from the task's actions.
+    """
+    fitting = algorithms_for(task.action_space)
+    if name is None and fitting:
+        return fitting[0]
+    if name is None or not find_algorithm(name).can_learn(task.action_space):
+        expected = f"{' or '.join(fitting)}, or no `algorithm`" if fitting else "one of your own, as `module:Class`"
+        raise UserError(f"it cannot learn {task.name}, whose actions are {task.action_space}: expected {expected}")
+    return name
+
+
+def algorithm_name(algorithm: type[Algorithm]) -> str:
+    """The name under which any process finds an algorithm: that of a built-in one, else `module:Class`.
+
+    A name that a user's program registered is not known to the process that reads a checkpoint later.
+    """
+    reference = f"{algorithm.__module__}:{algorithm.__qualname__}"
+    return next((name for name, built_in in _BUILT_IN.items() if built_in == reference), reference)
+
+
+for _name, _reference in _BUILT_IN.items():
+    register_algorithm(_name, _reference)

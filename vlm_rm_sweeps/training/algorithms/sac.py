@@ -1,0 +1,107 @@
+"""SAC: an actor and twin critics with an entropy bonus, from uniform replay.
+
+RLlib's defaults differ from those of the paper's stack (Stable-Baselines3): the policy learns ten times slower than the
+Q-networks, the buffer is prioritised, and the Q-networks are several times as large. What still differs: the loss is Huber's
+instead of squared.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import gymnasium as gym
+from pydantic import Field, PositiveFloat
+
+from vlm_rm_sweeps.training.algorithms.off_policy import OffPolicyAlgorithm
+
+if TYPE_CHECKING:
+    from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.connectors.connector_v2 import ConnectorV2
+
+
+class Sac(OffPolicyAlgorithm):
+    """SAC (twin Q-networks, squashed Gaussian policy, uniform replay), for tasks with continuous actions.
+
+    One learning rate serves policy, Q-networks and entropy coefficient, as in the paper's stack. Rewards reach the learner with
+    a standard deviation of 1 (see `standardize_rewards.py`), so a fixed `entropy` weighs against rewards of that scale.
+    """
+
+    action_spaces: ClassVar = (gym.spaces.Box,)
+
+    tau: float = Field(0.005, gt=0, le=1, description="Share of the Q-networks that each update mixes into their targets.")
+    warm_up_hold: int = Field(
+        1,
+        gt=0,
+        description="Before learning starts actions are random, each held for this many steps. Hold them where momentum is needed.",
+    )
+    entropy: Literal["auto"] | PositiveFloat = Field(
+        "auto",
+        description="Entropy coefficient: a fixed number, or `auto`: it is learned, towards an entropy of -1 nat per action.",
+    )
+
+    def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
+        from ray.rllib.algorithms.sac import SACConfig
+        from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+        from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+        from vlm_rm_sweeps.training.q_networks import PlainQCatalog
+
+        # RLlib always learns the entropy coefficient: with a rate of 0 it stays what it is.
+        coefficient, rate = (1.0, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
+        config: Any = self.learn_from_replay(SACConfig(), env_runners)
+        return (
+            config.training(
+                actor_lr=self.learning_rate,
+                critic_lr=self.learning_rate,
+                alpha_lr=rate,
+                initial_alpha=coefficient,
+                target_entropy="auto",
+                target_network_update_freq=0,
+                tau=self.tau,
+                twin_q=True,
+                grad_clip=None,
+            )
+            .env_runners(module_to_env_connector=functools.partial(self._random_actions, env_runners or 1))
+            .rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultSACTorchRLModule, catalog_class=PlainQCatalog))
+        )
+
+    def _random_actions(self, sampling: int, env: Any = None, spaces: Any = None) -> "ConnectorV2":
+        """Random actions before learning starts. `sampling` processes share the warm-up."""
+        from vlm_rm_sweeps.training.connectors.random_actions import HeldRandomActions
+
+        # RLlib puts it before the piece that maps actions to their bounds.
+        return HeldRandomActions(steps=math.ceil(self.learning_starts / sampling), hold=self.warm_up_hold)
+
+    def after_build(self, trainer: Any, seed: int) -> None:
+        from vlm_rm_sweeps.training.env_runners import on_each_runner
+
+        super().after_build(trainer, seed)
+        on_each_runner(trainer, functools.partial(_seed_random_actions, seed=seed))
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        """Also the temperature, which RLlib's learner leaves out of its state."""
+        from vlm_rm_sweeps.training.rllib_internals import local_learner, log_temperatures
+
+        temperatures = log_temperatures(local_learner(trainer))
+        return super().training_state(trainer) | {
+            "log_alpha": {key: value.detach().cpu() for key, value in temperatures.items()}
+        }
+
+    def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
+        from vlm_rm_sweeps.training.rllib_internals import local_learner, log_temperatures
+
+        super().restore_training_state(trainer, state)
+        temperatures = log_temperatures(local_learner(trainer))
+        for key, value in state["log_alpha"].items():
+            temperatures[key].data.copy_(value)
+
+
+def _seed_random_actions(env_runner: Any, seed: int) -> None:
+    """Give each env runner random actions of its own."""
+    from vlm_rm_sweeps.training.connectors.random_actions import HeldRandomActions
+    from vlm_rm_sweeps.training.rllib_internals import module_to_env_pieces
+
+    for piece in module_to_env_pieces(env_runner):
+        if isinstance(piece, HeldRandomActions):
+            piece.reseed(seed + env_runner.worker_index)

@@ -1,0 +1,101 @@
+"""The env runners that sample for a trial: one in the trial's own process, or several in processes of their own."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from vlm_rm_sweeps.training.rllib_internals import RaisingActor, callback_classes
+
+CPUS_PER_ENV_RUNNER = 1
+"""What Ray reserves for each env runner with a process of its own."""
+
+Result = TypeVar("Result")
+
+
+class RemoteEnvRunner(RaisingActor, SingleAgentEnvRunner):
+    """RLlib's env runner, in a process of its own, whose errors reach the trial as they were raised."""
+
+
+class TellStepsSampled(RLlibCallback):
+    """Tells all env runners after each iteration how many steps they have sampled together: epsilon depends on it.
+
+    RLlib would do so only where it also merges the connectors' states, and it merges them by their place in the pipeline, where
+    each env runner's random actions are its own.
+    """
+
+    def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
+        """RLlib's hook at the end of each iteration."""
+        steps = result[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        on_each_runner(algorithm, functools.partial(_set_steps_sampled, steps=steps))
+
+
+def _set_steps_sampled(env_runner: Any, steps: int) -> None:
+    env_runner.set_state({NUM_ENV_STEPS_SAMPLED_LIFETIME: steps})
+
+
+def sample_remotely(config: AlgorithmConfig, env_runners: int) -> None:
+    """Let several processes sample for an algorithm.
+
+    Args:
+        config: Is changed.
+        env_runners: Number of processes, at least 1.
+    """
+    config.env_runners(
+        num_env_runners=env_runners,
+        num_cpus_per_env_runner=CPUS_PER_ENV_RUNNER,
+        env_runner_cls=RemoteEnvRunner,
+        # RLlib drops the samples of a runner that is late. It is not too late as long as its process lives: the reward pool has
+        # limits of its own.
+        sample_timeout_s=None,
+        merge_env_runner_states=False,
+        broadcast_env_runner_states=False,
+    )
+    # The trial is started again instead, from its last checkpoint: a new process would not know the state of the one that died.
+    config.fault_tolerance(restart_failed_env_runners=False, ignore_env_runner_failures=False)
+    config.callbacks(callbacks_class=[*callback_classes(config), TellStepsSampled])
+
+
+def on_each_runner(trainer: Any, function: Callable[[Any], Result]) -> list[Result]:
+    """Call a function with each env runner that samples for a trainer, in the runner's process.
+
+    Args:
+        trainer: RLlib's Algorithm object.
+        function: Can be pickled, if there are remote env runners.
+
+    Returns:
+        The results, in the order of the runners.
+    """
+    group = trainer.env_runner_group
+    results: list[Result] = group.foreach_env_runner(function, local_env_runner=not group.num_remote_env_runners())
+    return results
+
+
+def with_each_runner(trainer: Any, function: Callable[[Any, Any], Any], arguments: Sequence[Any]) -> None:
+    """Call a function with each env runner that samples for a trainer and an argument of its own.
+
+    Args:
+        trainer: RLlib's Algorithm object.
+        function: Can be pickled, if there are remote env runners.
+        arguments: One for each env runner, in their order.
+
+    Raises:
+        ValueError: There are not as many arguments as env runners.
+    """
+    group = trainer.env_runner_group
+    runners = group.num_remote_env_runners() or 1
+    if len(arguments) != runners:
+        raise ValueError(f"{len(arguments)} arguments for {runners} env runners")
+    if not group.num_remote_env_runners():
+        function(group.local_env_runner, arguments[0])
+        return
+    calls = [functools.partial(_with_argument, function, argument) for argument in arguments]
+    group.foreach_env_runner(calls, kwargs=[{}] * runners, local_env_runner=False)
+
+
+def _with_argument(function: Callable[[Any, Any], Any], argument: Any, env_runner: Any) -> None:
+    function(env_runner, argument)

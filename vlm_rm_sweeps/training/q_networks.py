@@ -1,0 +1,50 @@
+"""SAC's Q-networks as in its paper."""
+
+from typing import Any
+
+import torch
+from gymnasium.spaces import flatdim
+from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.models.configs import MLPEncoderConfig
+
+
+class PlainQCatalog(SACCatalog):
+    """Builds each Q-network as one multilayer perceptron of state and action together.
+
+    RLlib's encode state and action apart, each with all hidden layers, and join them in three more of width 256.
+    """
+
+    def _build_qf_encoder_continuous(self, framework: str) -> Any:
+        widths, activation = self._model_config_dict["fcnet_hiddens"], self._model_config_dict["fcnet_activation"]
+        perceptron = MLPEncoderConfig(
+            input_dims=[flatdim(self.observation_space) + flatdim(self.action_space)],
+            hidden_layer_dims=widths[:-1],
+            hidden_layer_activation=activation,
+            output_layer_dim=widths[-1],
+            output_layer_activation=activation,
+        )
+        return StateActionEncoder(perceptron.build(framework=framework))
+
+
+class StateActionEncoder(torch.nn.Module):
+    """Encodes states and actions side by side.
+
+    Args:
+        perceptron: RLlib's encoder of vectors of length S + A.
+    """
+
+    def __init__(self, perceptron: Any) -> None:
+        super().__init__()
+        self._perceptron = perceptron
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        """Encode a batch.
+
+        Args:
+            batch: Observations (B, S) and actions (B, A), under RLlib's names.
+
+        Returns:
+            RLlib's encoder output, of width H: that of the last hidden layer.
+        """
+        return self._perceptron({Columns.OBS: torch.cat([batch[Columns.OBS], batch[Columns.ACTIONS]], dim=-1)})

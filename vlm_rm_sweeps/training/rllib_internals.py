@@ -1,0 +1,141 @@
+"""Every private or undocumented member of RLlib (and of Gymnasium's vector environments) that training relies on.
+
+They may change with any version: tests/training/test_rllib_internals.py has one test for each, which says what breaks without
+it. No other module of the package touches them, with one exception: `q_networks.PlainQCatalog` overrides a private method of
+SAC's catalog.
+"""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ENV_RUNNER_MEMBERS = (
+    "num_env_steps_sampled_lifetime",
+    "_needs_initial_reset",
+    "_cached_to_module",
+    "_ongoing_episodes",
+    "_done_episodes_for_metrics",
+    "_ongoing_episodes_for_metrics",
+    "_shared_data",
+    "_weights_seq_no",
+)
+"""What an env runner carries from one `sample` to the next."""
+VECTOR_ENV_MEMBERS = ("_env_obs", "_observations", "_rewards", "_terminations", "_truncations", "_autoreset_envs")
+"""What Gymnasium's vector environment carries from one `step` to the next."""
+
+
+def env_to_module_pieces(env_runner: Any) -> list[Any]:
+    """The connectors between an env runner's environments and its policy."""
+    pieces: list[Any] = env_runner._env_to_module.connectors
+    return pieces
+
+
+def module_to_env_pieces(env_runner: Any) -> list[Any]:
+    """The connectors between an env runner's policy and its environments."""
+    pieces: list[Any] = env_runner._module_to_env.connectors
+    return pieces
+
+
+def env_runner_pipelines(env_runner: Any) -> tuple[Any, Any]:
+    """Both pipelines of an env runner, env-to-module first, for their states."""
+    return env_runner._env_to_module, env_runner._module_to_env
+
+
+def local_learner(trainer: Any) -> Any:
+    """The learner in the trainer's own process."""
+    return trainer.learner_group._learner
+
+
+def learner_pieces(learner: Any) -> list[Any]:
+    """The connectors between sampled episodes and the learner's batch. The list may be changed in place."""
+    pieces: list[Any] = learner._learner_connector.connectors
+    return pieces
+
+
+def learner_pipeline(learner: Any) -> Any:
+    """The learner's pipeline of connectors, for its state."""
+    return learner._learner_connector
+
+
+def target_update_steps(learner: Any) -> MutableMapping[str, int]:
+    """The environment step of each module's last target update, which is missing in the state of DQN's and SAC's learners."""
+    steps: MutableMapping[str, int] = learner.last_update_ts_by_mid
+    return steps
+
+
+def log_temperatures(learner: Any) -> Mapping[str, Any]:
+    """The logarithm of each module's entropy coefficient, a tensor, which is missing in the state of SAC's learner."""
+    temperatures: Mapping[str, Any] = learner.curr_log_alpha
+    return temperatures
+
+
+def get_iteration(trainer: Any) -> int:
+    """How often `train` was called. RLlib decides by it when to evaluate."""
+    return int(trainer._iteration)
+
+
+def set_iteration(trainer: Any, iteration: int) -> None:
+    """Continue to count calls of `train` from `iteration`."""
+    trainer._iteration = iteration
+
+
+def get_members(owner: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Members of an object, by name. The values are the object's own, not copies."""
+    return {name: getattr(owner, name) for name in names}
+
+
+def set_members(owner: Any, values: Mapping[str, Any]) -> None:
+    """Replace members of an object."""
+    for name, value in values.items():
+        setattr(owner, name, value)
+
+
+def callback_classes(config: Any) -> list[type]:
+    """The classes of callbacks that an RLlib configuration has, in the order in which they are called."""
+    classes = config.callbacks_class
+    return list(classes) if isinstance(classes, list | tuple) else [classes]
+
+
+class StoredTransition(NamedTuple):
+    """One transition of a replay buffer."""
+
+    observation: np.ndarray
+    next_observation: np.ndarray
+    action: np.ndarray
+    reward: float
+    terminated: bool
+
+
+def draw_transitions(buffer: Any, count: int) -> list[StoredTransition]:
+    """Draw transitions of an EpisodeReplayBuffer uniformly, with replacement.
+
+    Args:
+        buffer: Its `rng` draws.
+        count: How many.
+    """
+    drawn = [buffer._indices[row] for row in buffer.rng.integers(len(buffer._indices), size=count)]
+    return [_stored(buffer.episodes[index[0] - buffer._num_episodes_evicted], index[1]) for index in drawn]
+
+
+def _stored(episode: Any, step: int) -> StoredTransition:
+    observations, actions, rewards = episode.observations, episode.actions, episode.rewards
+    at = observations.lookback + step
+    return StoredTransition(
+        observations.data[at],
+        observations.data[at + 1],
+        actions.data[actions.lookback + step],
+        rewards.data[rewards.lookback + step],
+        episode.is_terminated and step == len(episode) - 1,
+    )
+
+
+class RaisingActor:
+    """Mixin for env runners whose errors reach the trainer as they were raised.
+
+    RLlib's own end their process instead, and the trainer hears only that it died.
+    """
+
+    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function with this env runner, as RLlib's trainer asks for it."""
+        return func(self, *args, **kwargs)

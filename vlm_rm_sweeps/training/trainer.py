@@ -1,0 +1,74 @@
+"""RLlib's trainer of one trial, made from an algorithm of this project."""
+
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm as RllibAlgorithm
+
+from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.connectors.reward import RewardSource
+from vlm_rm_sweeps.training.env_runners import sample_remotely
+from vlm_rm_sweeps.training.rllib_config import learn_task
+
+_NEVER = 10**12
+
+
+def build_trainer(
+    algorithm: Algorithm,
+    task: Task,
+    reward: RewardSource | None,
+    seed: int,
+    steps_per_result: int,
+    evaluation_episodes: int,
+    env_runners: int = 0,
+) -> RllibAlgorithm:
+    """Build the RLlib object that trains a trial's policy.
+
+    Args:
+        algorithm: How it learns.
+        task: What it learns.
+        reward: Where its rewards come from; None for the environment's own.
+        seed: Of everything random.
+        steps_per_result: Environment steps that one call of its `train` samples, at least.
+        evaluation_episodes: Episodes that one call of its `evaluate` runs, with the greedy policy.
+        env_runners: Number of processes that sample for it; 0 if it samples in this one.
+    """
+    config: Any = learn_task(algorithm.rllib_config(env_runners), task, reward)
+    config = (
+        config.environment(normalize_actions=True)
+        .env_runners(
+            num_env_runners=0,
+            num_envs_per_env_runner=algorithm.envs,
+            rollout_fragment_length=algorithm.rollout_steps,
+            explore=True,
+        )
+        .training(gamma=algorithm.gamma)
+        .rl_module(model_config=algorithm.network_config())
+        .evaluation(
+            # Never by itself. But without an interval RLlib makes no env runner for evaluations: it would take the one for
+            # training, which explores, and would ignore the configuration below without a word.
+            evaluation_interval=_NEVER,
+            evaluation_duration=evaluation_episodes,
+            evaluation_duration_unit="episodes",
+            evaluation_num_env_runners=0,
+            # As many sub-environments as episodes: all have the same length, so none is started in vain.
+            evaluation_config={"explore": False, "num_envs_per_env_runner": evaluation_episodes},
+        )
+        .reporting(
+            min_sample_timesteps_per_iteration=steps_per_result,
+            min_time_s_per_iteration=0,
+            # RLlib's mean return is of this many of the episodes that end in one sample: of all of them.
+            metrics_num_episodes_for_smoothing=max(
+                evaluation_episodes, algorithm.envs * algorithm.rollout_steps * (env_runners or 1)
+            ),
+        )
+        .debugging(seed=seed, log_level="ERROR")
+    )
+    if env_runners:
+        sample_remotely(config, env_runners)
+    trainer: Any = config.build_algo()
+    algorithm.after_build(trainer, seed)
+    if env_runners:
+        # RLlib sends the first weights only along with the states of connectors.
+        trainer.env_runner_group.sync_weights(from_worker_or_learner_group=trainer.learner_group, inference_only=True)
+    return trainer
