@@ -5,7 +5,6 @@ Random states of the task, drawn as the trials draw them, or a labelled data set
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,48 +13,63 @@ from pandas.api.types import is_numeric_dtype
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
-from vlm_rm_sweeps.evaluation.epic import Measures, measure
+from vlm_rm_sweeps.evaluation.compare import Specs, measure_rewards
+from vlm_rm_sweeps.evaluation.epic import Measures
 from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth
+from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep, Trial
+from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.state_space import StateValue, StateVariable
 from vlm_rm_sweeps.tasks.task import Task
 
 _SEED = 0
 _KEY = ("model", "alpha", "prompt", "textures", "camera")
-LOGGED = ("epic_distance", "epic_low", "epic_high")
+LOGGED = (EPIC_DISTANCE, EPIC_LOW, EPIC_HIGH)
 """The columns that become metrics of each trial."""
 
 
-def measure_sweep(sweep: Sweep, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
-    """Return a row for each model, alpha, prompt and rendering of the sweep, with its measures on `epic_states`.
+def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
+    """Measure every reward of a sweep on its `epic_states`. Each image is encoded once by each model.
 
-    The pools must run. Each image is encoded once by each model. Of random states the truth is the closeness to the goal where the
-    task has a state variable with a goal, else its success test. Raises UserError if the truth or a reward is the same for all
-    states, a reward is not finite, or a labelled data set cannot be used.
+    Of random states the truth is the closeness to the goal where the task has a state variable with a goal, else its success test.
+
+    Args:
+        plan: The sweep.
+        pools: The pool of each model, by model id. They must be running.
+
+    Returns:
+        A row for each model, alpha, prompt and rendering, with the measures of `epic.Measures`.
+
+    Raises:
+        UserError: The truth or a reward is the same for all states, a reward is not finite, or a labelled data set cannot be used.
     """
-    formats = {model_id: pools[model_id].frame_format for model_id in sweep.models}
-    rows = []
-    for rendering in sweep.renderings():
-        frames, truth, groups = _states(sweep, rendering, set(formats.values()))
-        for model_id in sweep.models:
-            combinations = [(alpha, prompt) for model, alpha, prompt in sweep.combinations() if model == model_id]
-            specs = [prompt.spec(alpha) for alpha, prompt in combinations]
-            rewards = _scored(RewardPool.connect(pools[model_id]), frames[formats[model_id]], specs)
-            names = [f"{model_id} at alpha {alpha:g} with prompt {prompt.id!r}" for alpha, prompt in combinations]
-            for (alpha, prompt), measures in zip(combinations, measure(rewards, truth, names, groups=groups), strict=True):
-                cell: tuple[str | float, ...] = (model_id, alpha, prompt.id, rendering.textures, rendering.camera)
-                rows.append({**dict(zip(_KEY, cell, strict=True)), "truth": truth.name, **measures.to_dict()})
-    return pd.DataFrame(rows)
+    parts = []
+    for rendering in plan.renderings:
+        frames, truth, groups = _states(plan, rendering, {pools[model_id].frame_format for model_id in plan.sweep.models})
+        for model_id in plan.sweep.models:
+            specs = {(alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id}
+            pool = RewardPool.connect(pools[model_id])
+            table = measure_rewards(pool, specs, _scored(pool, frames[pool.frame_format], specs), truth, groups)
+            drawn = {"textures": rendering.textures, "camera": rendering.camera, "truth": truth.name}
+            parts.append(table.assign(**drawn)[[*_KEY, "truth", *Measures.__dataclass_fields__]])
+    return pd.concat(parts, ignore_index=True)
 
 
 def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
-    """Return a trial's row of the table that `measure_sweep` gives, as metrics; empty for one that learns from the true reward, or
-    from a reward that is the same for all states."""
+    """Look up a trial's row of a table of `measure_sweep`.
+
+    Args:
+        table: The table.
+        trial: A trial of the same sweep.
+
+    Returns:
+        The row's EPIC distance and its interval, as metrics; empty for a reference, and for a reward that is the same for all states.
+    """
     key = (trial.model_id, trial.alpha, trial.prompt_id, trial.rendering.textures, trial.rendering.camera)
     found = table[(table[list(_KEY)] == pd.Series(key, index=_KEY)).all(axis=1)]
     values = {name: float(found[name].iloc[0]) for name in LOGGED} if len(found) else {}
@@ -85,11 +99,12 @@ Frames = dict[FrameFormat, list[np.ndarray]]
 """Frames uint8 (H, W, 3) of the same states in each format."""
 
 
-def _states(sweep: Sweep, rendering: Rendering, formats: set[FrameFormat]) -> tuple[Frames, Truth, np.ndarray | None]:
-    """Return the states of `epic_states`, the truth about them, and which of them depend on each other, as `measure` takes it."""
-    if isinstance(sweep.epic_states, int):
-        return *_random_states(sweep.the_task(), sweep.epic_states, rendering, formats), None
-    dataset, truth = read_labelled(sweep.epic_states, sweep, "epic_states")
+def _states(plan: Plan, rendering: Rendering, formats: set[FrameFormat]) -> tuple[Frames, Truth, np.ndarray | None]:
+    """Return the states of `epic_states`, the truth about them, and the groups that depend on each other, as `measure` takes them."""
+    states = plan.sweep.epic_states
+    if isinstance(states, int):
+        return *_random_states(plan.task, states, rendering, formats), None
+    dataset, truth = read_labelled(states, plan, "epic_states")
     images = (dataset.frame(index) for index in range(len(dataset)))
     return _resized(images, formats), truth, dataset.episodes
 
@@ -126,14 +141,13 @@ def _random_states(task: Task, count: int, rendering: Rendering, formats: set[Fr
 
 
 def _distance(goal: StateVariable | None, variables: Mapping[str, StateValue]) -> float:
-    """How far a state is from the goal; NaN if the simulator's state does not name the variable."""
+    """Measure how far a state is from the goal; NaN if the simulator's state does not name the variable."""
     value = variables.get(goal.name) if goal else None
     return float(goal.distance_to_goal(np.array(value))) if goal and isinstance(value, float) else float("nan")
 
 
-def _scored(pool: RewardPool, frames: list[np.ndarray], specs: list[RewardSpec]) -> np.ndarray:
-    same_sizes = groupby(frames, key=lambda frame: frame.shape)
+def _scored(pool: RewardPool, frames: list[np.ndarray], specs: Specs) -> np.ndarray:
     try:
-        return np.concatenate([pool.score(np.stack(list(same_size)), specs) for _, same_size in same_sizes])
+        return score_frames(pool, frames, list(specs.values()))
     except PoolError as error:
         raise UserError(f"epic_states: {error}") from error
