@@ -271,7 +271,7 @@ def _server(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server: the context starts when it is ready, and stops it at the end."""
     if _answers(f"{_LOOPBACK}:{port}"):
-        raise UserError(f"port {port} for {name} is in use: choose another one with --{name.lower()}-port")
+        raise UserError(f"port {port} is in use: choose another one for {name} with --{name.lower()}-port")
     log = folder / f"{name.lower()}.log"
     with log.open("wb") as output:
         # In its own session the server does not get Ctrl-C: this process gets it and then stops its servers in order.

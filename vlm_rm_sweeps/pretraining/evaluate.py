@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -150,8 +151,9 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             "retrieval": retrieve(model, tests.retrievals),
             "speed": pd.DataFrame([{"frames_per_second": speeds[size]}]),
         }
+        model_columns: dict[str, Any] = {"size": size, PARAMETERS_MILLIONS: model.parameters / 1e6}
         for name, table in of_size.items():
-            tables.setdefault(name, []).append(table.assign(**{"size": size, PARAMETERS_MILLIONS: model.parameters / 1e6}))
+            tables.setdefault(name, []).append(table.assign(**model_columns))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     training = manifest[sizes[0]]
     captions, overlap = describe_captions(int(training["images"]), int(training["seed"]))
