@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vlm_rm_sweeps.sweeping.config.sweep import TRUE_REWARD
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vlm_rm_sweeps.tasks.task import Task
     from vlm_rm_sweeps.training.algorithms.base import Algorithm
     from vlm_rm_sweeps.training.algorithms.registry import find_algorithm, register_algorithm
-    from vlm_rm_sweeps.training.rewarded import use_rewards
+    from vlm_rm_sweeps.training.rllib_config import use_rewards
 
 _HOMES = {
     "Algorithm": "training.algorithms.base",
@@ -52,7 +52,7 @@ _HOMES = {
     "register_task": "tasks.registry",
     "reward_pool": "serving.pool",
     "run_sweep": "sweeping.execution.run_sweep",
-    "use_rewards": "training.rewarded",
+    "use_rewards": "training.rllib_config",
 }
 """The module of every public name."""
 

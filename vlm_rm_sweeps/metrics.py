@@ -123,7 +123,3 @@ class RunStatus(StrEnum):
     FINISHED = "FINISHED"
     FAILED = "FAILED"
     KILLED = "KILLED"
-
-
-BestBy = Literal["success", "true_return", "clip_return"]
-"""The metric that a trial's best policy is chosen by: its mean over the episodes that ended since the result before."""

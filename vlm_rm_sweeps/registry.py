@@ -141,7 +141,7 @@ class Registry(Generic[Entry]):
         raise UserError(unknown_name(self.kind, name, self._entries, f", or `module:Class`{hint}"))
 
     def find_known(self, name: str) -> Entry:
-        """Return the entry that a name stands for which was read from data, such as a checkpoint: it imports no module of its own accord.
+        """Find an entry by a name that was read from data, such as a checkpoint. It imports no module of its own accord.
 
         Args:
             name: A registered name, or `module:attribute` of a module that the user named in this process.

@@ -71,10 +71,10 @@ def states_rollouts(
 ) -> None:
     """Make a data set of the states that learned policies visit, with the results of the task's success test."""
     from vlm_rm_sweeps.evaluation.collect_states import states_of_policies, task_of_all
-    from vlm_rm_sweeps.sweeping.tracking.trained_policies import learned_policies
+    from vlm_rm_sweeps.sweeping.tracking.trained_policies import trained_policies
 
     refuse_to_overwrite(output)
-    policies = learned_policies(sources, which.value, say)
+    policies = trained_policies(sources, which.value, say)
     states = states_of_policies(policies, episodes, every, seed, say)
     _write_states(output, task_of_all(policies), states, image_format)
 

@@ -51,7 +51,7 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
 
 
 def _criterion_of(folder: Path, videos: list[LabelItem]) -> str | None:
-    """The success criterion of the task that videos of trials show; None if they name no task, or several."""
+    """Read from the videos' descriptions what their task counts as success; None if they name no task, or several."""
     names = {read_episode(video.file).get("task") for video in videos}
     name = names.pop() if len(names) == 1 else None
     if name is None:

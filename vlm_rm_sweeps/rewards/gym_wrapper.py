@@ -73,13 +73,13 @@ class ClipRewardVectorWrapper(VectorWrapper):
         self._frames: list[np.ndarray] = []
         self._resets: list[np.ndarray] = []
 
-    def reset(self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments. Deferred steps that were not scored are forgotten."""
         self._ended[:] = False
         self._frames, self._resets = [], []
         return self.env.reset(seed=seed, options=options)
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> Any:
         """Step all sub-environments and, unless deferred, score their frames in one call."""
         observations, true_rewards, terminated, truncated, info = self.env.step(actions)
         frames, resets = _resized(self.env.render(), self._model), self._ended

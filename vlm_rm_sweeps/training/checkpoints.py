@@ -33,7 +33,7 @@ from typing_extensions import TypedDict
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.rewards.reward_model import Precision
-from vlm_rm_sweeps.tasks.rendering import Profile, Textures
+from vlm_rm_sweeps.tasks.rendering import Profile
 
 CHECKPOINT = "checkpoint.json"
 POLICY = "policy.safetensors"
@@ -61,7 +61,7 @@ class RenderingContent(TypedDict):
         profile: How much OpenGL drew.
     """
 
-    textures: Textures
+    textures: str
     camera: str
     profile: Profile
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlm_rm_sweeps.sweeping.config.sweep import TRUE_REWARD, Trial
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress, duration
 from vlm_rm_sweeps.tasks.rendering import Rendering
 

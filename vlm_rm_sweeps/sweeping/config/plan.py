@@ -5,10 +5,9 @@ Reading a file needs no more than its text. A plan needs the machine: the task's
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
@@ -29,6 +28,7 @@ from vlm_rm_sweeps.training.algorithms.registry import choose_algorithm, find_al
 _AUDIT_POINTS = 10
 """Of a trial, by default."""
 Found = TypeVar("Found")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -121,31 +121,24 @@ def make_plan(sweep: Sweep) -> Plan:
         UserError: One message for everything that does not exist, or does not fit.
     """
     problems = _Problems()
-    task = problems.look_up("task" if sweep.env is None else "env", sweep.task, lambda: _task(sweep))
-    models = {
-        each: problems.look_up("models", sweep.models, lambda each=each: find_reward_model(each)) for each in sweep.models
-    }
+    task = problems.look_up("task" if sweep.env is None else "env", sweep.task, _task, sweep)
+    models = _models("models", sweep.models, problems)
     problems.raise_if_any()
     assert task is not None
-    trained = {model_id: model for model_id, model in models.items() if model is not None}
-    with problems.at("audit"):
-        sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, trained)})
-    gold_ids = sweep.audit.models if sweep.audit else ()
-    gold = {each: problems.look_up("audit.models", gold_ids, lambda each=each: find_reward_model(each)) for each in gold_ids}
-    algorithm = problems.look_up("algorithm", sweep.algorithm, lambda: choose_algorithm(sweep.algorithm, task))
-    settings = problems.look_up("", None, lambda: _settings(sweep, algorithm)) if algorithm else None
-    renderings = problems.look_up("", None, lambda: _renderings(sweep, task)) or ()
+    sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, models)})
+    models |= _models("audit.models", sweep.audit.models if sweep.audit else (), problems)
+    name = problems.look_up("algorithm", sweep.algorithm, choose_algorithm, sweep.algorithm, task)
+    algorithm = problems.look_up("", None, _algorithm, sweep, name) if name else None
+    renderings = problems.look_up("", None, _renderings, sweep, task)
     problems.raise_if_any()
     assert algorithm is not None
-    assert settings is not None
-    served = trained | {model_id: model for model_id, model in gold.items() if model is not None}
+    assert renderings is not None
     prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
-    filled_in = {"profile": renderings[0].profile, "algorithm": algorithm, "settings": settings.model_dump()}
-    sweep = sweep.model_copy(update=filled_in)
-    plan = Plan(sweep, task, settings, served, prompts, renderings, _trials(sweep, prompts, renderings))
+    resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
+    sweep = sweep.model_copy(update=resolved)
+    plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings))
     for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts):
-        with problems.at(""):
-            check(plan)
+        problems.look_up("", None, check, plan)
     problems.raise_if_any()
     return plan
 
@@ -164,13 +157,12 @@ def plan_of(data: dict[str, Any]) -> Plan:
 
 
 def _name_problems(data: Mapping[str, Any]) -> list[str]:
-    """Return what the task and the models of a sweep file name that does not exist, for a message about its other mistakes."""
+    """List what the task and the models of a sweep file name that does not exist, for a message about its other mistakes."""
     problems = _Problems()
     if isinstance(task := data.get("task"), str):
-        problems.look_up("task", task, lambda: find_task(task))
-    models = data.get("models")
-    for model_id in models if isinstance(models, list | tuple) else ():
-        problems.look_up("models", models, lambda model_id=model_id: find_reward_model(str(model_id)))
+        problems.look_up("task", task, find_task, task)
+    if isinstance(models := data.get("models"), list | tuple):
+        _models("models", [str(model_id) for model_id in models], problems)
     return problems.messages
 
 
@@ -180,22 +172,17 @@ class _Problems:
     def __init__(self) -> None:
         self.messages: list[str] = []
 
-    @contextmanager
-    def at(self, key: str, value: Any = None) -> Iterator[None]:
-        """Keep a UserError of what is done inside, with the key that it is about."""
+    def look_up(self, key: str, value: Any, find: Callable[P, Found], *args: P.args, **kwargs: P.kwargs) -> Found | None:
+        """Call `find`. If it raises a UserError, keep that with the key and the value that it is about, and return None."""
         try:
-            yield
+            return find(*args, **kwargs)
         except UserError as error:
             where = f"{key} = {_plain(value)!r}: " if value is not None else f"{key}: " if key else ""
             self.messages.append(f"{where}{error}")
-
-    def look_up(self, key: str, value: Any, find: Callable[[], Found]) -> Found | None:
-        """Return what `find` returns; None if it raises a UserError, which is kept."""
-        with self.at(key, value):
-            return find()
-        return None
+            return None
 
     def raise_if_any(self) -> None:
+        """Raise one UserError for everything that was kept."""
         if self.messages:
             raise UserError("; ".join(dict.fromkeys(self.messages)))
 
@@ -205,11 +192,16 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str, RewardModel]:
+    found = {model_id: problems.look_up(key, model_ids, find_reward_model, model_id) for model_id in model_ids}
+    return {model_id: model for model_id, model in found.items() if model is not None}
+
+
 def _task(sweep: Sweep) -> Task:
     return make_task(sweep.env) if sweep.env is not None else find_task(sweep.task_name)
 
 
-def _settings(sweep: Sweep, name: str) -> Algorithm:
+def _algorithm(sweep: Sweep, name: str) -> Algorithm:
     return check_keys(find_algorithm(name), sweep.settings, "settings.", f" (these are settings of {name})")
 
 

@@ -22,7 +22,8 @@ from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS, RunStatus
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
-from vlm_rm_sweeps.sweeping.config.screening import Screening, plan_of
+from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.config.screening import Screening
 from vlm_rm_sweeps.sweeping.config.sections import Combination
 from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path, to_yaml
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (

@@ -230,6 +230,11 @@ class MlflowMirror(threading.Thread):
             self._client.log_batch(run_id, metrics=[Metric(name, value, time_ms, step) for name, value in metrics.items()])
             self._steps[run_id, one].add(step)
 
+    def _experiment(self) -> str:
+        if self._runs.experiment_id is None:
+            raise UserError("the sweep has no MLflow experiment")
+        return self._runs.experiment_id
+
     def _sweep_run(self) -> str:
         if self._runs.run_id is None:
             raise UserError("the sweep has no MLflow run")
@@ -274,7 +279,7 @@ class MlflowMirror(threading.Thread):
         """Return the run of a trial, or of the sweep if the id is empty."""
         run_id = self._find_run(trial_id, tags)
         if run_id is None:
-            made = self._client.create_run(self._runs.experiment_id, time_ms, tags=dict(tags), run_name=name)
+            made = self._client.create_run(self._experiment(), time_ms, tags=dict(tags), run_name=name)
             run_id = str(made.info.run_id)
         return run_id
 
@@ -283,7 +288,7 @@ class MlflowMirror(threading.Thread):
             condition = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{self._runs.run_id}' and tags.trial_id = '{trial_id}'"
         else:
             condition = f"tags.sweep_id = '{tags['sweep_id']}'"
-        runs = self._client.search_runs([self._runs.experiment_id], condition, max_results=1)
+        runs = self._client.search_runs([self._experiment()], condition, max_results=1)
         return runs[0].info.run_id if runs else None
 
     def _tags(self) -> dict[str, str]:

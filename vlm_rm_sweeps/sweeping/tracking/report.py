@@ -146,7 +146,7 @@ def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
     return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
-def _described(row: Mapping[str, Any], episode: dict[str, Any]) -> str:
+def _described(row: Mapping[Any, Any], episode: dict[str, Any]) -> str:
     """Whose episode a video shows and how it went; then, since that policy is another, how the trial ended."""
     in_goal, clip_return = episode["goal_fraction"], episode["clip_return"]
     parts = [
@@ -160,7 +160,7 @@ def _described(row: Mapping[str, Any], episode: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part) + ended
 
 
-def _label(row: Mapping[str, Any]) -> str:
+def _label(row: Mapping[Any, Any]) -> str:
     """Return a trial in words, as `Trial.label` has it."""
     drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
     return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']:g}"
