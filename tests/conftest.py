@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -25,7 +25,7 @@ from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.registry import find_task
-from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
+from vlm_rm_sweeps.training.checkpoints import BestContent, Checkpoint, TrialFolder
 
 torch.set_num_threads(1)
 
@@ -103,6 +103,6 @@ def saved_policy() -> Callable[..., Checkpoint]:
         content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
         content |= {"algorithm": "dqn", "seed": 0, "reward": reward, "env_steps": 500}
         content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
-        return TrialFolder(trial).save_best(module or spec.build(), content | changed)
+        return TrialFolder(trial).save_best(module or spec.build(), cast(BestContent, content | changed))
 
     return save

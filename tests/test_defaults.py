@@ -127,7 +127,7 @@ def test_the_dashboard_of_a_sweep_listens_on_this_machine_alone_and_asks_for_a_t
     """In a process of its own, as the cluster of the other tests has no dashboard, and as a library's user has it: Ray is imported."""
     code = """
 import psutil, ray, urllib.error, urllib.request
-from vlm_rm_sweeps.sweeping.execution.cluster import ray_cluster
+from vlm_rm_sweeps.serving.cluster import ray_cluster
 
 said = []
 with ray_cluster(said.append):

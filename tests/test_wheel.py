@@ -30,7 +30,7 @@ SWEEP = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `uv build` makes of this tree, without a network."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [UV, "build", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder]
+    command: list[str | Path] = [UV, "build", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder]
     subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
     (built,) = folder.glob("*.whl")
     return built

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from vlm_rm_sweeps.rewards.gym_wrapper import ClipRewardVectorWrapper, ClipRewardWrapper
     from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model, register_reward_model
     from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
-    from vlm_rm_sweeps.serving.pool import RewardPool, reward_pool
+    from vlm_rm_sweeps.serving.pool import RewardPool
+    from vlm_rm_sweeps.serving.reward_pool import reward_pool
     from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
     from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
     from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
@@ -50,7 +51,7 @@ _HOMES = {
     "register_algorithm": "training.algorithms.registry",
     "register_reward_model": "rewards.registry",
     "register_task": "tasks.registry",
-    "reward_pool": "serving.pool",
+    "reward_pool": "serving.reward_pool",
     "run_sweep": "sweeping.execution.run_sweep",
     "use_rewards": "training.rllib_config",
 }

@@ -129,12 +129,12 @@ def test_new_and_resume_exclude_each_other(refusal: Command, tmp_path: Path, oth
 
 def test_a_screening_is_not_resumed(refusal: Command, tmp_path: Path) -> None:
     message = refusal("sweep", SCREENING, "--results", tmp_path, "--resume")
-    assert "is a screening, which is not resumed" in message
+    assert "is a screening, which cannot be resumed" in message
 
 
 def test_a_sweep_that_another_process_runs_is_left_alone(refusal: Command, tmp_path: Path) -> None:
     interrupted_sweep(tmp_path, QUICKSTART)
-    found = SweepFolder.newest(planned(QUICKSTART), tmp_path)
+    found = SweepFolder.newest(planned(QUICKSTART).sweep, tmp_path)
     assert found is not None
     with found.locked():
         assert "in use by another process" in refusal("sweep", QUICKSTART, "--results", tmp_path, "--resume")

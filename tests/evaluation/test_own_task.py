@@ -21,10 +21,10 @@ from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, shapes, wal
 from vlm_rm_sweeps.evaluation.rollouts import evaluate, run_episode, write_plain_video
 from vlm_rm_sweeps.evaluation.states import load_states, write_states
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
-from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.tasks import registry
 from vlm_rm_sweeps.tasks.preview import frames_of_episode
 from vlm_rm_sweeps.tasks.registry import find_task, register_task
@@ -128,15 +128,16 @@ def test_sweep_and_screening_files_name_it(task: Task, tmp_path: Path) -> None:
     )
     keys = f"name: x, task: '{task.name}', models: [embedded/tiny], alphas: [0, 0.5], steps: 100, epic_states: 20, cameras: [behind]"
     (tmp_path / "sweep.yaml").write_text(f"{{{keys}, textures: [night, day]}}")
-    sweep = load_sweep(tmp_path / "sweep.yaml")
-    assert (sweep.the_task(), sweep.algorithm) == (task, "sac")
-    assert [(each.textures, each.camera) for each in sweep.renderings()] == [("night", "behind"), ("day", "behind")]
+    plan = load_plan(tmp_path / "sweep.yaml")
+    assert isinstance(plan, Plan)
+    assert (plan.task, plan.sweep.algorithm) == (task, "sac")
+    assert [(each.textures, each.camera) for each in plan.renderings] == [("night", "behind"), ("day", "behind")]
     (tmp_path / "screen.yaml").write_text(
         f"{{{keys}, textures: [night], screen: {{states: '{dataset.folder}', truth: success}}}}"
     )
-    plan = load_plan(tmp_path / "screen.yaml")
-    assert isinstance(plan, Screening)
-    assert plan.sweep.the_task() is task
+    screening = load_plan(tmp_path / "screen.yaml")
+    assert isinstance(screening, Screening)
+    assert screening.plan.task is task
 
 
 def test_data_of_a_task_whose_module_is_not_imported_say_what_to_do(task: Task, policy: Checkpoint, tmp_path: Path) -> None:

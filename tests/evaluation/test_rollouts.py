@@ -144,7 +144,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
 
 
 def test_a_trial_is_its_best_policy_else_its_last(saved_policy: SavePolicy, tmp_path: Path) -> None:
-    TrialFolder(tmp_path).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type]
+    TrialFolder(tmp_path).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type,typeddict-item]
     assert find_checkpoint(tmp_path).folder.name == "step-000000900"
     saved_policy(tmp_path)
     assert find_checkpoint(tmp_path).folder.name == "best-000000500"
@@ -162,8 +162,15 @@ def test_an_environment_of_the_sweep_file_comes_back_with_its_checkpoint(saved_p
     assert "success" not in summarize([episode])
 
 
+def rewarded(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the policy was rewarded by, as checkpoint.json has it."""
+    reward = checkpoint.content["reward"]
+    assert reward is not None
+    return dict(reward)
+
+
 def test_a_reward_model_of_ones_own_judges(saved_policy: SavePolicy, tmp_path: Path) -> None:
-    reward = saved_policy(tmp_path / "model").content["reward"] | {"model": "own_rewards:Brightness", "alpha": 0.25}
+    reward = rewarded(saved_policy(tmp_path / "model")) | {"model": "own_rewards:Brightness", "alpha": 0.25}
     checkpoint = saved_policy(tmp_path / "own", reward=reward)
     (episode,) = evaluate(checkpoint, episodes=1, seed=7, pictures=False, judges=["own_rewards:Shade/0"])
     frames = run_episode(TASK, load_policy(checkpoint), seed=7, frame_format=FrameFormat(16)).frames
@@ -174,7 +181,7 @@ def test_a_reward_model_of_ones_own_judges(saved_policy: SavePolicy, tmp_path: P
 
 
 def test_rewards_that_are_not_finite_are_not_left_out(saved_policy: SavePolicy, tmp_path: Path) -> None:
-    reward = saved_policy(tmp_path / "model").content["reward"] | {"model": "own_rewards:NotANumber"}
+    reward = rewarded(saved_policy(tmp_path / "model")) | {"model": "own_rewards:NotANumber"}
     loaded = load_scorer(saved_policy(tmp_path / "broken", reward=reward))
     assert loaded is not None
     with pytest.raises(UserError, match="own_rewards:NotANumber gave 3 of 3 rewards that are not finite"):
@@ -186,9 +193,9 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
         find_checkpoint(tmp_path)
     with pytest.raises(UserError, match="unknown task 'cartpole-uprigth': did you mean 'cartpole-upright'"):
         task_of(saved_policy(tmp_path / "task", task="cartpole-uprigth"))
-    with pytest.raises(UserError, match="unknown algorithm 'ppo'"):
-        load_policy(saved_policy(tmp_path / "algorithm", algorithm="ppo"))
-    reward = saved_policy(tmp_path / "model").content["reward"]
+    with pytest.raises(UserError, match="unknown algorithm 'dqnn'"):
+        load_policy(saved_policy(tmp_path / "algorithm", algorithm="dqnn"))
+    reward = rewarded(saved_policy(tmp_path / "model"))
     with pytest.raises(UserError, match="unknown model 'embedded/huge'"):
         load_scorer(saved_policy(tmp_path / "model", reward=reward | {"model": "embedded/huge"}))
     wider = saved_policy(tmp_path / "network", model_config={"fcnet_hiddens": [32], "dueling": False} | _module_defaults())

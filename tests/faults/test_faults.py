@@ -394,15 +394,15 @@ class RecoveryClock:
     def runs(self) -> bool:
         return self._killed_ms is not None
 
-    def attempt_starts(self, results: list[Entry]) -> None:
+    def attempt_starts(self, results: list[ResultLogged]) -> None:
         self._killed_ms, self._results_at_start = None, len(results)
 
-    def fault(self, fault: str, at_ms: float, results: list[Entry]) -> None:
+    def fault(self, fault: str, at_ms: float, results: list[ResultLogged]) -> None:
         # Before the first result of an attempt its trials are being started.
         measured = fault == SERVER_KILLED and len(results) > self._results_at_start
         self._killed_ms = at_ms if measured else None
 
-    def stop(self, results: list[Entry]) -> list[float]:
+    def stop(self, results: list[ResultLogged]) -> list[float]:
         """The time if it is over, else nothing."""
         if self._killed_ms is None:
             return []

@@ -51,7 +51,7 @@ def test_shipped_vocabulary_splits_captions_and_prompts_as_the_full_tokenizer(fu
     texts = {caption for subject in subjects for caption in caption_batch(subject.sample_states(300, rng), rng)}
     texts |= {text for task in map(find_task, BUILT_IN_TASKS) for text in (task.goal_prompt, task.baseline_prompt)}
     sweep = load_sweep(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml")
-    texts |= {text for prompt in sweep.wordings() for text in (*prompt.goal, *prompt.baseline)}
+    texts |= {text for prompt in sweep.prompts for text in (*prompt.goal, *prompt.baseline)}
     for text in texts:
         assert pieces(shipped, text) == pieces(full, text)
 

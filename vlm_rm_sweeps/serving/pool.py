@@ -370,7 +370,8 @@ def await_pool(
     """
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
-        RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), specs)
+        if specs:
+            RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), specs)
     except GetTimeoutError as error:
         raise UserError(
             f"the {config.servers} reward servers of {config.model_id} were not ready within {timeout_s:.0f} s: each needs "

@@ -162,4 +162,4 @@ def test_a_screening_takes_overrides_too(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(SWEEPS.parent)
     plan = load_plan(SWEEPS / "screen_cartpole.yaml", ["screen.keep=1", "steps=77"])
     assert isinstance(plan, Screening)
-    assert (plan.settings.keep, plan.sweep.steps, plan.keys["steps"]) == (1, 77, 77)
+    assert (plan.settings.keep, plan.plan.sweep.steps, plan.keys["steps"]) == (1, 77, 77)

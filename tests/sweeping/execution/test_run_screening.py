@@ -16,10 +16,11 @@ from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
-from vlm_rm_sweeps.sweeping.config.sweep import Combination, Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
+from vlm_rm_sweeps.sweeping.config.sections import Combination
 from vlm_rm_sweeps.sweeping.execution import run_screening as screening_module
 from vlm_rm_sweeps.sweeping.execution.run_screening import ScreeningOutcome, run_screening
-from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import default_tracking_uri
+from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri
 from vlm_rm_sweeps.tasks.registry import find_task
 
 CARTPOLE = find_task("cartpole-upright")
@@ -84,11 +85,13 @@ def test_every_combination_is_ranked_with_one_encoding_of_each_image(ran: tuple[
 
 def test_the_best_are_a_sweep_file_for_training(ran: tuple[ScreeningOutcome, int, MlflowClient]) -> None:
     outcome = ran[0]
-    sweep = load_sweep(outcome.best_file)
+    plan = load_plan(outcome.best_file)
+    assert isinstance(plan, Plan)
     best = [(row["model"], row["alpha"], row["prompt"]) for row in outcome.ranking.head(2).to_dict("records")]
-    trials = [(trial.model_id, trial.alpha, trial.prompt_id) for trial in sweep.trials() if trial.prompt]
+    trials = [(trial.model_id, trial.alpha, trial.prompt_id) for trial in plan.trials if trial.prompt]
     assert sorted(trials) == sorted(best)
-    assert sweep.wordings()[0].goal == (GOALS[0],)
+    assert plan.prompts[0].goal == (GOALS[0],)
+    sweep = plan.sweep
     assert (sweep.name, sweep.steps, sweep.seeds, sweep.max_trials) == ("screen-best", 500, (3,), 10)
 
 
@@ -117,7 +120,7 @@ def test_mlflow_has_a_parent_and_one_child_for_each_combination(ran: tuple[Scree
 
 
 def test_a_file_without_screen_is_a_sweep(dataset: StateDataset, tmp_path: Path) -> None:
-    assert isinstance(load_plan(screening_file(tmp_path, dataset, screen=None, prompts=None)), Sweep)
+    assert isinstance(load_plan(screening_file(tmp_path, dataset, screen=None, prompts=None)), Plan)
 
 
 @pytest.mark.parametrize(
@@ -145,11 +148,11 @@ def test_the_best_are_audited_for_prompts_that_are_not_among_them(dataset: State
     screening = screening_of(
         screening_file(tmp_path, dataset, audit={"prompts": ["the-pole-hangs-straight-down-below-the-c"], "every": 100})
     )
-    ids = [prompt.id for prompt in screening.sweep.wordings()]
+    ids = [prompt.id for prompt in screening.plan.prompts]
     keys = screening.best_sweep([Combination(model="embedded/tiny", alpha=0.5, prompt=ids[0])])
-    sweep = Sweep.model_validate(keys)
-    assert [prompt.id for prompt in sweep.wordings()] == ids
-    assert [trial.prompt_id for trial in sweep.trials() if trial.prompt] == [ids[0]]
+    plan = plan_of(keys)
+    assert [prompt.id for prompt in plan.prompts] == ids
+    assert [trial.prompt_id for trial in plan.trials if trial.prompt] == [ids[0]]
 
 
 def test_what_is_measured_is_on_disk_though_mlflow_went_away(

@@ -183,7 +183,7 @@ def in_order_after(mirrored: Mirrored, store: Path, breaks: str, mends: str) -> 
     """Results while the database does not work arrive once it does."""
     mirrored.start_all()
     assert mirrored.mirror() == 0
-    mirror = MlflowMirror(mirrored.journal, mirrored.plan.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
+    mirror = MlflowMirror(mirrored.journal, mirrored.plan, mirrored.folder, mirrored.uri, mirrored.said.append)
     with closing(sqlite3.connect(store, isolation_level=None)) as other:
         other.execute(breaks)
         try:
@@ -279,7 +279,7 @@ def test_a_run_that_was_made_and_not_described_is_described_later(
             raise MlflowException("away", error_code=TEMPORARILY_UNAVAILABLE)
 
         broken.setattr(MlflowClient, step, away)
-        mirror = MlflowMirror(mirrored.journal, mirrored.plan.sweep, mirrored.folder, mirrored.uri, mirrored.said.append)
+        mirror = MlflowMirror(mirrored.journal, mirrored.plan, mirrored.folder, mirrored.uri, mirrored.said.append)
         mirror.start()
         while not mirrored.said:
             time.sleep(0.05)

@@ -32,7 +32,7 @@ def found(*sources: Path, which: Which = "best") -> list[str]:
 def test_a_sweep_has_a_policy_for_each_trial_with_a_checkpoint(saved_policy: SavePolicy, folder: SweepFolder) -> None:
     saved_policy(folder.trial("b"))
     saved_policy(folder.trial("a"))
-    TrialFolder(folder.trial("a")).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type]
+    TrialFolder(folder.trial("a")).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type,typeddict-item]
     folder.trial("failed").mkdir()
     assert found(folder.path) == ["a/best-000000500", "b/best-000000500"]
     assert found(folder.path, which="last") == ["a/step-000000900", "b/best-000000500"]
@@ -46,7 +46,7 @@ def test_all_that_a_trial_keeps_are_found_each_once(saved_policy: SavePolicy, fo
     best = saved_policy(folder.trial("a"))
     trial = TrialFolder(folder.trial("a"))
     for steps in (900, 700):
-        trial.save(torch.nn.Linear(1, 1), {}, {"env_steps": steps})  # type: ignore[arg-type]
+        trial.save(torch.nn.Linear(1, 1), {}, {"env_steps": steps})  # type: ignore[arg-type,typeddict-item]
     shutil.copytree(best.folder, best.folder.with_name("step-000000500"))  # the best may be one of the newest, too
     best.folder.with_name(".unfinished-step-000000950").mkdir()
     saved_policy(folder.trial("b"))

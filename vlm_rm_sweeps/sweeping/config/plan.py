@@ -126,7 +126,8 @@ def make_plan(sweep: Sweep) -> Plan:
     problems.raise_if_any()
     assert task is not None
     sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, models)})
-    models |= _models("audit.models", sweep.audit.models if sweep.audit else (), problems)
+    gold = [model_id for model_id in (sweep.audit.models if sweep.audit else ()) if model_id not in models]
+    models |= _models("audit.models", gold, problems)
     name = problems.look_up("algorithm", sweep.algorithm, choose_algorithm, sweep.algorithm, task)
     algorithm = problems.look_up("", None, _algorithm, sweep, name) if name else None
     renderings = problems.look_up("", None, _renderings, sweep, task)

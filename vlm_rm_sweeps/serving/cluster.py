@@ -1,4 +1,4 @@
-"""The Ray cluster that a sweep runs on."""
+"""The Ray cluster that reward servers and trials run on."""
 
 import logging
 import os
@@ -87,7 +87,7 @@ def _check_user_modules() -> None:
     if missing:
         raise UserError(
             f"Ray runs already, and its processes cannot import {', '.join(missing)}: start it with "
-            f"ray.init(runtime_env={{'py_modules': {[str(module) for module in modules]}}}), or let the sweep start it"
+            f"ray.init(runtime_env={{'py_modules': {[str(module) for module in modules]}}}), or let it be started here"
         )
 
 

@@ -1,0 +1,55 @@
+"""A reward pool for as long as a `with` block lasts: for people's own scripts, which have no sweep that starts it."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.serving.cluster import ray_cluster
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, check_placement, start_pool
+
+
+def _silent(line: str) -> None:
+    """Print nothing."""
+
+
+@contextmanager
+def reward_pool(
+    model: RewardModel | str, *specs: RewardSpec, say: Callable[[str], None] = _silent, **settings: Any
+) -> Iterator[RewardPool]:
+    """Start the reward servers of one model, and end them with the block.
+
+    Ray is started on this machine unless it runs already or `RAY_ADDRESS` names a cluster.
+
+        with reward_pool("embedded/small", servers=2) as pool:
+            rewards = pool.score(frames, [RewardSpec(("a pole standing up",), ("a pole",))])
+
+    Args:
+        model: The model, not loaded, or its id.
+        *specs: What it will be asked to score for, tried on one frame before the block begins.
+        say: Prints a line about Ray.
+        **settings: Of `PoolConfig`: servers, precision, micro_batch, cpus, gpus, threads, timeout_s.
+
+    Yields:
+        A client of the servers, which is itself a reward model.
+
+    Raises:
+        UserError: Ray does not start, the servers cannot be placed, or the model cannot be loaded or cannot score a spec.
+    """
+    chosen = find_reward_model(model) if isinstance(model, str) else model
+    for spec in specs:
+        chosen.check_spec(spec)
+    config = PoolConfig.of(f"pool-{uuid.uuid4().hex[:6]}", chosen, **settings)
+    with ray_cluster(say):
+        check_placement([config], trial_cpus=0, trial_gpus=0)
+        servers = start_pool(config, chosen)
+        try:
+            await_pool(config, servers, specs)
+            yield RewardPool(config, servers)
+        finally:
+            for server in servers:
+                ray.kill(server)
