@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -25,7 +25,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.task import get_task
-from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
+from vlm_rm_sweeps.training.checkpoints import BestContent, Checkpoint, TrialFolder
 
 torch.set_num_threads(1)
 
@@ -92,8 +92,8 @@ def saved_policy() -> Callable[..., Checkpoint]:
         prompts = {"goal": [task.goal_prompt], "baseline": [task.baseline_prompt], "alpha": 0.5}
         reward = {"model": "embedded/tiny", "precision": "fp32", "micro_batch": 32} | prompts
         content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
-        content |= {"algorithm": "dqn", "seed": 0, "reward": reward, "env_steps": 500}
-        content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
-        return TrialFolder(trial).save_best(spec.build(), content | changed)
+        content |= {"algorithm": "dqn", "settings": {"hidden": [16]}, "seed": 0, "reward": reward, "env_steps": 500}
+        content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}} | changed
+        return TrialFolder(trial).save_best(spec.build(), cast(BestContent, content))
 
     return save

@@ -175,7 +175,9 @@ def sweep_of(**changes: Any) -> Sweep:
             ["algorithm = 'sac'", "cartpole-upright", "Discrete(2)", "expected dqn or ppo"],
             id="algorithm for others",
         ),
-        pytest.param({"algorithm": "a2c"}, ["algorithm = 'a2c'", "dqn, ppo, sac", "`module:Class`"], id="algorithm that there is not"),
+        pytest.param(
+            {"algorithm": "a2c"}, ["algorithm = 'a2c'", "dqn, ppo, sac", "`module:Class`"], id="algorithm that there is not"
+        ),
         pytest.param(
             {"algorithm": "pathlib:Path"},
             ["algorithm = 'pathlib:Path'", "expected a subclass of", "Algorithm"],

@@ -21,9 +21,7 @@ SPEC = RewardSpec(("a pole standing up",), ("a pole",), 0.5)
 SETTINGS = Sac(learning_starts=40, envs=4, rollout_steps=5, updates_per_step=0.25, batch=16, hidden=(16, 8))
 
 
-def train(
-    settings: Sac, reward: RewardSource | None = None, steps: int = 200, seed: int = 3
-) -> tuple[Any, dict[str, Any]]:
+def train(settings: Sac, reward: RewardSource | None = None, steps: int = 200, seed: int = 3) -> tuple[Any, dict[str, Any]]:
     algorithm = build_trainer(settings, PENDULUM, reward, seed, steps_per_result=steps, evaluation_episodes=2)
     return algorithm, algorithm.train()
 
