@@ -101,8 +101,8 @@ def saved_policy() -> Callable[..., Checkpoint]:
         prompts = {"goal": [task.goal_prompt], "baseline": [task.baseline_prompt], "alpha": 0.5}
         reward = {"model": "embedded/tiny", "precision": "fp32", "micro_batch": 32} | prompts
         content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
-        content |= {"algorithm": "dqn", "seed": 0, "reward": reward, "env_steps": 500}
-        content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}}
-        return TrialFolder(trial).save_best(module or spec.build(), cast(BestContent, content | changed))
+        content |= {"algorithm": "dqn", "settings": {"hidden": [16]}, "seed": 0, "reward": reward, "env_steps": 500}
+        content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}} | changed
+        return TrialFolder(trial).save_best(module or spec.build(), cast(BestContent, content))
 
     return save

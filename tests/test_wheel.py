@@ -30,7 +30,17 @@ SWEEP = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `uv build` makes of this tree, without a network."""
     folder = tmp_path_factory.mktemp("wheel")
-    command: list[str | Path] = [UV, "build", "--wheel", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder]
+    command: list[str | Path] = [
+        UV,
+        "build",
+        "--wheel",
+        "--offline",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+        "--out-dir",
+        folder,
+    ]
     subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
     (built,) = folder.glob("*.whl")
     return built
@@ -82,7 +92,7 @@ def install(wheel: Path, environment: Path) -> Path:
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
-    command = [UV, "pip", "install", "--offline", "--no-deps", "--python", python, wheel]
+    command: list[str | Path] = [UV, "pip", "install", "--offline", "--no-deps", "--python", python, wheel]
     subprocess.run(command, capture_output=True, check=True)
     paths = {"base": str(environment), "platbase": str(environment)}
     packages = Path(sysconfig.get_path("purelib", vars=paths))

@@ -23,8 +23,8 @@ from vlm_rm_sweeps.evaluation.states import load_states, write_states
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.tasks import registry
 from vlm_rm_sweeps.tasks.preview import frames_of_episode
 from vlm_rm_sweeps.tasks.registry import find_task, register_task

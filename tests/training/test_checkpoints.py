@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder, read_checkpoint
+from vlm_rm_sweeps.training.checkpoints import Checkpoint, PolicyContent, TrialFolder, read_checkpoint
 
 
 def network(width: int = 4) -> Any:
@@ -24,8 +24,26 @@ def state(step: int) -> dict[str, Any]:
     return {"step": step, "buffer": np.full(10_000, step)}
 
 
+def content(step: int) -> PolicyContent:
+    return {
+        "task": "cartpole-upright",
+        "env": None,
+        "rendering": {"textures": "original", "camera": "default", "profile": "fast"},
+        "algorithm": "dqn",
+        "settings": {},
+        "seed": 0,
+        "reward": None,
+        "env_steps": step,
+        "model_config": {},
+    }
+
+
 def save(folder: TrialFolder, step: int) -> Checkpoint:
-    return folder.save(network(), state(step), {"env_steps": step})
+    return folder.save(network(), state(step), {**content(step), "results": [], "done": False})
+
+
+def save_best(folder: TrialFolder, step: int, success: float = 0.0) -> Checkpoint:
+    return folder.save_best(network(), {**content(step), "metrics": {"success": success}})
 
 
 @contextmanager
@@ -45,7 +63,7 @@ def last(folder: TrialFolder) -> Checkpoint:
     return found
 
 
-def test_goes_on_from_the_newest_and_keeps_two(tmp_path: Path) -> None:
+def test_resumes_from_the_newest_and_keeps_two(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path / "trial")
     assert folder.last() == (None, [])
     for step in (500, 1000, 12_000):
@@ -106,8 +124,8 @@ def test_what_a_killed_process_left_half_written_does_not_disturb(tmp_path: Path
 def test_files_elsewhere_are_not_part_of_a_checkpoint(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret").write_text("secret")
     description = save(TrialFolder(tmp_path), 500).folder / "checkpoint.json"
-    content = json.loads(description.read_text())
-    description.write_text(json.dumps(content | {"files": {name: {"bytes": 6, "sha256": "0"}}}))
+    described = json.loads(description.read_text())
+    description.write_text(json.dumps(described | {"files": {name: {"bytes": 6, "sha256": "0"}}}))
     with pytest.raises(UserError, match="is refused"):
         read_checkpoint(description.parent)
 
@@ -134,19 +152,19 @@ def test_the_same_error_at_the_same_step_fails_again(tmp_path: Path) -> None:
 def test_the_best_policy_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
     assert folder.best() is None
-    folder.save_best(network(), {"env_steps": 500, "metrics": {"success": 0.1}})
+    save_best(folder, 500, success=0.1)
     with full_disk(room=100), pytest.raises(OSError, match=r"too large|could not be written"):
-        folder.save_best(network(), {"env_steps": 1000, "metrics": {"success": 0.2}})
+        save_best(folder, 1000, success=0.2)
     best = folder.best()
     assert best is not None
     assert best.content["metrics"] == {"success": 0.1}
-    folder.save_best(network(), {"env_steps": 1000, "metrics": {"success": 0.2}})
+    save_best(folder, 1000, success=0.2)
     assert [each.name for each in tmp_path.iterdir()] == ["best-000001000"]
 
 
 def test_weights_come_back_and_those_of_another_network_are_refused(tmp_path: Path) -> None:
     saved = network()
-    checkpoint = TrialFolder(tmp_path).save_best(saved, {"env_steps": 500})
+    checkpoint = TrialFolder(tmp_path).save_best(saved, {**content(500), "metrics": {"success": 0.0}})
     loaded = network()
     checkpoint.load_policy(loaded)
     torch.testing.assert_close(loaded.weight, saved.weight, rtol=0, atol=0)
@@ -155,7 +173,7 @@ def test_weights_come_back_and_those_of_another_network_are_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("text", "message"),
     [
         (None, "is not a checkpoint"),
         ("{", "is damaged"),
@@ -163,15 +181,40 @@ def test_weights_come_back_and_those_of_another_network_are_refused(tmp_path: Pa
         (json.dumps({"format": 99}), "format 1"),
     ],
 )
-def test_what_is_no_checkpoint_is_said(tmp_path: Path, content: str | None, message: str) -> None:
-    if content is not None:
-        (tmp_path / "checkpoint.json").write_text(content)
+def test_what_is_no_checkpoint_is_reported(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "checkpoint.json").write_text(text)
     with pytest.raises(UserError, match=message):
         read_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"task": None}, "task: input should be a valid string"),
+        ({"rendering": {"textures": "original", "camera": "default"}}, "rendering.profile: field required"),
+        ({"reward": {"model": "embedded/tiny"}}, "reward.goal: field required"),
+        ({"results": [{"success": "much"}]}, "results.0.success: input should be a valid number"),
+    ],
+    ids=["task", "rendering", "reward", "results"],
+)
+def test_a_description_that_lacks_something_is_refused(tmp_path: Path, changed: dict[str, Any], problem: str) -> None:
+    description = save(TrialFolder(tmp_path), 500).folder / "checkpoint.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | changed))
+    with pytest.raises(UserError, match=problem):
+        read_checkpoint(description.parent)
+
+
+def test_the_content_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Also what this version does not know."""
+    description = save(TrialFolder(tmp_path), 500).folder / "checkpoint.json"
+    written = json.loads(description.read_text()) | {"of_another_version": 1}
+    description.write_text(json.dumps(written))
+    assert read_checkpoint(description.parent).content == written
+
+
 @pytest.mark.parametrize("name", ["step-000000900", "best-000000900"])
-def test_a_checkpoint_that_lies_elsewhere_is_not_gone_on_from(tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_that_lies_elsewhere_is_not_resumed_from(tmp_path: Path, name: str) -> None:
     """It would be unpickled, and it is not of the folder that the user named."""
     elsewhere = save(TrialFolder(tmp_path / "elsewhere"), 900)
     folder = TrialFolder(tmp_path / "trial")

@@ -15,8 +15,8 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
 from vlm_rm_sweeps.rewards.registry import load_reward_model
-from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
+from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.sweeping.config.sections import Combination
 from vlm_rm_sweeps.sweeping.execution import run_screening as screening_module
 from vlm_rm_sweeps.sweeping.execution.run_screening import ScreeningOutcome, run_screening

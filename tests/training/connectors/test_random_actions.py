@@ -44,7 +44,7 @@ def test_the_warm_up_counts_the_steps_of_all_sub_environments() -> None:
     assert warm == [True, True, False, False]
 
 
-def test_goes_on_from_its_state_as_if_never_stopped() -> None:
+def test_continues_from_its_state_as_if_never_stopped() -> None:
     piece = HeldRandomActions(steps=100, hold=3, seed=0)
     for _ in range(4):
         acted(piece, ["a", "b"])

@@ -17,12 +17,12 @@ from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
+from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, check_placement, start_pool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
 from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, measure_sweep
 from vlm_rm_sweeps.sweeping.execution.sweep_run import Remaining, SweepRun
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs

@@ -1,0 +1,98 @@
+"""Algorithms by name, by reference, and the one that fits a task."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import pytest
+
+import vlm_rm_sweeps
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.training.algorithms import registry
+from vlm_rm_sweeps.training.algorithms.dqn import Dqn
+from vlm_rm_sweeps.training.algorithms.registry import (
+    algorithm_name,
+    algorithm_names,
+    algorithms_for,
+    choose_algorithm,
+    find_algorithm,
+    register_algorithm,
+)
+from vlm_rm_sweeps.training.algorithms.sac import Sac
+
+CART_POLE, PENDULUM = get_task("cartpole-upright"), GymEnv(id="Pendulum-v1", episode_steps=20).task()
+
+
+class Mine(Dqn):
+    """An algorithm of a user's own."""
+
+    action_spaces: ClassVar = (gym.spaces.MultiDiscrete,)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry._REGISTRY, "_entries", dict(registry._REGISTRY._entries))
+    register_algorithm("mine", Mine)
+
+
+def test_the_default_is_the_first_that_can_learn_the_actions() -> None:
+    assert (choose_algorithm(None, CART_POLE), choose_algorithm(None, PENDULUM)) == ("dqn", "sac")
+    assert (choose_algorithm("ppo", CART_POLE), choose_algorithm("ppo", PENDULUM)) == ("ppo", "ppo")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("dqn", "cannot learn Pendulum-v1.*expected sac or ppo"), ("td3", "unknown algorithm 'td3'")]
+)
+def test_an_algorithm_that_cannot_learn_the_task_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_algorithm(name, PENDULUM)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_class_of_ones_own_is_found_by_its_name_and_chosen_where_it_fits() -> None:
+    assert find_algorithm("mine") is Mine
+    assert algorithm_names() == ("dqn", "sac", "ppo", "mine")
+    assert algorithms_for(gym.spaces.MultiDiscrete([2, 2])) == ["mine"]
+    with pytest.raises(UserError, match="registered already"):
+        register_algorithm("mine", Sac)
+
+
+def test_a_reference_is_found_without_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_algorithms.py").write_text(
+        "from vlm_rm_sweeps.training.algorithms.dqn import Dqn\nclass Mine(Dqn):\n    mine: int = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found: Any = find_algorithm("my_algorithms:Mine")
+    assert (found().mine, found(batch=5).batch) == (3, 5)
+    assert choose_algorithm("my_algorithms:Mine", CART_POLE) == "my_algorithms:Mine"
+    assert find_algorithm(algorithm_name(found)) is found
+
+
+@pytest.mark.parametrize("reference", ["pathlib:Path", "math:pi"])
+def test_a_reference_to_something_else_is_refused(reference: str) -> None:
+    with pytest.raises(UserError, match="expected a subclass of"):
+        find_algorithm(reference)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_checkpoint_names_an_algorithm_so_that_any_process_finds_it() -> None:
+    """A name that this process registered is not known to the one that reads the checkpoint."""
+    assert (algorithm_name(Dqn), algorithm_name(Sac)) == ("dqn", "sac")
+    assert algorithm_name(Mine) == f"{__name__}:Mine"
+
+
+def test_checking_settings_loads_neither_rllib_nor_torch() -> None:
+    code = """
+import sys
+from vlm_rm_sweeps.training.algorithms.registry import algorithm_names, find_algorithm
+for name in algorithm_names():
+    find_algorithm(name)(hidden=(3,), envs=4).remarks(100)
+print(sorted(module for module in ("ray.rllib", "torch") if module in sys.modules))
+"""
+    root = Path(vlm_rm_sweeps.__file__).parents[1]
+    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
