@@ -101,9 +101,10 @@ def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
     model = find_reward_model("own_rewards:Shade/200")
     config = PoolConfig.of("test-gold", model)
     handles = start_pool(config, model)
-    watched = Audit(AuditPlan({}, (config,), every=100, frames=25), SPEC, seed=1)
+    plan = AuditPlan({}, (config,), every=100, frames=25)
+    watched = AuditTally(plan, seed=1)
     recorded(watched, 0, 20)
-    gold = watched.point(100)[gold_metric("own_rewards:Shade/200")]
+    gold = Audit(plan, SPEC, seed=1).point(100, [watched.take()])[gold_metric("own_rewards:Shade/200")]
     assert gold == pytest.approx(model.score(frames_numbered(0, 20), [SPEC]).mean())
     for handle in handles:
         ray.kill(handle)

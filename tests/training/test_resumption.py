@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.registry import find_algorithm
 from vlm_rm_sweeps.training.checkpoints import TrialFolder, read_checkpoint
 from vlm_rm_sweeps.training.policy import Policy
@@ -29,7 +29,7 @@ def test_a_trial_of_version_0_1_is_resumed_as_if_it_had_not_stopped(ray_cluster:
     content = read_checkpoint(folder / "step-000000120").content
     settings = find_algorithm(content["algorithm"])(**content["settings"])
     job = TrainingJob(
-        get_task(content["task"]),
+        find_task(content["task"]),
         settings,
         None,
         content["seed"],
@@ -58,7 +58,7 @@ def test_a_trial_of_version_0_1_is_resumed_as_if_it_had_not_stopped(ray_cluster:
 @pytest.mark.parametrize("algorithm", ["dqn", "sac"])
 def test_a_policy_of_version_0_1_acts(ray_cluster: None, algorithm: str) -> None:
     checkpoint = read_checkpoint(STORED / algorithm / "step-000000120")
-    env: Any = get_task(checkpoint.content["task"]).make_env(None)
+    env: Any = find_task(checkpoint.content["task"]).make_env(None)
     observation, _ = env.reset(seed=0)
     action = Policy(checkpoint, env.observation_space, env.action_space)(observation)
     assert env.action_space.contains(action)

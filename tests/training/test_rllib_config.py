@@ -9,17 +9,18 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
 from vlm_rm_sweeps import metrics
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import render_frame
-from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.connectors.reward import FillInRewards, RewardConnector
 from vlm_rm_sweeps.training.rllib_config import use_rewards
 from vlm_rm_sweeps.training.rllib_internals import env_to_module_pieces
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 
 
@@ -53,7 +54,7 @@ def own_config() -> PPOConfig:
         .training(train_batch_size_per_learner=60, minibatch_size=30, num_epochs=1)
         .debugging(seed=3, log_level="ERROR")
     )
-    return config  # type: ignore[no-any-return]
+    return config
 
 
 def scored_again(episode: Any) -> np.ndarray:

@@ -13,13 +13,14 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 
 from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import render_frame
-from vlm_rm_sweeps.tasks.task import get_task
 from vlm_rm_sweeps.training.algorithms.ppo import Ppo
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
@@ -27,7 +28,7 @@ from vlm_rm_sweeps.training.rllib_internals import learner_pieces, local_learner
 from vlm_rm_sweeps.training.trainer import build_trainer
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 SETTINGS = Ppo(envs=2, rollout_steps=120, epochs=2, minibatch=40, hidden=(16, 8), gae_lambda=0.9)
 PENDULUM = GymEnv(id="Pendulum-v1", episode_steps=20, success="obs[0] > 0.9")

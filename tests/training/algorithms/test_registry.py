@@ -11,7 +11,7 @@ import pytest
 import vlm_rm_sweeps
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms import registry
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.algorithms.registry import (
@@ -24,13 +24,13 @@ from vlm_rm_sweeps.training.algorithms.registry import (
 )
 from vlm_rm_sweeps.training.algorithms.sac import Sac
 
-CART_POLE, PENDULUM = get_task("cartpole-upright"), GymEnv(id="Pendulum-v1", episode_steps=20).task()
+CART_POLE, PENDULUM = find_task("cartpole-upright"), GymEnv(id="Pendulum-v1", episode_steps=20).task()
 
 
 class Mine(Dqn):
     """An algorithm of a user's own."""
 
-    action_spaces: ClassVar = (gym.spaces.MultiDiscrete,)
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.MultiDiscrete,)
 
 
 @pytest.fixture
