@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from checkpoint_content import resumable
 from ray.rllib.algorithms.dqn import DQNConfig
 
 from vlm_rm_sweeps.errors import UserError
@@ -144,7 +145,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
 
 
 def test_a_trial_is_its_best_policy_else_its_last(saved_policy: SavePolicy, tmp_path: Path) -> None:
-    TrialFolder(tmp_path).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type,typeddict-item]
+    TrialFolder(tmp_path).save(torch.nn.Linear(1, 1), {}, resumable(900))  # type: ignore[arg-type]
     assert find_checkpoint(tmp_path).folder.name == "step-000000900"
     saved_policy(tmp_path)
     assert find_checkpoint(tmp_path).folder.name == "best-000000500"

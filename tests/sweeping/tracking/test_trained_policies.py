@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_content import resumable
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
@@ -32,7 +33,7 @@ def found(*sources: Path, which: Which = "best") -> list[str]:
 def test_a_sweep_has_a_policy_for_each_trial_with_a_checkpoint(saved_policy: SavePolicy, folder: SweepFolder) -> None:
     saved_policy(folder.trial("b"))
     saved_policy(folder.trial("a"))
-    TrialFolder(folder.trial("a")).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type,typeddict-item]
+    TrialFolder(folder.trial("a")).save(torch.nn.Linear(1, 1), {}, resumable(900))  # type: ignore[arg-type]
     folder.trial("failed").mkdir()
     assert found(folder.path) == ["a/best-000000500", "b/best-000000500"]
     assert found(folder.path, which="last") == ["a/step-000000900", "b/best-000000500"]
@@ -46,7 +47,7 @@ def test_all_that_a_trial_keeps_are_found_each_once(saved_policy: SavePolicy, fo
     best = saved_policy(folder.trial("a"))
     trial = TrialFolder(folder.trial("a"))
     for steps in (900, 700):
-        trial.save(torch.nn.Linear(1, 1), {}, {"env_steps": steps})  # type: ignore[arg-type,typeddict-item]
+        trial.save(torch.nn.Linear(1, 1), {}, resumable(steps))  # type: ignore[arg-type]
     shutil.copytree(best.folder, best.folder.with_name("step-000000500"))  # the best may be one of the newest, too
     best.folder.with_name(".unfinished-step-000000950").mkdir()
     saved_policy(folder.trial("b"))
@@ -58,7 +59,7 @@ def test_all_that_a_trial_keeps_are_found_each_once(saved_policy: SavePolicy, fo
 
 def test_folders_without_checkpoints_are_named(saved_policy: SavePolicy, folder: SweepFolder, tmp_path: Path) -> None:
     for _ in range(2):  # no trial at all, then one that has none
-        with pytest.raises(UserError, match="sweep: no trial has a checkpoint yet: wait for the first, or go on with"):
+        with pytest.raises(UserError, match="sweep: no trial has a checkpoint yet: wait for the first, or resume with"):
             found(folder.path)
         folder.trial("a").mkdir(parents=True, exist_ok=True)
     with pytest.raises(UserError, match="is not a checkpoint"):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from checkpoint_content import resumable
 
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured
@@ -25,7 +26,7 @@ def test_a_result_that_was_damaged_is_taken_from_the_checkpoint(tmp_path: Path) 
     results = [{"env_steps": step, "time_ms": step, "evaluation_true_return": float(step)} for step in (100, 200, 300)]
     checkpoints = TrialFolder(tmp_path / "trial")
     network = torch.nn.Linear(2, 2)
-    checkpoints.save(network, {}, {"env_steps": 300, "results": results})  # type: ignore[arg-type,typeddict-item]
+    checkpoints.save(network, {}, resumable(300, results))  # type: ignore[arg-type]
     journal = Journal(tmp_path / "journal.jsonl")
     measures = {"epic_distance": 0.5}
     journal.append(RewardMeasured(time=50, trial=trial.trial_id, metrics=measures))
