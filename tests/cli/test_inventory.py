@@ -1,5 +1,6 @@
 """Listing tasks, models and poses, and showing what a model sees."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import imageio.v3 as iio
 import pytest
 
 from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes, find_model
+from vlm_rm_sweeps.sweeping.config.schema import keys_as_markdown, sweep_schema
 
 Command = Callable[..., str]
 
@@ -35,6 +37,11 @@ def test_models_lists_the_embedded_family_and_open_clips(vlm_rm: Command) -> Non
     only = vlm_rm("models", "bigG")
     assert "embedded" not in only
     assert "ViT-bigG-14/laion2b_s39b_b160k" in only
+
+
+def test_schema_prints_the_json_schema_or_tables(vlm_rm: Command) -> None:
+    assert json.loads(vlm_rm("schema")) == sweep_schema()
+    assert vlm_rm("schema", "--markdown") == keys_as_markdown() + "\n"
 
 
 def test_render_shows_what_the_model_sees(vlm_rm: Command, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ class _OffPolicySettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: float = Field(1e-3, gt=0)
-    gamma: float = Field(0.98, gt=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimiser.")
+    gamma: float = Field(0.98, gt=0, lt=1, description="Discount of future rewards.")
     batch: int = Field(64, gt=0, description="Transitions in one update.")
     updates_per_step: float = Field(0.25, gt=0, description="Updates for each transition that is sampled.")
     buffer: int = Field(100_000, gt=0, description="Transitions that the replay buffer holds.")
@@ -32,7 +32,7 @@ class DqnSettings(_OffPolicySettings):
         True, description="The online network chooses the action that the target network rates: less overestimation."
     )
     target_update_every: int = Field(500, gt=0, description="Environment steps between copies to the target network.")
-    epsilon_final: float = Field(0.05, ge=0, le=1)
+    epsilon_final: float = Field(0.05, ge=0, le=1, description="Share of random actions once epsilon has fallen.")
     epsilon_steps: int = Field(4_000, gt=0, description="Environment steps over which epsilon falls from 1 to its final value.")
 
 

@@ -54,10 +54,10 @@ class Prompt(_Strict):
     """One wording of the task. `goal` and `baseline` are a sentence, or a list of sentences that are averaged."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Short name, shown in tables and used as a tag.")
-    goal: tuple[str, ...]
-    baseline: tuple[str, ...]
+    goal: tuple[str, ...] = Field(description="What the goal looks like: a sentence, or a list whose embeddings are averaged.")
+    baseline: tuple[str, ...] = Field(description="What is to be seen in any state, with or without the goal.")
 
-    @field_validator("goal", "baseline", mode="before")
+    @field_validator("goal", "baseline", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -75,7 +75,7 @@ class PoolSettings(_Strict):
     """How each model is served."""
 
     servers: int = Field(1, ge=1, description="Reward servers for each model.")
-    precision: Precision = "fp32"
+    precision: Precision = Field("fp32", description="Number format in which the model computes.")
     micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
@@ -86,8 +86,8 @@ class PoolSettings(_Strict):
 class TrialResources(_Strict):
     """What each trial reserves."""
 
-    cpus: float = Field(1, gt=0)
-    gpus: float = Field(0, ge=0)
+    cpus: float = Field(1, gt=0, description="CPUs that each trial reserves.")
+    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
     retries: int = Field(
         2,
         ge=0,
@@ -95,13 +95,21 @@ class TrialResources(_Strict):
     )
 
 
+def _name_or_list(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"const": LARGEST}, {part: schema.pop(part) for part in ("type", "items")}]
+
+
 class AuditSettings(_Strict):
     """What else every trial's frames are scored for, to see whether its reward is over-optimised."""
 
-    alphas: tuple[float, ...] = Field((), description="Other strengths; the trial's own if there are none.")
-    prompts: tuple[str, ...] = Field((), description="Ids of other prompts of the sweep; the trial's own if there are none.")
+    # The sweep fills in what is missing.
+    model_config = ConfigDict(json_schema_extra={"required": []})
+
+    alphas: tuple[float, ...] = Field((), description="Other alphas; by default the trial's own.")
+    prompts: tuple[str, ...] = Field((), description="Ids of other prompts of the sweep; by default the trial's own.")
     models: tuple[str, ...] = Field(
         (),
+        json_schema_extra=_name_or_list,
         description="Gold models, which score for the trial's own spec; `largest` stands for the largest of the sweep's models.",
     )
     every: int = Field(
@@ -132,30 +140,37 @@ class LabelledStates(_Strict):
 class Combination(_Strict):
     """A model, an alpha and the id of a prompt: one cell of the grid."""
 
-    model: str
-    alpha: float
-    prompt: str
+    model: str = Field(description="One of `models`.")
+    alpha: float = Field(description="One of `alphas`.")
+    prompt: str = Field(description="Id of one of `prompts`.")
 
 
 class Sweep(_Strict):
     """A sweep: each combination of model, alpha, prompt, textures, camera and seed is a trial."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Names the results folder and the MLflow experiment.")
-    task: str | None = Field(None, description="A task of this project; or else `env`.")
+    task: str | None = Field(None, description="One of `vlm-rm tasks`; or else `env`.")
     env: GymEnv | None = Field(None, validate_default=True, description="Any other Gymnasium environment; it needs `prompts`.")
-    models: tuple[str, ...] = Field(min_length=1)
-    alphas: tuple[float, ...] = Field(min_length=1)
-    prompts: tuple[Prompt, ...] = Field((), description="Wordings to compare; the task's own if there are none.")
-    only: tuple[Combination, ...] = Field((), description="Of the grid, these combinations alone; all of it if there are none.")
-    textures: tuple[str, ...] = Field((), description="Textures to compare; the task's first if there are none.")
-    cameras: tuple[str, ...] = Field((), description="Cameras to compare; the task's first if there are none.")
+    models: tuple[str, ...] = Field(min_length=1, description="Ids of the models to compare; `vlm-rm models` lists them.")
+    alphas: tuple[float, ...] = Field(
+        min_length=1,
+        description="Goal-baseline regularisation: from 0 (cosine to the goal) to 1 (only the direction from baseline to goal counts).",
+    )
+    prompts: tuple[Prompt, ...] = Field((), description="Prompts to compare; by default the task's own.")
+    only: tuple[Combination, ...] = Field((), description="Combinations to which the grid is restricted; by default all of it.")
+    textures: tuple[str, ...] = Field(
+        (), description="Textures to compare, such as `[modified, original]`; by default the task's first."
+    )
+    cameras: tuple[str, ...] = Field(
+        (), description="Cameras to compare, such as `[paper, default]`; by default the task's first."
+    )
     profile: Profile = Field(
         default_factory=machine_profile,
-        description="How much OpenGL draws: `full` or `fast`; by default, what this machine can.",
+        description="How much OpenGL draws; by default `fast` without a GPU.",
     )
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1, description="Seeds of the trials.")
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the true reward.")
-    untrained: bool = Field(False, description="Add, for each seed, the policy as it is before training, evaluated.")
+    untrained: bool = Field(False, description="Add, for each seed, the policy as it is before training: what chance reaches.")
     algorithm: AlgorithmName | None = Field(
         None, validate_default=True, description="By default, what fits the actions: dqn if they are discrete, else sac."
     )
@@ -164,7 +179,7 @@ class Sweep(_Strict):
     settings: AlgorithmSettings = Field({}, validate_default=True, description="The algorithm's settings.")
     evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
     checkpoint_every: int = Field(5_000, gt=0, description="Environment steps between two checkpoints of a trial.")
-    best_by: BestBy = Field("success", description="What each trial's best policy is chosen by, within the trial.")
+    best_by: BestBy = Field("success", description="What each trial's best policy is chosen by.")
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = PoolSettings()
     trial: TrialResources = TrialResources()
@@ -173,7 +188,10 @@ class Sweep(_Strict):
         description="What every model, alpha and prompt is measured on by EPIC before training: a number of random states, 0 for none, "
         "or a labelled data set.",
     )
-    audit: AuditSettings | None = Field(None, description="Score each trial's frames for other specs and models too.")
+    audit: AuditSettings | None = Field(
+        None,
+        description="Score each trial's frames for other specs and models too; the over-optimisation alarm takes five audit points.",
+    )
     max_trials: int = Field(100, gt=0, description="Refuse to start more trials than this.")
 
     @field_validator("task")
@@ -189,7 +207,7 @@ class Sweep(_Strict):
             raise UserError(f"expected either `task`, the name of a task, or `env`, a Gymnasium environment, found {found}")
         return env
 
-    @field_validator("profile", mode="before")
+    @field_validator("profile", mode="before", json_schema_input_type=Profile | None)
     @classmethod
     def _profile_of_the_machine(cls, profile: Any) -> Any:
         return machine_profile() if profile is None else profile
