@@ -77,6 +77,11 @@ bench: $(INSTALLED) ## Measure the speeds that the README states.
 	$(BIN)/python benchmarks/reward_pool.py
 	$(BIN)/python benchmarks/rendering.py
 
+.PHONY: schema
+schema: $(INSTALLED) ## Write the keys of a sweep file anew: sweeps/schema.json, and the table in the README.
+	$(BIN)/vlm-rm schema > sweeps/schema.json
+	$(BIN)/vlm-rm schema --markdown | sed -i -e '/^<!-- keys:/,/^<!-- end of keys/{//!d;}' -e '/^<!-- keys:/r /dev/stdin' README.md
+
 .PHONY: lock
 lock: $(INSTALLED) ## Resolve the dependencies and update requirements.lock.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev --upgrade pyproject.toml --output-file requirements.lock

@@ -1,5 +1,6 @@
 """Listing tasks, models and poses, and showing what a model sees."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from vlm_rm_sweeps.rewards import registry
 from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
+from vlm_rm_sweeps.sweeping.config.schema import keys_as_markdown, sweep_schema
 
 Command = Callable[..., str]
 
@@ -52,6 +54,11 @@ def test_render_shows_what_a_model_of_ones_own_sees(vlm_rm: Command, tmp_path: P
     shown = vlm_rm("render", "cartpole-upright", "-o", tmp_path / "x.png", "--model", "own_rewards:Brightness")
     assert "as own_rewards:Brightness sees them, 16 x 16 pixels" in shown
     assert iio.imread(tmp_path / "x.png").shape == (16, 16, 3)
+
+
+def test_schema_prints_the_json_schema_or_tables(vlm_rm: Command) -> None:
+    assert json.loads(vlm_rm("schema")) == sweep_schema()
+    assert vlm_rm("schema", "--markdown") == keys_as_markdown() + "\n"
 
 
 def test_render_shows_what_the_model_sees(vlm_rm: Command, tmp_path: Path) -> None:

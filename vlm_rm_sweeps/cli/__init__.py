@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from vlm_rm_sweeps.cli.inventory import models, poses, render, tasks
+from vlm_rm_sweeps.cli.inventory import models, poses, render, schema, tasks
 from vlm_rm_sweeps.cli.measuring import epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (sweep, dashboard, evaluate, report, tasks, poses, models, render, label, labels, epic, landscape):
+for _command in (sweep, dashboard, evaluate, report, schema, tasks, poses, models, render, label, labels, epic, landscape):
     app.command()(_command)
 app.add_typer(states_app, name="states")
 app.add_typer(pretrain_app, name="pretrain")

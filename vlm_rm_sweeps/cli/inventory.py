@@ -1,5 +1,6 @@
-"""What there is: tasks, models, reference poses, and what a model sees of a task."""
+"""What there is: tasks, models, reference poses, the keys of a sweep file, and what a model sees of a task."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,6 +61,15 @@ def models(
         else:
             print(f"{model_id}  (registered)" if model_id in registered else model_id)
     print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; and a reward model of your own: MODULE:CLASS")
+
+
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables of the keys, for people.")] = False,
+) -> None:
+    """Print the JSON schema of a sweep file, with which an editor completes and checks its keys."""
+    from vlm_rm_sweeps.sweeping.config.schema import keys_as_markdown, sweep_schema
+
+    print(keys_as_markdown() if markdown else json.dumps(sweep_schema(), indent=2))
 
 
 class Profile(StrEnum):

@@ -111,7 +111,7 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
 
 
 def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
-    """The sweep to resume, or None for a new one. UserError if neither can be done without being asked for."""
+    """Return the sweep to resume, or None for a new one. UserError if neither can be done without being asked for."""
     from vlm_rm_sweeps.sweeping.execution.run_sweep import check_resumable
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
     from vlm_rm_sweeps.sweeping.tracking.journal import ended_in_order, ended_trials, read_entries

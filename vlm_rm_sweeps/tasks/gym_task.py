@@ -55,11 +55,11 @@ class GymEnv(BaseModel):
 
     id: str = Field(min_length=1, description="As for gymnasium.make; `module:Name-v0` imports the module first.")
     kwargs: dict[str, Any] = Field({}, description="Further arguments of the environment.")
-    episode_steps: int = Field(gt=0)
+    episode_steps: int = Field(gt=0, description="Steps of each episode.")
     success: str | None = Field(
         None, description="Whether a step's state is in the goal, such as `obs[0] > 0.9`; false where it has no value."
     )
-    camera: Camera | None = None
+    camera: Camera | None = Field(None, description="Where a MuJoCo environment is seen from.")
 
     @model_validator(mode="after")
     def _readable(self) -> "GymEnv":

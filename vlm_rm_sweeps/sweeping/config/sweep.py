@@ -72,7 +72,10 @@ class Sweep(Section):
         description="What every model, alpha and prompt is measured on by EPIC before training: a number of random states (0: none), "
         "or a labelled data set.",
     )
-    audit: AuditSettings | None = Field(None, description="Score each trial's frames for other specs and models too.")
+    audit: AuditSettings | None = Field(
+        None,
+        description="Score each trial's frames for other specs and models too; the over-optimisation alarm takes five audit points.",
+    )
     max_trials: int = Field(100, gt=0, description="Refuse to start more trials than this.")
 
     @field_validator("alphas")

@@ -29,8 +29,8 @@ class Algorithm(BaseModel, ABC):
     action_spaces: ClassVar[tuple[type[gym.Space], ...]]
     """The kinds of action spaces that the algorithm can choose from."""
 
-    learning_rate: float = Field(1e-3, gt=0)
-    gamma: float = Field(0.98, gt=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimiser.")
+    gamma: float = Field(0.98, gt=0, lt=1, description="Discount of future rewards.")
     hidden: tuple[PositiveInt, ...] = Field((128, 128), min_length=1, description="Widths of the hidden layers.")
     envs: int = Field(8, gt=0, description="Sub-environments stepped together.")
     rollout_steps: int = Field(8, gt=0, description="Steps of each sub-environment between updates.")

@@ -26,7 +26,7 @@ class Dqn(OffPolicyAlgorithm):
         True, description="The online network chooses the action that the target network rates: less overestimation."
     )
     target_update_every: int = Field(500, gt=0, description="Environment steps between copies to the target network.")
-    epsilon_final: float = Field(0.05, ge=0, le=1)
+    epsilon_final: float = Field(0.05, ge=0, le=1, description="Share of random actions once epsilon has fallen.")
     epsilon_steps: int = Field(4_000, gt=0, description="Environment steps over which epsilon falls from 1 to its final value.")
 
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
