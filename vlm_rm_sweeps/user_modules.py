@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.registry import import_module
 
 _folders: list[Path] = []
 
@@ -30,8 +31,6 @@ def import_file(file: Path) -> None:
     Raises:
         UserError: It is not a Python file, or importing it fails.
     """
-    from vlm_rm_sweeps.registry import import_module
-
     if file.suffix != ".py" or not file.is_file():
         raise UserError(f"module {str(file)!r}: expected a Python file, such as my_tasks.py")
     make_importable(file.parent)

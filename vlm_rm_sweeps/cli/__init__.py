@@ -1,6 +1,8 @@
 """The command line: a module for each group of commands. Heavy libraries are imported where they are needed."""
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -12,6 +14,7 @@ from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
+from vlm_rm_sweeps.user_modules import import_file, make_importable
 
 app = typer.Typer(
     help="Train policies from one sentence: CLIP scores the frames, an RL agent learns from the scores, and sweeps over prompts, "
@@ -20,6 +23,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def before_any_command(
+    module: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE.py",
+            help="Import a Python file of yours first: it may register reward models, tasks and algorithms, and data may name what it "
+            "defines. May be repeated.",
+        ),
+    ] = [],  # noqa: B006
+) -> None:
+    """Import the user's own modules; those in the working folder can also be named as `module:Class`."""
+    make_importable(Path.cwd())
+    for file in module:
+        import_file(file)
+
+
 for _command in (sweep, dashboard, evaluate, report, schema, tasks, poses, models, render, label, labels, epic, landscape):
     app.command()(_command)
 app.add_typer(states_app, name="states")

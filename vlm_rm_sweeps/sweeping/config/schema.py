@@ -101,7 +101,7 @@ def _allow(key: Schema, alternative: Schema) -> None:
 
 
 def _sections(keys: Mapping[str, Schema], definitions: Mapping[str, Schema]) -> set[str]:
-    """Return the definitions of mappings in a sweep file. Those of a list's entries are not among them: an overlay replaces them whole."""
+    """Name the definitions of mappings in a sweep file, but for those in lists, which an overlay replaces whole."""
     found = {_definition(each) for key in keys.values() for each in _alternatives(key) if "$ref" in each}
     return found.union(*(_sections(_properties(definitions[section]), definitions) for section in found))
 

@@ -23,9 +23,9 @@ class Prompt(Section):
 
     id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Short name, shown in tables and used as a tag.")
     goal: tuple[str, ...] = Field(description="What the robot should do: a sentence, or a list of sentences.")
-    baseline: tuple[str, ...] = Field(description="The scene without the goal: a sentence, or a list of sentences.")
+    baseline: tuple[str, ...] = Field(description="What is to be seen in any state, with or without the goal.")
 
-    @field_validator("goal", "baseline", mode="before")
+    @field_validator("goal", "baseline", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -44,7 +44,7 @@ class PoolSettings(Section):
     """How each model is served."""
 
     servers: int = Field(1, ge=1, description="Reward servers for each model.")
-    precision: Precision = Field("fp32", description="Precision of the weights: fp32, bf16 or fp16.")
+    precision: Precision = Field("fp32", description="Precision of the weights.")
     micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
@@ -85,7 +85,7 @@ class AuditSettings(Section):
     )
     frames: int = Field(500, ge=10, description="Frames of each interval, drawn at random, that the gold models score.")
 
-    @field_validator("models", mode="before")
+    @field_validator("models", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value

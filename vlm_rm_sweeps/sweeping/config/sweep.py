@@ -47,23 +47,20 @@ class Sweep(Section):
     cameras: tuple[str, ...] = Field(
         (), description="Cameras to compare, such as [paper, default]; by default the task's first."
     )
-    profile: Profile | None = Field(
-        None, description="How much OpenGL draws: `full`, or `fast`, the default where it does not draw on a GPU."
-    )
+    profile: Profile | None = Field(None, description="How much OpenGL draws; by default `fast` without a GPU.")
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1, description="Seeds of the trials.")
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the environment's own reward.")
     untrained: bool = Field(False, description="Add, for each seed, the policy as it is before training, evaluated.")
     algorithm: str | None = Field(
-        None, description="`dqn`, `sac`, `ppo`, or `module:Class`; by default what fits the actions: dqn if discrete, else sac."
+        None,
+        description="A registered algorithm, or `module:Class`; by default the first registered one that can learn the actions.",
     )
     steps: int = Field(gt=0, description="Environment steps of each trial.")
     steps_per_result: int = Field(1_000, gt=0, description="Environment steps between two logged results.")
     settings: dict[str, Any] = Field({}, description="The algorithm's settings, such as `learning_rate`; see `vlm-rm schema`.")
     evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
     checkpoint_every: int = Field(5_000, gt=0, description="Environment steps between two checkpoints of a trial.")
-    best_by: BestBy = Field(
-        "success", description="What each trial's best policy is chosen by: `success`, `true_return` or `clip_return`."
-    )
+    best_by: BestBy = Field("success", description="What each trial's best policy is chosen by.")
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = Field(PoolSettings(), description="How each model is served.")
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")
