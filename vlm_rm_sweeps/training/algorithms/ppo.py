@@ -30,8 +30,8 @@ class Ppo(Algorithm):
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Discrete, gym.spaces.Box)
 
-    learning_rate: float = Field(3e-4, gt=0)
-    gamma: float = Field(0.99, gt=0, lt=1)
+    learning_rate: float = Field(3e-4, gt=0, description="Step size of the optimiser.")
+    gamma: float = Field(0.99, gt=0, lt=1, description="Discount of future rewards.")
     hidden: tuple[PositiveInt, ...] = Field((64, 64), min_length=1, description="Widths of the hidden layers.")
     rollout_steps: int = Field(128, gt=0, description="Steps of each sub-environment between updates.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="Trades the variance of advantages (1) against their bias (0).")
