@@ -11,6 +11,7 @@ from vlm_rm_sweeps import RewardSpec, find_task, load_reward_model
 
 
 def main() -> dict[int, float]:
+    """Run the example."""
     task = find_task("cartpole-upright")
     env = task.make_native_env(task.rendering(), None)
     env.reset(seed=0)

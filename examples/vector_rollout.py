@@ -12,6 +12,7 @@ from vlm_rm_sweeps import ClipRewardVectorWrapper, RewardSpec, load_reward_model
 
 
 def main(steps: int = 32) -> np.ndarray:
+    """Run the example."""
     envs = gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1", render_mode="rgb_array")] * 8)
     spec = RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), alpha=0.5)
     rewarded = ClipRewardVectorWrapper(envs, load_reward_model("embedded/small"), spec, deferred=True)

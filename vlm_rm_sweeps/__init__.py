@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
     from vlm_rm_sweeps.tasks.registry import find_task, register_task
     from vlm_rm_sweeps.tasks.rendering import Rendering
-    from vlm_rm_sweeps.tasks.state_space import StateSpace, StateVariable
+    from vlm_rm_sweeps.tasks.state_space import BoxStates, StateSpace, StateVariable
     from vlm_rm_sweeps.tasks.task import Task
     from vlm_rm_sweeps.training.algorithms.base import Algorithm
     from vlm_rm_sweeps.training.algorithms.registry import find_algorithm, register_algorithm
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Algorithm": "training.algorithms.base",
+    "BoxStates": "tasks.state_space",
     "ClipRewardVectorWrapper": "rewards.gym_wrapper",
     "ClipRewardWrapper": "rewards.gym_wrapper",
     "FrameFormat": "frames",

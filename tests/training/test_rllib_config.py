@@ -106,7 +106,7 @@ def test_a_connector_that_replaces_the_rewards_is_an_error(two_pools: tuple[Pool
         env_to_module_connector=lambda env, spaces, device: _Counting(), add_default_connectors_to_env_to_module_pipeline=True
     )
     algorithm: Any = learning.build_algo()
-    with pytest.raises(RuntimeError, match="has no RewardConnector.*before `use_rewards`"):
+    with pytest.raises(RuntimeError, match=r"has no RewardConnector.*before `use_rewards`"):
         algorithm.train()
     algorithm.stop()
 

@@ -1,6 +1,6 @@
 """Train a Stable-Baselines3 agent from a sentence, with a Gymnasium wrapper and no Ray.
 
-    python examples/stable_baselines3.py [steps]
+    python examples/stable_baselines3_agent.py [steps]
 
 CartPole ends an episode when the pole falls, which would give the task away; this project's own version never does (paper, section 4).
 """
@@ -14,6 +14,7 @@ from vlm_rm_sweeps import ClipRewardWrapper, RewardSpec, find_task, load_reward_
 
 
 def main(steps: int = 5_000) -> DQN:
+    """Run the example."""
     task = find_task("cartpole-upright")
     env = gym.wrappers.TimeLimit(task.make_native_env(task.rendering(), None), task.episode_steps)
     spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,), alpha=0.5)
