@@ -7,6 +7,7 @@ long ago; what they have read then is brought up to date.
 
 import os
 import sys
+from typing import Any
 
 
 def prepare_ray() -> None:
@@ -34,13 +35,13 @@ def _refresh_ray() -> None:
 
     Without it, Ray would listen on every interface, and would not start: its processes would ask for a token that it does not send.
     """
+    from ray import _raylet
     from ray._private import ray_constants
-    from ray._raylet import Config
 
-    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
-        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
-    )
-    Config.initialize("")  # as Ray does when it turns the token on by itself
+    constants: Any = ray_constants
+    constants.ENABLE_RAY_CLUSTER = constants.env_bool(constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not constants.IS_WINDOWS_OR_OSX)
+    raylet: Any = _raylet
+    raylet.Config.initialize("")  # as Ray does when it turns the token on by itself
 
 
 def prepare_tune() -> None:
