@@ -32,6 +32,8 @@ torch.set_num_threads(1)
 PLUGINS = Path(__file__).parent / "plugins"
 """Folder of what tests plug in, as a user's own modules lie beside a sweep file."""
 sys.path.insert(0, str(PLUGINS))
+# For Ray's workers. A sweep ships its modules by Ray's runtime environment, which keeps idle workers from being used.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLUGINS), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +46,6 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"py_modules": [str(file) for file in PLUGINS.glob("*.py")]},
         # Ray's own default, 10 s, is longer than the small sweeps here last.
         _system_config={"metrics_report_interval_ms": 1000},
     )

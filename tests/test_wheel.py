@@ -30,18 +30,8 @@ SWEEP = {
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `uv build` makes of this tree, without a network."""
     folder = tmp_path_factory.mktemp("wheel")
-    command: list[str | Path] = [
-        UV,
-        "build",
-        "--wheel",
-        "--offline",
-        "--no-build-isolation",
-        "--python",
-        sys.executable,
-        "--out-dir",
-        folder,
-    ]
-    subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+    options = ["--wheel", "--offline", "--no-build-isolation", "--python", sys.executable, "--out-dir", str(folder)]
+    subprocess.run([UV, "build", *options], cwd=REPOSITORY, capture_output=True, check=True)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -92,8 +82,8 @@ def install(wheel: Path, environment: Path) -> Path:
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     python = environment / "bin" / "python"
-    command: list[str | Path] = [UV, "pip", "install", "--offline", "--no-deps", "--python", python, wheel]
-    subprocess.run(command, capture_output=True, check=True)
+    options = ["--offline", "--no-deps", "--python", str(python), str(wheel)]
+    subprocess.run([UV, "pip", "install", *options], capture_output=True, check=True)
     paths = {"base": str(environment), "platbase": str(environment)}
     packages = Path(sysconfig.get_path("purelib", vars=paths))
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")

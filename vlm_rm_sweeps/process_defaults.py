@@ -38,10 +38,9 @@ def _refresh_ray() -> None:
     from ray import _raylet
     from ray._private import ray_constants
 
-    raylet: Any = _raylet
     constants: Any = ray_constants
-
     constants.ENABLE_RAY_CLUSTER = constants.env_bool(constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not constants.IS_WINDOWS_OR_OSX)
+    raylet: Any = _raylet
     raylet.Config.initialize("")  # as Ray does when it turns the token on by itself
 
 

@@ -197,10 +197,10 @@ def test_models_before_one_that_fails_are_on_disk(dataset: StateDataset, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "mountaincar-summit"}, "has states of cartpole-upright, and .* is of mountaincar-summit"),
+        ({"task": "mountaincar-summit"}, "has states of cartpole-upright, but .* is about mountaincar-summit"),
         (
             {"profile": "full"},
-            "original textures, default camera, fast profile, and trials are to be trained with .*full profile",
+            "original textures, default camera, fast profile, but trials are drawn with .*full profile",
         ),
         ({"screen": {"states": "nowhere"}}, "nowhere is not a data set of states"),
         ({"truth": "rater:anna"}, "has no labels by raters"),

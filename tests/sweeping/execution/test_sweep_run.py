@@ -168,7 +168,7 @@ def test_an_mlflow_that_is_away_does_not_keep_a_sweep_from_going_on(begun: Begun
     with monkeypatch.context() as impatient:
         impatient.setattr(sweep_run, "_MLFLOW_PATIENCE_S", 0.0)
         assert begun.resume().all_finished
-    assert any("The sweep goes on without it" in line for line in begun.said)
+    assert any("The sweep continues without it" in line for line in begun.said)
     assert any("entries have not reached MLflow" in line for line in begun.said)
     begun.uri = there
     begun.resume()
