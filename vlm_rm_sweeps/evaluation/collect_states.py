@@ -55,7 +55,7 @@ def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | Non
 
 
 def _state_of(env: gym.Env, space: StateSpace, provenance: Provenance) -> State:
-    """The state that the environment is in."""
+    """Return the state that the environment is in."""
     return State(np.asarray(env.render()), provenance, space.read(env), space.in_goal(env))
 
 
@@ -109,7 +109,7 @@ def states_of_policies(
 
 
 def _visitor(space: StateSpace, every: int, provenance: Provenance) -> Callable[[gym.Env], State | None]:
-    """A function to be called after each step of an episode, which returns every `every`-th state."""
+    """Return a function to be called after each step of an episode, which returns every `every`-th state."""
     steps = count(1)
 
     def visit(env: gym.Env) -> State | None:
@@ -120,7 +120,7 @@ def _visitor(space: StateSpace, every: int, provenance: Provenance) -> Callable[
 
 
 def _provenance(checkpoint: "Checkpoint") -> Provenance:
-    """What is named by the folders that a policy lies in: SWEEP/trials/TRIAL/CHECKPOINT. Elsewhere sweep and trial are unknown."""
+    """Return what is named by the folders that a policy lies in: SWEEP/trials/TRIAL/CHECKPOINT. Elsewhere sweep and trial are unknown."""
     from vlm_rm_sweeps.training.checkpoints import TRIALS
 
     folder = checkpoint.folder.resolve()
@@ -131,7 +131,7 @@ def _provenance(checkpoint: "Checkpoint") -> Provenance:
 
 
 def states_of_images(folder: Path) -> Iterator[State]:
-    """A state for each image in a folder and the folders below it; of these nothing is known but the picture."""
+    """Return a state for each image in a folder and the folders below it; of these nothing is known but the picture."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: expected one with images ({', '.join(_IMAGE_SUFFIXES)})")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)

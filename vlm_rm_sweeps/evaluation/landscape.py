@@ -69,7 +69,7 @@ class Shape:
 
 
 def make_axis(task: Task, text: str, points: int) -> Axis:
-    """An axis out of `theta`, over the variable's whole range, or `theta=-0.25:0.25`. UserError if it is neither."""
+    """Return an axis out of `theta`, over the variable's whole range, or `theta=-0.25:0.25`. UserError if it is neither."""
     name, _, interval = text.partition("=")
     variable = find_variable(task.require_states(), name.strip())
     low, high = variable.low, variable.high
@@ -121,7 +121,7 @@ def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], ren
 
 
 def pictured(axes: Sequence[Axis]) -> list[int]:
-    """The numbers of the states that figures show: at even distances along each axis, none at its ends, the last axis fastest."""
+    """Return the numbers of the states that figures show: at even distances along each axis, none at its ends, the last axis fastest."""
     each = PICTURES if len(axes) == 1 else PICTURES_OF_TWO
     places = [np.linspace(0, len(axis.values) - 1, 2 * each + 1)[1::2].round().astype(int) for axis in axes]
     grid = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), [len(axis.values) for axis in axes])

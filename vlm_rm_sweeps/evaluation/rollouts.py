@@ -78,7 +78,7 @@ class Episode:
 
 
 def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
-    """The checkpoint in a folder; for the folder of a trial its best policy, else its last. With `last` the other way round."""
+    """Return the checkpoint in a folder; for the folder of a trial its best policy, else its last. With `last` the other way round."""
     if not (path / CHECKPOINT).exists() and path.is_dir():
         trial = TrialFolder(path)
         found = (trial.last()[0] or trial.best()) if last else (trial.best() or trial.last()[0])
@@ -103,7 +103,7 @@ def rendering_of(checkpoint: Checkpoint) -> Rendering:
 
 
 def spec_of(checkpoint: Checkpoint) -> RewardSpec | None:
-    """What the policy was rewarded for; None if it learned from the true reward."""
+    """Return what the policy was rewarded for; None if it learned from the true reward."""
     reward = checkpoint.content["reward"]
     return RewardSpec(tuple(reward["goal"]), tuple(reward["baseline"]), reward["alpha"]) if reward else None
 
@@ -126,7 +126,7 @@ def load_policy(checkpoint: Checkpoint, task: Task | None = None) -> Policy:
 
 
 def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, FrameFormat] | None:
-    """The rewards that the checkpoint's policy was trained with, computed here; None if it learned from the true reward.
+    """Return the rewards that the checkpoint's policy was trained with, computed here; None if it learned from the true reward.
 
     Raises UserError if the model cannot be loaded; scoring raises it if a reward is not finite.
     """
@@ -287,7 +287,7 @@ def write_evaluation(checkpoint: Checkpoint, episodes: list[Episode], seed: int,
 
 
 def overlay(episode: Episode, title: str) -> list[np.ndarray]:
-    """The episode's pictures, each with the reward drawn beneath: the curve up to this step and its number.
+    """Return the episode's pictures, each with the reward drawn beneath: the curve up to this step and its number.
 
     The reward is the reward model's, or the true one where nothing was scored.
     """

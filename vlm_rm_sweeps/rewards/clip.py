@@ -178,7 +178,7 @@ class ClipRewardModel(RewardModel):
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
-        """What the model sees of frames: resized, and filled up with bars where they are not square.
+        """Return what the model sees of frames: resized, and filled up with bars where they are not square.
 
         Args:
             frames: uint8 (N, H, W, 3).

@@ -39,7 +39,7 @@ _OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 
 def embedded_sizes() -> list[str]:
-    """The sizes of the embedded family, smallest first."""
+    """Return the sizes of the embedded family, smallest first."""
     manifest = embedded_manifest(EMBEDDED_FOLDER)
     return sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
 
@@ -192,7 +192,7 @@ def register_architecture(config_file: Path) -> None:
 
 
 def embedded_tokenizer(architecture: str, folder: Path) -> Any:
-    """The tokenizer of the embedded family: CLIP's byte-pair encoding with the merges in `folder`."""
+    """Return the tokenizer of the embedded family: CLIP's byte-pair encoding with the merges in `folder`."""
     # open_clip resolves relative paths against its own folder.
     return open_clip.get_tokenizer(architecture, bpe_path=str((folder / VOCABULARY).resolve()))
 
@@ -210,7 +210,7 @@ def check_embedded_files(size: str, folder: Path) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    """The file's checksum, as the manifest has it."""
+    """Return the file's checksum, as the manifest has it."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -227,7 +227,7 @@ def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def embedded_source(size: str, folder: Path) -> ModelSource:
-    """An embedded model in any folder that `vlm-rm pretrain` wrote."""
+    """Return an embedded model in any folder that `vlm-rm pretrain` wrote."""
     return ModelSource(
         model_id=f"{EMBEDDED}/{size}",
         architecture=f"{EMBEDDED}-{size}",

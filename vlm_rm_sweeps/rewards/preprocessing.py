@@ -34,7 +34,7 @@ class Preprocessing:
         return self._squared(frames).float().mul_(1 / (255 * std)).sub_(mean / std)
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
-        """What the model sees of `uint8 (N, H, W, 3)`: resized and filled up to `uint8 (N, size, size, 3)`."""
+        """Return what the model sees of `uint8 (N, H, W, 3)`: resized and filled up to `uint8 (N, size, size, 3)`."""
         return self._squared(frames).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _squared(self, frames: np.ndarray) -> torch.Tensor:

@@ -37,7 +37,7 @@ def register_reward_model(name: str, model: type[RewardModel] | str) -> None:
 
 
 def registered_reward_models() -> list[str]:
-    """The registered names, in the order of their registration."""
+    """Return the registered names, in the order of their registration."""
     return list(_MODELS)
 
 

@@ -115,7 +115,7 @@ class RewardModel(ABC):
         """
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
-        """What the model sees of frames: by default the frames, resized.
+        """Return what the model sees of frames: by default the frames, resized.
 
         Args:
             frames: uint8 (N, H, W, 3).

@@ -5,7 +5,7 @@ from ray.actor import ActorHandle
 
 
 def actor_id(handle: ActorHandle) -> str:
-    """The id of an actor in hexadecimal digits. Handles have no public one."""
+    """Return the id of an actor in hexadecimal digits. Handles have no public one."""
     return handle._actor_id.hex()
 
 

@@ -75,7 +75,7 @@ def place_camera(env: MujocoEnv, changed: Mapping[str, Any] | None) -> None:
 
 
 def _camera_of(env: MujocoEnv) -> mujoco.MjvCamera:
-    """The camera that Gymnasium uses: one of the model's own, or a free one as the environment's configuration says."""
+    """Return the camera that Gymnasium uses: one of the model's own, or a free one as the environment's configuration says."""
     chosen = env.mujoco_renderer
     camera = mujoco.MjvCamera()
     if chosen.camera_id >= 0:

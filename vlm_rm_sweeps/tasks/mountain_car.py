@@ -122,7 +122,7 @@ _CAR_OVERSIZE = 4
 
 @cache
 def _car() -> pygame.Surface:
-    """A red hatchback that faces right, on a transparent background."""
+    """Return a red hatchback that faces right, on a transparent background."""
     unit = _CAR_OVERSIZE
     car = pygame.Surface((_CAR_WIDTH * unit, _CAR_HEIGHT * unit), pygame.SRCALPHA)
 

@@ -53,7 +53,7 @@ class AuditPlan:
 
 
 def gold_metric(model_id: str) -> str:
-    """The name of a gold model's metric.
+    """Return the name of a gold model's metric.
 
     MLflow takes a model id only without the characters that are special in paths. Ids of files, which may differ in nothing
     else, are told apart by a checksum.
@@ -142,7 +142,7 @@ class AuditTally:
         return ended
 
     def get_state(self) -> dict[str, Any]:
-        """What a resumed trial needs to end the interval that it had begun."""
+        """Return what a resumed trial needs to end the interval that it had begun."""
         # Named as version 0.1 wrote them, whose checkpoints are still resumed.
         kept = {f"_{name}": value for name, value in vars(self._interval).items()}
         return kept | {"rng": self._rng.bit_generator.state}
@@ -207,7 +207,7 @@ class Audit:
 
 
 def _merged_sample(intervals: Sequence[Interval], frames: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """A uniform sample of all steps, from one of each interval's."""
+    """Return a uniform sample of all steps, from one of each interval's."""
     if len(intervals) == 1 or not any(interval.sample for interval in intervals):
         return intervals[0].sample
     steps = [interval.steps for interval in intervals]

@@ -78,7 +78,7 @@ def learn_task(config: AlgorithmConfig, task: Task, reward: RewardSource | None)
 def _reward_last(
     config: AlgorithmConfig, reward: RewardSource | None, env: Any = None, spaces: Any = None, device: Any = None
 ) -> list[ConnectorV2]:
-    """The connectors that `config` would have by itself, then the one for rewards.
+    """Return the connectors that `config` would have by itself, then the one for rewards.
 
     They are made anew in each env runner, from plain data.
     """

@@ -26,13 +26,13 @@ VECTOR_ENV_MEMBERS = ("_env_obs", "_observations", "_rewards", "_terminations", 
 
 
 def env_to_module_pieces(env_runner: Any) -> list[Any]:
-    """The connectors between an env runner's environments and its policy."""
+    """Return the connectors between an env runner's environments and its policy."""
     pieces: list[Any] = env_runner._env_to_module.connectors
     return pieces
 
 
 def module_to_env_pieces(env_runner: Any) -> list[Any]:
-    """The connectors between an env runner's policy and its environments."""
+    """Return the connectors between an env runner's policy and its environments."""
     pieces: list[Any] = env_runner._module_to_env.connectors
     return pieces
 
@@ -43,29 +43,29 @@ def env_runner_pipelines(env_runner: Any) -> tuple[Any, Any]:
 
 
 def local_learner(trainer: Any) -> Any:
-    """The learner in the trainer's own process."""
+    """Return the learner in the trainer's own process."""
     return trainer.learner_group._learner
 
 
 def learner_pieces(learner: Any) -> list[Any]:
-    """The connectors between sampled episodes and the learner's batch. The list may be changed in place."""
+    """Return the connectors between sampled episodes and the learner's batch. The list may be changed in place."""
     pieces: list[Any] = learner._learner_connector.connectors
     return pieces
 
 
 def learner_pipeline(learner: Any) -> Any:
-    """The learner's pipeline of connectors, for its state."""
+    """Return the learner's pipeline of connectors, for its state."""
     return learner._learner_connector
 
 
 def target_update_steps(learner: Any) -> MutableMapping[str, int]:
-    """The environment step of each module's last target update, which is missing in the state of DQN's and SAC's learners."""
+    """Return the environment step of each module's last target update, which is missing in the state of DQN's and SAC's learners."""
     steps: MutableMapping[str, int] = learner.last_update_ts_by_mid
     return steps
 
 
 def log_temperatures(learner: Any) -> Mapping[str, Any]:
-    """The logarithm of each module's entropy coefficient, a tensor, which is missing in the state of SAC's learner."""
+    """Return the logarithm of each module's entropy coefficient, a tensor, which is missing in the state of SAC's learner."""
     temperatures: Mapping[str, Any] = learner.curr_log_alpha
     return temperatures
 
@@ -92,7 +92,7 @@ def set_members(owner: Any, values: Mapping[str, Any]) -> None:
 
 
 def callback_classes(config: Any) -> list[type]:
-    """The classes of callbacks that an RLlib configuration has, in the order in which they are called."""
+    """Return the classes of callbacks that an RLlib configuration has, in the order in which they are called."""
     classes = config.callbacks_class
     return list(classes) if isinstance(classes, list | tuple) else [classes]
 

@@ -38,7 +38,7 @@ class ReplayableEnv(gym.Wrapper):
         return self.env.step(action)
 
     def get_state(self) -> dict[str, Any]:
-        """What `set_state` needs to reach the current state again."""
+        """Return what `set_state` needs to reach the current state again."""
         return {"seed": self._seed, "rng_at_reset": self._rng_at_reset, "actions": self._actions}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -129,7 +129,7 @@ def _describe_reward(reward: RewardSource) -> RewardContent:
 
 
 def _cause(error: Exception) -> Exception:
-    """The error as it was raised, in whatever process that was."""
+    """Return the error as it was raised, in whatever process that was."""
     while isinstance(error, RayTaskError):
         error = error.cause
     return error
@@ -280,7 +280,7 @@ class TrainableTrial(tune.Trainable):
         return finite | {ENV_STEPS: self._env_steps, TIME_MS: int(time.time() * 1000)}
 
     def _merit(self, metrics: Mapping[str, float]) -> tuple[float, float]:
-        """What policies are compared by: the chosen metric; where that is equal (no success yet), the true return."""
+        """Return what policies are compared by: the chosen metric; where that is equal (no success yet), the true return."""
         return metrics[self._job.best_by], metrics[TRUE_RETURN]
 
     def _keep_if_best(self, metrics: Mapping[str, float | None]) -> None:

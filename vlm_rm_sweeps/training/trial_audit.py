@@ -43,7 +43,7 @@ class TrialAudit:
         return self._audit.point(env_steps, on_each_runner(self._trainer, _take_interval))
 
     def get_state(self) -> dict[str, Any]:
-        """What a resumed trial needs to end the interval that it had begun."""
+        """Return what a resumed trial needs to end the interval that it had begun."""
         return {_LAST_POINT: self._audit.last_point, _TALLIES: on_each_runner(self._trainer, _get_tally_state)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from vlm_rm_sweeps.training.algorithms.base import Algorithm
-from vlm_rm_sweeps.training.algorithms.registry import find_algorithm
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_manifest
@@ -19,6 +17,8 @@ from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.registry import find_algorithm
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 GOOD: dict[str, Any] = {

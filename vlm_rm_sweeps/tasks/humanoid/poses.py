@@ -132,7 +132,7 @@ def _pose(
     knee: _Sides = -2.0,
     abdomen_y: float = 0.0,
 ) -> Pose:
-    """A pose from values for arms and legs: one value for both, or (right, left)."""
+    """Return a pose from values for arms and legs: one value for both, or (right, left)."""
     right_arm, left_arm = (_ARMS[name] for name in (arms if isinstance(arms, tuple) else (arms, arms)))
     joints = {"abdomen_y": abdomen_y}
     joints |= {"right_shoulder1": right_arm[0], "right_shoulder2": right_arm[1], "right_elbow": right_arm[2]}

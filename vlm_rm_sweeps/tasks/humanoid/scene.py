@@ -107,7 +107,7 @@ def _coloured(colour: tuple[int, int, int], brightness: np.ndarray) -> np.ndarra
 
 
 def _plates(colour: tuple[int, int, int], seed: int) -> np.ndarray:
-    """A cube texture of brushed plates with seams and bolts, uint8 (6 * size, size, 3)."""
+    """Return a cube texture of brushed plates with seams and bolts, uint8 (6 * size, size, 3)."""
     size = _TEXTURE_SIZE
     brushed = np.random.default_rng(seed).normal(0, 0.03, (size, 1)) + 0.12 * (_noise(size, 4, seed) - 0.5)
     brightness = 1 + np.broadcast_to(brushed, (size, size)).copy()
@@ -120,7 +120,7 @@ def _plates(colour: tuple[int, int, int], seed: int) -> np.ndarray:
 
 
 def _face() -> np.ndarray:
-    """The head: a light shell whose front has a dark visor with two lit eyes."""
+    """Return the head: a light shell whose front has a dark visor with two lit eyes."""
     size = _TEXTURE_SIZE
     sides = _plates(_SHELL, 3).reshape(6, size, size, 3)
     rows, columns = (np.mgrid[:size, :size] + 0.5) / size - 0.5
@@ -144,7 +144,7 @@ def _tiles() -> np.ndarray:
 
 
 def _sky() -> np.ndarray:
-    """A skybox: distant ground below the horizon, blue with clouds above it; uint8 (6 * size, size, 3)."""
+    """Return a skybox: distant ground below the horizon, blue with clouds above it; uint8 (6 * size, size, 3)."""
     size = _SKY_SIZE
     v, u = 2 * (np.mgrid[:size, :size] + 0.5) / size - 1
     one = np.ones_like(u)

@@ -70,7 +70,7 @@ class Algorithm(BaseModel, ABC):
         """
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        """What a checkpoint must hold beside the state that every trainer has (see `resumption`).
+        """Return what a checkpoint must hold beside the state that every trainer has (see `resumption`).
 
         Args:
             trainer: RLlib's Algorithm object.

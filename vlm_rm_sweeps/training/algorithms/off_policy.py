@@ -66,7 +66,7 @@ class OffPolicyAlgorithm(Algorithm):
         trainer.local_replay_buffer.rng = np.random.default_rng(seed)
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        """The replay buffer with its random generator, and the step of the last target update."""
+        """Return the replay buffer with its random generator, and the step of the last target update."""
         from vlm_rm_sweeps.training.rllib_internals import local_learner, target_update_steps
 
         buffer = trainer.local_replay_buffer

@@ -44,12 +44,12 @@ def find_algorithm(name: str) -> type[Algorithm]:
 
 
 def algorithm_names() -> tuple[str, ...]:
-    """The names of all registered algorithms, in the order of registration."""
+    """Return the names of all registered algorithms, in the order of registration."""
     return tuple(_REGISTRY)
 
 
 def algorithms_for(action_space: gym.Space) -> list[str]:
-    """The names of the registered algorithms that can learn to choose from a space. The first is the default."""
+    """Return the names of the registered algorithms that can learn to choose from a space. The first is the default."""
     return [name for name in _REGISTRY if find_algorithm(name).can_learn(action_space)]
 
 
@@ -76,7 +76,7 @@ def choose_algorithm(name: str | None, task: Task) -> str:
 
 
 def algorithm_name(algorithm: type[Algorithm]) -> str:
-    """The name under which any process finds an algorithm: that of a built-in one, else `module:Class`.
+    """Return the name under which any process finds an algorithm: that of a built-in one, else `module:Class`.
 
     A name that a user's program registered is not known to the process that reads a checkpoint later.
     """

@@ -53,7 +53,7 @@ class HeldRandomActions(ConnectorV2):
         return batch
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The connector's state, as RLlib's interface has it."""
+        """Return the connector's state, as RLlib's interface has it."""
         return {"taken": self._taken, "held": self._held, "rng": self._rng.bit_generator.state}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -188,5 +188,5 @@ class FillInRewards(RLlibCallback):
 
 
 def reward_connectors(env_runner: Any) -> Iterator[RewardConnector]:
-    """The connectors of an env runner that fetch rewards: one, or none where the true reward is learned from."""
+    """Return the connectors of an env runner that fetch rewards: one, or none where the true reward is learned from."""
     return (piece for piece in env_to_module_pieces(env_runner) if isinstance(piece, RewardConnector))

@@ -45,7 +45,7 @@ class StandardizeRewards(ConnectorV2):
         return batch
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The two numbers, as RLlib's interface has it: they are part of a checkpoint."""
+        """Return the two numbers, as RLlib's interface has it: they are part of a checkpoint."""
         return {"mean": self.mean, "deviation": self.deviation}
 
     def set_state(self, state: dict[str, Any]) -> None:
