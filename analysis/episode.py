@@ -62,7 +62,9 @@ def draw(runs: SweepRuns) -> None:
             axis.set(xticks=[], yticks=[], xlabel=f"step {step + 1}" if row else "", ylabel="" if column else name)
         curve.plot(np.arange(1, steps + 1), rewards, label=f"{name} ({100 * np.mean(in_goal):.0f} % of the steps in the goal)")
         rows += [(name, step + 1, reward, goal) for step, (reward, goal) in enumerate(zip(rewards, in_goal, strict=True))]
-    model_id = checkpoint.content["reward"]["model"]
+    reward = checkpoint.content["reward"]
+    assert reward is not None
+    model_id = reward["model"]
     parameters = find_model(model_id).parameters / 1e6
     curve.set(xlabel="step", ylabel="CLIP reward", title=f'"{spec.goal_prompts[0]}"', xlim=(1, steps))
     title = f"{model_id} ({parameters:.2f} M parameters), alpha {spec.alpha:g}"

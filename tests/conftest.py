@@ -9,7 +9,7 @@ os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
 import logging
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +24,8 @@ from ray.rllib.algorithms.dqn import DQNConfig
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.tasks.opengl import choose_backend
-from vlm_rm_sweeps.tasks.task import get_task
-from vlm_rm_sweeps.training.checkpoints import BestContent, Checkpoint, TrialFolder
+from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.training.checkpoints import BestContent, Checkpoint, ResumableContent, TrialFolder, TrialResult
 
 torch.set_num_threads(1)
 
@@ -78,6 +78,14 @@ def opengl() -> None:
         pytest.skip(str(error))
 
 
+def _policy_content(task: Task, env_steps: int, model_config: dict[str, Any]) -> dict[str, Any]:
+    prompts = {"goal": [task.goal_prompt], "baseline": [task.baseline_prompt], "alpha": 0.5}
+    reward = {"model": "embedded/tiny", "precision": "fp32", "micro_batch": 32} | prompts
+    content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
+    content |= {"algorithm": "dqn", "settings": {"hidden": [16]}, "seed": 0, "reward": reward}
+    return content | {"env_steps": env_steps, "model_config": model_config}
+
+
 @pytest.fixture(scope="session")
 def saved_policy() -> Callable[..., Checkpoint]:
     """Saves an untrained policy as the best of a trial, as the trial writes it; keywords change its checkpoint.json."""
@@ -89,11 +97,18 @@ def saved_policy() -> Callable[..., Checkpoint]:
         spec: Any = DQNConfig().get_default_rl_module_spec()
         spec.observation_space, spec.action_space, spec.inference_only = env.observation_space, env.action_space, True
         spec.model_config |= {"fcnet_hiddens": [16], "dueling": False}
-        prompts = {"goal": [task.goal_prompt], "baseline": [task.baseline_prompt], "alpha": 0.5}
-        reward = {"model": "embedded/tiny", "precision": "fp32", "micro_batch": 32} | prompts
-        content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
-        content |= {"algorithm": "dqn", "settings": {"hidden": [16]}, "seed": 0, "reward": reward, "env_steps": 500}
-        content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}} | changed
+        content = _policy_content(task, 500, dict(spec.model_config)) | {"metrics": {"success": 0.0}} | changed
         return TrialFolder(trial).save_best(spec.build(), cast(BestContent, content))
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def saved_step() -> Callable[..., Checkpoint]:
+    """Saves a checkpoint of a trial to resume from, with a network and a state that nobody will read."""
+
+    def save(trial: Path, env_steps: int, results: Sequence[TrialResult] = ()) -> Checkpoint:
+        content = _policy_content(get_task("cartpole-upright"), env_steps, {}) | {"results": list(results), "done": False}
+        return TrialFolder(trial).save(torch.nn.Linear(1, 1), {}, cast(ResumableContent, content))  # type: ignore[arg-type]
 
     return save

@@ -11,7 +11,6 @@ import imageio.v3 as iio
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from ray.rllib.algorithms.dqn import DQNConfig
 
 from vlm_rm_sweeps.errors import UserError
@@ -33,7 +32,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.open_clip_models import load_reward_model
 from vlm_rm_sweeps.tasks.task import get_task
-from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
+from vlm_rm_sweeps.training.checkpoints import Checkpoint
 from vlm_rm_sweeps.videos import read_episode
 
 SavePolicy = Callable[..., Checkpoint]
@@ -145,8 +144,8 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     assert blue[-1] > 10
 
 
-def test_a_trial_is_its_best_policy_else_its_last(saved_policy: SavePolicy, tmp_path: Path) -> None:
-    TrialFolder(tmp_path).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type]
+def test_a_trial_is_its_best_policy_else_its_last(saved_policy: SavePolicy, saved_step: SavePolicy, tmp_path: Path) -> None:
+    saved_step(tmp_path, 900)
     assert find_checkpoint(tmp_path).folder.name == "step-000000900"
     saved_policy(tmp_path)
     assert find_checkpoint(tmp_path).folder.name == "best-000000500"
@@ -179,9 +178,9 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path, monkeypat
         find_checkpoint(tmp_path)
     with pytest.raises(UserError, match="unknown task 'cartpole-uprigth': did you mean 'cartpole-upright'"):
         task_of(saved_policy(tmp_path / "task", task="cartpole-uprigth"))
-    with pytest.raises(UserError, match="unknown algorithm 'ppo'"):
-        load_policy(saved_policy(tmp_path / "algorithm", algorithm="ppo"))
-    reward = saved_policy(tmp_path / "model").content["reward"]
+    with pytest.raises(UserError, match="unknown algorithm 'a2c'"):
+        load_policy(saved_policy(tmp_path / "algorithm", algorithm="a2c"))
+    reward: Any = saved_policy(tmp_path / "model").content["reward"]
     with pytest.raises(UserError, match="unknown model 'embedded/huge'"):
         load_scorer(saved_policy(tmp_path / "model", reward=reward | {"model": "embedded/huge"}))
     wider = saved_policy(tmp_path / "network", model_config={"fcnet_hiddens": [32], "dueling": False} | _module_defaults())

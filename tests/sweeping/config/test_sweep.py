@@ -438,7 +438,7 @@ def test_the_papers_runs_are_there_each_with_a_fast_variant() -> None:
 
 def test_the_papers_update_ratio() -> None:
     """100 updates for each 3 200 transitions, not for each 100."""
-    settings = load_sweep(SWEEPS / "paper_humanoid_kneeling.yaml").settings
+    settings: Any = load_sweep(SWEEPS / "paper_humanoid_kneeling.yaml").settings
     transitions = settings.envs * settings.rollout_steps
     assert (transitions, settings.updates_per_step * transitions) == (3200, 100)
 

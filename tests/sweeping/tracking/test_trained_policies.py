@@ -11,7 +11,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.trained_policies import Which, learned_policies
-from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
+from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 SavePolicy = Callable[..., Checkpoint]
 
@@ -29,10 +29,12 @@ def found(*sources: Path, which: Which = "best") -> list[str]:
     return [f"{policy.folder.parent.name}/{policy.folder.name}" for policy in policies]
 
 
-def test_a_sweep_has_a_policy_for_each_trial_with_a_checkpoint(saved_policy: SavePolicy, folder: SweepFolder) -> None:
+def test_a_sweep_has_a_policy_for_each_trial_with_a_checkpoint(
+    saved_policy: SavePolicy, saved_step: SavePolicy, folder: SweepFolder
+) -> None:
     saved_policy(folder.trial("b"))
     saved_policy(folder.trial("a"))
-    TrialFolder(folder.trial("a")).save(torch.nn.Linear(1, 1), {}, {"env_steps": 900})  # type: ignore[arg-type]
+    saved_step(folder.trial("a"), 900)
     folder.trial("failed").mkdir()
     assert found(folder.path) == ["a/best-000000500", "b/best-000000500"]
     assert found(folder.path, which="last") == ["a/step-000000900", "b/best-000000500"]
@@ -42,11 +44,14 @@ def test_a_sweep_has_a_policy_for_each_trial_with_a_checkpoint(saved_policy: Sav
     assert said == [f"{folder.path}: 2 policies of 2 of 3 trials"]
 
 
-def test_all_that_a_trial_keeps_are_found_each_once(saved_policy: SavePolicy, folder: SweepFolder) -> None:
+def test_all_that_a_trial_keeps_are_found_each_once(
+    saved_policy: SavePolicy, saved_step: SavePolicy, folder: SweepFolder
+) -> None:
     best = saved_policy(folder.trial("a"))
-    trial = TrialFolder(folder.trial("a"))
-    for steps in (900, 700):
-        trial.save(torch.nn.Linear(1, 1), {}, {"env_steps": steps})  # type: ignore[arg-type]
+    for index, steps in enumerate((900, 700)):
+        # Each has weights of its own: those that are kept twice count once.
+        torch.manual_seed(index)
+        saved_step(folder.trial("a"), steps)
     shutil.copytree(best.folder, best.folder.with_name("step-000000500"))  # the best may be one of the newest, too
     best.folder.with_name(".unfinished-step-000000950").mkdir()
     saved_policy(folder.trial("b"))

@@ -1,14 +1,13 @@
 """What is known of a trial from earlier attempts, whatever became of its journal."""
 
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import Recorder
-from vlm_rm_sweeps.training.checkpoints import TrialFolder
+from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 
 SWEEP = Sweep.model_validate(
     {"name": "recalled", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 300}
@@ -21,13 +20,11 @@ def damage(journal: Path, line: int) -> None:
     journal.write_bytes(b"\n".join(lines) + b"\n")
 
 
-def test_a_result_that_was_damaged_is_taken_from_the_checkpoint(tmp_path: Path) -> None:
+def test_a_result_that_was_damaged_is_taken_from_the_checkpoint(saved_step: Callable[..., Checkpoint], tmp_path: Path) -> None:
     """Also one in the middle, and also of a trial that has finished; it does not pass for the newest."""
     trial = SWEEP.trials()[-1]
     results = [{"env_steps": step, "time_ms": step, "evaluation_true_return": float(step)} for step in (100, 200, 300)]
-    checkpoints = TrialFolder(tmp_path / "trial")
-    network = torch.nn.Linear(2, 2)
-    checkpoints.save(network, {}, {"env_steps": 300, "results": results})  # type: ignore[arg-type]
+    checkpoints = TrialFolder(saved_step(tmp_path / "trial", 300, results).folder.parent)
     journal = Journal(tmp_path / "journal.jsonl")
     measures = {"epic_distance": 0.5}
     journal.append("measure", 50, trial=trial.trial_id, metrics=measures)

@@ -159,7 +159,7 @@ def pendulum_job(folder: Path) -> TrainingJob:
 def clip_job(pool: PoolConfig, folder: Path) -> TrainingJob:
     reward = RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format)
     settings = SETTINGS.model_copy(update={"rollout_steps": 60})
-    changed = {"task": TASK, "env": None, "reward": reward, "settings": settings, "steps": 360}
+    changed: dict[str, Any] = {"task": TASK, "env": None, "reward": reward, "settings": settings, "steps": 360}
     return dataclasses.replace(pendulum_job(folder), **changed)
 
 

@@ -30,7 +30,7 @@ CART_POLE, PENDULUM = get_task("cartpole-upright"), GymEnv(id="Pendulum-v1", epi
 class Mine(Dqn):
     """An algorithm of a user's own."""
 
-    action_spaces: ClassVar = (gym.spaces.MultiDiscrete,)
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.MultiDiscrete,)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ _GRADIENT_CLIP = 10
 class Dqn(OffPolicyAlgorithm):
     """DQN (uniform replay, hard target updates), for tasks with discrete actions."""
 
-    action_spaces: ClassVar = (gym.spaces.Discrete,)
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Discrete,)
 
     double_q: bool = Field(
         True, description="The online network chooses the action that the target network rates: less overestimation."

@@ -28,7 +28,7 @@ class Ppo(Algorithm):
     policy is updated from them for `epochs` epochs, in minibatches.
     """
 
-    action_spaces: ClassVar = (gym.spaces.Discrete, gym.spaces.Box)
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Discrete, gym.spaces.Box)
 
     learning_rate: float = Field(3e-4, gt=0)
     gamma: float = Field(0.99, gt=0, lt=1)

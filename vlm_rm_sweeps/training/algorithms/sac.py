@@ -27,7 +27,7 @@ class Sac(OffPolicyAlgorithm):
     a standard deviation of 1 (see `standardize_rewards.py`), so a fixed `entropy` weighs against rewards of that scale.
     """
 
-    action_spaces: ClassVar = (gym.spaces.Box,)
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Box,)
 
     tau: float = Field(0.005, gt=0, le=1, description="Share of the Q-networks that each update mixes into their targets.")
     warm_up_hold: int = Field(
