@@ -130,6 +130,16 @@ def _stored(episode: Any, step: int) -> StoredTransition:
     )
 
 
+def environment_error(error: BaseException) -> BaseException:
+    """The error that an environment raised while it was stepped, which RLlib hides behind a RuntimeError without a message.
+
+    Args:
+        error: Any error; one that hides nothing is returned as it is.
+    """
+    hidden = error.__cause__ if type(error) is RuntimeError and not error.args else None
+    return hidden or error
+
+
 class RaisingActor:
     """Mixin for env runners whose errors reach the trainer as they were raised.
 
@@ -138,4 +148,8 @@ class RaisingActor:
 
     def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function with this env runner, as RLlib's trainer asks for it."""
-        return func(self, *args, **kwargs)
+        try:
+            return func(self, *args, **kwargs)
+        except Exception as error:
+            # What an error was raised from does not travel between processes.
+            raise environment_error(error) from None

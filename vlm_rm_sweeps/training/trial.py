@@ -60,6 +60,7 @@ from vlm_rm_sweeps.training.checkpoints import JobContent, PolicyContent, Reward
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.env_runners import CPUS_PER_ENV_RUNNER
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
+from vlm_rm_sweeps.training.rllib_internals import environment_error
 from vlm_rm_sweeps.training.stopwatch import Stopwatch
 from vlm_rm_sweeps.training.trainer import build_trainer
 from vlm_rm_sweeps.training.trial_audit import TrialAudit
@@ -128,11 +129,11 @@ def _describe_reward(reward: RewardSource) -> RewardContent:
     }
 
 
-def _cause(error: Exception) -> Exception:
+def _cause(error: BaseException) -> BaseException:
     """Return the error as it was raised, in whatever process that was."""
     while isinstance(error, RayTaskError):
         error = error.cause
-    return error
+    return environment_error(error)
 
 
 class TrainableTrial(tune.Trainable):
@@ -225,7 +226,7 @@ class TrainableTrial(tune.Trainable):
         notes, self._notes = self._notes, []
         return self._results[-1] | {"done": self._done} | ({NOTE: "; ".join(notes)} if notes else {})
 
-    def _is_final(self, error: Exception) -> bool:
+    def _is_final(self, error: BaseException) -> bool:
         """Whether an error would only come back: it is of bad input, or came back already where the machine is not to blame."""
         if isinstance(error, UserError):
             return True
