@@ -12,12 +12,14 @@ import pytest
 from ray import tune
 
 from vlm_rm_sweeps import metrics
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, load_reward_model
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import render_frame
-from vlm_rm_sweeps.tasks.task import Task, get_task
+from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.algorithms.sac import Sac
 from vlm_rm_sweeps.training.audit import AuditPlan, gold_metric
@@ -28,7 +30,7 @@ from vlm_rm_sweeps.training.rllib_internals import module_to_env_pieces
 from vlm_rm_sweeps.training.trainer import build_trainer
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
-TASK = get_task("cartpole-upright")
+TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 OTHER = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.0)
 SETTINGS = Dqn(learning_starts=100, envs=2, rollout_steps=10, updates_per_step=0.1, batch=16, hidden=(16,), epsilon_steps=1_000)
@@ -176,7 +178,7 @@ def test_a_resumed_trial_has_lost_and_doubled_nothing(
 def test_env_runners_share_the_warm_up_and_draw_actions_of_their_own(ray_cluster: None) -> None:
     settings = Sac(learning_starts=41, envs=1, rollout_steps=10, batch=8, hidden=(8,), warm_up_hold=3)
     trainer: Any = build_trainer(
-        settings, get_task("mountaincar-summit"), None, seed=3, steps_per_result=40, evaluation_episodes=1, env_runners=2
+        settings, find_task("mountaincar-summit"), None, seed=3, steps_per_result=40, evaluation_episodes=1, env_runners=2
     )
     learned = [value.numpy() for value in trainer.get_module().state_dict().values()]
     for sampled_with in on_each_runner(trainer, _weights_of):
@@ -234,7 +236,8 @@ def test_an_environments_error_ends_the_trial_with_its_own_message(ray_cluster: 
 
 def test_what_the_machine_may_be_to_blame_for_is_left_to_tune(ray_cluster: None, tmp_path: Path) -> None:
     """Also where it is raised in another process: no reward server is there."""
-    nowhere = RewardSource(PoolConfig("nowhere", "embedded/tiny"), SPEC, EMBEDDED_PREPROCESSING.frame_format)
+    frame_format = EMBEDDED_PREPROCESSING.frame_format
+    nowhere = RewardSource(PoolConfig("nowhere", "embedded/tiny", frame_format), SPEC, frame_format)
     job = job_of(tmp_path, None, reward=nowhere, env_runners=1)
     for _ in range(2):
         made = TrainableTrial(config={"run": {"job": job}})

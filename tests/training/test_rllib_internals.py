@@ -18,7 +18,7 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.actor_manager import FaultAwareApply
 
-from vlm_rm_sweeps.tasks.task import get_task
+from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training import rllib_internals
 from vlm_rm_sweeps.training.algorithms.sac import Sac
 from vlm_rm_sweeps.training.connectors.random_actions import HeldRandomActions
@@ -35,7 +35,7 @@ SETTINGS = Sac(learning_starts=20, envs=2, rollout_steps=10, batch=8, hidden=(8,
 def trainer(ray_cluster: None) -> Iterator[Any]:
     """One of SAC, after its first updates; its sub-environments are in the middle of an episode."""
     made: Any = build_trainer(
-        SETTINGS, get_task("mountaincar-summit"), None, seed=3, steps_per_result=60, evaluation_episodes=1
+        SETTINGS, find_task("mountaincar-summit"), None, seed=3, steps_per_result=60, evaluation_episodes=1
     )
     made.train()
     yield made

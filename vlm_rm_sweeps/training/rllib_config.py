@@ -45,11 +45,8 @@ def use_rewards(
     Returns:
         A copy of `config`.
     """
-    from vlm_rm_sweeps.rewards.open_clip_models import find_model  # trials do without open_clip
-
     served = pool.config if isinstance(pool, RewardPool) else pool
-    frame_format = find_model(served.model_id).preprocessing.frame_format
-    return learn_task(config, task, RewardSource(served, spec, frame_format, rendering))
+    return learn_task(config, task, RewardSource(served, spec, served.frame_format, rendering))
 
 
 def learn_task(config: AlgorithmConfig, task: Task, reward: RewardSource | None) -> AlgorithmConfig:
