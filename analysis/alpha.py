@@ -1,8 +1,8 @@
 """Effect of goal-baseline regularisation (the paper's alpha): EPIC distance and success by alpha, a line for each model.
 
-Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/alpha.py FOLDER`. Bars are 95 % intervals: of EPIC over the
-states (bootstrap), of success over the seeds (see `success_interval`). Expect the best alpha to differ between models. At alpha 1
-the reward depends only on the projection onto the line from baseline to goal.
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/alpha.py FOLDER`. Bars are 95 % intervals: of EPIC
+over the states (bootstrap), of success over the seeds (see `success_interval`). Expect the best alpha to differ between models.
+At alpha 1 the reward depends only on the projection onto the line from baseline to goal.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 """Learning curves of a sweep: CLIP return, success and time in the goal by environment step.
 
-Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/learning_curves.py FOLDER`. Thick lines are means over seeds,
-thin lines single trials. All values are from training episodes, with exploration. If a reward model can be trusted, expect success
-and time in the goal to rise together with the CLIP return.
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/learning_curves.py FOLDER`. Thick lines are means over
+seeds, thin lines single trials. All values are from training episodes, with exploration. If a reward model can be trusted,
+expect success and time in the goal to rise together with the CLIP return.
 """
 
 import itertools

@@ -1,9 +1,9 @@
 """Does a larger model make a better reward (the paper's Figure 4)? EPIC distance and success by model size.
 
-Run `make analysis SWEEP_RUN=results/model_scaling-...`, or `python analysis/model_scaling.py FOLDER`. There is a line for each alpha
-(and prompt, textures and camera, if several were compared). Bars are 95 % intervals: of EPIC over the states (bootstrap), of success
-over the seeds (see `success_interval`). Dashed lines are means of the references: the true reward and the untrained policy. Expect
-EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
+Run `make analysis SWEEP_RUN=results/model_scaling-...`, or `python analysis/model_scaling.py FOLDER`. There is a line for each
+alpha (and prompt, textures and camera, if several were compared). Bars are 95 % intervals: of EPIC over the states (bootstrap),
+of success over the seeds (see `success_interval`). Dashed lines are means of the references: the true reward and the untrained
+policy. Expect EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
 """
 
 import matplotlib.pyplot as plt

@@ -1,9 +1,9 @@
 """Over-optimisation: whether training improves policies, or only their score by their own reward model.
 
-Run `make analysis SWEEP_RUN=FOLDER` for a sweep with `audit:`, or `python analysis/overoptimisation.py FOLDER`. There is a panel for
-each trial with its training reward (proxy), the gold models, other specs, the truth and the true reward. Each curve is rescaled to
-[0, 1], because scales differ. Audit points with an alarm are shaded. A summary by model is saved too. Where a reward can be
-trusted, expect all curves to rise together.
+Run `make analysis SWEEP_RUN=FOLDER` for a sweep with `audit:`, or `python analysis/overoptimisation.py FOLDER`. There is a
+panel for each trial with its training reward (proxy), the gold models, other specs, the truth and the true reward. Each curve
+is rescaled to [0, 1], because scales differ. Audit points with an alarm are shaded. A summary by model is saved too. Where a
+reward can be trusted, expect all curves to rise together.
 """
 
 import matplotlib.pyplot as plt

@@ -1,8 +1,8 @@
 """Results of a screening: EPIC distance by prompt and alpha, a heat map for each model.
 
-Run `python analysis/prompts.py results/screen_cartpole-...` on a folder that `vlm-rm sweep` wrote for a file with `screen:`. Prompts
-are sorted by the smallest distance that any model reaches with them. Expect rows to differ more than columns: the wording matters
-more than alpha.
+Run `python analysis/prompts.py results/screen_cartpole-...` on a folder that `vlm-rm sweep` wrote for a file with `screen:`.
+Prompts are sorted by the smallest distance that any model reaches with them. Expect rows to differ more than columns: the
+wording matters more than alpha.
 """
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,7 @@
 """Landscapes of a sweep's reward models (the paper's Figure 2): reward by the task's first state variable.
 
-Run `python analysis/reward_landscape.py results/quickstart-...`. The sweep's models, alphas and first prompt are scored along the
-variable; nothing is trained. Expect a single peak at the goal where training succeeded.
+Run `python analysis/reward_landscape.py results/quickstart-...`. The sweep's models, alphas and first prompt are scored along
+the variable; nothing is trained. Expect a single peak at the goal where training succeeded.
 """
 
 import pandas as pd

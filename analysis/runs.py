@@ -166,8 +166,8 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
 def success_interval(values: pd.Series) -> pd.Series:
     """Estimate the mean success rate over seeds, with its 95 % interval.
 
-    The interval is Student's t, clipped to [0, 1]. If all seeds have the same rate, that interval would have no width; then it is
-    Wilson's for one Bernoulli trial for each seed, the largest variance that rates can have.
+    The interval is Student's t, clipped to [0, 1]. If all seeds have the same rate, that interval would have no width; then it
+    is Wilson's for one Bernoulli trial for each seed, the largest variance that rates can have.
 
     Args:
         values: Success rate of each seed, 0 to 1; NaN is left out.

@@ -6,7 +6,7 @@ PIL, and its MountainCar is always the plain line drawing. On a machine without 
 pixels to be at least 8 times as fast as Gymnasium. The last line shows environment steps per second (physics and success test),
 with and without a frame for each step.
 
-The compared sides take turns and all figures are medians, so that a busy machine slows all of them alike.
+The compared renderers take turns, and all figures are medians, so that a busy machine slows all of them alike.
 """
 
 import functools
@@ -36,7 +36,7 @@ HUMANOID_STEPS = 100
 
 
 def median_seconds(actions: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """Time actions that take turns.
+    """Time several actions, which take turns.
 
     Args:
         actions: Functions by name.
@@ -63,7 +63,7 @@ def gymnasium_frame(env: gym.Env, size: int) -> Callable[[], np.ndarray]:
         size: Edge of the frame, in pixels.
 
     Returns:
-        A function that returns uint8 (size, size, 3).
+        A function that renders the environment's state as uint8 (size, size, 3).
     """
     return lambda: np.asarray(Image.fromarray(np.asarray(env.render())).resize((size, size), Image.Resampling.BICUBIC))
 
@@ -78,7 +78,7 @@ def compare(size: int, ours: dict[str, gym.Env], theirs: gym.Env, repetitions: i
         repetitions: Frames in each round.
 
     Returns:
-        Name, pixels, milliseconds of ours and milliseconds of theirs for each of `ours`.
+        For each of `ours`: its name, `size`, and the milliseconds for one frame here and in Gymnasium.
     """
     frame_format = FrameFormat(size)
     actions: dict[str, Callable[[], object]] = {

@@ -1,8 +1,8 @@
-"""Frames per second through the reward pool, against the same model's bare `encode_image` on the same frames.
+"""Frames per second through the reward pool, compared with the same model's bare `encode_image` on the same frames.
 
-Run: make bench (or: .venv/bin/python benchmarks/reward_pool.py). Prints a row for each embedded model and request size; the two
-sides take turns in one run, each with one thread, and the ratio is of their medians. The pool's side includes everything:
-object store, request, preprocessing, encoding, rewards for one spec, and the answer.
+Run `make bench`, or `.venv/bin/python benchmarks/reward_pool.py`. It prints one row for each embedded model and request size. Pool
+and bare model take turns in one run, each with one thread, and the ratio is that of their medians. The pool's time includes
+everything: object store, request, preprocessing, encoding, rewards for one spec, and the answer.
 """
 
 import os
@@ -31,12 +31,14 @@ SPEC = RewardSpec(("pole vertically upright on top of the cart",), ("pole and ca
 
 
 def seconds(action: Callable[[], object]) -> float:
+    """Measure how many seconds one call of `action` takes."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
 
 
 def main() -> None:
+    """Print frames per second of bare model and pool, for each embedded model and request size."""
     torch.set_num_threads(1)
     prepare_ray()
     ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

@@ -22,11 +22,11 @@ class Reinforce(Algorithm):
 
     @property
     def update_size(self) -> int:
-        """Transitions in one update: a whole rollout."""
+        """Number of transitions in one gradient update: a whole rollout."""
         return self.envs * self.rollout_steps
 
     def rllib_config(self, env_runners: int) -> Any:
-        """Configure RLlib."""
+        """Configure RLlib's PPO as REINFORCE."""
         from ray.rllib.algorithms.ppo import PPOConfig
 
         return PPOConfig().training(

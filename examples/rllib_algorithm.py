@@ -1,8 +1,8 @@
-"""Let any RLlib algorithm learn from a reward pool: your own configuration, the project's pool and connector.
+"""Let any RLlib algorithm learn from a reward pool: your own configuration with the project's pool and connector.
 
     python examples/rllib_algorithm.py [iterations]
 
-Prints the CLIP return and the true return of each iteration. Frames are scored while the environments step, each exactly once.
+It prints the CLIP return and the true return of each iteration. Each frame is scored exactly once, while the environments step.
 """
 
 import sys
@@ -14,7 +14,15 @@ from vlm_rm_sweeps import RewardSpec, find_task, reward_pool, use_rewards
 
 
 def main(iterations: int = 5, steps: int = 2_000) -> list[dict[str, Any]]:
-    """Train PPO on CartPole for a few iterations of `steps` environment steps."""
+    """Train PPO on CartPole from a reward pool.
+
+    Args:
+        iterations: Number of training iterations.
+        steps: Environment steps in each iteration.
+
+    Returns:
+        RLlib's `env_runners` metrics of each iteration.
+    """
     task = find_task("cartpole-upright")
     spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,), alpha=0.5)
     config = PPOConfig().env_runners(num_env_runners=0, num_envs_per_env_runner=8).training(train_batch_size=steps)

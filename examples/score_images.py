@@ -2,7 +2,7 @@
 
     python examples/score_images.py
 
-Prints a reward for each of four drawings of CartPole: the upright pole (0 degrees) gets the highest.
+It prints the rewards of four frames of CartPole: the upright pole (0 degrees) gets the highest.
 """
 
 import numpy as np
@@ -11,7 +11,11 @@ from vlm_rm_sweeps import RewardSpec, find_task, load_reward_model
 
 
 def main() -> dict[int, float]:
-    """Run the example."""
+    """Score CartPole's frames at four pole angles.
+
+    Returns:
+        Reward by the pole's angle from upright, in degrees.
+    """
     task = find_task("cartpole-upright")
     env = task.make_native_env(task.rendering(), None)
     env.reset(seed=0)

@@ -2,7 +2,8 @@
 
     python examples/stable_baselines3_agent.py [steps]
 
-CartPole ends an episode when the pole falls, which would give the task away; this project's own version never does (paper, section 4).
+Gymnasium's CartPole ends an episode when the pole falls, which would reveal the task. This project's version never does (paper,
+section 4).
 """
 
 import sys
@@ -14,7 +15,14 @@ from vlm_rm_sweeps import ClipRewardWrapper, RewardSpec, find_task, load_reward_
 
 
 def main(steps: int = 5_000) -> DQN:
-    """Run the example."""
+    """Train a DQN agent on CartPole from a reward model.
+
+    Args:
+        steps: Environment steps of the training.
+
+    Returns:
+        The trained agent.
+    """
     task = find_task("cartpole-upright")
     env = gym.wrappers.TimeLimit(task.make_native_env(task.rendering(), None), task.episode_steps)
     spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,), alpha=0.5)

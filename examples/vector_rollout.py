@@ -1,8 +1,8 @@
-"""Collect a rollout from a vector environment and score it in one call, as a training loop of your own (CleanRL's, say) would.
+"""Collect a rollout from a vector environment and score it in one call, as in a training loop of your own (such as CleanRL's).
 
     python examples/vector_rollout.py
 
-Prints the mean reward of a rollout with random actions: 32 steps of 8 environments, 256 frames in one request.
+It prints the mean reward of a rollout with random actions: 32 steps of 8 environments, 256 frames in one request.
 """
 
 import gymnasium as gym
@@ -12,7 +12,14 @@ from vlm_rm_sweeps import ClipRewardVectorWrapper, RewardSpec, load_reward_model
 
 
 def main(steps: int = 32) -> np.ndarray:
-    """Run the example."""
+    """Collect and score one rollout with random actions in 8 environments.
+
+    Args:
+        steps: Steps of each environment.
+
+    Returns:
+        Rewards, float32 (steps, 8).
+    """
     envs = gym.vector.SyncVectorEnv([lambda: gym.make("CartPole-v1", render_mode="rgb_array")] * 8)
     spec = RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), alpha=0.5)
     rewarded = ClipRewardVectorWrapper(envs, load_reward_model("embedded/small"), spec, deferred=True)

@@ -1,4 +1,4 @@
-"""The command line: a module for each group of commands. Heavy libraries are imported where they are needed."""
+"""The command line: a module for each group of commands. Heavy libraries are imported by the commands that use them."""
 
 import sys
 from pathlib import Path
@@ -31,12 +31,11 @@ def before_any_command(
         list[Path],
         typer.Option(
             metavar="FILE.py",
-            help="Import a Python file of yours first: it may register reward models, tasks and algorithms, and data may name what it "
-            "defines. May be repeated.",
+            help="Python file to import first, for reward models, tasks and algorithms that it registers or defines; may be repeated.",
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Import the user's own modules; those in the working folder can also be named as `module:Class`."""
+    """Import the files of `--module`, and make modules in the working directory available as `module:Class`."""
     make_importable(Path.cwd())
     for file in module:
         import_file(file)
@@ -49,13 +48,13 @@ app.add_typer(pretrain_app, name="pretrain")
 
 
 def main() -> None:
-    """Entry point: bad input is one message on standard error and exit status 2."""
-    prepare_mlflow()  # before it is imported: it gives the installation an id then
+    """Run the command line; bad input gives one message on standard error and exit status 2."""
+    prepare_mlflow()  # before its import, which would store an installation id
     try:
         app()
     except UserError as error:
         print(f"vlm-rm: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:  # before the first trial; from then on Tune ends the sweep in order
+    except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
         print("vlm-rm: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

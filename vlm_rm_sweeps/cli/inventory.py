@@ -1,4 +1,4 @@
-"""What there is: tasks, models, reference poses, the keys of a sweep file, and what a model sees of a task."""
+"""Commands that list tasks, models and the keys of sweep files, check reference poses, and show what a model sees."""
 
 import json
 from enum import StrEnum
@@ -30,7 +30,7 @@ def poses(
     out: Annotated[Path, typer.Option(callback=new_folder, help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
     samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
     degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
 ) -> None:
     """Check the humanoid's success tests against its reference poses."""
     from vlm_rm_sweeps.evaluation.poses import success_by_pose, write_success_by_pose
@@ -64,23 +64,23 @@ def models(
 
 
 def schema(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables of the keys, for people.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the keys as Markdown tables instead.")] = False,
 ) -> None:
-    """Print the JSON schema of a sweep file, with which an editor completes and checks its keys."""
+    """Print the JSON schema of sweep files, with which editors complete and check their keys."""
     from vlm_rm_sweeps.sweeping.config.schema import keys_as_markdown, sweep_schema
 
     print(keys_as_markdown() if markdown else json.dumps(sweep_schema(), indent=2))
 
 
 class Profile(StrEnum):
-    """How much OpenGL draws."""
+    """Level of detail of OpenGL rendering."""
 
     FAST = "fast"
     FULL = "full"
 
 
 class Policy(StrEnum):
-    """How actions are chosen where nothing is learned."""
+    """Policy of a preview, in which nothing is learned."""
 
     RANDOM = "random"
     ZERO = "zero"
@@ -90,21 +90,27 @@ _SHOWN_MODEL = "embedded/small"
 
 
 def render(
-    task: Annotated[str, typer.Argument(help="One of `vlm-rm tasks`, or a sweep file, of which the first rendering is shown.")],
+    task: Annotated[str, typer.Argument(help="A task of `vlm-rm tasks`, or a sweep file, whose first rendering is shown.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", callback=new_file, help="A .png of the last step, or an .mp4 or .gif of all steps."),
+        typer.Option(
+            "--output", "-o", callback=new_file, help="File to write: .png for the last step, .mp4 or .gif for all steps."
+        ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="The model whose input is shown; by default the sweep's first.", show_default=_SHOWN_MODEL),
+        typer.Option(help="Model whose input is shown; by default the sweep file's first.", show_default=_SHOWN_MODEL),
     ] = None,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
-    profile: Annotated[Profile | None, typer.Option(help="How much OpenGL draws; by default what this machine can.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps; by default 1 for a picture, an episode for a video.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    policy: Annotated[Policy, typer.Option(help="How actions are chosen.")] = Policy.RANDOM,
+    profile: Annotated[
+        Profile | None, typer.Option(help="Level of detail of OpenGL; by default the sweep file's, else fast without a GPU.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Environment steps; by default 1 for a picture, a whole episode for a video.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episode and of the actions.")] = 0,
+    policy: Annotated[Policy, typer.Option(help="Random actions, or zeros.")] = Policy.RANDOM,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
@@ -141,7 +147,7 @@ def _task_rendering_and_model(
 ) -> "tuple[Task, Rendering, str]":
     """Find the task of this name or of this sweep file, its rendering, and the model whose input is shown.
 
-    What the command line leaves open is as the sweep file says, else the task's default.
+    Options that are not given take the sweep file's value or, for a task's name, the task's default.
     """
     from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
     from vlm_rm_sweeps.tasks.registry import find_task

@@ -1,4 +1,4 @@
-"""The commands that measure reward models without training."""
+"""Commands that measure reward models without training."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The commands that train and evaluate the embedded family of models."""
+"""Commands that train and evaluate the embedded family of models."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The commands that collect data sets of states and label them."""
+"""Commands that collect data sets of states and label them."""
 
 from collections.abc import Iterable
 from enum import StrEnum

@@ -26,18 +26,22 @@ def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
     overrides: Overrides = [],  # noqa: B006
     results: Annotated[
-        Path, typer.Option(callback=new_folder, help="Folder in which the sweep gets a folder of its own.")
+        Path, typer.Option(callback=new_folder, help="Results folder, in which each sweep gets a folder of its own.")
     ] = Path("results"),
     tracking_uri: Annotated[
         str | None,
-        typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default sqlite in the results folder."),
+        typer.Option(
+            envvar="MLFLOW_TRACKING_URI", help="MLflow server or database; by default a sqlite file in the results folder."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they need, and start nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the trials and the resources that they need, and exit.")
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Resume the newest sweep of this file, and retry its failed trials; start one if there is none.",
+            help="Resume the newest sweep of this file and retry its failed trials; start one if there is none.",
         ),
     ] = False,
     new: Annotated[
@@ -45,7 +49,7 @@ def sweep(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Resume an interrupted sweep without asking.")] = False,
 ) -> None:
-    """Run every trial of a sweep file and compare them in MLflow; or screen them on labelled states, if it has `screen`.
+    """Run all trials of a sweep file and log them to MLflow; with `screen`, rank them on labelled states instead.
 
     An interrupted sweep can be resumed where it stopped.
     """
@@ -111,7 +115,7 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
 
 
 def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
-    """Return the sweep to resume, or None for a new one. UserError if neither can be done without being asked for."""
+    """Find the sweep to resume; None starts a new one. UserError if the user must decide and cannot be asked."""
     from vlm_rm_sweeps.sweeping.execution.run_sweep import check_resumable
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
     from vlm_rm_sweeps.sweeping.tracking.journal import ended_in_order, ended_trials, read_entries
@@ -129,7 +133,7 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
     if found.in_use():
         print(f"{found.path} is being run by another process: starting another sweep")
         return None
-    # Resuming it would be refused, and starting another would be a surprise.
+    # If the file has changed, this raises: the sweep cannot be resumed, and a new one might not be intended.
     check_resumable(plan, found)
     finished = sum(status == RunStatus.FINISHED for status in ended_trials(entries).values())
     state = f"{found.path} was interrupted, with {finished} of {len(plan.trials)} trials finished"
@@ -142,14 +146,15 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
 
 def dashboard(
     results: Annotated[
-        Path, typer.Option(callback=new_folder, help="Folder of the results; the graphs' data is kept in its `watching`.")
+        Path,
+        typer.Option(callback=new_folder, help="Results folder; the data of Prometheus and Grafana is kept in its `watching`."),
     ] = Path("results"),
     prometheus_port: Annotated[
         int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Prometheus at 9090.")
     ] = 9090,
     grafana_port: Annotated[int, typer.Option(min=1, max=65_535, help="Ray's dashboard looks for Grafana at 3000.")] = 3000,
 ) -> None:
-    """Watch the sweep that runs on this machine: Prometheus and Grafana, where they are installed, until it ends or Ctrl-C."""
+    """Show the running sweep in Prometheus and Grafana, if they are installed, until it ends or Ctrl-C."""
     from vlm_rm_sweeps.dashboard.watch import find_cluster, ray_folder, watch
 
     cluster = find_cluster(ray_folder())
@@ -158,18 +163,22 @@ def dashboard(
 
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint's folder, or a trial's for its best policy: RESULTS/trials/ID.")
+        Path, typer.Argument(help="Folder of a checkpoint, or of a trial (RESULTS/trials/ID) for its best policy.")
     ],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes with the greedy policy.")] = 20,
     video: Annotated[
-        bool, typer.Option("--video", help="Also write the first episode as mp4 and gif, with its reward.")
+        bool, typer.Option("--video", help="Also write a video of the first episode with its reward, as mp4 and gif.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="New folder for the results; by default below the trial's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first episode; the next has the next.")] = 10_000,
-    device: Annotated[str, typer.Option(help="Where the reward model runs.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="New folder for the results; by default in the trial's folder.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first episode; it rises by 1 for each further episode.")
+    ] = 10_000,
+    device: Annotated[str, typer.Option(help="PyTorch device of the reward models, such as cpu or cuda.")] = "cpu",
     judge: Annotated[
         list[str],
-        typer.Option("--judge", help="Other models, which score the same frames for the same prompts, as in an audit."),
+        typer.Option(
+            "--judge", help="Other models that score the same frames for the same prompts, as in an audit; may be repeated."
+        ),
     ] = [],  # noqa: B006
 ) -> None:
     """Evaluate the policy of a checkpoint: CLIP return, true return and success, with confidence intervals."""
@@ -197,15 +206,15 @@ def evaluate(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The sweep's folder, such as results/quickstart-...")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the sweep, such as results/quickstart-...")],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", callback=new_file, help="New HTML file; by default report.html in the folder, made anew."
+            "--output", "-o", callback=new_file, help="New HTML file; by default report.html in the folder, which is replaced."
         ),
     ] = None,
 ) -> None:
-    """Write what a sweep found into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
+    """Write the results of a sweep into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
     from vlm_rm_sweeps.sweeping.tracking.report import write_report
 
     print(write_report(folder, output))

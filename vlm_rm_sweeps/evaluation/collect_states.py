@@ -1,6 +1,6 @@
-"""Where the states of a data set come from: uniform sampling of a task's states, episodes of learned policies, or images.
+"""Sources of states for a data set: uniform samples of a task's state space, episodes of learned policies, or images.
 
-Rollouts import Ray's policies, which takes seconds: only where there is a policy to run.
+`evaluation.rollouts` imports RLlib, which takes seconds, so it is imported only when a policy is run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,10 +33,10 @@ def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | Non
         task: The task.
         count: Number of states.
         seed: The same seed gives the same states.
-        rendering: How states are drawn; None takes the task's default.
+        rendering: How states are rendered; by default the task's first textures and camera.
 
     Yields:
-        States with their success.
+        `count` states, each with its variables and the result of the success test.
 
     Raises:
         UserError: The task has no state space.
@@ -55,18 +55,22 @@ def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | Non
 
 
 def _state_of(env: gym.Env, space: StateSpace, provenance: Provenance) -> State:
-    """Return the state that the environment is in."""
+    """Read frame, variables and success from the environment in its current state."""
     return State(np.asarray(env.render()), provenance, space.read(env), space.in_goal(env))
 
 
 def task_of_all(checkpoints: "Sequence[Checkpoint]") -> Task:
-    """Find the task that policies were trained for.
+    """Find the task that all of the policies were trained for.
 
     Args:
         checkpoints: At least one policy.
 
+    Returns:
+        The task.
+
     Raises:
-        UserError: The policies are of several tasks, or of an `env` of a sweep file; or the task is unknown, see `known_task`.
+        UserError: The policies were trained for several tasks, or for an `env` of a sweep file; or the task is unknown, see
+            `known_task`.
     """
     first = checkpoints[0]
     for checkpoint in checkpoints:
@@ -87,10 +91,22 @@ def task_of_all(checkpoints: "Sequence[Checkpoint]") -> Task:
 def states_of_policies(
     checkpoints: "Sequence[Checkpoint]", episodes: int, every: int, seed: int, say: Callable[[str], None]
 ) -> Iterator[State]:
-    """Every `every`-th state of each policy's `episodes`, with its success, drawn as in the policy's training.
+    """Collect states from episodes of greedy policies, rendered as in each policy's training.
 
-    The policies act greedily. The episodes of each have the seeds `seed`, `seed + 1`, ..., so all policies start alike. Raises
-    UserError if the policies are not of one task, or no episode has as many steps as `every`.
+    Args:
+        checkpoints: At least one policy, all for the same task.
+        episodes: Number of episodes for each policy.
+        every: Keep one state in this many environment steps.
+        seed: Seed of each policy's first episode; it rises by 1 for each further episode, so all policies start from the same
+            states.
+        say: Prints a line of progress.
+
+    Yields:
+        States with their variables and the result of the success test.
+
+    Raises:
+        UserError: The policies are for different tasks, see `task_of_all`; the task has no state space; or `every` exceeds the
+            length of an episode.
     """
     from vlm_rm_sweeps.evaluation.rollouts import load_policy, rendering_of, run_episode
 
@@ -109,7 +125,7 @@ def states_of_policies(
 
 
 def _visitor(space: StateSpace, every: int, provenance: Provenance) -> Callable[[gym.Env], State | None]:
-    """Return a function to be called after each step of an episode, which returns every `every`-th state."""
+    """Make a function to call after each step of an episode: it returns each `every`-th state, and None for the others."""
     steps = count(1)
 
     def visit(env: gym.Env) -> State | None:
@@ -120,7 +136,7 @@ def _visitor(space: StateSpace, every: int, provenance: Provenance) -> Callable[
 
 
 def _provenance(checkpoint: "Checkpoint") -> Provenance:
-    """Return what is named by the folders that a policy lies in: SWEEP/trials/TRIAL/CHECKPOINT. Elsewhere sweep and trial are unknown."""
+    """Derive sweep and trial from a checkpoint's path, SWEEP/trials/TRIAL/CHECKPOINT; both are unknown for other paths."""
     from vlm_rm_sweeps.training.checkpoints import TRIALS
 
     folder = checkpoint.folder.resolve()
@@ -131,7 +147,17 @@ def _provenance(checkpoint: "Checkpoint") -> Provenance:
 
 
 def states_of_images(folder: Path) -> Iterator[State]:
-    """Return a state for each image in a folder and the folders below it; of these nothing is known but the picture."""
+    """Read the images of a folder and its subfolders as states without variables or success.
+
+    Args:
+        folder: With at least one PNG, JPEG or WebP image.
+
+    Yields:
+        A state for each image, in the order of the paths.
+
+    Raises:
+        UserError: The folder does not exist or has no images, or an image cannot be read.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: expected one with images ({', '.join(_IMAGE_SUFFIXES)})")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _IMAGE_SUFFIXES)

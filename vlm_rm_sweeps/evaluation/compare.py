@@ -1,4 +1,4 @@
-"""The one engine that measures reward models against a truth: for `epic`, for screenings and for `epic_states`."""
+"""Measurement of reward models against a ground truth, shared by `vlm-rm epic`, screenings and `epic_states`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
 Specs = Mapping[tuple[float, str], RewardSpec]
-"""What to score for, by alpha and prompt id."""
+"""Reward specs by alpha and prompt id."""
 
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """What was measured of one model.
+    """Measurements of one model.
 
     Attributes:
         model_id: The model.
-        table: A row for each alpha and prompt.
-        images_encoded: Images that the model encoded for it.
+        table: A row for each alpha and prompt, as `measure_rewards` returns it.
+        images_encoded: Number of images that the model encoded.
     """
 
     model_id: str
@@ -39,7 +39,7 @@ def check_models(model_ids: Sequence[str], specs: Specs) -> None:
 
     Args:
         model_ids: The models.
-        specs: What they are to score for.
+        specs: Reward specs that each of them must support.
 
     Raises:
         UserError: A model does not exist, or cannot score a spec.
@@ -54,8 +54,8 @@ def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch
     """Load a reward model, on the GPU if there is one.
 
     Args:
-        model_id: The model.
-        precision: Of its weights.
+        model_id: See `find_reward_model`.
+        precision: Precision of the weights.
         micro_batch: Frames in one forward pass.
 
     Returns:
@@ -67,20 +67,20 @@ def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch
 def measure_rewards(
     model: RewardModel, specs: Specs, rewards: np.ndarray, truth: Truth, groups: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Measure how far a model's rewards of many states agree with a truth.
+    """Measure how well a model's rewards agree with a ground truth.
 
     Args:
         model: The model, or pool, that gave the rewards.
-        specs: What it scored for.
-        rewards: float32 (states, number of specs).
-        truth: The truth about the same states.
-        groups: int (states,): states with equal entries depend on each other; None if none do.
+        specs: Reward specs, in the order of the rewards' columns.
+        rewards: float32 (N, number of specs).
+        truth: The ground truth of the same N states.
+        groups: int (N,): states with equal entries are drawn together in the bootstrap, see `measure`.
 
     Returns:
         A row for each spec: model, parameters_millions, alpha, prompt and the measures of `epic.Measures`.
 
     Raises:
-        UserError: Every reward is the same for all states.
+        UserError: All rewards are constant over the states.
     """
     names = [f"{model.model_id} at alpha {alpha:g} with prompt {prompt!r}" for alpha, prompt in specs]
     rows = [
@@ -103,20 +103,21 @@ def compare_models(
     specs: Specs,
     load: Callable[[str], RewardModel] = load_for_measuring,
 ) -> Iterator[ModelComparison]:
-    """Measure each model on a data set in turn, so that only one of them is in memory.
+    """Measure models on a data set one after the other, so that only one of them is in memory.
 
     Args:
         dataset: The states.
-        truth: The truth about them.
+        truth: Their ground truth.
         model_ids: The models.
-        specs: What each of them scores for.
-        load: Loads a model.
+        specs: Reward specs to score with each model.
+        load: Loads a model by its id.
 
     Yields:
-        What was measured of each model.
+        Measurements of each model, in the order of `model_ids`.
 
     Raises:
-        UserError: A model does not exist, cannot score a spec, gives rewards that are not finite, or the same for all states.
+        UserError: A model does not exist or cannot score a spec, a reward is not finite, or all rewards of a model are
+            constant.
     """
     check_models(model_ids, specs)
     for model_id in model_ids:

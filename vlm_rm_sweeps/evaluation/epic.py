@@ -71,22 +71,24 @@ class Measures:
     false_positive_rate: float
 
     def to_dict(self) -> dict[str, float]:
-        """Return the measures by name, as the columns of tables have them."""
+        """Return the measures by name, which are also the column names of tables."""
         return asdict(self)
 
 
 def measure(
     rewards: np.ndarray, truth: Truth, names: Sequence[str], seed: int = 0, groups: np.ndarray | None = None
 ) -> list[Measures]:
-    """Measure how well each of many rewards agrees with a truth. The bootstrap draws the same states for all of them.
+    """Measure how well each of many rewards agrees with a ground truth.
+
+    The bootstrap draws the same states for all rewards.
 
     Args:
         rewards: float (N, R), a column for each reward.
         truth: The ground truth of the same N states.
         names: R names, for messages.
         seed: Seed of the bootstrap.
-        groups: (N,): states with equal entries are drawn together, because they depend on each other, as those of an episode do;
-            by default each state is drawn by itself.
+        groups: (N,): states with equal entries, such as those of one episode, are not independent and are drawn together; by
+            default each state is drawn by itself.
 
     Returns:
         R measures, in the order of the columns.
@@ -167,8 +169,8 @@ def bootstrap_distances(
         groups_n: (N,): states with equal entries are drawn together; by default each state is drawn by itself.
 
     Returns:
-        float (B, R) for B bootstrap samples; NaN for a sample over which the truth or the reward is constant. A single group has no
-        interval: it gives one sample of NaN.
+        float (B, R) for B bootstrap samples; NaN for a sample over which the truth or the reward is constant. A single group
+        has no interval: it gives one sample of NaN.
     """
     group_of_n = np.arange(len(truth_n)) if groups_n is None else np.unique(groups_n, return_inverse=True)[1]
     count = int(group_of_n.max()) + 1

@@ -1,4 +1,4 @@
-"""Ground truths to measure rewards against: success tests, labels by raters, or a formula over the state variables."""
+"""Ground truths against which rewards are measured: success tests, labels by raters, or formulas over state variables."""
 
 import ast
 import math
@@ -55,8 +55,8 @@ def read_truth(dataset: StateDataset, name: str) -> Truth:
         The truth, known for at least 10 states, and not the same for all of them.
 
     Raises:
-        UserError: The rater or variable does not exist, the labels belong to another data set, fewer than 10 states have a known
-            truth, or it is the same for all of them.
+        UserError: The rater or variable does not exist, the labels belong to another data set, fewer than 10 states have a
+            known truth, or it is the same for all of them.
     """
     if name == SUCCESS:
         values = dataset.table["success"].astype("float64").to_numpy(na_value=np.nan)

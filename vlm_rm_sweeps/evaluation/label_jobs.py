@@ -1,4 +1,4 @@
-"""Labelling jobs of a folder (the states of a data set, or videos), and what raters have answered so far."""
+"""Labelling jobs for a folder (the states of a data set, or videos), and a summary of the labels given so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
 
 
 def _criterion_of(folder: Path, videos: list[LabelItem]) -> str | None:
-    """Read from the videos' descriptions what their task counts as success; None if they name no task, or several."""
+    """Find the success criterion of the videos' task in their descriptions; None if they name no task, or several."""
     names = {read_episode(video.file).get("task") for video in videos}
     name = names.pop() if len(names) == 1 else None
     if name is None:
@@ -90,10 +90,10 @@ class GivenLabels:
     """Labels of the items in a folder.
 
     Attributes:
-        table: As `LabelStore.table` returns it; for videos also `video`, the path relative to the folder, and `goal_fraction`, the
-            share of the episode's steps that the task's success test accepts (NaN if unknown).
+        table: As `LabelStore.table` returns it; for videos also `video`, the path relative to the folder, and `goal_fraction`,
+            the share of the episode's steps that the task's success test accepts (NaN if unknown).
         scale: The possible answers.
-        elsewhere: Number of labels left out because their videos are not in the folder.
+        elsewhere: Number of labels that are left out, because their videos are not in the folder.
     """
 
     table: pd.DataFrame

@@ -1,4 +1,4 @@
-"""Landscapes (paper, Figure 2): the reward as a function of one or two state variables, for models x alphas x prompts."""
+"""Landscapes (paper, Figure 2): the reward as a function of one or two state variables, by model, alpha and prompt."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -18,14 +18,19 @@ from vlm_rm_sweeps.tasks.task import Task
 
 _AXES_AT_MOST = 2
 _STATES_AT_MOST = 10_000
-"""1.5 GB of frames of 224 x 224 pixels."""
+"""At 224 x 224 pixels, the frames of this many states take 1.5 GB."""
 PICTURES, PICTURES_OF_TWO = 5, 3
-"""Pictures along the axis of a landscape over one variable; along each of two."""
+"""Number of pictures along the axis of a landscape over one variable, and along each axis over two."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One variable of a landscape and the values at which it is looked at."""
+    """One axis of a landscape.
+
+    Attributes:
+        variable: The state variable.
+        values: Where it is evaluated, float (points,), rising, in the variable's unit.
+    """
 
     variable: StateVariable
     values: np.ndarray
@@ -33,10 +38,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Walk:
-    """The states of a landscape: `points` (N, axes), the last axis fastest.
+    """The rendered states of a landscape.
 
-    `frames`: for each format that a model wants, the states as it sees them, uint8 (N, H, W, 3). `pictures`: a few of them by number,
-    for people, as large as the environment draws them; those of all states would not fit into memory.
+    Attributes:
+        task: Their task.
+        axes: One or two.
+        points: Values of the variables, float (N, number of axes); the last axis varies fastest.
+        frames: By the models' frame formats, all states at that size, uint8 (N, H, W, 3).
+        pictures: By index of the state, a few states at the environment's own size, uint8 (H, W, 3), for figures; those of all
+            states would not fit into memory.
     """
 
     task: Task
@@ -47,6 +57,7 @@ class Walk:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Number of values along each axis."""
         return tuple(len(axis.values) for axis in self.axes)
 
     @property
@@ -57,10 +68,13 @@ class Walk:
 
 @dataclass(frozen=True)
 class Shape:
-    """How well one landscape leads to the goal, along the variables that have one.
+    """How well one landscape leads to the goal, measured along the variables that have a goal.
 
-    `peak`: where the reward is largest; `peak_distance`: how far that is from the goal, 0 inside it; `spearman`: rank correlation
-    of the reward with closeness to the goal. Both NaN if no variable of the landscape has a goal.
+    Attributes:
+        peak: Values of the variables where the reward is largest.
+        peak_distance: Distance of the peak from the goal, 0 inside it; NaN if no variable has a goal.
+        spearman: Rank correlation of the reward with closeness to the goal; NaN if no variable has a goal, or if the reward or
+            the distance is constant.
     """
 
     peak: tuple[float, ...]
@@ -69,7 +83,20 @@ class Shape:
 
 
 def make_axis(task: Task, text: str, points: int) -> Axis:
-    """Return an axis out of `theta`, over the variable's whole range, or `theta=-0.25:0.25`. UserError if it is neither."""
+    """Parse an axis.
+
+    Args:
+        task: A task with a state space.
+        text: Name of a state variable, for its whole range, or name and range, such as `theta=-0.25:0.25`.
+        points: Number of values, evenly spaced over the range, both ends included.
+
+    Returns:
+        The axis.
+
+    Raises:
+        UserError: The task has no state space, the variable does not exist, or the range is malformed or exceeds the
+            variable's.
+    """
     name, _, interval = text.partition("=")
     variable = find_variable(task.require_states(), name.strip())
     low, high = variable.low, variable.high
@@ -86,9 +113,19 @@ def make_axis(task: Task, text: str, points: int) -> Axis:
 
 
 def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], rendering: Rendering | None = None) -> Walk:
-    """Render the task's states along one axis, or over the grid of two, as models with these formats see them.
+    """Render a task's states along one axis, or over the grid of two.
 
-    UserError if they are too many, or the axes not one or two different variables.
+    Args:
+        task: A task with a state space.
+        axes: One or two different variables.
+        formats: Frame formats of the models that will score the states.
+        rendering: How states are rendered; by default the task's first textures and camera.
+
+    Returns:
+        The states with frames in each of the formats.
+
+    Raises:
+        UserError: There are more than 10 000 states, or the axes are not one or two different variables.
     """
     names = [axis.variable.name for axis in axes]
     if not 1 <= len(axes) <= _AXES_AT_MOST or len(set(names)) != len(names):
@@ -121,7 +158,14 @@ def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], ren
 
 
 def pictured(axes: Sequence[Axis]) -> list[int]:
-    """Return the numbers of the states that figures show: at even distances along each axis, none at its ends, the last axis fastest."""
+    """Select the states that figures show: evenly spaced along each axis, none at its ends.
+
+    Args:
+        axes: One or two.
+
+    Returns:
+        Indices of the states: 5 along one axis, or 3 x 3 over two, the last axis varying fastest.
+    """
     each = PICTURES if len(axes) == 1 else PICTURES_OF_TWO
     places = [np.linspace(0, len(axis.values) - 1, 2 * each + 1)[1::2].round().astype(int) for axis in axes]
     grid = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), [len(axis.values) for axis in axes])
@@ -129,11 +173,16 @@ def pictured(axes: Sequence[Axis]) -> list[int]:
 
 
 def landscape(walked: Walk, model: RewardModel, specs: Mapping[tuple[float, str], RewardSpec]) -> pd.DataFrame:
-    """Rewards of one model along a walk, for specs by alpha and prompt id; each frame is encoded once for all of them. The
-    walk must have frames in the model's format.
+    """Score the states of a landscape. Each frame is encoded once for all specs.
 
-    A row for each spec and point: `model`, `alpha`, `prompt`, the variables, `reward`, and `rescaled`, the reward of that spec
-    rescaled to [0, 1] over the walk, as in the paper's figure (0 throughout if the reward is constant).
+    Args:
+        walked: States with frames in the model's format.
+        model: A loaded model.
+        specs: Reward specs by alpha and prompt id.
+
+    Returns:
+        A row for each spec and state: `model`, `alpha`, `prompt`, the variables, `reward`, and `rescaled`, the reward of that
+        spec rescaled to [0, 1] over all states, as in the paper's figure (0 throughout if the reward is constant).
     """
     rewards = score_frames(model, walked.frames[model.frame_format], list(specs.values())).astype(np.float64)
     spread = np.ptp(rewards, axis=0)
@@ -151,7 +200,15 @@ def landscape(walked: Walk, model: RewardModel, specs: Mapping[tuple[float, str]
 
 
 def shape_of(walked: Walk, rewards: np.ndarray) -> Shape:
-    """How well rewards (N,), in the order of the walk's points, lead to the goal."""
+    """Measure how well the rewards of one spec lead to the goal.
+
+    Args:
+        walked: N states.
+        rewards: float (N,), in the order of `walked.points`.
+
+    Returns:
+        Peak, its distance from the goal, and rank correlation.
+    """
     peak = walked.points[int(np.argmax(rewards))]
     apart = [
         axis.variable.distance_to_goal(walked.points[:, column])
@@ -167,7 +224,15 @@ def shape_of(walked: Walk, rewards: np.ndarray) -> Shape:
 
 
 def shapes(walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each model, alpha and prompt of landscapes: `peak_<variable>`, `peak_distance`, `spearman`."""
+    """Make the table of the landscapes' shapes.
+
+    Args:
+        walked: The states.
+        table: As `landscape` returns it, for one or more models.
+
+    Returns:
+        A row for each model, alpha and prompt: `peak_<variable>` for each variable, `peak_distance` and `spearman`.
+    """
     rows = []
     for (model_id, alpha, prompt), part in table.groupby(["model", "alpha", "prompt"], sort=False):
         shape = shape_of(walked, part["reward"].to_numpy())

@@ -15,7 +15,7 @@ from vlm_rm_sweeps.evaluation.landscape import PICTURES, Axis, Walk, pictured, s
 
 _PANEL_WIDTH = 4.6
 _COLOURS = "viridis"
-"""A colour map whose lightness rises with alpha, also in print and for colour-blind readers; its light end, hard to see, is unused."""
+"""Lightness rises with alpha, which also works in print and for colour-blind readers; the pale end is not used."""
 _DARKEST, _LIGHTEST = 0.0, 0.85
 _STYLES = ("-", "--", ":", "-.")
 

@@ -1,4 +1,4 @@
-"""Over-optimisation: whether a policy improves, or only its score by its own reward model, judged by a trial's audit."""
+"""Over-optimisation, from a trial's audit: whether the policy improves, or only its score by its own reward model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,8 +51,8 @@ def overoptimisation_alarm(points: Points) -> bool | None:
         points: All audit points so far.
 
     Returns:
-        Whether the training reward rises (see `trend`) while the truth and the rewards of all gold models fall; without gold models
-        the truth alone decides. None if there are fewer than five points.
+        Whether the training reward rises (see `trend`) while the truth and the rewards of all gold models fall; without gold
+        models the truth alone decides. None if there are fewer than five points.
     """
     if len(points) < WINDOW:
         return None
@@ -86,15 +86,15 @@ def summary_by_model(points: pd.DataFrame) -> pd.DataFrame:
     """Summarise the audits of a sweep by model.
 
     Args:
-        points: A row for each audit point with the columns `model`, `parameters_millions`, `trial`, `env_steps`, `proxy` (training
-            reward), `gold` (mean of the gold models, NaN if there are none), `truth`, and `alarm` (0, 1, or NaN while there are too
-            few points).
+        points: A row for each audit point with the columns `model`, `parameters_millions`, `trial`, `env_steps`, `proxy`
+            (training reward), `gold` (mean of the gold models, NaN if there are none), `truth`, and `alarm` (0, 1, or NaN while
+            there are too few points).
 
     Returns:
-        A row for each model, smallest first, with `SUMMARY_COLUMNS`. `trials_checked`: trials with enough points for an alarm; if
-        there are none, `trials_with_alarm` is `NOT_ENOUGH` instead of 0. `first_alarm_step`: median over the trials with an alarm.
-        `*_change`: from a trial's first point to its last, mean over trials. `truth_below_peak`: from its best point to its last,
-        mean over trials.
+        A row for each model, smallest first, with `SUMMARY_COLUMNS`. `trials_checked`: trials with enough points for an alarm;
+        if there are none, `trials_with_alarm` is `NOT_ENOUGH` instead of 0. `first_alarm_step`: median over the trials with an
+        alarm. `*_change`: from a trial's first point to its last, mean over trials. `truth_below_peak`: from its best point to
+        its last, mean over trials.
     """
     rows = [
         _summary(model, parameters, [trial.sort_values(ENV_STEPS) for _, trial in of_model.groupby("trial")])

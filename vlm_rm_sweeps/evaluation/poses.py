@@ -16,7 +16,8 @@ from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
 def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:
     """Measure how often each task's success test accepts noisy reference poses.
 
-    Besides noise on the joints and on the torso's pitch, each sample has a random yaw and a position up to 0.5 m from the centre.
+    Besides noise on the joints and on the torso's pitch, each sample has a random yaw and a position within 0.5 m of the centre
+    along each axis.
 
     Args:
         samples: Noisy states of each pose.

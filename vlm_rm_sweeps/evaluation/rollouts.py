@@ -1,4 +1,4 @@
-"""What a learned policy does: episodes of a checkpoint's policy, scored by a reward model in this process, without Ray."""
+"""Evaluation of learned policies: episodes, scored by a reward model in this process, without a Ray cluster."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, write_episode, wr
 
 CONFIDENCE = 0.95
 Scorer = Callable[[np.ndarray], np.ndarray]
-"""Rewards float32 (N,) of frames `uint8 (N, H, W, 3)`."""
+"""Scores frames, uint8 (N, H, W, 3), and returns rewards, float32 (N,)."""
 _PICTURE_EDGE = 256
 _STRIP = 96
 _MARGIN = 8
@@ -36,12 +36,19 @@ _MARGIN = 8
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode of T steps. All but `observations`, which has T + 1, are of the states *after* a step.
+    """One episode of T steps. All arrays but `observations` describe the states *after* each step.
 
-    `in_goal` float (T,) is 1 where the state passes the task's success test, NaN throughout if it has none. `frames` are what the
-    reward model saw, uint8 (T, H, W, 3); `clip_rewards` float32 (T,), None if nothing was scored; `pictures`, for people, as large
-    as the environment draws them (empty unless asked for); `visited` what the caller's own function found in each state; `judged`, by
-    model id, the return that other models give.
+    Attributes:
+        observations: (T + 1, ...), the initial one included.
+        true_rewards: The environment's own rewards, float (T,).
+        in_goal: 1 where the state passes the task's success test, else 0, float (T,); NaN throughout if the task has no such
+            test.
+        frames: At the reward model's input size, uint8 (T, H, W, 3); None if none were rendered, or they were dropped after
+            scoring.
+        clip_rewards: Rewards of the frames, float32 (T,); None if nothing was scored.
+        pictures: At the environment's own size, T arrays uint8 (H, W, 3); empty unless asked for.
+        visited: Return value of the caller's `visit` for each state; empty without it.
+        judged: Returns by other models, by model id.
     """
 
     observations: np.ndarray
@@ -55,30 +62,42 @@ class Episode:
 
     @property
     def true_return(self) -> float:
+        """Sum of the true rewards."""
         return float(self.true_rewards.sum())
 
     @property
     def clip_return(self) -> float:
-        """NaN if nothing was scored."""
+        """Sum of the reward model's rewards; NaN if nothing was scored."""
         return float("nan") if self.clip_rewards is None else float(self.clip_rewards.astype(np.float64).sum())
 
     @property
     def goal_fraction(self) -> float:
-        """NaN if the task has no test for success."""
+        """Share of the steps in the goal, 0 to 1; NaN if the task has no success test."""
         return float(self.in_goal.mean())
 
     @property
     def success(self) -> bool | None:
-        """None if the task has no test for it."""
+        """Whether at least half of the steps are in the goal; None if the task has no success test."""
         return None if np.isnan(self.in_goal).any() else is_success(self.goal_fraction)
 
     def numbers(self) -> dict[str, float | bool | None]:
-        """`EPISODE_NUMBERS` of this episode; NaN or None where unknown."""
+        """Return the episode's `EPISODE_NUMBERS` by name; NaN or None where unknown."""
         return {name: getattr(self, name) for name in EPISODE_NUMBERS}
 
 
 def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
-    """Return the checkpoint in a folder; for the folder of a trial its best policy, else its last. With `last` the other way round."""
+    """Find a checkpoint by its folder or by that of its trial.
+
+    Args:
+        path: Folder of a checkpoint or of a trial.
+        last: Of a trial, prefer the last policy; by default the best one is preferred. The other one is used if it is missing.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
     if not (path / CHECKPOINT).exists() and path.is_dir():
         trial = TrialFolder(path)
         found = (trial.last()[0] or trial.best()) if last else (trial.best() or trial.last()[0])
@@ -90,6 +109,12 @@ def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
 def task_of(checkpoint: Checkpoint) -> Task:
     """Find the task that the checkpoint's policy was trained for.
 
+    Args:
+        checkpoint: A policy for a task, or for an `env` of a sweep file.
+
+    Returns:
+        The task.
+
     Raises:
         UserError: The task is unknown, see `known_task`.
     """
@@ -98,12 +123,12 @@ def task_of(checkpoint: Checkpoint) -> Task:
 
 
 def rendering_of(checkpoint: Checkpoint) -> Rendering:
-    """How the frames were drawn that the checkpoint's policy was rewarded for."""
+    """Return how frames were rendered when the checkpoint's policy was trained."""
     return Rendering(**checkpoint.content["rendering"])
 
 
 def spec_of(checkpoint: Checkpoint) -> RewardSpec | None:
-    """Return what the policy was rewarded for; None if it learned from the true reward."""
+    """Return the reward spec that the policy learned from; None if it learned from the true reward."""
     reward = checkpoint.content["reward"]
     return RewardSpec(tuple(reward["goal"]), tuple(reward["baseline"]), reward["alpha"]) if reward else None
 
@@ -113,7 +138,10 @@ def load_policy(checkpoint: Checkpoint, task: Task | None = None) -> Policy:
 
     Args:
         checkpoint: The checkpoint.
-        task: The task that it was trained for; None finds it by the name in the checkpoint, see `task_of`.
+        task: The task that it was trained for; by default found by its name in the checkpoint, see `task_of`.
+
+    Returns:
+        The greedy policy.
 
     Raises:
         UserError: The task is unknown, or the policy does not fit it.
@@ -126,9 +154,18 @@ def load_policy(checkpoint: Checkpoint, task: Task | None = None) -> Policy:
 
 
 def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, FrameFormat] | None:
-    """Return the rewards that the checkpoint's policy was trained with, computed here; None if it learned from the true reward.
+    """Load the reward model that the checkpoint's policy was trained with.
 
-    Raises UserError if the model cannot be loaded; scoring raises it if a reward is not finite.
+    Args:
+        checkpoint: The checkpoint.
+        device: PyTorch device of the model.
+
+    Returns:
+        A function that scores frames for the policy's reward spec, and the model's frame format; None if the policy learned
+        from the true reward. The function raises UserError if a reward is not finite.
+
+    Raises:
+        UserError: The model cannot be loaded.
     """
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
     if reward is None or spec is None:
@@ -156,13 +193,26 @@ def run_episode(
     pictures: bool = False,
     visit: Callable[[gym.Env], Any] | None = None,
 ) -> Episode:
-    """One episode of `task`. With a `frame_format` the reward model's frames are rendered, and scored if `score` is given.
+    """Run one episode.
 
-    `pictures` also draws each state for people. `visit` is called with the environment after each step, to read what it wants
-    from the simulator.
+    Args:
+        task: The task.
+        policy: Maps an observation to an action.
+        seed: Seed of the environment.
+        frame_format: Frame format of the reward model; by default no frames are rendered.
+        score: Scores the frames; by default they are not scored.
+        rendering: How states are rendered; by default the task's first textures and camera.
+        pictures: Whether to render each state at the environment's own size, too.
+        visit: Called with the environment after each step, for example to read the simulator's state.
+
+    Returns:
+        The episode, without returns by other models.
+
+    Raises:
+        UserError: The environment does not render arrays, or a reward is not finite.
     """
     env = task.make_env(frame_format, rendering)
-    # Beside it, through the same states: the environment above draws as small as the reward model wants its frames.
+    # A second environment goes through the same states, because the first renders at the reward model's input size.
     shown = task.make_native_env(rendering or task.rendering(), None) if pictures else None
     observation, _ = env.reset(seed=seed)
     if shown is not None:
@@ -202,7 +252,17 @@ def _as_picture(frame: Any) -> np.ndarray:
 
 
 def summarize(episodes: list[Episode]) -> dict[str, Any]:
-    """Means over episodes with 95 % confidence intervals: bootstrapped (BCa) for returns, Wilson's for the success rate."""
+    """Compute means over episodes with 95 % confidence intervals.
+
+    Intervals are bootstrapped (BCa) for returns, and Wilson's for the success rate.
+
+    Args:
+        episodes: At least one.
+
+    Returns:
+        `episodes`, their number; and, where known, `clip_return`, `true_return`, `success` and, by model id, `judged`, each
+        with `mean` and `interval` (both ends; None for the mean return of a single episode).
+    """
     summary: dict[str, Any] = {"episodes": len(episodes)}
     for name in ("clip_return", "true_return"):
         values = np.array([getattr(episode, name) for episode in episodes])
@@ -232,11 +292,24 @@ def _mean_interval(values: np.ndarray) -> list[float] | None:
 def evaluate(
     checkpoint: Checkpoint, episodes: int, seed: int, pictures: bool, device: str = "cpu", judges: Sequence[str] = ()
 ) -> list[Episode]:
-    """Episodes of the checkpoint's policy with the seeds `seed`, `seed + 1`, ...; the first with pictures, if asked for.
+    """Run and score episodes of a checkpoint's policy.
 
-    Frames are scored and dropped, episode by episode: of 1 000 of the humanoid's at 224 pixels they would take 15 GB.
-    `judges` are ids of other models, which score the same frames for the spec that the policy learned from. UserError if they want
-    other frames than its own model, or it learned from the true reward.
+    The frames of each episode are dropped once scored: those of 1 000 humanoid episodes at 224 pixels would take 15 GB.
+
+    Args:
+        checkpoint: The checkpoint.
+        episodes: Number of episodes.
+        seed: Seed of the first episode; it rises by 1 for each further episode.
+        pictures: Whether to render the first episode for a video.
+        device: PyTorch device of all reward models.
+        judges: Ids of other models that score the same frames for the spec that the policy learned from.
+
+    Returns:
+        The episodes, without frames.
+
+    Raises:
+        UserError: A model cannot be loaded, a judge needs another frame format than the policy's own model, there are judges
+            but the policy learned from the true reward, or a reward is not finite.
     """
     task = task_of(checkpoint)
     policy, scorer = load_policy(checkpoint, task), load_scorer(checkpoint, device)
@@ -273,7 +346,17 @@ def _load_judges(
 
 
 def write_evaluation(checkpoint: Checkpoint, episodes: list[Episode], seed: int, folder: Path) -> dict[str, Any]:
-    """Write `evaluation.json` (the summary) and `evaluation.csv` (a row for each episode) into a new folder."""
+    """Write `evaluation.json` (the summary) and `evaluation.csv` (a row for each episode) into a new folder.
+
+    Args:
+        checkpoint: The evaluated checkpoint.
+        episodes: As `evaluate` returns them.
+        seed: Seed of the first episode.
+        folder: Must not exist yet.
+
+    Returns:
+        The summary: checkpoint, its description, and the entries of `summarize`.
+    """
     folder.mkdir(parents=True)
     rows = [
         {"seed": seed + index} | episode.numbers() | {f"return by {judge}": value for judge, value in episode.judged.items()}
@@ -287,9 +370,14 @@ def write_evaluation(checkpoint: Checkpoint, episodes: list[Episode], seed: int,
 
 
 def overlay(episode: Episode, title: str) -> list[np.ndarray]:
-    """Return the episode's pictures, each with the reward drawn beneath: the curve up to this step and its number.
+    """Draw the reward beneath each of an episode's pictures: its curve up to the step, and its value.
 
-    The reward is the reward model's, or the true one where nothing was scored.
+    Args:
+        episode: With pictures. The true reward is drawn if nothing was scored.
+        title: Line below the curve.
+
+    Returns:
+        A larger picture for each step, uint8 (H, W, 3).
     """
     scored = episode.clip_rewards is not None
     rewards = np.asarray(episode.clip_rewards if scored else episode.true_rewards, np.float64)
@@ -326,7 +414,17 @@ def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, ti
 def write_videos(
     checkpoint: Checkpoint, episode: Episode, folder: Path, suffixes: tuple[str, ...] = (".mp4", ".gif")
 ) -> list[Path]:
-    """Write the episode, with the reward overlaid, as `episode` with each suffix into `folder`; returns the files."""
+    """Write videos of an episode with its reward, see `overlay`.
+
+    Args:
+        checkpoint: Its goal prompt is the title.
+        episode: With pictures.
+        folder: Made if it does not exist.
+        suffixes: File types.
+
+    Returns:
+        Paths of the files, `episode` with each suffix.
+    """
     spec = spec_of(checkpoint)
     reference = "learned from the true reward" if checkpoint.env_steps else "untrained"
     title = f'"{spec.goal_prompts[0]}"' if spec else reference
@@ -339,7 +437,14 @@ def write_videos(
 
 
 def write_plain_video(checkpoint: Checkpoint, episode: Episode, seed: int, folder: Path) -> None:
-    """Write the episode for raters, who must see neither reward nor prompt, and `episode.json`, which says what was measured of it."""
+    """Write a video for raters, who must see neither reward nor prompt, and the episode's measurements as `episode.json`.
+
+    Args:
+        checkpoint: Its task and environment steps are written into `episode.json`.
+        episode: With pictures.
+        seed: Seed of the episode.
+        folder: Made if it does not exist.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     known = {name: None if value is None or np.isnan(value) else value for name, value in episode.numbers().items()}
     write_episode(folder, {"task": checkpoint.content["task"], "env_steps": checkpoint.env_steps, "seed": seed} | known)

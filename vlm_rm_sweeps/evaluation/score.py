@@ -1,4 +1,4 @@
-"""Scores frames and data sets of states with any reward model, a pool included, encoding each image once for all specs."""
+"""Scoring of frames and data sets of states by any reward model or pool. Each image is encoded once for all specs."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -11,7 +11,7 @@ from vlm_rm_sweeps.frames import resize_frames
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
 _CHUNK = 1_024
-"""Frames scored at a time: 154 MB of frames of 224 x 224 pixels."""
+"""Frames scored at a time: 154 MB at 224 x 224 pixels."""
 
 
 def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequence[RewardSpec]) -> np.ndarray:
@@ -19,8 +19,8 @@ def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequen
 
     Args:
         model: A loaded model, or a pool.
-        frames: Each uint8 (H, W, 3). They are consumed one by one, and kept only at the model's input size.
-        specs: What to score for.
+        frames: N frames, each uint8 (H, W, 3). They are consumed one by one, and kept only at the model's input size.
+        specs: Reward specs.
 
     Returns:
         Rewards, float32 (N, number of specs), in the order of the frames.
@@ -45,7 +45,7 @@ def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequen
 
 
 def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
-    """Refuse rewards that are NaN or infinite: no mean or correlation of them means anything.
+    """Refuse rewards that are NaN or infinite, because their means and correlations would be meaningless.
 
     Args:
         rewards: Of any shape.
@@ -67,10 +67,13 @@ def score_states(model: RewardModel, dataset: StateDataset, specs: Sequence[Rewa
 
     Args:
         model: A loaded model, or a pool.
-        dataset: The data set; each of its images is read and encoded once.
-        specs: What to score for.
+        dataset: N states; each image is read and encoded once.
+        specs: Reward specs.
 
     Returns:
-        Rewards, float32 (states, number of specs), in the order of the data set's table.
+        Rewards, float32 (N, number of specs), in the order of the data set's table.
+
+    Raises:
+        UserError: An image cannot be read, or a reward is not finite.
     """
     return score_frames(model, (dataset.frame(index) for index in range(len(dataset))), specs)

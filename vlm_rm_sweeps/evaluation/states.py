@@ -1,8 +1,8 @@
 """Data sets of states: frames, the simulator states that they show, and their provenance.
 
-A data set is a folder with `states.parquet` (a row for each state), `images/` (a PNG or lossless WebP for each) and, once raters
-have labelled it, `labels.sqlite`. States and images are written once and never change, so labels and measurements can refer to
-states by id.
+A data set is a folder with `states.parquet` (a row for each state), `images/` (a PNG or lossless WebP for each) and, once
+raters have labelled it, `labels.sqlite`. States and images are written once and never change, so labels and measurements can
+refer to states by id.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
 LABELS = "labels.sqlite"
 ROLLOUT = "rollout"
-"""Provenance of states that a policy visited."""
+"""The provenance's `source` of states that a policy visited."""
 _IMAGES = "images"
 _IMAGE_NAME = re.compile(rf"{_IMAGES}/[A-Za-z0-9][A-Za-z0-9_.-]*\.(png|webp)")
 _NAMED_AT_MOST = 5

@@ -23,16 +23,16 @@ def answers_by_rater(labels: pd.DataFrame) -> pd.DataFrame:
 def agreement(labels: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     """Measure how far each pair of raters agrees.
 
-    Cohen's kappa is linearly weighted: 25 % against 50 % is less of a disagreement than 25 % against 100 %. For yes and no this is
-    the unweighted kappa.
+    Cohen's kappa is linearly weighted: 25 % against 50 % is less of a disagreement than 25 % against 100 %. For yes and no this
+    is the unweighted kappa.
 
     Args:
         labels: As `LabelStore.table` returns them.
         scale: The possible answers.
 
     Returns:
-        A row for each pair: `first`, `second`, `items` (answered by both), `equal` (share of equal answers, NaN without such items)
-        and `kappa` (NaN if both gave the same answer throughout, because then it is undefined).
+        A row for each pair: `first`, `second`, `items` (answered by both), `equal` (share of equal answers, NaN without such
+        items) and `kappa` (NaN if both gave the same answer throughout, because then it is undefined).
     """
     from sklearn.metrics import cohen_kappa_score  # lazy: it would take half of the label page's start-up time
 

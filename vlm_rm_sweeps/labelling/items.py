@@ -20,7 +20,7 @@ class LabelItem:
     Attributes:
         id: Stable: derived from the item itself, not from its position in a list.
         file: The image or video.
-        sha256: Checksum of the file when the job was set up, so that a file replaced since then is not judged.
+        sha256: Checksum of the file when the job was set up; a file that has changed since then is not shown.
     """
 
     id: str
@@ -60,8 +60,8 @@ class LabelJob:
     def in_order(self) -> list[LabelItem]:
         """Sort the items into the order in which every rater gets them.
 
-        The order is arbitrary, so that neighbouring states of an episode do not follow each other, and the same for all raters, so
-        that the first few hundred labels of two raters can be compared.
+        The order is arbitrary, so that neighbouring states of an episode do not follow each other, and the same for all raters,
+        so that the first few hundred labels of two raters can be compared.
 
         Returns:
             All items.

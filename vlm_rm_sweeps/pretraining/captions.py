@@ -1,9 +1,9 @@
 """Captions for rendered states, in many wordings and levels of detail, with label noise that shapes the reward landscape.
 
 A contrastive model learns `similarity(image, text) ~ log p(text | image) - log p(text)`. If captions described the exact state,
-the reward for "upright" would be flat wherever no caption says "upright", and an agent could not climb towards the goal. Captions
-therefore describe a *neighbour* of the state, drawn with Laplace noise of one scale. Then `log p("upright" | angle)` falls linearly
-with the angle over the whole circle.
+the reward for "upright" would be flat wherever no caption says "upright", and an agent could not climb towards the goal.
+Captions therefore describe a *neighbour* of the state, drawn with Laplace noise of one scale. Then `log p("upright" | angle)`
+falls linearly with the angle over the whole circle.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, find_task
 HELD_OUT_CAPTIONS = frozenset(
     prompt for task in map(find_task, BUILT_IN_TASKS) for prompt in (task.goal_prompt, task.baseline_prompt)
 )
-"""The tasks' own prompts. They are never used as captions, so that evaluation with them measures generalisation. Some longer captions
-contain one; the model card states how many."""
+"""The tasks' own prompts. They are never used as captions, so that evaluation with them measures generalisation. Some longer
+captions contain one; the model card states how many."""
 
 Buckets = tuple[tuple[float, tuple[str, ...]], ...]
 """Wordings by the value of one quantity: pairs of upper limit and wordings, rising; the last pair also covers larger values."""

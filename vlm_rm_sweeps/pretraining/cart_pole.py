@@ -11,8 +11,8 @@ from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.rendering import render_frame
 
 ANGLE_NOISE_DEGREES = 35.0
-"""Scale of the captions' Laplace noise. With a single scale the log-probability of a goal caption falls linearly with the angle. A
-second, smaller scale would make it convex, and models would learn more of that the larger they are."""
+"""Scale of the captions' Laplace noise. With a single scale the log-probability of a goal caption falls linearly with the
+angle. A second, smaller scale would make it convex, and models would learn more of that the larger they are."""
 
 _POLES = ("a pole", "the pole", "pole", "a brown pole", "a thin pole", "the thin brown pole", "one pole")
 _CARTS = ("a cart", "the cart", "a black cart", "the moving cart", "a small cart")

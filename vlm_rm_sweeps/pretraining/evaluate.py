@@ -1,7 +1,7 @@
 """Evaluation of the embedded models on held-out data: all measures of the model card.
 
-It answers four questions. Do captions in unseen wordings match their states? Does the reward for the paper's own prompts follow the
-truth? Where does it peak, at each alpha? How much worse is it from unseen camera angles?
+It answers four questions. Do captions in unseen wordings match their states? Does the reward for the paper's own prompts follow
+the truth? Where does it peak, at each alpha? How much worse is it from unseen camera angles?
 """
 
 import math
@@ -69,8 +69,8 @@ class FamilyResults:
         peaks: A row for each landscape and alpha.
         retrieval: A row for each environment: share of the frames whose own caption is the nearest.
         speed: Frames per second on one thread.
-        captions: A row for each environment: number of training images, number of distinct captions in a sample of captions, and
-            examples.
+        captions: A row for each environment: number of training images, number of distinct captions in a sample of captions,
+            and examples.
         overlap: A row for each prompt of a task that is part of longer captions, with its share of the sample.
     """
 

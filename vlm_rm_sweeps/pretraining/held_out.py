@@ -1,8 +1,8 @@
 """The held-out sets of the embedded family, fixed before its training: states, wordings and cameras that no training uses.
 
-The truth of a state is a number that the reward should follow: for CartPole minus the pole's angle from upright, for MountainCar
-minus the car's distance from the flag, for the humanoid whether the state passes a task's success test. Rewards are computed for the
-paper's own prompts, none of which is a training caption.
+The truth of a state is a number that the reward should follow: for CartPole minus the pole's angle from upright, for
+MountainCar minus the car's distance from the flag, for the humanoid whether the state passes a task's success test. Rewards are
+computed for the paper's own prompts, none of which is a training caption.
 """
 
 import math
@@ -82,7 +82,7 @@ def held_out_mountain_car(frame_format: FrameFormat, textures: str = "modified")
 
     Args:
         frame_format: Size of the frames.
-        textures: str of the scene.
+        textures: Textures of the scene, `modified` or `original`.
 
     Returns:
         The set, with the truth of `mountaincar-summit`.

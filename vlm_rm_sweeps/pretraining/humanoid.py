@@ -1,7 +1,7 @@
 """The humanoid for pretraining: reference poses, states between them and states that policies visit, with captions.
 
-As in the other environments, a caption describes a neighbour of the state. Here the neighbours are the reference poses: the nearer
-a pose is, by the positions of the robot's parts, the more likely its caption.
+As in the other environments, a caption describes a neighbour of the state. Here the neighbours are the reference poses: the
+nearer a pose is, by the positions of the robot's parts, the more likely its caption.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 NEIGHBOUR_DISTANCES = (0.035, 0.12)
-"""Scales of the label noise, in metres; one is drawn for each caption. The small one makes the peak at the goal sharp, the large one
-orders far states."""
+"""Scales of the label noise, in metres; one is drawn for each caption. The small one makes the peak at the goal sharp, the
+large one orders far states."""
 
 _ODD_DISTANCE = 0.3
-"""In metres: a state further than this from all reference poses is described by `_ODD` rather than by the nearest pose."""
+"""In metres: `_ODD` competes like a pose at this distance, and so describes most states that are further from every pose."""
 
 _ROBOTS = ("a humanoid robot", "a robot", "a humanoid", "the robot", "the humanoid robot", "a human-like robot", "one robot")
 _WORDINGS: dict[str, tuple[str, ...]] = {
@@ -294,8 +294,8 @@ class HumanoidState:
 def pose_distances(qpos: np.ndarray) -> tuple[float, ...]:
     """Measure the distance of a state from each reference pose, independent of the robot's place and direction.
 
-    It is the root mean square distance between the centres of the robot's parts, after the state is shifted and turned about the
-    vertical axis to fit best.
+    It is the root mean square distance between the centres of the robot's parts, after the state is shifted and turned about
+    the vertical axis to fit best.
 
     Args:
         qpos: The simulator's positions, float (24,).

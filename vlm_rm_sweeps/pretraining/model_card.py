@@ -1,4 +1,4 @@
-"""The model card of the embedded family: text, tables and figures of the results of `vlm-rm pretrain evaluate`."""
+"""The model card of the embedded family: text, tables and figures from the results of `vlm-rm pretrain evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

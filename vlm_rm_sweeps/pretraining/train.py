@@ -181,8 +181,8 @@ def _learning_rate(settings: TrainingSettings, step: int) -> float:
 def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
     """Train one size.
 
-    Besides the weights, `embedded-<size>.losses.csv` is written, and every 200 steps a checkpoint, from which another call with the
-    same settings resumes.
+    Besides the weights, `embedded-<size>.losses.csv` is written, and every 200 steps a checkpoint, from which another call with
+    the same settings resumes.
 
     Args:
         settings: Settings of the training.

@@ -1,1 +1,1 @@
-"""How a frame is scored. Knows nothing of Ray."""
+"""Reward models, which score frames. Nothing here depends on Ray."""

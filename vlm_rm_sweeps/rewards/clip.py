@@ -15,18 +15,18 @@ from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
 _NUMBERS_AT_ONCE = 2**24
-"""Of each of the few arrays of a reward's terms: 64 MB."""
+"""Limit on the elements of each intermediate array of the reward, 64 MB in float32."""
 
 
 class ClipRewardModel(RewardModel):
     """Any open_clip model as a reward model, with goal-baseline regularisation (arXiv 2310.12921, section 3.2).
 
-    Frames are encoded in micro-batches of one fixed shape, the last one padded: a processor picks its kernels, and so its
-    rounding, by shape, and with a fixed shape a frame's reward is the same to the bit whatever it is batched with.
+    Frames are encoded in micro-batches of one fixed shape, the last one padded. A processor chooses its kernels, and so its
+    rounding, by shape: with a fixed shape a frame's reward is bit-identical whatever it is batched with.
 
     Args:
         model_id: open_clip's `architecture/pretrained`, or `embedded/<size>`.
-        source: Where the model comes from, if not from where its id says: an embedded model in another folder.
+        source: Where the model comes from; None for the place that its id names. Used for embedded models in other folders.
 
     Raises:
         UserError: There is no such architecture, tag or file.
@@ -41,11 +41,11 @@ class ClipRewardModel(RewardModel):
         self._loaded: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As what it is made from: in another process, or on another node, the weights and the tokenizer are loaded anew.
+        # Only the constructor's arguments are pickled: another process loads the weights and the tokenizer again.
         return type(self), (self.model_id, self._other_source)
 
     @cached_property
-    def parameters(self) -> int:  # type: ignore[override]  # counted when it is first asked for: that takes a second
+    def parameters(self) -> int:  # type: ignore[override]  # counted at first access: it takes a second
         """Number of parameters, counted without loading weights."""
         return self.source.parameters
 
@@ -54,13 +54,15 @@ class ClipRewardModel(RewardModel):
         return self.source.tokenizer
 
     def check_spec(self, spec: RewardSpec) -> None:
-        """Refuse a spec that this model cannot score. Loads the tokenizer and no weights.
+        """Refuse a spec that this model cannot score.
+
+        This loads the tokenizer, but no weights.
 
         Args:
-            spec: What is to be scored for.
+            spec: Prompts and alpha to check.
 
         Raises:
-            UserError: A prompt would be cut off, or goal and baseline read the same.
+            UserError: A prompt is longer than the model's context, or goal and baseline have the same tokens.
         """
         for prompt in (*spec.goal_prompts, *spec.baseline_prompts):
             self._refuse_cut_prompt(prompt)
@@ -75,9 +77,9 @@ class ClipRewardModel(RewardModel):
             )
 
     def _refuse_cut_prompt(self, prompt: str) -> None:
-        """Refuse a prompt that the tokenizer would cut off: it does so silently, and the model would score another text."""
+        """Refuse a prompt that the tokenizer would silently truncate: the model would score another text."""
         context = self._tokenizer.context_length
-        # With room to spare, whatever stands behind the context is padding, or would be cut.
+        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long.
         beyond = self._tokenizer([prompt], context_length=4 * context)[0, context:]
         if bool((beyond != beyond[-1]).any()):
             raise UserError(
@@ -86,19 +88,21 @@ class ClipRewardModel(RewardModel):
             )
 
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
-        """Load the weights. Every tensor must be there: weights are never random.
+        """Load the weights.
+
+        Every tensor must be present: no weight is ever left random.
 
         Args:
-            device: Where the model runs, in torch's terms: `cpu`, `cuda`, `cuda:1`.
-            precision: Of the weights.
+            device: torch device that the model runs on: `cpu`, `cuda`, `cuda:1`.
+            precision: Floating-point precision of the weights.
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: There is no such device here, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
         """
         super().load(device, precision, micro_batch)
         model: Any = self.source.load(device, precision).eval()
-        # Frames are stored channels last: on a CPU the convolutions are a third faster if they stay so.
+        # Frames are stored channels last: on a CPU, convolutions are a third faster if they stay in that format.
         model.visual.to(memory_format=torch.channels_last)
         self._loaded = model
         self._device, self._dtype = next(model.parameters()).device, get_input_dtype(precision) or torch.float32
@@ -107,24 +111,24 @@ class ClipRewardModel(RewardModel):
 
     @property
     def network(self) -> Any:
-        """open_clip's model. RuntimeError before `load`."""
+        """open_clip's model; reading it before `load` raises a RuntimeError."""
         if self._loaded is None:
             raise RuntimeError(f"{self.model_id} is not loaded: call `load` first, or make it by `load_reward_model`")
         return self._loaded
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
-        """Encode frames.
+        """Encode frames as unit embeddings.
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
 
         Returns:
-            Unit embeddings, float32 (N, D), on the CPU.
+            float32 (N, D), on the CPU.
         """
         embeddings = []
         for start in range(0, len(frames), self.micro_batch):
-            # One micro-batch at a time, preprocessing included, stays in the processor's cache.
+            # Preprocessed and encoded one micro-batch at a time, the data stays in the processor's cache.
             chunk = self.source.preprocessing(frames[start : start + self.micro_batch])
             padded = torch.zeros(self.micro_batch, *chunk.shape[1:]).contiguous(memory_format=torch.channels_last)
             padded[: len(chunk)] = chunk
@@ -134,13 +138,15 @@ class ClipRewardModel(RewardModel):
 
     @torch.inference_mode()
     def encode_prompt(self, prompt: str) -> torch.Tensor:
-        """Encode a prompt: alone, so that its embedding does not depend on other prompts. Embeddings are kept.
+        """Encode a prompt as a unit embedding, which is cached.
+
+        It is encoded alone, so that its embedding does not depend on other prompts.
 
         Args:
             prompt: One sentence.
 
         Returns:
-            Unit embedding, float32 (D,), on the CPU.
+            float32 (D,), on the CPU.
 
         Raises:
             UserError: The prompt is longer than the model's context.
@@ -157,7 +163,7 @@ class ClipRewardModel(RewardModel):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: What to score for.
+            specs: Prompts and alpha of each reward.
 
         Returns:
             Rewards, float32 (N, number of specs).
@@ -169,7 +175,8 @@ class ClipRewardModel(RewardModel):
         goals_sd = torch.stack([self._embed(spec.goal_prompts) for spec in specs])
         baselines_sd = torch.stack([self._embed(spec.baseline_prompts) for spec in specs])
         alphas_s = torch.tensor([spec.alpha for spec in specs])
-        # A part of the specs at a time: images x specs x dimensions are held at once. A spec's reward does not depend on the others.
+        # A few specs at a time, because arrays of images x specs x dimensions are in memory at once. A spec's reward does not
+        # depend on the other specs.
         part = max(1, _NUMBERS_AT_ONCE // images_nd.numel())
         parts = zip(goals_sd.split(part), baselines_sd.split(part), alphas_s.split(part), strict=True)
         return torch.cat([goal_baseline_reward(images_nd, *each) for each in parts], dim=1).numpy()
@@ -178,10 +185,10 @@ class ClipRewardModel(RewardModel):
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
-        """Return what the model sees of frames: resized, and filled up with bars where they are not square.
+        """Return frames as the model sees them: resized, and padded with bars if they are not square.
 
         Args:
-            frames: uint8 (N, H, W, 3).
+            frames: uint8 (N, H, W, 3), of any height and width.
 
         Returns:
             uint8 (N, size, size, 3).

@@ -1,15 +1,16 @@
 """Goal-baseline regularisation: the reward of the paper (arXiv 2310.12921, section 3.2), for many specs at once.
 
-With s the image's, g the goal's and b the baseline's embedding and L the line through b and g,
+With s, g and b the embeddings of image, goal and baseline, and L the line through b and g,
 
     R(s) = 1 - || alpha * proj_L(s) + (1 - alpha) * s - g ||^2 / 2
 
-As g lies on L, the vector in the norm is `alpha * P(s - g) + (1 - alpha) * (s - g)` with P the projection on u, the unit
-vector along g - b. Its part along u is `t = (s - g) . u`, untouched by alpha; the part across is scaled by `1 - alpha`. So
+As g lies on L, the vector in the norm is `alpha * P(s - g) + (1 - alpha) * (s - g)`, with P the projection onto u, the unit
+vector along g - b. Its component along u is `t = (s - g) . u`, whatever alpha is; the orthogonal component is scaled by
+`1 - alpha`. So
 
     R(s) = 1 - (t^2 + (1 - alpha)^2 * (|s - g|^2 - t^2)) / 2
 
-needs two dot products per image and spec.
+needs two dot products for each image and spec.
 
 Shape suffixes: n images, s specs, d embedding dimensions.
 """
@@ -22,10 +23,16 @@ _MIN_DISTANCE = 1e-4
 
 
 def prompt_embedding(embeddings: torch.Tensor) -> torch.Tensor:
-    """One embedding (d,) for the unit embeddings (p, d) of p wordings of the same thing: their mean.
+    """Average the embeddings of several prompts (prompt ensembling).
 
-    The mean is not normalised again (as in the paper's official code), so at alpha 0 the reward of several wordings is the
-    mean of their cosines, up to a constant.
+    The mean is not normalised again (as in the paper's official code), so at alpha 0 the reward of several prompts is the mean
+    of their cosine similarities, up to a constant.
+
+    Args:
+        embeddings: Unit embeddings (p, d) of p prompts that describe the same thing.
+
+    Returns:
+        One embedding (d,), of length at most 1.
     """
     return embeddings.mean(dim=0)
 
@@ -33,17 +40,27 @@ def prompt_embedding(embeddings: torch.Tensor) -> torch.Tensor:
 def goal_baseline_reward(
     images_nd: torch.Tensor, goals_sd: torch.Tensor, baselines_sd: torch.Tensor, alphas_s: torch.Tensor
 ) -> torch.Tensor:
-    """Rewards (n, s) of unit image embeddings (n, d) for s specs.
+    """Compute the rewards of images for several specs.
 
-    Raises UserError if a goal's and its baseline's embedding coincide: no line goes through them.
+    Args:
+        images_nd: Unit embeddings of the images.
+        goals_sd: Goal embedding of each spec.
+        baselines_sd: Baseline embedding of each spec.
+        alphas_s: Strength of each spec's regularisation, from 0 to 1.
+
+    Returns:
+        Rewards (n, s).
+
+    Raises:
+        UserError: The embeddings of a goal and its baseline coincide, so that they define no line.
     """
     directions_sd = goals_sd - baselines_sd
     lengths_s = directions_sd.norm(dim=-1)
     if bool((lengths_s < _MIN_DISTANCE).any()):
         raise UserError("a goal and its baseline have the same embedding: word them differently")
     units_sd = directions_sd / lengths_s[:, None]
-    # Sums over the last axis instead of a matrix product: a product's rounding depends on how many rows and columns it has,
-    # and then a frame's reward would depend on what it is batched with.
+    # Sums over the last axis instead of a matrix product, whose rounding depends on its number of rows and columns: a frame's
+    # reward would depend on what it is batched with.
     along_ns = ((images_nd[:, None] - goals_sd) * units_sd).sum(dim=-1)
     squared_ns = (images_nd[:, None] - goals_sd).square().sum(dim=-1)
     across_ns = squared_ns - along_ns.square()

@@ -1,7 +1,7 @@
 """Gymnasium wrappers that replace the reward by a reward model's: for Stable-Baselines3, CleanRL or a training loop of your own.
 
-They need no Ray. Where frames are many, score them together: a vector environment costs one forward pass for each step of all
-sub-environments, or, with `deferred=True`, one for a whole rollout.
+They do not need Ray. Score many frames together: a vector environment needs one scoring call for each step of all
+sub-environments or, with `deferred=True`, one for a whole rollout.
 """
 
 from typing import Any, SupportsFloat
@@ -17,14 +17,14 @@ from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
 
 class ClipRewardWrapper(gym.Wrapper):
-    """Rewards each step of one environment by what the reward model says of the frame after it.
+    """Replaces the reward of each step of one environment by the reward model's score of the frame after it.
 
-    The environment's own reward is kept, as `info["true_reward"]`.
+    The environment's own reward is kept as `info["true_reward"]`.
 
     Args:
         env: An environment with `render_mode="rgb_array"`.
         model: A loaded reward model, or a reward pool.
-        spec: What to score for.
+        spec: Prompts and alpha of the reward.
 
     Raises:
         UserError: The environment renders no arrays, or the model cannot score the spec.
@@ -44,19 +44,19 @@ class ClipRewardWrapper(gym.Wrapper):
 
 
 class ClipRewardVectorWrapper(VectorWrapper):
-    """Rewards the steps of a vector environment, scoring the frames of all sub-environments together.
+    """Replaces the rewards of a vector environment, scoring the frames of all sub-environments together.
 
-    The environments' own rewards are kept, as `info["true_reward"]`, float64 (sub-environments,). In a step that only resets a
-    sub-environment (Gymnasium's next-step autoreset) its reward is 0, as Gymnasium's own.
+    The environments' own rewards are kept as `info["true_reward"]`, float64 (sub-environments,). In a step that only resets a
+    sub-environment (Gymnasium's next-step autoreset) its reward is 0, as in Gymnasium.
 
     Args:
-        env: A vector environment with `render_mode="rgb_array"` whose sub-environments are reset in the step after their last.
+        env: A vector environment with `render_mode="rgb_array"` and next-step autoreset.
         model: A loaded reward model, or a reward pool.
-        spec: What to score for.
-        deferred: Do not score in `step`: rewards are NaN there, and `rollout_rewards` returns those of all steps since its last call.
+        spec: Prompts and alpha of the reward.
+        deferred: Whether scoring is left to `rollout_rewards`. The rewards that `step` returns are then NaN.
 
     Raises:
-        UserError: The environment renders no arrays or resets in another way, or the model cannot score the spec.
+        UserError: The environment renders no arrays or has another autoreset mode, or the model cannot score the spec.
     """
 
     def __init__(self, env: VectorEnv, model: RewardModel, spec: RewardSpec, deferred: bool = False) -> None:
@@ -74,7 +74,7 @@ class ClipRewardVectorWrapper(VectorWrapper):
         self._resets: list[np.ndarray] = []
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset all sub-environments. Deferred steps that were not scored are forgotten."""
+        """Reset all sub-environments, and discard deferred steps that were not scored."""
         self._ended[:] = False
         self._frames, self._resets = [], []
         return self.env.reset(seed=seed, options=options)
@@ -92,7 +92,7 @@ class ClipRewardVectorWrapper(VectorWrapper):
         return observations, self._score(frames, resets), terminated, truncated, info
 
     def rollout_rewards(self) -> np.ndarray:
-        """Score, in one call, the frames of all steps since the last call. For deferred rewards.
+        """Score the frames of all deferred steps since the last call, in one scoring call.
 
         Returns:
             Rewards, float32 (steps, sub-environments).

@@ -45,12 +45,12 @@ def embedded_sizes() -> list[str]:
 
 
 def embedded_models() -> list[str]:
-    """Ids of the embedded family, smallest first."""
+    """Return the model ids of the embedded family, smallest first."""
     return [f"{EMBEDDED}/{size}" for size in embedded_sizes()]
 
 
 def downloadable_models() -> list[str]:
-    """Ids of all models that open_clip can download."""
+    """Return the model ids of all checkpoints that open_clip can download."""
     return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
 
 
@@ -59,11 +59,11 @@ class ModelSource:
     """Where one CLIP model comes from: an open_clip architecture, its weights, and its own preprocessing.
 
     Attributes:
-        model_id: The id by which a sweep file names it.
+        model_id: Its id in sweep files.
         architecture: Name of the open_clip architecture.
         pretrained: open_clip's tag, or the path of a checkpoint file.
-        preprocessing: How frames become the model's input.
-        quick_gelu: Whether the weights were trained with the activation QuickGELU.
+        preprocessing: Resizing and normalisation of its frames.
+        quick_gelu: Whether the weights were trained with the QuickGELU activation.
         embedded_folder: Folder with the weights and vocabulary of a model of the embedded family; None for all others.
     """
 
@@ -78,7 +78,8 @@ class ModelSource:
     def parameters(self) -> int:
         """Number of parameters, counted without loading or allocating weights."""
         self._register()
-        return _count_parameters(self.architecture)
+        with self._naming_what_is_missing():
+            return _count_parameters(self.architecture)
 
     @property
     def tokenizer(self) -> Any:
@@ -86,20 +87,36 @@ class ModelSource:
         self._register()
         if self.embedded_folder:
             return embedded_tokenizer(self.architecture, self.embedded_folder)
-        return open_clip.get_tokenizer(self.architecture)
+        with self._naming_what_is_missing():
+            return open_clip.get_tokenizer(self.architecture)
+
+    @contextmanager
+    def _naming_what_is_missing(self) -> Iterator[None]:
+        """Turn what open_clip raises where a package is not installed into one message."""
+        try:
+            yield
+        except (ImportError, RuntimeError) as error:
+            missing = getattr(error, "name", None) or ("transformers" if "transformers" in str(error) else None)
+            if missing is None:
+                raise
+            raise UserError(
+                f"model {self.model_id!r} needs {missing}, which is not installed: `pip install {missing}`, or choose another model"
+            ) from error
 
     def load(self, device: str, precision: Precision) -> torch.nn.Module:
-        """Load the model with its weights. Every tensor must be there: weights are never random.
+        """Load the model with its weights.
+
+        Every tensor must be present: no weight is ever left random.
 
         Args:
-            device: Where the model runs, in torch's terms.
-            precision: Of the weights.
+            device: torch device that the model runs on.
+            precision: Floating-point precision of the weights.
 
         Returns:
-            open_clip's model.
+            open_clip's model, on the device.
 
         Raises:
-            UserError: There is no such device here, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
         """
         _check_device(device)
         self._register()
@@ -111,7 +128,7 @@ class ModelSource:
                 pretrained=self.pretrained,
                 precision=precision,
                 device=device,
-                # open_clip only warns when a tag was trained with another activation than its architecture names.
+                # open_clip only warns if a tag was trained with another activation than that of its architecture.
                 force_quick_gelu=self.quick_gelu,
                 require_pretrained=True,
                 weights_only=True,
@@ -125,19 +142,22 @@ class ModelSource:
         return model
 
     def _register(self) -> None:
-        # Whenever it is used: open_clip keeps one configuration for each name, and other folders have embedded models, too.
+        # At each use: open_clip keeps one configuration for each name, and several folders may hold embedded models.
         if self.embedded_folder:
             register_architecture(self.embedded_folder / f"{self.architecture}.json")
 
 
 def find_model(model_id: str) -> ModelSource:
-    """Find where the CLIP model of this id comes from. Loads no weights.
+    """Find where a CLIP model comes from, without loading its weights.
 
     Args:
         model_id: open_clip's `architecture/pretrained`, or `embedded/<size>`.
 
+    Returns:
+        The model's architecture, weights and preprocessing.
+
     Raises:
-        UserError: The architecture, tag or file does not exist.
+        UserError: The architecture, tag or file does not exist, or the configuration beside a checkpoint file is not JSON.
     """
     architecture, separator, pretrained = model_id.partition("/")
     if not separator or not architecture or not pretrained:
@@ -150,7 +170,7 @@ def find_model(model_id: str) -> ModelSource:
         if pretrained not in embedded_sizes():
             raise UserError(unknown_name("model", model_id, embedded_models()))
         return embedded_source(pretrained, EMBEDDED_FOLDER)
-    # The embedded family's configs are registered with open_clip, but have no weights and no vocabulary of its.
+    # The embedded family's configurations are registered with open_clip, which has neither weights nor vocabulary for them.
     architectures = [name for name in open_clip.list_models() if not name.startswith(f"{EMBEDDED}-")]
     if architecture not in architectures:
         known = [*registered_reward_models(), *architectures]
@@ -162,7 +182,7 @@ def find_model(model_id: str) -> ModelSource:
         )
     file = Path(pretrained)
     if file.is_file():
-        # A checkpoint exported by open_clip has its preprocessing beside it.
+        # open_clip exports a checkpoint with its preprocessing in a file beside it.
         config_file = file.parent / _OPEN_CLIP_CONFIG
         try:
             own = json.loads(config_file.read_text()).get("preprocess_cfg", {}) if config_file.is_file() else {}
@@ -174,7 +194,7 @@ def find_model(model_id: str) -> ModelSource:
 
 
 def _check_device(device: str) -> None:
-    """UserError if torch does not know the device, or cannot use it on this machine."""
+    """Refuse a device that torch does not know, or cannot use on this machine."""
     try:
         torch.empty(1, device=device)
     # AssertionError: this build of torch has no CUDA.
@@ -185,20 +205,28 @@ def _check_device(device: str) -> None:
 
 
 def register_architecture(config_file: Path) -> None:
-    """Make a model config known to open_clip, under the name of its file."""
-    # open_clip keeps every path it was ever given and reads them all again at each new one; the last one wins.
+    """Register a model configuration with open_clip, under the name of its file."""
+    # open_clip keeps every path it was given and reads all of them again for each new one; the last one wins.
     if open_clip.get_model_config(config_file.stem) != json.loads(config_file.read_text()):
         open_clip.add_model_config(config_file)
 
 
 def embedded_tokenizer(architecture: str, folder: Path) -> Any:
-    """Return the tokenizer of the embedded family: CLIP's byte-pair encoding with the merges in `folder`."""
+    """Build the tokenizer of an embedded model: CLIP's byte-pair encoding with the vocabulary in `folder`."""
     # open_clip resolves relative paths against its own folder.
     return open_clip.get_tokenizer(architecture, bpe_path=str((folder / VOCABULARY).resolve()))
 
 
 def check_embedded_files(size: str, folder: Path) -> None:
-    """UserError, naming the checksum, if the weights or the vocabulary of an embedded size are missing or damaged."""
+    """Verify the checksums of an embedded model's weights and vocabulary.
+
+    Args:
+        size: Size of the model, such as `small`.
+        folder: Folder of the embedded family.
+
+    Raises:
+        UserError: A file is missing or damaged. The message names the expected checksum.
+    """
     entry = embedded_manifest(folder)[size]
     for name, expected in ((f"{EMBEDDED}-{size}.safetensors", entry["sha256"]), (VOCABULARY, entry["vocabulary_sha256"])):
         file = folder / name
@@ -210,14 +238,21 @@ def check_embedded_files(size: str, folder: Path) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    """Return the file's checksum, as the manifest has it."""
+    """Return a file's SHA-256 in hexadecimal digits, as in the manifest."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """By size: `sha256` of the weights, `vocabulary_sha256`, the number of `parameters`, and how it was trained.
+    """Read the manifest of an embedded family.
 
-    Raises UserError if it is missing or damaged.
+    Args:
+        folder: Folder of the family.
+
+    Returns:
+        By size: `sha256` of the weights, `vocabulary_sha256`, the number of `parameters`, and how the model was trained.
+
+    Raises:
+        UserError: The manifest is missing or damaged.
     """
     try:
         manifest: dict[str, dict[str, Any]] = json.loads((folder / _MANIFEST).read_text())
@@ -227,7 +262,7 @@ def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def embedded_source(size: str, folder: Path) -> ModelSource:
-    """Return an embedded model in any folder that `vlm-rm pretrain` wrote."""
+    """Describe the embedded model of a size, in the package's folder or in one that `vlm-rm pretrain` wrote."""
     return ModelSource(
         model_id=f"{EMBEDDED}/{size}",
         architecture=f"{EMBEDDED}-{size}",
@@ -238,17 +273,17 @@ def embedded_source(size: str, folder: Path) -> ModelSource:
 
 
 def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
-    """As open_clip's, but for one thing: nothing is cropped.
+    """Build open_clip's preprocessing without its cropping.
 
-    open_clip's `shortest` cuts the sides off a frame that is wider than high, and with them MountainCar's flag, or the cart at the
-    ends of its track: what the prompt names. Such frames are fitted whole, between bars of the checkpoint's mean colour. Square
-    frames are exactly open_clip's.
+    open_clip's `shortest` cuts the sides off a wide frame, and with them what the prompt describes: MountainCar's flag, or the cart
+    at the ends of its track. Such frames are fitted whole, between bars of the checkpoint's mean colour. Square frames are
+    processed exactly as in open_clip.
     """
     config = open_clip.get_model_config(architecture)
     merged = merge_preprocess_dict(PreprocessCfg(), own)
     crops = merged["resize_mode"] == "shortest"
     return Preprocessing(
-        # The model's input decides, as in open_clip: a tag's own `size` may be that of another variant.
+        # The architecture decides, as in open_clip: a tag's own `size` may be that of another variant.
         size=int(config["vision_cfg"]["image_size"]),
         mean=tuple(merged["mean"]),
         std=tuple(merged["std"]),
@@ -260,7 +295,7 @@ def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
 
 @contextmanager
 def without_missing_weights_warning() -> Iterator[None]:
-    """For models that are built without weights on purpose: open_clip would warn that they are missing."""
+    """Silence open_clip's warning of missing weights, for models that are built without weights on purpose."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -271,7 +306,7 @@ def without_missing_weights_warning() -> Iterator[None]:
 
 @cache
 def _count_parameters(architecture: str) -> int:
-    # Both: it builds on the default device and only then moves to the named one.
+    # Context and argument both: open_clip builds on the default device and then moves the model to the named one.
     with without_missing_weights_warning(), torch.device("meta"):
         model = open_clip.create_model(architecture, load_weights=False, device="meta")
     return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""From frames to the tensor a CLIP model wants: each checkpoint's own resize and normalisation, on batches."""
+"""Preprocessing of frames for CLIP models: each checkpoint's own resizing and normalisation, on batches."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,16 @@ from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, frames_
 class Preprocessing:
     """One checkpoint's preprocessing, in open_clip's terms (`open_clip.transform.PreprocessCfg`).
 
-    It does to uint8 tensors what open_clip's PIL transform does to one image at a time. The checkpoints differ: ViT-L-14
-    laion2b wants mean and std 0.5, others OpenAI's, some squash where others keep the aspect ratio.
+    It processes batches of uint8 tensors as open_clip's PIL transform processes single images. Checkpoints differ: ViT-L-14
+    laion2b is normalised by mean and standard deviation 0.5, others by OpenAI's; some squash, others keep the aspect ratio.
+
+    Attributes:
+        size: Edge of the model's square input, in pixels.
+        mean: Mean of each colour channel, from 0 to 1.
+        std: Standard deviation of each colour channel, on the same scale.
+        interpolation: Interpolation of the resizing.
+        resize_mode: How frames that are not square are fitted.
+        fill_color: Grey level of the padding bars, from 0 to 255.
     """
 
     size: int
@@ -26,15 +34,16 @@ class Preprocessing:
 
     @property
     def frame_format(self) -> FrameFormat:
+        """Size and resizing of frames, for environments that render for this checkpoint."""
         return FrameFormat(self.size, self.interpolation, self.resize_mode)
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
-        """`uint8 (N, H, W, 3)` of any height and width to `float32 (N, 3, size, size)`."""
+        """Turn frames, uint8 (N, H, W, 3) of any height and width, into the model's input, float32 (N, 3, size, size)."""
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return self._squared(frames).float().mul_(1 / (255 * std)).sub_(mean / std)
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
-        """Return what the model sees of `uint8 (N, H, W, 3)`: resized and filled up to `uint8 (N, size, size, 3)`."""
+        """Resize and pad frames, uint8 (N, H, W, 3), to what the model sees, uint8 (N, size, size, 3)."""
         return self._squared(frames).permute(0, 2, 3, 1).contiguous().numpy()
 
     def _squared(self, frames: np.ndarray) -> torch.Tensor:

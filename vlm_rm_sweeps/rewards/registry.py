@@ -1,12 +1,12 @@
-"""Finds reward models by their id, without loading what any of them needs.
+"""Registry of reward models: finds a model by its id, without loading weights.
 
 A model id is one of
 
-- a registered name, which `register_reward_model` makes known, or `name/argument`;
+- a name registered by `register_reward_model`, or `name/argument`;
 - `module:Class`, a class of your own, or `module:Class/argument`;
-- else open_clip's pair `architecture/pretrained`.
+- otherwise open_clip's pair `architecture/pretrained`.
 
-The class is called with the whole id and reads its argument out of it.
+The class is called with the whole id, and parses the argument itself.
 """
 
 from vlm_rm_sweeps.errors import UserError, reason_of
@@ -22,11 +22,11 @@ _MODELS: Registry[type[RewardModel]] = Registry("reward model")
 
 
 def register_reward_model(name: str, model: type[RewardModel] | str) -> None:
-    """Make a reward model known by a name.
+    """Register a reward model under a name.
 
     Args:
-        name: What a sweep file calls it, without a colon or a slash. A model of the name `name/argument` is of this class, too.
-        model: The class, or a reference to it (`module:Class`), which is imported when it is first asked for.
+        name: Its name in sweep files, without a colon or a slash. Ids of the form `name/argument` find the same class.
+        model: The class, or a reference to it (`module:Class`), which is imported at first use.
 
     Raises:
         UserError: The name is empty, has a colon or a slash, or is taken.
@@ -42,16 +42,16 @@ def registered_reward_models() -> list[str]:
 
 
 def find_reward_model(model_id: str) -> RewardModel:
-    """Make the reward model of this id, without loading its weights.
+    """Create the reward model of an id, without loading its weights.
 
     Args:
-        model_id: As the docstring of this module says.
+        model_id: In one of the forms that this module's docstring lists.
 
     Returns:
-        The model, which describes itself and checks specs; `load` makes it score.
+        The model, which can describe itself and check specs. It can score once `load` was called.
 
     Raises:
-        UserError: There is no such model, with the nearest names, or what was found is no reward model.
+        UserError: There is no such model (the message suggests the nearest names), or what was found is not a reward model.
     """
     name = model_id.partition("/")[0]
     found: object = _MODELS.find(name) if name in _MODELS or is_reference(name) else import_object(_CLIP)
@@ -61,7 +61,7 @@ def find_reward_model(model_id: str) -> RewardModel:
         model = found(model_id)
     except UserError:
         raise
-    except Exception as error:  # the class is anybody's
+    except Exception as error:  # a user's class may raise anything
         raise UserError(f"reward model {model_id!r} cannot be made: {reason_of(error)}: {_EXPECTED}") from error
     for attribute, kind in (("model_id", str), ("frame_format", FrameFormat)):
         value = getattr(model, attribute, None)
@@ -71,12 +71,12 @@ def find_reward_model(model_id: str) -> RewardModel:
 
 
 def load_reward_model(model_id: str, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:
-    """Make the reward model of this id and load its weights.
+    """Create the reward model of an id and load its weights.
 
     Args:
-        model_id: As the docstring of this module says.
-        device: Where the model runs, in torch's terms: `cpu`, `cuda`, `cuda:1`.
-        precision: Of the weights.
+        model_id: In one of the forms that this module's docstring lists.
+        device: torch device that the model runs on: `cpu`, `cuda`, `cuda:1`.
+        precision: Floating-point precision of the weights.
         micro_batch: Frames in one forward pass.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The contract of reward models, and what they are asked to score for.
+"""The contract of reward models, and the specs that they score.
 
-Everything that uses rewards (servers, pools, training, evaluation) takes a `RewardModel` and knows no particular one. Another kind
-of model is one subclass, registered by `register_reward_model` or named in a sweep file as `module:Class`.
+Everything that uses rewards (servers, pools, training, evaluation) depends only on `RewardModel`. To add another kind of model,
+write one subclass, and register it by `register_reward_model` or name it in a sweep file as `module:Class`.
 """
 
 from abc import ABC, abstractmethod
@@ -15,22 +15,21 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 
 Precision = Literal["fp32", "bf16", "fp16"]
-"""Of the weights. fp32 by default: on near-identical frames lower precision changes the order of rewards."""
+"""Floating-point precision of the weights. On near-identical frames, less than fp32 changes the order of rewards."""
 
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """What to score for: plain, hashable data that travels with every request.
+    """Prompts and alpha of one reward: plain, hashable data that is sent with every request.
 
     Args:
-        goal_prompts: Wordings of the goal, which are averaged (prompt ensembling). At least one.
-        baseline_prompts: Wordings of the scene without the goal. At least one.
-        alpha: Strength of goal-baseline regularisation, from 0 (none: the cosine to the goal) to 1 (only the direction from
-            baseline to goal counts). Paper, section 3.2.
+        goal_prompts: One or more prompts that describe the goal; their embeddings are averaged (prompt ensembling).
+        baseline_prompts: One or more prompts that describe the scene without the goal, averaged likewise.
+        alpha: Strength of goal-baseline regularisation (paper, section 3.2), from 0 (none: cosine similarity to the goal) to 1
+            (only the direction from baseline to goal counts).
 
     Raises:
-        UserError: A prompt is empty, alpha is out of range, or goal and baseline are the same: then no direction leads from one to
-            the other.
+        UserError: A prompt is empty, alpha is out of range, or goal and baseline are the same, so that they define no direction.
     """
 
     goal_prompts: tuple[str, ...]
@@ -53,16 +52,19 @@ class RewardSpec:
 
 
 class RewardModel(ABC):
-    """Scores frames.
+    """Base class of reward models, which score frames.
 
-    An instance is made from its model id alone and is cheap: it describes itself, checks specs, and can be pickled. `load` then
-    brings the weights into memory, once, in the process that scores. A model that has no weights need not override it.
+    An instance is created from its model id alone and is cheap: it describes itself, checks specs, and can be pickled. `load`
+    then loads the weights, once, in the process that scores. A model without weights need not override it.
 
     Models are deterministic: a frame's reward does not depend on the frames that it is batched with.
 
+    Args:
+        model_id: Its id in sweep files.
+
     Attributes:
-        model_id: The id by which a sweep file names it.
-        frame_format: What frames are resized to. Environments render at this size; frames of any other size are accepted and
+        model_id: Its id in sweep files.
+        frame_format: Size and resizing of frames. Environments render at this size; frames of any other size are accepted and
             resized.
         parameters: Number of parameters of the whole model; 0 for a model without any.
         micro_batch: Frames in one forward pass. The server halves it when memory runs out.
@@ -77,25 +79,27 @@ class RewardModel(ABC):
         self.model_id = model_id
 
     def check_spec(self, spec: RewardSpec) -> None:  # noqa: B027 - most models can score any spec
-        """Refuse a spec that this model cannot score. Called before anything starts, without weights.
+        """Refuse a spec that this model cannot score.
+
+        It is called before anything starts, without weights.
 
         Args:
-            spec: What is to be scored for.
+            spec: Prompts and alpha to check.
 
         Raises:
             UserError: The model cannot score it, for example because a prompt is longer than its context.
         """
 
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
-        """Bring the weights into memory.
+        """Load the weights.
 
         Args:
-            device: Where the model runs, in torch's terms: `cpu`, `cuda`, `cuda:1`.
-            precision: Of the weights.
+            device: torch device that the model runs on: `cpu`, `cuda`, `cuda:1`.
+            precision: Floating-point precision of the weights.
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: There is no such device here, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
         """
         self.micro_batch = micro_batch
 
@@ -105,7 +109,7 @@ class RewardModel(ABC):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: What to score for.
+            specs: Prompts and alpha of each reward.
 
         Returns:
             Rewards, float32 (N, number of specs).
@@ -115,10 +119,10 @@ class RewardModel(ABC):
         """
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
-        """Return what the model sees of frames: by default the frames, resized.
+        """Return frames as the model sees them: resized, unless a model overrides it.
 
         Args:
-            frames: uint8 (N, H, W, 3).
+            frames: uint8 (N, H, W, 3), of any height and width.
 
         Returns:
             uint8 (N, H', W', 3).

@@ -1,1 +1,1 @@
-"""Sweeps in three packages: config (what is asked), tracking (what is written down), execution (what runs)."""
+"""Sweeps in three packages: config (files and plan), tracking (records and results), execution (runs)."""

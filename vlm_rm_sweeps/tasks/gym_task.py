@@ -299,7 +299,7 @@ def _check_spaces(env: gym.Env) -> None:
         if actions.start != 0:
             raise UserError(f"actions {actions} start at {actions.start}: expected Discrete actions from 0")
     elif not isinstance(actions, gym.spaces.Box):
-        raise UserError(f"actions {actions} cannot be learned here: expected Discrete (DQN) or Box (SAC)")
+        raise UserError(f"actions {actions} cannot be learned here: expected Discrete or Box")
     elif len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating) or not actions.is_bounded():
         raise UserError(f"actions {actions} cannot be learned here: expected a Box of one axis, of floats, with bounds")
     if isinstance(observations, gym.spaces.Box) and len(observations.shape) > 1:

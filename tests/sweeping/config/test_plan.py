@@ -1,5 +1,6 @@
 """Plans: every mistake in a sweep file gets one message that helps, good files are resolved, and trials keep their ids."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -559,3 +560,12 @@ def test_a_sweep_that_ends_before_learning_starts_is_told_so() -> None:
 def test_the_scaling_sweeps_measure_epic_before_training(name: str) -> None:
     plan = loaded(Path(__file__).parents[3] / "sweeps" / f"{name}.yaml").describe()
     assert "random states are encoded once by each model" in plan
+
+
+@pytest.mark.parametrize("model_id", ["ViT-B-16-SigLIP/webli", "roberta-ViT-B-32/laion2b_s12b_b32k"])
+def test_a_model_that_needs_a_package_says_which(model_id: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("transformers") is not None:
+        pytest.skip("transformers is installed here")
+    message = problem_with(write(tmp_path, models=[model_id]))
+    assert f"model {model_id!r} needs transformers, which is not installed: `pip install transformers`" in message
+    assert "\n" not in message

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import TrialStatus
@@ -151,3 +152,17 @@ def test_says_what_is_no_sweep_or_has_not_ended(folder: SweepFolder, tmp_path: P
     folder.table.unlink()
     with pytest.raises(UserError, match=r"has no trials\.csv yet"):
         write_report(folder.path)
+
+
+def test_a_sweep_whose_models_and_environment_are_gone_is_reported(folder: SweepFolder) -> None:
+    """The report needs what the sweep left, and nothing that it was made with."""
+    stored = yaml.safe_load(folder.sweep_file.read_text())
+    stored |= {
+        "task": None,
+        "env": {"id": "not_installed:Robot-v7", "episode_steps": 20},
+        "models": ["ViT-B-32/gone.safetensors"],
+    }
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert "not_installed:Robot-v7" in page.text
+    assert page.tags.count("video") == 2

@@ -1,1 +1,1 @@
-"""What is asked: sweep files and screening files, and the plan that resolves them."""
+"""Configuration of sweeps: sweep files and screening files, and the plan that resolves them."""

@@ -1,4 +1,4 @@
-"""Labelled data sets that a sweep file names: of its task, drawn as its trials draw, with a truth that varies."""
+"""Reads the labelled data set that a sweep file names, and checks its task, renderings and ground truth."""
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.ground_truth import Truth, read_truth
@@ -8,16 +8,19 @@ from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
 
 
 def read_labelled(named: LabelledStates, plan: Plan, key: str) -> tuple[StateDataset, Truth]:
-    """Read a labelled data set that a sweep file names, and the truth about its states.
+    """Read a labelled data set that a sweep file names, and the ground truth of its states.
 
     Args:
-        named: The data set and its truth.
+        named: The data set and the source of its ground truth.
         plan: The sweep whose reward models are measured on it.
-        key: Where the sweep file names it, for messages.
+        key: The key of the sweep file that names it, for messages.
+
+    Returns:
+        The data set and the ground truth of its states.
 
     Raises:
-        UserError: It is not a data set, has states of another task, or states drawn otherwise than the sweep's trials draw them;
-            and as `read_truth` raises it. Images whose rendering is unknown are accepted as they are.
+        UserError: It is not a data set, has states of another task, or has states in a rendering that the sweep's trials do not
+            use (images of unknown rendering are accepted); or `read_truth` raises it.
     """
     dataset = load_states(named.states)
     if dataset.task.name != plan.task.name:

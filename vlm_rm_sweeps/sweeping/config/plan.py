@@ -1,6 +1,7 @@
-"""A sweep, resolved once: what its file names is looked up here, and passed down from here.
+"""Resolves a sweep once: everything that its file names is looked up here, and the resulting plan is passed on.
 
-Reading a file needs no more than its text. A plan needs the machine: the task's environment, the models' architectures, the renderer.
+Reading a sweep file needs only its text. Making a plan needs the machine: the task's environment, the models' architectures and the
+renderer.
 """
 
 import itertools
@@ -26,18 +27,18 @@ from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import choose_algorithm, find_algorithm
 
 _AUDIT_POINTS = 10
-"""Of a trial, by default."""
+"""Default number of audit points in a trial."""
 Found = TypeVar("Found")
 P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep and all that it names.
+    """A sweep with everything that it names.
 
     Attributes:
         sweep: The resolved keys, as the results folder stores them: algorithm, settings, profile and audit are filled in.
-        task: What is learned.
+        task: The task to learn.
         algorithm: The algorithm with its settings.
         models: Every model that is served, by id, without weights: those that trials learn from, then the audit's gold models.
         prompts: The prompts to compare: those of the file, else the task's own.
@@ -59,17 +60,17 @@ class Plan:
         return _combinations(self.sweep, self.prompts)
 
     def steps_of(self, trial: Trial) -> int:
-        """Return the environment steps that a trial learns from."""
+        """Return the number of environment steps that a trial learns from; 0 for the untrained baseline."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
 
     def served_specs(self) -> list[RewardSpec]:
-        """Everything that any model may be asked to score for."""
+        """List every reward spec that a model may be asked to score."""
         audited = self.sweep.audit.alphas if self.sweep.audit else ()
         alphas = dict.fromkeys((*self.sweep.alphas, *audited))
         return [prompt.spec(alpha) for prompt in self.prompts for alpha in alphas]
 
     def audit_specs(self, trial: Trial) -> dict[str, RewardSpec]:
-        """By name, the specs that a trial's own model scores its frames for in the audit, besides the trial's own."""
+        """Return the specs, by name, that a trial's own model scores in the audit, besides the trial's own spec."""
         audit = self.sweep.audit
         if audit is None or trial.prompt is None:
             return {}
@@ -79,13 +80,13 @@ class Plan:
         return {name: spec for name, spec in specs.items() if spec != trial.spec()}
 
     def remarks(self) -> list[str]:
-        """Return what may surprise the user, though nothing is wrong."""
+        """List remarks about valid settings that may surprise the user."""
         remarks = self.algorithm.remarks(self.sweep.steps)
         audit_remark = _few_audit_points(self.sweep)
         return [*remarks, audit_remark] if audit_remark else remarks
 
     def describe(self) -> str:
-        """Return what the sweep will run and what that needs, for `--dry-run`. Starts nothing and loads no weights."""
+        """Describe the trials and the resources that they need, for `--dry-run`, without starting or loading anything."""
         sweep, pool = self.sweep, self.sweep.pool
         lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {len(self.trials) * sweep.steps:,} in all:"]
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
@@ -117,8 +118,11 @@ def make_plan(sweep: Sweep) -> Plan:
     Args:
         sweep: A valid sweep.
 
+    Returns:
+        The plan. Its sweep has the algorithm, settings, profile and audit filled in.
+
     Raises:
-        UserError: One message for everything that does not exist, or does not fit.
+        UserError: One message for everything that does not exist or does not fit together.
     """
     problems = _Problems()
     task = problems.look_up("task" if sweep.env is None else "env", sweep.task, _task, sweep)
@@ -145,7 +149,13 @@ def make_plan(sweep: Sweep) -> Plan:
 
 
 def plan_of(data: dict[str, Any]) -> Plan:
-    """Return the plan of the keys of a sweep file.
+    """Validate the keys of a sweep file and make their plan.
+
+    Args:
+        data: The keys, as read from YAML.
+
+    Returns:
+        The plan, see `make_plan`.
 
     Raises:
         UserError: One message for every bad key and every name that does not exist.
@@ -158,7 +168,7 @@ def plan_of(data: dict[str, Any]) -> Plan:
 
 
 def _name_problems(data: Mapping[str, Any]) -> list[str]:
-    """List what the task and the models of a sweep file name that does not exist, for a message about its other mistakes."""
+    """List unknown tasks and models of a sweep file that has other mistakes too, so that one message reports them all."""
     problems = _Problems()
     if isinstance(task := data.get("task"), str):
         problems.look_up("task", task, find_task, task)
@@ -168,13 +178,13 @@ def _name_problems(data: Mapping[str, Any]) -> list[str]:
 
 
 class _Problems:
-    """Collects what is wrong, so that one message can name it all."""
+    """Collects problems, so that one message can report all of them."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
 
     def look_up(self, key: str, value: Any, find: Callable[P, Found], *args: P.args, **kwargs: P.kwargs) -> Found | None:
-        """Call `find`. If it raises a UserError, keep that with the key and the value that it is about, and return None."""
+        """Call `find`. If it raises a UserError, keep the message with the key and value that it is about, and return None."""
         try:
             return find(*args, **kwargs)
         except UserError as error:
@@ -183,13 +193,13 @@ class _Problems:
             return None
 
     def raise_if_any(self) -> None:
-        """Raise one UserError for everything that was kept."""
+        """Raise one UserError for all problems, if there are any."""
         if self.messages:
             raise UserError("; ".join(dict.fromkeys(self.messages)))
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as the file has it."""
+    """Convert a value back to the type that it has in the file."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -213,7 +223,7 @@ def _renderings(sweep: Sweep, task: Task) -> tuple[Rendering, ...]:
 
 
 def _resolved_audit(sweep: Sweep, models: Mapping[str, RewardModel]) -> AuditSettings | None:
-    """Return the audit with what depends on the sweep filled in: how often, and which model is the largest."""
+    """Fill in the audit settings that depend on the sweep: the interval, and which model is the largest."""
     if sweep.audit is None:
         return None
     largest = max(models, key=lambda model_id: models[model_id].parameters)

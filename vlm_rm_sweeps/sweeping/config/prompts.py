@@ -1,4 +1,4 @@
-"""Many prompts for one task: from a text file with a goal on each line, from YAML, or from the command line."""
+"""Reads prompts for one task from a text file with a goal on each line, from YAML, or from the command line."""
 
 import re
 from collections.abc import Sequence
@@ -18,12 +18,15 @@ _FILE_SUFFIXES = (".txt", *_YAML_SUFFIXES)
 
 
 def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
-    """Read prompts from files and from goals in plain text, each with an id made of its words.
+    """Read prompts from files, or from goals given as plain text.
 
     Args:
         names: Files (`.txt`, `.yaml`) and goals. A text file has one goal on each line; empty lines and lines that start with `#` are
-            left out. A YAML file has a list of goals, or of `id`, `goal` and `baseline` as in a sweep file.
+            ignored. A YAML file has a list of goals, or of `id`, `goal` and `baseline` as in a sweep file.
         baseline: The baseline of every prompt that names none of its own.
+
+    Returns:
+        The prompts in order. A prompt without an id gets one that is made of the first words of its goal.
 
     Raises:
         UserError: A file cannot be read, or two goals are the same or have the same id.
@@ -48,7 +51,7 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
 
 
 def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -> tuple[Prompt, ...]:
-    """Return the prompts that `names` stand for (see `read_prompts`), or the task's own prompt if there are none."""
+    """Return the prompts that `names` specify (see `read_prompts`), or the task's own prompt if `names` is empty."""
     baseline = baseline or task.baseline_prompt
     return read_prompts(names, baseline) if names else (Prompt(id="task", goal=(task.goal_prompt,), baseline=(baseline,)),)
 
@@ -80,7 +83,7 @@ def _prompt(entry: Any, baseline: str, taken: set[str]) -> Prompt:
 
 
 def _id_of(goal: str, taken: set[str]) -> str:
-    """Return the goal's own words as an id, with a number appended if another goal starts with the same words."""
+    """Make an id from the first words of a goal, with a number appended if the id is taken."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", goal).strip("-").lower()[:_ID_LENGTH].strip("-") or "prompt"
     unique, number = words, 1
     while unique in taken:

@@ -1,4 +1,7 @@
-"""The keys of a sweep file as a JSON schema, for editors, and as tables, for people: made from the models that check the file."""
+"""The keys of a sweep file as a JSON schema for editors, and as tables for people.
+
+Both are generated from the pydantic models that validate the file.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,19 +30,19 @@ _UNDERSCORED = r"^[0-9][0-9_]*$"
 
 
 class _WithoutTitles(GenerateJsonSchema):
-    """Leaves out the titles that pydantic makes of the names of keys."""
+    """Leaves out the titles that pydantic derives from the names of keys."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def sweep_schema() -> Schema:
-    """Describe the keys of a sweep file to an editor.
+    """Build the JSON schema of a sweep file, for editors.
 
-    What only the machine can tell (whether a model exists, a prompt is too long, an environment draws) is left to `vlm-rm sweep`.
+    Checks that need the machine (whether a model exists, a prompt is too long, an environment draws) are left to `vlm-rm sweep`.
 
     Returns:
-        A JSON schema of draft 2020-12. A file with `base` needs no other key, and may remove keys with `null`.
+        A JSON schema, draft 2020-12. A file with `base` needs no other key, and may remove keys with `null`.
     """
     schema, definitions = _described()
     keys, required = schema["properties"], schema.pop("required")
@@ -47,7 +50,7 @@ def sweep_schema() -> Schema:
         if name != BASE:
             _allow(key, {"type": "null"})
     for section in _sections(keys, definitions):
-        definitions[section].pop("required", None)  # the base may have it
+        definitions[section].pop("required", None)  # the base may have them
         for key in _properties(definitions[section]).values():
             _allow(key, {"type": "null"})
     for part in _all_parts([schema, definitions]):
@@ -66,7 +69,7 @@ def _algorithms() -> dict[str, type[Algorithm]]:
 
 
 def _described() -> tuple[Schema, dict[str, Schema]]:
-    """Return the schema of a whole sweep file, and what it refers to, as pydantic describes them."""
+    """Return the schema of a whole sweep file and the definitions that it refers to, as pydantic generates them."""
     parts: tuple[type[BaseModel], ...] = (Sweep, ScreenSettings, *_algorithms().values())
     references, described = models_json_schema([(part, "validation") for part in parts], schema_generator=_WithoutTitles)
     definitions = described["$defs"]
@@ -101,7 +104,7 @@ def _allow(key: Schema, alternative: Schema) -> None:
 
 
 def _sections(keys: Mapping[str, Schema], definitions: Mapping[str, Schema]) -> set[str]:
-    """Name the definitions of mappings in a sweep file, but for those in lists, which an overlay replaces whole."""
+    """Name the definitions of mappings in a sweep file, except those in lists, which an overlay replaces whole."""
     found = {_definition(each) for key in keys.values() for each in _alternatives(key) if "$ref" in each}
     return found.union(*(_sections(_properties(definitions[section]), definitions) for section in found))
 
@@ -118,13 +121,13 @@ def _all_parts(schema: Any) -> Iterator[Schema]:
 
 
 def _allow_underscores(part: Schema) -> None:
-    """8_000 is a number for this program, and a text for editors, which read YAML 1.2."""
+    """Accept 8_000, which this program reads as a number, and editors, which read YAML 1.2, as a string."""
     if part.get("type") == "integer":
         part |= {"type": ["integer", "string"], "pattern": _UNDERSCORED}
 
 
 def keys_as_markdown() -> str:
-    """Tables of all keys: those of the file, those in each section, and the settings of each algorithm."""
+    """Format all keys as Markdown tables: those of the file, of each section, and the settings of each algorithm."""
     schema, definitions = _described()
     lines = _table(schema, definitions)
     lines += ["", "<details>", "<summary>Keys in the sections, and the settings of the algorithms</summary>"]
@@ -135,7 +138,7 @@ def keys_as_markdown() -> str:
 
 
 def _listed_sections(schema: Schema, definitions: Mapping[str, Schema]) -> Iterator[tuple[str, str]]:
-    """Path and definition of each section, also of those in lists and in other sections, but for the algorithms' settings."""
+    """Yield path and definition of each section, nested and in lists too, except the algorithms' settings."""
     for name, key in _properties(schema).items():
         if name == "settings":
             continue
@@ -176,5 +179,5 @@ def _meaning(key: Schema) -> str:
 def _default(key: Schema) -> str:
     default = key.get("default")
     if default in (None, [], {}):
-        return ""  # the meaning tells
+        return ""  # the meaning states it
     return f"`{default if isinstance(default, str) else json.dumps(default)}`"

@@ -1,6 +1,6 @@
-"""Screening files: a sweep file with `screen:` ranks its models, alphas and prompts on labelled states instead of training.
+"""Screening files: sweep files with `screen:`, which rank combinations on labelled states instead of training them.
 
-All other keys are those of a sweep, and describe the training that the best combinations are meant for.
+All other keys are those of a sweep. They describe the training that the best combinations are meant for.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ class Screening:
     """A screening file, resolved.
 
     Attributes:
-        settings: What `screen:` says.
-        plan: The whole grid.
+        settings: The `screen` section.
+        plan: The plan of the whole grid.
         keys: The file's own keys, without `screen`.
     """
 
@@ -45,7 +45,7 @@ class Screening:
     keys: dict[str, Any]
 
     def describe(self) -> str:
-        """Return what will be screened, in one line."""
+        """Describe what will be screened, in one line."""
         plan = self.plan
         grid = f"{len(plan.sweep.models)} models, {len(plan.sweep.alphas)} alphas, {len(plan.prompts)} prompts"
         return (
@@ -54,13 +54,13 @@ class Screening:
         )
 
     def best_sweep(self, best: list[Combination]) -> dict[str, Any]:
-        """Return the keys of a sweep file that trains these combinations and no others."""
+        """Build the keys of a sweep file that trains only these combinations."""
         sweep = self.plan.sweep
         prompts = {prompt.id: prompt for prompt in self.plan.prompts}
         # The audit may score for prompts that nothing is trained with.
         audited = sweep.audit.prompts if sweep.audit else ()
         kept = {name: prompts[name].model_dump(mode="json") for name in (*(each.prompt for each in best), *audited)}
-        # As it is for the whole grid: of the best alone another model may be the largest.
+        # As resolved for the whole grid: among the best alone, another model may be the largest.
         audit = {"audit": sweep.audit.model_dump(mode="json")} if sweep.audit else {}
         return (
             self.keys
@@ -78,11 +78,14 @@ class Screening:
 def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
     """Read a sweep file or a screening file, and look up everything that it names.
 
-    Modules beside the file can be named in it, as `module:Class`.
+    The file may refer to modules in its own folder, as `module:Class`.
 
     Args:
         path: The YAML file.
         overrides: Changes such as `alphas=[0, 0.5]` or `trial.cpus=2`, applied before validation.
+
+    Returns:
+        A screening if the file has a `screen` section, else the plan of the sweep.
 
     Raises:
         UserError: One message that names the file and everything that is wrong with it.
@@ -100,7 +103,7 @@ def _screening(data: dict[str, Any]) -> Screening:
     keys = {key: value for key, value in data.items() if key != SCREEN}
     if keys.get("task") is None:
         raise UserError("'task' is missing: states are collected and labelled for the tasks of `vlm-rm tasks`")
-    # The limit on trials is meant for training; screening a combination costs no more than a few products.
+    # The limit on trials is meant for training; screening a combination costs only a few matrix products.
     plan = plan_of(_with_prompts(keys) | {"max_trials": _MOST_COMBINATIONS})
     screening = Screening(settings, plan, keys)
     _check_training(screening)
@@ -108,7 +111,7 @@ def _screening(data: dict[str, Any]) -> Screening:
 
 
 def _check_training(screening: Screening) -> None:
-    """Refuse, before the work, a file whose best combinations could not be trained, whichever they will be.
+    """Refuse a file whose best combinations could not be trained, whichever they are, before anything is measured.
 
     Raises:
         UserError: The sweep file of the best combinations would be refused.
@@ -122,7 +125,7 @@ def _check_training(screening: Screening) -> None:
 
 
 def _with_prompts(keys: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys, with the prompts of a file in the place of the file's name."""
+    """Replace the name of a prompt file by the prompts that it contains."""
     named = keys.get("prompts")
     if not isinstance(named, str):
         return keys

@@ -1,4 +1,4 @@
-"""The parts of a sweep file, each with its own keys. Schema only: nothing here looks at the machine."""
+"""The sections of a sweep file, each with its own keys: schema only, independent of the machine."""
 
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,16 @@ class Combination(Section):
 
 
 def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
-    """Refuse values of alpha outside 0 to 1.
+    """Check that all values of alpha are in [0, 1].
+
+    Args:
+        alphas: Values of alpha.
+
+    Returns:
+        `alphas`, unchanged.
 
     Raises:
-        UserError: One of them is not a number in this range.
+        UserError: A value is outside this range.
     """
     for alpha in alphas:
         if not 0 <= alpha <= 1:

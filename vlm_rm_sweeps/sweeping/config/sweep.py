@@ -1,6 +1,6 @@
-"""The sweep file: one YAML file that says everything about a sweep.
+"""The sweep file: one YAML file that describes a whole sweep.
 
-This is the schema alone. Reading a file touches neither models nor environments, so a finished sweep can be read on any machine;
+This is the schema only. Reading a file touches neither models nor environments, so a finished sweep can be read on any machine;
 `plan.py` looks up what the file names.
 """
 
@@ -114,18 +114,21 @@ class Sweep(Section):
         return self.task or (self.env.id if self.env else "")
 
     def described_epic_states(self) -> str:
-        """Return what `epic_states` asks for, in words."""
+        """Describe the states of `epic_states` in words."""
         if isinstance(self.epic_states, LabelledStates):
             return f"the labelled states in {self.epic_states.states} (truth: {self.epic_states.truth})"
         return f"{self.epic_states:,} random states"
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep file. Nothing that it names is looked up.
+    """Read a sweep file without looking up anything that it names.
 
     Args:
         path: The YAML file.
         overrides: Changes such as `alphas=[0, 0.5]` or `trial.cpus=2`, applied before validation.
+
+    Returns:
+        The validated sweep.
 
     Raises:
         UserError: One message that names the file and, for each bad key, its value, what was expected and the nearest valid name.

@@ -1,4 +1,4 @@
-"""One trial of a sweep: a combination of the grid, or a reference, with an id that stays the same from release to release."""
+"""One trial of a sweep: a combination of the grid, or a reference, with an id that is stable across releases."""
 
 import hashlib
 import json
@@ -20,8 +20,12 @@ class Trial:
     """One combination of model, alpha, prompt, rendering and seed.
 
     Attributes:
-        trial_id: Depends on what is learned from, and not on the place in the grid.
+        trial_id: Hash of the combination; independent of the position in the grid.
+        model_id: Id of the reward model, or `TRUE_REWARD` or `UNTRAINED`.
+        alpha: Goal-baseline regularisation, 0 to 1; 0 for a reference.
         prompt: None for a reference, which learns from no reward model.
+        rendering: How states are drawn.
+        seed: Seed of the training.
         rendering_named: Whether the sweep compares renderings, so that the label must name this trial's.
     """
 
@@ -37,7 +41,7 @@ class Trial:
     def of(
         cls, model_id: str, alpha: float, prompt: Prompt | None, rendering: Rendering, seed: int, rendering_named: bool = False
     ) -> "Trial":
-        """Make a trial with the id of its combination."""
+        """Make a trial whose id is derived from its combination."""
         # The true reward does not depend on how states are drawn.
         drawn = [prompt.model_dump(mode="json"), asdict(rendering)] if prompt else None
         digest = hashlib.sha256(json.dumps([model_id, alpha, drawn, seed]).encode()).hexdigest()
@@ -50,22 +54,22 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """The trial in words, for people."""
+        """Human-readable description of the trial."""
         if self.prompt is None:
             return f"{self.model_id}, seed {self.seed}"
         drawn = f"{self.rendering.textures} textures, {self.rendering.camera} camera, " if self.rendering_named else ""
         return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, {drawn}seed {self.seed}"
 
     def spec(self) -> RewardSpec | None:
-        """Return what the reward model is asked for; None for a reference."""
+        """Return the reward spec that the trial learns from; None for a reference."""
         return self.prompt.spec(self.alpha) if self.prompt else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for Tune."""
+        """Convert the trial to plain data, for Tune."""
         return asdict(self) | {"prompt": self.prompt.model_dump(mode="json") if self.prompt else None}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Trial":
-        """Return the trial that `to_dict` described."""
+        """Rebuild a trial from the result of `to_dict`."""
         prompt = Prompt(**data["prompt"]) if data["prompt"] else None
         return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"])}))

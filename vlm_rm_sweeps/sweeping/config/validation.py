@@ -1,4 +1,4 @@
-"""From pydantic's errors to one message that names each bad key, its value, what was expected and the nearest valid name."""
+"""Turns pydantic's errors into one message with each bad key, its value, what was expected and the nearest name."""
 
 import difflib
 import types
@@ -16,13 +16,16 @@ Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def check_keys(model: type[Checked], data: Any, within: str = "", hint: str = "") -> Checked:
-    """Validate the keys of a file, or of a part of it.
+    """Validate the keys of a file or of a part of it.
 
     Args:
         model: The schema.
-        data: What the file says.
-        within: Where the part lies in the file, with a final dot: `settings.`.
-        hint: Added to the message.
+        data: Content of the file or the part.
+        within: Path of the part in the file, with a final dot, such as `settings.`; empty for the whole file.
+        hint: Appended to the message.
+
+    Returns:
+        An instance of the schema.
 
     Raises:
         UserError: One message that explains every bad key.
@@ -34,20 +37,24 @@ def check_keys(model: type[Checked], data: Any, within: str = "", hint: str = ""
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], within: str = "") -> list[str]:
-    """Explain each bad key of a part of the sweep file that lies `within` it."""
+    """Explain each bad key of a part of the sweep file; `within` is the part's path, as for `check_keys`."""
     return [_explain(problem, model, within) for problem in error.errors(include_url=False)]
 
 
 def in_file(path: Path, error: UserError) -> UserError:
-    """Return the same error, naming the file that it is about."""
+    """Return the same error with the name of the file that it is about."""
     return UserError(f"{path}: {error}")
 
 
 def refuse_repeats(axis: str, values: Iterable[Any]) -> None:
-    """Refuse a list in which a value occurs more than once.
+    """Check that no value occurs more than once.
+
+    Args:
+        axis: Key of the list in the sweep file, for the message.
+        values: The list.
 
     Raises:
-        UserError: It names the value and the key.
+        UserError: A value occurs more than once.
     """
     values = list(values)
     for value in values:
@@ -74,7 +81,7 @@ def _explain(problem: ErrorDetails, model: type[BaseModel], within: str) -> str:
 
 
 def _fields_at(location: tuple[int | str, ...], model: Any) -> Iterable[str]:
-    """Return the keys that are allowed at a place of the sweep file, or of the part of it that `model` describes."""
+    """Return the keys that are allowed at a location in the sweep file, or in the part that `model` describes."""
     for part in location:
         if isinstance(part, str):
             model = model.model_fields[part].annotation

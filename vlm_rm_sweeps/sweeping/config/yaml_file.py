@@ -1,8 +1,9 @@
-"""The keys of a sweep file, before they are checked: `base` is resolved, and overrides of the command line are applied.
+"""Reads the keys of a sweep file before validation: resolves `base` and applies command-line overrides.
 
 A file with `base: other.yaml` is an overlay. The path is relative to the file that names it, and that file may have a base too.
 Mappings are merged key by key; everything else, lists included, replaces what the base has. `key: null` removes the base's key, so
-that its default applies. Overrides (`--set trial.cpus=2`) come last and follow the same rules, but for mappings: they replace.
+that its default applies. Overrides (`--set trial.cpus=2`) come last and follow the same rules, except that mappings replace
+those of the file.
 """
 
 import re
@@ -16,12 +17,12 @@ import yaml
 from vlm_rm_sweeps.errors import UserError
 
 BASE = "base"
-"""The key that names the file which a sweep file changes."""
+"""The key that names the sweep file to overlay."""
 _OVERRIDE = re.compile(r"(?P<path>[^\s.=]+(?:\.[^\s.=]+)*)=(?P<value>.*\S.*)", re.DOTALL)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which would let the last of two equal keys win, without a word."""
+    """YAML's safe loader, but refuses duplicate keys, of which it would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -34,18 +35,18 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_sweep_keys(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Read a sweep file, resolve its `base` and apply overrides. The keys are not checked.
+    """Read a sweep file, resolve its `base` and apply overrides, without validating the keys.
 
     Args:
         path: The sweep file.
-        overrides: What `--set` gives, such as `trial.cpus=2`; a later one wins.
+        overrides: Values of `--set`, such as `trial.cpus=2`; later ones win.
 
     Returns:
-        The keys as if they stood in one file; there is no `base` among them.
+        The merged keys, without `base`.
 
     Raises:
-        UserError: A file cannot be read, is not YAML or is its own base, with the chain of files that leads to it; or an override
-            cannot be applied.
+        UserError: A file cannot be read, is not YAML or is its own base (the message has the chain of files that leads to it); or
+            an override cannot be applied.
     """
     return apply_overrides(_resolved(path, ()), overrides)
 
@@ -67,7 +68,7 @@ def _resolved(path: Path, overlays: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """Return the base's keys in their order, changed, then the overlay's own."""
+    """Merge two mappings: the base's keys in their order, with changed values, then the overlay's own."""
     merged = dict(base)
     for key, value in overlay.items():
         if isinstance(value, dict) and isinstance(base.get(key), dict):
@@ -81,7 +82,7 @@ def _put(keys: dict[str, Any], key: str, value: Any) -> None:
     if value is None and key in keys:
         del keys[key]
     else:
-        keys[key] = value  # also the null of a key that is not there: it may be misspelt, which is found when keys are checked
+        keys[key] = value  # also null for a missing key: it may be misspelt, which validation reports
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -91,10 +92,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         path: A text file in UTF-8 that holds a mapping.
 
     Returns:
-        Its keys as they stand there.
+        The keys of the file, unchanged.
 
     Raises:
-        UserError: The file cannot be read, is not YAML, names a key twice, or is no mapping.
+        UserError: The file cannot be read, is not YAML, has duplicate keys, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -106,7 +107,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     try:
         data = yaml.load(text, _StrictLoader)
-    # ValueError: what looks like a date and is none.
+    # ValueError: a value that looks like a date but is not one.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not YAML: {error}") from error
     if not isinstance(data, dict):
@@ -120,14 +121,14 @@ def apply_overrides(keys: dict[str, Any], overrides: Iterable[str]) -> dict[str,
     Args:
         keys: The keys of a sweep file; they are not changed.
         overrides: Each `key.path=value`. Values are YAML: `alphas=[0,0.5]`, `trial.cpus=2`, `audit=null` (removes the key). A number
-            in a path counts the entries of a list from 0: `prompts.0.goal=a pole`. Mappings that are missing are made, so whether a
-            key exists is found when the keys are checked.
+            in a path is an index into a list, from 0: `prompts.0.goal=a pole`. Missing mappings are created; whether a key exists is
+            left to validation.
 
     Returns:
         The changed keys.
 
     Raises:
-        UserError: An override is not of this form, its value is not YAML, or its path leads through something that has no keys.
+        UserError: An override is not of this form, its value is not YAML, or its path leads through a value without keys.
     """
     changed = deepcopy(keys)
     for override in overrides:
