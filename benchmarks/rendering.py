@@ -1,10 +1,10 @@
 """Speed of rendering, compared with Gymnasium's default rendering in the same run.
 
-Run `make bench`, or `.venv/bin/python benchmarks/rendering.py`. The table shows milliseconds for one frame, at the input size of the
-embedded models and at that of most CLIP models. Gymnasium renders the humanoid at the same size; its other frames are resized by
-PIL, and its MountainCar is always the plain line drawing. On a machine without a GPU, expect the humanoid's `fast` profile at 224
-pixels to be at least 8 times as fast as Gymnasium. The last line shows environment steps per second (physics and success test),
-with and without a frame for each step.
+Run `make bench`, or `.venv/bin/python benchmarks/rendering.py`. The table shows milliseconds for one frame, at the input size
+of the embedded models and at that of most CLIP models. Gymnasium renders the humanoid at the same size; its other frames are
+resized by PIL, and its MountainCar is always the plain line drawing. On a machine without a GPU, expect the humanoid's `fast`
+profile at 224 pixels to be at least 8 times as fast as Gymnasium. The last line shows environment steps per second (physics and
+success test), with and without a frame for each step.
 
 The compared renderers take turns, and all figures are medians, so that a busy machine slows all of them alike.
 """

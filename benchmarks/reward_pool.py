@@ -1,8 +1,8 @@
 """Frames per second through the reward pool, compared with the same model's bare `encode_image` on the same frames.
 
-Run `make bench`, or `.venv/bin/python benchmarks/reward_pool.py`. It prints one row for each embedded model and request size. Pool
-and bare model take turns in one run, each with one thread, and the ratio is that of their medians. The pool's time includes
-everything: object store, request, preprocessing, encoding, rewards for one spec, and the answer.
+Run `make bench`, or `.venv/bin/python benchmarks/reward_pool.py`. It prints one row for each embedded model and request size.
+Pool and bare model take turns in one run, each with one thread, and the ratio is that of their medians. The pool's time
+includes everything: object store, request, preprocessing, encoding, rewards for one spec, and the answer.
 """
 
 import os

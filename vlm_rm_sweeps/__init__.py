@@ -1,6 +1,6 @@
-"""vlm-rm-sweeps: vision-language models as reward models for reinforcement learning, swept over prompts, model sizes and alpha.
+"""Vision-language models as reward models for reinforcement learning: sweeps over prompts, model sizes and alpha.
 
-Every public name is imported when it is first used, so that `import vlm_rm_sweeps` is cheap and changes nothing in the process.
+Each public name is imported on first use, so that `import vlm_rm_sweeps` is cheap and changes nothing in the process.
 """
 
 from importlib import import_module

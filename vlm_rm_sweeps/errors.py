@@ -1,4 +1,4 @@
-"""The exception whose message users see without a traceback, and helpers that word such messages."""
+"""The exception whose message users see without a traceback, and helpers for such messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input: the message names the offending value, what was expected and what to do.
 
-    The command line prints the message and exits with status 2. It is a `ValueError`, so that pydantic adds the key of the sweep
-    file at which it was raised.
+    The command line prints the message and exits with status 2. It is a `ValueError`, so that pydantic adds the key of the
+    sweep file at which it was raised.
     """
 
 

@@ -18,13 +18,15 @@ ResizeMode = Literal["longest", "squash"]
 
 @dataclass(frozen=True)
 class FrameFormat:
-    """The size to which a reward model has frames resized, before it pads them to a square. Nothing is ever cropped.
+    """The size to which a reward model has frames resized, before it pads them to a square.
+
+    Nothing is ever cropped.
 
     Attributes:
         size: Edge of the model's square input, in pixels.
         interpolation: Filter for resizing; antialiasing is always on.
-        resize_mode: As in open_clip: `squash` ignores the aspect ratio, `longest` scales the longer edge to `size` and leaves the
-            rest to be padded.
+        resize_mode: As in open_clip: `squash` ignores the aspect ratio, `longest` scales the longer edge to `size` and leaves
+            the rest to be padded.
     """
 
     size: int

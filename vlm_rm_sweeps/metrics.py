@@ -10,7 +10,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """What one metric measures. A `name` that ends in `/` is a prefix: there is one metric for each name behind it."""
+    """What one metric measures.
+
+    Attributes:
+        name: The name on disk and in MLflow. One that ends in `/` is a prefix: there is one metric for each name appended to
+            it.
+        unit: Unit of the values.
+        meaning: A sentence for tables.
+    """
 
     name: str
     unit: str
@@ -82,7 +89,7 @@ FAILURE = "failure"
 INFO_FRAME = "frame"
 """Key of an environment's `info`: the rendered frame after the step, uint8 (H, W, 3)."""
 INFO_RENDER_SECONDS = "render_seconds"
-"""Key of `info`: the time that the frame took."""
+"""Key of `info`: the time that rendering the frame took, in seconds."""
 INFO_TRUE_REWARD = "true_reward"
 """Key of `info`: the environment's own reward, before it was replaced."""
 INFO_SUCCESS = "success"
@@ -105,11 +112,11 @@ def is_success(goal_fraction: float) -> bool:
 
 
 BestBy = Literal["success", "true_return", "clip_return"]
-"""The metric that a trial's best policy is chosen by: the mean over the episodes that ended since the result before."""
+"""The metric that a trial's best policy is chosen by: its mean over the episodes that ended since the previous result."""
 
 
 class TrialStatus(StrEnum):
-    """How far a trial is: as tables show it."""
+    """The status of a trial, as tables show it."""
 
     FINISHED = "finished"
     FAILED = "failed"

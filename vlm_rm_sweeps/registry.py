@@ -1,7 +1,7 @@
-"""One pattern for what users plug in: reward models, tasks and algorithms are found by name or by `module:Class`.
+"""The registry behind reward models, tasks and algorithms: entries are found by name or by `module:Class`.
 
-A registered entry is the object itself or a reference to it, which is imported when it is first asked for. So listing names stays
-cheap, and no other file has to know what is registered.
+A registered entry is the object itself or a reference to it, which is imported on first use. So listing names is cheap, and no
+other file has to know what is registered.
 """
 
 import importlib
@@ -31,7 +31,7 @@ def is_trusted(reference: str) -> bool:
 
 
 def import_module(name: str) -> ModuleType:
-    """Import a module that the user named, and trust it from then on: names in data may refer to what it defines.
+    """Import a module that the user named, and trust it from then on: names in data may refer to its contents.
 
     Args:
         name: For example `my_models`.
@@ -61,7 +61,7 @@ def import_module(name: str) -> ModuleType:
 def import_object(reference: str) -> object:
     """Import the object that `module:attribute` names, and trust its module from then on.
 
-    For references that the user gave. A name that was read from data must not import anything: see `Registry.find_known`.
+    Only for references that the user gave. A name that was read from data must not import anything: see `Registry.find_known`.
 
     Args:
         reference: For example `my_models:Redness`, or `package.module:Class`.
@@ -97,11 +97,11 @@ class Registry(Generic[Entry]):
         self._entries: dict[str, Entry | str] = {}
 
     def register(self, name: str, entry: Entry | str) -> None:
-        """Make an entry known by a name.
+        """Register an entry under a name.
 
         Args:
             name: What a sweep file calls it.
-            entry: The entry, or a reference to it (`module:attribute`), which is imported when it is first asked for.
+            entry: The entry, or a reference to it (`module:attribute`), which is imported on first use.
 
         Raises:
             UserError: The name is empty or has a colon, or another entry has it.
@@ -134,17 +134,22 @@ class Registry(Generic[Entry]):
         if name in self._entries:
             entry = self._entries[name]
             if isinstance(entry, str):
-                entry = self._entries[name] = import_object(entry)  # type: ignore[assignment]  # checked by who uses it
+                entry = self._entries[name] = import_object(entry)  # type: ignore[assignment]  # callers check its type
             return entry  # type: ignore[return-value]  # no longer a reference
         if is_reference(name):
-            return import_object(name)  # type: ignore[return-value]  # checked by who uses it
+            return import_object(name)  # type: ignore[return-value]  # callers check its type
         raise UserError(unknown_name(self.kind, name, self._entries, f", or `module:Class`{hint}"))
 
     def find_known(self, name: str) -> Entry:
-        """Find an entry by a name that was read from data, such as a checkpoint. It imports no module of its own accord.
+        """Find an entry by a name that was read from data, such as a checkpoint.
+
+        Unlike `find`, it imports no module that only the data names.
 
         Args:
             name: A registered name, or `module:attribute` of a module that the user named in this process.
+
+        Returns:
+            The entry itself; its type is not checked.
 
         Raises:
             UserError: There is no such entry, or the user has not named its module.

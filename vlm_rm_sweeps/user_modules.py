@@ -1,4 +1,4 @@
-"""Modules of the user's own: a reward model, a task or an algorithm beside the sweep file, which other processes need too."""
+"""The user's own modules: reward models, tasks or algorithms beside the sweep file, which Ray's workers import too."""
 
 import sys
 from collections.abc import Iterable
@@ -13,7 +13,10 @@ _folders: list[Path] = []
 def make_importable(folder: Path) -> None:
     """Let this process import the modules in a folder, such as that of the sweep file.
 
-    The folder is searched last: a file in it never takes the place of an installed module.
+    The folder is searched last, so a file in it never hides an installed module.
+
+    Args:
+        folder: The folder; a relative path is resolved now.
     """
     folder = folder.resolve()
     if folder not in _folders:
@@ -38,7 +41,7 @@ def import_file(file: Path) -> None:
 
 
 def imported_user_modules() -> tuple[Path, ...]:
-    """List the files and packages that were imported from the folders made importable: what Ray must take to other processes."""
+    """List the files and packages imported from folders made importable, which Ray must copy to other processes."""
     found = {_top_level(Path(file), folder) for file in _module_files() for folder in _folders if _belongs(Path(file), folder)}
     return tuple(sorted(found))
 

@@ -1,4 +1,4 @@
-"""Pictures and videos of frames, written with imageio, and the description of the episode that a video shows."""
+"""Writes frames as pictures and videos with imageio, and describes the episode that a video shows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,13 +39,14 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int
         frames_per_second: Playback speed.
 
     Raises:
-        UserError: The suffix is another one.
+        UserError: The suffix is neither of these.
     """
     stacked = np.stack(frames)
     if path.suffix == ".gif":
         iio.imwrite(path, stacked, plugin="pillow", duration=1000 / frames_per_second, loop=0)
     elif path.suffix == ".mp4":
-        # yuv420p, which browsers play, halves the resolution of colour and needs even edges: the last row or column is repeated.
+        # yuv420p, which browsers play, halves the resolution of colour and needs even edges: the last row or column is
+        # repeated.
         height, width = stacked.shape[1:3]
         even = np.pad(stacked, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         iio.imwrite(path, even, plugin="pyav", codec="libx264", fps=frames_per_second, out_pixel_format="yuv420p")
@@ -69,7 +70,7 @@ def read_episode(video: Path) -> dict[str, Any]:
     """Read the description that `write_episode` left beside a video.
 
     Args:
-        video: A video file; need not exist.
+        video: Path of a video, which need not exist.
 
     Returns:
         `task`, `env_steps`, `seed` and `EPISODE_NUMBERS`; empty if there is no description.

@@ -46,7 +46,7 @@ def goal_baseline_reward(
         images_nd: Unit embeddings of the images.
         goals_sd: Goal embedding of each spec.
         baselines_sd: Baseline embedding of each spec.
-        alphas_s: Strength of each spec's regularisation, from 0 to 1.
+        alphas_s: alpha of each spec, from 0 to 1.
 
     Returns:
         Rewards (n, s).

@@ -1,7 +1,7 @@
-"""Gymnasium wrappers that replace the reward by a reward model's: for Stable-Baselines3, CleanRL or a training loop of your own.
+"""Gymnasium wrappers that replace the reward by a reward model's.
 
-They do not need Ray. Score many frames together: a vector environment needs one scoring call for each step of all
-sub-environments or, with `deferred=True`, one for a whole rollout.
+They are for Stable-Baselines3, CleanRL or a training loop of your own, and do not need Ray. Score many frames together: a
+vector environment needs one scoring call for each step of all sub-environments or, with `deferred=True`, one for a rollout.
 """
 
 from typing import Any, SupportsFloat

@@ -275,8 +275,8 @@ def embedded_source(size: str, folder: Path) -> ModelSource:
 def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
     """Build open_clip's preprocessing without its cropping.
 
-    open_clip's `shortest` cuts the sides off a wide frame, and with them what the prompt describes: MountainCar's flag, or the cart
-    at the ends of its track. Such frames are fitted whole, between bars of the checkpoint's mean colour. Square frames are
+    open_clip's `shortest` cuts the sides off a wide frame, and with them what the prompt describes: MountainCar's flag, or the
+    cart at the ends of its track. Such frames are fitted whole, between bars of the checkpoint's mean colour. Square frames are
     processed exactly as in open_clip.
     """
     config = open_clip.get_model_config(architecture)

@@ -1,7 +1,7 @@
 """The contract of reward models, and the specs that they score.
 
-Everything that uses rewards (servers, pools, training, evaluation) depends only on `RewardModel`. To add another kind of model,
-write one subclass, and register it by `register_reward_model` or name it in a sweep file as `module:Class`.
+Everything that uses rewards (servers, pools, training, evaluation) depends only on `RewardModel`. To add another kind of
+model, write one subclass, and register it by `register_reward_model` or name it in a sweep file as `module:Class`.
 """
 
 from abc import ABC, abstractmethod
@@ -24,12 +24,13 @@ class RewardSpec:
 
     Args:
         goal_prompts: One or more prompts that describe the goal; their embeddings are averaged (prompt ensembling).
-        baseline_prompts: One or more prompts that describe the scene without the goal, averaged likewise.
-        alpha: Strength of goal-baseline regularisation (paper, section 3.2), from 0 (none: cosine similarity to the goal) to 1
+        baseline_prompts: One or more prompts that describe the scene without the goal, averaged in the same way.
+        alpha: Weight of goal-baseline regularisation (paper, section 3.2), from 0 (none: cosine similarity to the goal) to 1
             (only the direction from baseline to goal counts).
 
     Raises:
-        UserError: A prompt is empty, alpha is out of range, or goal and baseline are the same, so that they define no direction.
+        UserError: A prompt is empty, alpha is out of range, or goal and baseline are the same, so that they define no
+            direction.
     """
 
     goal_prompts: tuple[str, ...]

@@ -1,1 +1,1 @@
-"""Where frames are scored: reward servers, and the pool that spreads frames over them."""
+"""Scoring of frames on a Ray cluster: reward servers, and the pool that distributes frames among them."""

@@ -19,15 +19,20 @@ _RAY_TRIES = 3
 
 @contextmanager
 def ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
-    """Use Ray as this process has it already, else start it on this machine, or join the cluster that `RAY_ADDRESS` names.
+    """Connect this process to Ray for the duration of a `with` block.
 
-    Other processes can import the user's own modules: Ray takes them there as part of its runtime environment.
+    If Ray is initialized already, it is used as it is. Otherwise it is started on this machine, or the cluster that
+    `RAY_ADDRESS` names is joined, until the end of the block. The user's own modules are part of Ray's runtime environment, so
+    all of its processes can import them.
 
     Args:
         say: Prints a line.
 
+    Yields:
+        Nothing.
+
     Raises:
-        UserError: Ray does not start, or it runs already and its processes cannot import a module of the user's own.
+        UserError: Ray does not start, or it runs already and its processes cannot import one of the user's modules.
     """
     if ray.is_initialized():
         _check_user_modules()
@@ -48,10 +53,10 @@ def ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _start_ray(say: Callable[[str], None]) -> Any:
-    """Start Ray, which gives its own processes 30 s: a busy machine may exceed that, so it is retried.
+    """Start Ray, and retry if that fails: its own processes have 30 s to start, which a busy machine may exceed.
 
     Raises:
-        UserError: That does not help.
+        UserError: Ray did not start at any try.
     """
     prepare_ray()
     modules = [str(module) for module in imported_user_modules()]
@@ -65,7 +70,7 @@ def _start_ray(say: Callable[[str], None]) -> Any:
                 configure_logging=False,
                 runtime_env=runtime_env,
             )
-        except Exception as error:  # of all kinds
+        except Exception as error:  # Ray raises many kinds
             ray.shutdown()
             if not tries_left:
                 raise UserError(
@@ -76,10 +81,10 @@ def _start_ray(say: Callable[[str], None]) -> Any:
 
 
 def _check_user_modules() -> None:
-    """Refuse a running Ray whose processes lack a module of the user's own.
+    """Refuse a running Ray whose processes cannot import one of the user's modules.
 
     Raises:
-        UserError: It names the modules, and how to start Ray with them.
+        UserError: A module is missing there. The message explains how to start Ray with it.
     """
     modules = imported_user_modules()
     names = [module.stem for module in modules]
@@ -92,12 +97,12 @@ def _check_user_modules() -> None:
 
 
 def _not_importable(names: list[str]) -> list[str]:
-    """Return the modules that the process which this runs in cannot find."""
+    """Return the names of the modules that cannot be found in the process that this runs in."""
     from importlib.util import find_spec
 
     return [name for name in names if find_spec(name) is None]
 
 
 def _last_line(error: Exception) -> str:
-    """Return what Ray says of the cause, after much else."""
+    """Return the last line of Ray's message, which states the cause."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -1,4 +1,4 @@
-"""What servers answer. Apart from the server, so that clients need not load what it loads."""
+"""The answers of reward servers, in a module of their own: clients need not import what the server imports."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ScoredFrames:
-    """A server's answer.
+    """A server's answer to one scoring request.
 
-    `rewards`: float32 (N, number of specs); `seconds`: time spent on the model; `backlog`: frames that the server had
-    accepted and not scored yet when it answered, by which clients choose the least busy server; `micro_batch`: frames in each
-    forward pass, smaller than configured if the server ran out of memory.
+    Attributes:
+        rewards: float32 (N, number of specs).
+        seconds: Time spent on the model.
+        backlog: Number of frames that the server had accepted but not scored when it answered. Clients choose the least busy
+            server by it.
+        micro_batch: Frames in each forward pass, fewer than configured if the server ran out of memory.
     """
 
     rewards: np.ndarray

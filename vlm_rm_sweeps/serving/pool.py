@@ -1,7 +1,7 @@
-"""The reward pool: the named servers of one model, and the client that spreads frames over them.
+"""The reward pool: the named servers of one model, and the client that distributes frames among them.
 
 The driver starts the servers before any trial, outside the trials' placement groups; each trial then connects by name. All
-trials of a sweep share one pool per model, so memory grows with the number of models and not of trials.
+trials of a sweep share one pool per model, so memory grows with the number of models, not with that of trials.
 """
 
 import math
@@ -24,18 +24,18 @@ from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
 NAMESPACE = "vlm-rm-sweeps"
-"""Ray namespace of the servers; without it other processes could not find them by name."""
+"""Ray namespace of the servers, in which other processes find them by name."""
 
 _RESTARTS = -1
 _TRIES = 3
 _SENDS = 6
-"""How often a request is sent again because its server died with it, or was not reached: it may be what kills the server."""
+"""How often a request is sent again after its server died or was not reached: the request itself may kill the server."""
 _USUAL_S = 1.0
 """Seconds to wait before the first liveness check."""
 _POLL_S = 0.5
 _REQUEST_FRAMES = 64
-"""At least so many frames in one request, and no more than whole micro-batches take: frames x specs x embedding must fit into a
-server's memory."""
+"""Frames in one request of `score`, rounded up to whole micro-batches: frames x specs x embedding must fit into a server's
+memory."""
 _LONGEST_START_S = 600.0
 
 
@@ -44,26 +44,26 @@ class PoolError(RuntimeError):
 
 
 class PoolUnavailable(PoolError):  # noqa: N818 - as Ray's
-    """No server is left, none answers, or each dies. The machine may be to blame, and another try may help."""
+    """No server is left, none answers, or each one dies. The machine may be the cause, so a retry may help."""
 
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """How one model is served. Plain data: trials get it and connect with it, without the model's own code.
+    """Configuration of the pool of one model: plain data, with which trials connect without the model's own code.
 
     Attributes:
-        name: Of the pool, unique on the cluster.
-        model_id: The model that is served.
-        frame_format: What the model's frames are resized to.
+        name: Name of the pool, unique on the cluster.
+        model_id: Id of the model that is served.
+        frame_format: Size and resizing of the model's frames.
         parameters: Number of parameters of the model.
         servers: Number of reward servers.
-        precision: Of the weights.
+        precision: Floating-point precision of the weights.
         micro_batch: Frames in one forward pass.
         cpus: CPUs that Ray reserves for each server. 0 by default: on a small machine a server that reserved one could never
             be placed beside the trials.
         gpus: GPUs, or a fraction of one, that Ray reserves for each server.
-        threads: Threads that each server really uses.
-        timeout_s: Seconds after which a server that is up and has not answered is taken for hung; its start is not counted.
+        threads: Number of threads that each server uses, whatever it reserves.
+        timeout_s: Seconds without an answer after which a running server is considered hung. Its start is not counted.
     """
 
     name: str
@@ -80,26 +80,37 @@ class PoolConfig:
 
     @classmethod
     def of(cls, name: str, model: RewardModel, **settings: Any) -> "PoolConfig":
-        """Describe a pool of a model.
+        """Configure a pool for a model.
 
         Args:
-            name: Of the pool, unique on the cluster.
+            name: Name of the pool, unique on the cluster.
             model: The model, which need not be loaded.
-            settings: Any other attributes: `servers`, `precision`, ...
+            **settings: Any other attributes: `servers`, `precision`, ...
+
+        Returns:
+            The configuration, with the model's own id, frame format and number of parameters.
         """
         return cls(name, model.model_id, model.frame_format, model.parameters, **settings)
 
     @property
     def device(self) -> str:
+        """The torch device of each server: `cuda` if it reserves a GPU, else `cpu`."""
         return "cuda" if self.gpus else "cpu"
 
     def server_names(self) -> list[str]:
-        """Names of the servers' actors."""
+        """Return the names of the servers' Ray actors."""
         return [f"{self.name}/{self.model_id}/{index}" for index in range(self.servers)]
 
 
 class PendingRewards:
-    """Future for one scoring request."""
+    """Future for one scoring request.
+
+    Args:
+        pool: The client that sends the request, and sends it again if necessary.
+        frames: Reference to frames uint8 (N, H, W, 3) in Ray's object store.
+        count: Number of frames, N.
+        specs: Prompts and alpha of each reward.
+    """
 
     def __init__(self, pool: "RewardPool", frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> None:
         self._pool, self._frames, self._count, self._specs = pool, frames, count, specs
@@ -107,10 +118,15 @@ class PendingRewards:
         self._sent_again = 0
 
     def result(self) -> ScoredFrames:
-        """Wait for the answer. A server that died for good is replaced by another one; one that hangs is restarted.
+        """Wait for the answer.
+
+        If the server dies for good, another one gets the request; if it hangs, it is restarted.
+
+        Returns:
+            The server's answer, with one finite reward for each frame and spec.
 
         Raises:
-            PoolUnavailable: No server is left, none answers in time (three tries), or servers keep dying of this request.
+            PoolUnavailable: No server is left, none answers in time (three tries), or this request keeps killing servers.
             PoolError: A reward is missing or not finite.
         """
         model_id, timeout = self._pool.config.model_id, self._pool.config.timeout_s
@@ -138,7 +154,11 @@ class PendingRewards:
         return scored
 
     def _wait(self, timeout: float) -> ScoredFrames:
-        """Raises GetTimeoutError if the server was up for `timeout` seconds on end and did not answer, or does not come up."""
+        """Wait until a server answers.
+
+        Raises:
+            GetTimeoutError: The server ran for `timeout` seconds without a restart and did not answer, or it does not start.
+        """
         latest_start = time.monotonic() + _LONGEST_START_S
         patience_ends, life = time.monotonic() + min(_USUAL_S, timeout), None
         while True:
@@ -150,7 +170,7 @@ class PendingRewards:
                 self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
                 self._pool.metrics.sent_again()
             except ActorUnavailableError as error:
-                # It died with the request, or was not reached. Ray starts it again; until it is up, the answer stays this error.
+                # It died with the request, or was not reached. Until Ray has restarted it, asking again raises the same error.
                 time.sleep(_POLL_S * 2**self._sent_again)
                 if self._server.life() is not None:
                     self._send_again(error)
@@ -159,7 +179,7 @@ class PendingRewards:
                     raise GetTimeoutError(f"{self._pool.config.model_id} does not come up") from error
             except GetTimeoutError:
                 life_before, life = life, self._server.life()
-                # One that is being restarted, perhaps because another trial had it killed, is not hung.
+                # A server that is being restarted, perhaps because another trial had it killed, is not hung.
                 if life is None:
                     patience_ends = time.monotonic() + _USUAL_S
                     if time.monotonic() > latest_start:
@@ -171,7 +191,11 @@ class PendingRewards:
                     latest_start = patience_ends + _LONGEST_START_S
 
     def _send_again(self, error: Exception) -> None:
-        """To the same server, which is up again. Raises PoolUnavailable if that was done often enough."""
+        """Send the request to the same server, which is running again.
+
+        Raises:
+            PoolUnavailable: It was sent as often as a request may be.
+        """
         if self._sent_again == _SENDS:
             raise PoolUnavailable(
                 f"a reward server of {self._pool.config.model_id} died or was not reached {_SENDS + 1} times while it had the same "
@@ -184,7 +208,7 @@ class PendingRewards:
 
 @dataclass
 class _Server:
-    """A client's view of one server: the backlog that it last reported, and the frames that this client has sent since."""
+    """A client's view of one server: the last backlog that it reported, and the frames that this client has in flight there."""
 
     handle: ActorHandle
     reported: int = 0
@@ -195,16 +219,16 @@ class _Server:
         return self.reported + self.in_flight
 
     def life(self) -> int | None:
-        """How often the server was restarted before it came up as it is now; None while it is not up."""
+        """Return how often the running server was restarted; None while it does not run."""
         return restarts_of_running(actor_id(self.handle))
 
 
 class RewardPool(RewardModel):
-    """A client of the servers of one model, and itself a reward model: `score` spreads frames over the servers.
+    """Client of the servers of one model, and itself a reward model: `score` distributes frames among the servers.
 
     Args:
-        config: How the model is served.
-        handles: The servers.
+        config: Configuration of the pool.
+        handles: Ray handles of its servers.
     """
 
     def __init__(self, config: PoolConfig, handles: Iterable[ActorHandle]) -> None:
@@ -217,13 +241,16 @@ class RewardPool(RewardModel):
 
     @classmethod
     def connect(cls, config: PoolConfig) -> "RewardPool":
-        """Connect to servers that were started, from any process of the cluster.
+        """Connect to servers that were started before, from any process of the cluster.
 
         Args:
-            config: How the model is served.
+            config: Configuration of the pool.
+
+        Returns:
+            A client of all servers that are left.
 
         Raises:
-            PoolUnavailable: None of the servers is left.
+            PoolUnavailable: No server is left.
         """
         handles = []
         for name in config.server_names():
@@ -237,27 +264,30 @@ class RewardPool(RewardModel):
         """Send frames to the least busy server, without waiting for their rewards.
 
         Args:
-            frames: uint8 (N, H, W, 3), any number of them.
-            specs: What to score for.
+            frames: uint8 (N, H, W, 3), of any height and width.
+            specs: Prompts and alpha of each reward.
+
+        Returns:
+            A future for the rewards.
         """
-        # Into the object store once, explicitly: a retry sends the reference, not the frames.
+        # Put into the object store once: a retry sends the reference, not the frames.
         return PendingRewards(self, ray.put(frames), len(frames), tuple(specs))
 
     def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
-        """Score frames in requests of bounded size, which are spread over the servers.
+        """Score frames in requests of bounded size, which are distributed among the servers.
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: What to score for.
+            specs: Prompts and alpha of each reward.
 
         Returns:
             Rewards, float32 (N, number of specs), in the order of the frames.
 
         Raises:
-            PoolUnavailable: No server is left, or none answers.
+            PoolUnavailable: No server is left, none answers, or each one dies.
             PoolError: A reward is missing or not finite.
         """
-        # Whole micro-batches: a part of one is padded, and takes as long as a whole one.
+        # Whole micro-batches: a partial one is padded and takes as long.
         size = self.micro_batch * math.ceil(_REQUEST_FRAMES / self.micro_batch)
         pending = [self.submit(frames[start : start + size], specs) for start in range(0, len(frames), size)]
         return np.concatenate([each.result().rewards for each in pending])
@@ -266,7 +296,7 @@ class RewardPool(RewardModel):
         if not self._servers:
             raise PoolUnavailable(f"no reward server of {self.config.model_id} is left")
         server = min(self._servers, key=lambda candidate: candidate.load)
-        # To the end of the line, so that equally busy servers take turns.
+        # Moved to the end, so that equally busy servers take turns.
         self._servers.remove(server)
         self._servers.append(server)
         server.in_flight += count
@@ -287,22 +317,22 @@ class RewardPool(RewardModel):
         if server in self._servers:
             self._servers.remove(server)
         if not self._servers:
-            # Ray's text ends with what its last life ended of.
+            # The last line of Ray's message is the cause of the server's death.
             cause = str(error).strip().splitlines()[-1:] or [reason_of(error)]
             raise PoolUnavailable(f"the last reward server of {self.config.model_id} died: {cause[0]}") from error
 
 
 def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int = 0) -> None:
-    """Refuse what the cluster can never place: Ray itself would wait for ever, silently.
+    """Refuse pools and trials that do not fit on the cluster, for which Ray would silently wait forever.
 
     Args:
         pools: The pools to be started.
-        trial_cpus: CPUs of a trial's own process.
-        trial_gpus: GPUs of a trial's own process.
-        env_runners: Number of a trial's further processes, each with one CPU.
+        trial_cpus: CPUs reserved for a trial's own process.
+        trial_gpus: GPUs reserved for a trial's own process.
+        env_runners: Number of further processes of a trial, each with one CPU.
 
     Raises:
-        UserError: The cluster cannot hold all servers, and one trial with its env runners beside them.
+        UserError: The cluster has no room for all servers together with one trial and its env runners.
     """
     free = [
         {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
@@ -329,13 +359,13 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
     """Start the servers of one model, without waiting for them.
 
     Args:
-        config: How the model is served.
-        model: The model, not loaded: each server gets a copy of it and loads that. Its class must be importable there.
+        config: Configuration of the pool.
+        model: The model, not loaded: each server gets a copy and loads it. Servers must be able to import its class.
 
     Returns:
-        The servers. These handles keep them alive.
+        Ray handles of the servers, which keep them alive.
     """
-    # Here, because it imports torch, which a client does not need.
+    # Imported here, because it imports torch, which clients do not need.
     from vlm_rm_sweeps.serving.server import RewardServer
 
     actor: Any = ray.remote(RewardServer)
@@ -346,7 +376,7 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
             num_cpus=config.cpus,
             num_gpus=config.gpus,
             max_restarts=_RESTARTS,
-            # Clients send lost requests again by themselves: they count them, and know when to stop.
+            # Clients send lost requests again themselves, and limit how often.
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
         ).remote(model, config.device, config.precision, config.micro_batch, config.threads)
@@ -357,13 +387,13 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
 def await_pool(
     config: PoolConfig, handles: Sequence[ActorHandle], specs: Sequence[RewardSpec], timeout_s: float = 600.0
 ) -> None:
-    """Wait until each server has loaded its model, and try all specs on one frame.
+    """Wait until each server has loaded its model, then score one frame for all specs.
 
     Args:
-        config: How the model is served.
-        handles: The servers.
-        specs: All that the pool will be asked to score for.
-        timeout_s: Seconds to wait for the servers.
+        config: Configuration of the pool.
+        handles: Ray handles of its servers.
+        specs: All specs that the pool will have to score.
+        timeout_s: Longest time to wait for the servers to start, in seconds.
 
     Raises:
         UserError: A server cannot be placed in time, cannot load its model, or cannot score a spec with finite rewards.

@@ -1,24 +1,24 @@
-"""All private members of Ray that serving uses. They may change with any release: one test for each says what breaks then."""
+"""All private members of Ray that serving uses. They may change with any release; one test for each shows what breaks."""
 
 from ray._private.state import actors
 from ray.actor import ActorHandle
 
 
 def actor_id(handle: ActorHandle) -> str:
-    """Return the id of an actor in hexadecimal digits. Handles have no public one."""
+    """Return the id of an actor in hexadecimal digits, which handles do not make public."""
     return handle._actor_id.hex()
 
 
 def restarts_of_running(actor: str) -> int | None:
-    """How often an actor was restarted before it came up as it is now.
+    """Return how often a running actor was restarted.
 
-    Ray's public way to ask goes through its dashboard, which need not run.
+    Ray's public API for it needs the dashboard, which may not run.
 
     Args:
-        actor: The actor's id.
+        actor: The actor's id in hexadecimal digits.
 
     Returns:
-        The number of restarts; None while the actor is not up.
+        The number of restarts; None while the actor does not run.
     """
     known = actors(actor)
     return int(known["NumRestarts"]) if known and known["State"] == "ALIVE" else None

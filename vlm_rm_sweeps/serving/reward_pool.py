@@ -1,4 +1,4 @@
-"""A reward pool for as long as a `with` block lasts: for people's own scripts, which have no sweep that starts it."""
+"""A reward pool for the duration of a `with` block, for a user's own scripts: they have no sweep that starts one."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def _silent(line: str) -> None:
 def reward_pool(
     model: RewardModel | str, *specs: RewardSpec, say: Callable[[str], None] = _silent, **settings: Any
 ) -> Iterator[RewardPool]:
-    """Start the reward servers of one model, and end them with the block.
+    """Start the reward servers of one model, and stop them at the end of the `with` block.
 
     Ray is started on this machine unless it runs already or `RAY_ADDRESS` names a cluster.
 
@@ -30,9 +30,9 @@ def reward_pool(
 
     Args:
         model: The model, not loaded, or its id.
-        *specs: What it will be asked to score for, tried on one frame before the block begins.
+        *specs: Specs that it will have to score; they are tried on one frame before the block begins.
         say: Prints a line about Ray.
-        **settings: Of `PoolConfig`: servers, precision, micro_batch, cpus, gpus, threads, timeout_s.
+        **settings: Attributes of `PoolConfig`: servers, precision, micro_batch, cpus, gpus, threads, timeout_s.
 
     Yields:
         A client of the servers, which is itself a reward model.

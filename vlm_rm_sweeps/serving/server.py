@@ -1,4 +1,4 @@
-"""The reward server: one Ray actor that holds one reward model and scores whatever frames it is sent."""
+"""The reward server: a Ray actor that holds one reward model and scores the frames that it is sent."""
 
 import asyncio
 import logging
@@ -24,25 +24,25 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""Where torch has no exception of its own for it: on a CPU, in the driver, and in the libraries that reserve workspaces."""
+"""Messages of out-of-memory errors for which torch has no exception: on a CPU, in the CUDA driver, and in CUDA's libraries."""
 
 
 class RewardServer:
     """Scores frames with one reward model.
 
-    It has no state but the model: a request carries its whole specs, so any server may be killed, restarted or added. The model
-    runs in one thread of its own, so that requests queue in order while the actor goes on answering.
+    It has no state but the model: each request contains its specs, so any server can be killed, restarted or added. The model
+    runs in one thread of its own, so that requests are scored in order while the actor stays responsive.
 
     Args:
-        model: The model, which is loaded here.
-        device: Where it runs, in torch's terms.
-        precision: Of its weights.
+        model: The model, which is loaded by the constructor.
+        device: torch device that it runs on.
+        precision: Floating-point precision of its weights.
         micro_batch: Frames in one forward pass.
-        threads: Threads that torch uses.
+        threads: Number of threads that torch uses.
     """
 
     def __init__(self, model: RewardModel, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
-        # The number of OpenMP threads belongs to the calling thread: it is set where the model runs.
+        # The number of OpenMP threads is a setting of the calling thread, so it is set in the model's thread.
         self._executor = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
         self._model = model
         restarted = _was_restarted()
@@ -54,15 +54,15 @@ class RewardServer:
         self._backlog = 0
 
     def _load_patiently(self, device: str, precision: Precision, micro_batch: int) -> None:
-        """Load a model that could be loaded before: what is in the way now (memory of the process that died) may pass.
+        """Load a model with retries, after a restart: an obstacle (memory of the process that died) may disappear.
 
-        A server whose start fails is not started again by Ray.
+        Ray does not restart a server whose constructor fails.
         """
         for wait_s in _RELOAD_AFTER_S:
             try:
                 self._model.load(device, precision, micro_batch)
                 return
-            except Exception as error:  # of many kinds
+            except Exception as error:  # a model may raise anything
                 logger.warning(
                     "%s cannot be loaded again (%s): next try in %g s", self._model.model_id, reason_of(error), wait_s
                 )
@@ -70,15 +70,18 @@ class RewardServer:
         self._model.load(device, precision, micro_batch)
 
     async def ready(self) -> bool:
-        """Answers once the model is loaded."""
+        """Return True; a call is answered only once the model is loaded."""
         return True
 
     async def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> ScoredFrames:
-        """Score frames for all specs, from one encoding of each frame.
+        """Score frames for all specs, encoding each frame once.
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: What to score for.
+            specs: Prompts and alpha of each reward.
+
+        Returns:
+            Rewards, float32 (N, number of specs), with timing and load of the server.
         """
         arrived = time.perf_counter()
         self._backlog += len(frames)
@@ -100,9 +103,9 @@ class RewardServer:
                 self._shrink_micro_batch(error)
 
     def _shrink_micro_batch(self, error: Exception) -> None:
-        """Continue with half the micro-batch if memory ran out; raise any other error again.
+        """Halve the micro-batch if memory ran out; re-raise any other error.
 
-        A smaller shape may round differently: rewards of the same frame may then differ in their last bits.
+        Another shape may be rounded differently, so rewards of the same frame may differ in their last bits.
         """
         if not _is_out_of_memory(error):
             raise error
@@ -125,7 +128,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _was_restarted() -> bool:
-    """Whether Ray started this actor again. False outside of Ray."""
+    """Return whether Ray has restarted this actor; False outside Ray."""
     if not ray.is_initialized():
         return False
     context = ray.get_runtime_context()

@@ -1,7 +1,7 @@
 """All Ray metrics of a sweep. They appear on every node's metrics endpoint: `vlm_rm_frames` as `ray_vlm_rm_frames_total`.
 
-Tags are few, because each combination of them is a time series: the model id, or the trial's id. Never prompts. Ray forgets
-the gauges of a process that ended after some seconds; counters stay as long as the cluster.
+Each combination of tags is a time series, so there are few: the model id or the trial id, never prompts. Ray drops the gauges
+of a process some seconds after it ends; counters stay as long as the cluster.
 """
 
 import numpy as np
@@ -13,7 +13,11 @@ _SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 
 
 class ServerMetrics:
-    """What one reward server reports."""
+    """Metrics of one reward server.
+
+    Args:
+        model_id: Id of its reward model, the tag of all series.
+    """
 
     def __init__(self, model_id: str) -> None:
         self._tags = {"model": model_id}
@@ -33,13 +37,22 @@ class ServerMetrics:
         )
 
     def restarted(self) -> None:
+        """Count a restart of the server."""
         self._restarts.inc(1, self._tags)
 
     def backlog(self, frames: int) -> None:
+        """Set the number of frames that were accepted but not scored yet."""
         self._backlog.set(frames, self._tags)
 
     def scored(self, rewards: np.ndarray, seconds: float, encode_seconds: float, micro_batch: int) -> None:
-        """One request: its `(N, specs)` rewards, the seconds since it arrived, and those of them spent on the model."""
+        """Record a request that was scored.
+
+        Args:
+            rewards: float32 (N, number of specs).
+            seconds: Time since the request arrived, queueing included.
+            encode_seconds: Part of that time that was spent on the model.
+            micro_batch: Frames in each forward pass.
+        """
         frames = len(rewards)
         self._latency.observe(seconds, self._tags)
         self._micro_batch.set(micro_batch, self._tags)
@@ -48,13 +61,17 @@ class ServerMetrics:
         self._frames.inc(frames, self._tags)
         self._encode.inc(encode_seconds, self._tags)
         self._batch.observe(frames, self._tags)
-        # Over frames, for each spec by itself: specs differ in offset, which is no spread of rewards.
+        # Over frames, separately for each spec: specs differ in offset, which would inflate the standard deviation.
         self._mean.set(float(rewards.mean()), self._tags)
         self._spread.set(float(rewards.std(axis=0).mean()), self._tags)
 
 
 class ClientMetrics:
-    """What one client of a reward pool reports."""
+    """Metrics of one client of a reward pool.
+
+    Args:
+        model_id: Id of the pool's reward model, the tag of all series.
+    """
 
     def __init__(self, model_id: str) -> None:
         self._tags = {"model": model_id}
@@ -62,14 +79,20 @@ class ClientMetrics:
         self._killed = Counter("vlm_rm_hung_servers", "Reward servers that were killed because they did not answer.", _MODEL)
 
     def sent_again(self) -> None:
+        """Count a request that was sent again, because its server died or hung."""
         self._retries.inc(1, self._tags)
 
     def killed_hung_server(self) -> None:
+        """Count a server that was killed because it did not answer."""
         self._killed.inc(1, self._tags)
 
 
 class ConnectorMetrics:
-    """What the env connector of one env runner reports."""
+    """Metrics of the reward connector of one env runner.
+
+    Args:
+        model_id: Id of the reward model, the tag of all series.
+    """
 
     def __init__(self, model_id: str) -> None:
         self._tags = {"model": model_id}
@@ -78,29 +101,43 @@ class ConnectorMetrics:
         self._wait = Counter("vlm_rm_wait_seconds", "Seconds that env runners have waited for rewards.", _MODEL)
 
     def sampled(self, transitions: int, render_seconds: float, wait_seconds: float) -> None:
+        """Count one sample of the env runner.
+
+        Args:
+            transitions: Number of transitions whose rewards were written into their episodes.
+            render_seconds: Time that environments spent rendering frames.
+            wait_seconds: Time that the env runner waited for rewards.
+        """
         for counter, value in (
             (self._transitions, transitions),
             (self._render, render_seconds),
             (self._wait, wait_seconds),
         ):
-            if value > 0:  # Ray refuses to add nothing
+            if value > 0:  # Ray's counters refuse 0
                 counter.inc(value, self._tags)
 
 
 class TrialMetrics:
-    """What one trial reports. Its speed is the rate of a counter, which falls to 0 when the trial ends; a gauge would stay."""
+    """Metrics of one trial.
+
+    Its speed is the rate of a counter, which falls to 0 when the trial ends; a gauge would keep its last value.
+
+    Args:
+        trial_id: Id of the trial, the tag of all series.
+    """
 
     def __init__(self, trial_id: str) -> None:
         self._tags = {"trial": trial_id}
         self._steps = Counter("vlm_rm_env_steps", "Environment steps that trials have sampled.", _TRIAL)
 
     def sampled(self, env_steps: int) -> None:
+        """Count environment steps that were sampled."""
         if env_steps > 0:
             self._steps.inc(env_steps, self._tags)
 
 
 def declared_series() -> set[str]:
-    """Names of all time series that a Prometheus server can find, in the way Ray spells them."""
+    """Return the names of all time series in Ray's spelling, as a Prometheus server finds them."""
     metrics = [ServerMetrics(""), ClientMetrics(""), ConnectorMetrics(""), TrialMetrics("")]
     series: set[str] = set()
     for metric in (value for group in metrics for value in vars(group).values()):

@@ -1,1 +1,1 @@
-"""What to learn: environments, their rendering, their prompts and their ground truth."""
+"""Tasks to learn: environments, their rendering, their prompts and their ground truth."""

@@ -21,8 +21,8 @@ class UprightCartPole(CartPoleEnv):
     Differences from `CartPole-v1`:
 
     - It never terminates; the task's time limit ends the episode.
-    - The pole's angle is wrapped to [-pi, pi] and the cart stops at the edge of the visible track (|x| <= 2.4): a cart outside the
-      picture cannot be judged from a frame.
+    - The pole's angle is wrapped to [-pi, pi] and the cart stops at the edge of the visible track (|x| <= 2.4): a cart outside
+      the picture cannot be judged from a frame.
     - The true reward, and `info["success"]`, is whether the pole is upright.
 
     Args:
@@ -43,7 +43,7 @@ class UprightCartPole(CartPoleEnv):
             x, x_dot = math.copysign(self.x_threshold, x), 0.0
         theta = math.remainder(theta, 2 * math.pi)
         self.state = np.array([x, x_dot, theta, theta_dot], dtype=np.float64)
-        # Gymnasium would warn, and give no reward, once its own episode is over.
+        # Otherwise Gymnasium would warn and return no reward once its own episode is over.
         self.steps_beyond_terminated = None
         upright = self.is_upright()
         return self.state.astype(np.float32), float(upright), False, False, {INFO_SUCCESS: upright}
@@ -54,7 +54,7 @@ class UprightCartPole(CartPoleEnv):
         return abs(float(self.state[2])) <= self.theta_threshold_radians
 
     def render(self) -> np.ndarray:  # type: ignore[override]  # Gymnasium types it for all render modes
-        """Draw what Gymnasium's `rgb_array` shows, faster.
+        """Draw the same picture as Gymnasium's `rgb_array`, but faster.
 
         Returns:
             The frame, uint8 (400, 600, 3).
@@ -71,7 +71,7 @@ class CartPoleStates(BoxStates):
     )
 
     def set_values(self, env: gym.Env, values: Mapping[str, float]) -> None:
-        """Put pole and cart where the values say."""
+        """Set the pole's angle and the cart's position, both at rest."""
         innermost(env).state = np.array([values["x"], 0.0, values["theta"], 0.0])
 
     def read(self, env: gym.Env) -> dict[str, StateValue]:

@@ -15,7 +15,7 @@ _models: dict[str, mujoco.MjModel] = {}
 
 
 class MujocoFrames(gym.Wrapper):
-    """Draws what Gymnasium's `render` shows, directly as a square frame of the size that a reward model wants.
+    """Draws what Gymnasium's `render` shows, directly as a square frame of the size that the reward model needs.
 
     Gymnasium draws 480 x 480 pixels with multisampling, shadows and reflections, which takes 0.1 s or more in software.
 
@@ -57,13 +57,13 @@ class MujocoFrames(gym.Wrapper):
 def place_camera(env: MujocoEnv, changed: Mapping[str, Any] | None) -> None:
     """Fix the camera before anything is drawn.
 
-    Gymnasium points a free camera at the robot's place when the first frame is drawn, which after a resume is in the middle of an
-    episode. Here a free camera looks at the model's initial state.
+    Gymnasium points a free camera at the robot's position when the first frame is drawn, which after a resume is in the middle
+    of an episode. Here a free camera looks at the model's initial state.
 
     Args:
         env: One of Gymnasium's MuJoCo environments.
-        changed: Settings of a free camera (`distance`, `lookat`, `elevation`, `azimuth`); all others stay the environment's own. None
-            keeps the environment's camera.
+        changed: Settings of a free camera (`distance`, `lookat`, `elevation`, `azimuth`); all others stay the environment's
+            own. None keeps the environment's camera.
     """
     chosen = env.mujoco_renderer
     data = mujoco.MjData(env.model)
@@ -82,7 +82,7 @@ def _camera_of(env: MujocoEnv) -> mujoco.MjvCamera:
         camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, chosen.camera_id
         return camera
     for name, value in (chosen.default_cam_config or {}).items():
-        if name != "type":  # Gymnasium's cameras are free ones, whatever their configuration names
+        if name != "type":  # Gymnasium's cameras are free, whatever their configuration says
             setattr(camera, name, value)
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     return camera

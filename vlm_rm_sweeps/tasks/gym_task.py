@@ -1,7 +1,7 @@
 """Any Gymnasium environment as a task: the `env` of a sweep file.
 
-`GymEnv` is what the file says, and checks only what its text can tell. `make_task` makes the environment, takes one step and draws
-one frame, so that every mistake is reported before anything starts.
+`GymEnv` is the schema, which checks only the text of the file. `make_task` makes the environment, takes one step and draws one
+frame, so that every mistake is reported before anything starts.
 """
 
 import ast
@@ -70,7 +70,10 @@ class GymEnv(BaseModel):
         return self
 
     def success_test(self) -> "SuccessTest | None":
-        """Return the success test; None if there is none.
+        """Build the success test.
+
+        Returns:
+            The success test; None if there is none.
 
         Raises:
             UserError: The expression cannot be parsed.
@@ -94,13 +97,17 @@ class GymEnv(BaseModel):
 
 
 def make_task(env: GymEnv) -> Task:
-    """Make the task of an environment, after one step and one frame of it.
+    """Make the task of an environment, after checking one step and one frame.
 
     Args:
         env: The environment, as a sweep file describes it.
 
+    Returns:
+        The task, see `GymEnv.task`.
+
     Raises:
-        UserError: There is no such environment, it cannot be made, learned or drawn here, or its success test has no value.
+        UserError: There is no such environment, it cannot be made, learned or drawn here, or its success test cannot be
+            evaluated.
     """
     made = _make_drawn(env, machine_profile(), None)
     try:
@@ -122,7 +129,7 @@ def _make_native_env(config: GymEnv, rendering: Rendering, frame_format: FrameFo
 
 
 def _make_drawn(config: GymEnv, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
-    # Here, because it imports MuJoCo: reading a sweep file must not.
+    # Imported here, because it imports MuJoCo, which reading a sweep file must not.
     from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
     from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
@@ -136,9 +143,9 @@ def _make_drawn(config: GymEnv, profile: Profile, frame_format: FrameFormat | No
 class SuccessTest:
     """A success test written as a safe expression: arithmetic, comparisons, `and`, `or`, `not` and a few functions.
 
-    `obs[i]` are the numbers of the observation after the step (flattened if it is nested), `reward` is the environment's reward and
-    `info['x']` one of its further outputs. The test is false in a state for which the expression has no value (a division by 0, the
-    root of a negative number).
+    `obs[i]` are the numbers of the observation after the step (flattened if it is nested), `reward` is the environment's reward
+    and `info['x']` one of its further outputs. The test is false in a state for which the expression has no value (a division
+    by 0, the root of a negative number).
 
     Args:
         expression: The expression, such as `obs[0] > 0.9`.
@@ -171,8 +178,11 @@ class SuccessTest:
             reward: The environment's reward for the step.
             info: The step's `info`.
 
+        Returns:
+            Value of the expression; False if it has none.
+
         Raises:
-            UserError: The expression uses a name that does not exist, or its value is not true or false.
+            UserError: The expression uses a name that does not exist, or its value is not a boolean.
         """
         numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
         self._evaluator.names = {"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi}
@@ -206,8 +216,8 @@ def _reason(error: Exception) -> str:
 class FixedLength(gym.Wrapper):
     """Episodes that only the task's time limit ends: an environment that has ended stays in its last state.
 
-    Many environments must not be stepped after their end. Steps after it repeat the last observation and the last success, with a
-    reward of 0; rendering draws the last state. `info` is reduced to `success`, and is empty where there is no test for it.
+    Many environments must not be stepped after their end. Steps after it repeat the last observation and the last success, with
+    a reward of 0; rendering draws the last state. `info` is reduced to `success`, and is empty where there is no test for it.
 
     Args:
         env: The environment.
@@ -240,8 +250,12 @@ class FixedLength(gym.Wrapper):
 
 
 def _make(config: GymEnv) -> gym.Env:
-    """Make the environment without its time limit. UserError if it does not exist or cannot be made like this."""
-    prepare_pygame()  # which it may draw with
+    """Make the environment without its time limit.
+
+    Raises:
+        UserError: It does not exist or cannot be made with these arguments.
+    """
+    prepare_pygame()  # it may draw with pygame
     try:
         env: gym.Env = gym.make(
             config.id,
@@ -258,7 +272,7 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(f"{config.id!r} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise UserError(f"{config.id}: {error}; install the package that has this environment") from error
-    except Exception as error:  # an environment may raise anything for arguments that it refuses
+    except Exception as error:  # an environment may raise any error for arguments that it refuses
         raise UserError(_refused(config, error)) from error
     _place_camera(config, env)
     return env
@@ -283,7 +297,7 @@ def _unknown_id(env_id: str, error: Exception) -> str:
 
 
 def _refused(config: GymEnv, error: Exception) -> str:
-    # `module:Name-v0` is registered under its name alone.
+    # `module:Name-v0` is registered under the name without the module.
     entry_point: Any = gym.spec(config.id.rpartition(":")[2]).entry_point
     creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
     known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
@@ -320,7 +334,7 @@ def _check_frame(env_id: str, env: gym.Env) -> None:
         raise UserError(f"{env_id} cannot be drawn: a package is not installed: {error}") from error
     except UserError:
         raise
-    except Exception as error:  # an environment that cannot draw may raise anything
+    except Exception as error:  # an environment that cannot draw may raise any error
         raise UserError(f"{env_id} does not draw frames (rgb_array): {type(error).__name__} {error}") from error
     if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
         found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__

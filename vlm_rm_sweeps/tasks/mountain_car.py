@@ -1,7 +1,7 @@
-"""MountainCar for reward models: an absorbing goal, episodes of fixed length, and a scene that looks real.
+"""MountainCar for reward models: an absorbing goal, episodes of fixed length, and a realistic scene.
 
-The paper finds that a policy cannot be learned from Gymnasium's line drawing, and can from a textured scene (section 4.1). Both
-are here.
+The paper finds that a policy can be learned from a textured scene, but not from Gymnasium's line drawing (section 4.1). Both
+scenes are implemented here.
 """
 
 import math
@@ -34,7 +34,8 @@ class SummitMountainCar(Continuous_MountainCarEnv):
     - A car that has reached the flag stays there, at rest, whatever the actions: the paper calls the goal absorbing.
     - It never terminates; the task's time limit ends the episode. A reset starts a new attempt.
     - The true reward, and `info["success"]`, is whether the car is at the flag.
-    - With `modified` textures the scene is painted: sky, mountains, a red car, a yellow flag. Positions and slopes are the same.
+    - With `modified` textures the scene is painted: sky, mountains, a red car, a yellow flag. Positions and slopes are the
+      same.
 
     Args:
         textures: `modified` for the painted scene, `original` for Gymnasium's line drawing.
@@ -74,7 +75,7 @@ class MountainCarStates(BoxStates):
     variables = (StateVariable("position", "car position", "m", _LEFT_EDGE, _RIGHT_EDGE, goal=(0.45, 0.6)),)
 
     def set_values(self, env: gym.Env, values: Mapping[str, float]) -> None:
-        """Put the car where the value says."""
+        """Set the car's position, at rest."""
         innermost(env).state = np.array([values["position"], 0.0], dtype=np.float32)
 
     def read(self, env: gym.Env) -> dict[str, StateValue]:
@@ -100,7 +101,7 @@ MOUNTAINCAR_SUMMIT = Task(
 
 
 def _ground(position: float | np.ndarray) -> Any:
-    """Height of the ground as Gymnasium draws it, in pixels above the lower edge of the picture."""
+    """Compute the height of the ground as Gymnasium draws it, in pixels above the lower edge of the picture."""
     return (np.sin(3 * position) * 0.45 + 0.55) * _SCALE
 
 
@@ -122,7 +123,7 @@ _CAR_OVERSIZE = 4
 
 @cache
 def _car() -> pygame.Surface:
-    """Return a red hatchback that faces right, on a transparent background."""
+    """Paint a red hatchback that faces right, on a transparent background."""
     unit = _CAR_OVERSIZE
     car = pygame.Surface((_CAR_WIDTH * unit, _CAR_HEIGHT * unit), pygame.SRCALPHA)
 
@@ -144,7 +145,7 @@ def _car() -> pygame.Surface:
 
 @cache
 def _landscape(goal_position: float) -> pygame.Surface:
-    """Everything but the car: sky with clouds, far mountains, the mountain with grass, rock and snow, the flag."""
+    """Paint all but the car: sky with clouds, distant mountains, the mountain with grass, rock and snow, and the flag."""
     rng = np.random.default_rng(2310_12921)
     rows, columns = np.mgrid[0:_HEIGHT, 0:_WIDTH]
     altitude = _HEIGHT - rows
@@ -165,7 +166,7 @@ def _landscape(goal_position: float) -> pygame.Surface:
 
 
 def _mountain(rng: np.random.Generator, altitude: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Colours (H, W, 3) of the mountain: grass in the valley, rock above, snow at the top; darker with depth."""
+    """Compute the colours (H, W, 3) of the mountain: grass in the valley, rock above, snow on top; darker with depth."""
     grain, patches = _noise(rng, 90), _noise(rng, 14)
     grass = _blend((62, 104, 44), (122, 158, 74), grain)
     rock = _blend((92, 80, 70), (164, 150, 136), 0.6 * grain + 0.4 * patches)
@@ -198,7 +199,7 @@ def _plant_flag(surface: pygame.Surface, goal_position: float) -> None:
 
 
 def _noise(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """Smooth noise (H, W) in [0, 1]: three octaves of interpolated random values, the coarsest with `cells` per row."""
+    """Compute smooth noise (H, W) in [0, 1]: three octaves of interpolated values, the coarsest with `cells` per row."""
     total = np.zeros((_HEIGHT, _WIDTH))
     for octave in range(3):
         across = cells * 2**octave
@@ -213,5 +214,5 @@ def _blend(first: tuple[int, int, int], second: tuple[int, int, int], share: np.
 
 
 def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Colours between two: share 0 gives `first`, 1 gives `second`."""
+    """Interpolate between two colours: share 0 gives `first`, 1 gives `second`."""
     return first + (second - first) * share[..., None]

@@ -1,4 +1,4 @@
-"""Frames of MuJoCo states, drawn directly at the size that a reward model wants."""
+"""Frames of MuJoCo states, drawn directly at the size that a reward model needs."""
 
 import copy
 import threading
@@ -18,20 +18,20 @@ _MAX_GEOMS = 1_000
 class SceneRenderer:
     """Draws states of one model as square frames, from any thread.
 
-    All environments of a process that draw the same model in the same way share one renderer (`shared_renderer`): a renderer for
-    each would take about 80 MB, and switching between them most of the speed.
+    All environments of a process that draw the same model in the same way share one renderer (`shared_renderer`): a separate
+    renderer for each would take about 80 MB, and switching between them would cost most of the speed.
 
     Args:
         model: The model, which must not change.
         size: Edge of the frames in pixels.
-        profile: How much is drawn.
+        profile: How much OpenGL draws, see `Rendering`.
 
     Raises:
         UserError: This machine has no OpenGL.
     """
 
     def __init__(self, model: mujoco.MjModel, size: int, profile: Profile) -> None:
-        # Set first: `__del__` frees only what was made.
+        # Set first, so that `__del__` frees only what was created.
         self._gl: Any = None
         self._context: mujoco.MjrContext | None = None
         # Kept alive, so that no other model gets the id by which the renderer is shared.
@@ -57,8 +57,8 @@ class SceneRenderer:
         """Draw a state.
 
         Args:
-            data: The state; its kinematics are up to date.
-            camera: Where it is seen from.
+            data: The state, whose kinematics must be up to date.
+            camera: The camera.
 
         Returns:
             The frame, uint8 (size, size, 3).
@@ -85,12 +85,17 @@ _renderers: weakref.WeakValueDictionary[tuple[int, int, Profile], SceneRenderer]
 
 
 def shared_renderer(model: mujoco.MjModel, size: int, profile: Profile) -> SceneRenderer:
-    """Return this process's renderer for a model. It is freed when nothing refers to it any more.
+    """Return this process's renderer for a model.
+
+    It is freed when nothing refers to it any more.
 
     Args:
         model: The model, which must not change.
         size: Edge of the frames in pixels.
-        profile: How much is drawn.
+        profile: How much OpenGL draws, see `Rendering`.
+
+    Returns:
+        The renderer that all callers with the same arguments share.
 
     Raises:
         UserError: This machine has no OpenGL.

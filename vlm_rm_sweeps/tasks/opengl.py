@@ -1,4 +1,4 @@
-"""The OpenGL that MuJoCo draws with, on a GPU or in software: found without any setting."""
+"""Chooses the OpenGL that MuJoCo draws with, on a GPU or in software, without any setting."""
 
 import ctypes
 import ctypes.util
@@ -17,7 +17,7 @@ BACKENDS = ("egl", "osmesa", "glfw")
 """Values of MUJOCO_GL that can draw frames on Linux; `glfw` needs a display."""
 
 DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
-"""Number of the EGL device that MuJoCo takes. Where it is set, EGL is chosen."""
+"""The variable with the number of the EGL device that MuJoCo uses. If it is set, EGL is chosen."""
 
 _AUTOMATIC = ("egl", "osmesa")
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
@@ -33,12 +33,12 @@ _SOFTWARE = b"EGL_MESA_device_software"
 
 
 def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Callable[[str], bool] | None = None) -> str:
-    """Choose the backend: that of MUJOCO_GL if it is set, else EGL (GPU or Mesa's software) if it starts, else OSMesa.
+    """Choose the backend: MUJOCO_GL if it is set, else EGL (on a GPU or Mesa's software renderer) if it works, else OSMesa.
 
     Args:
         environment: The process's environment. The choice is written into it, so that everything that draws with MuJoCo in this
-            process makes the same one.
-        works: Whether a backend can be used here; by default `backend_works`.
+            process uses the same backend.
+        works: Decides whether a backend can be used here; by default `backend_works`.
 
     Returns:
         One of `BACKENDS`.
@@ -67,8 +67,11 @@ def make_gl_context(size: int) -> Any:
     Args:
         size: Edge of the square frames in pixels.
 
+    Returns:
+        The context, a `GLContext` of the backend's module in MuJoCo.
+
     Raises:
-        UserError: This machine has no such OpenGL.
+        UserError: The backend does not work on this machine.
     """
     backend = choose_backend()
     try:
@@ -84,11 +87,11 @@ def make_gl_context(size: int) -> Any:
 
 @functools.cache
 def _load_triton_first() -> None:
-    """Load torch's compiler, Triton, before Mesa's software OpenGL; in the other order it crashes the process.
+    """Load torch's compiler, Triton, before Mesa's software OpenGL; the other order crashes the process.
 
-    Both contain LLVM, and Mesa makes the symbols of its own visible to all libraries that are loaded later. torch's optimizers
-    import Triton, so a process that draws before it learns would end with a segmentation fault. Loading the library takes 0.1 s,
-    importing Triton 1 s.
+    Both contain LLVM, and Mesa exposes the symbols of its copy to all libraries that are loaded later. torch's optimizers
+    import Triton, so a process that draws before it learns would end with a segmentation fault. Loading the library takes 0.1
+    s, importing Triton 1 s.
     """
     package = importlib.util.find_spec("triton")
     for folder in (package.submodule_search_locations or []) if package else []:
@@ -103,15 +106,21 @@ def backend_works(backend: str) -> bool:
 
     Args:
         backend: `egl` or `osmesa`.
+
+    Returns:
+        Whether MuJoCo can draw with it.
     """
     library = _library(backend)
     return library is not None and (backend != "egl" or any(_starts(library, device) for device in _egl_devices(library)))
 
 
 def draws_on_gpu() -> bool:
-    """Whether MuJoCo draws on a GPU. CUDA does not imply it, as many containers have no OpenGL for their GPU.
+    """Whether MuJoCo draws on a GPU.
 
-    Only EGL can tell; with another backend in MUJOCO_GL the answer is no.
+    CUDA does not imply it, as many containers have no OpenGL for their GPU.
+
+    Returns:
+        False also if MUJOCO_GL names another backend than EGL, as only EGL can be asked for its device.
     """
     return os.environ.get(VARIABLE, "").strip().lower() in ("", "egl") and _egl_has_gpu()
 
@@ -144,7 +153,7 @@ def _is_software(egl: ctypes.CDLL, device: int) -> bool:
 
 
 def _starts(egl: ctypes.CDLL, device: int) -> bool:
-    """Whether the device's driver can be loaded and supports OpenGL. The device stays initialized: others may be drawing with it."""
+    """Whether the device's driver loads and supports OpenGL. The device stays initialized, as others may be using it."""
     pointer = ctypes.c_void_p
     get_display = _egl_function(egl, "eglGetPlatformDisplayEXT", pointer, ctypes.c_uint, pointer, pointer)
     display = get_display(_EGL_PLATFORM_DEVICE, device, None) if get_display else None

@@ -17,7 +17,7 @@ def frames_of_episode(
     Args:
         task: The task.
         rendering: How states are drawn.
-        frame_format: What the reward model wants frames resized to.
+        frame_format: The format to which the reward model needs frames resized.
         steps: Number of steps.
         seed: Seed of the first episode and of the actions.
         random: Whether actions are random; else they are zeros (of Discrete actions, the first one).

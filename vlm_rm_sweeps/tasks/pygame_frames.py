@@ -1,7 +1,7 @@
-"""Frames of Gymnasium's classic control environments, which draw with pygame, faster than by their own `render`.
+"""Draws Gymnasium's classic control environments, which use pygame, faster than their own `render`.
 
-Gymnasium spends most of a frame's time copying the transposed surface. With a render mode that it does not know, it draws and
-returns nothing; the pixels are then read in the order in which they lie in memory.
+Gymnasium spends most of a frame's time copying the transposed surface. With an unknown render mode it draws and returns
+nothing; the pixels are then read in memory order.
 """
 
 from collections.abc import Callable

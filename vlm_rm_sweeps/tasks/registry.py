@@ -27,23 +27,23 @@ BUILT_IN_TASKS = {
     "humanoid-one-leg": "vlm_rm_sweeps.tasks.humanoid.tasks:ONE_LEG",
     "humanoid-arms-crossed": "vlm_rm_sweeps.tasks.humanoid.tasks:ARMS_CROSSED",
 }
-"""Where the tasks of this package are: references, so that listing names or using CartPole does not import MuJoCo."""
+"""References to the tasks of this package, so that listing names or using CartPole does not import MuJoCo."""
 
 _REGISTRY: Registry[TaskSource] = Registry("task")
 for _name, _reference in BUILT_IN_TASKS.items():
     _REGISTRY.register(_name, _reference)
 
 _found: dict[str, Task] = {}
-"""Tasks by the name that they were found by: a name stands for one object."""
+"""Tasks that were found, by name: each name refers to one object."""
 
 
 def register_task(name: str, task: TaskSource | str) -> None:
-    """Make a task known by a name, for sweep files, the command line, data sets and checkpoints.
+    """Register a task under a name, for sweep files, the command line, data sets and checkpoints.
 
     Args:
-        name: The name; a task whose `name` is another one gets this one.
+        name: The name, which replaces the task's own `name` if they differ.
         task: The task; a function or class that returns it when it is called without arguments; or a reference to one of these
-            (`module:attribute`), which is imported when the task is first asked for.
+            (`module:attribute`), which is imported on first use.
 
     Raises:
         UserError: Another task has the name, or the name is empty or has a colon.
@@ -52,15 +52,18 @@ def register_task(name: str, task: TaskSource | str) -> None:
 
 
 def task_names() -> tuple[str, ...]:
-    """Names of all registered tasks, in the order in which they were registered. Imports none of them."""
+    """Return the names of all registered tasks, in order of registration, without importing any task."""
     return tuple(_REGISTRY)
 
 
 def find_task(name: str) -> Task:
-    """Find the task that the user named. The same name gives the same object, and the object has that name.
+    """Find a task by a name that the user gave.
 
     Args:
         name: A registered name, or `module:attribute`, which is imported.
+
+    Returns:
+        The task, whose `name` is the given one. The same name returns the same object.
 
     Raises:
         UserError: There is no such task, with the nearest names, or it cannot be imported or made.
@@ -78,6 +81,9 @@ def known_task(name: str) -> Task:
 
     Args:
         name: A registered name, or `module:attribute`.
+
+    Returns:
+        The task, as `find_task` returns it.
 
     Raises:
         UserError: There is no such task, or the user has not named its module.
@@ -101,7 +107,7 @@ def _made(name: str, source: object) -> Task:
             made = made()
         except UserError:
             raise
-        except Exception as error:  # a user's function may raise anything
+        except Exception as error:  # a user's function may raise any error
             raise UserError(
                 f"task {name!r} cannot be made: {reason_of(error)}: expected a function or class without required arguments"
             ) from error
@@ -114,5 +120,5 @@ def _made(name: str, source: object) -> Task:
 
 def _renamed(task: Task, name: str) -> Task:
     renamed = copy.copy(task)
-    object.__setattr__(renamed, "name", name)  # `dataclasses.replace` would call the class of a user, which takes no arguments
+    object.__setattr__(renamed, "name", name)  # `dataclasses.replace` would call a user's class, which takes no arguments
     return renamed

@@ -1,4 +1,4 @@
-"""Frames from environments: what the reward model sees, rendered inside `step`."""
+"""Renders the frames that reward models see, inside `step`."""
 
 import time
 from dataclasses import dataclass, field
@@ -17,9 +17,10 @@ Profile = Literal["fast", "full"]
 
 
 def machine_profile() -> Profile:
-    """Choose how much OpenGL draws on this machine: `full` on a GPU, else `fast`.
+    """Choose how much OpenGL draws on this machine.
 
-    In software, the full profile would take most of the time of a training.
+    Returns:
+        `full` on a GPU, else `fast`: in software, the full profile would take most of the training time.
     """
     return "full" if draws_on_gpu() else "fast"
 
@@ -32,8 +33,8 @@ class Rendering:
         textures: One of the task's textures. In the tasks of this package, `original` is the scene as Gymnasium draws it and
             `modified` a realistic one; the paper compares both.
         camera: One of the task's cameras.
-        profile: `full` draws everything. `fast` leaves out what costs most in software: multisampling, shadows and reflections. Both
-            are the same for environments that do not draw with OpenGL.
+        profile: `full` draws everything. `fast` leaves out what costs most in software: multisampling, shadows and reflections.
+            Both are the same for environments that do not draw with OpenGL.
     """
 
     textures: str = "original"
@@ -46,13 +47,13 @@ def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
 
     Args:
         env: An environment with `render_mode="rgb_array"`.
-        frame_format: What the reward model wants frames resized to.
+        frame_format: The format to which the reward model needs frames resized.
 
     Returns:
         The frame, uint8 (H, W, 3).
 
     Raises:
-        TypeError: `render` returned no array.
+        TypeError: `render` did not return an array.
     """
     frame: Any = env.render()
     if not isinstance(frame, np.ndarray):
@@ -61,9 +62,9 @@ def render_frame(env: gym.Env, frame_format: FrameFormat) -> np.ndarray:
 
 
 class TrueRewardInInfo(gym.Wrapper):
-    """Reduces `info` to what learning and evaluation need: `true_reward` (float) and, if it is known, `success` (bool).
+    """Reduces `info` to the keys that learning and evaluation need: `true_reward` (float) and, if known, `success` (bool).
 
-    `success` says whether the state *after* the step is in the goal. All other keys are dropped, because RLlib would carry them
+    `success` is whether the state *after* the step is in the goal. All other keys are dropped, because RLlib would carry them
     into the replay buffer.
     """
 
@@ -86,16 +87,16 @@ class FrameInInfo(gym.Wrapper):
 
     The frame is rendered inside `step`: a vector environment may reset right after it, and a later frame would show the first
     state of the next episode. The reward is NaN so that nothing is learned from a transition that was not scored.
-    `info["render_seconds"]` is the time that the frame took.
+    `info["render_seconds"]` is the time that rendering the frame took.
 
     Args:
         env: The environment.
-        frame_format: What the reward model wants frames resized to.
+        frame_format: The format to which the reward model needs frames resized.
     """
 
     def __init__(self, env: gym.Env, frame_format: FrameFormat) -> None:
         super().__init__(env)
-        prepare_pygame()  # which a task of the user's own may draw with
+        prepare_pygame()  # a user's task may draw with pygame
         self.frame_format = frame_format
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:

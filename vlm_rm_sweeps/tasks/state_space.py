@@ -1,6 +1,6 @@
-"""State spaces: which variables the states of a task have, how to put an environment into a state, and which states are in the goal.
+"""State spaces: the variables of a task's states, how to set a state, and which states are in the goal.
 
-Data sets sample a state space, landscapes walk along its variables, and EPIC distances take their ground truth from it.
+Data sets sample a state space, landscapes vary its variables, and EPIC distances take their ground truth from it.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ StateValue = float | Sequence[float]
 
 @dataclass(frozen=True)
 class StateVariable:
-    """One number of a state, and the range in which it is looked at.
+    """One number of a state, and the range in which it is varied.
 
     Attributes:
         name: Name in data sets, formulas and on the command line, such as `theta`.
@@ -27,7 +27,7 @@ class StateVariable:
         unit: Unit of the values, such as `rad`.
         low: Lower end of the range.
         high: Upper end of the range.
-        goal: Interval of the values in the goal; both ends are the same for a single best value. None if every value will do.
+        goal: Interval of the values in the goal; both ends are the same for a single best value. None if any value is.
     """
 
     name: str
@@ -112,6 +112,9 @@ class StateSpace(Protocol):
 
         Args:
             env: The environment.
+
+        Returns:
+            Whether the state is in the goal.
         """
         ...
 
@@ -125,7 +128,7 @@ class BoxStates(ABC):
     variables: tuple[StateVariable, ...]
 
     def place(self, env: gym.Env, values: Mapping[str, float]) -> None:
-        """Put the environment into the state with these values; variables that are not named take their middle."""
+        """Put the environment into the state with these values; variables that are not named take the middle of their range."""
         self.set_values(env, {each.name: values.get(each.name, each.middle) for each in self.variables})
 
     def sample(self, env: gym.Env, rng: np.random.Generator) -> None:
@@ -162,8 +165,11 @@ def find_variable(space: StateSpace, name: str) -> StateVariable:
         space: The state space.
         name: The variable's name.
 
+    Returns:
+        The variable of this name.
+
     Raises:
-        UserError: There is no such variable, with the names that there are.
+        UserError: There is no such variable; the message lists those that exist.
     """
     variables = {variable.name: variable for variable in space.variables}
     if name not in variables:

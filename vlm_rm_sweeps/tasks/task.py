@@ -1,4 +1,4 @@
-"""The contract of a task: an environment, the sentence that describes its goal, and the ground truth about success."""
+"""The contract of a task: an environment, a sentence that describes its goal, and the ground truth about success."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ from vlm_rm_sweeps.tasks.state_space import StateSpace
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Something to learn.
+    """A task to learn.
 
     Attributes:
         name: The name by which `find_task` finds it. Sweep files, data sets and checkpoints use it.
         goal_prompt: Describes a state in the goal, such as "a humanoid robot kneeling".
         baseline_prompt: Describes any state of the environment, such as "a humanoid robot".
         episode_steps: Length of every episode.
-        make_native_env: Makes the environment, from how it is drawn and from the frame format of the reward model (None where nothing
-            is rendered, or people look at it). `render` returns uint8 (H, W, 3) of any size, as frames are resized afterwards; an
-            environment may draw them at once in the size of the frame format where that is cheaper. There is no time limit, and
-            no step terminates: the end of an episode would leak the task (paper, section 4). The reward is the true one. If
-            success is known, `info["success"]` says after each step whether the new state is in the goal.
-        success_criterion: What counts as success, in words that people label states by. None: success is unknown.
-        states: The state space, which data sets, landscapes and EPIC distances need. None: it has none.
-        textures: Names of the ways to paint the scene, the default first.
-        cameras: Names of the views of the scene, the default first.
-        draws_with_opengl: Whether frames need OpenGL, which is then looked for before a sweep starts.
+        make_native_env: Makes the environment from its rendering and the frame format of the reward model (None if nothing is
+            rendered, or only for people). `render` returns uint8 (H, W, 3) of any size, as frames are resized afterwards; an
+            environment may draw them directly at the size of the frame format if that is cheaper. It has no time limit, and no
+            step terminates: the end of an episode would leak the task (paper, section 4). The reward is the true one. If
+            success is known, `info["success"]` is, after each step, whether the new state is in the goal.
+        success_criterion: What counts as success, in words that people label states by; None if success is unknown.
+        states: The state space, which data sets, landscapes and EPIC distances need; None if there is none.
+        textures: Names of the scene's textures, the default first.
+        cameras: Names of the scene's cameras, the default first.
+        draws_with_opengl: Whether frames need OpenGL, whose availability is then checked before a sweep starts.
     """
 
     name: str
@@ -61,6 +61,9 @@ class Task:
             camera: One of `cameras`; None takes the first.
             profile: How much OpenGL draws; None takes this machine's, see `machine_profile`.
 
+        Returns:
+            The rendering, with textures, camera and profile set.
+
         Raises:
             UserError: The task has no such textures or camera.
         """
@@ -74,9 +77,13 @@ class Task:
         """Make the environment for training: episodes of `episode_steps`, observed as vectors of float32.
 
         Args:
-            frame_format: What the reward model wants frames resized to. With it, the `info` of each step holds a frame, and the
-                reward is NaN until that frame is scored. With None nothing is rendered, and the reward is the true one.
+            frame_format: The format to which the reward model needs frames resized. With it, the `info` of each step holds a
+                frame, and the reward is NaN until that frame is scored. With None nothing is rendered, and the reward is the
+                true one.
             rendering: How states are drawn; None takes the first textures and the first camera.
+
+        Returns:
+            The wrapped environment, with observations float32 (D,).
         """
         native = self.make_native_env(rendering or self.rendering(), frame_format)
         env: gym.Env = TrueRewardInInfo(gym.wrappers.TimeLimit(_observing_vectors(native), self.episode_steps))
@@ -84,13 +91,16 @@ class Task:
 
     @cached_property
     def action_space(self) -> gym.Space:
-        """The actions that the agent chooses from."""
+        """The environment's action space."""
         env = self.make_env(None)
         env.close()
         return env.action_space
 
     def require_states(self) -> StateSpace:
-        """Return the state space.
+        """Return the state space of a task that must have one.
+
+        Returns:
+            The state space.
 
         Raises:
             UserError: The task has none.

@@ -1,1 +1,1 @@
-"""Who learns: RLlib algorithms whose rewards come from a reward pool."""
+"""Training: RLlib algorithms whose rewards come from a reward pool."""

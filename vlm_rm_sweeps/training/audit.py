@@ -1,9 +1,9 @@
-"""Reward audit: scores a trial's transitions with specs and models other than its training reward, to detect over-optimisation.
+"""Reward audit: scores a trial's transitions by other rewards than the one it learns from, to detect over-optimisation.
 
-The trial's frames are scored for other specs from the same encoding, and a sample of them by other models, the gold models.
-Nothing of it reaches the learner: the rewards that are learned from are the same to the bit with and without an audit.
+All frames are scored for other specs, from the same encoding, and a sample of them by other models, the gold models. Nothing of
+this reaches the learner: its rewards are bit-identical with and without an audit.
 
-Each env runner has a tally of its own steps; at an audit point the trial collects them.
+Each env runner tallies its own steps; at an audit point the trial collects the tallies.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class StepTruth:
 
     Args:
         reward: The environment's own reward.
-        in_goal: Whether the state after the step is in the goal; None where success is unknown.
+        in_goal: Whether the state after the step is in the goal; None if the task has no success test.
     """
 
     reward: float
@@ -35,15 +35,16 @@ class StepTruth:
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """What one trial is audited by, as plain data.
+    """Configuration of a trial's audit, as plain data.
 
-    There is an audit point at the first result that is at least `every` environment steps after the one before, and at the end.
+    Audit points are the last result, and each result that is at least `every` environment steps after the previous audit point.
 
     Args:
-        specs: By name, what the trial's own model scores every frame for, beside the trial's own spec.
-        gold: The servers of the gold models, which score for the trial's own spec.
-        every: Environment steps between two audit points.
-        frames: How many frames the gold models score at each audit point, drawn uniformly from the steps since the one before.
+        specs: Further specs by name, for which the trial's own model scores every frame.
+        gold: Pools of the gold models, which score a sample of frames for the trial's own spec.
+        every: Least number of environment steps between two audit points.
+        frames: Number of frames that the gold models score at each audit point, drawn uniformly from the steps since the
+            previous one.
     """
 
     specs: Mapping[str, RewardSpec]
@@ -55,8 +56,14 @@ class AuditPlan:
 def gold_metric(model_id: str) -> str:
     """Return the name of a gold model's metric.
 
-    MLflow takes a model id only without the characters that are special in paths. Ids of files, which may differ in nothing
-    else, are told apart by a checksum.
+    MLflow's metric names allow only some of the characters of model ids; the others are replaced. Ids of files, which may
+    differ in nothing else, get a checksum.
+
+    Args:
+        model_id: Id of the gold model.
+
+    Returns:
+        A metric name that MLflow accepts.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", model_id)
     plain = re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", model_id)
@@ -68,9 +75,9 @@ class Interval:
     """Sums over the steps between two audit points.
 
     Args:
-        rewards: Sums float64 (1 + specs,), that of the trial's own spec first.
+        rewards: Sum of each spec's rewards, float64 (1 + specs,), the trial's own spec first.
         steps: Number of steps.
-        goal_steps: Number of steps in the goal.
+        goal_steps: Number of steps whose state is in the goal.
         true_reward: Sum of the environment's own rewards.
         success_known: Whether success was known at every step.
         sample: Frames uint8 (H, W, 3), drawn uniformly from all steps.
@@ -87,17 +94,17 @@ class Interval:
 class AuditTally:
     """Adds up the steps of one env runner.
 
-    Frames are sampled from the whole interval (reservoir sampling) instead of its last rollout: sub-environments run in step,
-    so that one rollout shows one part of an episode, and another part at every audit point.
+    Frames are sampled from the whole interval (reservoir sampling) instead of its last rollout: sub-environments run in
+    lockstep, so a single rollout shows only one part of an episode, and a different part at every audit point.
 
     Args:
-        plan: What the trial is audited by.
-        seed: Of the sample.
+        plan: Configuration of the audit.
+        seed: Seed of the sample.
     """
 
     def __init__(self, plan: AuditPlan, seed: int) -> None:
         self._plan = plan
-        # A generator of its own: those of the training must draw as without an audit.
+        # A generator of its own: the audit must not change what the training's generators draw.
         self._rng = np.random.default_rng(seed)
         self._interval = self._begin()
 
@@ -106,16 +113,16 @@ class AuditTally:
 
     @property
     def specs(self) -> list[RewardSpec]:
-        """What frames are scored for beside the trial's own spec, from the same encoding."""
+        """The audit's specs, for which frames are scored beside the trial's own spec."""
         return list(self._plan.specs.values())
 
     def record(self, frames: np.ndarray, rewards: np.ndarray, truths: Sequence[StepTruth]) -> None:
-        """Add N steps.
+        """Add N steps to the interval.
 
         Args:
             frames: uint8 (N, H, W, 3).
-            rewards: float32 (N, 1 + specs), of which the first column is learned from.
-            truths: N of them.
+            rewards: float32 (N, 1 + specs); the policy learns from the first column.
+            truths: Ground truth of the N steps.
         """
         interval = self._interval
         for frame, truth in zip(frames, truths, strict=True):
@@ -142,8 +149,8 @@ class AuditTally:
         return ended
 
     def get_state(self) -> dict[str, Any]:
-        """Return what a resumed trial needs to end the interval that it had begun."""
-        # Named as version 0.1 wrote them, whose checkpoints are still resumed.
+        """Return the state of the current interval, for a checkpoint."""
+        # Keys as in version 0.1, whose checkpoints can still be resumed.
         kept = {f"_{name}": value for name, value in vars(self._interval).items()}
         return kept | {"rng": self._rng.bit_generator.state}
 
@@ -154,12 +161,12 @@ class AuditTally:
 
 
 class Audit:
-    """Turns the tallies of a trial's env runners into metrics at each audit point.
+    """Computes the metrics of each audit point from the tallies of a trial's env runners.
 
     Args:
-        plan: What the trial is audited by.
-        spec: What the trial learns from.
-        seed: Of the sample that the gold models score.
+        plan: Configuration of the audit.
+        spec: The trial's own spec, from which it learns.
+        seed: Seed of the sample that the gold models score.
     """
 
     def __init__(self, plan: AuditPlan, spec: RewardSpec, seed: int) -> None:
@@ -168,18 +175,18 @@ class Audit:
         self.last_point = 0
 
     def due(self, env_steps: int) -> bool:
-        """Whether the trial has come to an audit point."""
+        """Return whether the trial has reached an audit point."""
         return env_steps - self.last_point >= self._plan.every
 
     def point(self, env_steps: int, intervals: Sequence[Interval]) -> dict[str, float]:
-        """Compute the metrics of all steps since the audit point before. Waits for the gold models.
+        """Compute the metrics of all steps since the previous audit point, and wait for the gold models.
 
         Args:
             env_steps: Environment steps of the trial so far.
-            intervals: One for each env runner.
+            intervals: The sums of each env runner.
 
         Returns:
-            The metrics; empty if there were no steps.
+            Values by metric name; empty if there were no steps.
         """
         steps = sum(interval.steps for interval in intervals)
         if not steps:
@@ -207,11 +214,11 @@ class Audit:
 
 
 def _merged_sample(intervals: Sequence[Interval], frames: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return a uniform sample of all steps, from one of each interval's."""
+    """Merge the uniform samples of several intervals into a uniform sample of all their steps."""
     if len(intervals) == 1 or not any(interval.sample for interval in intervals):
         return intervals[0].sample
     steps = [interval.steps for interval in intervals]
-    # As many of each as a draw without replacement from all steps would give.
+    # The number from each interval is distributed as in a draw without replacement from all steps.
     counts = rng.multivariate_hypergeometric(steps, min(frames, sum(steps)))
     return [
         interval.sample[index]

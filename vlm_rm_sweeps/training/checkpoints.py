@@ -1,17 +1,17 @@
-"""Checkpoints on disk: one folder each, complete or not there.
+"""Checkpoints on disk: one folder each, which is complete or does not exist.
 
-A trial's folder holds `step-000004096/`, from which training resumes (the two newest are kept: the newest may turn out to be
-damaged), and `best-000002048/`, the policy with the highest metric so far. In each,
+A trial's folder contains `step-000004096/`, from which training resumes (the two newest are kept, in case the newest is
+damaged), and `best-000002048/`, the policy with the highest metric so far. Each of them has
 
-- `checkpoint.json` has all that is needed to use it (`CheckpointContent`), with size and SHA-256 of each other file: what was
-  cut short is not mistaken for a checkpoint;
-- `policy.safetensors` holds the policy's weights;
-- `state.pkl`, not in `best-...`, holds the rest of the training, replay buffer included. It is a pickle: only resume sweeps
+- `checkpoint.json`: everything needed to use it (`CheckpointContent`), with size and SHA-256 of each other file, so that
+  truncated files are detected;
+- `policy.safetensors`: the policy's weights;
+- `state.pkl`, only in `step-...`: the rest of the training state, replay buffer included. It is a pickle: only resume sweeps
   from folders that you trust. Loading a policy does not read it.
 
-`failure.json`, beside them, has the last error that the trial raised, and its step.
+`failure.json`, beside them, records the last error that the trial raised, and its step.
 
-A checkpoint is written beside its place, flushed to disk and renamed into it.
+A checkpoint is written to a temporary folder, flushed to disk, and renamed.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ CHECKPOINT = "checkpoint.json"
 POLICY = "policy.safetensors"
 STATE = "state.pkl"
 TRIALS = "trials"
-"""The folder of trials in a sweep's folder; in it each trial has a folder named by its id."""
+"""Name of the folder of trials in a sweep's folder. Each trial has a folder in it, named by its id."""
 _FAILURE = "failure.json"
 _BEST = "best-"
 _STEP = "step-"
@@ -49,16 +49,16 @@ _FORMAT = 1
 
 
 TrialResult = dict[str, float]
-"""One result of a trial: values of metrics by name (see `metrics`), its environment step and its time."""
+"""One result of a trial: values by metric name (see `metrics`), with its environment step and its time."""
 
 
 class RenderingContent(TypedDict):
-    """How states were drawn (see `Rendering`).
+    """How states were rendered (see `Rendering`).
 
     Args:
-        textures: The scene's textures.
-        camera: The camera's name.
-        profile: How much OpenGL drew.
+        textures: Name of the scene's textures.
+        camera: Name of the camera.
+        profile: Level of detail of OpenGL's rendering.
     """
 
     textures: str
@@ -67,15 +67,15 @@ class RenderingContent(TypedDict):
 
 
 class RewardContent(TypedDict):
-    """What a policy was rewarded by.
+    """The reward that a policy was trained by.
 
     Args:
         model: Id of the reward model.
-        precision: Of its weights.
+        precision: Floating-point precision of its weights.
         micro_batch: Frames in one forward pass.
-        goal: Wordings of the goal.
-        baseline: Wordings of the baseline.
-        alpha: Strength of goal-baseline regularisation.
+        goal: The goal prompts.
+        baseline: The baseline prompts.
+        alpha: The alpha of goal-baseline regularisation, from 0 to 1.
     """
 
     model: str
@@ -87,16 +87,16 @@ class RewardContent(TypedDict):
 
 
 class JobContent(TypedDict):
-    """What a policy was trained for, and how.
+    """The task that a policy was trained for, and how.
 
     Args:
         task: Name of the task.
-        env: The Gymnasium environment of the sweep file that the task was made of; None for a registered task.
-        rendering: How states were drawn.
-        algorithm: The name under which any process finds the algorithm.
+        env: The sweep file's `env:` section, from which the task was made; None for a registered task.
+        rendering: How states were rendered.
+        algorithm: Name or reference under which any process finds the algorithm.
         settings: The algorithm's settings.
-        seed: Of the trial.
-        reward: What it was rewarded by; None for the true reward.
+        seed: The trial's seed.
+        reward: The reward; None for the environment's own.
     """
 
     task: str
@@ -109,10 +109,10 @@ class JobContent(TypedDict):
 
 
 class PolicyContent(JobContent):
-    """Also the policy's network.
+    """The job together with the trained policy's network.
 
     Args:
-        env_steps: Environment steps that it was trained for.
+        env_steps: Environment steps that the policy was trained for.
         model_config: RLlib's model configuration of its network.
     """
 
@@ -124,7 +124,7 @@ class BestContent(PolicyContent):
     """A trial's best policy.
 
     Args:
-        metrics: The metrics that it was chosen by.
+        metrics: Values of the metrics by which it was chosen.
     """
 
     metrics: dict[str, float]
@@ -135,7 +135,7 @@ class ResumableContent(PolicyContent):
 
     Args:
         results: All results of the trial so far.
-        done: Whether the trial had ended.
+        done: Whether the trial was finished.
     """
 
     results: list[TrialResult]
@@ -146,8 +146,8 @@ class FileContent(TypedDict):
     """Size and checksum of a file.
 
     Args:
-        bytes: Its size.
-        sha256: Its SHA-256, in hexadecimal.
+        bytes: Size in bytes.
+        sha256: SHA-256 in hexadecimal digits.
     """
 
     bytes: int
@@ -155,10 +155,10 @@ class FileContent(TypedDict):
 
 
 class CheckpointContent(PolicyContent):
-    """What is in a checkpoint.json: that of a best policy, or of a checkpoint to resume from.
+    """Content of `checkpoint.json`, of a best policy or of a checkpoint to resume from.
 
     Args:
-        format: Version of this description.
+        format: Version of the file's format.
         files: The other files of the checkpoint, by name.
         metrics: See `BestContent`.
         results: See `ResumableContent`.
@@ -177,11 +177,11 @@ _CONTENT = TypeAdapter(CheckpointContent)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files are all there, undamaged.
+    """A complete and undamaged checkpoint.
 
     Args:
-        folder: Where it is.
-        content: Its checkpoint.json.
+        folder: Its folder.
+        content: Content of its `checkpoint.json`.
     """
 
     folder: Path
@@ -189,14 +189,17 @@ class Checkpoint:
 
     @property
     def env_steps(self) -> int:
-        """Environment steps that its policy was trained for."""
+        """Number of environment steps that its policy was trained for."""
         return self.content["env_steps"]
 
     def training_state(self) -> dict[str, Any]:
-        """Unpickle the state that training resumes from: only for folders that the user named.
+        """Unpickle the training state. Only call this for folders that the user named.
+
+        Returns:
+            The mapping that was given to `TrialFolder.save`.
 
         Raises:
-            UserError: The file leads out of the checkpoint's folder.
+            UserError: The file is a link that leads out of the checkpoint's folder.
         """
         with file_inside(self.folder, STATE).open("rb") as file:
             state: dict[str, Any] = pickle.load(file)
@@ -205,8 +208,11 @@ class Checkpoint:
     def load_policy(self, module: RLModule) -> None:
         """Load the policy's weights into a network.
 
+        Args:
+            module: A network of the same architecture; its weights are replaced.
+
         Raises:
-            UserError: They are those of another task or network.
+            UserError: Names or shapes of the weights differ, so they belong to another task or network.
         """
         weights = load_file(self.folder / POLICY)
         network: Any = module
@@ -226,22 +232,25 @@ class TrialFolder:
     """The folder with the checkpoints of one trial.
 
     Args:
-        folder: It need not exist yet.
+        folder: Path of the folder, which need not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, module: RLModule, state: Mapping[str, Any], content: ResumableContent) -> Checkpoint:
-        """Write a checkpoint to resume from; then remove all but the two newest.
+        """Write a checkpoint to resume from, then remove all but the two newest.
 
         Args:
-            module: The policy.
-            state: The training's state, which is pickled.
-            content: What is written into its checkpoint.json, beside its files.
+            module: The policy's network.
+            state: The training state, which is pickled.
+            content: Content of its `checkpoint.json`, without format and files.
+
+        Returns:
+            The checkpoint.
 
         Raises:
-            OSError: It cannot be written. Everything that was there before is still in place.
+            OSError: It cannot be written. All earlier checkpoints are still in place.
         """
         checkpoint = _write(self.folder / f"{_STEP}{content['env_steps']:09d}", module, content, state)
         for old in self._step_folders()[_KEPT:]:
@@ -252,11 +261,14 @@ class TrialFolder:
         """Replace the best policy.
 
         Args:
-            module: The policy.
-            content: What is written into its checkpoint.json, beside its files.
+            module: The policy's network.
+            content: Content of its `checkpoint.json`, without format and files.
+
+        Returns:
+            The checkpoint.
 
         Raises:
-            OSError: It cannot be written. Everything that was there before is still in place.
+            OSError: It cannot be written. The previous best policy is still in place.
         """
         best = _write(self.folder / f"{_BEST}{content['env_steps']:09d}", module, content, None)
         for other in self.folder.glob(f"{_BEST}*"):
@@ -265,10 +277,10 @@ class TrialFolder:
         return best
 
     def last(self) -> tuple[Checkpoint | None, list[str]]:
-        """Find the newest checkpoint to resume from that is undamaged.
+        """Find the newest undamaged checkpoint to resume from.
 
         Returns:
-            The checkpoint, None if there is none; and what is wrong with any newer ones.
+            The checkpoint, or None if there is none, and the error message of each newer one.
         """
         problems: list[str] = []
         for folder in self._step_folders():
@@ -279,40 +291,46 @@ class TrialFolder:
         return None, problems
 
     def best(self) -> Checkpoint | None:
-        """Find the policy with the highest metric so far, if there is an undamaged one."""
+        """Return the policy with the highest metric so far, or None if there is no undamaged one."""
         for folder in sorted(self.folder.glob(f"{_BEST}*"), reverse=True):
             with suppress(UserError):
                 return read_checkpoint(file_inside(self.folder, folder.name))
         return None
 
     def fails_again(self, env_steps: int, error: str) -> bool:
-        """Record an error, and compare it with the one before.
+        """Record an error, and compare it with the previous one.
 
         Args:
-            env_steps: The trial's step.
+            env_steps: Environment steps of the trial so far.
             error: The error message.
 
         Returns:
-            Whether the last error that the trial raised was the same, at the same step.
+            Whether the trial's previous error was the same, at the same step.
         """
         file = self.folder / _FAILURE
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         now = json.dumps({"env_steps": env_steps, "error": error}) + "\n"
-        with suppress(OSError):  # a full disk: then it is tried once more than it need be
+        with suppress(OSError):  # a full disk costs one more try
             self.folder.mkdir(parents=True, exist_ok=True)
             file.write_text(now, encoding="utf-8")
         return now == before
 
     def _step_folders(self) -> list[Path]:
-        """Newest first."""
+        """Return the folders of checkpoints to resume from, newest first."""
         return sorted(self.folder.glob(f"{_STEP}*"), reverse=True)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read the checkpoint in a folder, and check its files against their checksums.
+    """Read the checkpoint in a folder, and verify the checksums of its files.
+
+    Args:
+        folder: The checkpoint's own folder.
+
+    Returns:
+        The checkpoint.
 
     Raises:
-        UserError: There is none, or it is damaged.
+        UserError: There is no checkpoint, or it is damaged.
     """
     content = _read_content(folder)
     for name, expected in content["files"].items():
@@ -351,13 +369,13 @@ def _write(folder: Path, module: RLModule, content: PolicyContent, state: Mappin
     try:
         unfinished.mkdir(parents=True)
         whole = _write_files(unfinished, module, content, state)
-        # A folder cannot be replaced in one step: whoever looks in between finds no checkpoint here, and takes the one before.
+        # A folder cannot be replaced atomically: a reader in between finds no checkpoint here, and takes the previous one.
         _remove(folder)
         unfinished.rename(folder)
         _flush(folder.parent)
     except Exception as error:
         _remove(unfinished)
-        # safetensors has an exception of its own for a full disk.
+        # safetensors raises an exception of its own if the disk is full.
         if isinstance(error, OSError):
             raise
         raise OSError(f"{folder} could not be written: {error}") from error

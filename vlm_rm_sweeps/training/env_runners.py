@@ -1,4 +1,4 @@
-"""The env runners that sample for a trial: one in the trial's own process, or several in processes of their own."""
+"""The env runners of a trial: a local one in the trial's own process, or several remote ones."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,24 +12,24 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from vlm_rm_sweeps.training.rllib_internals import RaisingActor, callback_classes
 
 CPUS_PER_ENV_RUNNER = 1
-"""What Ray reserves for each env runner with a process of its own."""
+"""CPUs that Ray reserves for each remote env runner."""
 
 Result = TypeVar("Result")
 
 
 class RemoteEnvRunner(RaisingActor, SingleAgentEnvRunner):
-    """RLlib's env runner, in a process of its own, whose errors reach the trial as they were raised."""
+    """RLlib's env runner for a process of its own, whose errors reach the trial as they were raised."""
 
 
 class TellStepsSampled(RLlibCallback):
     """Tells all env runners after each iteration how many steps they have sampled together: epsilon depends on it.
 
-    RLlib would do so only where it also merges the connectors' states, and it merges them by their place in the pipeline, where
-    each env runner's random actions are its own.
+    RLlib would do so only together with merging the connectors' states, which must not be merged: each env runner has random
+    actions of its own.
     """
 
     def on_train_result(self, *, algorithm: Any, result: dict[str, Any], **kwargs: Any) -> None:
-        """RLlib's hook at the end of each iteration."""
+        """Send the number of sampled steps to all env runners, in RLlib's hook at the end of each iteration."""
         steps = result[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         on_each_runner(algorithm, functools.partial(_set_steps_sampled, steps=steps))
 
@@ -39,36 +39,36 @@ def _set_steps_sampled(env_runner: Any, steps: int) -> None:
 
 
 def sample_remotely(config: AlgorithmConfig, env_runners: int) -> None:
-    """Let several processes sample for an algorithm.
+    """Configure an algorithm to sample by remote env runners.
 
     Args:
-        config: Is changed.
-        env_runners: Number of processes, at least 1.
+        config: RLlib's configuration of the algorithm, which is changed.
+        env_runners: Number of remote env runners, at least 1.
     """
     config.env_runners(
         num_env_runners=env_runners,
         num_cpus_per_env_runner=CPUS_PER_ENV_RUNNER,
         env_runner_cls=RemoteEnvRunner,
-        # RLlib drops the samples of a runner that is late. It is not too late as long as its process lives: the reward pool has
-        # limits of its own.
+        # RLlib drops the samples of an env runner that exceeds its timeout. None is needed, because the reward pool has its own
+        # timeouts.
         sample_timeout_s=None,
         merge_env_runner_states=False,
         broadcast_env_runner_states=False,
     )
-    # The trial is started again instead, from its last checkpoint: a new process would not know the state of the one that died.
+    # The trial restarts from its last checkpoint instead: a new process would lack the state of the one that died.
     config.fault_tolerance(restart_failed_env_runners=False, ignore_env_runner_failures=False)
     config.callbacks(callbacks_class=[*callback_classes(config), TellStepsSampled])
 
 
 def on_each_runner(trainer: Any, function: Callable[[Any], Result]) -> list[Result]:
-    """Call a function with each env runner that samples for a trainer, in the runner's process.
+    """Call a function with each env runner that samples for a trainer, in the env runner's process.
 
     Args:
         trainer: RLlib's Algorithm object.
-        function: Can be pickled, if there are remote env runners.
+        function: Called with the env runner. If there are remote env runners, it must be picklable.
 
     Returns:
-        The results, in the order of the runners.
+        The results, in the order of the env runners.
     """
     group = trainer.env_runner_group
     results: list[Result] = group.foreach_env_runner(function, local_env_runner=not group.num_remote_env_runners())
@@ -80,11 +80,11 @@ def with_each_runner(trainer: Any, function: Callable[[Any, Any], Any], argument
 
     Args:
         trainer: RLlib's Algorithm object.
-        function: Can be pickled, if there are remote env runners.
-        arguments: One for each env runner, in their order.
+        function: Called with the env runner and its argument. If there are remote env runners, it must be picklable.
+        arguments: One argument for each env runner, in their order.
 
     Raises:
-        ValueError: There are not as many arguments as env runners.
+        ValueError: The numbers of arguments and of env runners differ.
     """
     group = trainer.env_runner_group
     runners = group.num_remote_env_runners() or 1

@@ -1,4 +1,4 @@
-"""A learned policy by itself: built from plain data and safe weights, without a trainer, env runners or Ray."""
+"""Trained policies, loaded from JSON and safetensors files alone: without a trainer, env runners or a Ray cluster."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 
 class Policy:
-    """The policy of a checkpoint, acting greedily.
+    """The greedy policy of a checkpoint.
 
     Args:
-        checkpoint: Only its JSON and safetensors files are read.
-        observation_space: The environment's.
-        action_space: The environment's.
+        checkpoint: The checkpoint, of which only the JSON and safetensors files are read.
+        observation_space: The environment's observation space.
+        action_space: The environment's action space.
 
     Raises:
-        UserError: The checkpoint is of another task, so that its weights do not fit the environment's spaces, or its algorithm
-            is not known here.
+        UserError: The checkpoint belongs to another task, whose spaces differ from the environment's, or its algorithm cannot
+            be found.
     """
 
     def __init__(self, checkpoint: Checkpoint, observation_space: gym.Space, action_space: gym.Space) -> None:
@@ -39,12 +39,12 @@ class Policy:
         """Choose the best action.
 
         Args:
-            observation: One observation.
+            observation: One observation, without a batch dimension.
 
         Returns:
-            The action, as the environment takes it.
+            An action of the environment's action space.
         """
-        # RLlib lets policies act between -1 and 1 wherever an action has bounds.
+        # RLlib's policies act between -1 and 1 where the action space has bounds.
         return unsquash_action(self._algorithm.greedy_action(self._network, observation), self._action_space)
 
 

@@ -1,4 +1,4 @@
-"""SAC's Q-networks as in its paper."""
+"""SAC's Q-networks as in its paper: multilayer perceptrons of state and action."""
 
 from typing import Any
 
@@ -12,7 +12,8 @@ from ray.rllib.core.models.configs import MLPEncoderConfig
 class PlainQCatalog(SACCatalog):
     """Builds each Q-network as one multilayer perceptron of state and action together.
 
-    RLlib's encode state and action apart, each with all hidden layers, and join them in three more of width 256.
+    RLlib's own catalog encodes state and action separately, each with all hidden layers, and joins them in three more layers of
+    width 256.
     """
 
     def _build_qf_encoder_continuous(self, framework: str) -> Any:
@@ -28,7 +29,7 @@ class PlainQCatalog(SACCatalog):
 
 
 class StateActionEncoder(torch.nn.Module):
-    """Encodes states and actions side by side.
+    """Encodes concatenated states and actions.
 
     Args:
         perceptron: RLlib's encoder of vectors of length S + A.
@@ -45,6 +46,6 @@ class StateActionEncoder(torch.nn.Module):
             batch: Observations (B, S) and actions (B, A), under RLlib's names.
 
         Returns:
-            RLlib's encoder output, of width H: that of the last hidden layer.
+            RLlib's encoder output (B, H), with H the width of the last hidden layer.
         """
         return self._perceptron({Columns.OBS: torch.cat([batch[Columns.OBS], batch[Columns.ACTIONS]], dim=-1)})

@@ -1,6 +1,6 @@
 """Replay of transitions as arrays.
 
-RLlib's buffer hands out every transition as an episode of its own, which the learner's connectors put together again: at 256
+RLlib's buffer returns every transition as an episode of its own, from which the learner's connectors build the batch. With 256
 transitions in a batch that takes several times as long as the update itself. Here a batch is gathered once, as columns.
 """
 
@@ -19,7 +19,7 @@ class Transitions:
     """A batch of transitions.
 
     Args:
-        columns: Arrays under RLlib's names; each has one row for each transition.
+        columns: Arrays by RLlib's column names, each with one row for each of the B transitions.
     """
 
     columns: dict[str, np.ndarray]
@@ -29,17 +29,17 @@ class Transitions:
 
 
 class TransitionReplayBuffer(EpisodeReplayBuffer):
-    """RLlib's uniform replay of episodes, which samples `Transitions` of one step."""
+    """RLlib's uniform replay buffer of episodes, which samples `Transitions` instead of episodes."""
 
     def sample(self, num_items: int, **kwargs: Any) -> Any:  # type: ignore[override]  # RLlib's other ways to sample are not needed
         """Draw transitions uniformly, with replacement.
 
         Args:
-            num_items: How many.
-            kwargs: RLlib's other arguments, which are ignored.
+            num_items: Number of transitions.
+            **kwargs: RLlib's other arguments, which are ignored.
 
         Returns:
-            A list of one `Transitions`, where RLlib has a list of episodes.
+            A list of one `Transitions`, in place of RLlib's list of episodes.
         """
         drawn: list[StoredTransition] = draw_transitions(self, num_items)
         observations, next_observations, actions, rewards, terminated = zip(*drawn, strict=True)
@@ -51,7 +51,7 @@ class TransitionReplayBuffer(EpisodeReplayBuffer):
                     Columns.NEXT_OBS: np.stack(next_observations),
                     Columns.ACTIONS: np.stack(actions),
                     Columns.REWARDS: np.array(rewards, np.float32),
-                    # An episode's time limit is not its end: what comes after it is bootstrapped.
+                    # A truncated episode is not terminated: the value of its last state is bootstrapped.
                     Columns.TERMINATEDS: np.array(terminated),
                     "weights": np.ones(num_items, np.float32),
                     "n_step": np.ones(num_items, np.float32),

@@ -1,10 +1,11 @@
 """Full training state, for resumption in another process.
 
-RLlib's own checkpoints leave out the replay buffer, the environments with their running episodes, the random generators, the
-learner's connectors, the step of the last target update and SAC's temperature. What is restored here continues to the bit, if
-the environments are deterministic and the trial samples by itself: the environments' states are not saved, which no common
-interface could do, but reached again, from the random generator's state at the episode's start and the actions since. With env
-runners in processes of their own, no step is lost or sampled twice, but their samples may arrive in another order.
+RLlib's own checkpoints lack the replay buffer, the environments with their running episodes, the random generators, the
+learner's connectors, the step of the last target update and SAC's entropy coefficient. With all of them restored, training
+continues bit-identically if the environments are deterministic and the trial's own process samples. There is no common
+interface to save an environment's state: it is reached again from the state of its random generator at the episode's start, by
+replaying the actions since. With remote env runners no step is lost or sampled twice, but their samples may arrive in another
+order.
 """
 
 import random
@@ -33,14 +34,14 @@ _REMOTE_RUNNERS = "runners"
 
 
 def get_training_state(trainer: Any, algorithm: Algorithm) -> dict[str, Any]:
-    """Collect the state of a trainer, between two calls of its `train`.
+    """Collect the full state of a trainer, between two calls of its `train`.
 
     Args:
         trainer: RLlib's Algorithm object, with one local learner, whose environments are ReplayableEnv.
-        algorithm: What it was built from.
+        algorithm: The algorithm that the trainer was built from.
 
     Returns:
-        Values that can be pickled. They are the trainer's own, not copies.
+        Values that can be pickled. They are the trainer's own objects, not copies.
     """
     learner = local_learner(trainer)
     return {
@@ -55,12 +56,12 @@ def get_training_state(trainer: Any, algorithm: Algorithm) -> dict[str, Any]:
 
 
 def set_training_state(trainer: Any, algorithm: Algorithm, state: Mapping[str, Any]) -> None:
-    """Bring a trainer into a saved state.
+    """Restore a trainer's full state.
 
     Args:
         trainer: RLlib's Algorithm object, freshly built with the same settings.
-        algorithm: What it was built from.
-        state: What `get_training_state` returned.
+        algorithm: The algorithm that the trainer was built from.
+        state: The result of `get_training_state`.
     """
     learner = local_learner(trainer)
     if _REMOTE_RUNNERS in state:
@@ -75,7 +76,7 @@ def set_training_state(trainer: Any, algorithm: Algorithm, state: Mapping[str, A
     set_iteration(trainer, state["iteration"])
     if _REMOTE_RUNNERS in state:
         trainer.env_runner_group.sync_weights(from_worker_or_learner_group=trainer.learner_group, inference_only=True)
-    # Last, because some of the above draws random numbers.
+    # Last, because some of the calls above draw random numbers.
     _set_random_state(state)
 
 
@@ -86,7 +87,7 @@ def _loggers(trainer: Any) -> list[Any]:
 
 
 def _get_runner_states(trainer: Any) -> dict[str, Any]:
-    """Of the trainer's own env runner as entries of their own; of others as a list."""
+    """Return the local env runner's state as top-level entries, or those of remote ones as a list."""
     if trainer.env_runner_group.num_remote_env_runners():
         return {_REMOTE_RUNNERS: on_each_runner(trainer, _get_remote_runner_state)}
     return _get_runner_state(trainer.env_runner)
@@ -118,7 +119,7 @@ def _set_runner_state(runner: Any, state: Mapping[str, Any]) -> None:
 
 
 def _get_remote_runner_state(runner: Any) -> dict[str, Any]:
-    """Also what the process of an env runner has for itself."""
+    """Return a remote env runner's state, with its process's random generators and metrics."""
     return _get_runner_state(runner) | _get_random_state() | {"metrics": runner.metrics.get_state()}
 
 
@@ -129,7 +130,7 @@ def _set_remote_runner_state(runner: Any, state: Mapping[str, Any]) -> None:
 
 
 def _get_random_state() -> dict[str, Any]:
-    """Of this process's generators."""
+    """Return the states of this process's random generators."""
     return {
         "rng": {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()},
         "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

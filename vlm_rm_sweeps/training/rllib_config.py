@@ -1,6 +1,6 @@
-"""How rewards enter an RLlib algorithm: this project's own and any other.
+"""Adds rewards to the configuration of any RLlib algorithm, this project's own and others.
 
-Only RLlib's public settings are used, so they can be combined with what else an algorithm's configuration says.
+Only RLlib's public settings are used, so they can be combined with the rest of an algorithm's configuration.
 """
 
 import functools
@@ -25,22 +25,21 @@ def use_rewards(
     """Let an RLlib algorithm of your own learn a task from a reward model.
 
     The environment becomes the task's, and each transition's reward that of the frame after the step, for any number of env
-    runners. Connectors and callbacks that the configuration has are kept; the callbacks see the reward model's rewards. Call it
-    last, when the connectors and callbacks are set: connectors that are set afterwards replace this project's, which is an
-    error at the first sample.
+    runners. The configuration's own connectors and callbacks are kept; the callbacks see the reward model's rewards. Call this
+    function last: connectors that are set later replace this project's, which raises an error at the first sample.
 
         config = use_rewards(PPOConfig().env_runners(num_env_runners=2), pool, spec, find_task("cartpole-upright"))
         config.build_algo().train()
 
-    Results report the CLIP return as `env_runners/episode_return_mean`; true return and success, under names of their own,
-    beside it.
+    Results report the CLIP return as `env_runners/episode_return_mean`, and true return and success beside it under names of
+    their own.
 
     Args:
-        config: Of any algorithm on RLlib's new API stack. It is not changed.
-        pool: The servers of the reward model, which must have been started.
-        spec: What the reward model is asked for.
-        task: What is to be learned.
-        rendering: How states are drawn; by default the task's own way.
+        config: Configuration of any algorithm on RLlib's new API stack. It is not changed.
+        pool: The reward model's pool, whose servers must have been started.
+        spec: Prompts and alpha of the reward.
+        task: The task to learn.
+        rendering: How states are rendered; None for the task's default.
 
     Returns:
         A copy of `config`.
@@ -53,9 +52,9 @@ def learn_task(config: AlgorithmConfig, task: Task, reward: RewardSource | None)
     """Let an RLlib algorithm learn a task, from a reward model or from the true reward.
 
     Args:
-        config: Of any algorithm on RLlib's new API stack. It is not changed.
-        task: What is to be learned.
-        reward: Where rewards come from; None for the environment's own.
+        config: Configuration of any algorithm on RLlib's new API stack. It is not changed.
+        task: The task to learn.
+        reward: Source of the rewards; None for the environment's own.
 
     Returns:
         A copy of `config`.
@@ -75,9 +74,9 @@ def learn_task(config: AlgorithmConfig, task: Task, reward: RewardSource | None)
 def _reward_last(
     config: AlgorithmConfig, reward: RewardSource | None, env: Any = None, spaces: Any = None, device: Any = None
 ) -> list[ConnectorV2]:
-    """Return the connectors that `config` would have by itself, then the one for rewards.
+    """Build the connectors of `config`, followed by the one for rewards.
 
-    They are made anew in each env runner, from plain data.
+    RLlib calls this in each env runner, so the connectors are built there from plain data.
     """
     pipeline: Any = config.build_env_to_module_connector(env, spaces, device)
     return [*pipeline.connectors, TrueReturnConnector() if reward is None else RewardConnector(source=reward)]

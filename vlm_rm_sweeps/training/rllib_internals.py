@@ -1,8 +1,8 @@
 """Every private or undocumented member of RLlib (and of Gymnasium's vector environments) that training relies on.
 
-They may change with any version: tests/training/test_rllib_internals.py has one test for each, which says what breaks without
-it. No other module of the package touches them, with one exception: `q_networks.PlainQCatalog` overrides a private method of
-SAC's catalog.
+They may change with any version: tests/training/test_rllib_internals.py has one test for each, which shows what breaks without
+it. No other module of the package uses them, with one exception: `q_networks.PlainQCatalog` overrides a private method of SAC's
+catalog.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -20,25 +20,25 @@ ENV_RUNNER_MEMBERS = (
     "_shared_data",
     "_weights_seq_no",
 )
-"""What an env runner carries from one `sample` to the next."""
+"""State of an env runner between two calls of `sample`."""
 VECTOR_ENV_MEMBERS = ("_env_obs", "_observations", "_rewards", "_terminations", "_truncations", "_autoreset_envs")
-"""What Gymnasium's vector environment carries from one `step` to the next."""
+"""State of Gymnasium's vector environment between two calls of `step`."""
 
 
 def env_to_module_pieces(env_runner: Any) -> list[Any]:
-    """Return the connectors between an env runner's environments and its policy."""
+    """Return the connectors between an env runner's environments and its policy, in order."""
     pieces: list[Any] = env_runner._env_to_module.connectors
     return pieces
 
 
 def module_to_env_pieces(env_runner: Any) -> list[Any]:
-    """Return the connectors between an env runner's policy and its environments."""
+    """Return the connectors between an env runner's policy and its environments, in order."""
     pieces: list[Any] = env_runner._module_to_env.connectors
     return pieces
 
 
 def env_runner_pipelines(env_runner: Any) -> tuple[Any, Any]:
-    """Both pipelines of an env runner, env-to-module first, for their states."""
+    """Return both pipelines of an env runner, env-to-module first, for their states."""
     return env_runner._env_to_module, env_runner._module_to_env
 
 
@@ -48,7 +48,7 @@ def local_learner(trainer: Any) -> Any:
 
 
 def learner_pieces(learner: Any) -> list[Any]:
-    """Return the connectors between sampled episodes and the learner's batch. The list may be changed in place."""
+    """Return the connectors between sampled episodes and the learner's batch, as a list that may be changed in place."""
     pieces: list[Any] = learner._learner_connector.connectors
     return pieces
 
@@ -59,40 +59,40 @@ def learner_pipeline(learner: Any) -> Any:
 
 
 def target_update_steps(learner: Any) -> MutableMapping[str, int]:
-    """Return the environment step of each module's last target update, which is missing in the state of DQN's and SAC's learners."""
+    """Return the step of each module's last target update, which the state of DQN's and SAC's learners lacks."""
     steps: MutableMapping[str, int] = learner.last_update_ts_by_mid
     return steps
 
 
 def log_temperatures(learner: Any) -> Mapping[str, Any]:
-    """Return the logarithm of each module's entropy coefficient, a tensor, which is missing in the state of SAC's learner."""
+    """Return the logarithm of each module's entropy coefficient, a tensor, which the state of SAC's learner lacks."""
     temperatures: Mapping[str, Any] = learner.curr_log_alpha
     return temperatures
 
 
 def get_iteration(trainer: Any) -> int:
-    """How often `train` was called. RLlib decides by it when to evaluate."""
+    """Return the number of calls of `train`, by which RLlib decides when to evaluate."""
     return int(trainer._iteration)
 
 
 def set_iteration(trainer: Any, iteration: int) -> None:
-    """Continue to count calls of `train` from `iteration`."""
+    """Set the number of calls of `train`, from which RLlib counts on."""
     trainer._iteration = iteration
 
 
 def get_members(owner: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Members of an object, by name. The values are the object's own, not copies."""
+    """Return members of an object by name, not copied."""
     return {name: getattr(owner, name) for name in names}
 
 
 def set_members(owner: Any, values: Mapping[str, Any]) -> None:
-    """Replace members of an object."""
+    """Set members of an object by name."""
     for name, value in values.items():
         setattr(owner, name, value)
 
 
 def callback_classes(config: Any) -> list[type]:
-    """Return the classes of callbacks that an RLlib configuration has, in the order in which they are called."""
+    """Return the callback classes of an RLlib configuration, in the order in which they are called."""
     classes = config.callbacks_class
     return list(classes) if isinstance(classes, list | tuple) else [classes]
 
@@ -111,8 +111,11 @@ def draw_transitions(buffer: Any, count: int) -> list[StoredTransition]:
     """Draw transitions of an EpisodeReplayBuffer uniformly, with replacement.
 
     Args:
-        buffer: Its `rng` draws.
-        count: How many.
+        buffer: The buffer, whose `rng` draws.
+        count: Number of transitions.
+
+    Returns:
+        The transitions, whose arrays are the buffer's own, not copies.
     """
     drawn = [buffer._indices[row] for row in buffer.rng.integers(len(buffer._indices), size=count)]
     return [_stored(buffer.episodes[index[0] - buffer._num_episodes_evicted], index[1]) for index in drawn]
@@ -131,10 +134,13 @@ def _stored(episode: Any, step: int) -> StoredTransition:
 
 
 def environment_error(error: BaseException) -> BaseException:
-    """The error that an environment raised while it was stepped, which RLlib hides behind a RuntimeError without a message.
+    """Unwrap the error of an environment's step, which RLlib hides behind a RuntimeError without a message.
 
     Args:
-        error: Any error; one that hides nothing is returned as it is.
+        error: Any error.
+
+    Returns:
+        The environment's error; `error` itself if it hides none.
     """
     hidden = error.__cause__ if type(error) is RuntimeError and not error.args else None
     return hidden or error
@@ -143,13 +149,13 @@ def environment_error(error: BaseException) -> BaseException:
 class RaisingActor:
     """Mixin for env runners whose errors reach the trainer as they were raised.
 
-    RLlib's own end their process instead, and the trainer hears only that it died.
+    RLlib's own env runners end their process instead, and the trainer learns only that it died.
     """
 
     def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function with this env runner, as RLlib's trainer asks for it."""
+        """Call a function with this env runner, as RLlib's trainer requests."""
         try:
             return func(self, *args, **kwargs)
         except Exception as error:
-            # What an error was raised from does not travel between processes.
+            # The cause of an error is lost between processes.
             raise environment_error(error) from None

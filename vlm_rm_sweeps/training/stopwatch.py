@@ -1,4 +1,4 @@
-"""Where a trial's time goes."""
+"""Measures how a trial's time is spent."""
 
 import time
 from typing import Any
@@ -8,7 +8,7 @@ class Stopwatch:
     """Adds up the seconds spent in one method of one object.
 
     Args:
-        owner: Its method is replaced by one that is timed.
+        owner: The object, whose method is replaced by a timed one.
         method: Name of the method.
     """
 
@@ -26,6 +26,6 @@ class Stopwatch:
         setattr(owner, method, stopped)
 
     def lap(self) -> float:
-        """Return the seconds since the last lap, and start the next one."""
+        """Return the seconds spent in the method since the last lap, and start the next lap."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds

@@ -1,4 +1,4 @@
-"""A task as RLlib's environment: registered with Gymnasium, in every process that imports this module."""
+"""A task as RLlib's environment, registered with Gymnasium in every process that imports this module."""
 
 import copy
 from collections.abc import Mapping
@@ -13,11 +13,15 @@ from vlm_rm_sweeps.tasks.task import Task
 
 _ID = "vlm-rm/task-v0"
 ENV_ID = f"{__name__}:{_ID}"
-"""For Gymnasium, which imports this module first: so env runners find it in any process."""
+"""Id for `gym.make`, which imports this module first: so env runners in any process find the environment."""
 
 
 class ReplayableEnv(gym.Wrapper):
-    """Remembers how its current state was reached: the random state before the last reset, and the actions since."""
+    """Records how its current state was reached: the random generator's state at the last reset, and the actions since.
+
+    Args:
+        env: The environment, with or without `FrameInInfo` as its outermost wrapper.
+    """
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
@@ -26,19 +30,19 @@ class ReplayableEnv(gym.Wrapper):
         self._actions: list[Any] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset the environment, as Gymnasium has it."""
-        # A seed replaces the generator: then the state that it had does not matter.
+        """Reset the environment, and record its seed or its random generator's state."""
+        # A seed replaces the generator, whose state then does not matter.
         self._rng_at_reset = None if seed is not None else copy.deepcopy(self.env.unwrapped.np_random.bit_generator.state)
         self._seed, self._actions = seed, []
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Any:
-        """Step the environment, as Gymnasium has it."""
+        """Step the environment, and record the action."""
         self._actions.append(np.array(action))
         return self.env.step(action)
 
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` needs to reach the current state again."""
+        """Return the record from which `set_state` restores the current state."""
         return {"seed": self._seed, "rng_at_reset": self._rng_at_reset, "actions": self._actions}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -53,15 +57,19 @@ class ReplayableEnv(gym.Wrapper):
 
 
 def make_task_env(task: Task, frame_format: FrameFormat | None, rendering: Rendering | None, **_: Any) -> ReplayableEnv:
-    """Make one environment of a task, as an env runner steps it.
+    """Make one environment of a task for an env runner.
 
     Args:
         task: The task.
-        frame_format: How frames are resized; None if none are rendered.
-        rendering: How states are drawn; None for the task's default.
+        frame_format: Size and resizing of frames; None to render none.
+        rendering: How states are rendered; None for the task's default.
+        **_: Gymnasium's other arguments, which are ignored.
+
+    Returns:
+        The environment, whose state can be restored in another process.
     """
     return ReplayableEnv(task.make_env(frame_format, rendering))
 
 
-# Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns of the NaN rewards.
+# Gymnasium's registry instead of RLlib's, which would add a checker to every step that warns about the NaN rewards.
 gym.register(_ID, entry_point=f"{__name__}:{make_task_env.__name__}", disable_env_checker=True, order_enforce=False)

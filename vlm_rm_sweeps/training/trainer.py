@@ -1,4 +1,4 @@
-"""RLlib's trainer of one trial, made from an algorithm of this project."""
+"""Builds RLlib's trainer of one trial from an algorithm of this project."""
 
 from typing import Any
 
@@ -25,13 +25,16 @@ def build_trainer(
     """Build the RLlib object that trains a trial's policy.
 
     Args:
-        algorithm: How it learns.
-        task: What it learns.
-        reward: Where its rewards come from; None for the environment's own.
-        seed: Of everything random.
-        steps_per_result: Environment steps that one call of its `train` samples, at least.
-        evaluation_episodes: Episodes that one call of its `evaluate` runs, with the greedy policy.
-        env_runners: Number of processes that sample for it; 0 if it samples in this one.
+        algorithm: The algorithm with its settings.
+        task: The task to learn.
+        reward: Source of its rewards; None for the environment's own.
+        seed: Seed of everything random.
+        steps_per_result: Least number of environment steps that one call of its `train` samples.
+        evaluation_episodes: Number of episodes that one call of its `evaluate` runs with the greedy policy.
+        env_runners: Number of remote env runners; 0 if this process samples.
+
+    Returns:
+        RLlib's Algorithm object. Its `stop` ends it.
     """
     config: Any = learn_task(algorithm.rllib_config(env_runners), task, reward)
     config = (
@@ -45,19 +48,19 @@ def build_trainer(
         .training(gamma=algorithm.gamma)
         .rl_module(model_config=algorithm.network_config())
         .evaluation(
-            # Never by itself. But without an interval RLlib makes no env runner for evaluations: it would take the one for
-            # training, which explores, and would ignore the configuration below without a word.
+            # Never automatically. But without an interval RLlib creates no env runner for evaluations: it would use the one for
+            # training, which explores, and silently ignore the configuration below.
             evaluation_interval=_NEVER,
             evaluation_duration=evaluation_episodes,
             evaluation_duration_unit="episodes",
             evaluation_num_env_runners=0,
-            # As many sub-environments as episodes: all have the same length, so none is started in vain.
+            # As many sub-environments as episodes, because all episodes have the same length.
             evaluation_config={"explore": False, "num_envs_per_env_runner": evaluation_episodes},
         )
         .reporting(
             min_sample_timesteps_per_iteration=steps_per_result,
             min_time_s_per_iteration=0,
-            # RLlib's mean return is of this many of the episodes that end in one sample: of all of them.
+            # RLlib averages returns over this many episodes: enough for all that end in one sample.
             metrics_num_episodes_for_smoothing=max(
                 evaluation_episodes, algorithm.envs * algorithm.rollout_steps * (env_runners or 1)
             ),
@@ -69,6 +72,6 @@ def build_trainer(
     trainer: Any = config.build_algo()
     algorithm.after_build(trainer, seed)
     if env_runners:
-        # RLlib sends the first weights only along with the states of connectors.
+        # RLlib sends the first weights only together with the states of connectors.
         trainer.env_runner_group.sync_weights(from_worker_or_learner_group=trainer.learner_group, inference_only=True)
     return trainer

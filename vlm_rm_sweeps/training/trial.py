@@ -1,14 +1,14 @@
 """One trial of a sweep as a Tune trainable: train, evaluate at the end, checkpoint.
 
-A trainable of our own keeps results small: passed to Tune directly, RLlib's algorithm reports 480 values each time.
+A separate trainable keeps results small: passed to Tune directly, RLlib's algorithm reports 480 values each time.
 
-A trial resumes from the newest checkpoint in its folder, whoever starts it again: Tune after its process died, or a sweep that
-is resumed. A checkpoint is written when Tune asks for the *next* result. By then the driver has written the results before it
-down, so a resumed trial has neither lost nor skipped any.
+A trial resumes from the newest checkpoint in its folder, whether Tune restarts it after its process died or a sweep is resumed.
+A checkpoint is written when Tune requests the *next* result: by then the driver has recorded all previous ones, so a resumed
+trial neither loses nor skips any.
 
-An error that comes back at the same step is in the trial and not in the machine: then the trial ends by itself, with the error
-in its last result. All else (whatever Ray itself raises, reward servers that are gone, a full disk) is left to Tune, which
-tries a trial again as often as the sweep file says.
+An error that recurs at the same step is caused by the trial, not by the machine: the trial then ends, with the error in its
+last result. All others (those that Ray raises, unavailable reward servers, a full disk) are left to Tune, which retries a trial
+as often as the sweep file allows.
 """
 
 import math
@@ -70,23 +70,23 @@ _AUDIT = "audit"
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What one trial is to do, as plain data.
+    """Job description of one trial, as plain data.
 
     Args:
-        task: What it learns.
-        settings: The algorithm that learns, with its settings.
-        reward: Where its rewards come from; None for the true reward.
-        seed: Of everything random.
-        steps: Environment steps. With 0, the policy is evaluated as it is before training.
-        steps_per_result: Environment steps between two results, at least.
-        evaluation_episodes: Episodes of the greedy policy at the end.
-        folder: Gets the checkpoints.
-        checkpoint_every: Environment steps between two checkpoints, about. There is one at the end too.
-        best_by: The metric that the best policy is chosen by, at each result.
-        env: What `task` was made of, if it is not a registered one.
-        audit: What else the steps are scored by; only with a `reward`.
-        rendering: How states are drawn for people where there is no `reward`; None for the task's default.
-        env_runners: Number of processes that sample for the trial; 0 if it samples by itself.
+        task: The task to learn.
+        settings: The algorithm with its settings.
+        reward: Source of the rewards; None for the environment's own.
+        seed: Seed of everything random.
+        steps: Environment steps to train for. With 0, the untrained policy is evaluated.
+        steps_per_result: Least number of environment steps between two results.
+        evaluation_episodes: Number of episodes of the greedy policy at the end.
+        folder: Folder of the trial's checkpoints.
+        checkpoint_every: Approximate number of environment steps between two checkpoints. The last result has one, too.
+        best_by: Metric by which each result's policy is compared with the best one so far.
+        env: The sweep file's `env:` section, from which `task` was made; None for a registered task.
+        audit: Configuration of an audit, which needs a `reward`; None for no audit.
+        rendering: How states are rendered, for people, if there is no `reward`; None for the task's default.
+        env_runners: Number of remote env runners; 0 if the trial's own process samples.
     """
 
     task: Task
@@ -105,7 +105,7 @@ class TrainingJob:
     env_runners: int = 0
 
     def description(self) -> JobContent:
-        """Describe the job for its checkpoints."""
+        """Return the job's description for its checkpoints."""
         rendering = (self.reward.rendering if self.reward else self.rendering) or self.task.rendering()
         return {
             "task": self.task.name,
@@ -130,28 +130,28 @@ def _describe_reward(reward: RewardSource) -> RewardContent:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the error as it was raised, in whatever process that was."""
+    """Return the original error, in whatever process it was raised."""
     while isinstance(error, RayTaskError):
         error = error.cause
     return environment_error(error)
 
 
 class TrainableTrial(tune.Trainable):
-    """A trial for Tune.
+    """Tune trainable of one trial.
 
-    Its `config["run"]` has its TrainingJob, `job`, and what Tune reserves for the trial's own process, `resources`, such as
+    Its `config["run"]` contains `job`, a TrainingJob, and `resources`, which Tune reserves for the trial's own process, such as
     `{"CPU": 1, "GPU": 0}`.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Reserve the trial's own resources, and a CPU for each env runner."""
+        """Request the resources of the trial's own process, and a CPU for each remote env runner."""
         env_runners = [{"CPU": float(CPUS_PER_ENV_RUNNER)}] * config["run"]["job"].env_runners
         return tune.PlacementGroupFactory([config["run"]["resources"], *env_runners])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Build the trainer, and resume from the newest checkpoint if there is one."""
-        # Trials share the machine with one another and with the reward servers.
+        # Trials share the machine with each other and with the reward servers.
         torch.set_num_threads(1)
         self._job: TrainingJob = config["run"]["job"]
         self._trainer: Any = self._build_trainer()
@@ -184,7 +184,7 @@ class TrainableTrial(tune.Trainable):
         )
 
     def _start_stopwatches(self) -> dict[str, Stopwatch]:
-        """RLlib's own timers are slowly moving averages for one call; these add up to where an iteration's time went."""
+        """Time sampling, updates and replay: RLlib's timers are moving averages for one call, these sum up each iteration."""
         trainer = self._trainer
         sampling = (trainer.env_runner_group, "foreach_env_runner") if self._job.env_runners else (trainer.env_runner, "sample")
         stopwatches = {SAMPLING_SECONDS: Stopwatch(*sampling), UPDATE_SECONDS: Stopwatch(trainer.learner_group, "update")}
@@ -209,15 +209,15 @@ class TrainableTrial(tune.Trainable):
         """Train until the next result.
 
         Returns:
-            The result, for Tune. That of a trial that has failed for good has only the error message.
+            The result for Tune. If the trial has failed for good, it is only the error message.
         """
-        if not self._done:  # else it was done, but its process died before it could report so
+        if not self._done:  # else its process died after the last checkpoint, before reporting
             if self._env_steps - self._saved_at >= self._job.checkpoint_every:
                 self._save()
             try:
                 self._results.append(self._train() if self._job.steps else self._stay_untrained())
                 if self._done and not self._save():
-                    # Started again, it can resume from the checkpoint before; finished, it would be without for ever.
+                    # If it is retried, it resumes from the previous checkpoint; a finished trial would never get its last one.
                     raise OSError(f"the last checkpoint could not be written: {self._notes[-1]}")
             except Exception as error:
                 if self._is_final(_cause(error)):
@@ -227,7 +227,7 @@ class TrainableTrial(tune.Trainable):
         return self._results[-1] | {"done": self._done} | ({NOTE: "; ".join(notes)} if notes else {})
 
     def _is_final(self, error: BaseException) -> bool:
-        """Whether an error would only come back: it is of bad input, or came back already where the machine is not to blame."""
+        """Return whether an error would recur: it is a UserError, or it recurred already and the machine is not the cause."""
         if isinstance(error, UserError):
             return True
         of_the_machine = isinstance(error, RayError | PoolUnavailable | OSError)
@@ -248,7 +248,7 @@ class TrainableTrial(tune.Trainable):
         return self._as_result(metrics)
 
     def _training_metrics(self, result: dict[str, Any], seconds: float) -> dict[str, float | None]:
-        """Metrics of one call of RLlib's `train`, from its result."""
+        """Compute the metrics of one call of RLlib's `train` from its result."""
         runner, sampled = result["env_runners"], int(result["env_runners"]["num_env_steps_sampled"])
         self._ray_metrics.sampled(sampled)
         updates_before, self._updates_before = self._updates_before, self._updates(result)
@@ -261,7 +261,7 @@ class TrainableTrial(tune.Trainable):
             | {
                 STEPS_PER_SECOND: sampled / seconds,
                 UPDATES: self._updates_before,
-                # What was asked for is rounded: each rollout is followed by a whole number of updates, or some by none.
+                # It differs from the setting by rounding: a rollout is followed by a whole number of updates, which may be 0.
                 UPDATES_PER_STEP: (self._updates_before - updates_before) / sampled,
                 MICRO_BATCH: self._micro_batch(runner),
                 ITERATION_SECONDS: seconds,
@@ -281,7 +281,7 @@ class TrainableTrial(tune.Trainable):
         return finite | {ENV_STEPS: self._env_steps, TIME_MS: int(time.time() * 1000)}
 
     def _merit(self, metrics: Mapping[str, float]) -> tuple[float, float]:
-        """Return what policies are compared by: the chosen metric; where that is equal (no success yet), the true return."""
+        """Return the values by which policies are compared: the chosen metric, then, for ties, the true return."""
         return metrics[self._job.best_by], metrics[TRUE_RETURN]
 
     def _keep_if_best(self, metrics: Mapping[str, float | None]) -> None:
@@ -293,7 +293,7 @@ class TrainableTrial(tune.Trainable):
             self._best = self._merit(compared)
 
     def _save(self) -> bool:
-        """Write a checkpoint to resume from, and return whether that was possible."""
+        """Write a checkpoint to resume from, and return whether that succeeded."""
         written = self._write(
             lambda: self._folder.save(
                 self._policy,
@@ -321,13 +321,13 @@ class TrainableTrial(tune.Trainable):
         try:
             save()
         except OSError as error:
-            # A full disk must not end a trial that could continue: the checkpoint before this one is still there.
+            # A full disk must not end a trial that can continue: the previous checkpoint is still there.
             self._notes.append(f"no checkpoint at step {self._env_steps:,}: {error}")
             return False
         return True
 
     def _returns(self, runner: dict[str, Any]) -> dict[str, float | None]:
-        """CLIP and true return under their own names. RLlib's own return is of whatever reward was learned from."""
+        """Return CLIP and true return under their own names: RLlib's return is that of the training reward."""
         returns = {name: runner.get(name) for name in (TRUE_RETURN, SUCCESS, GOAL_FRACTION)}
         if self._job.reward is not None:
             returns[CLIP_RETURN] = runner.get("episode_return_mean")
@@ -348,11 +348,11 @@ class TrainableTrial(tune.Trainable):
         return float(trained) / self._job.settings.update_size
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Become another trial, from scratch."""
+        """Stop the trainer and set up another trial in this process."""
         self._trainer.stop()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        """End the trainer and its env runners."""
+        """Stop the trainer and its env runners."""
         self._trainer.stop()

@@ -17,9 +17,9 @@ class TrialAudit:
 
     Args:
         trainer: RLlib's Algorithm object, whose env runners have a RewardConnector.
-        plan: What the trial is audited by.
-        spec: What the trial learns from.
-        seed: Of the trial.
+        plan: Configuration of the audit.
+        spec: The trial's own spec, from which it learns.
+        seed: The trial's seed.
     """
 
     def __init__(self, trainer: Any, plan: AuditPlan, spec: RewardSpec, seed: int) -> None:
@@ -28,28 +28,28 @@ class TrialAudit:
         on_each_runner(trainer, functools.partial(_attach_tally, plan=plan, seed=seed))
 
     def due(self, env_steps: int) -> bool:
-        """Whether the trial has come to an audit point."""
+        """Return whether the trial has reached an audit point."""
         return self._audit.due(env_steps)
 
     def point(self, env_steps: int) -> dict[str, float]:
-        """Compute the metrics of all steps since the audit point before. Waits for the gold models.
+        """Compute the metrics of all steps since the previous audit point, and wait for the gold models.
 
         Args:
             env_steps: Environment steps of the trial so far.
 
         Returns:
-            The metrics; empty if there were no steps.
+            Values by metric name; empty if there were no steps.
         """
         return self._audit.point(env_steps, on_each_runner(self._trainer, _take_interval))
 
     def get_state(self) -> dict[str, Any]:
-        """Return what a resumed trial needs to end the interval that it had begun."""
+        """Return the last audit point and the state of each tally, for a checkpoint."""
         return {_LAST_POINT: self._audit.last_point, _TALLIES: on_each_runner(self._trainer, _get_tally_state)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `get_state` returned."""
         self._audit.last_point = state[_LAST_POINT]
-        # Version 0.1 wrote the state of its one tally beside the last point.
+        # Version 0.1 saved the state of its only tally beside the last audit point.
         with_each_runner(self._trainer, _set_tally_state, state.get(_TALLIES, [state]))
 
 

@@ -1,7 +1,7 @@
 """Resolves a sweep once: everything that its file names is looked up here, and the resulting plan is passed on.
 
-Reading a sweep file needs only its text. Making a plan needs the machine: the task's environment, the models' architectures and the
-renderer.
+Reading a sweep file needs only its text. Making a plan needs the machine: the task's environment, the models' architectures and
+the renderer.
 """
 
 import itertools

@@ -21,8 +21,8 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
     """Read prompts from files, or from goals given as plain text.
 
     Args:
-        names: Files (`.txt`, `.yaml`) and goals. A text file has one goal on each line; empty lines and lines that start with `#` are
-            ignored. A YAML file has a list of goals, or of `id`, `goal` and `baseline` as in a sweep file.
+        names: Files (`.txt`, `.yaml`) and goals. A text file has one goal on each line; empty lines and lines that start with
+            `#` are ignored. A YAML file has a list of goals, or of `id`, `goal` and `baseline` as in a sweep file.
         baseline: The baseline of every prompt that names none of its own.
 
     Returns:

@@ -39,7 +39,8 @@ class _WithoutTitles(GenerateJsonSchema):
 def sweep_schema() -> Schema:
     """Build the JSON schema of a sweep file, for editors.
 
-    Checks that need the machine (whether a model exists, a prompt is too long, an environment draws) are left to `vlm-rm sweep`.
+    Checks that need the machine (whether a model exists, a prompt is too long, an environment draws) are left to `vlm-rm
+    sweep`.
 
     Returns:
         A JSON schema, draft 2020-12. A file with `base` needs no other key, and may remove keys with `null`.

@@ -131,7 +131,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         The validated sweep.
 
     Raises:
-        UserError: One message that names the file and, for each bad key, its value, what was expected and the nearest valid name.
+        UserError: One message that names the file and, for each bad key, its value, what was expected and the nearest valid
+            name.
     """
     data = read_sweep_keys(path, overrides)
     try:

@@ -1,8 +1,8 @@
 """Reads the keys of a sweep file before validation: resolves `base` and applies command-line overrides.
 
 A file with `base: other.yaml` is an overlay. The path is relative to the file that names it, and that file may have a base too.
-Mappings are merged key by key; everything else, lists included, replaces what the base has. `key: null` removes the base's key, so
-that its default applies. Overrides (`--set trial.cpus=2`) come last and follow the same rules, except that mappings replace
+Mappings are merged key by key; everything else, lists included, replaces what the base has. `key: null` removes the base's key,
+so that its default applies. Overrides (`--set trial.cpus=2`) come last and follow the same rules, except that mappings replace
 those of the file.
 """
 
@@ -45,8 +45,8 @@ def read_sweep_keys(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]
         The merged keys, without `base`.
 
     Raises:
-        UserError: A file cannot be read, is not YAML or is its own base (the message has the chain of files that leads to it); or
-            an override cannot be applied.
+        UserError: A file cannot be read, is not YAML or is its own base (the message has the chain of files that leads to it);
+            or an override cannot be applied.
     """
     return apply_overrides(_resolved(path, ()), overrides)
 
@@ -120,9 +120,9 @@ def apply_overrides(keys: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
     Args:
         keys: The keys of a sweep file; they are not changed.
-        overrides: Each `key.path=value`. Values are YAML: `alphas=[0,0.5]`, `trial.cpus=2`, `audit=null` (removes the key). A number
-            in a path is an index into a list, from 0: `prompts.0.goal=a pole`. Missing mappings are created; whether a key exists is
-            left to validation.
+        overrides: Each `key.path=value`. Values are YAML: `alphas=[0,0.5]`, `trial.cpus=2`, `audit=null` (removes the key). A
+            number in a path is an index into a list, from 0: `prompts.0.goal=a pole`. Missing mappings are created; whether a
+            key exists is left to validation.
 
     Returns:
         The changed keys.

@@ -1,1 +1,1 @@
-"""What runs: Ray, reward pools, trials, videos, screenings."""
+"""Execution of sweeps and screenings: Ray, reward pools, trials and videos."""

@@ -1,6 +1,6 @@
-"""EPIC distances of a sweep's reward models, measured once before training: its figures can show them beside success.
+"""EPIC distances of a sweep's reward models, measured once before training, for figures that compare them with success.
 
-Random states of the task, drawn as the trials draw them, or a labelled data set, are scored by the pools that serve the trials.
+The pools that serve the trials score random states of the task, in the trials' renderings, or a labelled data set.
 """
 
 import math
@@ -34,9 +34,10 @@ LOGGED = (EPIC_DISTANCE, EPIC_LOW, EPIC_HIGH)
 
 
 def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
-    """Measure every reward of a sweep on its `epic_states`. Each image is encoded once by each model.
+    """Measure every reward of a sweep on its `epic_states`.
 
-    Of random states the truth is the closeness to the goal where the task has a state variable with a goal, else its success test.
+    Each model encodes each image once. The truth of random states is the closeness to the goal if the task has a state variable
+    with a goal, else its success test.
 
     Args:
         plan: The sweep.
@@ -46,7 +47,8 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
         A row for each model, alpha, prompt and rendering, with the measures of `epic.Measures`.
 
     Raises:
-        UserError: The truth or a reward is the same for all states, a reward is not finite, or a labelled data set cannot be used.
+        UserError: The truth or a reward is the same for all states, a reward is not finite, or a labelled data set cannot be
+            used.
     """
     parts = []
     for rendering in plan.renderings:
@@ -68,7 +70,8 @@ def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
         trial: A trial of the same sweep.
 
     Returns:
-        The row's EPIC distance and its interval, as metrics; empty for a reference, and for a reward that is the same for all states.
+        The EPIC distance and its confidence interval, as metrics; empty for a reference, and for a reward that is the same for
+        all states.
     """
     key = (trial.model_id, trial.alpha, trial.prompt_id, trial.rendering.textures, trial.rendering.camera)
     found = table[(table[list(_KEY)] == pd.Series(key, index=_KEY)).all(axis=1)]
@@ -77,12 +80,17 @@ def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
 
 
 def known_measures(file: Path) -> pd.DataFrame | None:
-    """Return the table, as it was written to a CSV file; None if it is not there or damaged: then it can be measured again.
+    """Read a table of `measure_sweep` from a CSV file.
 
-    A reward that is the same for all states has no distance: NaN there.
+    Args:
+        file: The file, which need not exist.
+
+    Returns:
+        The table, with NaN as the distance of a reward that is the same for all states; None if the file is missing or damaged,
+        so that it has to be measured again.
     """
     try:
-        # A prompt's id may look like a number, or like what pandas takes for a missing value.
+        # A prompt's id may look like a number, or like a missing value to pandas.
         table = pd.read_csv(
             file,
             dtype={name: str for name in _KEY if name != "alpha"},
@@ -100,7 +108,7 @@ Frames = dict[FrameFormat, list[np.ndarray]]
 
 
 def _states(plan: Plan, rendering: Rendering, formats: set[FrameFormat]) -> tuple[Frames, Truth, np.ndarray | None]:
-    """Return the states of `epic_states`, the truth about them, and the groups that depend on each other, as `measure` takes them."""
+    """Return the frames of `epic_states`, the truth, and the groups of dependent states, as `measure` takes them."""
     states = plan.sweep.epic_states
     if isinstance(states, int):
         return *_random_states(plan.task, states, rendering, formats), None
@@ -112,7 +120,7 @@ def _states(plan: Plan, rendering: Rendering, formats: set[FrameFormat]) -> tupl
 def _resized(images: Iterable[np.ndarray], formats: set[FrameFormat]) -> Frames:
     frames: Frames = {each: [] for each in formats}
     for image in images:
-        # At once: full frames of all states would not fit into memory.
+        # One by one: full frames of all states would not fit into memory.
         for each, resized in frames.items():
             resized.append(resize_frames(image[None], each)[0])
     return frames
@@ -141,7 +149,7 @@ def _random_states(task: Task, count: int, rendering: Rendering, formats: set[Fr
 
 
 def _distance(goal: StateVariable | None, variables: Mapping[str, StateValue]) -> float:
-    """Measure how far a state is from the goal; NaN if the simulator's state does not name the variable."""
+    """Compute how far a state is from the goal; NaN if the simulator's state lacks the variable."""
     value = variables.get(goal.name) if goal else None
     return float(goal.distance_to_goal(np.array(value))) if goal and isinstance(value, float) else float("nan")
 

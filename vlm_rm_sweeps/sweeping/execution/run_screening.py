@@ -1,7 +1,8 @@
-"""Runs a screening: ranks every combination by EPIC distance, logs each to MLflow as a trial is, writes a sweep of the best.
+"""Runs a screening: ranks every combination by EPIC distance, and writes a sweep file for the best.
 
-The folder holds `screening.yaml` (the resolved file), `mlflow.json` (where its runs are), `combinations.csv` (the ranking, rewritten
-after each model) and `best.yaml` (a sweep file for training). Neither waits for MLflow.
+Each combination is logged to MLflow as a trial is. The folder holds `screening.yaml` (the resolved file), `mlflow.json` (the
+ids of its runs), `combinations.csv` (the ranking, rewritten after each model) and `best.yaml` (a sweep file for training).
+Writing the last two does not wait for MLflow.
 """
 
 import math
@@ -53,7 +54,7 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class ScreeningOutcome:
-    """What a screening found.
+    """Results of a screening.
 
     Attributes:
         folder: The screening's folder.
@@ -81,9 +82,12 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
         tracking_uri: The MLflow server or database.
         say: Prints a line of progress.
 
+    Returns:
+        The ranking and the files that were written.
+
     Raises:
-        UserError: Before any model is loaded, the data set or its labels cannot be used; when everything is measured and written,
-            MLflow did not accept it.
+        UserError: The data set or its labels cannot be used, or MLflow does not respond, which is reported before any model is
+            loaded; or MLflow did not accept all runs, which is reported after everything is measured and written.
     """
     started = time.monotonic()
     dataset, truth = read_labelled(screening.settings, screening.plan, "screen")
@@ -98,7 +102,7 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     ranking_file = folder / "combinations.csv"
     tables, written, encoded = [], [], 0
     try:
-        # One thread writes to MLflow, which takes about as long as a small model takes, while the next model is measured.
+        # One thread writes to MLflow while the next model is measured: both take about the same time for a small model.
         with ThreadPoolExecutor(max_workers=1) as writer:
             for table, images in _measured(screening, dataset, truth, say):
                 tables.append(table)
@@ -111,7 +115,7 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     except BaseException:
         if tables:
             say(f"what was measured before is in {ranking_file}")
-        with suppress(Exception):  # MLflow may be away, too
+        with suppress(Exception):  # MLflow may be unavailable too
             tracker.end(RunStatus.FAILED, {})
         raise
     seconds = time.monotonic() - started
@@ -137,7 +141,7 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
 def _measured(
     screening: Screening, dataset: StateDataset, truth: Truth, say: Callable[[str], None]
 ) -> Iterator[tuple[pd.DataFrame, int]]:
-    """Return the table of each model in turn, and the number of images that it encoded."""
+    """Yield the table of each model, and the number of images that it encoded."""
     plan = screening.plan
     for model_id in plan.sweep.models:
         started = time.monotonic()
@@ -159,13 +163,13 @@ def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Pa
     rows = ranking.dropna(subset=[EPIC_DISTANCE]).head(screening.settings.keep).to_dict("records")
     best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
     file, keys = folder / "best.yaml", screening.best_sweep(best)
-    plan_of(keys)  # what this command recommends must be accepted by the next
+    plan_of(keys)  # the sweep file that is recommended must be valid
     file.write_text(to_yaml(keys), encoding="utf-8")
     return file
 
 
 class _Tracker:
-    """The MLflow runs of a screening, in the form of a sweep's: a run for the screening with a child for each combination."""
+    """The MLflow runs of a screening, structured as a sweep's: one run with a child run for each combination."""
 
     def __init__(self, screening: Screening, folder: Path, tracking_uri: str) -> None:
         self._screening, self._folder = screening, folder
@@ -187,7 +191,7 @@ class _Tracker:
         )
 
     def log(self, table: pd.DataFrame) -> None:
-        """Make a finished child run for each row."""
+        """Create a finished child run for each row."""
         prompts = {prompt.id: prompt for prompt in self._screening.plan.prompts}
         for row in table.to_dict("records"):
             prompt, alpha = prompts[row["prompt"]], f"{row['alpha']:g}"
@@ -196,7 +200,7 @@ class _Tracker:
                 child_tags(self._run_id, row["model"], row["alpha"], prompt.id),
             )
             described = {"model": row["model"], "alpha": alpha, PARAMETERS_MILLIONS: f"{row[PARAMETERS_MILLIONS]:g}"}
-            # One call for both: a large screening waits for MLflow.
+            # One call for both, because large screenings wait for MLflow.
             self._client.log_batch(
                 run_id,
                 metrics=_as_metrics({name: float(row[name]) for name in MEASURES if math.isfinite(row[name])}),
@@ -205,7 +209,7 @@ class _Tracker:
             self._client.set_terminated(run_id)
 
     def end(self, status: RunStatus, metrics: dict[str, float]) -> None:
-        """Close the screening's run, with its files."""
+        """Log the final metrics and the folder's files, and end the screening's run."""
         self._client.log_batch(self._run_id, metrics=_as_metrics(metrics), tags=[RunTag("kind", "screening")])
         for file in sorted(self._folder.glob("*.*")):
             self._client.log_artifact(self._run_id, str(file))

@@ -1,8 +1,8 @@
 """Runs a sweep: starts the reward pools, then runs the trials.
 
-A sweep is a list of plain trials, each of which knows from its own folder how far it is. So resuming a sweep means running those of
-its trials that have not finished. Tune's own snapshots are not used: they would have to be unpickled, and know nothing of replay
-buffers and MLflow runs.
+A sweep is a list of independent trials, each of which resumes from its own folder. Resuming a sweep therefore means running its
+unfinished trials. Tune's own snapshots are not used: they would have to be unpickled, and contain neither replay buffers nor
+MLflow runs.
 """
 
 import os
@@ -34,10 +34,14 @@ from vlm_rm_sweeps.tasks.opengl import choose_backend
 
 
 def check_resumable(plan: Plan, folder: SweepFolder) -> None:
-    """Refuse to resume another sweep than the one in the folder.
+    """Check that a plan is that of the sweep in a folder, so that it can be resumed.
+
+    Args:
+        plan: The plan of the sweep file as it is now.
+        folder: The folder of the sweep to resume.
 
     Raises:
-        UserError: They differ; the message shows how.
+        UserError: They differ; the message has the differences.
     """
     differences = folder.differences(plan)
     if differences:
@@ -60,26 +64,27 @@ def run_sweep(
     writes into the same MLflow runs. Ray is started on this machine unless it runs already or `RAY_ADDRESS` names a cluster.
 
     Args:
-        sweep: What to run.
+        sweep: The sweep, or its plan.
         results: The folder below which the sweep gets a folder of its own.
-        tracking_uri: The MLflow server or database; by default sqlite in `results`.
+        tracking_uri: The MLflow server or database; by default a SQLite database in `results`.
         say: Prints a line of progress.
-        resumed: The folder of the sweep to resume.
+        resumed: The folder of the sweep to resume; None starts a new one.
 
     Returns:
         The outcome of each trial. A trial that fails does not stop the others.
 
     Raises:
-        UserError: The sweep names something that does not exist, the task draws with OpenGL and there is none, Ray does not start,
-            the servers and one trial cannot be placed, a model cannot be loaded, or the resumed folder is in use or of another
-            sweep. Nothing is left behind then.
+        UserError: The sweep names something that does not exist, the task draws with OpenGL and there is none, Ray does not
+            start, the servers and one trial cannot be placed, a model cannot be loaded, or the resumed folder is in use or of
+            another sweep. Nothing is left behind then.
     """
     plan = sweep if isinstance(sweep, Plan) else make_plan(sweep)
     folder = resumed or SweepFolder.new(plan.sweep, results)
     try:
         return _run_sweep(plan, folder, tracking_uri or default_tracking_uri(results), say, resumed)
     except KeyboardInterrupt:
-        # While trials run, Tune ends them in order and returns, the first time: this is before or after them, or the second.
+        # While trials run, Tune handles the first Ctrl-C and ends them in order. This one came before or after, or is the
+        # second.
         finished = sum(status == RunStatus.FINISHED for status in ended_trials(read_entries(folder.journal)).values())
         say(f"interrupted: {finished} of {len(plan.trials)} trials have finished; the same command with --resume continues")
         raise
@@ -112,21 +117,21 @@ def _run_sweep(
 def _set_up_store_if_it_answers(tracking_uri: str, say: Callable[[str], None]) -> None:
     try:
         set_up_store(tracking_uri)
-    except UserError as error:  # the results can wait for it
+    except UserError as error:  # the results wait in the journal
         say(f"{error}. The sweep continues without it")
 
 
 def _start_pools(
     plan: Plan, folder: SweepFolder, say: Callable[[str], None], cleanup: ExitStack
 ) -> tuple[dict[str, PoolConfig], dict[str, list[ActorHandle]]]:
-    """Start Ray and the servers of each model, without waiting for them; `cleanup` ends them."""
+    """Start Ray and the servers of each model, without waiting for them; `cleanup` stops them."""
     if isinstance(plan.sweep.epic_states, LabelledStates) and known_measures(folder.epic) is None:
-        read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports what is wrong with it before anything starts
+        read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports its problems before anything starts
     # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
     if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
         choose_backend()
     cleanup.enter_context(ray_cluster(say))
-    # A name of its own: the servers of a driver that was killed may not be gone yet.
+    # A unique name: the servers of a killed driver may still be running.
     pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
     reserved = plan.sweep.trial
     check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
@@ -137,7 +142,7 @@ def _start_pools(
 
 
 def _measured(plan: Plan, folder: SweepFolder, pools: dict[str, PoolConfig], say: Callable[[str], None]) -> pd.DataFrame | None:
-    """Return what the sweep measures before training; None if it measures nothing."""
+    """Return the EPIC distances from before training; None if the sweep measures none."""
     if not plan.sweep.epic_states:
         return None
     known = known_measures(folder.epic)

@@ -45,14 +45,18 @@ from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
-"""Loggers with which Tune explains its own way to resume, which is not ours, and misses result files that it was told not to write."""
+"""Tune's loggers: they explain how Tune resumes, which is not used here, and warn of result files that are disabled."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MLFLOW_PATIENCE_S = 60.0
-"""How long the end of a sweep waits for an MLflow that does not answer. What is not delivered then stays in the journal."""
+"""Seconds that the end of a sweep waits for MLflow if it does not respond. Undelivered entries stay in the journal."""
 
 
 class Remaining:
-    """What is left to do of a sweep, according to its journal.
+    """What is left to do in a sweep, according to its journal.
+
+    Args:
+        plan: The sweep.
+        entries: The entries of its journal.
 
     Attributes:
         trials: The trials that have not finished.
@@ -68,7 +72,7 @@ class Remaining:
 
     @classmethod
     def of(cls, plan: Plan, folder: SweepFolder) -> "Remaining":
-        """Return what is left of the sweep in a folder, which need not exist yet."""
+        """Return what is left to do in the sweep of a folder, which need not exist yet."""
         return cls(plan, read_entries(folder.journal))
 
     def __bool__(self) -> bool:
@@ -76,10 +80,10 @@ class Remaining:
 
 
 class SweepRun:
-    """A context in which the trials that have not finished can be `run`. The folder must be locked.
+    """A context in which the unfinished trials can be `run`.
 
-    However the context is left (all trials ended, Ctrl-C, an error, or nothing was left to run), the sweep is brought to its
-    end: no trial is left open, the table is written, and MLflow is told.
+    The folder must be locked. However the context is left (all trials ended, Ctrl-C, an error, or nothing was left to run), the
+    sweep is closed: no trial stays open, the table is written, and the remaining entries are delivered to MLflow.
 
     Args:
         plan: The sweep.
@@ -120,11 +124,11 @@ class SweepRun:
             self._say(f"{self._folder.journal} could not be written completely: is the disk full?")
 
     def run(self, pools: Mapping[str, PoolConfig], measured: pd.DataFrame | None) -> None:
-        """Run the trials that have not finished, and record the videos that are missing.
+        """Run the unfinished trials, and record the missing videos.
 
         Args:
             pools: The pool of each model, by model id. They must be running.
-            measured: What was measured of the reward models before training; None if nothing was.
+            measured: Table of `measure_sweep`; None if the sweep measures nothing before training.
         """
         if measured is not None:
             self._write(self._folder.epic.name, measured)
@@ -145,13 +149,13 @@ class SweepRun:
                 f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.path}"
             )
             self._tune([(trial, training_job(self._plan, self._folder, trial, pools)) for trial in trials])
-        if not self.outcome().interrupted:  # else the next execution records the videos that are missing
+        if not self.outcome().interrupted:  # else the next execution records the missing videos
             self._append_videos(videos.finish())
 
     def outcome(self) -> SweepOutcome:
-        """How the trials ended, as far as they have."""
+        """Return how the trials ended; those that have not are unfinished."""
         outcomes = [self._callback.outcome(trial) for trial in self._plan.trials]
-        # Tune returns normally after Ctrl-C; it shows in trials that neither finished nor failed.
+        # Tune returns normally after Ctrl-C, which leaves trials that neither finished nor failed.
         interrupted = any(outcome.status == TrialStatus.UNFINISHED for outcome in outcomes)
         return SweepOutcome(self._folder.path, self._tracking_uri, outcomes, interrupted)
 
@@ -218,13 +222,13 @@ class SweepRun:
         return tune.Tuner(
             # `tune.with_resources` would rename the trials' processes.
             TrainableTrial,
-            # One axis of plain trials, instead of one for each of model, alpha, prompt and seed: their order and ids are ours.
+            # One axis of trials, instead of one for each of model, alpha, prompt and seed, keeps their order and ids.
             param_space={
                 "run": tune.grid_search([{"trial": trial.to_dict(), "job": job, "resources": resources} for trial, job in jobs])
             },
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
-                # The next trial takes over the process of one that has ended, with everything that it has imported.
+                # A new trial reuses the process of one that has ended, with everything that it has imported.
                 reuse_actors=True,
                 trial_dirname_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
             ),
@@ -233,7 +237,7 @@ class SweepRun:
                 storage_path=str(executions.resolve()),
                 verbose=0,
                 callbacks=[self._callback],
-                # Trials write their own.
+                # Trials write their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=reserved.retries),
             ),
@@ -242,7 +246,7 @@ class SweepRun:
 
 @contextmanager
 def _ctrl_c_as_before() -> Iterator[None]:
-    """Restore the handler of Ctrl-C: Tune leaves its own behind, which would swallow the next one."""
+    """Restore the handler of Ctrl-C at the end: Tune leaves its own behind, which would swallow the next Ctrl-C."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -252,7 +256,7 @@ def _ctrl_c_as_before() -> Iterator[None]:
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
-    """Return the full disk that caused an error, if one did."""
+    """Return the disk-full error in an error's chain of causes, if there is one."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FULL:
             return error

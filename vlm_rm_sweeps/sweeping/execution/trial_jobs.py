@@ -14,7 +14,7 @@ from vlm_rm_sweeps.training.trial import TrainingJob
 
 
 def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
-    """Return the pool of each model of a sweep and its audit, by model id."""
+    """Return the pool configuration of each model of a sweep and its audit, by model id."""
     settings = plan.sweep.pool.model_dump()
     return {model_id: PoolConfig.of(pool_name, model, **settings) for model_id, model in plan.models.items()}
 
@@ -27,6 +27,9 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         folder: The sweep's folder.
         trial: One of the plan's trials.
         pools: The pool of each model, by model id.
+
+    Returns:
+        The job. Its reward is None for a reference.
 
     Raises:
         UserError: The trial's folder leads out of the sweep's.
@@ -58,12 +61,12 @@ def _audit(plan: Plan, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPl
     audit = plan.sweep.audit
     if audit is None or audit.every is None or trial.prompt is None:
         return None
-    # A model cannot be its own judge.
+    # A model cannot be its own gold model.
     gold = tuple(pools[model_id] for model_id in audit.models if model_id != trial.model_id)
     return AuditPlan(plan.audit_specs(trial), gold, audit.every, audit.frames)
 
 
 def _best_by(plan: Plan, trial: Trial) -> BestBy:
-    """Return what the sweep asks for, if this trial has it: the true return always is there."""
+    """Return the sweep's `best_by` if this trial has that metric, else the true return, which always exists."""
     unknown = {"success": plan.task.success_criterion is None, "clip_return": trial.prompt is None}
     return "true_return" if unknown.get(plan.sweep.best_by, False) else plan.sweep.best_by

@@ -1,4 +1,4 @@
-"""Records a video of each trial's best policy, beside the trials that still run."""
+"""Records a video of each trial's best policy, while other trials still run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ _SUFFIX = ".mp4"
 
 
 def record_video(job: TrainingJob) -> Path:
-    """Record one episode of the best policy of a trial; its rewards come from the trial's pool.
+    """Record one episode of the best policy of a trial, with rewards from the trial's pool.
 
-    Beside it lies the same episode without rewards, for raters, see `write_plain_video`.
+    The same episode without rewards, for raters, is written beside it, see `write_plain_video`.
 
     Args:
-        job: The trial's job. Its folder has the policy.
+        job: The trial's job, whose folder has the policy.
 
     Returns:
         The video file.
@@ -56,7 +56,9 @@ def record_video(job: TrainingJob) -> Path:
 
 
 class TrialVideos:
-    """Records videos in processes beside the trials. One that fails costs nothing but itself.
+    """Records videos in processes beside the trials.
+
+    A failed recording is reported and affects nothing else.
 
     Args:
         say: Prints a line.
@@ -67,12 +69,12 @@ class TrialVideos:
         self._recording: dict[ray.ObjectRef, str] = {}
 
     def record(self, trial_id: str, job: TrainingJob) -> None:
-        """Start to record a trial's video, without waiting."""
+        """Start recording a trial's video, without waiting for it."""
         task: Any = ray.remote(num_cpus=0, max_retries=1)(record_video)
         self._recording[task.remote(job)] = trial_id
 
     def finish(self) -> dict[str, Path]:
-        """Wait for what is being recorded.
+        """Wait for the recordings, for ten minutes at most.
 
         Returns:
             The video files, by trial id.

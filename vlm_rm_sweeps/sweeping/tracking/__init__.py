@@ -1,1 +1,1 @@
-"""What is written down: folder, journal, MLflow, progress, tables, report."""
+"""Records of a sweep: folder, journal, MLflow runs, progress, tables and report."""

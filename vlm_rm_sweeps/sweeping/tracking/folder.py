@@ -1,8 +1,8 @@
-"""The folder of a sweep, which is everything that is needed to resume it.
+"""The folder of a sweep, which contains everything that is needed to resume it.
 
-It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (what happened), `mlflow.json` (where its runs are),
-`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `epic.csv` (if it has `epic_states`), `tune/` (Tune's own
-files, which nothing here reads) and what is made of it later: `figures/`, `report.html`.
+It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (all events), `mlflow.json` (the ids of its MLflow runs),
+`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `epic.csv` (if the sweep has `epic_states`), `tune/`
+(Tune's own files, which nothing here reads), and what is generated from it later: `figures/` and `report.html`.
 """
 
 import difflib
@@ -28,18 +28,22 @@ _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The paths in a sweep's folder. The folder itself may not exist yet."""
+    """The paths in a sweep's folder, which need not exist yet.
+
+    Attributes:
+        path: The folder itself.
+    """
 
     path: Path
 
     @classmethod
     def new(cls, sweep: Sweep, results: Path) -> "SweepFolder":
-        """Return a folder that does not exist yet, named after the sweep and the time."""
+        """Return a folder that does not exist yet, named after the sweep and the current time."""
         return cls(new_path(results, sweep.name))
 
     @classmethod
     def newest(cls, sweep: Sweep, results: Path) -> "SweepFolder | None":
-        """Return the newest sweep of this name below `results`."""
+        """Return the newest folder of a sweep of this name below `results`; None if there is none."""
         found = sorted(folder for folder in results.glob(f"{sweep.name}-{_STAMP}") if (folder / "sweep.yaml").is_file())
         return cls(found[-1]) if found else None
 
@@ -50,12 +54,12 @@ class SweepFolder:
 
     @property
     def journal(self) -> Path:
-        """What happened."""
+        """The journal of all events."""
         return self.path / "journal.jsonl"
 
     @property
     def mlflow(self) -> Path:
-        """Where the MLflow runs are."""
+        """The file with the ids of the MLflow runs."""
         return self.path / "mlflow.json"
 
     @property
@@ -65,33 +69,48 @@ class SweepFolder:
 
     @property
     def epic(self) -> Path:
-        """EPIC distances before training."""
+        """The table of EPIC distances before training."""
         return self.path / "epic.csv"
 
     def trial(self, trial_id: str) -> Path:
         """Return the folder of a trial.
 
+        Args:
+            trial_id: The trial's id.
+
+        Returns:
+            Path of the folder, which need not exist.
+
         Raises:
-            UserError: It leads out of this folder: resuming a trial unpickles what lies there.
+            UserError: The path leads out of this folder: resuming a trial unpickles files in it.
         """
         return file_inside(self.path, Path(TRIALS) / trial_id)
 
     def trials(self) -> list[Path]:
-        """Return the folders of the trials that have started, by id."""
+        """Return the folders of the trials that have started, sorted by id."""
         return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
 
     def create(self, sweep: Sweep) -> None:
-        """Make the folder with its sweep file.
+        """Create the folder with its sweep file.
+
+        Args:
+            sweep: The resolved sweep.
 
         Raises:
-            UserError: It exists already or cannot be made.
+            UserError: The folder exists already or cannot be created.
         """
         make_folder(self.sweep_file, sweep.model_dump(mode="json"))
 
     def differences(self, plan: Plan) -> str:
-        """How the sweep in the folder (`-`) differs from a plan (`+`), as a unified diff; empty if it does not.
+        """Compare the sweep in the folder with a plan.
 
         Keys that the stored file lacks, because an earlier version wrote it, have their defaults.
+
+        Args:
+            plan: The plan of the sweep to run now.
+
+        Returns:
+            A unified diff from the stored sweep file (`-`) to the plan's (`+`); empty if they are the same.
         """
         stored = load_sweep(self.sweep_file)
         if stored.algorithm == plan.sweep.algorithm:
@@ -102,12 +121,15 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process.
+        """Lock the folder for this process while the context lasts.
 
         The lock belongs to the open file: the system releases it however the process ends.
 
+        Yields:
+            None.
+
         Raises:
-            UserError: Another process holds it.
+            UserError: Another process holds the lock.
         """
         with self._lock_file() as file:
             try:
@@ -118,7 +140,7 @@ class SweepFolder:
                 raise UserError(
                     f"{self.path} is in use by another process (id {owner}): wait until that has ended, or stop it"
                 ) from error
-            with suppress(OSError):  # a full disk: the id is for people alone
+            with suppress(OSError):  # a full disk: the id is only informative
                 os.ftruncate(file.fileno(), 0)
                 os.write(file.fileno(), str(os.getpid()).encode())
             yield
@@ -130,7 +152,7 @@ class SweepFolder:
             raise UserError(f"{self.path} cannot be locked: {error.strerror}") from error
 
     def in_use(self) -> bool:
-        """Whether another process holds the folder."""
+        """Whether another process has locked the folder."""
         try:
             with self.locked():
                 return False
@@ -139,19 +161,19 @@ class SweepFolder:
 
 
 def new_path(results: Path, name: str) -> Path:
-    """Return the folder below `results` for something that starts now: named after it and the time."""
+    """Return the path of a new folder below `results`, named after what it is for and the current time."""
     return results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
-    """Make the new folder of a sweep or a screening.
+    """Create the folder of a sweep or a screening.
 
     Args:
-        resolved_file: The resolved file of what runs in the folder; its parent is the folder.
-        data: What the file says.
+        resolved_file: The resolved sweep or screening file; its parent is the folder.
+        data: Content of the file.
 
     Raises:
-        UserError: The folder exists already or cannot be made.
+        UserError: The folder exists already or cannot be created.
     """
     folder = resolved_file.parent
     try:
@@ -164,6 +186,6 @@ def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
 
 
 def to_yaml(data: dict[str, Any]) -> str:
-    """Format data as a person would write it: keys in their order, letters outside ASCII as they are."""
+    """Format data as readable YAML: keys in their given order, non-ASCII letters unescaped."""
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     return text

@@ -1,7 +1,7 @@
-"""The journal of a sweep: every event, in order, on disk before anything else hears of it.
+"""The journal of a sweep: every event, in order, written to disk before anything else uses it.
 
-One JSON object on each line of `journal.jsonl`. MLflow mirrors it (`mlflow_mirror.py`), and a resumed sweep knows from it what has
-finished and what was logged.
+Each line of `journal.jsonl` is one JSON object. MLflow mirrors the journal (`mlflow_mirror.py`), and a resumed sweep reads from
+it which trials have finished and what was logged.
 """
 
 import json
@@ -20,7 +20,7 @@ from vlm_rm_sweeps.metrics import RunStatus
 
 
 def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
+    """Return the current Unix time in milliseconds."""
     return int(time.time() * 1000)
 
 
@@ -28,9 +28,9 @@ class _Entry(BaseModel):
     """One event.
 
     Attributes:
-        uid: Identifies the entry for ever: MLflow's mirror remembers the last one that it delivered.
-        kind: What happened.
-        time: When, in milliseconds since 1970.
+        uid: Permanent id of the entry. The MLflow mirror stores that of the last delivered entry.
+        kind: Type of the event.
+        time: Unix time of the event, in milliseconds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,21 +41,25 @@ class _Entry(BaseModel):
 
 
 class SweepStarted(_Entry):
-    """An execution of the sweep began. `id` is the sweep's own, the same in every execution."""
+    """An execution of the sweep started.
+
+    Attributes:
+        id: The sweep's id, the same in every execution.
+    """
 
     kind: Literal["sweep"] = "sweep"
     id: str
 
 
 class TrialStarted(_Entry):
-    """A trial began, for the first time or anew."""
+    """A trial started, for the first time or again."""
 
     kind: Literal["start"] = "start"
     trial: str
 
 
 class RewardMeasured(_Entry):
-    """What was measured of a trial's reward before training."""
+    """A trial's reward was measured before training."""
 
     kind: Literal["measure"] = "measure"
     trial: str
@@ -72,7 +76,13 @@ class ResultLogged(_Entry):
 
 
 class TrialEnded(_Entry):
-    """A trial ended. `tags` go to its MLflow run."""
+    """A trial ended.
+
+    Attributes:
+        trial: The trial's id.
+        status: How it ended.
+        tags: Set on its MLflow run.
+    """
 
     kind: Literal["end"] = "end"
     trial: str
@@ -86,7 +96,7 @@ class FileWritten(_Entry):
     Attributes:
         trial: The trial that it belongs to; empty for the sweep itself.
         file: Its path, relative to the sweep's folder.
-        to: The folder among the run's artifacts; None for the top.
+        to: The folder among the run's artifacts; None for the top level.
     """
 
     kind: Literal["artifact"] = "artifact"
@@ -96,7 +106,13 @@ class FileWritten(_Entry):
 
 
 class SweepEnded(_Entry):
-    """An execution of the sweep ended. `step`: how many trials had finished; `metrics`: those of the best of them."""
+    """An execution of the sweep ended.
+
+    Attributes:
+        status: How it ended.
+        step: Number of finished trials.
+        metrics: Evaluation metrics of the best trial, with the prefix `best_`.
+    """
 
     kind: Literal["sweep_end"] = "sweep_end"
     status: RunStatus
@@ -109,12 +125,12 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="k
 
 
 def read_entries(file: Path) -> list[Entry]:
-    """Read the undamaged entries of a journal. There may be no journal yet."""
+    """Read the undamaged entries of a journal; none if the file does not exist yet."""
     return _read(file)[0]
 
 
 def _read(file: Path) -> tuple[list[Entry], int]:
-    """Return the undamaged entries, and the number of damaged lines. A last line that was cut short counts as neither."""
+    """Return the undamaged entries and the number of damaged lines. A truncated last line counts as neither."""
     if not file.is_file():
         return [], 0
     content = file.read_bytes()
@@ -141,14 +157,19 @@ def open_trials(entries: Iterable[Entry]) -> set[str]:
 
 
 def ended_in_order(entries: Iterable[Entry]) -> bool:
-    """Whether the last execution came to its end, with each trial finished or failed: neither killed nor stopped."""
+    """Whether the last execution ended with each trial finished or failed: it was neither killed nor stopped."""
     executions = [entry for entry in entries if isinstance(entry, SweepStarted | SweepEnded)]
     last = executions[-1] if executions else None
     return isinstance(last, SweepEnded) and last.status != RunStatus.KILLED
 
 
 class Journal:
-    """Appends entries. One process writes a journal at a time: it holds the lock of the sweep's folder.
+    """Appends entries to a journal.
+
+    One process writes a journal at a time: it holds the lock of the sweep's folder.
+
+    Args:
+        file: The journal, which need not exist. A truncated last line is removed.
 
     Attributes:
         entries: Every entry, those of earlier executions included.
@@ -161,13 +182,16 @@ class Journal:
         self._grown = threading.Condition()
         self._unwritten: list[bytes] = []
         if file.is_file():
-            # Otherwise the next entry would be appended to a line that was cut short.
+            # Otherwise the next entry would be appended to a truncated line.
             os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
 
     def append(self, entry: Entry) -> None:
         """Write an entry and flush it to disk.
 
-        A full disk does not raise: what could not be written is kept, and tried again with the next entry.
+        A full disk does not raise: entries that could not be written are kept and retried with the next one.
+
+        Args:
+            entry: The event.
         """
         self._unwritten.append(json.dumps(entry.model_dump(mode="json")).encode())
         self._write()
@@ -176,12 +200,12 @@ class Journal:
             self._grown.notify_all()
 
     def wait(self, known: int, timeout_s: float) -> None:
-        """Return when there are more than `known` entries, or after `timeout_s` seconds."""
+        """Wait until there are more than `known` entries, but at most `timeout_s` seconds."""
         with self._grown:
             self._grown.wait_for(lambda: len(self.entries) > known, timeout_s)
 
     def unwritten(self) -> int:
-        """Return the number of entries that are not on disk, after another try."""
+        """Retry failed writes, and return the number of entries that are still not on disk."""
         self._write()
         return len(self._unwritten)
 

@@ -1,6 +1,6 @@
 """Mirrors a sweep's journal to MLflow: one run for the sweep, one child run for each trial.
 
-Ray's own MLflow callback is not used: it makes flat runs, logs hundreds of values for each result and counts iterations, not
+Ray's own MLflow callback is not used: it creates flat runs, logs hundreds of values for each result and counts iterations, not
 environment steps.
 """
 
@@ -50,7 +50,7 @@ _SILENCE_S = 5.0
 _LONGEST_WAIT_S = 30.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _PERHAPS_REFUSED = "BAD_REQUEST"
-"""MLflow's code for most faults of its database too, and those pass."""
+"""MLflow uses this code for most errors of its database too, which are temporary."""
 _TRIES = 6
 
 
@@ -72,12 +72,12 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
 class MlflowMirror(threading.Thread):
     """Delivers the entries of a sweep's journal to MLflow, in order, each once: the only thread that talks to MLflow.
 
-    While MLflow is away, entries wait in the journal and the trials continue. An entry may have reached MLflow without this process
-    knowing (it was killed, the answer was lost), so each is written in a way that may be repeated: runs are found again by
-    their tags, and a metric is left out if its run has it at that step.
+    While MLflow is unavailable, entries wait in the journal and the trials continue. An entry may have reached MLflow without
+    this process knowing (it was killed, or the response was lost), so every write can be repeated: runs are found again by
+    their tags, and a metric is skipped if its run has it at that step.
 
-    mlflow.json names the last entry before which everything is delivered. An entry that MLflow refuses does not hold up those
-    behind it, but the next execution of the sweep begins with it again.
+    mlflow.json names the last entry up to which everything is delivered. An entry that MLflow refuses does not block later
+    ones, but the next execution of the sweep retries from there.
 
     Args:
         journal: The sweep's journal.
@@ -87,7 +87,7 @@ class MlflowMirror(threading.Thread):
         say: Prints a line.
 
     Raises:
-        UserError: The runs of this folder are in another MLflow.
+        UserError: The runs of this folder are in another MLflow store.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class MlflowMirror(threading.Thread):
         self._journal, self._plan, self._folder, self._say = journal, plan, folder, say
         self._tracking_uri = tracking_uri
         self._runs = _known_runs(folder, tracking_uri)
-        # If that entry is no longer there (the journal was cut short or damaged), all are repeated.
+        # If that entry is missing (the journal was truncated or damaged), all entries are repeated.
         uids = [entry.uid for entry in journal.entries]
         self._next = uids.index(self._runs.delivered) + 1 if self._runs.delivered in uids else 0
         self._refused: set[str] = set()
@@ -109,7 +109,7 @@ class MlflowMirror(threading.Thread):
 
     @cached_property
     def _client(self) -> MlflowClient:
-        """Made where it is first needed: it opens the database, which may be away."""
+        """Created on first use: it opens the database, which may be unavailable."""
         return MlflowClient(self._tracking_uri)
 
     def undelivered(self) -> int:
@@ -117,7 +117,10 @@ class MlflowMirror(threading.Thread):
         return len(self._journal.entries) - self._next + self._refusals
 
     def close(self, patience_s: float) -> int:
-        """Wait until everything is delivered, or nothing was for `patience_s` seconds.
+        """Wait until everything is delivered or MLflow stops accepting entries, then end the thread.
+
+        Args:
+            patience_s: Seconds without a delivery after which to give up.
 
         Returns:
             The number of entries that have not reached MLflow.
@@ -163,7 +166,7 @@ class MlflowMirror(threading.Thread):
                 self._say(f"MLflow answers again: {self._waiting() + 1} entries follow")
 
     def _deliver(self, entry: Entry, last_try: bool) -> None:
-        """Write one entry. Errors that may pass are raised; the others are reported, and the entry is skipped."""
+        """Write one entry. Temporary errors are raised; others are reported, and the entry is skipped."""
         try:
             getattr(self, f"_on_{entry.kind}")(entry)
             if not self._refusals:
@@ -171,7 +174,7 @@ class MlflowMirror(threading.Thread):
         except (MlflowException, UserError) as error:
             if isinstance(error, MlflowException) and not _is_refusal(error, last_try):
                 raise
-            # Another try would hold up everything behind it for ever.
+            # Retrying would block all later entries for ever.
             self._refusals += 1
             message = f"MLflow does not get an entry of {self._folder.journal} ({entry.kind}): {reason_of(error)}"
             if message not in self._refused:
@@ -186,7 +189,7 @@ class MlflowMirror(threading.Thread):
         if run_id != self._runs.run_id:
             self._describe(run_id, self._common() | {"trials": len(self._trials)})
             self._client.log_artifact(run_id, str(self._folder.sweep_file))
-            # Last: a run that is known is a run that is complete.
+            # Last: only complete runs are recorded.
             self._keep(run_id=run_id)
 
     def _on_start(self, entry: TrialStarted) -> None:
@@ -210,17 +213,17 @@ class MlflowMirror(threading.Thread):
         params = trial_params(self._plan, trial)
         self._describe(run_id, self._common() | params)
         if PARAMETERS_MILLIONS in params:
-            # A param can be grouped by and a metric can be an axis: it is needed as both.
+            # MLflow groups runs by parameters and plots metrics: this value is needed as both.
             self._log_once(run_id, 0, {PARAMETERS_MILLIONS: params[PARAMETERS_MILLIONS]}, time_ms)
         self._keep(trials=self._runs.trials | {trial.trial_id: run_id})
 
     def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Log the parameters that the run does not have yet: those that it has say how it began, perhaps at another commit."""
+        """Log the parameters that the run lacks: existing ones record how it began, perhaps at another commit."""
         known = self._client.get_run(run_id).data.params
         self._client.log_batch(run_id, params=as_params({key: value for key, value in params.items() if key not in known}))
 
     def _log_once(self, run_id: str, step: int, metrics: Mapping[str, float], time_ms: int) -> None:
-        """Log metrics that are always logged together, unless the run has them at that step: one of them tells."""
+        """Log metrics that are always logged together, unless the run has one of them at that step already."""
         if not metrics:
             return
         one = ENV_STEPS if ENV_STEPS in metrics else min(metrics)
@@ -241,7 +244,7 @@ class MlflowMirror(threading.Thread):
         return self._runs.run_id
 
     def _run_of(self, trial_id: str, time_ms: int) -> str:
-        """Return the run of a trial, or of the sweep if the id is empty."""
+        """Return the run of a trial, which is started if needed, or of the sweep if the id is empty."""
         if not trial_id:
             return self._sweep_run()
         if trial_id not in self._runs.trials:
@@ -276,7 +279,7 @@ class MlflowMirror(threading.Thread):
         self._client.set_terminated(run_id, entry.status, entry.time)
 
     def _found_or_made(self, trial_id: str, name: str, tags: Mapping[str, str], time_ms: int) -> str:
-        """Return the run of a trial, or of the sweep if the id is empty."""
+        """Find or create the run of a trial, or of the sweep if the id is empty."""
         run_id = self._find_run(trial_id, tags)
         if run_id is None:
             made = self._client.create_run(self._experiment(), time_ms, tags=dict(tags), run_name=name)
@@ -295,7 +298,7 @@ class MlflowMirror(threading.Thread):
         return parent_tags(self._folder.path, self._plan.task.name)
 
     def _common(self) -> dict[str, Any]:
-        """Parameters of the sweep's run and of each trial's."""
+        """Return the parameters that the sweep's run and each trial's run share."""
         settings = {f"settings_{key}": value for key, value in self._plan.algorithm.model_dump().items()}
         sweep = self._plan.sweep
         described = {"task": self._plan.task.name, "algorithm": sweep.algorithm, "steps": sweep.steps}
@@ -307,16 +310,16 @@ class MlflowMirror(threading.Thread):
 
 
 def _known_runs(folder: SweepFolder, tracking_uri: str) -> RunsFile:
-    """Return what mlflow.json says; an empty one if it is not there yet or damaged.
+    """Read mlflow.json; without runs if it is missing or damaged.
 
     Raises:
-        UserError: The runs are in another MLflow.
+        UserError: The runs are in another MLflow store.
     """
     try:
         found = read_runs_file(folder.mlflow)
     except (OSError, UserError):
         return RunsFile(tracking_uri=tracking_uri)
-    # Results that were moved, or a server at a new address, are recognised by what is in them.
+    # Results that were moved, or a server at a new address, are recognised by the runs in them.
     if found.tracking_uri != tracking_uri and not _has_run(tracking_uri, found.run_id):
         raise UserError(
             f"the runs of {folder.path} are in {found.tracking_uri}, not in {tracking_uri}: name that with --tracking-uri, or where "
@@ -328,7 +331,7 @@ def _known_runs(folder: SweepFolder, tracking_uri: str) -> RunsFile:
 def _has_run(tracking_uri: str, run_id: str | None) -> bool:
     try:
         return run_id is not None and bool(MlflowClient(tracking_uri).get_run(run_id))
-    except Exception:  # of many kinds: a file that is no database, a server that is none
+    except Exception:  # various: the file is not a database, or the server is not MLflow
         return False
 
 

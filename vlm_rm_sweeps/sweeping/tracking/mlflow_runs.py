@@ -11,7 +11,7 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import read_runs_file, set_up_
 
 @dataclass(frozen=True)
 class FinishedRuns:
-    """The runs of one folder: `run_id` is its own, those of its trials are in the same experiment."""
+    """The runs of one folder: `run_id` is that of the sweep or screening; its children are in the same experiment."""
 
     client: MlflowClient
     run_id: str
@@ -19,14 +19,17 @@ class FinishedRuns:
 
 
 def find_runs(folder: Path) -> FinishedRuns:
-    """Find the runs that a folder's mlflow.json names. Makes no database.
+    """Find the runs that a folder's mlflow.json names, without creating a database.
 
     Args:
         folder: The folder of a sweep or screening.
 
+    Returns:
+        The folder's runs and a client of their MLflow store.
+
     Raises:
-        UserError: There is no such file or it is damaged, its database is not there (results may have moved since), or MLflow does
-            not answer.
+        UserError: The file is missing, damaged or names no run yet, its database is missing (results may have moved since), or
+            MLflow does not respond.
     """
     file = folder / "mlflow.json"
     try:

@@ -28,14 +28,14 @@ _MAX_PARAM = 6000
 
 
 class RunsFile(BaseModel):
-    """What `mlflow.json` in a results folder says: where the MLflow runs are.
+    """Content of `mlflow.json` in a results folder: where the MLflow runs are.
 
     Attributes:
         tracking_uri: The server or database.
         experiment_id: The experiment of all runs; None before it is known.
         run_id: The run of the sweep or screening; None before it is known.
         trials: The run of each trial, by trial id.
-        delivered: Id of the last journal entry before which everything has reached MLflow.
+        delivered: Id of the last journal entry up to which everything has reached MLflow.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,10 +47,13 @@ class RunsFile(BaseModel):
     delivered: str | None = None
 
     def write(self, file: Path) -> None:
-        """Write the file whole, or leave the old one in place.
+        """Write the file atomically.
+
+        Args:
+            file: Path of `mlflow.json`; replaced if it exists.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: It cannot be written; the old content is still there.
         """
         write_whole(file, self.model_dump_json(indent=2) + "\n")
 
@@ -58,9 +61,15 @@ class RunsFile(BaseModel):
 def read_runs_file(file: Path) -> RunsFile:
     """Read `mlflow.json`.
 
+    Args:
+        file: Path of the file.
+
+    Returns:
+        Its content.
+
     Raises:
-        OSError: It is not there or cannot be read.
-        UserError: It is damaged.
+        OSError: The file is missing or cannot be read.
+        UserError: The file is damaged.
     """
     try:
         return RunsFile.model_validate_json(file.read_bytes())
@@ -71,7 +80,7 @@ def read_runs_file(file: Path) -> RunsFile:
 
 
 def default_tracking_uri(results: Path) -> str:
-    """Return the sqlite database in the results folder: no server is needed."""
+    """Return the URI of the SQLite database in the results folder, which needs no server."""
     return f"sqlite:///{(results / 'mlflow.db').resolve()}"
 
 
@@ -86,7 +95,12 @@ def git_commit() -> str:
 
 
 def set_up_store(tracking_uri: str) -> None:
-    """Create the database's tables if they are missing. One process does so, before any other opens the database.
+    """Create the tables of the MLflow database if they are missing.
+
+    One process must do so before any other opens the database.
+
+    Args:
+        tracking_uri: The MLflow server or database.
 
     Raises:
         UserError: The server or database cannot be reached.
@@ -102,7 +116,15 @@ def set_up_store(tracking_uri: str) -> None:
 
 
 def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
-    """Find or create an experiment. Its artifacts are kept beside the folder of the sweep or screening.
+    """Find or create an experiment, whose artifacts are kept beside the folder of the sweep or screening.
+
+    Args:
+        client: Client of the MLflow store.
+        name: Name of the experiment.
+        folder: The folder of the sweep or screening.
+
+    Returns:
+        Id of the experiment.
 
     Raises:
         UserError: An experiment of this name was deleted.
@@ -120,12 +142,12 @@ def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
 
 
 def parent_tags(folder: Path, task: str) -> dict[str, str]:
-    """Tags of the run of a sweep or screening, which its children have too."""
+    """Return the tags of the run of a sweep or screening, which its child runs have too."""
     return {"sweep": folder.name, "task": task}
 
 
 def child_tags(parent_run_id: str, model_id: str, alpha: float | None, prompt_id: str) -> dict[str, str]:
-    """Tags that tell the children of a run apart. A reference has no alpha."""
+    """Return the tags that identify a child run; alpha is None for a reference."""
     written = "-" if alpha is None else f"{alpha:g}"
     return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": written, "prompt": prompt_id}
 
@@ -136,24 +158,27 @@ def prompt_params(prompt: Prompt) -> dict[str, str]:
 
 
 def environment_params() -> dict[str, str]:
-    """Return the versions of the code and of the packages that compute."""
+    """Return the git commit and the versions of the packages that affect results."""
     return {"git_commit": git_commit()} | {f"version_{each.replace('-', '_')}": version(each) for each in _PACKAGES}
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:
-    """Parameters for MLflow, cut to the length that it accepts."""
+    """Convert parameters for MLflow, cut to the length that it accepts."""
     return [Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items()]
 
 
 def mlflow_ui_command(tracking_uri: str) -> str:
-    """How to open runs in a browser.
+    """Compose the instruction for opening runs in a browser.
+
+    Args:
+        tracking_uri: The MLflow server or database.
 
     Returns:
-        A shell command that serves them on the loopback address without telemetry, or a server's own address.
+        A shell command that serves a database on the loopback address without telemetry, or the server's address in words.
     """
     if urlsplit(tracking_uri).scheme in ("http", "https"):
         return f"a browser at {tracking_uri}"
     program = Path(sys.executable).parent / "mlflow"
-    # The defaults of this package do not reach a shell.
+    # The defaults of this package do not apply in a shell.
     quiet = ["env", "MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"]
     return shlex.join([*quiet, str(program), "ui", "--host", "127.0.0.1", "--backend-store-uri", tracking_uri])

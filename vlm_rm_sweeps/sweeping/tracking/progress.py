@@ -9,7 +9,7 @@ _QUIET_SECONDS = 15.0
 
 
 def duration(seconds: float) -> str:
-    """Format seconds: 75 as `1 min 15 s`."""
+    """Format a duration in seconds, such as 75 as `1 min 15 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -21,7 +21,7 @@ class Progress:
     """Counts trials and environment steps, and prints a line of progress at most every 15 seconds.
 
     Args:
-        steps: The environment steps that each trial will take, by trial id.
+        steps: Number of environment steps of each whole trial, by trial id.
         say: Prints a line.
     """
 
@@ -43,7 +43,7 @@ class Progress:
             self._say(self.line())
 
     def resumed(self, trial: Trial, env_steps: int, finished: bool) -> None:
-        """Count what earlier executions of the sweep did of a trial."""
+        """Count the steps of a trial that earlier executions of the sweep ran."""
         whole = self._whole[trial.trial_id]
         self._steps[trial.trial_id] = whole if finished else min(env_steps, whole)
         self._done_before += self._steps[trial.trial_id]
@@ -57,7 +57,7 @@ class Progress:
         self._say(f"{self._clock()} {trial.label}: {outcome}")
 
     def line(self) -> str:
-        """Trials and steps done, and the time left."""
+        """Format the trials and steps done, and the estimated time left."""
         done, total = sum(self._steps.values()), sum(self._whole.values())
         elapsed = time.monotonic() - self._started
         gained = done - self._done_before

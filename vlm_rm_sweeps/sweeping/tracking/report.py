@@ -1,6 +1,6 @@
 """The report of a sweep: one HTML file with all of its results, which opens offline and can be sent to others.
 
-It reads what the sweep left behind and nothing else: neither its models nor its environment need be there.
+It reads only the results of the sweep: neither its models nor its environment need to be installed.
 """
 
 import base64
@@ -26,25 +26,26 @@ REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
 _TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
 _MERITS = (SUCCESS, TRUE_RETURN)
-"""What describes how a trial ended."""
+"""Metrics that describe how a trial ended."""
 _BY_MODEL = "overoptimisation_by_model.csv"
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
     """Write the report of a sweep.
 
-    Everything that a sweep file or a trial can say is escaped, and the page forbids itself scripts and any address but its own.
+    All text from the sweep file and the trials is escaped, and the page's content security policy allows neither scripts nor
+    requests to other addresses.
 
     Args:
         path: The sweep's folder.
-        output: A new file; by default report.html in the folder, which is replaced, since it can be made again.
+        output: A new file; by default report.html in the folder, which is replaced, since it can be generated again.
 
     Returns:
-        The file.
+        Path of the report.
 
     Raises:
-        UserError: The folder is no sweep's, no execution of the sweep has ended, a file in it is a link to elsewhere, or `output`
-            exists or cannot be written.
+        UserError: The folder is not a sweep's, no execution of the sweep has ended, a file in it is a link that leads out of
+            it, or `output` exists or cannot be written.
     """
     folder = SweepFolder(path)
     if not folder.sweep_file.is_file():
@@ -94,7 +95,7 @@ def _render(folder: SweepFolder) -> str:
 
 
 def _trials(file: Path) -> pd.DataFrame:
-    # A prompt's id may look like a number, or like what pandas takes for a missing value.
+    # A prompt's id may look like a number, or like a missing value to pandas.
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
     return table.assign(**{name: pd.to_numeric(table[name]) for name in table.columns.map(str) if name not in _TEXT_COLUMNS})
 
@@ -126,7 +127,7 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
 
 
 def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the best and the worst video of the finished trials of a reward model, by the episode that the video shows."""
+    """Return the best and the worst video of finished trials with a reward model, by the episode that the video shows."""
     finished = table[(table["prompt"] != "-") & (table["status"] == TrialStatus.FINISHED)]
     shown = []
     for row in finished.to_dict("records"):
@@ -142,12 +143,12 @@ def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
-    """List files of a part of the sweep's folder. UserError if one is a link to elsewhere: it would be sent with the page."""
+    """List files of a part of the sweep's folder. Refuses links that lead out of it: their content would be in the page."""
     return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
 def _described(row: Mapping[Any, Any], episode: dict[str, Any]) -> str:
-    """Whose episode a video shows and how it went; then, since that policy is another, how the trial ended."""
+    """Describe the trial and the episode of a video, then how the trial's last policy, which may be another, performed."""
     in_goal, clip_return = episode["goal_fraction"], episode["clip_return"]
     parts = [
         f"{_label(row)}: its best policy, of step {episode['env_steps']:,}, in the episode with seed {episode['seed']}",
@@ -161,13 +162,13 @@ def _described(row: Mapping[Any, Any], episode: dict[str, Any]) -> str:
 
 
 def _label(row: Mapping[Any, Any]) -> str:
-    """Return a trial in words, as `Trial.label` has it."""
+    """Describe a trial as `Trial.label` does."""
     drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
     return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']:g}"
 
 
 def _table(file: Path) -> dict[str, Any] | None:
-    """Return a table that was made with the figures; None if it has not been made."""
+    """Read a table that was made with the figures; None if there is none."""
     if not file.is_file():
         return None
     table = pd.read_csv(file)
@@ -180,12 +181,12 @@ def _table(file: Path) -> dict[str, Any] | None:
 
 def _versions(folder: SweepFolder) -> dict[str, str]:
     """Return the versions of the packages and the commit that the sweep ran with, from its MLflow run."""
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs  # it loads MLflow, which takes seconds
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs  # imports MLflow, which takes seconds
 
     try:
         runs = find_runs(folder.path)
         params = runs.client.get_run(runs.run_id).data.params
-    except Exception as error:  # a database, a server or a file that is away: the rest of the report does not need it
+    except Exception as error:  # a missing database, server or file: the rest of the report does not need it
         return {"unknown": f"the sweep's MLflow run cannot be read: {reason_of(error)}"}
     prefix = "version_"
     versions = {name.removeprefix(prefix): value for name, value in sorted(params.items()) if name.startswith(prefix)}

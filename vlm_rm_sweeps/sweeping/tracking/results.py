@@ -1,4 +1,4 @@
-"""The table at the end of a sweep."""
+"""The outcome of a sweep and its final table."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,9 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
         outcomes: One for each trial.
 
     Returns:
-        A row for each trial with the columns `COLUMNS`. Returns and success are those of the greedy policy at the end, NaN where
-        there is none. The columns textures and camera are there if the sweep compares renderings; epic_distance and
-        overoptimisation_alarm, if a trial has them.
+        A row for each trial with the columns `COLUMNS`. Returns and success are those of the greedy policy at the end, NaN
+        where missing. There are columns textures and camera if the sweep compares renderings, and epic_distance and
+        overoptimisation_alarm if a trial has them.
     """
     table = pd.DataFrame([_row(outcome) for outcome in outcomes], columns=COLUMNS)
     if any(outcome.trial.rendering_named for outcome in outcomes):
@@ -85,9 +85,15 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
 
 
 def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
-    """Return the finished trial of a reward model with the highest success, then true return; None if there is none.
+    """Choose the best finished trial with a reward model: by success, then by true return.
 
-    Never by CLIP return: the scales of different models cannot be compared.
+    CLIP returns are not used, because the scales of different models cannot be compared.
+
+    Args:
+        outcomes: One for each trial.
+
+    Returns:
+        The best trial's outcome; None if no trial with a reward model finished.
     """
     candidates = [each for each in outcomes if each.status == TrialStatus.FINISHED and each.trial.prompt is not None]
 
@@ -103,7 +109,7 @@ class SweepOutcome:
 
     Attributes:
         folder: The sweep's folder.
-        tracking_uri: Where its MLflow runs are.
+        tracking_uri: The MLflow server or database with its runs.
         outcomes: One for each trial, in the order of the plan.
         interrupted: Whether the user stopped it.
     """

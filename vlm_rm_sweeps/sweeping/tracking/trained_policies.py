@@ -11,16 +11,19 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, POLICY, Checkpoint, read_checkpoint
 
 Which = Literal["best", "last", "all"]
-"""Which policies of a trial: the best, the newest, or all that are kept (the best and the newest two)."""
+"""Which policies of a trial to use: the best, the newest, or all that are kept (the best and the newest two)."""
 
 
 def trained_policies(sources: Sequence[Path], which: Which, say: Callable[[str], None]) -> list[Checkpoint]:
     """Find the policies of checkpoints, trials or whole sweeps.
 
     Args:
-        sources: Folders of checkpoints, of trials, or of sweeps, whose trials that have a policy all count.
+        sources: Folders of checkpoints, of trials, or of sweeps; of a sweep, all trials that have a policy.
         which: Which policies of each trial.
         say: Prints a line about each sweep.
+
+    Returns:
+        Checkpoints with a policy, in the order of the sources; those of one trial by environment steps.
 
     Raises:
         UserError: One of the folders has no policy.
@@ -35,7 +38,7 @@ def _policies_in(source: Path, which: Which, say: Callable[[str], None]) -> list
     found: list[Checkpoint] = []
     trials = 0
     for trial in folder.trials():
-        with suppress(UserError):  # a trial may have failed before its first one
+        with suppress(UserError):  # a trial may have failed before its first checkpoint
             found += _policies_of(trial, which)
             trials += 1
     if not found:
@@ -45,12 +48,12 @@ def _policies_in(source: Path, which: Which, say: Callable[[str], None]) -> list
 
 
 def _policies_of(trial: Path, which: Which) -> list[Checkpoint]:
-    """Return the policies of a trial, or of a single checkpoint, by environment steps; a policy that is kept twice counts once."""
+    """Return the policies of a trial or of one checkpoint, by environment steps; a policy that is kept twice counts once."""
     if which != "all" or (trial / CHECKPOINT).exists():
         return [find_checkpoint(trial, which == "last")]
     found: dict[str, Checkpoint] = {}
     for file in sorted(trial.glob(f"[!.]*/{CHECKPOINT}")):
-        with suppress(UserError):  # damaged, or being written now
+        with suppress(UserError):  # damaged, or still being written
             checkpoint = read_checkpoint(file.parent)
             found.setdefault(checkpoint.content["files"][POLICY]["sha256"], checkpoint)
     return sorted(found.values(), key=lambda checkpoint: checkpoint.env_steps) or [find_checkpoint(trial)]

@@ -35,7 +35,7 @@ _TUNE_ENTRIES = frozenset({"time_this_iter_s", "time_total_s", "time_since_resto
 
 
 class JournalCallback(tune.Callback):
-    """Appends trial events to the journal and keeps what is known of every trial.
+    """Appends trial events to the journal and keeps the metrics and outcome of every trial.
 
     Args:
         journal: The sweep's journal.
@@ -55,29 +55,29 @@ class JournalCallback(tune.Callback):
         self._started: set[str] = set()
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
-        # Tune pickles its callbacks into its snapshots, which nobody will read.
+        # Tune pickles its callbacks into its snapshots, which are never read.
         return tune.Callback, ()
 
     def measured(self, metrics: dict[str, dict[str, float]]) -> None:
-        """Take in what was measured of each trial's reward before training, by trial id."""
+        """Record the metrics of each trial's reward from before training, by trial id."""
         self._measured = metrics
         for trial_id, known in metrics.items():
             self._metrics[trial_id] = known | self._metrics.get(trial_id, {})
 
     def recall(self, trial: Trial, checkpoints: TrialFolder, finished: bool) -> None:
-        """Take in what earlier executions of the sweep left of a trial.
+        """Restore the results of a trial from earlier executions of the sweep.
 
-        Results that are in its checkpoint and not in the journal (which was cut short or damaged) are appended now.
+        Results in its checkpoint that the journal lacks (because it was truncated or damaged) are appended to it.
 
         Args:
             trial: The trial.
             checkpoints: The folder of its checkpoints.
-            finished: Whether it has finished.
+            finished: Whether the trial has finished.
         """
         for entry in self._journal.entries:
             if isinstance(entry, ResultLogged) and entry.trial == trial.trial_id:
                 self._recall_result(trial, entry.step, entry.metrics)
-        # Reading a checkpoint means reading a replay buffer: for finished trials, only where there is something to mend.
+        # Reading a checkpoint includes its replay buffer: for finished trials, only if the journal needs repair.
         checkpoint, _ = checkpoints.last() if self._journal.damaged or not finished else (None, [])
         for result in checkpoint.content["results"] if checkpoint else []:
             self._record(trial, result)
@@ -87,7 +87,7 @@ class JournalCallback(tune.Callback):
         self._progress.resumed(trial, max(self._steps.get(trial.trial_id, {0})), finished)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Append that a trial started, unless it is being retried."""
+        """Append the start of a trial, unless it is being retried."""
         ours = trial_of(trial)
         if ours.trial_id not in self._started:
             self._started.add(ours.trial_id)
@@ -95,7 +95,7 @@ class JournalCallback(tune.Callback):
             self._append_measures(ours)
 
     def _append_measures(self, trial: Trial) -> None:
-        """Append what was measured before training, unless an earlier execution did."""
+        """Append the metrics from before training, unless an earlier execution did."""
         appended = any(isinstance(entry, RewardMeasured) and entry.trial == trial.trial_id for entry in self._journal.entries)
         if trial.trial_id in self._measured and not appended:
             self._journal.append(RewardMeasured(trial=trial.trial_id, metrics=self._measured[trial.trial_id]))
@@ -103,7 +103,7 @@ class JournalCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Append a result, or that the trial gave up."""
+        """Append a result, or the failure of a trial that gave up."""
         ours = trial_of(trial)
         if FAILURE in result:
             self._fail(ours, result[FAILURE])
@@ -116,7 +116,7 @@ class JournalCallback(tune.Callback):
     def _record(self, trial: Trial, result: dict[str, Any]) -> None:
         step = int(result[ENV_STEPS])
         if step in self._steps.get(trial.trial_id, set()):
-            return  # a trial that resumed from a checkpoint computes results again that it had reported before
+            return  # a trial that resumes from a checkpoint repeats results that it had reported before
         # Tune adds its own entries, all of them named here, to what the trial reports.
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
         if AUDIT_PROXY in metrics:
@@ -125,7 +125,7 @@ class JournalCallback(tune.Callback):
         self._recall_result(trial, step, metrics)
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Return the alarm at this audit point; empty while there are too few points."""
+        """Return the over-optimisation alarm at this audit point; empty while there are too few points."""
         points = [point for point in self._audit_points.get(trial.trial_id, []) if point[0] < step]
         alarm = overoptimisation_alarm([*points, (step, metrics)])
         if alarm and not any(earlier.get(ALARM) for _, earlier in points):
@@ -147,7 +147,7 @@ class JournalCallback(tune.Callback):
         self._say(f"{trial_of(trial).label}: failed ({_reason(trial)}), retrying")
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Append that a trial finished, if it did."""
+        """Append the end of a trial, if it finished."""
         ours = trial_of(trial)
         metrics = self._metrics.get(ours.trial_id, {})
         if EVALUATION + TRUE_RETURN not in metrics:
@@ -159,7 +159,7 @@ class JournalCallback(tune.Callback):
         self._progress.ended(ours, f"{clip}true return {metrics[EVALUATION + TRUE_RETURN]:.1f}{success}")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Append that a trial failed for good."""
+        """Append the final failure of a trial."""
         self._fail(trial_of(trial), _reason(trial))
 
     def _fail(self, trial: Trial, reason: str) -> None:
@@ -172,7 +172,7 @@ class JournalCallback(tune.Callback):
         self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags=tags))
 
     def outcome(self, trial: Trial) -> TrialOutcome:
-        """How a trial ended, as far as it is known now."""
+        """Return how a trial ended; until then it is unfinished."""
         status, reason = self._ended.get(trial.trial_id, (TrialStatus.UNFINISHED, "interrupted"))
         return TrialOutcome(trial, status, reason, self._metrics.get(trial.trial_id, {}))
 
@@ -183,7 +183,7 @@ def trial_of(tune_trial: TuneTrial) -> Trial:
 
 
 def _reason(trial: TuneTrial) -> str:
-    """Return what ended a trial, in one line. Tune keeps the error beside its traceback, in files of this sweep's own."""
+    """Return the error that ended a trial, in one line. Tune pickles it into files in the sweep's own folder."""
     if not trial.pickled_error_file or not Path(trial.pickled_error_file).is_file():
         return "unknown"
     error = pickle.loads(Path(trial.pickled_error_file).read_bytes())

@@ -16,12 +16,12 @@ from vlm_rm_sweeps.tasks.mujoco_scene import SceneRenderer, shared_renderer
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 PAPER_FRAME_SIZE = 480
-"""Edge of a frame in pixels where no reward model asks for another."""
+"""Edge of a frame in pixels if no reward model needs another size."""
 
 
 def paper_camera() -> mujoco.MjvCamera:
     """Make the camera of the paper's code: in front of the robot, fixed, looking at (0, 0, 1) m."""
-    # The paper's settings also name a body to track. Their camera is a free one, which ignores it.
+    # The paper's settings also name a body to track, which a free camera ignores.
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.distance = 3.5
@@ -46,12 +46,12 @@ CAMERAS = {"paper": paper_camera, "default": default_camera}
 class Humanoid(HumanoidEnv):
     """Gymnasium's Humanoid-v5, dynamics and observations unchanged, without its early termination.
 
-    The true reward, and `info["success"]`, is whether the state passes a success test. `set_state` puts the robot into any state,
-    such as the `qpos` of a reference pose.
+    The true reward, and `info["success"]`, is whether the state passes a success test. `set_state` puts the robot into any
+    state, such as the `qpos` of a reference pose.
 
     Args:
         rendering: Scene, camera and profile.
-        frame_format: What the reward model wants: frames are drawn at its size, and at 480 x 480 without one.
+        frame_format: The reward model's frame format, at whose size frames are drawn; None draws 480 x 480 pixels.
         is_success: The success test, such as those of `vlm_rm_sweeps.tasks.humanoid.success`.
     """
 
@@ -67,7 +67,7 @@ class Humanoid(HumanoidEnv):
         self._is_success = is_success
         self._renderer: SceneRenderer | None = None
         super().__init__(terminate_when_unhealthy=False, render_mode="rgb_array", width=self._size, height=self._size)
-        # For copies: Gymnasium's class has recorded its own arguments.
+        # For copies, because Gymnasium's class has recorded its own arguments.
         EzPickle.__init__(self, rendering, frame_format, is_success)
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -77,8 +77,8 @@ class Humanoid(HumanoidEnv):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.float64, bool, bool, dict[str, Any]]:
         """Take a step of 0.015 s."""
         observation = super().step(action)[0]
-        # MuJoCo leaves the positions of bodies, geoms and cameras one substep behind qpos. Frame and success must belong to qpos, so
-        # that a state that is stored and set again looks the same. The next step computes all of them anew.
+        # MuJoCo leaves the positions of bodies, geoms and cameras one substep behind qpos. Frame and success must belong to
+        # qpos, so that a state that is stored and set again looks the same. The next step computes all of them anew.
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)

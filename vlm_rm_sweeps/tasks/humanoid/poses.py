@@ -1,4 +1,4 @@
-"""Reference poses of the humanoid: joint angles that were found by looking at the rendered robot."""
+"""Reference poses of the humanoid: joint angles that were chosen by looking at the rendered robot."""
 
 import functools
 import math
@@ -58,6 +58,9 @@ def interpolated(start: Pose, end: Pose, share: float) -> Pose:
         start: The pose at share 0.
         end: The pose at share 1.
         share: Share of the way from `start` to `end`, 0 to 1.
+
+    Returns:
+        The pose with interpolated joint angles and pitch.
     """
     joints = {
         name: (1 - share) * start.joints.get(name, 0.0) + share * end.joints.get(name, 0.0)
@@ -73,6 +76,9 @@ def perturbed(pose: Pose, rng: np.random.Generator, degrees: float) -> Pose:
         pose: The pose.
         rng: Source of the noise.
         degrees: Standard deviation of the noise.
+
+    Returns:
+        The noisy pose.
     """
     noise = rng.normal(0.0, degrees, len(JOINTS) + 1)
     joints = {name: pose.joints.get(name, 0.0) + float(each) for name, each in zip(JOINTS, noise[1:], strict=True)}
@@ -80,11 +86,14 @@ def perturbed(pose: Pose, rng: np.random.Generator, degrees: float) -> Pose:
 
 
 def lowest_point(model: mujoco.MjModel, data: mujoco.MjData) -> float:
-    """Compute the height in metres of the robot's lowest point.
+    """Compute the height of the robot's lowest point.
 
     Args:
         model: The humanoid's model, whose geoms are spheres and capsules.
         data: A state whose kinematics are up to date.
+
+    Returns:
+        Height above z = 0, in metres.
     """
     robot = model.geom_bodyid > 0
     along = np.abs(data.geom_xmat[robot].reshape(-1, 3, 3)[:, 2, 2])
@@ -132,7 +141,7 @@ def _pose(
     knee: _Sides = -2.0,
     abdomen_y: float = 0.0,
 ) -> Pose:
-    """Return a pose from values for arms and legs: one value for both, or (right, left)."""
+    """Build a pose from values for arms and legs: one value for both sides, or (right, left)."""
     right_arm, left_arm = (_ARMS[name] for name in (arms if isinstance(arms, tuple) else (arms, arms)))
     joints = {"abdomen_y": abdomen_y}
     joints |= {"right_shoulder1": right_arm[0], "right_shoulder2": right_arm[1], "right_elbow": right_arm[2]}

@@ -1,4 +1,4 @@
-"""The humanoid's two scenes: Gymnasium's own, and a robot on a tiled floor under a cloudy sky, whose textures are computed.
+"""The humanoid's two scenes: Gymnasium's own, and a robot on a tiled floor under a cloudy sky with computed textures.
 
 The modified scene changes only textures, materials and lights of Gymnasium's model, so the dynamics stay the same.
 """
@@ -38,10 +38,13 @@ _MATERIALS = {
 
 @functools.cache
 def humanoid_model(textures: str) -> mujoco.MjModel:
-    """Compile the model of a scene. All environments of a process share it: do not change it.
+    """Compile the model of a scene.
 
     Args:
         textures: `modified` for this package's scene, `original` for Gymnasium's.
+
+    Returns:
+        The model, which all environments of a process share: do not change it.
     """
     spec = mujoco.MjSpec.from_file(str(_GYMNASIUM_XML))
     if textures == "modified":
@@ -84,7 +87,7 @@ def _add_texture(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtTexture, image:
 
 
 def _noise(size: int, cells: int, seed: int) -> np.ndarray:
-    """Smooth noise (size, size) in [0, 1] that repeats at the edges: several octaves, the first with `cells` x `cells` values."""
+    """Compute smooth, periodic noise (size, size) in [0, 1]: several octaves, the first with `cells` x `cells` values."""
     rng = np.random.default_rng(seed)
     total, weight = np.zeros((size, size)), 0.0
     octave = 0
@@ -107,7 +110,7 @@ def _coloured(colour: tuple[int, int, int], brightness: np.ndarray) -> np.ndarra
 
 
 def _plates(colour: tuple[int, int, int], seed: int) -> np.ndarray:
-    """Return a cube texture of brushed plates with seams and bolts, uint8 (6 * size, size, 3)."""
+    """Paint a cube texture of brushed plates with seams and bolts, uint8 (6 * size, size, 3)."""
     size = _TEXTURE_SIZE
     brushed = np.random.default_rng(seed).normal(0, 0.03, (size, 1)) + 0.12 * (_noise(size, 4, seed) - 0.5)
     brightness = 1 + np.broadcast_to(brushed, (size, size)).copy()
@@ -120,7 +123,7 @@ def _plates(colour: tuple[int, int, int], seed: int) -> np.ndarray:
 
 
 def _face() -> np.ndarray:
-    """Return the head: a light shell whose front has a dark visor with two lit eyes."""
+    """Paint the head's cube texture: a light shell whose front has a dark visor with two lit eyes."""
     size = _TEXTURE_SIZE
     sides = _plates(_SHELL, 3).reshape(6, size, size, 3)
     rows, columns = (np.mgrid[:size, :size] + 0.5) / size - 0.5
@@ -132,7 +135,7 @@ def _face() -> np.ndarray:
 
 
 def _tiles() -> np.ndarray:
-    """Four stone tiles with joints, uint8 (size, size, 3)."""
+    """Paint four stone tiles with joints, uint8 (size, size, 3)."""
     size = _FLOOR_SIZE
     brightness = 0.85 + 0.3 * _noise(size, 8, 4)
     half = size // 2
@@ -144,7 +147,7 @@ def _tiles() -> np.ndarray:
 
 
 def _sky() -> np.ndarray:
-    """Return a skybox: distant ground below the horizon, blue with clouds above it; uint8 (6 * size, size, 3)."""
+    """Paint a skybox: distant ground below the horizon, blue sky with clouds above it; uint8 (6 * size, size, 3)."""
     size = _SKY_SIZE
     v, u = 2 * (np.mgrid[:size, :size] + 0.5) / size - 1
     one = np.ones_like(u)

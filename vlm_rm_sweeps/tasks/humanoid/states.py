@@ -13,8 +13,8 @@ from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue, StateVariable
 class HumanoidStates(BoxStates):
     """The robot in its reference poses, between two of them and near them, at rest, turned about the vertical.
 
-    Half of the sampled states start from a pose that fulfils the task, because poses drawn from all of them seldom do. The variable
-    `share` goes from standing (for the task of standing: from kneeling) to the task's own pose.
+    Half of the sampled states start from a pose that fulfils the task, because poses drawn from all of them rarely do. The
+    variable `share` moves from standing (for the standing task: from kneeling) to the task's own pose.
 
     Args:
         is_success: The task's success test.

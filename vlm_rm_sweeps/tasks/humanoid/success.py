@@ -1,8 +1,8 @@
 """The humanoid's success tests: one for each task, from the simulator's state.
 
 The tests turn the paper's criteria for human labellers (its appendix on evaluation) into heights, angles and distances. "On the
-floor" is a clearance below a threshold, not a contact, as someone who looks at a picture would judge. Where the model's joint
-limits do not allow what a criterion asks for, the threshold is what the model can reach:
+floor" is a clearance below a threshold, not a contact, as a person would judge from a picture. Where joint limits rule out a
+criterion, the threshold is what the model can reach:
 
 - *lotus*: the hips turn outwards by 60 degrees at most, so the knees stay about 0.2 m above the floor;
 - *hands on hips*: the hands end about 0.05 m from the surface of the hips;
@@ -15,8 +15,8 @@ from collections.abc import Callable
 import mujoco
 import numpy as np
 
-# Clearances of a body part's lowest point from the floor, in metres. Those of knees and stretched legs are as small as possible while
-# 95 % of a task's own poses with 3 degrees of noise on each joint still count.
+# Clearances of a body part's lowest point from the floor, in metres. Those of knees and stretched legs are the smallest with
+# which 95 % of a task's own poses with 3 degrees of noise on each joint still count.
 FOOT_DOWN = 0.08
 FOOT_LIFTED = 0.2
 KNEE_DOWN = 0.11
@@ -233,7 +233,7 @@ def _radius(data: mujoco.MjData, geom: str) -> float:
 
 
 def _clearance(data: mujoco.MjData, geom: str) -> float:
-    """Height of a sphere's or capsule's lowest point above the floor, in metres."""
+    """Compute the height of a sphere's or capsule's lowest point above the floor, in metres."""
     shape = data.geom(geom)
     radius, half_length, _ = data.model.geom_size[shape.id]
     return float(shape.xpos[2] - radius - half_length * abs(shape.xmat[8]))

@@ -1,11 +1,11 @@
-"""The RL algorithms that trials can use: one file each.
+"""The RL algorithms of trials, one file each.
 
-An algorithm is one class, a subclass of `base.Algorithm` (or of `off_policy.OffPolicyAlgorithm`, if it learns from a replay
-buffer). Its fields are the settings that a sweep file may name under `settings:`; its methods say how RLlib is configured. A
-class of your own is named in the sweep file as `algorithm: my_module:MyAlgorithm`, or registered:
+An algorithm is one class: a subclass of `base.Algorithm`, or of `off_policy.OffPolicyAlgorithm` if it learns from a replay
+buffer. Its fields are the settings that a sweep file may set under `settings:`; its methods configure RLlib. A sweep file names
+a class of your own as `algorithm: my_module:MyAlgorithm`, or by the name under which it was registered:
 
     register_algorithm("mine", MyAlgorithm)
 
-No other file of the package knows the algorithms' names. Nothing in these modules imports RLlib or torch before a trial starts,
-so that checking a sweep file stays fast: import both inside the methods.
+No other file of the package contains the algorithms' names. These modules import RLlib and torch inside their methods only, so
+that a sweep file is checked quickly.
 """

@@ -1,4 +1,4 @@
-"""What an RL algorithm is to this project."""
+"""The contract of RL algorithms."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,20 +14,19 @@ if TYPE_CHECKING:
 
 
 class Algorithm(BaseModel, ABC):
-    """An RL algorithm and its settings.
+    """Base class of RL algorithms with their settings.
 
-    The fields are the settings that a sweep file may name. The fields here are those that every algorithm has; a subclass adds
-    its own, or declares one of these again with another default. An instance is plain data: it is sent to the trials'
-    processes.
+    The fields are the settings that a sweep file may set. Those declared here are common to all algorithms; a subclass adds its
+    own, or declares one of these again with another default. An instance is plain data, which is sent to the trials' processes.
 
-    Subclasses must set `action_spaces` and implement `rllib_config` and `update_size`; the rest has defaults. Import RLlib and
-    torch inside the methods only, because a sweep file is checked without them.
+    Subclasses must set `action_spaces` and implement `rllib_config` and `update_size`; all other methods have defaults. Import
+    RLlib and torch inside the methods only, because a sweep file is checked without them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]]
-    """The kinds of action spaces that the algorithm can choose from."""
+    """Classes of the action spaces that the algorithm supports."""
 
     learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimiser.")
     gamma: float = Field(0.98, gt=0, lt=1, description="Discount of future rewards.")
@@ -37,32 +36,34 @@ class Algorithm(BaseModel, ABC):
 
     @classmethod
     def can_learn(cls, action_space: gym.Space) -> bool:
-        """Whether the algorithm can choose from an action space."""
+        """Return whether the algorithm supports an action space."""
         return isinstance(action_space, cls.action_spaces)
 
     @abstractmethod
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
         """Configure RLlib for these settings.
 
-        Name every setting of the algorithm that matters: RLlib's defaults differ from those of the field's other libraries. The
-        task, the rewards, the sub-environments, `gamma`, the seed, evaluation and reporting are added by
-        `trainer.build_trainer`.
+        Set every hyperparameter that matters explicitly: RLlib's defaults differ from those of other RL libraries.
+        `trainer.build_trainer` adds the task, the rewards, the sub-environments, `gamma`, the seed, evaluation and reporting.
 
         Args:
-            env_runners: Number of processes that sample for the trial; 0 if the trial samples by itself.
+            env_runners: Number of remote env runners; 0 if the trial's own process samples.
+
+        Returns:
+            A new configuration of an RLlib algorithm, of the new API stack.
         """
 
     @property
     @abstractmethod
     def update_size(self) -> int:
-        """Transitions in one gradient update."""
+        """Number of transitions in one gradient update."""
 
     def network_config(self) -> dict[str, Any]:
-        """RLlib's model configuration: multilayer perceptrons with the `hidden` layers."""
+        """Return RLlib's model configuration: multilayer perceptrons with the `hidden` layers."""
         return {"fcnet_hiddens": list(self.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []}
 
     def after_build(self, trainer: Any, seed: int) -> None:
-        """Change what RLlib's configuration cannot express, once RLlib has built the trainer.
+        """Modify a trainer that RLlib has just built, where its configuration cannot express it.
 
         Args:
             trainer: RLlib's Algorithm object.
@@ -70,7 +71,7 @@ class Algorithm(BaseModel, ABC):
         """
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        """Return what a checkpoint must hold beside the state that every trainer has (see `resumption`).
+        """Return the algorithm's own part of a checkpoint, beside the state that every trainer has (see `resumption`).
 
         Args:
             trainer: RLlib's Algorithm object.
@@ -81,20 +82,23 @@ class Algorithm(BaseModel, ABC):
         return {}
 
     def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
-        """Bring a trainer into the state that `training_state` returned.
+        """Restore in a trainer the state that `training_state` returned.
 
         Args:
             trainer: RLlib's Algorithm object, built with the same settings.
-            state: A checkpoint's whole state.
+            state: The whole training state of a checkpoint.
         """
 
     def build_policy(self, observation_space: gym.Space, action_space: gym.Space, model_config: dict[str, Any]) -> "RLModule":
         """Build the network that chooses actions, with random weights.
 
         Args:
-            observation_space: The environment's.
-            action_space: The environment's.
+            observation_space: The environment's observation space.
+            action_space: The environment's action space.
             model_config: RLlib's model configuration, from a checkpoint.
+
+        Returns:
+            An RLlib module for inference only.
         """
         spec: Any = self.rllib_config(env_runners=0).rl_module_spec
         spec.observation_space, spec.action_space = observation_space, action_space
@@ -103,11 +107,11 @@ class Algorithm(BaseModel, ABC):
         return policy
 
     def greedy_action(self, policy: Any, observation: np.ndarray) -> np.ndarray:
-        """Choose the policy's best action: that of the highest value, or the mean of its distribution.
+        """Choose the policy's best action: the highest-valued one, or its distribution's deterministic one.
 
         Args:
             policy: A network that `build_policy` has built.
-            observation: One observation.
+            observation: One observation, without a batch dimension.
 
         Returns:
             The action, between -1 and 1 where the action space has bounds.
@@ -123,9 +127,12 @@ class Algorithm(BaseModel, ABC):
             return distribution.to_deterministic().sample()[0].numpy()
 
     def remarks(self, steps: int) -> list[str]:
-        """Say what may surprise whoever starts a sweep with these settings, though nothing is wrong.
+        """List warnings about valid settings whose effect may surprise the user.
 
         Args:
             steps: Environment steps of each trial.
+
+        Returns:
+            One sentence for each warning.
         """
         return []

@@ -1,7 +1,7 @@
 """DQN: Q-learning from uniform replay with hard target updates.
 
 RLlib's defaults differ from those of the paper's stack (Stable-Baselines3): double and dueling Q-networks and a prioritised
-buffer are on. What still differs: actions before `learning_starts` follow epsilon instead of a uniform distribution.
+buffer are on. One difference remains: before `learning_starts` actions are epsilon-greedy instead of uniformly random.
 """
 
 from typing import TYPE_CHECKING, ClassVar
@@ -30,6 +30,7 @@ class Dqn(OffPolicyAlgorithm):
     epsilon_steps: int = Field(4_000, gt=0, description="Environment steps over which epsilon falls from 1 to its final value.")
 
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
+        """Configure RLlib's DQN."""
         from ray.rllib.algorithms.dqn import DQNConfig
 
         return self.learn_from_replay(DQNConfig(), env_runners).training(

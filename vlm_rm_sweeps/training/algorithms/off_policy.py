@@ -1,4 +1,4 @@
-"""What algorithms have in common that learn from a replay buffer."""
+"""Common base of the algorithms that learn from a replay buffer."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OffPolicyAlgorithm(Algorithm):
-    """An algorithm that learns from uniformly drawn transitions of a replay buffer."""
+    """Base class of algorithms that learn from transitions drawn uniformly from a replay buffer."""
 
     batch: int = Field(64, gt=0, description="Transitions in one update.")
     updates_per_step: float = Field(0.25, gt=0, description="Updates for each transition that is sampled.")
@@ -25,17 +25,21 @@ class OffPolicyAlgorithm(Algorithm):
 
     @property
     def update_size(self) -> int:
+        """Number of transitions in one gradient update: a batch from the replay buffer."""
         return self.batch
 
     def learn_from_replay(self, config: "RllibConfig", env_runners: int) -> "RllibConfig":
-        """Name the settings of replay in an RLlib configuration.
+        """Add the settings of the replay buffer to an RLlib configuration.
 
         Args:
-            config: Of DQN or SAC. It is changed.
-            env_runners: Number of processes that sample for the trial; 0 if the trial samples by itself.
+            config: Configuration of DQN or SAC, which is changed.
+            env_runners: Number of remote env runners; 0 if the trial's own process samples.
+
+        Returns:
+            The same configuration.
         """
-        # RLlib counts replayed transitions for each sampled one. It divides by one runner more than sample: it reckons that the
-        # trial's own process samples too.
+        # RLlib's intensity is the number of replayed transitions per sampled one, but RLlib divides by one env runner too many,
+        # as if the trial's own process sampled too.
         sampled = env_runners / (env_runners + 1) if env_runners else 1.0
         return config.training(
             train_batch_size_per_learner=self.batch,
@@ -55,13 +59,13 @@ class OffPolicyAlgorithm(Algorithm):
         from vlm_rm_sweeps.training.rllib_internals import learner_pieces, local_learner
 
         learner = local_learner(trainer)
-        # All of them: transitions have their columns already, next observations included.
+        # Replaces all connectors: transitions already have all columns, next observations included.
         learner_pieces(learner)[:] = [
             TakeTransitions(),
             NumpyToTensor(as_learner_connector=True, device=learner.device),
             StandardizeRewards(),
         ]
-        # RLlib does not take other classes of buffers, and seeds everything but the buffer.
+        # RLlib does not accept other classes of buffers, and seeds everything but the buffer.
         trainer.local_replay_buffer = TransitionReplayBuffer(capacity=self.buffer)
         trainer.local_replay_buffer.rng = np.random.default_rng(seed)
 
@@ -77,6 +81,7 @@ class OffPolicyAlgorithm(Algorithm):
         }
 
     def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
+        """Restore the replay buffer with its random generator, and the step of the last target update."""
         from vlm_rm_sweeps.training.rllib_internals import local_learner, target_update_steps
 
         trainer.local_replay_buffer.set_state(state["buffer"])
@@ -84,6 +89,7 @@ class OffPolicyAlgorithm(Algorithm):
         target_update_steps(local_learner(trainer)).update(state["last_target_update"])
 
     def remarks(self, steps: int) -> list[str]:
+        """Warn if trials end before learning starts."""
         if self.learning_starts < steps:
             return []
         return [

@@ -1,10 +1,10 @@
-"""PPO: a policy gradient with a clipped objective, from rollouts of the current policy.
+"""PPO: policy gradient with a clipped objective, from rollouts of the current policy.
 
-Rewards are in the episodes before they leave the env runner, so advantages are computed from the reward model's rewards. They
-are standardized first (see `standardize_rewards.py`).
+Rewards are written into the episodes before they leave the env runner, so advantages are computed from the reward model's
+rewards, which are standardized first (see `standardize_rewards.py`).
 
-RLlib's defaults differ from those of the paper and of other libraries: a penalty on the KL divergence from the policy before,
-values whose loss is cut off at 10, 30 epochs, and lambda 1. What still differs: actor and critic share no layers.
+RLlib's defaults differ from those of the paper and of other libraries: a KL penalty, a value loss clipped at 10, 30 epochs, and
+lambda 1. One difference remains: actor and critic share no layers.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -52,9 +52,11 @@ class Ppo(Algorithm):
 
     @property
     def update_size(self) -> int:
+        """Number of transitions in one gradient update: a minibatch."""
         return self.minibatch
 
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
+        """Configure RLlib's PPO."""
         from ray.rllib.algorithms.ppo import PPOConfig
 
         return PPOConfig().training(
@@ -77,7 +79,7 @@ class Ppo(Algorithm):
         )
 
     def after_build(self, trainer: Any, seed: int) -> None:
-        """Standardize rewards before advantages are computed from them."""
+        """Insert the connector that standardizes rewards before advantages are computed."""
         from ray.rllib.connectors.learner import GeneralAdvantageEstimation
 
         from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards

@@ -1,4 +1,4 @@
-"""The algorithms that a sweep file can name."""
+"""Registry of the algorithms that a sweep file can name."""
 
 import gymnasium as gym
 
@@ -8,7 +8,7 @@ from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 
 _BUILT_IN = {
-    # The first that can learn a task's actions is its default.
+    # The default of a task is the first one that supports its action space.
     "dqn": "vlm_rm_sweeps.training.algorithms.dqn:Dqn",
     "sac": "vlm_rm_sweeps.training.algorithms.sac:Sac",
     "ppo": "vlm_rm_sweeps.training.algorithms.ppo:Ppo",
@@ -17,11 +17,11 @@ _REGISTRY: Registry[type[Algorithm]] = Registry("algorithm")
 
 
 def register_algorithm(name: str, algorithm: type[Algorithm] | str) -> None:
-    """Make an algorithm known by a name.
+    """Register an algorithm under a name.
 
     Args:
-        name: What a sweep file calls it.
-        algorithm: The class, or a reference to it (`module:Class`), which is imported when it is first needed.
+        name: Its name in sweep files.
+        algorithm: The class, or a reference to it (`module:Class`), which is imported at first use.
 
     Raises:
         UserError: The name is empty, has a colon, or belongs to another algorithm.
@@ -30,7 +30,13 @@ def register_algorithm(name: str, algorithm: type[Algorithm] | str) -> None:
 
 
 def find_algorithm(name: str) -> type[Algorithm]:
-    """Find the algorithm that a registered name, or a reference such as `my_module:MyAlgorithm`, stands for.
+    """Find an algorithm by its registered name or by a reference.
+
+    Args:
+        name: A registered name, or a reference such as `my_module:MyAlgorithm`.
+
+    Returns:
+        The algorithm's class, whose fields are its settings.
 
     Raises:
         UserError: There is no such algorithm, it cannot be imported, or it is not a subclass of `Algorithm`.
@@ -49,22 +55,22 @@ def algorithm_names() -> tuple[str, ...]:
 
 
 def algorithms_for(action_space: gym.Space) -> list[str]:
-    """Return the names of the registered algorithms that can learn to choose from a space. The first is the default."""
+    """Return the names of the registered algorithms that support an action space, the default one first."""
     return [name for name in _REGISTRY if find_algorithm(name).can_learn(action_space)]
 
 
 def choose_algorithm(name: str | None, task: Task) -> str:
-    """Choose the algorithm that is to learn a task.
+    """Choose the algorithm for a task.
 
     Args:
-        name: A registered name or a reference; None for the default, the first registered one that can learn the task.
-        task: What is to be learned.
+        name: A registered name or a reference; None for the default: the first registered one that supports the task's actions.
+        task: The task to learn.
 
     Returns:
-        The algorithm's name.
+        The algorithm's name or reference.
 
     Raises:
-        UserError: There is no such algorithm, or it cannot choose from the task's actions.
+        UserError: There is no such algorithm, or it does not support the task's action space.
     """
     fitting = algorithms_for(task.action_space)
     if name is None and fitting:
@@ -76,9 +82,15 @@ def choose_algorithm(name: str | None, task: Task) -> str:
 
 
 def algorithm_name(algorithm: type[Algorithm]) -> str:
-    """Return the name under which any process finds an algorithm: that of a built-in one, else `module:Class`.
+    """Return the name under which any process finds an algorithm.
 
-    A name that a user's program registered is not known to the process that reads a checkpoint later.
+    It is not a name that a user's program registered: the process that reads a checkpoint later would not know it.
+
+    Args:
+        algorithm: The algorithm's class.
+
+    Returns:
+        The name of a built-in algorithm; for any other, the reference `module:Class`.
     """
     reference = f"{algorithm.__module__}:{algorithm.__qualname__}"
     return next((name for name, built_in in _BUILT_IN.items() if built_in == reference), reference)

@@ -1,8 +1,8 @@
 """SAC: an actor and twin critics with an entropy bonus, from uniform replay.
 
-RLlib's defaults differ from those of the paper's stack (Stable-Baselines3): the policy learns ten times slower than the
-Q-networks, the buffer is prioritised, and the Q-networks are several times as large. What still differs: the loss is Huber's
-instead of squared.
+RLlib's defaults differ from those of the paper's stack (Stable-Baselines3): the policy's learning rate is a tenth of the
+Q-networks', the buffer is prioritised, and the Q-networks are several times as large. One difference remains: the loss is
+Huber's instead of the squared error.
 """
 
 import functools
@@ -41,13 +41,14 @@ class Sac(OffPolicyAlgorithm):
     )
 
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
+        """Configure RLlib's SAC."""
         from ray.rllib.algorithms.sac import SACConfig
         from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
         from vlm_rm_sweeps.training.q_networks import PlainQCatalog
 
-        # RLlib always learns the entropy coefficient: with a rate of 0 it stays what it is.
+        # RLlib always learns the entropy coefficient: a learning rate of 0 keeps it fixed.
         coefficient, rate = (1.0, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
         config: Any = self.learn_from_replay(SACConfig(), env_runners)
         return (
@@ -67,20 +68,21 @@ class Sac(OffPolicyAlgorithm):
         )
 
     def _random_actions(self, sampling: int, env: Any = None, spaces: Any = None) -> "ConnectorV2":
-        """Random actions before learning starts. `sampling` processes share the warm-up."""
+        """Build the connector of the warm-up's random actions, which `sampling` processes share equally."""
         from vlm_rm_sweeps.training.connectors.random_actions import HeldRandomActions
 
-        # RLlib puts it before the piece that maps actions to their bounds.
+        # RLlib puts it before the connector that maps actions to their bounds.
         return HeldRandomActions(steps=math.ceil(self.learning_starts / sampling), hold=self.warm_up_hold)
 
     def after_build(self, trainer: Any, seed: int) -> None:
+        """Set up the replay of transitions, and seed each env runner's random actions."""
         from vlm_rm_sweeps.training.env_runners import on_each_runner
 
         super().after_build(trainer, seed)
         on_each_runner(trainer, functools.partial(_seed_random_actions, seed=seed))
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        """Also the temperature, which RLlib's learner leaves out of its state."""
+        """Return also the entropy coefficient, which the state of RLlib's learner lacks."""
         from vlm_rm_sweeps.training.rllib_internals import local_learner, log_temperatures
 
         temperatures = log_temperatures(local_learner(trainer))
@@ -89,6 +91,7 @@ class Sac(OffPolicyAlgorithm):
         }
 
     def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
+        """Restore also the entropy coefficient."""
         from vlm_rm_sweeps.training.rllib_internals import local_learner, log_temperatures
 
         super().restore_training_state(trainer, state)
@@ -98,7 +101,7 @@ class Sac(OffPolicyAlgorithm):
 
 
 def _seed_random_actions(env_runner: Any, seed: int) -> None:
-    """Give each env runner random actions of its own."""
+    """Seed an env runner's random actions differently from those of the others."""
     from vlm_rm_sweeps.training.connectors.random_actions import HeldRandomActions
     from vlm_rm_sweeps.training.rllib_internals import module_to_env_pieces
 

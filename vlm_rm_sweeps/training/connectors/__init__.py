@@ -1,1 +1,1 @@
-"""Connectors that enter RLlib's pipelines."""
+"""Connectors for RLlib's pipelines."""

@@ -1,7 +1,7 @@
 """Random actions before learning starts, each repeated for several steps.
 
-Independent random actions hardly move what needs momentum: the car in the valley never reaches the flag with them, and then
-the policy settles at the best place that it knows, half way up. Action repeat reaches much further (see `warm_up_hold`).
+Where a task needs momentum, independent random actions explore little: the car in the valley never reaches the flag, and the
+policy converges to the best place that it has seen, half way up. Action repeat explores much further (see `warm_up_hold`).
 """
 
 from typing import Any
@@ -17,9 +17,11 @@ class HeldRandomActions(ConnectorV2):
     Keep it before the connector that maps actions to their bounds: the replay buffer then holds the actions that were taken.
 
     Args:
-        steps: Number of steps, of all sub-environments of the env runner together, that are random.
-        hold: Number of steps for which each sub-environment repeats an action before the next is drawn.
-        seed: Of the random generator.
+        *args: Positional arguments of `ConnectorV2`.
+        steps: Number of random steps, summed over all sub-environments of the env runner.
+        hold: Number of steps for which each sub-environment repeats an action before the next one is drawn.
+        seed: Seed of the random generator.
+        **kwargs: Keyword arguments of `ConnectorV2`.
     """
 
     def __init__(self, *args: Any, steps: int, hold: int, seed: int = 0, **kwargs: Any) -> None:
@@ -30,7 +32,7 @@ class HeldRandomActions(ConnectorV2):
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Start the random generator anew."""
+        """Replace the random generator by a freshly seeded one."""
         self._rng = np.random.default_rng(seed)
 
     def __call__(self, *, batch: dict[str, Any], explore: bool | None = None, **kwargs: Any) -> dict[str, Any]:
@@ -48,12 +50,12 @@ class HeldRandomActions(ConnectorV2):
             return drawn
 
         self.foreach_batch_item_change_in_place(batch, Columns.ACTIONS, replaced)
-        # Episodes that are over are forgotten.
+        # Finished episodes are dropped.
         self._held = held
         return batch
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the connector's state, as RLlib's interface has it."""
+        """Return the number of steps taken, the repeated actions, and the random generator's state, for a checkpoint."""
         return {"taken": self._taken, "held": self._held, "rng": self._rng.bit_generator.state}
 
     def set_state(self, state: dict[str, Any]) -> None:

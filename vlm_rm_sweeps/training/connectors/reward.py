@@ -1,9 +1,9 @@
-"""Where the reward enters RLlib (new API stack): the last connector of the env-to-module pipeline.
+"""The connector that brings rewards into RLlib (new API stack): the last one of the env-to-module pipeline.
 
-`FrameInInfo` puts each step's frame and true reward into `info`. The connector pops them again, so that frames never reach the
-replay buffer, sends the frames to the reward pool without waiting, and writes the rewards into the episodes at
-`on_sample_end`, RLlib's last hook before they leave the env runner. So each transition is scored exactly once, and stepping
-continues while the servers score.
+`FrameInInfo` puts each step's frame and true reward into `info`. The connector pops them, so that frames never reach the replay
+buffer, and sends the frames to the reward pool without waiting. The rewards are written into the episodes at `on_sample_end`,
+RLlib's last hook before they leave the env runner. So each transition is scored exactly once, and environments step while the
+servers score.
 """
 
 import time
@@ -37,18 +37,18 @@ from vlm_rm_sweeps.training.connectors.true_return import TrueReturnConnector
 from vlm_rm_sweeps.training.rllib_internals import env_to_module_pieces
 
 Scored = dict[int, dict[int, float]]
-"""Rewards by the identity of their episode's object and their step in it."""
+"""Rewards by `id` of their episode's object, then by step in the episode."""
 
 
 @dataclass(frozen=True)
 class RewardSource:
-    """Where a trial's rewards come from, as plain data.
+    """Source of a trial's rewards, as plain data.
 
     Args:
-        pool: The servers of the reward model.
-        spec: What they are asked for.
-        frame_format: How the reward model wants its frames.
-        rendering: How states are drawn; None for the task's default.
+        pool: Configuration of the reward model's pool.
+        spec: Prompts and alpha of the reward.
+        frame_format: Size and resizing of the reward model's frames.
+        rendering: How states are rendered; None for the task's default.
     """
 
     pool: PoolConfig
@@ -59,7 +59,7 @@ class RewardSource:
 
 @dataclass(frozen=True)
 class _Request:
-    """Frames being scored: the step of an episode that each belongs to and, for an audit, the frames themselves."""
+    """A request for the rewards of some frames: their episodes and steps, ground truth and, for an audit, the frames."""
 
     pending: PendingRewards
     steps: list[tuple[SingleAgentEpisode, int]]
@@ -70,13 +70,15 @@ class _Request:
 class RewardConnector(TrueReturnConnector):
     """Env-to-module connector that replaces the reward of every step by the reward model's.
 
-    Keep it last in the pipeline: RLlib merges the states of connectors by their place.
+    Keep it last in the pipeline: RLlib merges the states of connectors by their position.
 
     Args:
-        source: Where the rewards come from. The pool is connected to by name when the first frames are sent.
+        *args: Positional arguments of `ConnectorV2`.
+        source: Source of the rewards. The connector connects to the pool when it sends the first frames.
+        **kwargs: Keyword arguments of `ConnectorV2`.
 
     Attributes:
-        tally: Records every step, if the trial is audited. The env runner for evaluations has none.
+        tally: Records every step, if the trial is audited. In the env runner for evaluations it is None.
     """
 
     def __init__(self, *args: Any, source: RewardSource, **kwargs: Any) -> None:
@@ -114,14 +116,14 @@ class RewardConnector(TrueReturnConnector):
         self._frames, self._steps, self._truths = [], [], []
 
     def fill_in_rewards(self, samples: Sequence[SingleAgentEpisode], metrics: MetricsLogger) -> None:
-        """Wait for all rewards that were asked for and write them into the episodes.
+        """Wait for all requested rewards and write them into the episodes.
 
         Args:
             samples: The episodes, or chunks of episodes, that leave the env runner.
-            metrics: Gets the times and numbers of this sample.
+            metrics: Logger for the times of this sample and its number of scored frames.
 
         Raises:
-            RuntimeError: A transition has not got exactly one reward.
+            RuntimeError: A transition does not have exactly one reward.
             PoolError: The pool could not return one finite reward for each frame.
         """
         if self._frames:
@@ -138,7 +140,7 @@ class RewardConnector(TrueReturnConnector):
         self._render_seconds = 0.0
 
     def _await_rewards(self, metrics: MetricsLogger) -> tuple[Scored, int]:
-        """All rewards that were asked for, and how many they are."""
+        """Wait for all requested rewards, and return them with their number."""
         scored: Scored = {}
         encode_seconds, frames = 0.0, 0
         for request in self._requests:
@@ -166,17 +168,14 @@ def _write_rewards(episode: SingleAgentEpisode, rewards: dict[int, float]) -> No
 
 
 class FillInRewards(RLlibCallback):
-    """Brings the rewards home before episodes leave the env runner.
+    """Writes the rewards into the episodes before they leave the env runner.
 
-    First of an algorithm's callbacks, so that all others see the reward model's rewards.
+    It comes first in an algorithm's callbacks, so that all others see the reward model's rewards. If the env runner has no
+    RewardConnector, it raises a RuntimeError.
     """
 
     def on_sample_end(self, *, env_runner: Any = None, metrics_logger: Any = None, samples: Any, **kwargs: Any) -> None:
-        """RLlib's last hook before the episodes leave the env runner.
-
-        Raises:
-            RuntimeError: The env runner has no RewardConnector.
-        """
+        """Fill in the rewards, in RLlib's last hook before the episodes leave the env runner."""
         connectors = list(reward_connectors(env_runner))
         if not connectors:
             raise RuntimeError(
@@ -188,5 +187,5 @@ class FillInRewards(RLlibCallback):
 
 
 def reward_connectors(env_runner: Any) -> Iterator[RewardConnector]:
-    """Return the connectors of an env runner that fetch rewards: one, or none where the true reward is learned from."""
+    """Iterate over the reward connectors of an env runner: one, or none if the policy learns from the true reward."""
     return (piece for piece in env_to_module_pieces(env_runner) if isinstance(piece, RewardConnector))

@@ -1,4 +1,4 @@
-"""From replayed transitions to the learner's batch."""
+"""The connector that turns replayed transitions into the learner's batch."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 
 class TakeTransitions(ConnectorV2):
-    """Learner connector that takes a batch of `Transitions` as it is.
+    """Learner connector that uses a batch of `Transitions` as it is.
 
-    First in its pipeline, in the place of RLlib's connectors that read episodes.
+    It comes first in its pipeline, in place of RLlib's connectors that read episodes.
     """
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Any, **kwargs: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The true return and success of each episode, under names of their own."""
+"""The connector that logs the true return and success of each episode, under names of their own."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _GOAL_STEPS = "goal_steps"
 class TrueReturnConnector(ConnectorV2):
     """Env-to-module connector that logs the true return and, where it is known, the success of each finished episode.
 
-    It takes both out of each step's `info`, so that they never reach the learner.
+    It removes both from each step's `info`, so that they never reach the learner.
     """
 
     def __call__(
@@ -31,7 +31,7 @@ class TrueReturnConnector(ConnectorV2):
         for episode in episodes:
             info = episode.get_infos(-1)
             if INFO_TRUE_REWARD not in info:
-                continue  # just reset: no step was taken
+                continue  # just reset, no step taken
             # `custom_data` is carried over when RLlib cuts an episode into chunks.
             totals = episode.custom_data
             totals[TRUE_RETURN] = totals.get(TRUE_RETURN, 0.0) + info.pop(INFO_TRUE_REWARD)
