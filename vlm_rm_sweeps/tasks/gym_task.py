@@ -45,7 +45,7 @@ class Camera(BaseModel):
 
 
 class GymEnv(BaseModel):
-    """A Gymnasium environment, the length of its episodes and, if success can be told, its success test.
+    """A Gymnasium environment, the length of its episodes, and its success test where there is one.
 
     The true reward is the environment's own. Episodes have a fixed length, because their end would leak the task (paper,
     section 4): see `FixedLength`. The environment's own time limit does not apply.
