@@ -54,6 +54,23 @@ def test_without_module_to_env_all_env_runners_warm_up_alike(trainer: Any) -> No
     assert kinds.index(HeldRandomActions) == kinds.index(NormalizeAndClipActions) - 1
 
 
+def test_without_the_seed_env_runners_share_episodes(trainer: Any) -> None:
+    """Of three sub-environments each: RLlib has given seed 4 to the first one's second, and to the second one's first."""
+
+    class Runner:
+        num_envs = 3
+
+        def __init__(self, worker_index: int) -> None:
+            self._seed, self.worker_index = 3 + worker_index, worker_index
+
+    runners = [Runner(index) for index in range(3)]
+    for runner in runners:
+        rllib_internals.spread_environment_seeds(runner)
+    assert [runner._seed for runner in runners] == [3, 6, 9]
+    assert trainer.env_runner._seed == 3
+    assert "seed=self._seed" in inspect.getsource(type(trainer.env_runner)._reset_envs)
+
+
 def test_without_the_pipelines_connectors_are_not_restored(trainer: Any) -> None:
     env_to_module, module_to_env = rllib_internals.env_runner_pipelines(trainer.env_runner)
     assert env_to_module.get_state() == {}

@@ -1,5 +1,6 @@
 """The env runners of a trial: a local one in the trial's own process, or several remote ones."""
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from vlm_rm_sweeps.training.rllib_internals import RaisingActor, callback_classes
+from vlm_rm_sweeps.training.rllib_internals import RaisingActor, callback_classes, spread_environment_seeds
 
 CPUS_PER_ENV_RUNNER = 1
 """CPUs that Ray reserves for each remote env runner."""
@@ -18,7 +19,19 @@ Result = TypeVar("Result")
 
 
 class RemoteEnvRunner(RaisingActor, SingleAgentEnvRunner):
-    """RLlib's env runner for a process of its own, whose errors reach the trial as they were raised."""
+    """RLlib's env runner for a process of its own.
+
+    Its errors reach the trial as they were raised, and no other env runner uses the seeds of its sub-environments.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Create RLlib's env runner, and then spread the seeds.
+
+        Args:
+            kwargs: what RLlib passes to its own class.
+        """
+        super().__init__(**kwargs)
+        spread_environment_seeds(self)
 
 
 class TellStepsSampled(RLlibCallback):
@@ -98,4 +111,5 @@ def with_each_runner(trainer: Any, function: Callable[[Any, Any], Any], argument
 
 
 def _with_argument(function: Callable[[Any, Any], Any], argument: Any, env_runner: Any) -> None:
-    function(env_runner, argument)
+    # Arrays that Ray hands over can only be read.
+    function(env_runner, copy.deepcopy(argument))

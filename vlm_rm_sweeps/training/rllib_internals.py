@@ -42,6 +42,18 @@ def env_runner_pipelines(env_runner: Any) -> tuple[Any, Any]:
     return env_runner._env_to_module, env_runner._module_to_env
 
 
+def spread_environment_seeds(env_runner: Any) -> None:
+    """Keep the seeds of an env runner's sub-environments apart from those of other env runners.
+
+    RLlib seeds the sub-environments of one env runner with consecutive numbers, but the env runners themselves too: so the seeds
+    of one would begin with the second seed of the one before it.
+
+    Args:
+        env_runner: the remote env runner, before it makes its environments' first reset.
+    """
+    env_runner._seed += env_runner.worker_index * (env_runner.num_envs - 1)
+
+
 def local_learner(trainer: Any) -> Any:
     """Return the learner in the trainer's own process."""
     return trainer.learner_group._learner
