@@ -1,7 +1,9 @@
 """Trials that sample in several processes: each frame is scored once, nothing is lost or doubled, and errors keep their message."""
 
 import dataclasses
+import json
 import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
+from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import render_frame
@@ -66,6 +68,7 @@ def episodes_of(trial: TrainableTrial) -> list[Any]:
 class Ran:
     """What became of a trial, and what its env runners knew at its end. They are gone: the cluster has no CPU for any others."""
 
+    folder: Path
     results: list[dict[str, Any]]
     episodes: list[Any]
     pools: list[list[str]]
@@ -75,11 +78,11 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran(two_pools: tuple[PoolConfig, PoolConfig], tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A whole trial of two results."""
-    trial = TrainableTrial(config={"run": {"job": job_of(tmp_path_factory.mktemp("trial"), two_pools)}})
+    folder = tmp_path_factory.mktemp("trial")
+    trial = TrainableTrial(config={"run": {"job": job_of(folder, two_pools)}})
     results = [trial.train(), trial.train()]
-    ran = Ran(
-        results, episodes_of(trial), on_each_runner(trial._trainer, _pools_of), on_each_runner(trial._trainer, _steps_known_to)
-    )
+    pools, steps_known = on_each_runner(trial._trainer, _pools_of), on_each_runner(trial._trainer, _steps_known_to)
+    ran = Ran(folder, results, episodes_of(trial), pools, steps_known)
     trial.stop()
     return ran
 
@@ -161,26 +164,22 @@ def test_a_resumed_trial_has_lost_and_doubled_nothing(
     ran: Ran, two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path
 ) -> None:
     """Its process died in the second of two results, in the middle of all episodes and of the audit's interval."""
-    died = TrainableTrial(config={"run": {"job": job_of(tmp_path, two_pools)}})
-    died.train()
-    died._save()
-    sampled_before = [(episode.id_, len(episode)) for episode in episodes_of(died)]
-    died.stop()
+    shutil.copytree(ran.folder / "step-000000440", tmp_path / "step-000000440")
     resumed = TrainableTrial(config={"run": {"job": job_of(tmp_path, two_pools)}})
-    assert [(episode.id_, len(episode)) for episode in episodes_of(resumed)] == sampled_before
+    sampled_before = [episode.id_ for episode in episodes_of(resumed)]
+    assert [len(episode) for episode in episodes_of(resumed)] == [110] * 4
     result = resumed.train()
+    episodes = episodes_of(resumed)
+    resumed.stop()
     assert result["note"] == "resumed from step 440"
     assert (result[metrics.ENV_STEPS], result["done"]) == (880, True)
-    episodes = episodes_of(resumed)
     assert_whole(episodes, 880)
     # The running episodes were continued, to their end, and none was begun anew in their place.
-    assert [episode.id_ for episode in episodes[:4]] == [episode_id for episode_id, _ in sampled_before]
+    assert [episode.id_ for episode in episodes[:4]] == sampled_before
     assert [len(episode) for episode in episodes] == [200] * 4 + [20] * 4
     assert result[metrics.UPDATES] == ran.results[-1][metrics.UPDATES]
     rewards = np.concatenate([episode.get_rewards() for episode in episodes])
-    assert np.isfinite(rewards).all()
     assert result[metrics.AUDIT_PROXY] == pytest.approx(rewards.mean(dtype=np.float64), abs=1e-6)
-    resumed.stop()
 
 
 def test_env_runners_share_the_warm_up_and_draw_actions_of_their_own(ray_cluster: None) -> None:
@@ -212,7 +211,7 @@ def _warm_up_of(env_runner: Any) -> int:
     return int(piece._steps)
 
 
-def failing_task(error: Exception) -> Task:
+def failing_task() -> Task:
     """A task whose environment raises at its third step."""
 
     def make(*_: Any) -> gym.Env:
@@ -223,7 +222,7 @@ def failing_task(error: Exception) -> Task:
             def step(self, action):  # type: ignore[no-untyped-def]
                 self.steps += 1
                 if self.steps == 3:
-                    raise error
+                    raise ArithmeticError("the pole fell off")
                 return super().step(action)
 
         return Failing()
@@ -231,31 +230,25 @@ def failing_task(error: Exception) -> Task:
     return dataclasses.replace(TASK, make_native_env=make)
 
 
-@pytest.mark.parametrize("env_runners", [0, 1])
-def test_an_environments_error_ends_the_trial_with_its_own_message(ray_cluster: None, tmp_path: Path, env_runners: int) -> None:
-    """RLlib would say no more than that something was raised, or that a process died."""
-    job = job_of(tmp_path, None, task=failing_task(ArithmeticError("the pole fell off")), env_runners=env_runners)
-    first = TrainableTrial(config={"run": {"job": job}})
-    with pytest.raises(ArithmeticError if env_runners else RuntimeError):
-        first.train()
-    first.stop()
-    again = TrainableTrial(config={"run": {"job": job}})
+def test_an_environments_error_ends_the_trial_with_its_own_message(ray_cluster: None, tmp_path: Path) -> None:
+    """RLlib says no more than that something was raised."""
+    made = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=failing_task(), env_runners=0)}})
+    with pytest.raises(RuntimeError, match=r"^$"):
+        made.train()
+    made.stop()
+    again = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=failing_task(), env_runners=0)}})
     result = again.train()
     again.stop()
     assert (result["done"], result[metrics.FAILURE]) == (True, "ArithmeticError: the pole fell off")
 
 
-def test_what_the_machine_may_be_to_blame_for_is_left_to_tune(ray_cluster: None, tmp_path: Path) -> None:
-    """Also where it is raised in another process: no reward server is there."""
-    frame_format = EMBEDDED_PREPROCESSING.frame_format
-    nowhere = RewardSource(PoolConfig("nowhere", "embedded/tiny", frame_format), SPEC, frame_format)
-    job = job_of(tmp_path, None, reward=nowhere, env_runners=1)
-    for _ in range(2):
-        made = TrainableTrial(config={"run": {"job": job}})
-        with pytest.raises(PoolUnavailable, match="no reward server"):
-            made.train()
-        made.stop()
-    assert not (tmp_path / "failure.json").exists()
+def test_an_environments_error_in_another_process_is_the_trials(ray_cluster: None, tmp_path: Path) -> None:
+    """RLlib says no more than that the process died, for which the machine would be to blame."""
+    made = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=failing_task(), env_runners=1)}})
+    with pytest.raises(ArithmeticError, match="the pole fell off"):
+        made.train()
+    made.stop()
+    assert json.loads((tmp_path / "failure.json").read_text())["error"] == "ArithmeticError: the pole fell off"
 
 
 def test_tune_reserves_a_cpu_for_each_env_runner(ray_cluster: None, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pandas as pd
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -50,7 +50,7 @@ def job(reward: RewardSource | None, folder: Path, seed: int = 5) -> TrainingJob
 
 
 def sac_job(task: str, pool: PoolConfig, folder: Path, steps: int) -> TrainingJob:
-    """Two results of half the steps each. The first 60 % of the steps are random, in actions that are held."""
+    """Two results of half the steps each. The first 60 % of the steps are random, in actions that are repeated."""
     settings = Sac(
         learning_starts=steps * 6 // 10, envs=4, rollout_steps=10, updates_per_step=0.1, hidden=(32,), batch=32, warm_up_hold=7
     )
@@ -118,7 +118,7 @@ def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig
 @pytest.mark.usefixtures("opengl")
 @pytest.mark.parametrize("steps", [80, pytest.param(1000, marks=pytest.mark.slow)])
 def test_same_seed_same_humanoid_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, steps: int) -> None:
-    """With SAC: held random actions, then those that the policy draws while it learns."""
+    """With SAC: repeated random actions, then those that the policy draws while it learns."""
     (results, replayed), (results_again, replayed_again) = (
         run(sac_job("humanoid-standing", pool, tmp_path / pool.name, steps)) for pool in two_pools
     )
@@ -233,12 +233,12 @@ def record_samples(algorithm: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("algorithm", ["dqn", "sac"])
-def test_goes_on_from_its_last_checkpoint_to_the_bit(
+def test_resumes_from_its_last_checkpoint_to_the_bit(
     two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, algorithm: str
 ) -> None:
     """Without and with a process that died in the second of three results: same results, replay buffer and policy.
 
-    SAC has CLIP rewards, and dies while its random actions are held; the rest is as the policy draws it.
+    SAC has CLIP rewards, and dies while its random actions are repeated; the rest is as the policy draws it.
     """
 
     def three_results(folder: Path) -> TrainingJob:
@@ -301,8 +301,14 @@ def test_an_error_that_comes_back_at_the_same_step_ends_the_trial(ray_cluster: N
 
 @pytest.mark.parametrize(
     "error",
-    [PoolUnavailable("the reward servers of m did not answer"), OSError(28, "No space left on device"), ActorDiedError()],
-    ids=["servers", "disk", "ray"],
+    [
+        PoolUnavailable("the reward servers of m did not answer"),
+        OSError(28, "No space left on device"),
+        ActorDiedError(),
+        # As an env runner in another process raises it.
+        RayTaskError("sample", "", PoolUnavailable("no reward server is left")).as_instanceof_cause(),
+    ],
+    ids=["servers", "disk", "ray", "servers, elsewhere"],
 )
 def test_what_the_machine_may_be_to_blame_for_is_left_to_tune(trial: TrainableTrial, error: Exception) -> None:
     """However often it comes back at the same step: that is what `retries` counts."""
@@ -359,7 +365,7 @@ def test_a_policy_that_could_not_be_kept_is_not_the_best(trial: TrainableTrial, 
 
 
 def test_a_trial_is_not_finished_without_its_last_checkpoint(trial: TrainableTrial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As finished it would be without one for ever; started again, it goes on from the checkpoint before."""
+    """As finished it would be without one for ever; started again, it resumes from the checkpoint before."""
 
     def disk_full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")

@@ -78,6 +78,15 @@ def test_a_reference_to_something_else_is_refused(reference: str) -> None:
         find_algorithm(reference)
 
 
+def test_a_class_that_is_not_complete_is_told_what_it_lacks() -> None:
+    for name, missing in (
+        ("base:Algorithm", "rllib_config, update_size, action_spaces"),
+        ("off_policy:OffPolicyAlgorithm", "rllib"),
+    ):
+        with pytest.raises(UserError, match=f"is not complete: its class must define {missing}"):
+            find_algorithm(f"vlm_rm_sweeps.training.algorithms.{name}")
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_checkpoint_names_an_algorithm_so_that_any_process_finds_it() -> None:
     """A name that this process registered is not known to the one that reads the checkpoint."""

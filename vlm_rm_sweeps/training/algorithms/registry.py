@@ -39,13 +39,16 @@ def find_algorithm(name: str) -> type[Algorithm]:
         The algorithm's class, whose fields are its settings.
 
     Raises:
-        UserError: There is no such algorithm, it cannot be imported, or it is not a subclass of `Algorithm`.
+        UserError: There is no such algorithm, it cannot be imported, or it is not a complete subclass of `Algorithm`.
     """
     found = _REGISTRY.find(name)
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
         raise UserError(
             f"algorithm {name!r} is {found!r}: expected a subclass of vlm_rm_sweeps.training.algorithms.base.Algorithm"
         )
+    missing = sorted(getattr(found, "__abstractmethods__", ())) + ["action_spaces"] * (not hasattr(found, "action_spaces"))
+    if missing:
+        raise UserError(f"algorithm {name!r} is not complete: its class must define {', '.join(missing)}")
     return found
 
 
