@@ -57,7 +57,7 @@ def test_a_sweep_of_own_parts_runs_in_other_processes(tmp_path: Path) -> None:
 
     def vlm_rm(*arguments: object) -> str:
         command = [sys.executable, "-c", "from vlm_rm_sweeps.cli import main; main()", *map(str, arguments)]
-        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
         return ended.stdout
 

@@ -86,5 +86,5 @@ def read_episode(video: Path) -> dict[str, Any]:
         return {name: about[name] for name in ("task", ENV_STEPS, "seed", *EPISODE_NUMBERS)}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file} is damaged ({reason_of(error)}): remove it to go on without a description of the video"
+            f"{file} is damaged ({reason_of(error)}): remove it to continue without a description of the video"
         ) from error

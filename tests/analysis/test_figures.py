@@ -240,7 +240,7 @@ def test_figures_that_do_not_apply_say_why(
 def test_a_folder_that_is_not_a_sweeps_is_refused(scripts: None, tmp_path: Path) -> None:
     import runs
 
-    with pytest.raises(SystemExit, match=r"is no sweep's folder \(it has no mlflow.json\)"):
+    with pytest.raises(SystemExit, match=r"is not the folder of a sweep \(it has no mlflow.json\)"):
         runs.SweepRuns(tmp_path)
     (tmp_path / "mlflow.json").write_text("{")
     with pytest.raises(SystemExit, match=r"mlflow\.json is damaged"):
@@ -252,7 +252,7 @@ def test_unreachable_runs_are_reported_and_no_database_is_created(scripts: None,
 
     moved = tmp_path / "before" / "mlflow.db"
     for uri, message in (
-        (f"sqlite:///{moved}", "is not there, the MLflow database that .* names: bring it back or, if the results have moved"),
+        (f"sqlite:///{moved}", "does not exist: restore it or, if the results have moved"),
         ("http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 does not answer"),
     ):
         (tmp_path / "mlflow.json").write_text(json.dumps({"tracking_uri": uri, "run_id": "a", "experiment_id": "1"}))

@@ -147,7 +147,7 @@ def test_replaces_its_own_file_and_no_other(folder: SweepFolder, tmp_path: Path)
 
 
 def test_says_what_is_no_sweep_or_has_not_ended(folder: SweepFolder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no sweep's folder"):
+    with pytest.raises(UserError, match="is not the folder of a sweep"):
         write_report(tmp_path)
     folder.table.unlink()
     with pytest.raises(UserError, match=r"has no trials\.csv yet"):

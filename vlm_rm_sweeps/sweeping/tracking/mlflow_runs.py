@@ -36,15 +36,15 @@ def find_runs(folder: Path) -> FinishedRuns:
         named = read_runs_file(file)
     except OSError as error:
         raise UserError(
-            f"{folder} is no sweep's folder (it has no {file.name}): expected one such as results/quickstart-..."
+            f"{folder} is not the folder of a sweep (it has no {file.name}): expected one such as results/quickstart-..."
         ) from error
     if named.run_id is None or named.experiment_id is None:
-        raise UserError(f"{file} names no run yet: MLflow was away; resume the sweep")
+        raise UserError(f"{file} names no run yet, because MLflow was not reachable: resume the sweep")
     scheme, _, path = named.tracking_uri.partition(":///")
     database = Path(path) if scheme == "sqlite" else None
     if database and not database.is_file():
         raise UserError(
-            f"{database} is not there, the MLflow database that {file} names: bring it back or, if the results have moved, put its new "
+            f"MLflow's database {database}, which {file} names, does not exist: restore it or, if the results have moved, write its new "
             "place into that file, under tracking_uri"
         )
     set_up_store(named.tracking_uri)

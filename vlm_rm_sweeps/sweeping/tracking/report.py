@@ -50,11 +50,11 @@ def write_report(path: Path, output: Path | None = None) -> Path:
     folder = SweepFolder(path)
     if not folder.sweep_file.is_file():
         raise UserError(
-            f"{path} is no sweep's folder (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
+            f"{path} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
         )
     if not folder.table.is_file():
         raise UserError(
-            f"{path} has no {folder.table.name} yet: it is written when the sweep ends; go on with `vlm-rm sweep --resume`"
+            f"{path} has no {folder.table.name} yet: it is written when the sweep ends: finish the sweep with `vlm-rm sweep --resume`"
         )
     if output is not None and output.exists():
         raise UserError(f"{output} exists already: choose another name")
