@@ -44,8 +44,8 @@ def find_runs(folder: Path) -> FinishedRuns:
     database = Path(path) if scheme == "sqlite" else None
     if database and not database.is_file():
         raise UserError(
-            f"MLflow's database {database}, which {file} names, does not exist: restore it or, if the results have moved, write its new "
-            "place into that file, under tracking_uri"
+            f"MLflow's database {database}, which {file} names, does not exist: restore it or, if the results have moved, write its "
+            "new place into that file, under tracking_uri"
         )
     set_up_store(named.tracking_uri)
     return FinishedRuns(MlflowClient(named.tracking_uri), named.run_id, named.experiment_id)
