@@ -14,7 +14,10 @@ from vlm_rm_sweeps import Algorithm
 
 
 class Reinforce(Algorithm):
-    """REINFORCE (Williams, 1992): one update along the gradient of each rollout's discounted returns."""
+    """REINFORCE (Williams, 1992): one update along the gradient of each rollout's discounted returns.
+
+    With several env runners, each rollout of one of them makes an update of its own.
+    """
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Discrete, gym.spaces.Box)
 
@@ -32,7 +35,7 @@ class Reinforce(Algorithm):
         return PPOConfig().training(
             lr=self.learning_rate,
             train_batch_size_per_learner=self.update_size * (env_runners or 1),
-            minibatch_size=self.update_size * (env_runners or 1),
+            minibatch_size=self.update_size,
             num_epochs=1,
             lambda_=1.0,
             clip_param=1e9,

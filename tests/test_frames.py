@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, resize_frames
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, check_frames, resize_frames
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 
 PIL_FILTER = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -124,3 +125,14 @@ def test_read_only_frames_are_resized_without_a_warning() -> None:
     expected = resize_frames(frames, FrameFormat(32))
     frames.flags.writeable = False
     np.testing.assert_array_equal(resize_frames(frames, FrameFormat(32)), expected)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [noise(4, 5) / 255, noise(4, 5)[0], noise(4, 5)[..., :1], noise(4, 5).transpose(0, 3, 1, 2)],
+    ids=["from 0 to 1", "one frame", "grey", "channels first"],
+)
+def test_arrays_that_hold_no_frames_are_refused(frames: np.ndarray) -> None:
+    check_frames(noise(4, 5))
+    with pytest.raises(UserError, match=r"expected RGB images from 0 to 255, uint8 \(N, height, width, 3\)"):
+        check_frames(frames)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from vlm_rm_sweeps.errors import UserError
+
 if TYPE_CHECKING:
     import torch  # imported only inside functions: commands that never resize start seconds sooner
 
@@ -63,6 +65,21 @@ def frames_to_tensor(frames: np.ndarray) -> "torch.Tensor":
     import torch
 
     return torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
+
+
+def check_frames(frames: np.ndarray) -> None:
+    """Refuse an array that does not hold frames, whose rewards would be meaningless.
+
+    Args:
+        frames: The array, of any shape and type.
+
+    Raises:
+        UserError: It is not uint8 (N, H, W, 3).
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise UserError(
+            f"frames of shape {frames.shape} and type {frames.dtype}: expected RGB images from 0 to 255, uint8 (N, height, width, 3)"
+        )
 
 
 def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:

@@ -52,7 +52,7 @@ def import_module(name: str) -> ModuleType:
         raise UserError(f"module {name!r} needs a package that is not installed: {error}") from error
     except UserError:
         raise
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, or be a script
         raise UserError(f"module {name!r} cannot be imported: {reason_of(error)}") from error
     _trusted_modules.add(name)
     return module
@@ -79,7 +79,7 @@ def import_object(reference: str) -> object:
         raise UserError(f"{reference!r}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            known = [name for name in vars(found) if not name.startswith("_")]
+            known = [name for name in dir(found) if not name.startswith("_")]
             raise UserError(f"{reference!r}: " + unknown_name(f"name in {module_name}", part, known))
         found = getattr(found, part)
     return found

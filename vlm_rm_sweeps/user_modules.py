@@ -32,12 +32,16 @@ def import_file(file: Path) -> None:
         file: The file. Its folder becomes importable.
 
     Raises:
-        UserError: It is not a Python file, or importing it fails.
+        UserError: It is not a Python file, importing it fails, or its name belongs to another module.
     """
     if file.suffix != ".py" or not file.is_file():
         raise UserError(f"module {str(file)!r}: expected a Python file, such as my_tasks.py")
     make_importable(file.parent)
-    import_module(file.stem)
+    imported = getattr(import_module(file.stem), "__file__", None)
+    if imported is None or Path(imported).resolve() != file.resolve():
+        raise UserError(
+            f"module {str(file)!r}: {file.stem!r} is already the name of {imported or 'a built-in module'}: rename the file"
+        )
 
 
 def imported_user_modules() -> tuple[Path, ...]:
@@ -54,7 +58,11 @@ def _module_files() -> Iterable[str]:
 def _belongs(file: Path, folder: Path) -> bool:
     """Whether a module lies in a folder and was found through it: not this package, and nothing installed below the folder."""
     installed = {Path(prefix) for prefix in (sys.prefix, sys.base_prefix)} | {Path(__file__).parent}
-    return file.is_relative_to(folder) and not any(file.is_relative_to(each) for each in installed)
+    return (
+        file.is_relative_to(folder)
+        and not any(file.is_relative_to(each) for each in installed)
+        and not {"site-packages", "dist-packages"}.intersection(file.relative_to(folder).parts)
+    )
 
 
 def _top_level(file: Path, folder: Path) -> Path:

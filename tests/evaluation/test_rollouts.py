@@ -30,6 +30,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
     write_videos,
 )
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.registry import import_module
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
@@ -170,6 +171,13 @@ def rewarded(checkpoint: Checkpoint) -> dict[str, Any]:
     return dict(reward)
 
 
+@pytest.fixture
+def own_rewards() -> None:
+    """The user has named the module, as with `--module`."""
+    import_module("own_rewards")
+
+
+@pytest.mark.usefixtures("own_rewards")
 def test_a_reward_model_of_ones_own_judges(saved_policy: SavePolicy, tmp_path: Path) -> None:
     reward = rewarded(saved_policy(tmp_path / "model")) | {"model": "own_rewards:Brightness", "alpha": 0.25}
     checkpoint = saved_policy(tmp_path / "own", reward=reward)
@@ -181,6 +189,15 @@ def test_a_reward_model_of_ones_own_judges(saved_policy: SavePolicy, tmp_path: P
     assert episode.judged == {"own_rewards:Shade/0": pytest.approx(-rewards.sum(), rel=1e-5)}
 
 
+def test_a_checkpoint_imports_no_module(saved_policy: SavePolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted_rewards.py").write_text("raise SystemExit('the module was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    reward = rewarded(saved_policy(tmp_path / "model")) | {"model": "planted_rewards:Mine/0"}
+    with pytest.raises(UserError, match="'planted_rewards:Mine' is named by data, which imports no modules"):
+        load_scorer(saved_policy(tmp_path / "own", reward=reward))
+
+
+@pytest.mark.usefixtures("own_rewards")
 def test_rewards_that_are_not_finite_are_not_left_out(saved_policy: SavePolicy, tmp_path: Path) -> None:
     reward = rewarded(saved_policy(tmp_path / "model")) | {"model": "own_rewards:NotANumber"}
     loaded = load_scorer(saved_policy(tmp_path / "broken", reward=reward))

@@ -14,6 +14,17 @@ def test_good_specs_are_plain_hashable_data() -> None:
     assert len({spec, RewardSpec(("a goal", "the goal"), ("a scene",), 0.5), RewardSpec(("a goal",), ("a scene",), 0.5)}) == 2
 
 
+def test_a_list_of_prompts_becomes_a_tuple() -> None:
+    assert hash(RewardSpec(["a goal"], ["a scene"])) == hash(RewardSpec(("a goal",), ("a scene",)))  # type: ignore[arg-type]
+
+
+def test_a_string_is_refused_instead_of_its_letters() -> None:
+    with pytest.raises(
+        UserError, match=re.escape("goal prompts 'kneeling': expected a tuple of prompts, such as ('kneeling',)")
+    ):
+        RewardSpec("kneeling", ("standing",))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("alpha", [0, 0.0, 0.37, 1, 1.0])
 def test_alpha_may_be_0_to_1(alpha: float) -> None:
     assert RewardSpec(("a goal",), ("a scene",), alpha).alpha == alpha

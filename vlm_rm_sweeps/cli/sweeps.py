@@ -87,12 +87,18 @@ def sweep(
     console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
     console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
     if outcome.interrupted:
-        options = [part for each in overrides for part in ("--set", each)]
-        again = shlex.join(["vlm-rm", "sweep", str(file), *options, "--resume"])
-        say(f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: {again}")
+        say(
+            f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: {_resume_command()}"
+        )
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _resume_command() -> str:
+    """Return the command that the user gave, with every option that it needs, but resuming."""
+    given = [part for part in sys.argv[1:] if part not in {"--new", "--resume", "--yes", "-y"}]
+    return shlex.join(["vlm-rm", *given, "--resume"])
 
 
 def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:

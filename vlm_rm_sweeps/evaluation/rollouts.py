@@ -16,7 +16,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.score import refuse_not_finite
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is_success
-from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import known_task
@@ -170,7 +170,8 @@ def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, Fr
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
     if reward is None or spec is None:
         return None
-    model = load_reward_model(reward["model"], device, reward["precision"], reward["micro_batch"])
+    model = known_reward_model(reward["model"])
+    model.load(device, reward["precision"], reward["micro_batch"])
     return _scorer(model, spec), model.frame_format
 
 

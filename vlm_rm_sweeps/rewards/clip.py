@@ -10,6 +10,7 @@ from open_clip.model import get_input_dtype
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import check_frames
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
@@ -169,8 +170,12 @@ class ClipRewardModel(RewardModel):
             Rewards, float32 (N, number of specs).
 
         Raises:
-            UserError: A prompt is longer than the model's context, or a goal and its baseline have the same embedding.
+            UserError: The frames are not uint8 (N, H, W, 3), a prompt is longer than the model's context, or a goal and its
+                baseline have the same embedding.
         """
+        check_frames(frames)
+        if not len(frames):
+            return np.zeros((0, len(specs)), np.float32)
         images_nd = self.encode_frames(frames)
         goals_sd = torch.stack([self._embed(spec.goal_prompts) for spec in specs])
         baselines_sd = torch.stack([self._embed(spec.baseline_prompts) for spec in specs])

@@ -100,8 +100,9 @@ class ClipRewardVectorWrapper(VectorWrapper):
         if not self._frames:
             return np.zeros((0, self.num_envs), np.float32)
         frames, resets = np.concatenate(self._frames), np.concatenate(self._resets)
-        self._frames, self._resets = [], []
-        return self._score(frames, resets).reshape(-1, self.num_envs)
+        rewards = self._score(frames, resets).reshape(-1, self.num_envs)
+        self._frames, self._resets = [], []  # only now: an error of the model loses no frame
+        return rewards
 
     def _score(self, frames: np.ndarray, resets: np.ndarray) -> np.ndarray:
         rewards = self._model.score(frames, [self._spec])[:, 0]

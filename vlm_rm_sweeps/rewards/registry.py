@@ -70,6 +70,26 @@ def find_reward_model(model_id: str) -> RewardModel:
     return model
 
 
+def known_reward_model(model_id: str) -> RewardModel:
+    """Create the reward model of an id that was read from data, such as a checkpoint.
+
+    It imports no module that only the data names.
+
+    Args:
+        model_id: An id; `module:Class` only of a module that the user named in this process.
+
+    Returns:
+        The model, without its weights.
+
+    Raises:
+        UserError: There is no such model, or the user has not named its module.
+    """
+    name = model_id.partition("/")[0]
+    if is_reference(name):
+        _MODELS.find_known(name)
+    return find_reward_model(model_id)
+
+
 def load_reward_model(model_id: str, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:
     """Create the reward model of an id and load its weights.
 

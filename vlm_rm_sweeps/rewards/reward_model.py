@@ -29,8 +29,8 @@ class RewardSpec:
             (only the direction from baseline to goal counts).
 
     Raises:
-        UserError: A prompt is empty, alpha is out of range, or goal and baseline are the same, so that they define no
-            direction.
+        UserError: The prompts are a string, one of them is empty, alpha is out of range, or goal and baseline are the same, so
+            that they define no direction.
     """
 
     goal_prompts: tuple[str, ...]
@@ -39,6 +39,9 @@ class RewardSpec:
 
     def __post_init__(self) -> None:
         for kind, prompts in (("goal", self.goal_prompts), ("baseline", self.baseline_prompts)):
+            if isinstance(prompts, str):
+                raise UserError(f"{kind} prompts {prompts!r}: expected a tuple of prompts, such as ({prompts!r},)")
+            object.__setattr__(self, f"{kind}_prompts", tuple(prompts))
             if not prompts or any(not prompt.strip() for prompt in prompts):
                 raise UserError(f"{kind} prompts {list(prompts)!r}: expected at least one, and none of them empty")
         if not 0 <= self.alpha <= 1:

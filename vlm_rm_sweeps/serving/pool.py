@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.frames import FrameFormat, check_frames
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
@@ -286,7 +286,11 @@ class RewardPool(RewardModel):
         Raises:
             PoolUnavailable: No server is left, none answers, or each one dies.
             PoolError: A reward is missing or not finite.
+            UserError: The frames are not uint8 (N, H, W, 3).
         """
+        check_frames(frames)
+        if not len(frames):
+            return np.zeros((0, len(specs)), np.float32)
         # Whole micro-batches: a partial one is padded and takes as long.
         size = self.micro_batch * math.ceil(_REQUEST_FRAMES / self.micro_batch)
         pending = [self.submit(frames[start : start + size], specs) for start in range(0, len(frames), size)]

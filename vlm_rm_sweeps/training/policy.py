@@ -9,7 +9,7 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
-from vlm_rm_sweeps.training.algorithms.registry import find_algorithm
+from vlm_rm_sweeps.training.algorithms.registry import known_algorithm
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 
@@ -50,7 +50,7 @@ class Policy:
 
 def _algorithm_of(checkpoint: Checkpoint) -> Algorithm:
     try:
-        return find_algorithm(checkpoint.content["algorithm"]).model_validate(checkpoint.content["settings"])
+        return known_algorithm(checkpoint.content["algorithm"]).model_validate(checkpoint.content["settings"])
     except ValidationError as error:
         raise UserError(f"{checkpoint.folder}: settings of another version of the algorithm: {error}") from error
     except UserError as error:

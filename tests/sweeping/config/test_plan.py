@@ -368,6 +368,7 @@ def test_plan_names_trials_models_and_sizes() -> None:
     sweep = made(models=["embedded/tiny", "embedded/small"], pool={"precision": "bf16"})
     plan = sweep.describe()
     assert plan.startswith("5 trials of 1,000 environment steps, 5,000 in all")
+    assert "4 trials of 1,000 environment steps, 3,000 in all" in made(untrained=True).describe()
     assert all(trial.trial_id in plan and trial.label in plan for trial in sweep.trials)
     millions = embedded_manifest(EMBEDDED_FOLDER)["small"]["parameters"] / 1e6
     assert f"embedded/small: {millions:.2f} M parameters, 1 MB of weights in bf16" in plan
@@ -451,6 +452,7 @@ def test_only_some_combinations_of_the_grid() -> None:
     assert [(trial.alpha, trial.seed) for trial in sweep.trials if trial.prompt] == [(0.5, 0), (0.5, 1)]
     whole = {trial.trial_id for trial in made(seeds=[0, 1]).trials}
     assert {trial.trial_id for trial in sweep.trials} < whole
+    assert made(models=["embedded/tiny", "embedded/small"], only=chosen).trained_models == ("embedded/tiny",)
 
 
 @pytest.mark.parametrize("wrong", [{"model": "embedded/small"}, {"alpha": 0.25}, {"prompt": "other"}])

@@ -51,6 +51,15 @@ def test_keys_that_an_earlier_version_did_not_know_are_no_difference(tmp_path: P
     assert "+  env_runners: 2" in folder.differences(plan(trial={"env_runners": 2}))
 
 
+def test_settings_that_the_algorithm_no_longer_has_are_a_difference(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(plan().sweep)
+    stored = yaml.safe_load(folder.sweep_file.read_text())
+    stored["settings"]["momentum"] = 0.5
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    assert "-  momentum: 0.5" in folder.differences(plan())
+
+
 def test_only_one_process_at_a_time_has_it(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "a")
     folder.create(plan().sweep)

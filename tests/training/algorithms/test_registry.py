@@ -20,6 +20,7 @@ from vlm_rm_sweeps.training.algorithms.registry import (
     algorithms_for,
     choose_algorithm,
     find_algorithm,
+    known_algorithm,
     register_algorithm,
 )
 from vlm_rm_sweeps.training.algorithms.sac import Sac
@@ -70,6 +71,22 @@ def test_a_reference_is_found_without_registration(tmp_path: Path, monkeypatch: 
     assert (found().mine, found(batch=5).batch) == (3, 5)
     assert choose_algorithm("my_algorithms:Mine", CART_POLE) == "my_algorithms:Mine"
     assert find_algorithm(algorithm_name(found)) is found
+
+
+def test_a_name_in_data_imports_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted.py").write_text("raise SystemExit('the module was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"'planted:Mine' is named by data, which imports no modules.*--module planted\.py"):
+        known_algorithm("planted:Mine")
+    assert known_algorithm("dqn") is Dqn
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_algorithm_that_is_broken_affects_no_other() -> None:
+    register_algorithm("broken", "not_installed_here:Broken")
+    assert choose_algorithm("dqn", CART_POLE) == "dqn"
+    with pytest.raises(UserError, match="there is no module 'not_installed_here'"):
+        find_algorithm("broken")
 
 
 @pytest.mark.parametrize("reference", ["pathlib:Path", "math:pi"])

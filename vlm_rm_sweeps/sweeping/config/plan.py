@@ -59,6 +59,11 @@ class Plan:
         """Model, alpha and prompt of each cell of the grid, or of the cells that `only` names."""
         return _combinations(self.sweep, self.prompts)
 
+    @property
+    def trained_models(self) -> tuple[str, ...]:
+        """Ids of the models that trials learn from: with `only`, it may be some of the file's."""
+        return tuple(dict.fromkeys(model for model, _, _ in self.combinations))
+
     def steps_of(self, trial: Trial) -> int:
         """Return the number of environment steps that a trial learns from; 0 for the untrained baseline."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
@@ -88,7 +93,8 @@ class Plan:
     def describe(self) -> str:
         """Describe the trials and the resources that they need, for `--dry-run`, without starting or loading anything."""
         sweep, pool = self.sweep, self.sweep.pool
-        lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {len(self.trials) * sweep.steps:,} in all:"]
+        steps = sum(self.steps_of(trial) for trial in self.trials)
+        lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {steps:,} in all:"]
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
         lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
         lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]

@@ -52,8 +52,8 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
     """
     parts = []
     for rendering in plan.renderings:
-        frames, truth, groups = _states(plan, rendering, {pools[model_id].frame_format for model_id in plan.sweep.models})
-        for model_id in plan.sweep.models:
+        frames, truth, groups = _states(plan, rendering, {pools[model_id].frame_format for model_id in plan.trained_models})
+        for model_id in plan.trained_models:
             specs = {(alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id}
             pool = RewardPool.connect(pools[model_id])
             table = measure_rewards(pool, specs, _scored(pool, frames[pool.frame_format], specs), truth, groups)

@@ -93,8 +93,8 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     dataset, truth = read_labelled(screening.settings, screening.plan, "screen")
     folder = new_path(results, screening.plan.sweep.name)
     resolved = screening.plan.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
-    make_folder(folder / "screening.yaml", resolved)
     set_up_store(tracking_uri)
+    make_folder(folder / "screening.yaml", resolved)
     try:
         tracker = _Tracker(screening, folder, tracking_uri)
     except Exception as error:  # whatever a database or a server may raise
@@ -143,7 +143,7 @@ def _measured(
 ) -> Iterator[tuple[pd.DataFrame, int]]:
     """Yield the table of each model, and the number of images that it encoded."""
     plan = screening.plan
-    for model_id in plan.sweep.models:
+    for model_id in plan.trained_models:
         started = time.monotonic()
         specs: Specs = {
             (alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id

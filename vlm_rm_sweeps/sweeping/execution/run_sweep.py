@@ -85,8 +85,12 @@ def run_sweep(
     except KeyboardInterrupt:
         # While trials run, Tune handles the first Ctrl-C and ends them in order. This one came before or after, or is the
         # second.
+        if not folder.sweep_file.is_file():
+            say("interrupted before the sweep began: nothing was written")
+            raise
         finished = sum(status == RunStatus.FINISHED for status in ended_trials(read_entries(folder.journal)).values())
-        say(f"interrupted: {finished} of {len(plan.trials)} trials have finished; the same command with --resume continues")
+        state = f"interrupted: {finished} of {len(plan.trials)} trials have finished"
+        say(f"{state}; the same command with --resume, and without --new, continues")
         raise
 
 

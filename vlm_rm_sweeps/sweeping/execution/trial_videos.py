@@ -37,6 +37,7 @@ def record_video(job: TrainingJob) -> Path:
         write_videos,
     )
     from vlm_rm_sweeps.serving.pool import RewardPool
+    from vlm_rm_sweeps.training.algorithms.registry import algorithm_name, find_algorithm
 
     torch.set_num_threads(1)
     checkpoint = find_checkpoint(job.folder)
@@ -48,6 +49,7 @@ def record_video(job: TrainingJob) -> Path:
         def score(frames: Any) -> Any:
             return pool.score(frames, [spec])[:, 0]
 
+    find_algorithm(algorithm_name(type(job.settings)))  # the user named it: this process may find it by the checkpoint's name
     policy = load_policy(checkpoint, job.task)
     episode = run_episode(job.task, policy, _SEED, frame_format, score, rendering_of(checkpoint), pictures=True)
     write_plain_video(checkpoint, episode, _SEED, job.folder / VIDEO_FOLDER)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
@@ -114,8 +115,9 @@ class SweepFolder:
         """
         stored = load_sweep(self.sweep_file)
         if stored.algorithm == plan.sweep.algorithm:
-            settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
-            stored = stored.model_copy(update={"settings": settings})
+            with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
+                settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
+                stored = stored.model_copy(update={"settings": settings})
         found, now = (to_yaml(each.model_dump(mode="json")).splitlines() for each in (stored, plan.sweep))
         return "\n".join(difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1))
 

@@ -54,7 +54,7 @@ def write_report(path: Path, output: Path | None = None) -> Path:
         )
     if not folder.table.is_file():
         raise UserError(
-            f"{path} has no {folder.table.name} yet: it is written when the sweep ends: finish the sweep with `vlm-rm sweep --resume`"
+            f"{path} has no {folder.table.name} yet: it is written when the sweep ends: finish it with `vlm-rm sweep FILE --resume`"
         )
     if output is not None and output.exists():
         raise UserError(f"{output} exists already: choose another name")
@@ -164,7 +164,7 @@ def _described(row: Mapping[Any, Any], episode: dict[str, Any]) -> str:
 def _label(row: Mapping[Any, Any]) -> str:
     """Describe a trial as `Trial.label` does."""
     drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
-    return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']:g}"
+    return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']}"
 
 
 def _table(file: Path) -> dict[str, Any] | None:

@@ -42,7 +42,9 @@ def _policies_in(source: Path, which: Which, say: Callable[[str], None]) -> list
             found += _policies_of(trial, which)
             trials += 1
     if not found:
-        raise UserError(f"{source}: no trial has a checkpoint yet: wait for the first, or resume with `vlm-rm sweep --resume`")
+        raise UserError(
+            f"{source}: no trial has a checkpoint yet: wait for the first, or resume with `vlm-rm sweep FILE --resume`"
+        )
     say(f"{source}: {len(found)} policies of {trials} of {len(folder.trials())} trials")
     return found
 

@@ -41,7 +41,28 @@ def find_algorithm(name: str) -> type[Algorithm]:
     Raises:
         UserError: There is no such algorithm, it cannot be imported, or it is not a complete subclass of `Algorithm`.
     """
-    found = _REGISTRY.find(name)
+    return _complete(name, _REGISTRY.find(name))
+
+
+def known_algorithm(name: str) -> type[Algorithm]:
+    """Find an algorithm by a name that was read from data, such as a checkpoint.
+
+    It imports no module that only the data names.
+
+    Args:
+        name: A registered name, or `module:Class` of a module that the user named in this process.
+
+    Returns:
+        The algorithm's class.
+
+    Raises:
+        UserError: There is no such algorithm, the user has not named its module, or it is not a complete subclass of
+            `Algorithm`.
+    """
+    return _complete(name, _REGISTRY.find_known(name))
+
+
+def _complete(name: str, found: object) -> type[Algorithm]:
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
         raise UserError(
             f"algorithm {name!r} is {found!r}: expected a subclass of vlm_rm_sweeps.training.algorithms.base.Algorithm"
@@ -75,13 +96,13 @@ def choose_algorithm(name: str | None, task: Task) -> str:
     Raises:
         UserError: There is no such algorithm, or it does not support the task's action space.
     """
+    if name is not None and find_algorithm(name).can_learn(task.action_space):
+        return name
     fitting = algorithms_for(task.action_space)
     if name is None and fitting:
         return fitting[0]
-    if name is None or not find_algorithm(name).can_learn(task.action_space):
-        expected = f"{' or '.join(fitting)}, or no `algorithm`" if fitting else "one of your own, as `module:Class`"
-        raise UserError(f"it cannot learn {task.name}, whose actions are {task.action_space}: expected {expected}")
-    return name
+    expected = f"{' or '.join(fitting)}, or no `algorithm`" if fitting else "one of your own, as `module:Class`"
+    raise UserError(f"it cannot learn {task.name}, whose actions are {task.action_space}: expected {expected}")
 
 
 def algorithm_name(algorithm: type[Algorithm]) -> str:
