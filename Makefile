@@ -55,7 +55,7 @@ test: $(INSTALLED) ## Run the fast tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not faults"
 
 .PHONY: test-slow
-test-slow: $(INSTALLED) ## Run the slow tests: does the quick start learn?
+test-slow: $(INSTALLED) ## Run the slow tests: whole sweeps, the wheel, the examples that need Ray, and whether the quick start learns.
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-browser

@@ -41,12 +41,14 @@ def test_stable_baselines3_learns_from_the_wrapper() -> None:
     assert 0 < rewards.min() < rewards.max() < 1  # CLIP's, where the environment's own are 0 and 1
 
 
+@pytest.mark.slow
 def test_an_algorithm_of_rllib_learns_from_the_pool(ray_cluster: None) -> None:
     (result,) = example("rllib_algorithm").main(iterations=1, steps=1_600)
     assert result["frames_scored"] >= 1_600
     assert result["episode_return_mean"] != result["true_return"]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_own_parts_runs_in_other_processes(tmp_path: Path) -> None:
     """The modules lie beside the sweep file, and nowhere on Python's path."""
     beside = tmp_path / "mine"

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
@@ -16,6 +17,7 @@ INTERRUPTED = Path(__file__).parents[2] / "fixtures" / "interrupted-0.1"
 of the same sweep, undisturbed."""
 
 
+@pytest.mark.slow
 def test_a_sweep_that_version_0_1_left_is_resumed_to_the_bit(ray_cluster: None, tmp_path: Path, mlflow_database: Path) -> None:
     folder = SweepFolder(tmp_path / "resumed-20261125-164230")
     shutil.copytree(INTERRUPTED, folder.path)
