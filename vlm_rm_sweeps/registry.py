@@ -158,6 +158,6 @@ class Registry(Generic[Entry]):
             module = name.partition(":")[0]
             raise UserError(
                 f"{self.kind} {name!r} is named by data, which imports no modules: if you trust {module}, import it first with "
-                f"--module {module.replace('.', '/')}.py"
+                f"--module {module if '.' in module else module + '.py'}"
             )
         return self.find(name, "; if it is your own, import the module that registers it with --module FILE")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vlm_rm_sweeps.cli import main
+from vlm_rm_sweeps.registry import is_trusted
 
 Command = Callable[..., str]
 SCRIPT = Path(sys.executable).parent / "vlm-rm"
@@ -101,3 +102,19 @@ def test_a_folder_in_the_place_of_a_file_is_refused(refusal: Command, tmp_path: 
     assert refusal("render", "cartpole-upright", "--force", "-o", tmp_path) == (
         f"{tmp_path} is a folder: expected the path of a file"
     )
+
+
+def test_a_module_in_a_package_is_named_as_checkpoints_name_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    package = tmp_path / "named_package"
+    package.mkdir()
+    (package / "parts.py").write_text("print('imported as', __name__)")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, message in (("named_package.parts", ""), ("named_package.others", "there is no module 'named_package.others'")):
+        monkeypatch.setattr(sys, "argv", ["vlm-rm", "--module", name, "poses", "cartpole-upright", "--help"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == (2 if message else 0)
+        assert message in capsys.readouterr().err
+    assert is_trusted("named_package.parts:Mine")

@@ -14,6 +14,7 @@ from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
+from vlm_rm_sweeps.registry import import_module
 from vlm_rm_sweeps.user_modules import import_file, make_importable
 
 app = typer.Typer(
@@ -28,17 +29,22 @@ app = typer.Typer(
 @app.callback()
 def before_any_command(
     module: Annotated[
-        list[Path],
+        list[str],
         typer.Option(
             metavar="FILE.py",
-            help="Python file to import first, for reward models, tasks and algorithms that it registers or defines; may be repeated.",
+            help="Python file, or an installed module such as my_package.tasks, to import first, for reward models, tasks and "
+            "algorithms that it registers or defines; may be repeated.",
         ),
     ] = [],  # noqa: B006
 ) -> None:
-    """Import the files of `--module`, and make modules in the working directory available as `module:Class`."""
+    """Import what `--module` names, and make modules in the working directory available as `module:Class`."""
     make_importable(Path.cwd())
-    for file in module:
-        import_file(file)
+    for named in module:
+        # A file in a package would be imported under another name than the one by which checkpoints know it.
+        if named.endswith(".py") or "/" in named:
+            import_file(Path(named))
+        else:
+            import_module(named)
 
 
 for _command in (sweep, dashboard, evaluate, report, schema, tasks, poses, models, render, label, labels, epic, landscape):
