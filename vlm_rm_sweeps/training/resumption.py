@@ -71,7 +71,8 @@ def set_training_state(trainer: Any, algorithm: Algorithm, state: Mapping[str, A
     learner.set_state(state["learner"])
     learner_pipeline(learner).set_state(state["learner_connector"])
     algorithm.restore_training_state(trainer, state)
-    for logger, logged in zip(_loggers(trainer), state["metrics"], strict=True):
+    # Checkpoints of version 0.1 have one more, that of RLlib's replay buffer.
+    for logger, logged in zip(_loggers(trainer), state["metrics"], strict=False):
         logger.set_state(logged)
     set_iteration(trainer, state["iteration"])
     if _REMOTE_RUNNERS in state:
@@ -81,9 +82,7 @@ def set_training_state(trainer: Any, algorithm: Algorithm, state: Mapping[str, A
 
 
 def _loggers(trainer: Any) -> list[Any]:
-    buffer = trainer.local_replay_buffer
-    loggers = [trainer.metrics, trainer.env_runner.metrics, local_learner(trainer).metrics]
-    return loggers if buffer is None else [*loggers, buffer.metrics]
+    return [trainer.metrics, trainer.env_runner.metrics, local_learner(trainer).metrics]
 
 
 def _get_runner_states(trainer: Any) -> dict[str, Any]:

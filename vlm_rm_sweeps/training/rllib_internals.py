@@ -6,9 +6,7 @@ catalog.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 ENV_RUNNER_MEMBERS = (
     "num_env_steps_sampled_lifetime",
@@ -107,42 +105,6 @@ def callback_classes(config: Any) -> list[type]:
     """Return the callback classes of an RLlib configuration, in the order in which they are called."""
     classes = config.callbacks_class
     return list(classes) if isinstance(classes, list | tuple) else [classes]
-
-
-class StoredTransition(NamedTuple):
-    """One transition of a replay buffer."""
-
-    observation: np.ndarray
-    next_observation: np.ndarray
-    action: np.ndarray
-    reward: float
-    terminated: bool
-
-
-def draw_transitions(buffer: Any, count: int) -> list[StoredTransition]:
-    """Draw transitions of an EpisodeReplayBuffer uniformly, with replacement.
-
-    Args:
-        buffer: The buffer, whose `rng` draws.
-        count: Number of transitions.
-
-    Returns:
-        The transitions, whose arrays are the buffer's own, not copies.
-    """
-    drawn = [buffer._indices[row] for row in buffer.rng.integers(len(buffer._indices), size=count)]
-    return [_stored(buffer.episodes[index[0] - buffer._num_episodes_evicted], index[1]) for index in drawn]
-
-
-def _stored(episode: Any, step: int) -> StoredTransition:
-    observations, actions, rewards = episode.observations, episode.actions, episode.rewards
-    at = observations.lookback + step
-    return StoredTransition(
-        observations.data[at],
-        observations.data[at + 1],
-        actions.data[actions.lookback + step],
-        rewards.data[rewards.lookback + step],
-        episode.is_terminated and step == len(episode) - 1,
-    )
 
 
 def environment_error(error: BaseException) -> BaseException:

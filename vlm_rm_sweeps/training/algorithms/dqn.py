@@ -33,7 +33,11 @@ class Dqn(OffPolicyAlgorithm):
         """Configure RLlib's DQN."""
         from ray.rllib.algorithms.dqn import DQNConfig
 
-        return self.learn_from_replay(DQNConfig(), env_runners).training(
+        from vlm_rm_sweeps.training.learners.replay import DqnLearner
+        from vlm_rm_sweeps.training.replay_training import ReplayDqn
+
+        config = DQNConfig(algo_class=ReplayDqn).learners(learner_class=DqnLearner)
+        return self.learn_from_replay(config, env_runners).training(
             lr=self.learning_rate,
             target_network_update_freq=self.target_update_every,
             tau=1.0,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from pydantic import Field
 
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
@@ -45,47 +44,33 @@ class OffPolicyAlgorithm(Algorithm):
             train_batch_size_per_learner=self.batch,
             training_intensity=self.updates_per_step * self.batch * sampled,
             num_steps_sampled_before_learning_starts=self.learning_starts,
-            n_step=1,
+            # Replaced by `after_build`.
             replay_buffer_config={"type": "EpisodeReplayBuffer"},
         )
 
     def after_build(self, trainer: Any, seed: int) -> None:
-        """Replay transitions as arrays instead of episodes, and standardize their rewards."""
-        from ray.rllib.connectors.learner import NumpyToTensor
-
-        from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
-        from vlm_rm_sweeps.training.connectors.transitions import TakeTransitions
+        """Replay transitions instead of episodes, from a buffer of the trial's seed."""
         from vlm_rm_sweeps.training.replay_buffer import TransitionReplayBuffer
-        from vlm_rm_sweeps.training.rllib_internals import learner_pieces, local_learner
 
-        learner = local_learner(trainer)
-        # Replaces all connectors: transitions already have all columns, next observations included.
-        learner_pieces(learner)[:] = [
-            TakeTransitions(),
-            NumpyToTensor(as_learner_connector=True, device=learner.device),
-            StandardizeRewards(),
-        ]
-        # RLlib does not accept other classes of buffers, and seeds everything but the buffer.
-        trainer.local_replay_buffer = TransitionReplayBuffer(capacity=self.buffer)
-        trainer.local_replay_buffer.rng = np.random.default_rng(seed)
+        trainer.local_replay_buffer = TransitionReplayBuffer(self.buffer, seed)
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        """Return the replay buffer with its random generator, and the step of the last target update."""
+        """Return the replay buffer, and the step of the last target update."""
         from vlm_rm_sweeps.training.rllib_internals import local_learner, target_update_steps
 
-        buffer = trainer.local_replay_buffer
         return {
-            "buffer": buffer.get_state(),
-            "buffer_rng": buffer.rng.bit_generator.state,
+            "transitions": trainer.local_replay_buffer.get_state(),
             "last_target_update": dict(target_update_steps(local_learner(trainer))),
         }
 
     def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
-        """Restore the replay buffer with its random generator, and the step of the last target update."""
+        """Restore the replay buffer, and the step of the last target update."""
         from vlm_rm_sweeps.training.rllib_internals import local_learner, target_update_steps
 
-        trainer.local_replay_buffer.set_state(state["buffer"])
-        trainer.local_replay_buffer.rng.bit_generator.state = state["buffer_rng"]
+        if "transitions" in state:
+            trainer.local_replay_buffer.set_state(state["transitions"])
+        else:
+            trainer.local_replay_buffer.set_rllib_state(state["buffer"], state["buffer_rng"])
         target_update_steps(local_learner(trainer)).update(state["last_target_update"])
 
     def remarks(self, steps: int) -> list[str]:

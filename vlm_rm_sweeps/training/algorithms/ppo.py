@@ -59,7 +59,9 @@ class Ppo(Algorithm):
         """Configure RLlib's PPO."""
         from ray.rllib.algorithms.ppo import PPOConfig
 
-        return PPOConfig().training(
+        from vlm_rm_sweeps.training.learners.ppo import PpoLearner
+
+        return PPOConfig().learners(learner_class=PpoLearner).training(
             lr=self.learning_rate,
             train_batch_size_per_learner=self.envs * self.rollout_steps * (env_runners or 1),
             use_critic=True,

@@ -46,11 +46,15 @@ class Sac(OffPolicyAlgorithm):
         from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+        from vlm_rm_sweeps.training.learners.replay import SacLearner
         from vlm_rm_sweeps.training.q_networks import PlainQCatalog
+        from vlm_rm_sweeps.training.replay_training import ReplaySac
 
         # RLlib always learns the entropy coefficient: a learning rate of 0 keeps it fixed.
         coefficient, rate = (1.0, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
-        config: Any = self.learn_from_replay(SACConfig(), env_runners)
+        config: Any = self.learn_from_replay(
+            SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), env_runners
+        )
         return (
             config.training(
                 actor_lr=self.learning_rate,

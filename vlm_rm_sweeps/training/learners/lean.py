@@ -1,0 +1,54 @@
+"""Gradient descent as RLlib's, without its bookkeeping.
+
+RLlib's learner spends more time on an update of a small network than the update itself takes: it checks every gradient tensor for
+finite values twice, steps one tensor after the other, regroups gradients by module and optimizer, and logs a dozen metrics. Here
+one backward pass is followed by one step of each optimizer over all its tensors together. The values are those of RLlib, to the bit
+on a CPU (tests/training/learners).
+"""
+
+import functools
+from typing import Any
+
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+
+
+class LeanLearner(TorchLearner):
+    """Base of learners for one module on one device, whose gradients are clipped by their norm if at all."""
+
+    def build(self) -> None:
+        """Build RLlib's learner."""
+        super().build()
+        self._step_tensors_together()
+
+    @functools.cached_property
+    def network(self) -> Any:
+        """RLlib's module with all networks."""
+        return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    def _set_optimizer_state(self, state: Any) -> None:
+        super()._set_optimizer_state(state)
+        # A checkpoint of RLlib's own learner says otherwise.
+        self._step_tensors_together()
+
+    def _step_tensors_together(self) -> None:
+        for optimizer in self._named_optimizers.values():
+            for group in optimizer.param_groups:
+                group["foreach"] = True
+
+    def descend(self, loss: torch.Tensor) -> None:
+        """Make one update of all parameters.
+
+        Args:
+            loss: Sum of the losses, a scalar. Each parameter may depend on one of them only.
+        """
+        optimizers = self._named_optimizers.values()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            if self.config.grad_clip is not None:
+                parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True)
+            optimizer.step()

@@ -1,0 +1,148 @@
+"""Learners of the algorithms that learn from a replay buffer: all updates that follow a rollout, in one call."""
+
+import functools
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.algorithms.dqn.dqn_learner import QF_NEXT_PREDS, QF_PREDS, QF_TARGET_NEXT_PREDS
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.algorithms.sac.sac_learner import QF_TWIN_PREDS
+from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
+from torch.nn.functional import huber_loss
+
+from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
+from vlm_rm_sweeps.training.learners.lean import LeanLearner
+from vlm_rm_sweeps.training.replay_buffer import Transitions
+
+Losses = dict[str, torch.Tensor]
+"""Losses by name, scalars, of which no two share a parameter."""
+
+
+class ReplayLearner(LeanLearner):
+    """Base of learners that make several updates in one call, each from its own batch of transitions.
+
+    Mix it in before a learner of RLlib that has target networks.
+    """
+
+    def build(self) -> None:
+        """Build RLlib's learner; its connectors are replaced, because transitions already have all columns."""
+        super().build()
+        self.rewards = StandardizeRewards()
+        self._learner_connector.connectors[:] = [self.rewards]
+
+    def update(self, *, training_data: Any, timesteps: Mapping[str, int], **kwargs: Any) -> Any:
+        """Make an update from each batch.
+
+        Args:
+            training_data: RLlib's container; its `episodes` are one `Transitions` in place of RLlib's episodes.
+            timesteps: Environment steps so far, under RLlib's name.
+            **kwargs: RLlib's other arguments, which are ignored.
+
+        Returns:
+            RLlib's metrics: the number of transitions so far, and the losses of the last update.
+
+        Raises:
+            FloatingPointError: A loss of the last update is not finite.
+        """
+        (transitions,) = training_data.episodes
+        steps = timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        losses: Losses = {}
+        for batch in self._batches(transitions):
+            losses = self.losses(batch)
+            self.descend(sum(losses.values(), torch.zeros((), device=self.device)))
+            self._update_targets(steps)
+        self._log(losses, len(transitions))
+        return self.metrics.reduce()
+
+    def _batches(self, transitions: Transitions) -> Any:
+        tensors = {name: torch.from_numpy(column).to(self.device) for name, column in transitions.columns.items()}
+        for start in range(0, len(transitions), transitions.batch):
+            batch = {name: tensor[start : start + transitions.batch] for name, tensor in tensors.items()}
+            yield self.rewards(batch={DEFAULT_MODULE_ID: batch})[DEFAULT_MODULE_ID]
+
+    @abstractmethod
+    def losses(self, batch: dict[str, torch.Tensor]) -> Losses:
+        """Compute the losses of a batch.
+
+        Args:
+            batch: Columns of B transitions, by RLlib's names.
+
+        Returns:
+            The losses by name.
+        """
+
+    def _update_targets(self, steps: int) -> None:
+        if steps - self.last_update_ts_by_mid[DEFAULT_MODULE_ID] < self.config.target_network_update_freq:
+            return
+        self.last_update_ts_by_mid[DEFAULT_MODULE_ID] = steps
+        with torch.no_grad():
+            for main, target in self._target_pairs:
+                torch._foreach_mul_(target, 1 - self.config.tau)
+                torch._foreach_add_(target, torch._foreach_mul(main, self.config.tau))
+
+    @functools.cached_property
+    def _target_pairs(self) -> list[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+        """The parameters of each network and of its target."""
+        pairs = self.network.get_target_network_pairs()
+        return [(list(main.parameters()), list(target.parameters())) for main, target in pairs]
+
+    def _log(self, losses: Losses, transitions: int) -> None:
+        values = {name: loss.item() for name, loss in losses.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the loss {name} is {value}: rewards or observations are too large, or `learning_rate` is")
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), transitions, reduce="lifetime_sum")
+
+    def discounted(self, batch: dict[str, torch.Tensor], next_values: torch.Tensor) -> torch.Tensor:
+        """Compute targets from the values of the next states, which count unless the episode has terminated.
+
+        Args:
+            batch: Columns of B transitions.
+            next_values: Values (B,) of the next states.
+
+        Returns:
+            Targets (B,), which have no gradient.
+        """
+        values = (1.0 - batch[Columns.TERMINATEDS].float()) * next_values
+        return (batch[Columns.REWARDS] + self.config.gamma * values).detach()
+
+
+class DqnLearner(ReplayLearner, DQNTorchLearner):
+    """Learner of DQN, single or double, without RLlib's extensions of it."""
+
+    def losses(self, batch: dict[str, torch.Tensor]) -> Losses:
+        """Compute the Huber loss of the temporal difference, as RLlib's DQN."""
+        forward = self.network._forward_train(batch)
+        chosen = batch[Columns.ACTIONS].unsqueeze(-1).long()
+        values = forward[QF_PREDS].gather(-1, chosen).squeeze(-1)
+        target_values = forward[QF_TARGET_NEXT_PREDS]
+        rated = forward[QF_NEXT_PREDS] if self.config.double_q else target_values
+        best = target_values.gather(-1, rated.argmax(-1, keepdim=True)).squeeze(-1)
+        return {"qf_loss": huber_loss(values, self.discounted(batch, best))}
+
+
+class SacLearner(ReplayLearner, SACTorchLearner):
+    """Learner of SAC with two Q-networks, for continuous actions."""
+
+    def losses(self, batch: dict[str, torch.Tensor]) -> Losses:
+        """Compute the losses of policy, Q-networks and entropy coefficient, as RLlib's SAC."""
+        forward = self.network._forward_train(batch)
+        log_coefficient = self.curr_log_alpha[DEFAULT_MODULE_ID]
+        coefficient = log_coefficient.exp().detach()
+        log_probability = forward["logp_resampled"]
+        soft_values = forward["q_target_next"] - coefficient * forward["logp_next_resampled"]
+        targets = self.discounted(batch, soft_values)
+        excess = log_probability.detach() + self.target_entropy[DEFAULT_MODULE_ID]
+        return {
+            "policy_loss": (coefficient * log_probability - forward["q_curr"]).mean(),
+            "qf_loss": huber_loss(forward[QF_PREDS], targets),
+            "qf_twin_loss": huber_loss(forward[QF_TWIN_PREDS], targets),
+            "alpha_loss": -(log_coefficient * excess).mean(),
+        }
