@@ -444,15 +444,13 @@ def run_disturbed(driver: Driver, faults: list[str], moments: list[int], rng: ra
     assert driver.exit_status == 0, driver.log.read_text()[-3000:]
 
 
-def replay_buffers(folder: Path) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """By trial: observations and rewards of each episode in the replay buffer of its last checkpoint."""
+def replay_buffers(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By trial: observations and rewards of all transitions in the replay buffer of its last checkpoint."""
     buffers = {}
     for trial in sorted((folder / "trials").iterdir()):
         state = pickle.loads(sorted(trial.glob("step-*/state.pkl"))[-1].read_bytes())
-        episodes = state["buffer"]["episodes"]
-        buffers[trial.name] = [
-            (np.asarray(episode["observations"]["data"]), np.asarray(episode["rewards"]["data"])) for episode in episodes
-        ]
+        columns = state["transitions"]["columns"]
+        buffers[trial.name] = (columns["new_obs"], columns["rewards"])
     return buffers
 
 
@@ -498,19 +496,16 @@ def compare(findings: Findings, folder: Path, expected: Path) -> None:
     """Add to the findings what differs between the folder of a disturbed sweep and that of an undisturbed one."""
     findings.sweeps += 1
     buffers = replay_buffers(folder)
-    for trial, right in replay_buffers(expected).items():
-        episodes = buffers.get(trial, [])
-        for index, (right_observations, right_rewards) in enumerate(right):
-            findings.transitions += len(right_rewards)
-            if index >= len(episodes):
-                findings.lost += len(right_rewards)
-                continue
-            observations, rewards = episodes[index]
-            findings.lost += abs(len(right_rewards) - len(rewards)) + int(np.isnan(rewards).sum())
-            if len(rewards) == len(right_rewards):
-                findings.wrong += int((rewards != right_rewards).sum())
-                findings.wrong += int((observations != right_observations).any(axis=1).sum())
-        findings.wrong += sum(len(rewards) for _, rewards in episodes[len(right) :])
+    for trial, (right_observations, right_rewards) in replay_buffers(expected).items():
+        findings.transitions += len(right_rewards)
+        if trial not in buffers:
+            findings.lost += len(right_rewards)
+            continue
+        observations, rewards = buffers[trial]
+        findings.lost += abs(len(right_rewards) - len(rewards)) + int(np.isnan(rewards).sum())
+        if len(rewards) == len(right_rewards):
+            findings.wrong += int((rewards != right_rewards).sum())
+            findings.wrong += int((observations != right_observations).any(axis=1).sum())
     runs, right_runs = logged(folder), logged(expected)
     findings.doubled_or_missing_runs += len(runs.keys() ^ right_runs.keys())
     for name in runs.keys() & right_runs.keys():

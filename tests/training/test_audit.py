@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from replayed import replayed
 
 from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
@@ -30,7 +31,7 @@ def ran(job: TrainingJob) -> tuple[list[dict[str, Any]], list[Any]]:
     """All results of a trial, and the episodes in its replay buffer."""
     trial = TrainableTrial(config={"run": {"job": job}})
     results = [trial.train(), trial.train()]
-    episodes = list(trial._trainer.local_replay_buffer.episodes)
+    episodes = replayed(trial._trainer)
     trial.stop()
     return results, episodes
 

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from ray import tune
+from replayed import replayed
 
 from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
@@ -61,7 +62,7 @@ def job_of(folder: Path, pools: tuple[PoolConfig, PoolConfig] | None, **changed:
 
 
 def episodes_of(trial: TrainableTrial) -> list[Any]:
-    return list(trial._trainer.local_replay_buffer.episodes)
+    return replayed(trial._trainer)
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,13 @@ def test_both_sample_from_the_same_pool_in_environments_of_their_own(
     ran: Ran, two_pools: tuple[PoolConfig, PoolConfig]
 ) -> None:
     assert ran.pools == [[two_pools[0].name], [two_pools[0].name]]
-    starts = {tuple(episode.get_observations(0).tolist()) for episode in ran.episodes}
+    starts = {tuple(episode.get_observations()[0].tolist()) for episode in ran.episodes}
     assert len(starts) == len(ran.episodes) == 8  # of four sub-environments the first, and the next
 
 
 def test_returns_are_of_the_episodes_of_both(ran: Ran) -> None:
     result = ran.results[-1]
-    finished = [episode for episode in ran.episodes if episode.is_done]
+    finished = [episode for episode in ran.episodes if len(episode) == 200]
     assert len(finished) == 4
     assert result[metrics.CLIP_RETURN] == pytest.approx(np.mean([sum(episode.get_rewards()) for episode in finished]), rel=1e-5)
     in_goal = [np.abs(episode.get_observations()[1:, 2]) <= np.deg2rad(12) for episode in finished]
@@ -166,7 +167,7 @@ def test_a_resumed_trial_has_lost_and_doubled_nothing(
     """Its process died in the second of two results, in the middle of all episodes and of the audit's interval."""
     shutil.copytree(ran.folder / "step-000000440", tmp_path / "step-000000440")
     resumed = TrainableTrial(config={"run": {"job": job_of(tmp_path, two_pools)}})
-    sampled_before = [episode.id_ for episode in episodes_of(resumed)]
+    sampled_before = [episode.get_observations() for episode in episodes_of(resumed)]
     assert [len(episode) for episode in episodes_of(resumed)] == [110] * 4
     result = resumed.train()
     episodes = episodes_of(resumed)
@@ -175,7 +176,8 @@ def test_a_resumed_trial_has_lost_and_doubled_nothing(
     assert (result[metrics.ENV_STEPS], result["done"]) == (880, True)
     assert_whole(episodes, 880)
     # The running episodes were continued, to their end, and none was begun anew in their place.
-    assert [episode.id_ for episode in episodes[:4]] == sampled_before
+    for episode, before in zip(episodes[:4], sampled_before, strict=True):
+        np.testing.assert_array_equal(episode.get_observations()[: len(before)], before)
     assert [len(episode) for episode in episodes] == [200] * 4 + [20] * 4
     assert result[metrics.UPDATES] == ran.results[-1][metrics.UPDATES]
     rewards = np.concatenate([episode.get_rewards() for episode in episodes])
@@ -193,7 +195,7 @@ def test_env_runners_share_the_warm_up_and_draw_actions_of_their_own(ray_cluster
             np.testing.assert_array_equal(value, expected)  # from the first step on
     trainer.train()
     assert on_each_runner(trainer, _warm_up_of) == [math.ceil(41 / 2)] * 2
-    first, second = (np.concatenate(episode.get_actions()) for episode in trainer.local_replay_buffer.episodes)
+    first, second = (np.concatenate(episode.get_actions()) for episode in replayed(trainer))
     for actions in (first, second):
         assert len(set(actions[:18].tolist())) == 6  # each held for three steps
     assert not set(first[:18].tolist()) & set(second[:18].tolist())

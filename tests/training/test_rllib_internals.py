@@ -5,7 +5,6 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -15,7 +14,6 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline
 from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline, NormalizeAndClipActions
 from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.actor_manager import FaultAwareApply
 
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -24,7 +22,6 @@ from vlm_rm_sweeps.training.algorithms.sac import Sac
 from vlm_rm_sweeps.training.connectors.random_actions import HeldRandomActions
 from vlm_rm_sweeps.training.connectors.true_return import TrueReturnConnector
 from vlm_rm_sweeps.training.q_networks import PlainQCatalog
-from vlm_rm_sweeps.training.replay_buffer import TransitionReplayBuffer
 from vlm_rm_sweeps.training.rllib_internals import local_learner
 from vlm_rm_sweeps.training.trainer import build_trainer
 
@@ -122,7 +119,7 @@ def test_without_the_local_learner_nothing_of_it_is_saved(trainer: Any) -> None:
 def test_without_the_learners_connectors_rewards_are_not_standardized(trainer: Any) -> None:
     learner = local_learner(trainer)
     kinds = [type(piece).__name__ for piece in rllib_internals.learner_pieces(learner)]
-    assert kinds == ["TakeTransitions", "NumpyToTensor", "StandardizeRewards"]
+    assert kinds == ["StandardizeRewards"]
     assert rllib_internals.learner_pipeline(learner).get_state().keys() == {"StandardizeRewards"}
 
 
@@ -155,44 +152,6 @@ def test_without_callback_classes_a_users_callbacks_are_lost() -> None:
         Mine,
         RLlibCallback,
     ]
-
-
-@pytest.mark.parametrize("name", ["_indices", "_num_episodes_evicted", "episodes", "rng", "sampled_timesteps"])
-def test_without_a_member_of_the_buffer_no_transition_is_drawn(name: str) -> None:
-    """Of an episode that RLlib cut, after another was evicted."""
-    buffer: Any = TransitionReplayBuffer(capacity=8)
-    buffer.rng = np.random.default_rng(0)
-    for number in (1, 2):
-        buffer.add([episode_of(number, 6).to_numpy()])
-    buffer.sample(num_items=3)
-    expected = {
-        "_indices": lambda value: value == [(1, step) for step in range(6)],
-        "_num_episodes_evicted": lambda value: value == 1,
-        "episodes": lambda value: [len(episode) for episode in value] == [6],
-        "rng": lambda value: isinstance(value, np.random.Generator),
-        "sampled_timesteps": lambda value: value == 3,
-    }
-    assert expected[name](getattr(buffer, name))
-
-
-def episode_of(number: int, steps: int, lookback: int = 0) -> SingleAgentEpisode:
-    """Whose observations are its number and the step."""
-    space = gym.spaces.Box(-1, 1e6, (2,), np.float32)
-    episode = SingleAgentEpisode(observation_space=space, action_space=gym.spaces.Discrete(100), len_lookback_buffer=lookback)
-    episode.add_env_reset(np.array([number, 0], np.float32))
-    for step in range(steps):
-        episode.add_env_step(np.array([number, step + 1], np.float32), step, 10.0 * step, terminated=step == steps - 1)
-    return episode
-
-
-@pytest.mark.parametrize("name", ["observations", "actions", "rewards"])
-def test_without_lookback_buffers_the_wrong_step_is_drawn(name: str) -> None:
-    """Of a chunk of an episode, which has a step of the chunk before."""
-    chunk: Any = episode_of(1, 6).slice(slice(2, 6), len_lookback_buffer=1).to_numpy()
-    column = getattr(chunk, name)
-    assert column.lookback == 1
-    first = {"observations": [1, 2], "actions": 2, "rewards": 20.0}[name]
-    np.testing.assert_array_equal(column.data[column.lookback], first)
 
 
 def test_without_apply_an_env_runner_dies_of_an_error() -> None:

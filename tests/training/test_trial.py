@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
+from replayed import replayed
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -66,9 +67,9 @@ def run(job: TrainingJob) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Its results, and the episodes in its replay buffer."""
     trial = TrainableTrial(config={"run": {"job": job}})
     results = [trial.train(), trial.train()]
-    replayed = replayed_episodes(trial)
+    episodes = replayed_episodes(trial)
     trial.stop()
-    return results, replayed
+    return results, episodes
 
 
 def replayed_episodes(trial: TrainableTrial) -> list[dict[str, Any]]:
@@ -78,14 +79,14 @@ def replayed_episodes(trial: TrainableTrial) -> list[dict[str, Any]]:
             "observations": episode.get_observations(),
             "actions": episode.get_actions(),
             "rewards": episode.get_rewards(),
-            "ended": (episode.is_terminated, episode.is_truncated),
+            "ended": episode.terminated,
         }
-        for episode in trial._trainer.local_replay_buffer.episodes
+        for episode in replayed(trial._trainer)
     ]
 
 
 def assert_same_transitions(episodes: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
-    """To the bit. The names of episodes are random."""
+    """To the bit."""
     assert len(episodes) == len(others)
     for episode, other in zip(episodes, others, strict=True):
         for name, values in episode.items():
@@ -106,11 +107,11 @@ def assert_same_results(results: list[dict[str, Any]], others: list[dict[str, An
 
 def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path) -> None:
     """Two runs, each on a server of its own: the same 1000 transitions with the same rewards, and the same learned policy."""
-    (results, replayed), (results_again, replayed_again) = (
+    (results, episodes), (results_again, episodes_again) = (
         run(job(RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format), tmp_path / pool.name)) for pool in two_pools
     )
-    assert sum(len(episode["rewards"]) for episode in replayed) == results[-1]["env_steps"] >= 1000
-    assert_same_transitions(replayed, replayed_again)
+    assert sum(len(episode["rewards"]) for episode in episodes) == results[-1]["env_steps"] >= 1000
+    assert_same_transitions(episodes, episodes_again)
     assert_same_results(results, results_again)
     assert "evaluation_clip_return" in results[-1]
 
@@ -119,18 +120,18 @@ def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig
 @pytest.mark.parametrize("steps", [80, pytest.param(1000, marks=pytest.mark.slow)])
 def test_same_seed_same_humanoid_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, steps: int) -> None:
     """With SAC: repeated random actions, then those that the policy draws while it learns."""
-    (results, replayed), (results_again, replayed_again) = (
+    (results, episodes), (results_again, episodes_again) = (
         run(sac_job("humanoid-standing", pool, tmp_path / pool.name, steps)) for pool in two_pools
     )
-    assert sum(len(episode["rewards"]) for episode in replayed) == results[-1]["env_steps"] >= steps
+    assert sum(len(episode["rewards"]) for episode in episodes) == results[-1]["env_steps"] >= steps
     assert results[-1]["updates"] > 0
-    assert_same_transitions(replayed, replayed_again)
+    assert_same_transitions(episodes, episodes_again)
     assert_same_results(results, results_again)
 
 
 def test_another_seed_is_another_trial(ray_cluster: None, tmp_path: Path) -> None:
-    replayed, other = run(job(None, tmp_path / "5", seed=5))[1], run(job(None, tmp_path / "6", seed=6))[1]
-    assert any(not np.array_equal(a["observations"], b["observations"]) for a, b in zip(replayed, other, strict=False))
+    episodes, other = run(job(None, tmp_path / "5", seed=5))[1], run(job(None, tmp_path / "6", seed=6))[1]
+    assert any(not np.array_equal(a["observations"], b["observations"]) for a, b in zip(episodes, other, strict=False))
 
 
 def test_ends_after_its_steps_with_an_evaluation_and_a_checkpoint(ray_cluster: None, tmp_path: Path) -> None:

@@ -116,7 +116,10 @@ class TransitionReplayBuffer:
         columns = [_columns(episode) for episode in episodes]
         rows = [(index - state["_num_episodes_evicted"], step) for index, step in state["_indices"]]
         self.set_state(
-            {"columns": {name: np.stack([columns[index][name][step] for index, step in rows]) for name in columns[0]}, "rng": rng}
+            {
+                "columns": {name: np.stack([columns[index][name][step] for index, step in rows]) for name in columns[0]},
+                "rng": rng,
+            }
         )
 
 

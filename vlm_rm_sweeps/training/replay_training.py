@@ -1,7 +1,6 @@
 """RLlib's DQN and SAC with a training step that makes all updates after a rollout in one call."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from replayed import replayed
 
 from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
@@ -39,11 +39,6 @@ def trained(reward: RewardSource) -> Iterator[tuple[Any, dict[str, Any]]]:
     algorithm.stop()
 
 
-def buffered(algorithm: Any) -> list[SingleAgentEpisode]:
-    episodes: list[SingleAgentEpisode] = list(algorithm.local_replay_buffer.episodes)
-    return episodes
-
-
 def test_every_transition_was_scored_once_with_its_own_frame(trained: tuple[Any, dict[str, Any]]) -> None:
     """The reward in the buffer is, to the bit, that of the frame of the state after the step."""
     algorithm, result = trained
@@ -51,7 +46,7 @@ def test_every_transition_was_scored_once_with_its_own_frame(trained: tuple[Any,
     env = UprightCartPole()
     env.reset(seed=0)
     transitions = 0
-    for episode in buffered(algorithm):
+    for episode in replayed(algorithm):
         observations = episode.get_observations()[1:]
         frames = []
         for observation in observations:
@@ -65,18 +60,18 @@ def test_every_transition_was_scored_once_with_its_own_frame(trained: tuple[Any,
 
 
 def test_no_reward_in_the_buffer_is_missing(trained: tuple[Any, dict[str, Any]]) -> None:
-    for episode in buffered(trained[0]):
+    for episode in replayed(trained[0]):
         assert np.isfinite(episode.get_rewards()).all()
 
 
-def test_frames_and_other_info_never_reach_the_buffer(trained: tuple[Any, dict[str, Any]]) -> None:
-    for episode in buffered(trained[0]):
+def test_frames_and_other_info_never_leave_the_env_runner(trained: tuple[Any, dict[str, Any]]) -> None:
+    for episode in trained[0].env_runner.sample():
         assert all(not info for info in episode.get_infos())
 
 
 def test_both_returns_are_logged_under_their_own_names(trained: tuple[Any, dict[str, Any]]) -> None:
     algorithm, result = trained
-    finished = [episode for episode in buffered(algorithm) if episode.is_done]
+    finished = [episode for episode in replayed(algorithm) if len(episode) == 200]
     assert len(finished) == SETTINGS.envs
     runner = result["env_runners"]
     clip_return = np.mean([sum(episode.get_rewards()) for episode in finished])
@@ -100,7 +95,7 @@ def test_the_true_reward_is_learned_from_without_rendering(ray_cluster: None) ->
     runner = algorithm.train()["env_runners"]
     assert runner["episode_return_mean"] == runner[metrics.TRUE_RETURN]
     assert metrics.FRAMES_SCORED not in runner
-    assert {reward for episode in buffered(algorithm) for reward in episode.get_rewards()} == {0.0, 1.0}
+    assert {reward for episode in replayed(algorithm) for reward in episode.get_rewards()} == {0.0, 1.0}
     algorithm.stop()
 
 

@@ -61,23 +61,27 @@ class Ppo(Algorithm):
 
         from vlm_rm_sweeps.training.learners.ppo import PpoLearner
 
-        return PPOConfig().learners(learner_class=PpoLearner).training(
-            lr=self.learning_rate,
-            train_batch_size_per_learner=self.envs * self.rollout_steps * (env_runners or 1),
-            use_critic=True,
-            use_gae=True,
-            lambda_=self.gae_lambda,
-            clip_param=self.clip,
-            num_epochs=self.epochs,
-            minibatch_size=self.minibatch,
-            shuffle_batch_per_epoch=True,
-            entropy_coeff=self.entropy,
-            vf_loss_coeff=self.value_loss,
-            vf_clip_param=float("inf"),
-            use_kl_loss=False,
-            kl_coeff=0.0,
-            grad_clip=_GRADIENT_CLIP,
-            grad_clip_by="global_norm",
+        return (
+            PPOConfig()
+            .learners(learner_class=PpoLearner)
+            .training(
+                lr=self.learning_rate,
+                train_batch_size_per_learner=self.envs * self.rollout_steps * (env_runners or 1),
+                use_critic=True,
+                use_gae=True,
+                lambda_=self.gae_lambda,
+                clip_param=self.clip,
+                num_epochs=self.epochs,
+                minibatch_size=self.minibatch,
+                shuffle_batch_per_epoch=True,
+                entropy_coeff=self.entropy,
+                vf_loss_coeff=self.value_loss,
+                vf_clip_param=float("inf"),
+                use_kl_loss=False,
+                kl_coeff=0.0,
+                grad_clip=_GRADIENT_CLIP,
+                grad_clip_by="global_norm",
+            )
         )
 
     def after_build(self, trainer: Any, seed: int) -> None:

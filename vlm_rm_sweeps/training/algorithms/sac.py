@@ -52,9 +52,7 @@ class Sac(OffPolicyAlgorithm):
 
         # RLlib always learns the entropy coefficient: a learning rate of 0 keeps it fixed.
         coefficient, rate = (1.0, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
-        config: Any = self.learn_from_replay(
-            SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), env_runners
-        )
+        config: Any = self.learn_from_replay(SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), env_runners)
         return (
             config.training(
                 actor_lr=self.learning_rate,

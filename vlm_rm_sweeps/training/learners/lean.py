@@ -27,13 +27,18 @@ class LeanLearner(TorchLearner):
         """RLlib's module with all networks."""
         return self.module[DEFAULT_MODULE_ID].unwrapped()
 
-    def _set_optimizer_state(self, state: Any) -> None:
-        super()._set_optimizer_state(state)
-        # A checkpoint of RLlib's own learner says otherwise.
+    @functools.cached_property
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [optimizer for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID)]
+
+    def set_state(self, state: Any) -> None:
+        """Restore RLlib's state of a learner."""
+        super().set_state(state)
+        # A checkpoint of RLlib's own learner has the default, one tensor after the other.
         self._step_tensors_together()
 
     def _step_tensors_together(self) -> None:
-        for optimizer in self._named_optimizers.values():
+        for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["foreach"] = True
 
@@ -43,11 +48,10 @@ class LeanLearner(TorchLearner):
         Args:
             loss: Sum of the losses, a scalar. Each parameter may depend on one of them only.
         """
-        optimizers = self._named_optimizers.values()
-        for optimizer in optimizers:
+        for optimizer in self._optimizers:
             optimizer.zero_grad()
         loss.backward()
-        for optimizer in optimizers:
+        for optimizer in self._optimizers:
             if self.config.grad_clip is not None:
                 parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
                 torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True)

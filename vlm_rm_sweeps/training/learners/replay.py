@@ -19,6 +19,7 @@ from torch.nn.functional import huber_loss
 from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
 from vlm_rm_sweeps.training.learners.lean import LeanLearner
 from vlm_rm_sweeps.training.replay_buffer import Transitions
+from vlm_rm_sweeps.training.rllib_internals import learner_pieces, target_update_steps
 
 Losses = dict[str, torch.Tensor]
 """Losses by name, scalars, of which no two share a parameter."""
@@ -34,7 +35,7 @@ class ReplayLearner(LeanLearner):
         """Build RLlib's learner; its connectors are replaced, because transitions already have all columns."""
         super().build()
         self.rewards = StandardizeRewards()
-        self._learner_connector.connectors[:] = [self.rewards]
+        learner_pieces(self)[:] = [self.rewards]
 
     def update(self, *, training_data: Any, timesteps: Mapping[str, int], **kwargs: Any) -> Any:
         """Make an update from each batch.
@@ -51,6 +52,7 @@ class ReplayLearner(LeanLearner):
             FloatingPointError: A loss of the last update is not finite.
         """
         (transitions,) = training_data.episodes
+        self._weights_seq_no += 1  # without it env runners ignore the new weights
         steps = timesteps[NUM_ENV_STEPS_SAMPLED_LIFETIME]
         losses: Losses = {}
         for batch in self._batches(transitions):
@@ -78,9 +80,10 @@ class ReplayLearner(LeanLearner):
         """
 
     def _update_targets(self, steps: int) -> None:
-        if steps - self.last_update_ts_by_mid[DEFAULT_MODULE_ID] < self.config.target_network_update_freq:
+        last = target_update_steps(self)
+        if steps - last[DEFAULT_MODULE_ID] < self.config.target_network_update_freq:
             return
-        self.last_update_ts_by_mid[DEFAULT_MODULE_ID] = steps
+        last[DEFAULT_MODULE_ID] = steps
         with torch.no_grad():
             for main, target in self._target_pairs:
                 torch._foreach_mul_(target, 1 - self.config.tau)
@@ -96,7 +99,9 @@ class ReplayLearner(LeanLearner):
         values = {name: loss.item() for name, loss in losses.items()}
         for name, value in values.items():
             if not math.isfinite(value):
-                raise FloatingPointError(f"the loss {name} is {value}: rewards or observations are too large, or `learning_rate` is")
+                raise FloatingPointError(
+                    f"the loss {name} is {value}: rewards or observations are too large, or `learning_rate` is"
+                )
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
         self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), transitions, reduce="lifetime_sum")
 

@@ -1,0 +1,187 @@
+"""The lean learners compute what RLlib's own learners compute."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.dqn import Dqn
+from vlm_rm_sweeps.training.algorithms.ppo import Ppo
+from vlm_rm_sweeps.training.algorithms.sac import Sac
+from vlm_rm_sweeps.training.replay_buffer import Transitions
+from vlm_rm_sweeps.training.rllib_internals import local_learner
+
+OBSERVATIONS = gym.spaces.Box(-1, 1, (3,), np.float32)
+DISCRETE, BOX = gym.spaces.Discrete(4), gym.spaces.Box(-1, 1, (2,), np.float32)
+UPDATES, BATCH = 200, 16
+
+
+class Spaces(gym.Env[Any, Any]):
+    """An environment of which nothing but the spaces is used."""
+
+    def __init__(self, action_space: gym.Space[Any]) -> None:
+        self.observation_space, self.action_space = OBSERVATIONS, action_space
+
+
+def learner_of(algorithm: Algorithm, action_space: gym.Space[Any], learner_class: type[Learner] | None = None) -> Any:
+    """The algorithm's learner, or one of RLlib's own, with the same random weights."""
+    torch.manual_seed(0)
+    config: Any = algorithm.rllib_config(env_runners=0).training(gamma=algorithm.gamma)
+    if learner_class is not None:
+        config = config.learners(learner_class=learner_class)
+    config.rl_module(model_config=algorithm.network_config())
+    group = config.build_learner_group(env=Spaces(action_space))
+    return local_learner(_Trainer(group))
+
+
+class _Trainer:
+    def __init__(self, learner_group: Any) -> None:
+        self.learner_group = learner_group
+
+
+def random_transitions(action_space: gym.Space[Any]) -> Transitions:
+    rng, rows = np.random.default_rng(1), UPDATES * BATCH
+    action_space.seed(1)
+    return Transitions(
+        {
+            "obs": rng.uniform(-1, 1, (rows, 3)).astype(np.float32),
+            "new_obs": rng.uniform(-1, 1, (rows, 3)).astype(np.float32),
+            "actions": np.stack([action_space.sample() for _ in range(rows)]),
+            "rewards": rng.normal(0.3, 2.0, rows).astype(np.float32),
+            "terminateds": rng.random(rows) < 0.1,
+        },
+        BATCH,
+    )
+
+
+def as_rllibs_batch(transitions: Transitions, update: int, mean: float, deviation: float) -> MultiAgentBatch:
+    """One batch of them, with the columns that RLlib's own learner needs besides, and its rewards standardized."""
+    rows = slice(update * BATCH, (update + 1) * BATCH)
+    columns = {name: torch.from_numpy(column[rows]) for name, column in transitions.columns.items()}
+    columns["rewards"] = (columns["rewards"] - mean) / deviation
+    columns |= {"weights": torch.ones(BATCH), "n_step": torch.ones(BATCH)}
+    return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=BATCH)
+
+
+def state_of(learner: Any) -> dict[str, torch.Tensor]:
+    """Its parameters, those of target networks included, and its entropy coefficient."""
+    state = dict(learner.module[DEFAULT_MODULE_ID].named_parameters())
+    if hasattr(learner, "curr_log_alpha"):
+        state["log_alpha"] = learner.curr_log_alpha[DEFAULT_MODULE_ID]
+    return {name: value.detach().clone() for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "action_space", "rllibs"),
+    [
+        (Dqn(target_update_every=64), DISCRETE, DQNTorchLearner),
+        (Dqn(target_update_every=64, double_q=False, learning_rate=0.1), DISCRETE, DQNTorchLearner),
+        (Sac(hidden=(16, 16)), BOX, SACTorchLearner),
+        (Sac(hidden=(16,), entropy=0.2, tau=0.5), BOX, SACTorchLearner),
+    ],
+    ids=["dqn", "dqn single", "sac", "sac fixed entropy"],
+)
+def test_200_updates_equal_rllibs_own_to_the_bit(
+    algorithm: Algorithm, action_space: gym.Space[Any], rllibs: type[Learner]
+) -> None:
+    transitions = random_transitions(action_space)
+    lean, own = learner_of(algorithm, action_space), learner_of(algorithm, action_space, rllibs)
+    before = state_of(lean)
+    torch.manual_seed(2)
+    # Four calls of 50 updates, as many as follow four rollouts.
+    for call in range(4):
+        rows = slice(call * 50 * BATCH, (call + 1) * 50 * BATCH)
+        part = Transitions({name: column[rows] for name, column in transitions.columns.items()}, BATCH)
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: 50 * (call + 1)}
+        logged = lean.update(training_data=TrainingData(episodes=[part]), timesteps=timesteps)
+    torch.manual_seed(2)
+    for update in range(UPDATES):
+        batch = as_rllibs_batch(transitions, update, lean.rewards.mean, lean.rewards.deviation)
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: 50 * (update // 50 + 1)}
+        own_logged = own.update(training_data=TrainingData(batch=batch), timesteps=timesteps)
+    expected = state_of(own)
+    for name, value in state_of(lean).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+        assert name == "log_alpha" or not torch.equal(value, before[name])  # a fixed one stays
+    losses = [name for name in logged[DEFAULT_MODULE_ID] if name.endswith("_loss")]
+    assert len(losses) == (1 if isinstance(algorithm, Dqn) else 4)
+    for name in losses:
+        assert logged[DEFAULT_MODULE_ID][name].peek() == pytest.approx(own_logged[DEFAULT_MODULE_ID][name].peek(), rel=1e-6)
+
+
+@pytest.mark.parametrize("action_space", [DISCRETE, BOX], ids=["discrete", "continuous"])
+def test_ppos_updates_equal_rllibs_own_to_the_bit(action_space: gym.Space[Any]) -> None:
+    """200 minibatches, of episodes whose ends RLlib leaves out of the loss."""
+    algorithm = Ppo(entropy=0.01, hidden=(16, 16))
+    lean, own = learner_of(algorithm, action_space), learner_of(algorithm, action_space, PPOTorchLearner)
+    assert type(lean) is not type(own)
+    for learner in (lean, own):
+        np.random.seed(0)
+        learner.update(
+            training_data=TrainingData(episodes=[random_episode(action_space, number) for number in range(8)]),
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 320},
+            num_epochs=10,
+            minibatch_size=16,
+            shuffle_batch_per_epoch=True,
+        )
+    expected = state_of(own)
+    for name, value in state_of(lean).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def random_episode(action_space: gym.Space[Any], number: int) -> SingleAgentEpisode:
+    """40 random steps, with the outputs of a policy of which PPO's ratio is taken."""
+    rng = np.random.default_rng(number)
+    action_space.seed(number)
+    episode = SingleAgentEpisode(observation_space=OBSERVATIONS, action_space=action_space, id_=str(number))
+    episode.add_env_reset(rng.uniform(-1, 1, 3).astype(np.float32))
+    for step in range(40):
+        action = action_space.sample()
+        inputs = rng.normal(0, 0.1, 4).astype(np.float32)
+        episode.add_env_step(
+            rng.uniform(-1, 1, 3).astype(np.float32),
+            action,
+            float(rng.normal()),
+            terminated=step == 39 and number % 2 == 0,
+            truncated=step == 39 and number % 2 == 1,
+            extra_model_outputs={"action_dist_inputs": inputs, "action_logp": np.float32(rng.normal(-1.4, 0.1))},
+        )
+    return episode.to_numpy()
+
+
+def test_a_state_of_rllibs_own_learner_is_continued_to_the_bit() -> None:
+    """As a checkpoint of version 0.1 holds it."""
+    algorithm, transitions = Dqn(), random_transitions(DISCRETE)
+    own, lean = learner_of(algorithm, DISCRETE, DQNTorchLearner), learner_of(algorithm, DISCRETE)
+    timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: 8}
+    for update in range(3):
+        own.update(training_data=TrainingData(batch=as_rllibs_batch(transitions, update, 0.0, 1.0)), timesteps=timesteps)
+    lean.set_state(own.get_state())
+    lean.rewards.set_state({"mean": 0.0, "deviation": 1.0})
+    lean.last_update_ts_by_mid.update(own.last_update_ts_by_mid)
+    own.update(training_data=TrainingData(batch=as_rllibs_batch(transitions, 3, 0.0, 1.0)), timesteps=timesteps)
+    fourth = Transitions({name: column[3 * BATCH : 4 * BATCH] for name, column in transitions.columns.items()}, BATCH)
+    lean.update(training_data=TrainingData(episodes=[fourth]), timesteps=timesteps)
+    for name, value in state_of(own).items():
+        np.testing.assert_array_equal(state_of(lean)[name], value, err_msg=name)
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    transitions = random_transitions(DISCRETE)
+    transitions.columns["rewards"][-1] = np.inf
+    with pytest.raises(FloatingPointError, match="the loss qf_loss is"):
+        learner_of(Dqn(), DISCRETE).update(
+            training_data=TrainingData(episodes=[transitions]), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 1}
+        )
