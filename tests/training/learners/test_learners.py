@@ -24,7 +24,8 @@ from vlm_rm_sweeps.training.replay_buffer import Transitions
 from vlm_rm_sweeps.training.rllib_internals import local_learner
 
 OBSERVATIONS = gym.spaces.Box(-1, 1, (3,), np.float32)
-DISCRETE, BOX = gym.spaces.Discrete(4), gym.spaces.Box(-1, 1, (2,), np.float32)
+DISCRETE: gym.Space[Any] = gym.spaces.Discrete(4)
+BOX: gym.Space[Any] = gym.spaces.Box(-1, 1, (2,), np.float32)
 UPDATES, BATCH = 200, 16
 
 
@@ -66,6 +67,11 @@ def random_transitions(action_space: gym.Space[Any]) -> Transitions:
     )
 
 
+def batches_of(transitions: Any) -> TrainingData:
+    """What RLlib hands to a lean learner, in place of episodes."""
+    return TrainingData(episodes=[transitions])
+
+
 def as_rllibs_batch(transitions: Transitions, update: int, mean: float, deviation: float) -> MultiAgentBatch:
     """One batch of them, with the columns that RLlib's own learner needs besides, and its rewards standardized."""
     rows = slice(update * BATCH, (update + 1) * BATCH)
@@ -105,7 +111,7 @@ def test_200_updates_equal_rllibs_own_to_the_bit(
         rows = slice(call * 50 * BATCH, (call + 1) * 50 * BATCH)
         part = Transitions({name: column[rows] for name, column in transitions.columns.items()}, BATCH)
         timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: 50 * (call + 1)}
-        logged = lean.update(training_data=TrainingData(episodes=[part]), timesteps=timesteps)
+        logged = lean.update(training_data=batches_of(part), timesteps=timesteps)
     torch.manual_seed(2)
     for update in range(UPDATES):
         batch = as_rllibs_batch(transitions, update, lean.rewards.mean, lean.rewards.deviation)
@@ -173,7 +179,7 @@ def test_a_state_of_rllibs_own_learner_is_continued_to_the_bit() -> None:
     lean.last_update_ts_by_mid.update(own.last_update_ts_by_mid)
     own.update(training_data=TrainingData(batch=as_rllibs_batch(transitions, 3, 0.0, 1.0)), timesteps=timesteps)
     fourth = Transitions({name: column[3 * BATCH : 4 * BATCH] for name, column in transitions.columns.items()}, BATCH)
-    lean.update(training_data=TrainingData(episodes=[fourth]), timesteps=timesteps)
+    lean.update(training_data=batches_of(fourth), timesteps=timesteps)
     for name, value in state_of(own).items():
         np.testing.assert_array_equal(state_of(lean)[name], value, err_msg=name)
 
@@ -182,6 +188,4 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     transitions = random_transitions(DISCRETE)
     transitions.columns["rewards"][-1] = np.inf
     with pytest.raises(FloatingPointError, match="the loss qf_loss is"):
-        learner_of(Dqn(), DISCRETE).update(
-            training_data=TrainingData(episodes=[transitions]), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 1}
-        )
+        learner_of(Dqn(), DISCRETE).update(training_data=batches_of(transitions), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 1})

@@ -17,6 +17,8 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 class LeanLearner(TorchLearner):
     """Base of learners for one module on one device, whose gradients are clipped by their norm if at all."""
 
+    config: Any  # which RLlib annotates with the base class of all configurations
+
     def build(self) -> None:
         """Build RLlib's learner."""
         super().build()

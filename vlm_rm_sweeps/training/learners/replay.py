@@ -37,7 +37,9 @@ class ReplayLearner(LeanLearner):
         self.rewards = StandardizeRewards()
         learner_pieces(self)[:] = [self.rewards]
 
-    def update(self, *, training_data: Any, timesteps: Mapping[str, int], **kwargs: Any) -> Any:
+    def update(  # type: ignore[override]  # as RLlib's learner group calls it
+        self, *, training_data: Any, timesteps: Mapping[str, int], **kwargs: Any
+    ) -> Any:
         """Make an update from each batch.
 
         Args:
@@ -133,13 +135,13 @@ class DqnLearner(ReplayLearner, DQNTorchLearner):
         return {"qf_loss": huber_loss(values, self.discounted(batch, best))}
 
 
-class SacLearner(ReplayLearner, SACTorchLearner):
+class SacLearner(ReplayLearner, SACTorchLearner):  # type: ignore[misc]  # RLlib's own classes do not fit together
     """Learner of SAC with two Q-networks, for continuous actions."""
 
     def losses(self, batch: dict[str, torch.Tensor]) -> Losses:
         """Compute the losses of policy, Q-networks and entropy coefficient, as RLlib's SAC."""
         forward = self.network._forward_train(batch)
-        log_coefficient = self.curr_log_alpha[DEFAULT_MODULE_ID]
+        log_coefficient: Any = self.curr_log_alpha[DEFAULT_MODULE_ID]
         coefficient = log_coefficient.exp().detach()
         log_probability = forward["logp_resampled"]
         soft_values = forward["q_target_next"] - coefficient * forward["logp_next_resampled"]
