@@ -54,7 +54,9 @@ UPDATES = _metric("updates", "updates", "Gradient updates since the start of the
 UPDATES_PER_STEP = _metric("updates_per_step", "updates/step", "Gradient updates per environment step since the result before.")
 ITERATION_SECONDS = _metric("iteration_seconds", "s", "Wall time since the result before.")
 SAMPLING_SECONDS = _metric(
-    "sampling_seconds", "s", "Time in the env runner: environment steps, rendering, waiting for rewards."
+    "sampling_seconds",
+    "s",
+    "Time in the env runners: environment steps and rendering; if they are remote, or rollouts are not replayed, also the wait.",
 )
 REPLAY_SECONDS = _metric("replay_seconds", "s", "Time spent drawing batches from the replay buffer.")
 UPDATE_SECONDS = _metric("update_seconds", "s", "Time in the learner.")

@@ -31,7 +31,7 @@ def counting(number: int, steps: int, terminated: bool) -> SingleAgentEpisode:
 
 def rows(buffer: TransitionReplayBuffer, batches: int = 5, size: int = 100) -> list[tuple[int, int, bool]]:
     """Episode, step and terminal flag of drawn rows, all of which were found to belong together."""
-    transitions = buffer.sample(batches, size)
+    transitions = buffer.gather(buffer.draw(batches, size))
     assert (len(transitions), transitions.batch) == (batches * size, size)
     columns = transitions.columns
     assert columns["obs"].shape == columns["new_obs"].shape == (batches * size, 2)

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.tasks.pygame_frames import draw, to_frame
 from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue, StateVariable, innermost
@@ -26,11 +27,12 @@ class UprightCartPole(CartPoleEnv):
     - The true reward, and `info["success"]`, is whether the pole is upright.
 
     Args:
-        render_mode: Gymnasium's render mode.
+        frame_format: Format to which frames are resized; None for the size at which Gymnasium draws.
     """
 
-    def __init__(self, render_mode: str | None = "rgb_array") -> None:
-        super().__init__(render_mode=render_mode)
+    def __init__(self, frame_format: FrameFormat | None = None) -> None:
+        super().__init__(render_mode="rgb_array")
+        self._frame_format = frame_format
         high = np.array([self.x_threshold, np.inf, math.pi, np.inf], dtype=np.float32)
         self.observation_space = spaces.Box(-high, high, dtype=np.float32)
 
@@ -57,9 +59,9 @@ class UprightCartPole(CartPoleEnv):
         """Draw the same picture as Gymnasium's `rgb_array`, but faster.
 
         Returns:
-            The frame, uint8 (400, 600, 3).
+            The frame, uint8 (H, W, 3): 400 x 600 pixels without a frame format.
         """
-        return to_frame(draw(self, super().render))
+        return to_frame(draw(self, super().render), self._frame_format)
 
 
 class CartPoleStates(BoxStates):
@@ -90,6 +92,6 @@ CARTPOLE_UPRIGHT = Task(
     baseline_prompt="pole and cart",
     success_criterion="pole within 12 degrees of upright",
     episode_steps=200,
-    make_native_env=lambda rendering, frame_format: UprightCartPole(),
+    make_native_env=lambda rendering, frame_format: UprightCartPole(frame_format),
     states=CartPoleStates(),
 )

@@ -15,6 +15,7 @@ import pygame
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 from scipy.ndimage import zoom
 
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.tasks.pygame_frames import draw, to_frame
 from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue, StateVariable, innermost
@@ -39,10 +40,12 @@ class SummitMountainCar(Continuous_MountainCarEnv):
 
     Args:
         textures: `modified` for the painted scene, `original` for Gymnasium's line drawing.
+        frame_format: Format to which frames are resized; None for the size at which Gymnasium draws.
     """
 
-    def __init__(self, textures: str = "modified") -> None:
+    def __init__(self, textures: str = "modified", frame_format: FrameFormat | None = None) -> None:
         super().__init__(render_mode="rgb_array")
+        self._frame_format = frame_format
         self._textures = textures
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -62,11 +65,11 @@ class SummitMountainCar(Continuous_MountainCarEnv):
         """Draw the current state.
 
         Returns:
-            The frame, uint8 (400, 600, 3).
+            The frame, uint8 (H, W, 3): 400 x 600 pixels without a frame format.
         """
-        if self._textures == "modified":
-            return to_frame(_painted(float(self.state[0]), self.goal_position))
-        return to_frame(draw(self, super().render))
+        painted = self._textures == "modified"
+        surface = _painted(float(self.state[0]), self.goal_position) if painted else draw(self, super().render)
+        return to_frame(surface, self._frame_format)
 
 
 class MountainCarStates(BoxStates):
@@ -94,7 +97,7 @@ MOUNTAINCAR_SUMMIT = Task(
     success_criterion="car at the flag",
     # Full throttle in the direction of travel reaches the flag in 105 to 109 steps; the paper states no length.
     episode_steps=400,
-    make_native_env=lambda rendering, frame_format: SummitMountainCar(rendering.textures),
+    make_native_env=lambda rendering, frame_format: SummitMountainCar(rendering.textures, frame_format),
     states=MountainCarStates(),
     textures=("modified", "original"),
 )

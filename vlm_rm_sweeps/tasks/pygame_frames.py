@@ -11,7 +11,11 @@ import gymnasium  # noqa: F401 - before pygame, whose banner it hides
 import numpy as np
 import pygame
 
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.process_defaults import prepare_pygame
+
+_BLUE_GREEN_RED_UNUSED = (4, (0xFF0000, 0xFF00, 0xFF, 0))
+"""Bytes for each pixel of pygame's usual surfaces, and their masks of red, green, blue and alpha. In memory, blue comes first."""
 
 
 def draw(env: Any, render: Callable[[], Any]) -> pygame.Surface:
@@ -34,7 +38,20 @@ def draw(env: Any, render: Callable[[], Any]) -> pygame.Surface:
     return surface
 
 
-def to_frame(surface: pygame.Surface) -> np.ndarray:
-    """Copy the pixels of a surface into a frame, uint8 (H, W, 3)."""
+def to_frame(surface: pygame.Surface, frame_format: FrameFormat | None = None) -> np.ndarray:
+    """Copy the pixels of a surface into a frame.
+
+    Args:
+        surface: The surface, of 24 or 32 bits for each pixel.
+        frame_format: Format to which the frame is resized; None for the surface's own size.
+
+    Returns:
+        The frame, uint8 (H, W, 3), equal to `resize_frames` of the frame of the surface's own size.
+    """
     width, height = surface.get_size()
-    return np.frombuffer(pygame.image.tobytes(surface, "RGB"), np.uint8).reshape(height, width, 3).copy()
+    if frame_format is not None and (surface.get_bytesize(), surface.get_masks()) == _BLUE_GREEN_RED_UNUSED:
+        # Four channels are resized in place of three, and reordered where they are few: faster than to copy the whole surface.
+        pixels = np.asarray(surface.get_view("0")).view(np.uint8).reshape(1, height, width, 4)
+        return np.ascontiguousarray(resize_frames(pixels, frame_format)[0, :, :, 2::-1])
+    frame = np.frombuffer(pygame.image.tobytes(surface, "RGB"), np.uint8).reshape(height, width, 3).copy()
+    return frame if frame_format is None else resize_frames(frame[None], frame_format)[0]

@@ -54,11 +54,21 @@ class TransitionReplayBuffer:
         """Add the transitions of episodes or of pieces of them, in place of the oldest ones.
 
         Args:
-            episodes: RLlib's episodes, whose rewards are filled in.
+            episodes: RLlib's episodes. The rewards may still be missing (NaN).
         """
         for episode in episodes:
             if len(episode):
                 self._append(_columns(episode))
+
+    def set_rewards(self, episodes: Sequence[SingleAgentEpisode]) -> None:
+        """Replace the rewards of the transitions that were added last.
+
+        Args:
+            episodes: The episodes of the last call of `add`, with all rewards.
+        """
+        rewards = np.concatenate([np.asarray(episode.get_rewards(), np.float32) for episode in episodes])
+        rows = np.arange(self._added - len(rewards), self._added) % self._capacity
+        self._columns[Columns.REWARDS][rows] = rewards
 
     def _append(self, columns: Mapping[str, np.ndarray]) -> None:
         if not self._columns:
@@ -72,18 +82,40 @@ class TransitionReplayBuffer:
             self._columns[name][rows] = column
         self._added += count
 
-    def sample(self, batches: int, size: int) -> Transitions:
+    def draw(self, batches: int, size: int) -> np.ndarray:
         """Draw transitions uniformly, with replacement.
 
         Args:
-            batches: Number of batches.
-            size: Number of transitions in each.
+            batches: Number of batches, K.
+            size: Number of transitions in each, B.
 
         Returns:
-            Copies of the transitions, the batches one after the other.
+            Rows of the buffer (K, B), valid until transitions are added.
         """
-        rows = (self._oldest + self.rng.integers(len(self), size=batches * size)) % self._capacity
-        return Transitions({name: column[rows] for name, column in self._columns.items()}, size)
+        return (self._oldest + self.rng.integers(len(self), size=(batches, size))) % self._capacity
+
+    def gather(self, rows: np.ndarray) -> Transitions:
+        """Copy transitions.
+
+        Args:
+            rows: Rows of the buffer (K, B), from `draw`.
+
+        Returns:
+            K batches of B transitions.
+        """
+        return Transitions({name: column[rows.ravel()] for name, column in self._columns.items()}, rows.shape[1])
+
+    def count_scored(self, rows: np.ndarray) -> int:
+        """Count the batches before the first one that has a transition without a reward.
+
+        Args:
+            rows: Rows of the buffer (K, B), from `draw`.
+
+        Returns:
+            K if no reward is missing.
+        """
+        missing = np.isnan(self._columns[Columns.REWARDS][rows]).any(axis=1)
+        return int(missing.argmax()) if missing.any() else len(rows)
 
     @property
     def _oldest(self) -> int:

@@ -189,7 +189,7 @@ class TrainableTrial(tune.Trainable):
         sampling = (trainer.env_runner_group, "foreach_env_runner") if self._job.env_runners else (trainer.env_runner, "sample")
         stopwatches = {SAMPLING_SECONDS: Stopwatch(*sampling), UPDATE_SECONDS: Stopwatch(trainer.learner_group, "update")}
         if trainer.local_replay_buffer is not None:
-            stopwatches[REPLAY_SECONDS] = Stopwatch(trainer.local_replay_buffer, "sample")
+            stopwatches[REPLAY_SECONDS] = Stopwatch(trainer.local_replay_buffer, "gather")
         return stopwatches
 
     def _restore(self) -> None:

@@ -44,15 +44,15 @@ class OffPolicyAlgorithm(Algorithm):
             train_batch_size_per_learner=self.batch,
             training_intensity=self.updates_per_step * self.batch * sampled,
             num_steps_sampled_before_learning_starts=self.learning_starts,
-            # Replaced by `after_build`.
+            # Replaced in `after_build`.
             replay_buffer_config={"type": "EpisodeReplayBuffer"},
         )
 
     def after_build(self, trainer: Any, seed: int) -> None:
-        """Replay transitions instead of episodes, from a buffer of the trial's seed."""
+        """Replay transitions instead of episodes, drawn by the trial's seed."""
         from vlm_rm_sweeps.training.replay_buffer import TransitionReplayBuffer
 
-        trainer.local_replay_buffer = TransitionReplayBuffer(self.buffer, seed)
+        trainer.use_buffer(TransitionReplayBuffer(self.buffer, seed))
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
         """Return the replay buffer, and the step of the last target update."""

@@ -79,6 +79,7 @@ class RewardConnector(TrueReturnConnector):
 
     Attributes:
         tally: Records every step, if the trial is audited. In the env runner for evaluations it is None.
+        deferred: Whether `on_sample_end` leaves it to the trainer to wait for the rewards, by a call of `fill_in_rewards`.
     """
 
     def __init__(self, *args: Any, source: RewardSource, **kwargs: Any) -> None:
@@ -92,6 +93,7 @@ class RewardConnector(TrueReturnConnector):
         self._truths: list[StepTruth] = []
         self._requests: list[_Request] = []
         self.tally: AuditTally | None = None
+        self.deferred = False
 
     def __call__(self, *, rl_module: Any, batch: dict[str, Any], episodes: Any, **kwargs: Any) -> dict[str, Any]:
         """Take the last frame of each running episode, send a full micro-batch, and return `batch` as it is."""
@@ -115,6 +117,11 @@ class RewardConnector(TrueReturnConnector):
         self._requests.append(_Request(pending, self._steps, self._truths, frames if self.tally else None))
         self._frames, self._steps, self._truths = [], [], []
 
+    def request_rewards(self) -> None:
+        """Send the frames that wait for a full micro-batch."""
+        if self._frames:
+            self._submit()
+
     def fill_in_rewards(self, samples: Sequence[SingleAgentEpisode], metrics: MetricsLogger) -> None:
         """Wait for all requested rewards and write them into the episodes.
 
@@ -126,8 +133,7 @@ class RewardConnector(TrueReturnConnector):
             RuntimeError: A transition does not have exactly one reward.
             PoolError: The pool could not return one finite reward for each frame.
         """
-        if self._frames:
-            self._submit()
+        self.request_rewards()
         started = time.perf_counter()
         scored, frames = self._await_rewards(metrics)
         for episode in samples:
@@ -183,7 +189,10 @@ class FillInRewards(RLlibCallback):
                 "own before `use_rewards`, which keeps them"
             )
         for connector in connectors:
-            connector.fill_in_rewards(samples, metrics_logger)
+            if connector.deferred:
+                connector.request_rewards()
+            else:
+                connector.fill_in_rewards(samples, metrics_logger)
 
 
 def reward_connectors(env_runner: Any) -> Iterator[RewardConnector]:
