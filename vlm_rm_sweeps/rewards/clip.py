@@ -127,13 +127,15 @@ class ClipRewardModel(RewardModel):
         Returns:
             float32 (N, D), on the CPU.
         """
-        embeddings = []
+        network, embeddings, size = self.network, [], self.source.preprocessing.size
+        inputs = torch.empty(self.micro_batch, 3, size, size, device=self._device, memory_format=torch.channels_last)
         for start in range(0, len(frames), self.micro_batch):
             # Preprocessed and encoded one micro-batch at a time, the data stays in the processor's cache.
-            chunk = self.source.preprocessing(frames[start : start + self.micro_batch])
-            padded = torch.zeros(self.micro_batch, *chunk.shape[1:]).contiguous(memory_format=torch.channels_last)
-            padded[: len(chunk)] = chunk
-            features = self.network.encode_image(padded.to(self._device, self._dtype))[: len(chunk)]
+            chunk = frames[start : start + self.micro_batch]
+            self.source.preprocessing.write(chunk, inputs[: len(chunk)])
+            # A partial micro-batch is padded: another shape would be rounded differently.
+            inputs[len(chunk) :] = 0
+            features = network.encode_image(inputs.to(self._dtype))[: len(chunk)]
             embeddings.append(functional.normalize(features.float(), dim=-1).cpu())
         return torch.cat(embeddings)
 

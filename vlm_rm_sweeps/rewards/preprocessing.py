@@ -39,8 +39,23 @@ class Preprocessing:
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         """Turn frames, uint8 (N, H, W, 3) of any height and width, into the model's input, float32 (N, 3, size, size)."""
+        return self.write(frames, torch.empty(len(frames), 3, self.size, self.size, memory_format=torch.channels_last))
+
+    def write(self, frames: np.ndarray, inputs: torch.Tensor) -> torch.Tensor:
+        """Write the model's input for frames into a tensor that exists.
+
+        Large tensors are cheaper to reuse than to allocate. Pixels move to the tensor's device as bytes, and are normalised there.
+
+        Args:
+            frames: uint8 (N, H, W, 3), of any height and width.
+            inputs: float32 (N, 3, size, size), on any device, which is overwritten.
+
+        Returns:
+            `inputs`.
+        """
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return self._squared(frames).float().mul_(1 / (255 * std)).sub_(mean / std)
+        scale, shift = (1 / (255 * std)).to(inputs.device), (mean / std).to(inputs.device)
+        return inputs.copy_(self._squared(frames).to(inputs.device)).mul_(scale).sub_(shift)
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
         """Resize and pad frames, uint8 (N, H, W, 3), to what the model sees, uint8 (N, size, size, 3)."""
