@@ -2,18 +2,27 @@
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pygame
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from pygame import gfxdraw
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
-from vlm_rm_sweeps.tasks.pygame_frames import draw, to_frame
+from vlm_rm_sweeps.process_defaults import prepare_pygame
+from vlm_rm_sweeps.tasks.pygame_frames import to_frame
 from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue, StateVariable, innermost
 from vlm_rm_sweeps.tasks.task import Task
+
+_CART_WIDTH, _CART_HEIGHT, _POLE_WIDTH = 50.0, 30.0, 10.0
+_CART_Y = 100
+"""Sizes and height of the cart in pixels, as Gymnasium draws it. The colours are Gymnasium's, too."""
+_WHITE, _BLACK, _BROWN, _VIOLET = (255, 255, 255), (0, 0, 0), (202, 152, 101), (129, 132, 203)
 
 
 class UprightCartPole(CartPoleEnv):
@@ -61,7 +70,42 @@ class UprightCartPole(CartPoleEnv):
         Returns:
             The frame, uint8 (H, W, 3): 400 x 600 pixels without a frame format.
         """
-        return to_frame(draw(self, super().render), self._frame_format)
+        return to_frame(self._drawn_upside_down(), self._frame_format)[::-1].copy()
+
+    @cached_property
+    def _surface(self) -> pygame.Surface:
+        prepare_pygame()
+        return pygame.Surface((self.screen_width, self.screen_height))
+
+    def _drawn_upside_down(self) -> pygame.Surface:
+        """Draw the state with Gymnasium's commands, but each time on the same surface, and without turning it over.
+
+        Gymnasium makes a surface for each frame, and turns it over into a second one and copies that onto a third one: together
+        they take longer than the drawing. A frame is turned over once it is small.
+        """
+        assert self.state is not None
+        x, angle = float(self.state[0]), float(self.state[2])
+        scale = self.screen_width / (2 * self.x_threshold)
+        cart_x, axle_y = x * scale + self.screen_width / 2, _CART_Y + _CART_HEIGHT / 4
+        self._surface.fill(_WHITE)
+        corners = _rectangle(_CART_WIDTH / 2, -_CART_HEIGHT / 2, _CART_HEIGHT / 2)
+        _polygon(self._surface, [(right + cart_x, up + _CART_Y) for right, up in corners], _BLACK)
+        pole = _rectangle(_POLE_WIDTH / 2, -_POLE_WIDTH / 2, scale * 2 * self.length - _POLE_WIDTH / 2)
+        turned = [pygame.math.Vector2(corner).rotate_rad(-angle) for corner in pole]
+        _polygon(self._surface, [(corner[0] + cart_x, corner[1] + axle_y) for corner in turned], _BROWN)
+        for circle in (gfxdraw.aacircle, gfxdraw.filled_circle):
+            circle(self._surface, int(cart_x), int(axle_y), int(_POLE_WIDTH / 2), _VIOLET)
+        gfxdraw.hline(self._surface, 0, self.screen_width, _CART_Y, _BLACK)
+        return self._surface
+
+
+def _rectangle(half_width: float, bottom: float, top: float) -> list[tuple[float, float]]:
+    return [(-half_width, bottom), (-half_width, top), (half_width, top), (half_width, bottom)]
+
+
+def _polygon(surface: pygame.Surface, corners: list[tuple[float, float]], color: tuple[int, int, int]) -> None:
+    gfxdraw.aapolygon(surface, corners, color)
+    gfxdraw.filled_polygon(surface, corners, color)
 
 
 class CartPoleStates(BoxStates):
