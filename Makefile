@@ -76,6 +76,11 @@ check: $(INSTALLED) ## Lint and check types.
 bench: $(INSTALLED) ## Measure the speeds that the README states.
 	$(BIN)/python benchmarks/reward_pool.py
 	$(BIN)/python benchmarks/rendering.py
+	$(BIN)/python benchmarks/update.py
+
+.PHONY: bench-trials
+bench-trials: $(INSTALLED) ## Compare whole trials with loops of stable-baselines3 (minutes).
+	$(BIN)/python benchmarks/end_to_end.py
 
 .PHONY: schema
 schema: $(INSTALLED) ## Write the keys of a sweep file anew: sweeps/schema.json, and the table in the README.
