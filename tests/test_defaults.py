@@ -106,6 +106,26 @@ assert warn_if_slow("x").threshold == 10
     run_python(code, {"HOME": os.environ["HOME"]})
 
 
+def test_tune_starts_trials_in_processes_that_ray_keeps_ready() -> None:
+    """A trial with variables of its own takes a second longer to start. The user's own variables still reach it."""
+    code = """
+import os
+from ray import tune
+from ray.tune.execution.class_cache import _ActorClassCache
+from vlm_rm_sweeps.process_defaults import prepare_tune
+
+def variables():
+    return _ActorClassCache().get(tune.Trainable)._default_options["runtime_env"]["env_vars"]
+
+assert variables() == {"PL_DISABLE_FORK": "1"}
+prepare_tune()
+assert variables() == {}
+os.environ["AWS_SESSION_TOKEN"] = "secret"
+assert variables() == {"AWS_SESSION_TOKEN": "secret"}
+"""
+    run_python(code, {"HOME": os.environ["HOME"]})
+
+
 def test_a_cluster_that_runs_is_left_as_it_is(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlm_rm_sweeps.process_defaults import prepare_ray
 

@@ -35,7 +35,7 @@ import numpy as np
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.pool import RewardPool, await_pool, start_pool
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
-from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
+from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 
 if __name__ == "__main__":
     plan = load_plan(Path(sys.argv[1]))

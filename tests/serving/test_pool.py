@@ -30,6 +30,7 @@ from vlm_rm_sweeps.serving.pool import (
     RewardPool,
     await_pool,
     check_placement,
+    server_environment,
     start_pool,
 )
 from vlm_rm_sweeps.serving.ray_internals import restarts_of_running
@@ -104,13 +105,39 @@ def test_frames_are_spread_over_the_servers_in_whole_micro_batches(
 
 def test_a_reward_model_of_ones_own_is_served(ray_cluster: None) -> None:
     model = find_reward_model("own_rewards:Shade/200")
-    config = PoolConfig.of("test-own", model, servers=2)
-    handles = start_pool(config, model)
+    config = PoolConfig.of("test-own", model, servers=2, threads=2)
+    handles: Any = start_pool(config, model)
     await_pool(config, handles, SPECS)
     rewards = RewardPool.connect(config).score(frames(130), SPECS)
     np.testing.assert_array_equal(rewards, model.score(frames(130), SPECS))
+    # Models may use more libraries than torch.
+    assert ray.get(handles[0].__ray_call__.remote(lambda server: os.environ["OMP_NUM_THREADS"])) == "2"
     for handle in handles:
         ray.kill(handle)
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "own"),
+    [
+        ({}, {}, False),
+        ({"cpus": 3.5, "threads": 3}, {}, False),
+        ({"threads": 2}, {}, True),
+        ({"cpus": 2.0, "threads": 1}, {}, True),
+        ({"threads": 2}, {"OMP_NUM_THREADS": "2"}, False),
+        ({"threads": 1}, {"OMP_NUM_THREADS": "2"}, True),
+        ({}, {"RAY_ADDRESS": "10.0.0.1:6379"}, True),
+    ],
+)
+def test_a_server_has_an_environment_of_its_own_only_for_another_number_of_threads(
+    settings: dict[str, Any], environment: dict[str, str], own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it starts in a process that Ray keeps ready, which is seconds faster."""
+    for name in ("OMP_NUM_THREADS", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    config = tiny_pool("threads", **settings)
+    assert server_environment(config) == ({"env_vars": {"OMP_NUM_THREADS": str(config.threads)}} if own else None)
 
 
 def test_a_request_that_always_kills_its_server_is_given_up(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +384,7 @@ def test_servers_and_clients_report_ray_metrics(two_servers: PoolConfig, scrape:
         found = {}
         for sample in scrape():
             # Other models' counters stay as long as the cluster.
-            if sample.name.startswith("ray_vlm_rm_") and sample.labels.get("model") == "embedded/tiny":
+            if sample.labels.get("model") == "embedded/tiny":
                 found.setdefault(sample.name.removeprefix("ray_vlm_rm_"), []).append(sample)
         time.sleep(0.5)
     assert wanted <= found.keys()

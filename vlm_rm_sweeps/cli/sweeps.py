@@ -70,13 +70,15 @@ def sweep(
         print(remark)
 
     from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri, mlflow_ui_command
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     started = time.monotonic()
-    uri = tracking_uri or default_tracking_uri(results)
     resumed = None if new else _sweep_to_resume(plan, results, resume, yes)
-    outcome = run_sweep(plan, results, uri, say=say, resumed=resumed)
+    outcome = run_sweep(plan, results, tracking_uri, say=say, resumed=resumed)
+
+    # Not before the sweep, which starts Ray first: MLflow takes seconds to import.
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
+
     console.print(trials_table(outcome))
     for each in outcome.outcomes:
         if each.status == TrialStatus.FAILED:
@@ -103,7 +105,8 @@ def _resume_command() -> str:
 
 def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:
     from vlm_rm_sweeps.sweeping.execution.run_screening import run_screening
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri, mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.tracking.folder import default_tracking_uri
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     print(plan.describe())

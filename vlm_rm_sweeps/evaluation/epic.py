@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import auc, roc_curve
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
@@ -118,6 +116,8 @@ def _measured(
     rewards_nr: np.ndarray, truth_n: np.ndarray, is_binary: bool, seed: int, groups_n: np.ndarray | None
 ) -> list[Measures]:
     """Measure rewards, none of which is constant."""
+    from scipy.stats import rankdata  # here: it takes a second to import, which sweeps that measure nothing would wait for
+
     pearson = _correlations(np.ones((1, len(truth_n))), rewards_nr, truth_n)[0]
     ranks = np.ones((1, len(truth_n))), rankdata(rewards_nr, axis=0), rankdata(truth_n)
     spearman = _correlations(*ranks)[0]
@@ -199,6 +199,8 @@ def bootstrap_interval(distances_br: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _detection(rewards_nr: np.ndarray, truth_n: np.ndarray) -> Iterator[tuple[float, float]]:
     """Yield, for each reward, its ROC-AUC and the false-positive rate at the threshold that keeps 95 % of the positives."""
+    from sklearn.metrics import auc, roc_curve  # here, as scipy.stats
+
     for rewards_n in rewards_nr.T:
         false_positives, true_positives, _ = roc_curve(truth_n, rewards_n, drop_intermediate=False)
         yield (

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import theilslopes
 
 from vlm_rm_sweeps.metrics import (
     AUDIT_GOAL_FRACTION,
@@ -35,6 +34,8 @@ def trend(steps: Sequence[float], values: Sequence[float]) -> int:
     Returns:
         1 if the slope's 90 % interval lies above 0, -1 if it lies below, else 0: the trend cannot be told from noise.
     """
+    from scipy.stats import theilslopes  # here: it takes a second to import, which sweeps without an audit would wait for
+
     _, _, low, high = theilslopes(values, steps, alpha=CONFIDENCE)
     return int(low > 0) - int(high < 0)
 

@@ -10,7 +10,6 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
-from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.score import refuse_not_finite
@@ -264,6 +263,8 @@ def summarize(episodes: list[Episode]) -> dict[str, Any]:
         `episodes`, their number; and, where known, `clip_return`, `true_return`, `success` and, by model id, `judged`, each
         with `mean` and `interval` (both ends; None for the mean return of a single episode).
     """
+    from scipy import stats  # here: it takes a second to import, which recording a video would wait for
+
     summary: dict[str, Any] = {"episodes": len(episodes)}
     for name in ("clip_return", "true_return"):
         values = np.array([getattr(episode, name) for episode in episodes])
@@ -282,6 +283,8 @@ def summarize(episodes: list[Episode]) -> dict[str, Any]:
 
 
 def _mean_interval(values: np.ndarray) -> list[float] | None:
+    from scipy import stats
+
     if len(values) < 2:
         return None
     if np.ptp(values) == 0:

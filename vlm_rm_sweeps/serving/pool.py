@@ -5,6 +5,7 @@ trials of a sweep share one pool per model, so memory grows with the number of m
 """
 
 import math
+import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ _REQUEST_FRAMES = 64
 """Frames in one request of `score`, rounded up to whole micro-batches: frames x specs x embedding must fit into a server's
 memory."""
 _LONGEST_START_S = 600.0
+_THREADS = "OMP_NUM_THREADS"
 
 
 class PoolError(RuntimeError):
@@ -382,10 +384,29 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
             max_restarts=_RESTARTS,
             # Clients send lost requests again themselves, and limit how often.
             max_task_retries=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
+            runtime_env=server_environment(config),
         ).remote(model, config.device, config.precision, config.micro_batch, config.threads)
         for name in config.server_names()
     ]
+
+
+def server_environment(config: PoolConfig) -> dict[str, Any] | None:
+    """Choose the runtime environment of a pool's servers, which sets the number of threads.
+
+    A process with an environment of its own takes seconds longer to start, because it is not among those that Ray keeps ready.
+
+    Args:
+        config: The pool.
+
+    Returns:
+        Ray's runtime environment; None if the servers have as many threads anyway.
+    """
+    threads = str(config.threads)
+    # Unless the variable is set, Ray sets it to the number of reserved CPUs, at least 1. Nodes of a cluster may have set it.
+    usual = os.environ.get(_THREADS, str(max(1, int(config.cpus))))
+    if threads == usual and not os.environ.get("RAY_ADDRESS"):
+        return None
+    return {"env_vars": {_THREADS: threads}}
 
 
 def await_pool(

@@ -23,10 +23,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, cast
+from typing import TYPE_CHECKING, Any, NotRequired, cast
 
 from pydantic import TypeAdapter, ValidationError
-from ray.rllib.core.rl_module.rl_module import RLModule
 from safetensors.torch import load_file, save_file
 from typing_extensions import TypedDict
 
@@ -34,6 +33,9 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.tasks.rendering import Profile
+
+if TYPE_CHECKING:
+    from ray.rllib.core.rl_module.rl_module import RLModule
 
 CHECKPOINT = "checkpoint.json"
 POLICY = "policy.safetensors"
@@ -205,7 +207,7 @@ class Checkpoint:
             state: dict[str, Any] = pickle.load(file)
         return state
 
-    def load_policy(self, module: RLModule) -> None:
+    def load_policy(self, module: "RLModule") -> None:
         """Load the policy's weights into a network.
 
         Args:
@@ -238,7 +240,7 @@ class TrialFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, module: RLModule, state: Mapping[str, Any], content: ResumableContent) -> Checkpoint:
+    def save(self, module: "RLModule", state: Mapping[str, Any], content: ResumableContent) -> Checkpoint:
         """Write a checkpoint to resume from, then remove all but the two newest.
 
         Args:
@@ -257,7 +259,7 @@ class TrialFolder:
             shutil.rmtree(old)
         return checkpoint
 
-    def save_best(self, module: RLModule, content: BestContent) -> Checkpoint:
+    def save_best(self, module: "RLModule", content: BestContent) -> Checkpoint:
         """Replace the best policy.
 
         Args:
@@ -363,7 +365,7 @@ def _read_content(folder: Path) -> CheckpointContent:
     return cast(CheckpointContent, content)
 
 
-def _write(folder: Path, module: RLModule, content: PolicyContent, state: Mapping[str, Any] | None) -> Checkpoint:
+def _write(folder: Path, module: "RLModule", content: PolicyContent, state: Mapping[str, Any] | None) -> Checkpoint:
     unfinished = folder.with_name(f"{_UNFINISHED}{folder.name}")
     _remove(unfinished)
     try:
@@ -382,7 +384,9 @@ def _write(folder: Path, module: RLModule, content: PolicyContent, state: Mappin
     return Checkpoint(folder, whole)
 
 
-def _write_files(folder: Path, module: RLModule, content: PolicyContent, state: Mapping[str, Any] | None) -> CheckpointContent:
+def _write_files(
+    folder: Path, module: "RLModule", content: PolicyContent, state: Mapping[str, Any] | None
+) -> CheckpointContent:
     """Write all files of a checkpoint and flush them to disk."""
     network: Any = module
     save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, folder / POLICY)

@@ -12,8 +12,8 @@ from vlm_rm_sweeps.rewards import registry as model_registry
 from vlm_rm_sweeps.sweeping.config import plan as plans
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
+from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 from vlm_rm_sweeps.sweeping.execution.sweep_run import SweepRun
-from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.tasks import gym_task
 from vlm_rm_sweeps.tasks import registry as task_registry

@@ -23,8 +23,8 @@ from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.execution import reward_metrics as measuring
+from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, measure_sweep, metrics_of
-from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
 from vlm_rm_sweeps.tasks.registry import find_task
 
 PLAN = plan_of(

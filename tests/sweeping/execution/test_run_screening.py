@@ -21,7 +21,7 @@ from vlm_rm_sweeps.sweeping.config.sections import Combination
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 from vlm_rm_sweeps.sweeping.execution import run_screening as screening_module
 from vlm_rm_sweeps.sweeping.execution.run_screening import ScreeningOutcome, run_screening
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri
+from vlm_rm_sweeps.sweeping.tracking.folder import default_tracking_uri
 from vlm_rm_sweeps.tasks.registry import find_task
 
 CARTPOLE = find_task("cartpole-upright")

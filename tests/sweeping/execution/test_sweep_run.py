@@ -16,9 +16,10 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution import sweep_run
+from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
+from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
-from vlm_rm_sweeps.sweeping.execution.sweep_run import Remaining, SweepRun
-from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
+from vlm_rm_sweeps.sweeping.execution.sweep_run import SweepRun
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     FileWritten,

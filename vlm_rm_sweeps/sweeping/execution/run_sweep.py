@@ -5,32 +5,22 @@ unfinished trials. Tune's own snapshots are not used: they would have to be unpi
 MLflow runs.
 """
 
-import os
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
-import ray
-from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
-from vlm_rm_sweeps.serving.cluster import ray_cluster
-from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, check_placement, start_pool
-from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
+from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool
 from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
-from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, measure_sweep
-from vlm_rm_sweeps.sweeping.execution.sweep_run import Remaining, SweepRun
-from vlm_rm_sweeps.sweeping.execution.trial_jobs import pool_configs
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.execution.pools import start_pools
+from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.journal import ended_trials, read_entries
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import default_tracking_uri, set_up_store
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
-from vlm_rm_sweeps.tasks.opengl import choose_backend
 
 
 def check_resumable(plan: Plan, folder: SweepFolder) -> None:
@@ -103,9 +93,13 @@ def _run_sweep(
             cleanup.enter_context(resumed.locked())
             _set_up_store_if_it_answers(tracking_uri, say)
         needed = bool(Remaining.of(plan, folder))
-        pools, servers = _start_pools(plan, folder, say, cleanup) if needed else ({}, {})
+        pools, servers = start_pools(plan, folder, say, cleanup) if needed else ({}, {})
+        # RLlib, Tune and MLflow take seconds to import, and MLflow to make its tables: meanwhile the servers load their models.
+        from vlm_rm_sweeps.sweeping.execution.sweep_run import SweepRun
+        from vlm_rm_sweeps.sweeping.tracking.mlflow_store import set_up_store
+
         if not resumed:
-            set_up_store(tracking_uri)  # takes seconds, in which the servers load their models
+            set_up_store(tracking_uri)
         for model_id, pool in pools.items():
             await_pool(pool, servers[model_id], plan.served_specs())
         measured = _measured(plan, folder, pools, say) if needed else None
@@ -119,34 +113,18 @@ def _run_sweep(
 
 
 def _set_up_store_if_it_answers(tracking_uri: str, say: Callable[[str], None]) -> None:
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import set_up_store
+
     try:
         set_up_store(tracking_uri)
     except UserError as error:  # the results wait in the journal
         say(f"{error}. The sweep continues without it")
 
 
-def _start_pools(
-    plan: Plan, folder: SweepFolder, say: Callable[[str], None], cleanup: ExitStack
-) -> tuple[dict[str, PoolConfig], dict[str, list[ActorHandle]]]:
-    """Start Ray and the servers of each model, without waiting for them; `cleanup` stops them."""
-    if isinstance(plan.sweep.epic_states, LabelledStates) and known_measures(folder.epic) is None:
-        read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports its problems before anything starts
-    # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
-    if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
-        choose_backend()
-    cleanup.enter_context(ray_cluster(say))
-    # A unique name: the servers of a killed driver may still be running.
-    pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
-    reserved = plan.sweep.trial
-    check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
-    say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
-    servers = {model_id: start_pool(pool, plan.models[model_id]) for model_id, pool in pools.items()}
-    cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
-    return pools, servers
-
-
 def _measured(plan: Plan, folder: SweepFolder, pools: dict[str, PoolConfig], say: Callable[[str], None]) -> pd.DataFrame | None:
     """Return the EPIC distances from before training; None if the sweep measures none."""
+    from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, measure_sweep
+
     if not plan.sweep.epic_states:
         return None
     known = known_measures(folder.epic)

@@ -20,21 +20,19 @@ from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
+from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import training_job
 from vlm_rm_sweeps.sweeping.execution.trial_videos import TrialVideos
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
-    Entry,
     FileWritten,
     Journal,
     SweepEnded,
     SweepStarted,
     TrialEnded,
     ended_in_order,
-    ended_trials,
     open_trials,
-    read_entries,
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
@@ -49,34 +47,6 @@ _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MLFLOW_PATIENCE_S = 60.0
 """Seconds that the end of a sweep waits for MLflow if it does not respond. Undelivered entries stay in the journal."""
-
-
-class Remaining:
-    """What is left to do in a sweep, according to its journal.
-
-    Args:
-        plan: The sweep.
-        entries: The entries of its journal.
-
-    Attributes:
-        trials: The trials that have not finished.
-        videos: The finished trials whose video is missing: an earlier execution was killed while it recorded them.
-    """
-
-    def __init__(self, plan: Plan, entries: list[Entry]) -> None:
-        ended = ended_trials(entries)
-        self.trials = [trial for trial in plan.trials if ended.get(trial.trial_id) != RunStatus.FINISHED]
-        recorded = {entry.trial for entry in entries if isinstance(entry, FileWritten) and entry.to == VIDEO_FOLDER}
-        finished = [trial for trial in plan.trials if trial not in self.trials]
-        self.videos = [trial for trial in finished if plan.sweep.videos and trial.trial_id not in recorded]
-
-    @classmethod
-    def of(cls, plan: Plan, folder: SweepFolder) -> "Remaining":
-        """Return what is left to do in the sweep of a folder, which need not exist yet."""
-        return cls(plan, read_entries(folder.journal))
-
-    def __bool__(self) -> bool:
-        return bool(self.trials or self.videos)
 
 
 class SweepRun:

@@ -1,4 +1,4 @@
-"""Builds each trial's job and each pool's configuration from the plan: plain data for other processes."""
+"""Builds each trial's job from the plan: plain data for its process."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,12 +11,6 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.training.audit import AuditPlan
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.trial import TrainingJob
-
-
-def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
-    """Return the pool configuration of each model of a sweep and its audit, by model id."""
-    settings = plan.sweep.pool.model_dump()
-    return {model_id: PoolConfig.of(pool_name, model, **settings) for model_id, model in plan.models.items()}
 
 
 def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[str, PoolConfig]) -> TrainingJob:

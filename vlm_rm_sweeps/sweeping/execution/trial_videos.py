@@ -1,17 +1,23 @@
 """Records a video of each trial's best policy, while other trials still run."""
 
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 
 from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.training.trial import TrainingJob
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SEED = 10_000
+_SILENCE_S = 1.0
 _PATIENCE_S = 600.0
+_CPUS_PER_RECORDER = 4
 _SUFFIX = ".mp4"
 
 
@@ -57,8 +63,16 @@ def record_video(job: TrainingJob) -> Path:
     return video
 
 
+class Recorder:
+    """Records one video after the other, in a process of its own: importing torch, RLlib and more takes longer than a video."""
+
+    def record(self, job: TrainingJob) -> Path:
+        """Record the video of one trial, see `record_video`."""
+        return record_video(job)
+
+
 class TrialVideos:
-    """Records videos in processes beside the trials.
+    """Records videos in processes beside the trials: in one, or on a large machine in one for every few CPUs.
 
     A failed recording is reported and affects nothing else.
 
@@ -68,32 +82,70 @@ class TrialVideos:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._recording: dict[ray.ObjectRef, str] = {}
+        self._waiting: deque[tuple[str, TrainingJob]] = deque()
+        self._recording: dict[ray.ObjectRef, tuple[str, ActorHandle]] = {}
+        self._idle: list[ActorHandle] = []
+        self._files: dict[str, Path] = {}
 
     def record(self, trial_id: str, job: TrainingJob) -> None:
-        """Start recording a trial's video, without waiting for it."""
-        task: Any = ray.remote(num_cpus=0, max_retries=1)(record_video)
-        self._recording[task.remote(job)] = trial_id
+        """Record a trial's video when a recorder is free, without waiting for it."""
+        self._waiting.append((trial_id, job))
+        self._go_on(0.0)
 
     def finish(self) -> dict[str, Path]:
-        """Wait for the recordings, for ten minutes at most.
+        """Wait for the recordings, for ten minutes at most for each.
 
         Returns:
             The video files, by trial id.
         """
+        silent_until = time.monotonic() + _SILENCE_S
+        while self._go_on(max(0.0, silent_until - time.monotonic())):
+            pass
         if self._recording:
-            if not self._ready(timeout_s=1.0):
-                self._say(f"{len(self._recording)} videos are being recorded; Ctrl-C leaves them to --resume")
-            self._ready(_PATIENCE_S)
-        files = {}
-        for recording, trial_id in self._recording.items():
-            try:
-                files[trial_id] = ray.get(recording, timeout=0)
-            except Exception as error:
-                self._say(f"no video of trial {trial_id}: {reason_of(getattr(error, 'cause', None) or error)}")
-        self._recording = {}
+            self._say(f"{len(self._recording) + len(self._waiting)} videos are being recorded; Ctrl-C leaves them to --resume")
+            while self._go_on(_PATIENCE_S):
+                pass
+        for trial_id, _ in (*self._recording.values(), *self._waiting):
+            self._say(f"no video of trial {trial_id}: it was not recorded in time")
+        files, self._files = self._files, {}
+        self._waiting.clear()
+        self._recording, self._idle = {}, []  # ends the recorders
         return files
 
-    def _ready(self, timeout_s: float) -> bool:
-        """Whether all are recorded, after waiting for `timeout_s` seconds at most."""
-        return not ray.wait(list(self._recording), num_returns=len(self._recording), timeout=timeout_s)[1]
+    def _go_on(self, timeout_s: float) -> bool:
+        """Keep the recorders busy.
+
+        Args:
+            timeout_s: Seconds to wait for a recording to end.
+
+        Returns:
+            Whether one has ended.
+        """
+        ended = ray.wait(list(self._recording), timeout=timeout_s)[0] if self._recording else []
+        for recording in ended:
+            self._take_in(recording)
+        while self._waiting and (recorder := self._free_recorder()) is not None:
+            trial_id, job = self._waiting.popleft()
+            self._recording[recorder.record.remote(job)] = trial_id, recorder
+        return bool(ended)
+
+    def _take_in(self, recording: ray.ObjectRef) -> None:
+        trial_id, recorder = self._recording.pop(recording)
+        try:
+            self._files[trial_id] = ray.get(recording)
+        except Exception as error:
+            self._say(f"no video of trial {trial_id}: {reason_of(getattr(error, 'cause', None) or error)}")
+            if isinstance(error, RayActorError):  # a new recorder takes its place
+                return
+        self._idle.append(recorder)
+
+    def _free_recorder(self) -> ActorHandle | None:
+        """Return a recorder that is idle or new; None if there are enough and all are busy."""
+        if self._idle:
+            return self._idle.pop()
+        if len(self._recording) >= max(1, ray.cluster_resources().get("CPU", 0.0) // _CPUS_PER_RECORDER):
+            return None
+        # It has one recording at a time, so only that one is repeated when it dies.
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=1)(Recorder)
+        recorder: ActorHandle = actor.remote()
+        return recorder

@@ -27,6 +27,11 @@ from vlm_rm_sweeps.training.checkpoints import TRIALS
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
+def default_tracking_uri(results: Path) -> str:
+    """Return the URI of the SQLite database in the results folder, which needs no server."""
+    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
 @dataclass(frozen=True)
 class SweepFolder:
     """The paths in a sweep's folder, which need not exist yet.

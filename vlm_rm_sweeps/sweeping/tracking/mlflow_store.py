@@ -79,11 +79,6 @@ def read_runs_file(file: Path) -> RunsFile:
         raise UserError(f"{file} is damaged ({key}: {problem['msg']}): restore it, or resume the sweep") from error
 
 
-def default_tracking_uri(results: Path) -> str:
-    """Return the URI of the SQLite database in the results folder, which needs no server."""
-    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
-
-
 def git_commit() -> str:
     """Return the commit of the working directory, with `-dirty` if it has changes; `unknown` outside a repository."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]

@@ -1,0 +1,46 @@
+"""The table of a sweep, and its best trial."""
+
+from small_sweeps import SWEEP
+
+from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.config.sections import Prompt
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_trial, results_table
+from vlm_rm_sweeps.tasks.rendering import Rendering
+
+
+def outcome_of(model_id: str, status: TrialStatus = TrialStatus.FINISHED, **metrics: float) -> TrialOutcome:
+    prompt = Prompt(id="p", goal=("a",), baseline=("b",))
+    trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, Rendering(), 0)
+    return TrialOutcome(trial, status, "", {f"evaluation_{name}": value for name, value in metrics.items()})
+
+
+def test_the_best_trial_is_never_chosen_by_clip_return() -> None:
+    """Scales differ between models; the reference does not compete, nor does a trial that did not finish."""
+    outcomes = [
+        outcome_of(TRUE_REWARD, success=1.0, true_return=200),
+        outcome_of("a", success=0.5, true_return=120, clip_return=190),
+        outcome_of("b", success=0.9, true_return=150, clip_return=20),
+        outcome_of("c", success=0.9, true_return=170, clip_return=10),
+        outcome_of("d", status=TrialStatus.FAILED, success=1.0, true_return=200),
+    ]
+    best = best_trial(outcomes)
+    assert best is not None
+    assert best.trial.model_id == "c"
+    assert results_table(outcomes)["clip_return"].tolist()[1:4] == [190, 20, 10]
+
+
+def test_where_success_is_unknown_the_best_trial_is_by_true_return() -> None:
+    outcomes = [outcome_of("a", true_return=-900, clip_return=9), outcome_of("b", true_return=-300, clip_return=1)]
+    best = best_trial(outcomes)
+    assert best is not None
+    assert best.trial.model_id == "b"
+    assert results_table(outcomes)["success"].isna().all()
+
+
+def test_the_table_names_renderings_only_where_they_are_compared() -> None:
+    compared = plan_of(SWEEP | {"task": "mountaincar-summit", "textures": ["modified", "original"]})
+    table = results_table([TrialOutcome(trial, TrialStatus.FINISHED, "", {}) for trial in compared.trials])
+    assert table["textures"].tolist() == ["modified", "modified", "original"]
+    assert not {"textures", "camera"} & set(results_table([outcome_of("a")]).columns)

@@ -1,0 +1,66 @@
+"""Starts Ray and the reward servers of a sweep.
+
+It imports neither RLlib, Tune nor MLflow: that takes seconds, in which the servers can load their models.
+"""
+
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import ray
+from ray.actor import ActorHandle
+
+from vlm_rm_sweeps.serving.cluster import ray_cluster
+from vlm_rm_sweeps.serving.pool import PoolConfig, check_placement, start_pool
+from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
+from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.tasks.opengl import choose_backend
+
+
+def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
+    """Return the pool configuration of each model of a sweep and its audit, by model id."""
+    settings = plan.sweep.pool.model_dump()
+    return {model_id: PoolConfig.of(pool_name, model, **settings) for model_id, model in plan.models.items()}
+
+
+def start_pools(
+    plan: Plan, folder: SweepFolder, say: Callable[[str], None], cleanup: ExitStack
+) -> tuple[dict[str, PoolConfig], dict[str, list[ActorHandle]]]:
+    """Start Ray and the servers of each model of a sweep, without waiting for them.
+
+    Args:
+        plan: The sweep.
+        folder: The sweep's folder, which need not exist yet.
+        say: Prints a line.
+        cleanup: Its end stops the servers, and Ray if it was started here.
+
+    Returns:
+        The pool and the servers of each model, by model id.
+
+    Raises:
+        UserError: The labelled data set of `epic_states` cannot be used, the task draws with OpenGL and there is none, Ray does
+            not start, or the servers and one trial cannot be placed.
+    """
+    if isinstance(plan.sweep.epic_states, LabelledStates) and not _is_measured(folder):
+        read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports its problems before anything starts
+    # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
+    if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
+        choose_backend()
+    cleanup.enter_context(ray_cluster(say))
+    # A unique name: the servers of a killed driver may still be running.
+    pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
+    reserved = plan.sweep.trial
+    check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
+    say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
+    servers = {model_id: start_pool(pool, plan.models[model_id]) for model_id, pool in pools.items()}
+    cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
+    return pools, servers
+
+
+def _is_measured(folder: SweepFolder) -> bool:
+    from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures
+
+    return known_measures(folder.epic) is not None
