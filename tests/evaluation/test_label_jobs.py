@@ -1,5 +1,6 @@
 """Labelling videos of trials: they are found in a sweep's folder, shown blind, and compared with the success test."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,21 @@ from vlm_rm_sweeps.videos import write_episode, write_video
 TASK = find_task("cartpole-upright")
 
 
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("video") / "episode.mp4"
+    write_video([np.zeros((16, 16, 3), np.uint8)] * 2, file)
+    return file
+
+
 @pytest.fixture
-def sweep(tmp_path: Path) -> Path:
+def sweep(tmp_path: Path, video: Path) -> Path:
     """The videos that a sweep leaves for three trials."""
     for name, in_goal in (("a", 1.0), ("b", 0.4), ("c", None)):
         folder = tmp_path / "sweep" / "trials" / name / "video"
         folder.mkdir(parents=True)
         for file in ("episode.mp4", "plain.mp4"):
-            write_video([np.zeros((16, 16, 3), np.uint8)] * 2, folder / file)
+            shutil.copyfile(video, folder / file)
         numbers = {CLIP_RETURN: 1.0, TRUE_RETURN: 1.0, GOAL_FRACTION: in_goal, SUCCESS: None}
         write_episode(folder, {"task": TASK.name, "env_steps": 100, "seed": 1} | numbers)
     return tmp_path / "sweep"
