@@ -36,6 +36,22 @@ sys.path.insert(0, str(PLUGINS))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLUGINS), os.environ.get("PYTHONPATH")]))
 
 
+LONG_FILES = (
+    "faults/test_faults.py",
+    "serving/test_pool.py",
+    "sweeping/execution/test_run_sweep.py",
+    "sweeping/execution/test_run_sweep_failures.py",
+    "serving/test_cluster.py",
+    "sweeping/execution/test_run_sweep_env.py",
+)
+"""Files that take longest, which start first: processes that share the tests take a whole file each, and the last should be short."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {Path(__file__).parent / file: place for place, file in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of two CPUs on the loopback address, shared by all tests that need one."""
