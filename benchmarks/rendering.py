@@ -111,11 +111,12 @@ def all_frames(size: int) -> list[tuple[str, int, float, float]]:
         return Humanoid(Rendering("modified", "paper", profile), FrameFormat(size))
 
     cars: dict[str, gym.Env] = {
-        f"MountainCar, {textures} textures": SummitMountainCar(textures) for textures in MOUNTAINCAR_SUMMIT.textures
+        f"MountainCar, {textures} textures": SummitMountainCar(textures, FrameFormat(size))
+        for textures in MOUNTAINCAR_SUMMIT.textures
     }
     humanoids: dict[str, gym.Env] = {f"humanoid, {profile} profile": humanoid(profile) for profile in get_args(Profile)}
     return [
-        *compare(size, {"CartPole": UprightCartPole()}, by_gymnasium("CartPole-v1"), PYGAME_FRAMES),
+        *compare(size, {"CartPole": UprightCartPole(FrameFormat(size))}, by_gymnasium("CartPole-v1"), PYGAME_FRAMES),
         *compare(size, cars, by_gymnasium("MountainCarContinuous-v0"), PYGAME_FRAMES),
         *compare(size, humanoids, by_gymnasium("Humanoid-v5", width=size, height=size), HUMANOID_FRAMES),
     ]
