@@ -41,8 +41,6 @@ LONG_FILES = (
     "serving/test_pool.py",
     "sweeping/execution/test_run_sweep.py",
     "sweeping/execution/test_run_sweep_failures.py",
-    "serving/test_cluster.py",
-    "sweeping/execution/test_run_sweep_env.py",
 )
 """Files that take longest, which start first: processes that share the tests take a whole file each, and the last should be short."""
 

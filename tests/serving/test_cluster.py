@@ -52,6 +52,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_reward_models_beside_a_sweep_file_are_served(tmp_path: Path) -> None:
     for folder in ("sweep", "sweep/package_beside", "elsewhere"):
         (tmp_path / folder).mkdir()

@@ -253,6 +253,7 @@ def test_an_environments_error_in_another_process_is_the_trials(ray_cluster: Non
     assert json.loads((tmp_path / "failure.json").read_text())["error"] == "ArithmeticError: the pole fell off"
 
 
+@pytest.mark.slow
 def test_tune_reserves_a_cpu_for_each_env_runner(ray_cluster: None, tmp_path: Path) -> None:
     """And they sample within what was reserved: beside the trial's CPU and theirs this cluster has none."""
     run = {"job": job_of(tmp_path / "trial", None, steps=80, steps_per_result=80, env_runners=1)}

@@ -12,6 +12,7 @@ from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 
 
+@pytest.mark.slow
 def test_an_environment_of_gymnasium_needs_nothing_but_its_sweep_file(
     ray_cluster: None, tmp_path: Path, mlflow_database: Path
 ) -> None:

@@ -131,14 +131,14 @@ def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
 
 
 def test_same_seed_same_training_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
-    """1000 transitions, each time on a server of its own: the same states, actions, rewards and networks."""
+    """400 transitions, each time on a server of its own: the same states, actions, rewards and networks."""
     outcomes = []
     for pool in two_pools:
-        algorithm, _ = train(SETTINGS, RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format), steps=1000)
+        algorithm, _ = train(SETTINGS, RewardSource(pool, SPEC, EMBEDDED_PREPROCESSING.frame_format), steps=400)
         outcomes.append((replayed(algorithm), algorithm.get_module().state_dict()))
         algorithm.stop()
     (episodes, policy), (episodes_again, policy_again) = outcomes
-    assert sum(len(episode) for episode in episodes) == 1000
+    assert sum(len(episode) for episode in episodes) == 400
     for episode, again in zip(episodes, episodes_again, strict=True):
         np.testing.assert_array_equal(episode.get_observations(), again.get_observations())
         np.testing.assert_array_equal(episode.get_actions(), again.get_actions())
