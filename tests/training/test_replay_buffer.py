@@ -121,6 +121,14 @@ def test_the_state_of_rllibs_buffer_is_restored_in_its_order() -> None:
     assert [row[:2] for row in rows(restored)] == drawn
 
 
+def test_an_empty_buffer_of_rllib_is_restored() -> None:
+    """That of an untrained trial."""
+    rllibs = EpisodeReplayBuffer(capacity=20)
+    restored = TransitionReplayBuffer(20, seed=0)
+    restored.set_rllib_state(rllibs.get_state(), rllibs.rng.bit_generator.state)
+    assert len(restored) == 0
+
+
 def test_numbers_are_as_wide_as_the_networks() -> None:
     episode = SingleAgentEpisode(observation_space=gym.spaces.Box(-1, 1, (2,), np.float64), action_space=gym.spaces.Discrete(3))
     episode.add_env_reset(np.zeros(2))

@@ -144,14 +144,12 @@ class TransitionReplayBuffer:
             state: State of RLlib's EpisodeReplayBuffer.
             rng: State of its random generator.
         """
-        episodes = [SingleAgentEpisode.from_state(episode) for episode in state["episodes"]]
-        columns = [_columns(episode) for episode in episodes]
+        episodes = [_columns(SingleAgentEpisode.from_state(episode)) for episode in state["episodes"]]
         rows = [(index - state["_num_episodes_evicted"], step) for index, step in state["_indices"]]
+        # An untrained trial's buffer is empty.
+        names = episodes[0] if episodes else ()
         self.set_state(
-            {
-                "columns": {name: np.stack([columns[index][name][step] for index, step in rows]) for name in columns[0]},
-                "rng": rng,
-            }
+            {"columns": {name: np.stack([episodes[at][name][step] for at, step in rows]) for name in names}, "rng": rng}
         )
 
 

@@ -1,8 +1,8 @@
 """Every private or undocumented member of RLlib (and of Gymnasium's vector environments) that training relies on.
 
 They may change with any version: tests/training/test_rllib_internals.py has one test for each, which shows what breaks without
-it. No other module of the package uses them, with one exception: `q_networks.PlainQCatalog` overrides a private method of SAC's
-catalog.
+it. No other module of the package uses them, with two exceptions: `q_networks.PlainQCatalog` overrides a private method of SAC's
+catalog, and `learners/`, whose tests compare them with RLlib's own learners, call and override private methods of learners.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence

@@ -189,3 +189,16 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     transitions.columns["rewards"][-1] = np.inf
     with pytest.raises(FloatingPointError, match="the loss qf_loss is"):
         learner_of(Dqn(), DISCRETE).update(training_data=batches_of(transitions), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 1})
+
+
+def test_a_loss_of_ppo_that_is_not_finite_is_an_error() -> None:
+    """RLlib would set the gradients to zero, and go on."""
+    episode = random_episode(DISCRETE, 0)
+    episode.set_rewards(new_data=np.full(len(episode), np.inf, np.float32), at_indices=slice(0, len(episode)))
+    with pytest.raises(FloatingPointError, match="the loss total_loss is"):
+        learner_of(Ppo(), DISCRETE).update(
+            training_data=TrainingData(episodes=[episode]),
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 40},
+            num_epochs=1,
+            minibatch_size=16,
+        )

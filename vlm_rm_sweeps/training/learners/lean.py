@@ -7,6 +7,8 @@ on a CPU (tests/training/learners).
 """
 
 import functools
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -58,3 +60,19 @@ class LeanLearner(TorchLearner):
                 parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
                 torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True)
             optimizer.step()
+
+    @staticmethod
+    def check_finite(losses: Mapping[str, torch.Tensor]) -> None:
+        """Refuse losses that are not finite. One such update spoils all that follow, so the last one of many tells.
+
+        Args:
+            losses: Losses by name, scalars.
+
+        Raises:
+            FloatingPointError: A loss is not finite.
+        """
+        for name, loss in losses.items():
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(
+                    f"the loss {name} is {loss.item()}: rewards or observations are too large, or `learning_rate` is"
+                )

@@ -21,7 +21,13 @@ class PpoLearner(LeanLearner, PPOTorchLearner):
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
         loss = self._loss(batch[DEFAULT_MODULE_ID])
         self.descend(loss)
-        return {}, {DEFAULT_MODULE_ID: loss.detach()}, {}
+        self._last_loss = loss.detach()
+        return {}, {DEFAULT_MODULE_ID: self._last_loss}, {}
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Do what RLlib does after all minibatches, and refuse a loss that is not finite."""
+        self.check_finite({"total_loss": self._last_loss})
+        super().after_gradient_based_update(timesteps=timesteps)
 
     def _loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Compute the clipped objective with value loss and entropy bonus, as RLlib's PPO."""

@@ -1,7 +1,6 @@
 """Learners of the algorithms that learn from a replay buffer: all updates that follow a rollout, in one call."""
 
 import functools
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -98,13 +97,9 @@ class ReplayLearner(LeanLearner):
         return [(list(main.parameters()), list(target.parameters())) for main, target in pairs]
 
     def _log(self, losses: Losses, transitions: int) -> None:
-        values = {name: loss.item() for name, loss in losses.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss {name} is {value}: rewards or observations are too large, or `learning_rate` is"
-                )
-            self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        self.check_finite(losses)
+        for name, loss in losses.items():
+            self.metrics.log_value((DEFAULT_MODULE_ID, name), loss.item(), window=1)
         self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), transitions, reduce="lifetime_sum")
 
     def discounted(self, batch: dict[str, torch.Tensor], next_values: torch.Tensor) -> torch.Tensor:
