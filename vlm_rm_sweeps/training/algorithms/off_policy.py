@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class OffPolicyAlgorithm(Algorithm):
-    """Base class of algorithms that learn from transitions drawn uniformly from a replay buffer."""
+    """Base class of algorithms that learn from transitions drawn uniformly from a replay buffer.
+
+    The `rllib_config` of a subclass names a class of `replay_training` as RLlib's algorithm, or another one with its
+    `ReplayTraining`, and a `ReplayLearner` (`learners/replay.py`) as its learner.
+    """
 
     batch: int = Field(64, gt=0, description="Transitions in one update.")
     updates_per_step: float = Field(0.25, gt=0, description="Updates for each transition that is sampled.")
