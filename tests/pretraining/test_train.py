@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.pretraining import train as train_module
-from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch
+from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
-from vlm_rm_sweeps.pretraining.train import DistinctCaptionLoss, TrainingSettings, pretrain, train, write_config
+from vlm_rm_sweeps.pretraining.train import FoiledContrastiveLoss, TrainingSettings, pretrain, train, write_config
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
@@ -75,14 +75,14 @@ def test_resumed_training_gives_the_same_weights(
     monkeypatch.setattr(train_module, "_CHECKPOINT_EVERY", 2)
     steps: list[int] = []
 
-    def failing(states: list[CaptionedState], rng: np.random.Generator) -> list[str]:
+    def failing(states: list[CaptionedState], rng: np.random.Generator) -> tuple[list[str], list[str]]:
         steps.append(len(steps))
         if len(steps) == fails_at + 1:
             raise InterruptionError
-        return caption_batch(states, rng)
+        return contrast_batch(states, rng)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, "caption_batch", failing)
+        patched.setattr(train_module, "contrast_batch", failing)
         with pytest.raises(InterruptionError):
             train(SETTINGS, dataset, folder)
     checkpoint = folder / "embedded-tiny.checkpoint.pt"
@@ -142,33 +142,33 @@ def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
     assert losses[-10:].mean() < losses[:10].mean() - 0.3
 
 
-def test_loss_is_open_clips_when_all_captions_differ() -> None:
+def test_loss_is_open_clips_when_all_captions_differ_and_no_foil_does() -> None:
     images, texts, scale = unit_features(7, 0), unit_features(7, 1), torch.tensor(14.0)
     captions = [f"caption {index}" for index in range(7)]
-    loss = DistinctCaptionLoss()(images, texts, scale, captions)
+    loss = FoiledContrastiveLoss()(images, texts, texts, scale, captions, captions)
     torch.testing.assert_close(loss, ClipLoss()(images, texts, scale))
 
 
-def test_equal_captions_are_not_negatives_of_each_other() -> None:
-    captions = ["a", "b", "a", "c", "a"]
-    images, texts, scale = unit_features(5, 0), unit_features(5, 1), torch.tensor(14.0)
+def test_equal_captions_are_not_negatives_of_each_other_and_a_foil_is_its_own_images_alone() -> None:
+    captions, foils = ["a", "b", "a", "c", "a"], ["x", "b", "y", "z", "x"]
+    images, texts, foil_texts, scale = unit_features(5, 0), unit_features(5, 1), unit_features(5, 2), torch.tensor(14.0)
     texts[2] = texts[4] = texts[0]
-    logits = (scale * images @ texts.T).tolist()
+    logits, foil_logits = (scale * images @ texts.T).tolist(), (scale * (images * foil_texts).sum(dim=1)).tolist()
 
-    def cross_entropy(own: int, row: list[float]) -> float:
+    def cross_entropy(own: int, row: list[float], more: list[float]) -> float:
         rivals = [value for other, value in enumerate(row) if other == own or captions[other] != captions[own]]
-        return math.log(sum(math.exp(value) for value in rivals)) - row[own]
+        return math.log(sum(math.exp(value) for value in [*rivals, *more])) - row[own]
 
-    by_image = sum(cross_entropy(index, row) for index, row in enumerate(logits)) / 5
-    by_text = sum(cross_entropy(index, list(column)) for index, column in enumerate(zip(*logits, strict=True))) / 5
-    loss = DistinctCaptionLoss()(images, texts, scale, captions)
+    foiled = [[] if foil == caption else [logit] for caption, foil, logit in zip(captions, foils, foil_logits, strict=True)]
+    by_image = sum(cross_entropy(index, row, foiled[index]) for index, row in enumerate(logits)) / 5
+    by_text = sum(cross_entropy(index, list(column), []) for index, column in enumerate(zip(*logits, strict=True))) / 5
+    loss = FoiledContrastiveLoss()(images, texts, foil_texts, scale, captions, foils)
     assert float(loss) == pytest.approx((by_image + by_text) / 2, rel=1e-5)
-    assert float(loss) < float(ClipLoss()(images, texts, scale)) - 0.1
 
 
-def test_batch_of_one_caption_has_nothing_to_learn() -> None:
+def test_batch_of_one_caption_without_a_foil_has_nothing_to_learn() -> None:
     images, texts = unit_features(4, 0), unit_features(4, 1)
-    assert float(DistinctCaptionLoss()(images, texts, torch.tensor(14.0), ["same"] * 4)) == 0
+    assert float(FoiledContrastiveLoss()(images, texts, texts, torch.tensor(14.0), ["same"] * 4, ["same"] * 4)) == 0
 
 
 def test_pretrain_writes_what_the_manifest_says(tmp_path: Path) -> None:

@@ -1,23 +1,41 @@
-"""Captions for rendered states, in many wordings and levels of detail, with label noise that shapes the reward landscape.
+"""Captions for rendered states: a small grammar, label noise that shapes the reward landscape, and foils.
 
 A contrastive model learns `similarity(image, text) ~ log p(text | image) - log p(text)`. If captions described the exact state,
 the reward for "upright" would be flat wherever no caption says "upright", and an agent could not climb towards the goal.
 Captions therefore describe a *neighbour* of the state, drawn with Laplace noise of one scale. Then `log p("upright" | angle)`
 falls linearly with the angle over the whole circle.
+
+A word that occurs with one kind of state only makes the whole text unnecessary: "straight" would mean "upright". So each word of
+direction, degree and negation occurs with many states, in combinations that only the whole text resolves ("straight up",
+"straight down", "not straight up"), and each caption has a foil: the same words but for one attribute, which is false.
 """
 
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, find_task
 
-HELD_OUT_CAPTIONS = frozenset(
-    prompt for task in map(find_task, BUILT_IN_TASKS) for prompt in (task.goal_prompt, task.baseline_prompt)
-)
-"""The tasks' own prompts. They are never used as captions, so that evaluation with them measures generalisation. Some longer
-captions contain one; the model card states how many."""
+_SHORT_PREDICATE = 3
+"""Words: a shorter predicate, such as "kneeling" or "standing up", is held out with its subject only."""
+
+
+def _held_out(goal: str, baseline: str) -> str:
+    """Cut the subject, which goal and baseline share, off a goal prompt; keep its noun where little is left."""
+    words, others = goal.split(), baseline.split()
+    shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(words, others, strict=False))))
+    predicate = words[shared:]
+    return " ".join(predicate if len(predicate) >= _SHORT_PREDICATE else words[1:])
+
+
+_TASKS = [find_task(name) for name in BUILT_IN_TASKS]
+HELD_OUT_TEXTS = frozenset(_held_out(task.goal_prompt, task.baseline_prompt) for task in _TASKS)
+"""The goal prompts of all tasks without their subject. No caption contains one, so that evaluation with the prompts measures
+generalisation."""
+_BASELINES = frozenset(task.baseline_prompt for task in _TASKS)
 
 Buckets = tuple[tuple[float, tuple[str, ...]], ...]
 """Wordings by the value of one quantity: pairs of upper limit and wordings, rising; the last pair also covers larger values."""
@@ -36,6 +54,16 @@ class CaptionedState(Protocol):
             A short text in lower case.
         """
 
+    def foil(self, rng: np.random.Generator) -> "CaptionedState":
+        """Draw a state that differs clearly in one attribute.
+
+        Args:
+            rng: Draws the attribute and its value.
+
+        Returns:
+            The other state. Its caption from the same generator is a hard negative of this state's.
+        """
+
 
 def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     """Draw one option, all equally likely.
@@ -50,17 +78,71 @@ def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def bucket(buckets: Buckets, value: float) -> tuple[str, ...]:
-    """Find the wordings for a value.
+_INNERMOST = re.compile(r"\{([^{}]*)\}")
+
+
+def expand(rng: np.random.Generator, template: str, words: Mapping[str, str]) -> str:
+    """Expand a template: `{side}` is replaced by the text of that name, `{a|b|}` by one of its options.
+
+    Args:
+        rng: Draws the options.
+        template: May nest, as in "{|almost |{far|near} to }upright".
+        words: Templates by name.
+
+    Returns:
+        The text, without double spaces.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        content = match[1]
+        return words[content] if content in words else pick(rng, content.split("|"))
+
+    while True:
+        template, count = _INNERMOST.subn(replace, template)
+        if not count:
+            return " ".join(template.split()).replace(" ,", ",")
+
+
+def bucket_of(buckets: Buckets, value: float) -> int:
+    """Find the bucket of a value.
 
     Args:
         buckets: Wordings by upper limit.
         value: Any number.
 
     Returns:
-        The wordings of the first bucket whose limit is not below the value, or of the last bucket.
+        Index of the first bucket whose limit is not below the value, or of the last bucket.
     """
-    return next((wordings for limit, wordings in buckets if value <= limit), buckets[-1][1])
+    return next((index for index, (limit, _) in enumerate(buckets) if value <= limit), len(buckets) - 1)
+
+
+def far_bucket(rng: np.random.Generator, buckets: Buckets, value: float) -> tuple[str, ...]:
+    """Draw a bucket that a value is clearly outside of: neither its own nor a neighbour.
+
+    Args:
+        rng: Draws the bucket.
+        buckets: Wordings by upper limit, at least four.
+        value: Any number.
+
+    Returns:
+        The wordings of the bucket, all of which are false for the value.
+    """
+    own = bucket_of(buckets, value)
+    return buckets[int(rng.choice([index for index in range(len(buckets)) if abs(index - own) > 1]))][1]
+
+
+NEGATIONS = (
+    "{subject} {is |}not {false}",
+    "{subject} is not {false}",
+    "{subject} {is |}not {false} but {true}",
+    "{subject} is not {false}, it is {true}",
+    "{subject} {is |}{true}, {|and }not {false}",
+    "{subject} {is |}{true} {instead of|rather than} {false}",
+)
+"""What is false, alone or beside what is true."""
+
+
+_FOIL_TRIES = 3
 
 
 def caption_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -> list[str]:
@@ -71,12 +153,45 @@ def caption_batch(states: Sequence[CaptionedState], rng: np.random.Generator) ->
         rng: Shared by all captions.
 
     Returns:
-        N captions, none of which is one of `HELD_OUT_CAPTIONS`.
+        N captions, none of which contains one of `HELD_OUT_TEXTS` or is a task's baseline.
     """
-    captions = []
+    return [_not_held_out(lambda: state.caption(rng)) for state in states]  # noqa: B023 - called at once
+
+
+def contrast_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Draw a caption and a foil for each state: two texts of the same form that differ in one attribute of the state.
+
+    Args:
+        states: N states.
+        rng: Shared by all captions.
+
+    Returns:
+        N captions and N foils; a foil may equal its caption, where the caption does not speak of the attribute.
+    """
+    captions, foils = [], []
     for state in states:
-        caption = state.caption(rng)
-        while caption in HELD_OUT_CAPTIONS:
-            caption = state.caption(rng)
+        seed = int(rng.integers(2**63))
+        caption = state.caption(np.random.default_rng(seed))
+        while is_held_out(caption):
+            seed = int(rng.integers(2**63))
+            caption = state.caption(np.random.default_rng(seed))
+        foil = caption
+        for _ in range(_FOIL_TRIES):
+            foil = state.foil(rng).caption(np.random.default_rng(seed))
+            if foil != caption and not is_held_out(foil):
+                break
         captions.append(caption)
-    return captions
+        foils.append(caption if is_held_out(foil) else foil)
+    return captions, foils
+
+
+def is_held_out(caption: str) -> bool:
+    """Whether a caption contains a task's goal prompt, or is a task's baseline."""
+    return caption in _BASELINES or any(text in caption for text in HELD_OUT_TEXTS)
+
+
+def _not_held_out(draw: Callable[[], str]) -> str:
+    caption = draw()
+    while is_held_out(caption):
+        caption = draw()
+    return caption

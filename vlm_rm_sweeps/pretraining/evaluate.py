@@ -22,7 +22,7 @@ from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
-from vlm_rm_sweeps.pretraining.captions import HELD_OUT_CAPTIONS, caption_batch
+from vlm_rm_sweeps.pretraining.captions import HELD_OUT_TEXTS, caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import sample_states
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
@@ -290,7 +290,7 @@ def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFram
         shown = round(images * len(states) / _CAPTIONED_STATES)
         distinct, examples = f"{len(set(captions))} of {len(captions)}", "; ".join(captions[:_EXAMPLES])
         facts.append((environment, shown, distinct, examples))
-        for prompt in sorted(HELD_OUT_CAPTIONS):
+        for prompt in sorted(HELD_OUT_TEXTS):
             share = float(np.mean([prompt in caption for caption in captions]))
             if share:
                 overlaps.append((environment, prompt, share))

@@ -15,7 +15,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
-from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View, pose_distances
+from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated, perturbed
@@ -111,7 +111,7 @@ def held_out_humanoid(frame_format: FrameFormat, unseen_cameras: bool = False) -
         between = interpolated(POSES[pick(rng, names)], POSES[pick(rng, names)], rng.uniform(0, 1))
         positions.append(_placed(perturbed(between, rng, 5.0), rng))
     positions += humanoid.visited_positions(STATES_VISITED, rng)
-    states = [HumanoidState(tuple(qpos.tolist()), pose_distances(qpos)) for qpos in positions]
+    states = [HumanoidState.of(qpos) for qpos in positions]
     if unseen_cameras:
         states = [replace(state, view=_unseen_view(rng)) for state in states]
     return HeldOut(humanoid.render_states(states, frame_format), _successes(positions))
@@ -238,5 +238,5 @@ def retrieval_humanoid(frame_format: FrameFormat) -> Retrieval:
     rng = np.random.default_rng(SEED)
     kinds = [name for name in POSES for _ in range(_CASES)]
     positions = [_placed(perturbed(POSES[name], rng, 3.0), rng) for name in kinds]
-    states = [HumanoidState(tuple(qpos.tolist()), pose_distances(qpos)) for qpos in positions]
+    states = [HumanoidState.of(qpos) for qpos in positions]
     return Retrieval(humanoid.render_states(states, frame_format), kinds, _POSE_WORDINGS)

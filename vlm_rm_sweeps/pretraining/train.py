@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.files import sha256_of, write_whole
-from vlm_rm_sweeps.pretraining.captions import caption_batch
+from vlm_rm_sweeps.pretraining.captions import caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.open_clip_models import (
@@ -103,19 +103,30 @@ class TrainingSettings:
         return SIZES[self.size].learning_rate
 
 
-class DistinctCaptionLoss(ClipLoss):
-    """The contrastive loss of open_clip, except that equal captions in a batch are not each other's negatives."""
+class FoiledContrastiveLoss(ClipLoss):
+    """The contrastive loss of open_clip with one more negative for each image: its own foil, which is nobody else's negative.
+
+    Equal captions in a batch are not each other's negatives; nor is a foil that equals its caption.
+    """
 
     def forward(
-        self, image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: torch.Tensor, captions: list[str]
+        self,
+        image_features: torch.Tensor,
+        text_features: torch.Tensor,
+        foil_features: torch.Tensor,
+        logit_scale: torch.Tensor,
+        captions: list[str],
+        foils: list[str],
     ) -> torch.Tensor:
         """Compute the loss of a batch.
 
         Args:
             image_features: Normalised embeddings, float (N, D).
-            text_features: Normalised embeddings, float (N, D).
+            text_features: Normalised embeddings of the captions, float (N, D).
+            foil_features: Normalised embeddings of the foils, float (N, D).
             logit_scale: Factor of the cosine similarities, float ().
-            captions: The N texts.
+            captions: The N true texts.
+            foils: The N false texts.
 
         Returns:
             Mean loss, float ().
@@ -124,9 +135,15 @@ class DistinctCaptionLoss(ClipLoss):
         identity = {caption: index for index, caption in enumerate(captions)}
         ids = torch.tensor([identity[caption] for caption in captions], device=image_features.device)
         same = (ids[:, None] == ids[None]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+        says_the_same = torch.tensor(
+            [caption == foil for caption, foil in zip(captions, foils, strict=True)], device=ids.device
+        )
+        foil_logits = logit_scale * (image_features * foil_features).sum(dim=-1)
+        foil_logits = foil_logits.masked_fill(says_the_same, -torch.inf)
         labels = self.get_ground_truth(image_features.device, len(ids))
+        texts_of_image = torch.cat([logits_per_image.masked_fill(same, -torch.inf), foil_logits[:, None]], dim=1)
         return (
-            functional.cross_entropy(logits_per_image.masked_fill(same, -torch.inf), labels)
+            functional.cross_entropy(texts_of_image, labels)
             + functional.cross_entropy(logits_per_text.masked_fill(same, -torch.inf), labels)
         ) / 2
 
@@ -204,7 +221,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     tokenizer = embedded_tokenizer(name, folder)
     model.visual.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, settings)
-    loss_of = DistinctCaptionLoss()
+    loss_of = FoiledContrastiveLoss()
     losses: list[float] = []
     seconds: list[float] = []
 
@@ -228,18 +245,20 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
         for step in range(first_step, settings.steps):
             rng = np.random.default_rng((settings.seed, step))
             chosen = rng.integers(len(dataset.states), size=settings.batch)
-            captions = caption_batch([dataset.states[index] for index in chosen], rng)
+            captions, foils = contrast_batch([dataset.states[index] for index in chosen], rng)
             pixels = EMBEDDED_PREPROCESSING(dataset.frames[chosen]).to(device).contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(settings, step)
             # bf16 speeds up the image tower but, on a CPU, slows down the text tower.
             with torch.autocast(device, torch.bfloat16):
                 image_features = model.encode_image(pixels)
+            texts = model.encode_text(tokenizer(captions + foils).to(device), normalize=True)
             loss = loss_of(
                 functional.normalize(image_features.float(), dim=-1),
-                model.encode_text(tokenizer(captions).to(device), normalize=True),
+                *texts.chunk(2),
                 model.logit_scale.exp(),
                 captions,
+                foils,
             )
             optimizer.zero_grad()
             loss.backward()
@@ -305,7 +324,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     print(f"rendering {images} images", flush=True)
     dataset = build_dataset(images, seed, EMBEDDED_PREPROCESSING.frame_format)
     rng = np.random.default_rng(seed)
-    captions = [caption for _ in range(5) for caption in caption_batch(dataset.states, rng)]
+    captions = [caption for _ in range(3) for caption in caption_batch(dataset.states, rng)]
     vocabulary_file = folder / VOCABULARY
     vocab_size = write_vocabulary(captions, vocabulary_file)
     for size in sizes:
