@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,14 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.pretraining import train as train_module
 from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
-from vlm_rm_sweeps.pretraining.train import FoiledContrastiveLoss, TrainingSettings, pretrain, train, write_config
+from vlm_rm_sweeps.pretraining.train import (
+    FoiledContrastiveLoss,
+    TrainingSettings,
+    _encode_texts,
+    pretrain,
+    train,
+    write_config,
+)
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
@@ -25,6 +33,9 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
     check_embedded_files,
     embedded_manifest,
+    embedded_tokenizer,
+    register_architecture,
+    without_missing_weights_warning,
 )
 
 SETTINGS = TrainingSettings("tiny", images=64, samples=16 * 6, seed=0, batch=16, warmup_steps=3)
@@ -145,30 +156,40 @@ def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
 def test_loss_is_open_clips_when_all_captions_differ_and_no_foil_does() -> None:
     images, texts, scale = unit_features(7, 0), unit_features(7, 1), torch.tensor(14.0)
     captions = [f"caption {index}" for index in range(7)]
-    loss = FoiledContrastiveLoss()(images, texts, texts, scale, captions, captions)
+    loss = FoiledContrastiveLoss()(images, texts, texts[:0], scale, captions, [])
     torch.testing.assert_close(loss, ClipLoss()(images, texts, scale))
 
 
 def test_equal_captions_are_not_negatives_of_each_other_and_a_foil_is_its_own_images_alone() -> None:
-    captions, foils = ["a", "b", "a", "c", "a"], ["x", "b", "y", "z", "x"]
-    images, texts, foil_texts, scale = unit_features(5, 0), unit_features(5, 1), unit_features(5, 2), torch.tensor(14.0)
+    captions, foiled = ["a", "b", "a", "c", "a"], [0, 2, 4]
+    images, texts, foil_texts, scale = unit_features(5, 0), unit_features(5, 1), unit_features(3, 2), torch.tensor(14.0)
     texts[2] = texts[4] = texts[0]
-    logits, foil_logits = (scale * images @ texts.T).tolist(), (scale * (images * foil_texts).sum(dim=1)).tolist()
+    logits, foil_logits = (scale * images @ texts.T).tolist(), (scale * (images[foiled] * foil_texts).sum(dim=1)).tolist()
 
     def cross_entropy(own: int, row: list[float], more: list[float]) -> float:
         rivals = [value for other, value in enumerate(row) if other == own or captions[other] != captions[own]]
         return math.log(sum(math.exp(value) for value in [*rivals, *more])) - row[own]
 
-    foiled = [[] if foil == caption else [logit] for caption, foil, logit in zip(captions, foils, foil_logits, strict=True)]
-    by_image = sum(cross_entropy(index, row, foiled[index]) for index, row in enumerate(logits)) / 5
+    more = {image: [logit] for image, logit in zip(foiled, foil_logits, strict=True)}
+    by_image = sum(cross_entropy(index, row, more.get(index, [])) for index, row in enumerate(logits)) / 5
     by_text = sum(cross_entropy(index, list(column), []) for index, column in enumerate(zip(*logits, strict=True))) / 5
-    loss = FoiledContrastiveLoss()(images, texts, foil_texts, scale, captions, foils)
+    loss = FoiledContrastiveLoss()(images, texts, foil_texts, scale, captions, foiled)
     assert float(loss) == pytest.approx((by_image + by_text) / 2, rel=1e-5)
 
 
 def test_batch_of_one_caption_without_a_foil_has_nothing_to_learn() -> None:
     images, texts = unit_features(4, 0), unit_features(4, 1)
-    assert float(FoiledContrastiveLoss()(images, texts, texts, torch.tensor(14.0), ["same"] * 4, ["same"] * 4)) == 0
+    assert float(FoiledContrastiveLoss()(images, texts, texts[:0], torch.tensor(14.0), ["same"] * 4, [])) == 0
+
+
+def test_texts_are_embedded_as_by_open_clip(dataset: CaptionedStates, tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "new", dataset)
+    register_architecture(folder / "embedded-tiny.json")
+    with without_missing_weights_warning():
+        model = open_clip.create_model("embedded-tiny")
+    texts = [*caption_batch(dataset.states, np.random.default_rng(0)), "", "a", "pole " * 50]
+    tokens = embedded_tokenizer("embedded-tiny", folder)(texts)
+    torch.testing.assert_close(_encode_texts(model, tokens), model.encode_text(tokens, normalize=True))
 
 
 def test_pretrain_writes_what_the_manifest_says(tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ NEGATIONS = (
 """What is false, alone or beside what is true."""
 
 
+_FOILED = 0.5
+"""Share of the captions that have a foil. More would cost more than they teach: they are texts without an image."""
 _FOIL_TRIES = 3
 
 
@@ -166,7 +168,7 @@ def contrast_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -
         rng: Shared by all captions.
 
     Returns:
-        N captions and N foils; a foil may equal its caption, where the caption does not speak of the attribute.
+        N captions and N foils; a foil equals its caption where there is none.
     """
     captions, foils = [], []
     for state in states:
@@ -176,7 +178,7 @@ def contrast_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -
             seed = int(rng.integers(2**63))
             caption = state.caption(np.random.default_rng(seed))
         foil = caption
-        for _ in range(_FOIL_TRIES):
+        for _ in range(_FOIL_TRIES if rng.random() < _FOILED else 0):
             foil = state.foil(rng).caption(np.random.default_rng(seed))
             if foil != caption and not is_held_out(foil):
                 break

@@ -34,7 +34,7 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
     without_missing_weights_warning,
 )
 
-_CHECKPOINT_EVERY = 200
+_CHECKPOINT_EVERY = 100
 """In steps."""
 
 
@@ -104,9 +104,9 @@ class TrainingSettings:
 
 
 class FoiledContrastiveLoss(ClipLoss):
-    """The contrastive loss of open_clip with one more negative for each image: its own foil, which is nobody else's negative.
+    """The contrastive loss of open_clip with one more negative for some images: a foil of their own, which is nobody else's negative.
 
-    Equal captions in a batch are not each other's negatives; nor is a foil that equals its caption.
+    Equal captions in a batch are not each other's negatives.
     """
 
     def forward(
@@ -116,17 +116,17 @@ class FoiledContrastiveLoss(ClipLoss):
         foil_features: torch.Tensor,
         logit_scale: torch.Tensor,
         captions: list[str],
-        foils: list[str],
+        foiled: list[int],
     ) -> torch.Tensor:
         """Compute the loss of a batch.
 
         Args:
             image_features: Normalised embeddings, float (N, D).
             text_features: Normalised embeddings of the captions, float (N, D).
-            foil_features: Normalised embeddings of the foils, float (N, D).
+            foil_features: Normalised embeddings of the foils, float (F, D).
             logit_scale: Factor of the cosine similarities, float ().
             captions: The N true texts.
-            foils: The N false texts.
+            foiled: Index of the image that each foil is false of, F numbers.
 
         Returns:
             Mean loss, float ().
@@ -135,17 +135,41 @@ class FoiledContrastiveLoss(ClipLoss):
         identity = {caption: index for index, caption in enumerate(captions)}
         ids = torch.tensor([identity[caption] for caption in captions], device=image_features.device)
         same = (ids[:, None] == ids[None]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-        says_the_same = torch.tensor(
-            [caption == foil for caption, foil in zip(captions, foils, strict=True)], device=ids.device
-        )
-        foil_logits = logit_scale * (image_features * foil_features).sum(dim=-1)
-        foil_logits = foil_logits.masked_fill(says_the_same, -torch.inf)
+        foil_logits = torch.full_like(logits_per_image[:, 0], -torch.inf)
+        foil_logits[foiled] = logit_scale * (image_features[foiled] * foil_features).sum(dim=-1)
         labels = self.get_ground_truth(image_features.device, len(ids))
         texts_of_image = torch.cat([logits_per_image.masked_fill(same, -torch.inf), foil_logits[:, None]], dim=1)
         return (
             functional.cross_entropy(texts_of_image, labels)
             + functional.cross_entropy(logits_per_text.masked_fill(same, -torch.inf), labels)
         ) / 2
+
+
+_LENGTH_GROUPS = 4
+
+
+def _encode_texts(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """Embed texts as `encode_text` does, without the padding: in groups of similar length, which takes half the time.
+
+    Attention is causal and the embedding is that of the last token, so what follows it changes nothing.
+
+    Args:
+        model: The model.
+        tokens: int (N, context length), 0 behind the end of each text.
+
+    Returns:
+        Normalised embeddings, float (N, D).
+    """
+    lengths = (tokens != 0).sum(dim=1)
+    order = lengths.argsort()
+    embedded = []
+    for group in order.tensor_split(_LENGTH_GROUPS):
+        length = int(lengths[group].max()) if len(group) else 1
+        texts = tokens[group, :length]
+        hidden = model.token_embedding(texts) + model.positional_embedding[:length]
+        hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
+        embedded.append(hidden[torch.arange(len(group)), texts.argmax(dim=-1)] @ model.text_projection)
+    return functional.normalize(torch.cat(embedded), dim=-1)[order.argsort()]
 
 
 def write_config(size: str, vocab_size: int, folder: Path) -> Path:
@@ -249,16 +273,19 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
             pixels = EMBEDDED_PREPROCESSING(dataset.frames[chosen]).to(device).contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(settings, step)
-            # bf16 speeds up the image tower but, on a CPU, slows down the text tower.
-            with torch.autocast(device, torch.bfloat16):
+            foiled = [index for index, (caption, foil) in enumerate(zip(captions, foils, strict=True)) if caption != foil]
+            # Not on a CPU: without instructions for bf16 it takes ten times as long.
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 image_features = model.encode_image(pixels)
-            texts = model.encode_text(tokenizer(captions + foils).to(device), normalize=True)
+            tokens = tokenizer(captions + [foils[index] for index in foiled]).to(device)
+            texts = _encode_texts(model, tokens)
             loss = loss_of(
                 functional.normalize(image_features.float(), dim=-1),
-                *texts.chunk(2),
+                texts[: len(captions)],
+                texts[len(captions) :],
                 model.logit_scale.exp(),
                 captions,
-                foils,
+                foiled,
             )
             optimizer.zero_grad()
             loss.backward()
