@@ -12,7 +12,7 @@ direction, degree and negation occurs with many states, in combinations that onl
 
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -142,9 +142,65 @@ NEGATIONS = (
 """What is false, alone or beside what is true."""
 
 
+_PRESENT = 0.4
+"""Share of the captions that use the simple present, "stands" or "does not stand", where they could say "standing"."""
 _FOILED = 0.5
 """Share of the captions that have a foil. More would cost more than they teach: they are texts without an image."""
+_DENIED = 0.4
+"""Share of the foils that deny what the caption says, or say what it denies; the others describe another state."""
 _FOIL_TRIES = 3
+
+_VERBS = {
+    participle: (present, infinitive)
+    for participle, present, infinitive in (
+        *((f"{verb}ing", f"{verb}s", verb) for verb in "stand kneel walk rest hold lift bend lean bow fall point hang climb".split()),
+        *((f"{verb}ing", f"{verb}s", verb) for verb in "crawl stoop jump swing droop spread".split()),
+        *((f"{stem}ing", f"{stem}es", f"{stem}e") for stem in "rais balanc dangl driv meditat practic strid".split()),
+        ("crouching", "crouches", "crouch"),
+        ("reaching", "reaches", "reach"),
+        ("sitting", "sits", "sit"),
+        ("squatting", "squats", "squat"),
+        ("lying", "lies", "lie"),
+    )
+}
+"""By participle, the forms of "it stands" and "it does not stand"."""
+_SUBJECT = re.compile(r"^((?:[a-z-]+ ){0,4}?(?:robot|humanoid|pole|cart|car|vehicle))( is)? (not )?(?!with\b|and\b|has\b)(.+)$")
+"""A caption's subject, "is", "not", and what it says of the subject."""
+
+
+def in_present_tense(caption: str) -> str:
+    """Turn "a robot (is) standing" into "a robot stands", and "a robot (is) not standing" into "a robot does not stand".
+
+    Args:
+        caption: A caption.
+
+    Returns:
+        The caption in the simple present, unchanged if its subject is not followed by a participle.
+    """
+    found = _SUBJECT.match(caption)
+    verb, _, rest = found[4].partition(" ") if found else ("", "", "")
+    comma = "," if verb.endswith(",") else ""
+    if not found or verb.rstrip(",") not in _VERBS:
+        return caption
+    present, infinitive = _VERBS[verb.rstrip(",")]
+    return f"{found[1]} {f'does not {infinitive}' if found[3] else present}{comma} {rest}".rstrip()
+
+
+def denied(caption: str) -> str | None:
+    """Deny what a caption says, in its own words: without its first "not", or with one behind the subject.
+
+    Args:
+        caption: A caption.
+
+    Returns:
+        A text that is false where the caption is true; None if there is no place for "not".
+    """
+    if " not " in caption:
+        return caption.replace(" not ", " ", 1)
+    if " has " in caption:
+        return caption.replace(" has ", " has not ", 1)
+    found = _SUBJECT.match(caption)
+    return f"{found[1]}{found[2] or ''} not {found[4]}" if found else None
 
 
 def caption_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -> list[str]:
@@ -157,11 +213,11 @@ def caption_batch(states: Sequence[CaptionedState], rng: np.random.Generator) ->
     Returns:
         N captions, none of which contains one of `HELD_OUT_TEXTS` or is a task's baseline.
     """
-    return [_not_held_out(lambda: state.caption(rng)) for state in states]  # noqa: B023 - called at once
+    return contrast_batch(states, rng)[0]
 
 
 def contrast_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Draw a caption and a foil for each state: two texts of the same form that differ in one attribute of the state.
+    """Draw a caption and a foil for each state: a text of much the same words that is false of the state.
 
     Args:
         states: N states.
@@ -172,28 +228,40 @@ def contrast_batch(states: Sequence[CaptionedState], rng: np.random.Generator) -
     """
     captions, foils = [], []
     for state in states:
-        seed = int(rng.integers(2**63))
-        caption = state.caption(np.random.default_rng(seed))
-        while is_held_out(caption):
-            seed = int(rng.integers(2**63))
-            caption = state.caption(np.random.default_rng(seed))
-        foil = caption
-        for _ in range(_FOIL_TRIES if rng.random() < _FOILED else 0):
-            foil = state.foil(rng).caption(np.random.default_rng(seed))
-            if foil != caption and not is_held_out(foil):
-                break
+        caption = None
+        while caption is None:
+            seed, present = int(rng.integers(2**63)), rng.random() < _PRESENT
+            plain = state.caption(np.random.default_rng(seed))
+            caption = _allowed(plain, present)
         captions.append(caption)
-        foils.append(caption if is_held_out(foil) else foil)
+        foil = None
+        if rng.random() < _FOILED:
+            foil = _allowed(denied(plain), present) if " not " in plain or rng.random() < _DENIED else None
+            foil = foil or _foil_of_another_state(state, seed, present, caption, rng)
+        foils.append(foil or caption)
     return captions, foils
+
+
+def _foil_of_another_state(
+    state: CaptionedState, seed: int, present: bool, caption: str, rng: np.random.Generator
+) -> str | None:
+    """Describe a state that differs in one attribute as `caption` describes `state`."""
+    for _ in range(_FOIL_TRIES):
+        foil = state.foil(rng).caption(np.random.default_rng(seed))
+        # What the other state is not, this one may not be either.
+        if " not " not in foil and (allowed := _allowed(foil, present)) and allowed != caption:
+            return allowed
+    return None
+
+
+def _allowed(text: str | None, present: bool) -> str | None:
+    """Bring a text into its final form; None if no caption may be like this."""
+    if text is None:
+        return None
+    text = in_present_tense(text) if present else text
+    return None if is_held_out(text) else text
 
 
 def is_held_out(caption: str) -> bool:
     """Whether a caption contains a task's goal prompt, or is a task's baseline."""
     return caption in _BASELINES or any(text in caption for text in HELD_OUT_TEXTS)
-
-
-def _not_held_out(draw: Callable[[], str]) -> str:
-    caption = draw()
-    while is_held_out(caption):
-        caption = draw()
-    return caption

@@ -460,16 +460,16 @@ _SUPPORTS: dict[str, tuple[str, tuple[str, ...]]] = {
 _ARMS: dict[str, tuple[str, ...]] = {
     # Wordings that follow the robot or its support.
     "raised": (
-        "with {both|its} {arms|hands} {raised|up|held up|up in the air|lifted}",
-        "{raising|lifting|holding up} {both|its} {arms|hands}",
-        "with {both|its} hands {high |far |}{above|over} its head",
+        "with {both|its|its two} {arms|hands} {raised|up|held up|up in the air|lifted}",
+        "{raising|lifting|holding up} {both|its|its two} {arms|hands}",
+        "with {both|its|its two} hands {high |far |}{above|over} its head",
         "{stretching|reaching} up {with both {arms|hands}|as high as it can}",
         "its {arms|hands} {raised|up|above its head}",
     ),
     "half raised": (
-        "with {both|its} hands at the height of its head",
-        "with {both|its} arms half raised",
-        "raising {both|its} arms half way",
+        "with {both|its|its two} hands at the height of its head",
+        "with {both|its|its two} arms half raised",
+        "raising {both|its|its two} arms half way",
         "its hands between its shoulders and the top of its head",
     ),
     "one raised": (
@@ -478,41 +478,41 @@ _ARMS: dict[str, tuple[str, ...]] = {
         "one {arm|hand} up, the other {one |}down",
     ),
     "out": (
-        "with {both|its} arms {stretched |held |}out{| to {the|both} sides| sideways}",
+        "with {both|its|its two} arms {stretched |held |}out{| to {the|both} sides| sideways}",
         "in the shape of a T",
-        "{spreading|stretching} {both|its} arms {wide|out sideways|to the sides}",
+        "{spreading|stretching} {both|its|its two} arms {wide|out sideways|to the sides}",
         "its arms {spread like wings|level with its shoulders|horizontal}",
-        "with {both|its} arms {horizontal|level}{|, out to the sides}",
+        "with {both|its|its two} arms {horizontal|level}{|, out to the sides}",
     ),
     "hips": (
-        "with {both|its} hands {on|at} {its|the} {hips|waist}",
+        "with {both|its|its two} hands {on|at} {its|the} {hips|waist}",
         "{holding|touching} its {hips|waist}{| with both hands}",
         "resting its hands on its {hips|waist}",
         "with {its |}arms akimbo",
         "its elbows out, hands {on|at} the {hips|waist}",
     ),
     "crossed": (
-        "with {its|both} {arms|forearms} {crossed|folded}{|| in front of {its chest|it}| across its chest}",
-        "{crossing|folding} {its|both} arms",
+        "with {its|both|its two} {arms|forearms} {crossed|folded}{|| in front of {its chest|it}| across its chest}",
+        "{crossing|folding} {its|both|its two} arms",
         "its {arms|forearms} {crossed|folded}",
         "with crossed arms",
         "with folded arms",
     ),
     "forwards": (
-        "with {both|its} arms {stretched |held |}forwards",
+        "with {both|its|its two} arms {stretched |held |}forwards",
         "{reaching|stretching} forwards with both {arms|hands}",
         "its {arms|hands} in front of it",
-        "with {both|its} arms {horizontal|level}, in front",
+        "with {both|its|its two} arms {horizontal|level}, in front",
     ),
     "lap": (
-        "with {both|its} hands {in {front of it|its lap}|together in front of it}",
+        "with {both|its|its two} hands {in {front of it|its lap}|together in front of it}",
         "{holding|resting} its hands in {its lap|front of it}",
         "its hands {in its lap|in front of its belly}",
     ),
     "down": (
-        "with {both|its} {arms|hands} {down|at its sides|lowered|hanging down}",
+        "with {both|its|its two} {arms|hands} {down|at its sides|lowered|hanging down}",
         "its {arms|hands} {down|at its sides|lowered|below its shoulders}",
-        "letting {both|its} {arms|hands} hang{| down}",
+        "letting {both|its|its two} {arms|hands} hang{| down}",
     ),
 }
 _TRUNK: Buckets = (
@@ -558,17 +558,17 @@ _TRUNK: Buckets = (
 _HIPS: Buckets = (
     # Upper limits of the pelvis's height. Wordings that follow "its hips".
     (0.2, ("{on|touching} the {floor}", "at floor level", "as low as they can be")),
-    (0.38, ("low", "close to the {floor}", "{just|{bit}} above the {floor}", "far lower than when {standing|it stands}")),
+    (0.38, ("low", "close to the {floor}", "{just|{bit}} above the {floor}", "far lower than usual")),
     (
         0.55,
         (
             "at half height",
             "half way down to the {floor}",
             "at the height of its knees",
-            "much lower than when {standing|it stands}",
+            "much lower than usual",
         ),
     ),
-    (0.72, ("{bit} lower than when {standing|it stands}", "{quite|rather} high, not quite up", "lowered {bit}")),
+    (0.72, ("{bit} lower than usual", "{quite|rather} high, not quite up", "lowered {bit}")),
     (1.0, ("high{| above the {floor}}", "as high as {they can be|its legs allow}", "far above the {floor}", "all the way up")),
     (9.0, ("higher than its legs reach", "high up in the air")),
 )

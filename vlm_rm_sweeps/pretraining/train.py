@@ -9,16 +9,18 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import pandas as pd
 import torch
 from open_clip.loss import ClipLoss
+from open_clip.tokenizer import SimpleTokenizer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
@@ -82,6 +84,7 @@ class TrainingSettings:
         batch: Images in each step.
         weight_decay: Applies to matrices; biases and gains have none.
         warmup_steps: Steps until the learning rate reaches its peak.
+        start: What the training starts from: the checksum of another training's weights; None for random weights.
     """
 
     size: str
@@ -91,6 +94,7 @@ class TrainingSettings:
     batch: int = 256
     weight_decay: float = 0.05
     warmup_steps: int = 100
+    start: str | None = None
 
     @property
     def steps(self) -> int:
@@ -99,8 +103,8 @@ class TrainingSettings:
 
     @property
     def learning_rate(self) -> float:
-        """Peak of the learning rate."""
-        return SIZES[self.size].learning_rate
+        """Peak of the learning rate: half as high if the weights have been trained before."""
+        return SIZES[self.size].learning_rate * (0.5 if self.start else 1)
 
 
 class FoiledContrastiveLoss(ClipLoss):
@@ -219,16 +223,31 @@ def _learning_rate(settings: TrainingSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
+def _copy_weights(model: open_clip.CLIP, size: str, folder: Path, source: Path) -> None:
+    """Start from another training's weights: all of the same shape, and the embedding of each token that both vocabularies have."""
+    weights = load_file(source / f"embedded-{size}.safetensors")
+    token_embedding = weights.pop("token_embedding.weight").float()
+    own, theirs = (SimpleTokenizer(bpe_path=str((at / VOCABULARY).resolve())).encoder for at in (folder, source))
+    shared = [(index, theirs[token]) for token, index in own.items() if token in theirs]
+    with torch.no_grad():
+        to, of = (torch.tensor(indices) for indices in zip(*shared, strict=True))
+        model.token_embedding.weight[to] = token_embedding[of].to(model.token_embedding.weight.device)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if missing != ["token_embedding.weight"] or unexpected:
+        raise UserError(f"{source} holds weights of another architecture of {size!r}: {[*missing, *unexpected]}")
+
+
+def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path, start: Path | None = None) -> Path:
     """Train one size.
 
-    Besides the weights, `embedded-<size>.losses.csv` is written, and every 200 steps a checkpoint, from which another call with
+    Besides the weights, `embedded-<size>.losses.csv` is written, and every 100 steps a checkpoint, from which another call with
     the same settings resumes.
 
     Args:
         settings: Settings of the training.
         dataset: Training images and states.
         folder: Holds the config and the vocabulary; the weights are written there.
+        start: A folder of another training, whose weights this one starts from.
 
     Returns:
         Path of the fp16 weights, `embedded-<size>.safetensors`.
@@ -243,6 +262,8 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     with without_missing_weights_warning():
         model = open_clip.create_model(name, device=device)
     tokenizer = embedded_tokenizer(name, folder)
+    if start:
+        _copy_weights(model, settings.size, folder, start)
     model.visual.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, settings)
     loss_of = FoiledContrastiveLoss()
@@ -314,7 +335,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     return weights_file
 
 
-def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Path) -> None:
+def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Path, start: Path | None = None) -> None:
     """Train several sizes, one after the other, and write configs, vocabulary, weights and manifest.
 
     After an interruption, the same call resumes.
@@ -325,6 +346,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         images: Distinct images to render.
         seed: Seed of images, captions, initial weights and batches.
         folder: Made if it does not exist.
+        start: A folder of another training, whose weights this one starts from; None for random weights.
 
     Raises:
         UserError: A size does not exist, or the folder holds weights, a checkpoint or a vocabulary of another training.
@@ -334,7 +356,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
             raise UserError(unknown_name("size", size, SIZES))
     manifest_file = folder / "manifest.json"
     manifest = json.loads(manifest_file.read_text()) if manifest_file.exists() else {}
-    asked = {"images": images, "samples": samples, "seed": seed}
+    asked: dict[str, Any] = {"images": images, "samples": samples, "seed": seed}
     finished = [size for size in sizes if asked.items() <= manifest.get(size, {}).items()]
     sizes = [size for size in sizes if size not in finished]
     for size in sizes:
@@ -356,7 +378,8 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     vocab_size = write_vocabulary(captions, vocabulary_file)
     for size in sizes:
         write_config(size, vocab_size, folder)
-        weights_file = train(TrainingSettings(size, images, samples, seed), dataset, folder)
+        origin = sha256_of(start / f"embedded-{size}.safetensors") if start else None
+        weights_file = train(TrainingSettings(size, images, samples, seed, start=origin), dataset, folder, start)
         with safe_open(weights_file, "pt") as weights:
             buffers = ("running_mean", "running_var", "num_batches_tracked", "attn_mask")
             parameters = sum(
@@ -365,6 +388,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
                 if not key.endswith(buffers)
             )
         manifest[size] = asked | {
+            "start_sha256": origin,
             "sha256": sha256_of(weights_file),
             "vocabulary_sha256": sha256_of(vocabulary_file),
             "parameters": parameters,
