@@ -52,7 +52,11 @@ dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (pr
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not faults"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not sweeps and not slow and not browser and not faults"
+
+.PHONY: test-sweeps
+test-sweeps: $(INSTALLED) ## Run the tests of sweeps that are killed or fail, and of trials with several processes.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "sweeps and not slow"
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the slow tests: whole sweeps, the wheel, the examples that need Ray, and whether the quick start learns.

@@ -33,6 +33,8 @@ from vlm_rm_sweeps.training.rllib_internals import module_to_env_pieces
 from vlm_rm_sweeps.training.trainer import build_trainer
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 
+pytestmark = pytest.mark.sweeps
+
 TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
 OTHER = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.0)

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -371,7 +371,10 @@ def test_the_server_that_it_starts_asks_nobody_and_listens_here_alone(mlflow_dat
                 time.sleep(0.5)
         assert answer["disable_ui_telemetry"] is True
         process = psutil.Process(server.pid)
-        connections = [each for child in [process, *process.children(recursive=True)] for each in child.net_connections("inet")]
+        connections = []
+        for child in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                connections += child.net_connections("inet")
         assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
         assert not [each for each in connections if each.raddr and each.raddr.ip != "127.0.0.1"]
     finally:
