@@ -1,6 +1,7 @@
 """The report of a sweep: whole in one file, and nothing that a prompt says becomes part of the page."""
 
 import base64
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -51,10 +52,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> SweepFolder:
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     """What a sweep leaves of a reference, two trials that finished and one that failed."""
-    folder = SweepFolder(tmp_path / "reported-20260101-120000")
+    folder = SweepFolder(tmp_path_factory.mktemp("results") / "reported-20260101-120000")
     folder.create(PLAN.sweep)
     reference, good, bad, failed = PLAN.trials
     finished = [(reference, 1.0, 190.0), (good, 0.75, 150.0), (bad, 0.25, 40.0)]
@@ -75,6 +76,12 @@ def folder(tmp_path: Path) -> SweepFolder:
     (folder.path / "figures").mkdir()
     write_picture(frames[0], folder.path / "figures" / "learning_curves.png")
     return folder
+
+
+@pytest.fixture
+def folder(reported: SweepFolder, tmp_path: Path) -> SweepFolder:
+    """A copy of it."""
+    return SweepFolder(shutil.copytree(reported.path, tmp_path / reported.path.name))
 
 
 def test_is_whole_in_one_file(folder: SweepFolder) -> None:
