@@ -96,8 +96,9 @@ def state_of(learner: Any) -> dict[str, torch.Tensor]:
         (Dqn(target_update_every=64, double_q=False, learning_rate=0.1), DISCRETE, DQNTorchLearner),
         (Sac(hidden=(16, 16)), BOX, SACTorchLearner),
         (Sac(hidden=(16,), entropy=0.2, tau=0.5), BOX, SACTorchLearner),
+        (Sac(hidden=(16, 16), critic_layer_norm=True, initial_entropy=0.2), BOX, SACTorchLearner),
     ],
-    ids=["dqn", "dqn single", "sac", "sac fixed entropy"],
+    ids=["dqn", "dqn single", "sac", "sac fixed entropy", "sac layer norm"],
 )
 def test_200_updates_equal_rllibs_own_to_the_bit(
     algorithm: Algorithm, action_space: gym.Space[Any], rllibs: type[Learner]
@@ -125,6 +126,31 @@ def test_200_updates_equal_rllibs_own_to_the_bit(
     assert len(losses) == (1 if isinstance(algorithm, Dqn) else 4)
     for name in losses:
         assert logged[DEFAULT_MODULE_ID][name].peek() == pytest.approx(own_logged[DEFAULT_MODULE_ID][name].peek(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("algorithm", "action_space"), [(Dqn(fused_adam=True), DISCRETE), (Sac(fused_adam=True), BOX)])
+def test_a_fused_adam_takes_the_same_steps_but_for_rounding(algorithm: Algorithm, action_space: gym.Space[Any]) -> None:
+    fused = learner_of(algorithm, action_space)
+    plain = learner_of(algorithm.model_copy(update={"fused_adam": False}), action_space)
+    fused.set_state(fused.get_state())
+    part = Transitions({name: column[: 3 * BATCH] for name, column in random_transitions(action_space).columns.items()}, BATCH)
+    for learner in (fused, plain):
+        torch.manual_seed(2)
+        learner.update(training_data=batches_of(part), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 3})
+    assert all(group["fused"] and not group["foreach"] for each in fused._optimizers for group in each.param_groups)
+    expected = state_of(plain)
+    for name, value in state_of(fused).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_layer_norm_is_in_every_hidden_layer_of_the_critics_and_their_targets_only() -> None:
+    network = learner_of(Sac(hidden=(16, 8), critic_layer_norm=True), BOX).network
+    widths: dict[str, list[Any]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            widths.setdefault(name.partition(".")[0], []).append(*module.normalized_shape)
+    critics = ("qf_encoder", "qf_twin_encoder", "target_qf_encoder", "target_qf_twin_encoder")
+    assert widths == dict.fromkeys(critics, [16, 8])
 
 
 @pytest.mark.parametrize("action_space", [DISCRETE, BOX], ids=["discrete", "continuous"])

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.algorithms.dqn.dqn_learner import QF_NEXT_PREDS, QF_PREDS, QF_TARGET_NEXT_PREDS
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
@@ -17,9 +18,12 @@ from torch.nn.functional import huber_loss
 
 from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
 from vlm_rm_sweeps.training.learners.lean import LeanLearner
+from vlm_rm_sweeps.training.normalized_observations import NormalizedSacModule
 from vlm_rm_sweeps.training.replay_buffer import Transitions
 from vlm_rm_sweeps.training.rllib_internals import learner_pieces, target_update_steps
 
+STANDARDIZE_REWARDS = "standardize_rewards"
+"""Key of RLlib's `learner_config_dict`: the `by` of StandardizeRewards."""
 Losses = dict[str, torch.Tensor]
 """Losses by name, scalars, of which no two share a parameter."""
 
@@ -33,8 +37,15 @@ class ReplayLearner(LeanLearner):
     def build(self) -> None:
         """Build RLlib's learner; its connectors are replaced, because transitions already have all columns."""
         super().build()
-        self.rewards = StandardizeRewards()
+        self.rewards = StandardizeRewards(by=self.config.learner_config_dict.get(STANDARDIZE_REWARDS, "first_batch"))
         learner_pieces(self)[:] = [self.rewards]
+
+    def observe(self, observations: np.ndarray) -> None:
+        """Take note of observations that were sampled, in their order; by default nothing follows from them.
+
+        Args:
+            observations: Observations (N, S), at least one.
+        """
 
     def update(  # type: ignore[override]  # as RLlib's learner group calls it
         self, *, training_data: Any, timesteps: Mapping[str, int], **kwargs: Any
@@ -132,6 +143,11 @@ class DqnLearner(ReplayLearner, DQNTorchLearner):
 
 class SacLearner(ReplayLearner, SACTorchLearner):  # type: ignore[misc]  # RLlib's own classes do not fit together
     """Learner of SAC with two Q-networks, for continuous actions."""
+
+    def observe(self, observations: np.ndarray) -> None:
+        """Count observations into the networks' normalization, if they have one."""
+        if isinstance(self.network, NormalizedSacModule):
+            self.network.observations.observe(torch.from_numpy(observations).to(self.device))
 
     def losses(self, batch: dict[str, torch.Tensor]) -> Losses:
         """Compute the losses of policy, Q-networks and entropy coefficient, as RLlib's SAC."""
