@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from replayed import replayed
 
 from vlm_rm_sweeps import metrics
-
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig

@@ -150,7 +150,7 @@ def test_layer_norm_is_in_every_hidden_layer_of_the_critics_and_their_targets_on
         if isinstance(module, torch.nn.LayerNorm):
             widths.setdefault(name.partition(".")[0], []).append(*module.normalized_shape)
     critics = ("qf_encoder", "qf_twin_encoder", "target_qf_encoder", "target_qf_twin_encoder")
-    assert widths == dict.fromkeys(critics, [16, 8])
+    assert widths == {critic: [16, 8] for critic in critics}
 
 
 @pytest.mark.parametrize("action_space", [DISCRETE, BOX], ids=["discrete", "continuous"])
