@@ -384,6 +384,33 @@ def test_an_environment_stands_in_the_place_of_a_task(tmp_path: Path) -> None:
     assert loaded(again).sweep == sweep.sweep
 
 
+def test_the_control_is_the_tasks_and_keeps_the_trials_ids(tmp_path: Path) -> None:
+    changed = {"task": "humanoid-kneeling", "textures": ["modified"], "cameras": ["paper"]}
+    plain = made(**changed)
+    plan = made(**changed, control={"actions": "position", "observations": "proprioception", "action_repeat": 2})
+    assert plan.task.make_env(None).observation_space.shape == (45,)
+    assert plan.task.action_space.high.tolist() == [1.0] * 17  # type: ignore[attr-defined]
+    assert plan.trials == plain.trials
+    assert "control: actions position, observations proprioception, action_repeat 2" in plan.describe()
+    assert "control" not in plain.describe()
+    again = tmp_path / "resolved.yaml"
+    again.write_text(yaml.safe_dump(plan.sweep.model_dump(mode="json")))
+    assert loaded(again).sweep == plan.sweep
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        ({"actions": "position"}, "control: actions: position needs a robot in MuJoCo, and UprightCartPole is none"),
+        ({"actions": "postion"}, "control.actions = 'postion': input should be 'torque' or 'position'"),
+        ({"kd": 1.0}, "control: kd 1 has no effect on torques"),
+        ({"action_repeat": 0}, "control.action_repeat = 0: input should be greater than 0"),
+    ],
+)
+def test_a_control_that_does_not_fit_is_one_message(tmp_path: Path, control: dict[str, Any], message: str) -> None:
+    assert message in problem_with(write(tmp_path, control=control))
+
+
 @pytest.mark.parametrize(("task", "name"), [("cartpole-upright", "dqn"), ("mountaincar-summit", "sac")])
 def test_the_algorithm_follows_from_the_actions(task: str, name: str) -> None:
     plan = made(task=task, settings={"learning_rate": 0.5})

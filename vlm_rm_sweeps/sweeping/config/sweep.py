@@ -24,6 +24,7 @@ from vlm_rm_sweeps.sweeping.config.sections import (
 )
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, refuse_repeats
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile
 
@@ -34,6 +35,7 @@ class Sweep(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Names the results folder and the MLflow experiment.")
     task: str | None = Field(None, description="One of `vlm-rm tasks`, or `module:Class`; or else `env`.")
     env: GymEnv | None = Field(None, description="Any Gymnasium environment, in the place of a task; it needs `prompts`.")
+    control: Control = Field(Control(), description="How policies act, and what they observe.")
     models: tuple[str, ...] = Field(min_length=1, description="Model ids: one of `vlm-rm models`, or `module:Class`.")
     alphas: tuple[float, ...] = Field(
         min_length=1,
