@@ -102,7 +102,8 @@ class Plan:
         if changed := sweep.control.model_dump(exclude_defaults=True):
             lines.append(f"control: {', '.join(f'{key} {value}' for key, value in changed.items())}")
         runners = f", {sweep.trial.env_runners} env runners with a CPU each" if sweep.trial.env_runners else ""
-        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}; the pools need")
+        pools = "; the pools need" if self.models else ""
+        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
         for model_id, model in self.models.items():
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
             lines.append(
