@@ -1,4 +1,4 @@
-"""What saves steps for the humanoid, with the task's own success test as reward: critics, actions or observations?
+"""What saves steps for the humanoid where the success test is the reward: critics, actions and observations, compared.
 
     .venv/bin/python benchmarks/short_on_steps.py                     kneeling: 8 arms of 3 seeds
     .venv/bin/python benchmarks/short_on_steps.py sweeps/humanoid_standing_truth.yaml

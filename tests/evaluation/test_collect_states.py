@@ -73,7 +73,9 @@ def test_states_of_one_episode_are_known_as_such(policies: list[Checkpoint], tmp
 
 def test_states_are_those_that_a_policy_reaches_as_it_acts(saved_policy: SavePolicy, tmp_path: Path) -> None:
     repeating = saved_policy(tmp_path / "a", control={"action_repeat": 4})
-    steps = [state.provenance.step for state in states_of_policies([repeating], episodes=1, every=25, seed=7, say=nobody_listens)]
+    steps = [
+        state.provenance.step for state in states_of_policies([repeating], episodes=1, every=25, seed=7, say=nobody_listens)
+    ]
     assert steps == [25, 50]
     with pytest.raises(UserError, match="every 51 steps: expected at most 50, the length of an episode of cartpole-upright"):
         next(states_of_policies([repeating], episodes=1, every=51, seed=7, say=nobody_listens))

@@ -95,9 +95,21 @@ def test_an_environment_of_the_sweep_file_is_controlled_alike() -> None:
 @pytest.mark.parametrize(
     ("env_id", "control", "message"),
     [
-        ("CartPole-v1", {"actions": "position"}, "actions: position needs a robot in MuJoCo, and CartPoleEnv is none: expected a hum"),
-        ("Reacher-v5", {"actions": "position"}, "needs the range of each driven joint, and 'joint0' has none: expected `actions: torq"),
-        ("Pendulum-v1", {"observations": "proprioception"}, "begin with positions and velocities, which Pendulum-v1 does not tell"),
+        (
+            "CartPole-v1",
+            {"actions": "position"},
+            "actions: position needs a robot in MuJoCo, and CartPoleEnv is none: expected a hum",
+        ),
+        (
+            "Reacher-v5",
+            {"actions": "position"},
+            "needs the range of each driven joint, and 'joint0' has none: expected `actions: torq",
+        ),
+        (
+            "Pendulum-v1",
+            {"observations": "proprioception"},
+            "begin with positions and velocities, which Pendulum-v1 does not tell",
+        ),
     ],
 )
 def test_what_an_environment_does_not_allow_is_refused(env_id: str, control: dict[str, Any], message: str) -> None:
@@ -143,7 +155,8 @@ def test_an_episode_of_repeated_actions_lasts_as_long_as_before() -> None:
     env, once = task.make_env(None), CARTPOLE.make_env(None)
     env.reset(seed=1)
     once.reset(seed=1)
-    ends, returns = [], 0.0
+    ends: list[bool] = []
+    returns = 0.0
     while not (ends and ends[-1]):
         observation, reward, _, truncated, info = env.step(1)
         ends.append(truncated)

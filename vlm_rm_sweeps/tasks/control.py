@@ -22,7 +22,9 @@ class Control(BaseModel):
         description="`torque`: the environment's own actions. `position`, for MuJoCo's robots: target positions of the joints, within "
         "their ranges.",
     )
-    kp: float = Field(6.0, gt=0, description="With `position`: control for each radian (or metre) between a joint and its target.")
+    kp: float = Field(
+        6.0, gt=0, description="With `position`: control for each radian (or metre) between a joint and its target."
+    )
     kd: float = Field(0.05, ge=0, description="With `position`: control against each radian (or metre) per second of a joint.")
     observations: Literal["full", "proprioception"] = Field(
         "full",
@@ -37,7 +39,9 @@ class Control(BaseModel):
     def _used(self) -> "Control":
         gains = [name for name in ("kp", "kd") if getattr(self, name) != type(self).model_fields[name].default]
         if self.actions == "torque" and gains:
-            raise UserError(f"{gains[0]} {getattr(self, gains[0]):g} has no effect on torques: expected `actions: position` with it")
+            raise UserError(
+                f"{gains[0]} {getattr(self, gains[0]):g} has no effect on torques: expected `actions: position` with it"
+            )
         return self
 
     def around(self, env: gym.Env) -> gym.Env:

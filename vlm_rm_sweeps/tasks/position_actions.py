@@ -73,7 +73,8 @@ def _driven_joint(model: mujoco.MjModel, motor: int) -> int:
     joint = int(model.actuator_trnid[motor, 0])
     drives_joint = model.actuator_trntype[motor] == mujoco.mjtTrn.mjTRN_JOINT
     is_motor = (
-        model.actuator_biastype[motor] == mujoco.mjtBias.mjBIAS_NONE and model.actuator_dyntype[motor] == mujoco.mjtDyn.mjDYN_NONE
+        model.actuator_biastype[motor] == mujoco.mjtBias.mjBIAS_NONE
+        and model.actuator_dyntype[motor] == mujoco.mjtDyn.mjDYN_NONE
     )
     if not drives_joint or not is_motor:
         raise UserError(

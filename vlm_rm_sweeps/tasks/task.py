@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -49,7 +49,7 @@ class Task:
     textures: tuple[str, ...] = ("original",)
     cameras: tuple[str, ...] = ("default",)
     draws_with_opengl: bool = False
-    control: Control = Control()
+    control: Control = field(default_factory=Control)
 
     def __post_init__(self) -> None:
         if self.episode_steps < 1:

@@ -1,4 +1,4 @@
-"""SAC's networks with observations normalised by their running mean and variance.
+"""Networks of SAC and TQC with observations normalised by their running mean and variance.
 
 The statistics are part of the module, beside its weights. So they go wherever these go: to env runners and evaluations, into
 checkpoints, and into the stored policies of videos and `vlm-rm evaluate`. The replay buffer keeps the environment's own
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from gymnasium.spaces import flatdim
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
+from ray.rllib.algorithms.tqc.torch.default_tqc_torch_rl_module import DefaultTQCTorchRLModule
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from vlm_rm_sweeps.training.moments import Moments
 
@@ -56,8 +58,8 @@ class RunningNormalization(torch.nn.Module):
         return ((observations - self.mean) * scale).clamp(-_LIMIT, _LIMIT)
 
 
-class NormalizedSacModule(DefaultSACTorchRLModule):
-    """RLlib's networks of SAC, which see normalised observations.
+class NormalizesObservations(TorchRLModule):
+    """Mixin for RLlib's networks of SAC and TQC, which then see normalised observations.
 
     Attributes:
         observations: The normalization; the learner counts observations in as they are sampled.
@@ -66,17 +68,26 @@ class NormalizedSacModule(DefaultSACTorchRLModule):
     def setup(self) -> None:
         """Build RLlib's networks, and the normalization."""
         super().setup()
-        self.observations = RunningNormalization(flatdim(self.observation_space))
+        space: Any = self.observation_space  # which RLlib annotates as if it might be missing
+        self.observations = RunningNormalization(flatdim(space))
 
-    def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         # RLlib's exploration calls this method, too.
-        output: dict[str, Any] = super()._forward_inference(self._normalized(batch))
+        output: dict[str, Any] = super()._forward_inference(self._normalized(batch), **kwargs)
         return output
 
-    def _forward_train(self, batch: dict[str, Any]) -> dict[str, Any]:
-        output: dict[str, Any] = super()._forward_train(self._normalized(batch))
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._forward_train(self._normalized(batch), **kwargs)
         return output
 
     def _normalized(self, batch: dict[str, Any]) -> dict[str, Any]:
         seen = {name: self.observations(batch[name]) for name in (Columns.OBS, Columns.NEXT_OBS) if name in batch}
         return {**batch, **seen}
+
+
+class NormalizedSacModule(NormalizesObservations, DefaultSACTorchRLModule):
+    """RLlib's networks of SAC with normalised observations."""
+
+
+class NormalizedTqcModule(NormalizesObservations, DefaultTQCTorchRLModule):
+    """RLlib's networks of TQC with normalised observations."""

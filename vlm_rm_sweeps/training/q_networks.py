@@ -1,10 +1,11 @@
-"""SAC's Q-networks as in its paper: multilayer perceptrons of state and action."""
+"""Q-networks of SAC and TQC as in SAC's paper: multilayer perceptrons of state and action."""
 
 from typing import Any, ClassVar
 
 import torch
 from gymnasium.spaces import flatdim
 from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
+from ray.rllib.algorithms.tqc.tqc_catalog import TQCCatalog
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.configs import MLPEncoderConfig
 
@@ -37,6 +38,14 @@ class LayerNormQCatalog(PlainQCatalog):
     """Builds the same Q-networks with layer normalisation (Ba et al., 2016) in every hidden layer."""
 
     layer_norm = True
+
+
+class PlainQuantileCatalog(PlainQCatalog, TQCCatalog):
+    """Builds TQC's critics as the same perceptrons, with one output for each quantile."""
+
+
+class LayerNormQuantileCatalog(LayerNormQCatalog, PlainQuantileCatalog):
+    """Builds TQC's critics with layer normalisation in every hidden layer."""
 
 
 class StateActionEncoder(torch.nn.Module):

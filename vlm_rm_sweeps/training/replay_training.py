@@ -1,4 +1,4 @@
-"""RLlib's DQN and SAC with a training step that updates while the last frames of the rollout are scored.
+"""RLlib's DQN, SAC and TQC with a training step that updates while the last frames of the rollout are scored.
 
 Rollouts, updates, and the transitions of each update are those of RLlib's own training step. But the trial's own env runner does
 not wait for the rewards of its rollout: batches are drawn at once, and the updates begin. Only the first batch with a transition
@@ -11,6 +11,7 @@ import numpy as np
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.algorithms.sac import SAC
+from ray.rllib.algorithms.tqc.tqc import TQC
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
@@ -115,3 +116,7 @@ class ReplayDqn(ReplayTraining):
 
 class ReplaySac(ReplayTraining, SAC):
     """RLlib's SAC with this training step."""
+
+
+class ReplayTqc(ReplayTraining, TQC):
+    """RLlib's TQC with this training step."""

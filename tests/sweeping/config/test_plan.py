@@ -121,7 +121,9 @@ def made(**changes: Any) -> Plan:
         pytest.param({"models": []}, ["models = []", "at least 1"], id="no models"),
         pytest.param({"alphas": []}, ["alphas = []", "at least 1"], id="no alphas"),
         pytest.param({"models": [], "alphas": [], "true_reward": False}, ["no models", "at least one trial"], id="no trials"),
-        pytest.param({"models": [], "alphas": [], "epic_states": 20}, ["no models that `epic_states`"], id="nothing to measure"),
+        pytest.param(
+            {"models": [], "alphas": [], "epic_states": 20}, ["no models that `epic_states`"], id="nothing to measure"
+        ),
         pytest.param({"seeds": []}, ["seeds = []", "at least 1"], id="no seeds"),
         pytest.param({"models": ["embedded/tiny"] * 2}, ["duplicate value 'embedded/tiny' in `models`"], id="repeated model"),
         pytest.param({"alphas": [0.5, 0, 0.50, 0.5]}, ["duplicate value 0.5 in `alphas`"], id="repeated alpha"),
@@ -392,7 +394,9 @@ def test_references_need_no_models() -> None:
         *((TRUE_REWARD, 0), (TRUE_REWARD, 1)),
         *((UNTRAINED, 0), (UNTRAINED, 1)),
     ]
-    assert [trial.trial_id for trial in plan.trials] == [trial.trial_id for trial in made(untrained=True, seeds=[0, 1]).trials[:4]]
+    assert [trial.trial_id for trial in plan.trials] == [
+        trial.trial_id for trial in made(untrained=True, seeds=[0, 1]).trials[:4]
+    ]
     assert "pools" not in plan.describe()
 
 

@@ -19,6 +19,7 @@ from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.algorithms.sac import Sac
+from vlm_rm_sweeps.training.algorithms.tqc import Tqc
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
@@ -165,7 +166,8 @@ SHORT_ON_STEPS = SETTINGS.model_copy(
 )
 
 
-def test_training_with_every_setting_is_resumed_to_the_bit(ray_cluster: None) -> None:
+@pytest.mark.parametrize("settings", [SHORT_ON_STEPS, Tqc(**SHORT_ON_STEPS.model_dump())], ids=["sac", "tqc"])
+def test_training_with_every_setting_is_resumed_to_the_bit(ray_cluster: None, settings: Sac) -> None:
     def outcome(trainer: Any) -> dict[str, Any]:
         result = trainer.train()
         trainer.stop()
@@ -179,11 +181,11 @@ def test_training_with_every_setting_is_resumed_to_the_bit(ray_cluster: None) ->
         }
         return weights | reached | trainer.local_replay_buffer.transitions()
 
-    undisturbed, _ = train(SHORT_ON_STEPS)
-    state = pickle.loads(pickle.dumps(get_training_state(undisturbed, SHORT_ON_STEPS)))
+    undisturbed, _ = train(settings)
+    state = pickle.loads(pickle.dumps(get_training_state(undisturbed, settings)))
     expected = outcome(undisturbed)
-    resumed: Any = build_trainer(SHORT_ON_STEPS, PENDULUM, None, 8, steps_per_result=200, evaluation_episodes=2)
-    set_training_state(resumed, SHORT_ON_STEPS, state)
+    resumed: Any = build_trainer(settings, PENDULUM, None, 8, steps_per_result=200, evaluation_episodes=2)
+    set_training_state(resumed, settings, state)
     again = outcome(resumed)
     assert expected.keys() == again.keys()
     for name, value in expected.items():
@@ -220,3 +222,8 @@ def test_a_start_for_an_entropy_coefficient_that_is_fixed_is_refused() -> None:
         ValidationError, match=r"initial_entropy 0\.2 has no effect, as entropy is fixed to 0\.1: expected `entropy: auto`"
     ):
         Sac(entropy=0.1, initial_entropy=0.2)
+
+
+def test_a_target_without_quantiles_is_refused() -> None:
+    with pytest.raises(ValidationError, match="dropped_quantiles 5: expected fewer than the 5 `quantiles`"):
+        Tqc(quantiles=5, dropped_quantiles=5)

@@ -9,6 +9,7 @@ import torch
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.algorithms.tqc.torch.tqc_torch_learner import TQCTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.training_data import TrainingData
@@ -20,6 +21,7 @@ from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.algorithms.ppo import Ppo
 from vlm_rm_sweeps.training.algorithms.sac import Sac
+from vlm_rm_sweeps.training.algorithms.tqc import Tqc
 from vlm_rm_sweeps.training.replay_buffer import Transitions
 from vlm_rm_sweeps.training.rllib_internals import local_learner
 
@@ -97,8 +99,10 @@ def state_of(learner: Any) -> dict[str, torch.Tensor]:
         (Sac(hidden=(16, 16)), BOX, SACTorchLearner),
         (Sac(hidden=(16,), entropy=0.2, tau=0.5), BOX, SACTorchLearner),
         (Sac(hidden=(16, 16), critic_layer_norm=True, initial_entropy=0.2), BOX, SACTorchLearner),
+        (Tqc(hidden=(16, 16)), BOX, TQCTorchLearner),
+        (Tqc(hidden=(16,), critics=3, quantiles=5, dropped_quantiles=1, tau=0.5), BOX, TQCTorchLearner),
     ],
-    ids=["dqn", "dqn single", "sac", "sac fixed entropy", "sac layer norm"],
+    ids=["dqn", "dqn single", "sac", "sac fixed entropy", "sac layer norm", "tqc", "tqc, 3 critics"],
 )
 def test_200_updates_equal_rllibs_own_to_the_bit(
     algorithm: Algorithm, action_space: gym.Space[Any], rllibs: type[Learner]
@@ -123,7 +127,7 @@ def test_200_updates_equal_rllibs_own_to_the_bit(
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
         assert name == "log_alpha" or not torch.equal(value, before[name])  # a fixed one stays
     losses = [name for name in logged[DEFAULT_MODULE_ID] if name.endswith("_loss")]
-    assert len(losses) == (1 if isinstance(algorithm, Dqn) else 4)
+    assert len(losses) == {Dqn: 1, Sac: 4, Tqc: 3}[type(algorithm)]
     for name in losses:
         assert logged[DEFAULT_MODULE_ID][name].peek() == pytest.approx(own_logged[DEFAULT_MODULE_ID][name].peek(), rel=1e-6)
 
@@ -143,14 +147,16 @@ def test_a_fused_adam_takes_the_same_steps_but_for_rounding(algorithm: Algorithm
         np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-def test_layer_norm_is_in_every_hidden_layer_of_the_critics_and_their_targets_only() -> None:
-    network = learner_of(Sac(hidden=(16, 8), critic_layer_norm=True), BOX).network
+@pytest.mark.parametrize("algorithm", [Sac, Tqc])
+def test_layer_norm_is_in_every_hidden_layer_of_the_critics_and_their_targets_only(algorithm: type[Sac]) -> None:
+    network = learner_of(algorithm(hidden=(16, 8), critic_layer_norm=True), BOX).network
     widths: dict[str, list[Any]] = {}
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.LayerNorm):
             widths.setdefault(name.partition(".")[0], []).append(*module.normalized_shape)
     critics = ("qf_encoder", "qf_twin_encoder", "target_qf_encoder", "target_qf_twin_encoder")
-    assert widths == {critic: [16, 8] for critic in critics}
+    of_both = {critic: [16, 8, 16, 8] for critic in ("qf_encoders", "target_qf_encoders")}
+    assert widths == (of_both if algorithm is Tqc else {critic: [16, 8] for critic in critics})
 
 
 @pytest.mark.parametrize("action_space", [DISCRETE, BOX], ids=["discrete", "continuous"])

@@ -46,14 +46,16 @@ class OffPolicyAlgorithm(Algorithm):
         Returns:
             The same configuration.
         """
-        # RLlib's intensity is the number of replayed transitions per sampled one, but RLlib divides by one env runner too many,
-        # as if the trial's own process sampled too.
-        sampled = env_runners / (env_runners + 1) if env_runners else 1.0
         from vlm_rm_sweeps.training.learners.lean import FUSED_ADAM
         from vlm_rm_sweeps.training.learners.replay import STANDARDIZE_REWARDS
 
+        # RLlib's intensity is the number of replayed transitions per sampled one, but RLlib divides by one env runner too many,
+        # as if the trial's own process sampled too.
+        sampled = env_runners / (env_runners + 1) if env_runners else 1.0
+        config = config.learners(
+            learner_config_dict={FUSED_ADAM: self.fused_adam, STANDARDIZE_REWARDS: self.standardize_rewards}
+        )
         return config.training(
-            learner_config_dict={FUSED_ADAM: self.fused_adam, STANDARDIZE_REWARDS: self.standardize_rewards},
             train_batch_size_per_learner=self.batch,
             training_intensity=self.updates_per_step * self.batch * sampled,
             num_steps_sampled_before_learning_starts=self.learning_starts,

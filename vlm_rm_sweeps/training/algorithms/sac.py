@@ -18,7 +18,9 @@ from vlm_rm_sweeps.training.algorithms.off_policy import OffPolicyAlgorithm
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.algorithms.sac import SACConfig
     from ray.rllib.connectors.connector_v2 import ConnectorV2
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 
 class Sac(OffPolicyAlgorithm):
@@ -64,15 +66,28 @@ class Sac(OffPolicyAlgorithm):
         from vlm_rm_sweeps.training.q_networks import LayerNormQCatalog, PlainQCatalog
         from vlm_rm_sweeps.training.replay_training import ReplaySac
 
-        # RLlib always learns the entropy coefficient: a learning rate of 0 keeps it fixed.
-        coefficient, rate = (self.initial_entropy, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
         networks = RLModuleSpec(
             module_class=NormalizedSacModule if self.normalize_observations else DefaultSACTorchRLModule,
             catalog_class=LayerNormQCatalog if self.critic_layer_norm else PlainQCatalog,
         )
-        config: Any = self.learn_from_replay(SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), env_runners)
-        return (
-            config.training(
+        return self.learn_softly(SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), networks, env_runners)
+
+    def learn_softly(self, config: "SACConfig", networks: "RLModuleSpec", env_runners: int) -> "SACConfig":
+        """Add the settings of SAC to an RLlib configuration.
+
+        Args:
+            config: Configuration of SAC or of an algorithm made of it, which is changed.
+            networks: Specification of its networks.
+            env_runners: Number of remote env runners; 0 if the trial's own process samples.
+
+        Returns:
+            The same configuration.
+        """
+        # RLlib always learns the entropy coefficient: a learning rate of 0 keeps it fixed.
+        coefficient, rate = (self.initial_entropy, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
+        learning: Any = self.learn_from_replay(config, env_runners)
+        configured: SACConfig = (
+            learning.training(
                 actor_lr=self.learning_rate,
                 critic_lr=self.learning_rate,
                 alpha_lr=rate,
@@ -86,6 +101,7 @@ class Sac(OffPolicyAlgorithm):
             .env_runners(module_to_env_connector=functools.partial(self._random_actions, env_runners or 1))
             .rl_module(rl_module_spec=networks)
         )
+        return configured
 
     def _random_actions(self, sampling: int, env: Any = None, spaces: Any = None) -> "ConnectorV2":
         """Build the connector of the warm-up's random actions, which `sampling` processes share equally."""

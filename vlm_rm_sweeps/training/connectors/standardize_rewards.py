@@ -54,6 +54,7 @@ class StandardizeRewards(ConnectorV2):
             self._count(counted)
         elif self.mean is None:
             self.mean, self.deviation = _scale(counted) if self._by == "first_batch" else (0.0, 1.0)
+        assert self.mean is not None
         standardized = (rewards - self.mean) / self.deviation
         columns[Columns.REWARDS] = standardized if mask is None else standardized * mask
         return batch
