@@ -112,7 +112,7 @@ def _proprioceptive(env: gym.Env) -> gym.Env:
             "`observations: full`"
         )
     kept = int(structure["qpos"]) + int(structure["qvel"])
-    seen = gym.spaces.Box(space.low[:kept], space.high[:kept], dtype=space.dtype.type)
+    seen = gym.spaces.Box(space.low[:kept], space.high[:kept], dtype=space.low.dtype.type)
 
     def keep(observation: np.ndarray) -> np.ndarray:
         return observation[:kept]

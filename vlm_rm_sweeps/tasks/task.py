@@ -91,7 +91,7 @@ class Task:
             The wrapped environment, with observations float32 (D,).
         """
         native = self.control.around(self.make_native_env(rendering or self.rendering(), frame_format))
-        limited = gym.wrappers.TimeLimit(_observing_vectors(native), self.episode_steps)
+        limited: gym.Env = gym.wrappers.TimeLimit(_observing_vectors(native), self.episode_steps)
         env: gym.Env = TrueRewardInInfo(self.control.repeating(limited))
         return env if frame_format is None else FrameInInfo(env, frame_format)
 
