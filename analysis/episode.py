@@ -48,7 +48,7 @@ def draw(runs: SweepRuns) -> None:
         "random actions": lambda _: actions.sample(),
         "after training": load_policy(checkpoint),
     }
-    steps = task.episode_steps
+    steps = task.episode_actions
     chosen = np.linspace(0, steps - 1, SHOWN).round().astype(int)
     figure = plt.figure(figsize=(11, 5.8), layout="constrained")
     grid = figure.add_gridspec(3, SHOWN, height_ratios=[1, 1, 2])

@@ -231,3 +231,18 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
 def _module_defaults() -> dict[str, Any]:
     defaults: Any = DQNConfig().get_default_rl_module_spec()
     return {name: value for name, value in defaults.model_config.items() if name not in ("fcnet_hiddens", "dueling")}
+
+
+def test_a_policy_is_run_as_it_was_trained_to_act(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    """Its pictures, drawn in a second environment, show the states after its actions."""
+    task = task_of(saved_policy(tmp_path, control={"action_repeat": 2}))
+    assert task.control.action_repeat == 2
+    episode = run_episode(task, lambda observation: 1, seed=7, pictures=True, visit=lambda env: env.render())
+    assert len(episode.true_rewards) == 100
+    for shown, visited in zip(episode.pictures, episode.visited, strict=True):
+        np.testing.assert_array_equal(shown, visited)
+
+
+def test_a_control_of_another_version_is_one_message(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its environment is described as by another version: 1 validation error for Control"):
+        task_of(saved_policy(tmp_path, control={"actions": "muscles"}))

@@ -22,6 +22,7 @@ from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
@@ -382,3 +383,10 @@ def trial(ray_cluster: None, tmp_path: Path) -> Iterator[TrainableTrial]:
     made = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
     yield made
     made.stop()
+
+
+def test_a_checkpoint_says_how_its_policy_acts(tmp_path: Path) -> None:
+    control = Control(action_repeat=3)
+    described = dataclasses.replace(job(None, tmp_path), task=TASK.controlled(control)).description()
+    assert Control(**described["control"]) == control
+    assert job(None, tmp_path).description()["control"] == Control().model_dump()

@@ -162,4 +162,4 @@ def _task_rendering_and_model(
     plan = found.plan if isinstance(found, Screening) else found
     first = plan.renderings[0]
     drawn = plan.task.rendering(textures or first.textures, camera or first.camera, profile.value if profile else first.profile)
-    return plan.task, drawn, plan.sweep.models[0]
+    return plan.task, drawn, (*plan.sweep.models, _SHOWN_MODEL)[0]

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
+from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.score import refuse_not_finite
@@ -17,6 +18,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is_success
 from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -112,13 +114,17 @@ def task_of(checkpoint: Checkpoint) -> Task:
         checkpoint: A policy for a task, or for an `env` of a sweep file.
 
     Returns:
-        The task.
+        The task, acted on and observed as in training.
 
     Raises:
-        UserError: The task is unknown, see `known_task`.
+        UserError: The task is unknown, see `known_task`, or its environment or control is not described as by this version.
     """
     env = checkpoint.content["env"]
-    return GymEnv.model_validate(env).task() if env else known_task(str(checkpoint.content["task"]))
+    try:
+        task = GymEnv.model_validate(env).task() if env else known_task(str(checkpoint.content["task"]))
+        return task.controlled(Control.model_validate(checkpoint.content.get("control", {})))
+    except ValidationError as error:
+        raise UserError(f"{checkpoint.folder}: its environment is described as by another version: {error}") from error
 
 
 def rendering_of(checkpoint: Checkpoint) -> Rendering:
@@ -213,7 +219,7 @@ def run_episode(
     """
     env = task.make_env(frame_format, rendering)
     # A second environment goes through the same states, because the first renders at the reward model's input size.
-    shown = task.make_native_env(rendering or task.rendering(), None) if pictures else None
+    shown = task.make_env(None, rendering) if pictures else None
     observation, _ = env.reset(seed=seed)
     if shown is not None:
         shown.reset(seed=seed)

@@ -95,6 +95,7 @@ class JobContent(TypedDict):
         task: Name of the task.
         env: The sweep file's `env:` section, from which the task was made; None for a registered task.
         rendering: How states were rendered.
+        control: How the policy acts, and what it observes (see `Control`); missing where an earlier version wrote it.
         algorithm: Name or reference under which any process finds the algorithm.
         settings: The algorithm's settings.
         seed: The trial's seed.
@@ -104,6 +105,7 @@ class JobContent(TypedDict):
     task: str
     env: dict[str, Any] | None
     rendering: RenderingContent
+    control: NotRequired[dict[str, Any]]
     algorithm: str
     settings: dict[str, Any]
     seed: int

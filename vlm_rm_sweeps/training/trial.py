@@ -111,6 +111,7 @@ class TrainingJob:
             "task": self.task.name,
             "env": self.env.model_dump(mode="json") if self.env else None,
             "rendering": {"textures": rendering.textures, "camera": rendering.camera, "profile": rendering.profile},
+            "control": self.task.control.model_dump(mode="json"),
             "algorithm": algorithm_name(type(self.settings)),
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,

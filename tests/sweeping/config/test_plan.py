@@ -120,6 +120,10 @@ def made(**changes: Any) -> Plan:
         pytest.param({"prompts": [WORDING | {"id": "a b"}]}, ["prompts.0.id = 'a b'", "pattern"], id="prompt id with a space"),
         pytest.param({"models": []}, ["models = []", "at least 1"], id="no models"),
         pytest.param({"alphas": []}, ["alphas = []", "at least 1"], id="no alphas"),
+        pytest.param({"models": [], "alphas": [], "true_reward": False}, ["no models", "at least one trial"], id="no trials"),
+        pytest.param(
+            {"models": [], "alphas": [], "epic_states": 20}, ["no models that `epic_states`"], id="nothing to measure"
+        ),
         pytest.param({"seeds": []}, ["seeds = []", "at least 1"], id="no seeds"),
         pytest.param({"models": ["embedded/tiny"] * 2}, ["duplicate value 'embedded/tiny' in `models`"], id="repeated model"),
         pytest.param({"alphas": [0.5, 0, 0.50, 0.5]}, ["duplicate value 0.5 in `alphas`"], id="repeated alpha"),
@@ -382,6 +386,45 @@ def test_an_environment_stands_in_the_place_of_a_task(tmp_path: Path) -> None:
     again = tmp_path / "resolved.yaml"
     again.write_text(yaml.safe_dump(sweep.sweep.model_dump(mode="json")))
     assert loaded(again).sweep == sweep.sweep
+
+
+def test_references_need_no_models() -> None:
+    plan = made(models=[], alphas=[], untrained=True, seeds=[0, 1])
+    assert [(trial.model_id, trial.seed) for trial in plan.trials] == [
+        *((TRUE_REWARD, 0), (TRUE_REWARD, 1)),
+        *((UNTRAINED, 0), (UNTRAINED, 1)),
+    ]
+    assert [trial.trial_id for trial in plan.trials] == [
+        trial.trial_id for trial in made(untrained=True, seeds=[0, 1]).trials[:4]
+    ]
+    assert "pools" not in plan.describe()
+
+
+def test_the_control_is_the_tasks_and_keeps_the_trials_ids(tmp_path: Path) -> None:
+    changed = {"task": "humanoid-kneeling", "textures": ["modified"], "cameras": ["paper"]}
+    plain = made(**changed)
+    plan = made(**changed, control={"actions": "position", "observations": "proprioception", "action_repeat": 2})
+    assert plan.task.make_env(None).observation_space.shape == (45,)
+    assert plan.task.action_space.high.tolist() == [1.0] * 17  # type: ignore[attr-defined]
+    assert plan.trials == plain.trials
+    assert "control: actions position, observations proprioception, action_repeat 2" in plan.describe()
+    assert "control" not in plain.describe()
+    again = tmp_path / "resolved.yaml"
+    again.write_text(yaml.safe_dump(plan.sweep.model_dump(mode="json")))
+    assert loaded(again).sweep == plan.sweep
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        ({"actions": "position"}, "control: actions: position needs a robot in MuJoCo, and UprightCartPole is none"),
+        ({"actions": "postion"}, "control.actions = 'postion': input should be 'torque' or 'position'"),
+        ({"kd": 1.0}, "control: kd 1 has no effect on torques"),
+        ({"action_repeat": 0}, "control.action_repeat = 0: input should be greater than 0"),
+    ],
+)
+def test_a_control_that_does_not_fit_is_one_message(tmp_path: Path, control: dict[str, Any], message: str) -> None:
+    assert message in problem_with(write(tmp_path, control=control))
 
 
 @pytest.mark.parametrize(("task", "name"), [("cartpole-upright", "dqn"), ("mountaincar-summit", "sac")])

@@ -46,7 +46,7 @@ def test_the_default_is_the_first_that_can_learn_the_actions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("dqn", "cannot learn Pendulum-v1.*expected sac or ppo"), ("td3", "unknown algorithm 'td3'")]
+    ("name", "message"), [("dqn", "cannot learn Pendulum-v1.*expected sac or tqc or ppo"), ("td3", "unknown algorithm 'td3'")]
 )
 def test_an_algorithm_that_cannot_learn_the_task_is_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -56,7 +56,7 @@ def test_an_algorithm_that_cannot_learn_the_task_is_refused(name: str, message: 
 @pytest.mark.usefixtures("registered")
 def test_a_class_of_ones_own_is_found_by_its_name_and_chosen_where_it_fits() -> None:
     assert find_algorithm("mine") is Mine
-    assert algorithm_names() == ("dqn", "sac", "ppo", "mine")
+    assert algorithm_names() == ("dqn", "sac", "tqc", "ppo", "mine")
     assert algorithms_for(gym.spaces.MultiDiscrete([2, 2])) == ["mine"]
     with pytest.raises(UserError, match="registered already"):
         register_algorithm("mine", Sac)

@@ -19,6 +19,7 @@ from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, Label
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import make_task
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
@@ -98,8 +99,11 @@ class Plan:
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
         lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
         lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]
+        if changed := sweep.control.model_dump(exclude_defaults=True):
+            lines.append(f"control: {', '.join(f'{key} {value}' for key, value in changed.items())}")
         runners = f", {sweep.trial.env_runners} env runners with a CPU each" if sweep.trial.env_runners else ""
-        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}; the pools need")
+        pools = "; the pools need" if self.models else ""
+        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
         for model_id, model in self.models.items():
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
             lines.append(
@@ -133,6 +137,9 @@ def make_plan(sweep: Sweep) -> Plan:
     problems = _Problems()
     task = problems.look_up("task" if sweep.env is None else "env", sweep.task, _task, sweep)
     models = _models("models", sweep.models, problems)
+    problems.raise_if_any()
+    assert task is not None
+    task = problems.look_up("control", None, _controlled, task, sweep.control)
     problems.raise_if_any()
     assert task is not None
     sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, models)})
@@ -216,6 +223,13 @@ def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str
 
 def _task(sweep: Sweep) -> Task:
     return make_task(sweep.env) if sweep.env is not None else find_task(sweep.task_name)
+
+
+def _controlled(task: Task, control: Control) -> Task:
+    controlled = task.controlled(control)
+    if controlled is not task:
+        controlled.make_env(None).close()  # so that what its environment does not allow is reported now
+    return controlled
 
 
 def _algorithm(sweep: Sweep, name: str) -> Algorithm:

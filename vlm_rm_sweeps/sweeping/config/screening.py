@@ -105,6 +105,8 @@ def _screening(data: dict[str, Any]) -> Screening:
         raise UserError("'task' is missing: states are collected and labelled for the tasks of `vlm-rm tasks`")
     # The limit on trials is meant for training; screening a combination costs only a few matrix products.
     plan = plan_of(_with_prompts(keys) | {"max_trials": _MOST_COMBINATIONS})
+    if not plan.models:
+        raise UserError("models = []: expected at least one to rank")
     screening = Screening(settings, plan, keys)
     _check_training(screening)
     return screening

@@ -300,9 +300,10 @@ class MlflowMirror(threading.Thread):
     def _common(self) -> dict[str, Any]:
         """Return the parameters that the sweep's run and each trial's run share."""
         settings = {f"settings_{key}": value for key, value in self._plan.algorithm.model_dump().items()}
+        control = {f"control_{key}": value for key, value in self._plan.sweep.control.model_dump(exclude_defaults=True).items()}
         sweep = self._plan.sweep
         described = {"task": self._plan.task.name, "algorithm": sweep.algorithm, "steps": sweep.steps}
-        return described | settings | environment_params()
+        return described | settings | control | environment_params()
 
     def _keep(self, **changed: Any) -> None:
         self._runs = self._runs.model_copy(update=changed)

@@ -11,6 +11,7 @@ _BUILT_IN = {
     # The default of a task is the first one that supports its action space.
     "dqn": "vlm_rm_sweeps.training.algorithms.dqn:Dqn",
     "sac": "vlm_rm_sweeps.training.algorithms.sac:Sac",
+    "tqc": "vlm_rm_sweeps.training.algorithms.tqc:Tqc",
     "ppo": "vlm_rm_sweeps.training.algorithms.ppo:Ppo",
 }
 _REGISTRY: Registry[type[Algorithm]] = Registry("algorithm")
