@@ -85,6 +85,8 @@ TIME_MS = "time_ms"
 """Key of a result: when it was made, in milliseconds since 1970."""
 NOTE = "note"
 """Key of a result: a human-readable event, such as "resumed from step 5,000"."""
+FINISHED = "finished"
+"""Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
 FAILURE = "failure"
 """Key of the final result of a failed trial: the error message."""
 

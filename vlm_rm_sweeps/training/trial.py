@@ -31,6 +31,7 @@ from vlm_rm_sweeps.metrics import (
     ENV_STEPS,
     EVALUATION,
     FAILURE,
+    FINISHED,
     GOAL_FRACTION,
     ITERATION_SECONDS,
     MICRO_BATCH,
@@ -150,11 +151,30 @@ class TrainableTrial(tune.Trainable):
         return tune.PlacementGroupFactory([config["run"]["resources"], *env_runners])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Build the trainer, and resume from the newest checkpoint if there is one."""
+        """Build the trainer, and resume from the newest checkpoint if there is one.
+
+        Errors are left to `step`: of one that is raised here, Tune would learn no more than that the process died.
+
+        Args:
+            config: The trial's `run`, see the class.
+        """
         # Trials share the machine with each other and with the reward servers.
         torch.set_num_threads(1)
         self._job: TrainingJob = config["run"]["job"]
-        self._trainer: Any = self._build_trainer()
+        self._folder = TrialFolder(self._job.folder)
+        self._trainer: Any = None
+        self._notes: list[str] = []
+        self._env_steps = self._saved_at = 0
+        self._done = False
+        self._results: list[TrialResult] = []
+        self._set_up_error: Exception | None = None
+        try:
+            self._set_up()
+        except Exception as error:  # an environment may raise anything
+            self._set_up_error = error
+
+    def _set_up(self) -> None:
+        self._trainer = self._build_trainer()
         self._ray_metrics = TrialMetrics(self._job.folder.name)
         self._updates_before = 0.0
         self._stopwatches = self._start_stopwatches()
@@ -162,17 +182,17 @@ class TrainableTrial(tune.Trainable):
         self._audit: TrialAudit | None = None
         if self._job.audit is not None and self._job.reward is not None:
             self._audit = TrialAudit(self._trainer, self._job.audit, self._job.reward.spec, self._job.seed)
-        self._folder = TrialFolder(self._job.folder)
-        self._notes: list[str] = []
-        self._env_steps = self._saved_at = 0
-        self._done = False
-        self._results: list[TrialResult] = []
         self._restore()
         best = self._folder.best()
         self._best = self._merit(best.content["metrics"]) if best else (-math.inf, -math.inf)
 
     def _build_trainer(self) -> Any:
         job = self._job
+        if job.env_runners:
+            # Of an environment that cannot be made in another process, RLlib says no more than that the process died.
+            job.task.make_env(
+                job.reward.frame_format if job.reward else None, job.reward.rendering if job.reward else None
+            ).close()
         return build_trainer(
             job.settings,
             job.task,
@@ -209,12 +229,15 @@ class TrainableTrial(tune.Trainable):
         """Train until the next result.
 
         Returns:
-            The result for Tune. If the trial has failed for good, it is only the error message.
+            The result for Tune; the last one says that the trial has finished. If it has failed for good, it is only the error
+            message.
         """
         if not self._done:  # else its process died after the last checkpoint, before reporting
-            if self._env_steps - self._saved_at >= self._job.checkpoint_every:
-                self._save()
             try:
+                if self._set_up_error is not None:
+                    raise self._set_up_error
+                if self._env_steps - self._saved_at >= self._job.checkpoint_every:
+                    self._save()
                 self._results.append(self._train() if self._job.steps else self._stay_untrained())
                 if self._done and not self._save():
                     # If it is retried, it resumes from the previous checkpoint; a finished trial would never get its last one.
@@ -224,7 +247,8 @@ class TrainableTrial(tune.Trainable):
                     return {"done": True, FAILURE: reason_of(_cause(error))}
                 raise
         notes, self._notes = self._notes, []
-        return self._results[-1] | {"done": self._done} | ({NOTE: "; ".join(notes)} if notes else {})
+        said = ({FINISHED: True} if self._done else {}) | ({NOTE: "; ".join(notes)} if notes else {})
+        return self._results[-1] | {"done": self._done} | said
 
     def _is_final(self, error: BaseException) -> bool:
         """Return whether an error would recur: it is a UserError, or it recurred already and the machine is not the cause."""
@@ -349,10 +373,11 @@ class TrainableTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Stop the trainer and set up another trial in this process."""
-        self._trainer.stop()
+        self.cleanup()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
         """Stop the trainer and its env runners."""
-        self._trainer.stop()
+        if self._trainer is not None:
+            self._trainer.stop()

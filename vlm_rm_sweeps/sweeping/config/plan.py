@@ -20,7 +20,7 @@ from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
 from vlm_rm_sweeps.tasks.gym_task import make_task
-from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, check_task, find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
@@ -215,7 +215,12 @@ def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str
 
 
 def _task(sweep: Sweep) -> Task:
-    return make_task(sweep.env) if sweep.env is not None else find_task(sweep.task_name)
+    if sweep.env is not None:
+        return make_task(sweep.env)
+    task = find_task(sweep.task_name)
+    if sweep.task_name not in BUILT_IN_TASKS:
+        check_task(task)
+    return task
 
 
 def _algorithm(sweep: Sweep, name: str) -> Algorithm:
