@@ -57,7 +57,7 @@ from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import algorithm_name
 from vlm_rm_sweeps.training.audit import AuditPlan
-from vlm_rm_sweeps.training.checkpoints import JobContent, PolicyContent, RewardContent, TrialFolder, TrialResult
+from vlm_rm_sweeps.training.checkpoints import BestContent, JobContent, PolicyContent, RewardContent, TrialFolder, TrialResult
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.env_runners import CPUS_PER_ENV_RUNNER
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
@@ -88,6 +88,8 @@ class TrainingJob:
         audit: Configuration of an audit, which needs a `reward`; None for no audit.
         rendering: How states are rendered, for people, if there is no `reward`; None for the task's default.
         env_runners: Number of remote env runners; 0 if the trial's own process samples.
+        evaluation_interval: Environment steps between two evaluations of the greedy policy, by which then the best policy is
+            chosen; None for one evaluation, at the end, while the best policy is chosen by training episodes.
     """
 
     task: Task
@@ -104,6 +106,7 @@ class TrainingJob:
     audit: AuditPlan | None = None
     rendering: Rendering | None = None
     env_runners: int = 0
+    evaluation_interval: int | None = None
 
     def description(self) -> JobContent:
         """Return the job's description for its checkpoints."""
@@ -261,14 +264,19 @@ class TrainableTrial(tune.Trainable):
         started = time.perf_counter()
         result = self._trainer.train()
         seconds = time.perf_counter() - started
-        self._env_steps = int(result["num_env_steps_sampled_lifetime"])
+        before, self._env_steps = self._env_steps, int(result["num_env_steps_sampled_lifetime"])
         metrics = self._training_metrics(result, seconds)
-        self._keep_if_best(metrics)
+        interval = self._job.evaluation_interval
+        if interval is None:
+            self._keep_if_best(metrics)
         self._done = self._env_steps >= self._job.steps
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
             metrics |= self._audit.point(self._env_steps)
-        if self._done:
-            metrics |= self._evaluate()
+        if self._done or (interval is not None and self._env_steps // interval > before // interval):
+            evaluated = self._evaluate()
+            metrics |= evaluated
+            if interval is not None:
+                self._keep_if_best({name.removeprefix(EVALUATION): value for name, value in evaluated.items()})
         return self._as_result(metrics)
 
     def _training_metrics(self, result: dict[str, Any], seconds: float) -> dict[str, float | None]:
@@ -313,7 +321,9 @@ class TrainableTrial(tune.Trainable):
         compared = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         if len(compared) < len(values) or self._merit(compared) < self._best:
             return
-        if self._write(lambda: self._folder.save_best(self._policy, {**self._policy_content(), "metrics": compared})):
+        greedy = self._job.evaluation_interval is not None
+        content: BestContent = {**self._policy_content(), "metrics": compared, "greedy": greedy}
+        if self._write(lambda: self._folder.save_best(self._policy, content)):
             self._best = self._merit(compared)
 
     def _save(self) -> bool:

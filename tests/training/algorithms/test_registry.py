@@ -108,7 +108,7 @@ def test_a_class_that_is_not_complete_is_told_what_it_lacks() -> None:
 @pytest.mark.parametrize("spaces", [gym.spaces.Discrete, (), ("Discrete",), [gym.spaces.Discrete], (gym.spaces.Discrete(2),)])
 def test_action_spaces_are_a_tuple_of_classes(spaces: Any) -> None:
     """Checked before it is asked what it can learn, where `isinstance` would raise an error of its own."""
-    register_algorithm("odd", type("Odd", (Dqn,), {"action_spaces": spaces}))
+    register_algorithm("odd", type("Odd", (Dqn,), {"__module__": __name__, "action_spaces": spaces}))
     with pytest.raises(UserError, match=r"algorithm 'odd': action_spaces is .*: expected a tuple of classes of spaces"):
         find_algorithm("odd")
 
