@@ -1,8 +1,8 @@
 """One episode of the best trial's greedy policy and one of random actions: frames and CLIP reward by step.
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with the
-highest success, then the highest true return, among the seeds of the combination of which the means are highest. Expect the reward of the learned
-policy to stay high, and that of random actions to drop when the pole falls.
+highest success, then the highest true return, among the seeds of the combination whose means are highest. Expect the reward of
+the learned policy to stay high, and that of random actions to drop when the pole falls.
 """
 
 from collections.abc import Callable

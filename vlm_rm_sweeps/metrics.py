@@ -45,7 +45,11 @@ GOAL_FRACTION = _metric("goal_fraction", "share", "Share of an episode's steps i
 EVALUATION = "evaluation_"
 """Prefix of the four metrics above for the greedy policy: at the end of a trial and, if it is evaluated before, at that step."""
 for _name in (CLIP_RETURN, TRUE_RETURN, SUCCESS, GOAL_FRACTION):
-    _metric(EVALUATION + _name, METRICS[_name].unit, f"Of the greedy policy, at the end or at an evaluation before: {METRICS[_name].meaning}")
+    _metric(
+        EVALUATION + _name,
+        METRICS[_name].unit,
+        f"Of the greedy policy, at the end or at an evaluation before: {METRICS[_name].meaning}",
+    )
 
 STEPS_PER_SECOND = _metric(
     "env_steps_per_second", "steps/s", "Environment steps per second of wall time since the result before."
@@ -121,7 +125,6 @@ BestBy = Literal["success", "true_return", "clip_return"]
 It is the mean over the training episodes that ended since the previous result, which explore; or, with
 `trial.evaluation_interval`, over greedy episodes.
 """
-
 
 
 class TrialStatus(StrEnum):

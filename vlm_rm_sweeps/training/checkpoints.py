@@ -131,7 +131,7 @@ class BestContent(PolicyContent):
     """
 
     metrics: dict[str, float]
-    greedy: bool
+    greedy: NotRequired[bool]
 
 
 class ResumableContent(PolicyContent):

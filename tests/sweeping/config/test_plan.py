@@ -566,7 +566,10 @@ def test_a_sweep_that_ends_before_learning_starts_is_told_so() -> None:
         ({"steps": 1_000, "trial": {"env_runners": 3}}, "1,152 steps, 1,000 rounded up to whole results of 1,152"),
         # An update for every 1 000 steps, so 16 rollouts of 64 steps before each.
         ({"steps": 64, "steps_per_result": 64, "settings": {"updates_per_step": 0.001}}, "1,024 steps, 64 rounded up"),
-        ({"algorithm": "ppo", "steps": 1_000, "settings": {"envs": 8}}, "1,024 steps, 1,000 rounded up to whole results of 1,024"),
+        (
+            {"algorithm": "ppo", "steps": 1_000, "settings": {"envs": 8}},
+            "1,024 steps, 1,000 rounded up to whole results of 1,024",
+        ),
         ({}, "its best policy is chosen by its training episodes, with exploration"),
         (
             {"steps": 8_000, "evaluation_episodes": 5, "trial": {"evaluation_interval": 2_000}},

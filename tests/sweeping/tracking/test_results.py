@@ -10,9 +10,7 @@ from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cell, res
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 
-def outcome_of(
-    model_id: str, status: TrialStatus = TrialStatus.FINISHED, seed: int = 0, **metrics: float
-) -> TrialOutcome:
+def outcome_of(model_id: str, status: TrialStatus = TrialStatus.FINISHED, seed: int = 0, **metrics: float) -> TrialOutcome:
     prompt = Prompt(id="p", goal=("a",), baseline=("b",))
     trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, Rendering(), seed)
     return TrialOutcome(trial, status, "", {f"evaluation_{name}": value for name, value in metrics.items()})

@@ -152,7 +152,8 @@ def _described(row: Mapping[Any, Any], episode: dict[str, Any], chosen: str) -> 
     """Describe the trial and the episode of a video, then how the trial's last policy, which may be another, performed."""
     in_goal, clip_return = episode["goal_fraction"], episode["clip_return"]
     parts = [
-        f"{_label(row)}: its best policy, chosen {chosen}, of step {episode['env_steps']:,}, in the episode with seed {episode['seed']}",
+        f"{_label(row)}: its best policy, chosen {chosen}, of step {episode['env_steps']:,}",
+        f"in the episode with seed {episode['seed']}",
         "" if in_goal is None else f"{100 * in_goal:.0f} % of its steps in the goal",
         f"true return {episode['true_return']:.3g}",
         "" if clip_return is None else f"CLIP return {clip_return:.3g}",
