@@ -1,8 +1,8 @@
 """One episode of the best trial's greedy policy and one of random actions: frames and CLIP reward by step.
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with the
-highest success, then the highest true return, among those that learned from a reward model. Expect the reward of the learned
-policy to stay high, and that of random actions to drop when the pole falls.
+highest success, then the highest true return, among the seeds of the combination whose means are highest. Expect the reward of
+the learned policy to stay high, and that of random actions to drop when the pole falls.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,9 @@ def draw(runs: SweepRuns) -> None:
     merits = [name for name in (EVALUATION + SUCCESS, EVALUATION + TRUE_RETURN) if name in table]
     if not merits:
         raise DoesNotApplyError("nothing was trained")
-    best = table.sort_values(merits, ascending=False).iloc[0]
+    cells = [name for name in ("model", "alpha", "prompt", "textures", "camera") if name in table]
+    means = table.groupby(cells)[merits].transform("mean").add_prefix("mean_")
+    best = pd.concat([table, means], axis=1).sort_values([*means.columns, *merits], ascending=False).iloc[0]
     checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
     assert spec is not None

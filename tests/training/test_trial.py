@@ -115,6 +115,27 @@ def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig
     assert_same_transitions(episodes, episodes_again)
     assert_same_results(results, results_again)
     assert "evaluation_clip_return" in results[-1]
+    assert [result["env_steps"] for result in results] == [520, 1040]
+    assert Dqn(envs=4, rollout_steps=10).trained_steps(1000, 500, 0) == (1040, 520)
+
+
+def test_evaluating_in_between_chooses_the_best_policy_and_changes_nothing_else(
+    two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path
+) -> None:
+    """Greedy episodes, of the same first states each time; the training goes on as if there had been none."""
+    plain = job(RewardSource(two_pools[0], SPEC, EMBEDDED_PREPROCESSING.frame_format), tmp_path / "plain")
+    evaluating = dataclasses.replace(plain, folder=tmp_path / "evaluating", evaluation_interval=500)
+    (results, episodes), (evaluated, same_episodes) = run(plain), run(evaluating)
+    assert_same_transitions(episodes, same_episodes)
+    greedy = [{name: result.pop(name) for name in REPEATABLE if name.startswith("evaluation_")} for result in evaluated]
+    assert greedy[-1] == {name: results[-1].pop(name) for name in greedy[-1]}
+    assert_same_results(results, evaluated)
+    exploring, best = (TrialFolder(each.folder).best() for each in (plain, evaluating))
+    assert exploring is not None
+    assert best is not None
+    assert (exploring.chosen, best.chosen) == ("chosen with exploration", "chosen by greedy episodes")
+    merits = [(each["evaluation_success"], each["evaluation_true_return"]) for each in greedy]
+    assert (best.content["metrics"]["success"], best.content["metrics"]["true_return"]) == max(merits)
 
 
 @pytest.mark.usefixtures("opengl")

@@ -84,7 +84,8 @@ def sweep(
         if each.status == TrialStatus.FAILED:
             console.print(f"failed: {each.trial.label}: {each.reason}")
     if outcome.best:
-        console.print(f"best trial: {outcome.best.trial.label}")
+        best = "best trial" if len(plan.sweep.seeds) == 1 else "best combination"
+        console.print(f"{best}: {outcome.best.label}")
     console.print(f"time: {duration(time.monotonic() - started)}")
     console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
     console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
@@ -201,7 +202,8 @@ def evaluate(
     judges = listed("--judge", judge) if judge else []
     ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges)
     summary = rollouts.write_evaluation(found, ran, seed, folder)
-    print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}, {episodes} episodes")
+    chosen = f", {found.chosen}" if found.chosen else ""
+    print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}{chosen}, {episodes} greedy episodes")
     named = {"CLIP return": "clip_return", "true return": "true_return", "success": "success"}
     shown = {heading: summary[name] for heading, name in named.items() if name in summary}
     shown |= {f"return by {model_id}": found for model_id, found in summary.get("judged", {}).items()}

@@ -34,7 +34,7 @@ def trials_table(outcome: "SweepOutcome") -> Table:
         outcome: Results of the sweep.
 
     Returns:
-        A row for each trial, the best in bold; textures and camera only if the sweep compares them.
+        A row for each trial, those of the best combination in bold; textures and camera only if the sweep compares them.
     """
     table = Table(title="trials: greedy policy at the end of training")
     drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
@@ -42,8 +42,9 @@ def trials_table(outcome: "SweepOutcome") -> Table:
     for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
         table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
 
+    best_trials = outcome.best.outcomes if outcome.best else ()
     for row, trial in zip(outcome.table.to_dict("records"), outcome.outcomes, strict=True):
-        best = trial is outcome.best
+        best = any(trial is each for each in best_trials)
         table.add_row(
             row["model"],
             _shown(row["alpha"], 2),

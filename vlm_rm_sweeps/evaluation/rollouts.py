@@ -215,15 +215,16 @@ def run_episode(
         The episode, without returns by other models.
 
     Raises:
-        UserError: The environment does not render arrays, or a reward is not finite.
+        UserError: The environment raises an error or draws no frames, or a reward is not finite.
     """
     env = task.make_env(frame_format, rendering)
     # A second environment goes through the same states, because the first renders at the reward model's input size.
-    shown = task.make_env(None, rendering) if pictures else None
+    shown = task.make_pictured_env(rendering) if pictures else None
     observation, _ = env.reset(seed=seed)
     if shown is not None:
         shown.reset(seed=seed)
-    observations, infos, drawn, visited = [observation], [], [], []
+    observations, infos, visited = [observation], [], []
+    drawn: list[Any] = []
     over = False
     while not over:
         action = policy(observation)
@@ -235,7 +236,7 @@ def run_episode(
             visited.append(visit(env))
         if shown is not None:
             shown.step(action)
-            drawn.append(_as_picture(shown.render()))
+            drawn.append(shown.render())
     for each in (env, shown):
         if each is not None:
             each.close()
@@ -249,12 +250,6 @@ def run_episode(
         pictures=drawn,
         visited=visited,
     )
-
-
-def _as_picture(frame: Any) -> np.ndarray:
-    if not isinstance(frame, np.ndarray):
-        raise UserError(f"the environment draws {type(frame).__name__}, expected an array: it needs render_mode='rgb_array'")
-    return frame
 
 
 def summarize(episodes: list[Episode]) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from open_clip.model import get_input_dtype
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.frames import check_frames
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec, check_request
 
 _NUMBERS_AT_ONCE = 2**24
 """Limit on the elements of each intermediate array of the reward, 64 MB in float32."""
@@ -172,10 +171,10 @@ class ClipRewardModel(RewardModel):
             Rewards, float32 (N, number of specs).
 
         Raises:
-            UserError: The frames are not uint8 (N, H, W, 3), a prompt is longer than the model's context, or a goal and its
+            UserError: The request is none (see `check_request`), a prompt is longer than the model's context, or a goal and its
                 baseline have the same embedding.
         """
-        check_frames(frames)
+        check_request(frames, specs)
         if not len(frames):
             return np.zeros((0, len(specs)), np.float32)
         images_nd = self.encode_frames(frames)

@@ -5,14 +5,15 @@ model, write one subclass, and register it by `register_reward_model` or name it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point precision of the weights. On near-identical frames, less than fp32 changes the order of rewards."""
@@ -39,12 +40,14 @@ class RewardSpec:
 
     def __post_init__(self) -> None:
         for kind, prompts in (("goal", self.goal_prompts), ("baseline", self.baseline_prompts)):
-            if isinstance(prompts, str):
+            if isinstance(prompts, str) or not isinstance(prompts, Iterable):
                 raise UserError(f"{kind} prompts {prompts!r}: expected a tuple of prompts, such as ({prompts!r},)")
             object.__setattr__(self, f"{kind}_prompts", tuple(prompts))
+            if any(not isinstance(prompt, str) for prompt in prompts):
+                raise UserError(f"{kind} prompts {list(prompts)!r}: expected strings")
             if not prompts or any(not prompt.strip() for prompt in prompts):
                 raise UserError(f"{kind} prompts {list(prompts)!r}: expected at least one, and none of them empty")
-        if not 0 <= self.alpha <= 1:
+        if not isinstance(self.alpha, Real) or not 0 <= self.alpha <= 1:  # NaN is neither
             raise UserError(
                 f"alpha {self.alpha!r}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"
             )
@@ -53,6 +56,21 @@ class RewardSpec:
                 f"goal and baseline are the same, {list(self.goal_prompts)!r}: the baseline describes the scene without the goal, "
                 "such as 'pole and cart'"
             )
+
+
+def check_request(frames: Any, specs: Any) -> None:
+    """Refuse a scoring request that no reward model can answer.
+
+    Args:
+        frames: Anything. No frames (N = 0) are a request, too, whose answer is empty.
+        specs: Anything.
+
+    Raises:
+        UserError: The frames are not uint8 (N, H, W, 3), or the specs are not a sequence of at least one RewardSpec.
+    """
+    check_frames(frames)
+    if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, RewardSpec) for spec in specs):
+        raise UserError(f"specs {specs!r:.200}: expected a sequence of at least one RewardSpec, such as [RewardSpec(...)]")
 
 
 class RewardModel(ABC):
@@ -103,8 +121,11 @@ class RewardModel(ABC):
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, the micro-batch has no frames, or the weights are missing, damaged or
+                cannot be downloaded.
         """
+        if micro_batch < 1:
+            raise UserError(f"micro_batch {micro_batch}: expected at least one frame in each forward pass")
         self.micro_batch = micro_batch
 
     @abstractmethod

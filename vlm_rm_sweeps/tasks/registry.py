@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.registry import Registry, is_reference
+from vlm_rm_sweeps.tasks.env_check import check_env
 from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.tasks.uniform_env import in_one_line
 
 TaskSource = Task | Callable[[], Task]
 
@@ -98,6 +100,29 @@ def known_task(name: str) -> Task:
             raise UserError(f"task {name!r} is refused, as data names it: expected a Task, or what the module itself defines")
         _found[name] = _made(name, source)
     return _found[name]
+
+
+def check_task(task: Task) -> None:
+    """Refuse a user's task whose environment does not do what it declares, by some steps and a frame.
+
+    A frame that needs OpenGL is not drawn: the trials may run on another machine, which has it.
+
+    Args:
+        task: The task.
+
+    Raises:
+        UserError: The environment cannot be made, or see `check_env`.
+    """
+    try:
+        env = task.make_native_env(task.rendering(), None)
+    except UserError:
+        raise
+    except Exception as error:  # a user's function may raise any error
+        raise UserError(f"the environment of {task.name} cannot be made: {in_one_line(error)}") from error
+    try:
+        check_env(env, task.name, draws=not task.draws_with_opengl)
+    finally:
+        env.close()
 
 
 def _made(name: str, source: object) -> Task:

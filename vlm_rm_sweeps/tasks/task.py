@@ -5,16 +5,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, TrueRewardInInfo, machine_profile
 from vlm_rm_sweeps.tasks.state_space import StateSpace
+from vlm_rm_sweeps.tasks.uniform_env import EnvironmentFault, UniformEnv, in_one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +87,31 @@ class Task:
             rendering: How states are drawn; None takes the first textures and the first camera.
 
         Returns:
-            The wrapped environment, with observations float32 (D,).
+            The wrapped environment, with observations float32 (D,). What it does wrong raises an EnvironmentFault.
         """
-        native = self.control.around(self.make_native_env(rendering or self.rendering(), frame_format))
-        limited: gym.Env = gym.wrappers.TimeLimit(_observing_vectors(native), self.episode_steps)
+        limited: gym.Env = gym.wrappers.TimeLimit(self._made(rendering, frame_format), self.episode_steps)
         env: gym.Env = TrueRewardInInfo(self.control.repeating(limited))
         return env if frame_format is None else FrameInInfo(env, frame_format)
+
+    def make_pictured_env(self, rendering: Rendering | None = None) -> gym.Env:
+        """Make the environment for people: it draws at its own size, and has no time limit.
+
+        Args:
+            rendering: How states are drawn; None takes the first textures and the first camera.
+
+        Returns:
+            The environment, with the same actions and observations as in training.
+        """
+        return self.control.repeating(self._made(rendering, None))
+
+    def _made(self, rendering: Rendering | None, frame_format: FrameFormat | None) -> UniformEnv:
+        try:
+            native = self.make_native_env(rendering or self.rendering(), frame_format)
+        except UserError:
+            raise
+        except Exception as error:  # an environment may raise anything
+            raise EnvironmentFault(f"environment {self.name} cannot be made: {in_one_line(error)}") from error
+        return UniformEnv(self.control.around(native), self.name)
 
     def controlled(self, control: Control) -> "Task":
         """Return this task, acted on and observed in another way.
@@ -138,13 +156,3 @@ class Task:
                 "space, such as cartpole-upright; a task of your own gets one as `states` of its Task"
             )
         return self.states
-
-
-def _observing_vectors(env: gym.Env) -> gym.Env:
-    if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) != 1:
-        env = gym.wrappers.FlattenObservation(env)
-    space: Any = env.observation_space
-    if space.dtype == np.float32:
-        return env
-    as_float32 = gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
-    return gym.wrappers.TransformObservation(env, lambda observation: observation.astype(np.float32), as_float32)

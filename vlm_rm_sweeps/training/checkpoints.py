@@ -129,9 +129,11 @@ class BestContent(PolicyContent):
 
     Args:
         metrics: Values of the metrics by which it was chosen.
+        greedy: Whether they are of greedy episodes; else of training episodes, with exploration.
     """
 
     metrics: dict[str, float]
+    greedy: NotRequired[bool]
 
 
 class ResumableContent(PolicyContent):
@@ -165,6 +167,7 @@ class CheckpointContent(PolicyContent):
         format: Version of the file's format.
         files: The other files of the checkpoint, by name.
         metrics: See `BestContent`.
+        greedy: See `BestContent`; missing in checkpoints of version 0.1, which were chosen with exploration.
         results: See `ResumableContent`.
         done: See `ResumableContent`.
     """
@@ -172,6 +175,7 @@ class CheckpointContent(PolicyContent):
     format: int
     files: dict[str, FileContent]
     metrics: NotRequired[dict[str, float]]
+    greedy: NotRequired[bool]
     results: NotRequired[list[TrialResult]]
     done: NotRequired[bool]
 
@@ -195,6 +199,13 @@ class Checkpoint:
     def env_steps(self) -> int:
         """Number of environment steps that its policy was trained for."""
         return self.content["env_steps"]
+
+    @property
+    def chosen(self) -> str:
+        """How a best policy was chosen, in words; empty for a checkpoint to resume from."""
+        if "metrics" not in self.content:
+            return ""
+        return "chosen by greedy episodes" if self.content.get("greedy", False) else "chosen with exploration"
 
     def training_state(self) -> dict[str, Any]:
         """Unpickle the training state. Only call this for folders that the user named.

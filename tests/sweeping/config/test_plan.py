@@ -601,6 +601,29 @@ def test_a_sweep_that_ends_before_learning_starts_is_told_so() -> None:
     assert made(steps=5_000, settings={"learning_starts": 4_999}).remarks() == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 8_000}, "each trial trains 8,192 steps, 8,000 rounded up to whole results of 1,024"),
+        ({"steps": 1_024}, "each trial trains 1,024 steps, as asked for"),
+        ({"steps": 1_000, "trial": {"env_runners": 3}}, "1,152 steps, 1,000 rounded up to whole results of 1,152"),
+        # An update for every 1 000 steps, so 16 rollouts of 64 steps before each.
+        ({"steps": 64, "steps_per_result": 64, "settings": {"updates_per_step": 0.001}}, "1,024 steps, 64 rounded up"),
+        (
+            {"algorithm": "ppo", "steps": 1_000, "settings": {"envs": 8}},
+            "1,024 steps, 1,000 rounded up to whole results of 1,024",
+        ),
+        ({}, "its best policy is chosen by its training episodes, with exploration"),
+        (
+            {"steps": 8_000, "evaluation_episodes": 5, "trial": {"evaluation_interval": 2_000}},
+            "by 5 greedy episodes about every 2,000 steps, 4,000 environment steps in all",
+        ),
+    ],
+)
+def test_how_steps_are_rounded_and_policies_chosen_is_said_before_it_starts(changes: dict[str, Any], said: str) -> None:
+    assert said in made(**changes).describe()
+
+
 @pytest.mark.parametrize("name", ["model_scaling", "paper_model_scaling", "paper_model_scaling_fast"])
 def test_the_scaling_sweeps_measure_epic_before_training(name: str) -> None:
     plan = loaded(Path(__file__).parents[3] / "sweeps" / f"{name}.yaml").describe()

@@ -109,7 +109,7 @@ def test_every_trial_finishes_and_is_in_the_table(ran: tuple[SweepOutcome, list[
     assert table["true_return"].between(0, 200).all()
     assert table["success"].between(0, 1).all()
     assert outcome.best is not None
-    assert outcome.best.trial.model_id == "embedded/tiny"
+    assert outcome.best.outcomes[0].trial.model_id == "embedded/tiny"
     assert sum("true return" in line for line in said) == 2
 
 

@@ -92,7 +92,7 @@ def test_is_whole_in_one_file(folder: SweepFolder) -> None:
     assert (folder.path / "figures" / "learning_curves.png").read_bytes() in files
     for part in ("3 of 4 trials finished", "4,000 environment steps", "0.75", "embedded/tiny", "steps_per_result: 1000"):
         assert part in page.text
-    shown = "its best policy, of step 2,000, in the episode with seed 5"
+    shown = "its best policy, chosen with exploration, of step 2,000, in the episode with seed 5"
     assert (
         f"best episode: embedded/tiny, alpha 0.5, prompt 1, seed 0: {shown}, 90 % of its steps in the goal, true return 180, "
         "CLIP return 12. After training, its last policy: success 0.25, true return 40"

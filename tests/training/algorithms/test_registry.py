@@ -105,6 +105,15 @@ def test_a_class_that_is_not_complete_is_told_what_it_lacks() -> None:
 
 
 @pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("spaces", [gym.spaces.Discrete, (), ("Discrete",), [gym.spaces.Discrete], (gym.spaces.Discrete(2),)])
+def test_action_spaces_are_a_tuple_of_classes(spaces: Any) -> None:
+    """Checked before it is asked what it can learn, where `isinstance` would raise an error of its own."""
+    register_algorithm("odd", type("Odd", (Dqn,), {"__module__": __name__, "action_spaces": spaces}))
+    with pytest.raises(UserError, match=r"algorithm 'odd': action_spaces is .*: expected a tuple of classes of spaces"):
+        find_algorithm("odd")
+
+
+@pytest.mark.usefixtures("registered")
 def test_a_checkpoint_names_an_algorithm_so_that_any_process_finds_it() -> None:
     """A name that this process registered is not known to the one that reads the checkpoint."""
     assert (algorithm_name(Dqn), algorithm_name(Sac)) == ("dqn", "sac")

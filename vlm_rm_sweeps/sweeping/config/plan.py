@@ -21,7 +21,7 @@ from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import make_task
-from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, check_task, find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
@@ -85,6 +85,24 @@ class Plan:
         specs = {f"alpha_{alpha:g}_{prompt}": prompts[prompt].spec(alpha) for alpha, prompt in pairs}
         return {name: spec for name, spec in specs.items() if spec != trial.spec()}
 
+    @property
+    def trained_steps(self) -> tuple[int, int]:
+        """Environment steps that a trial trains for, `steps` rounded up to whole results, and those of one result."""
+        return self.algorithm.trained_steps(self.sweep.steps, self.sweep.steps_per_result, self.sweep.trial.env_runners)
+
+    def about_steps(self) -> str:
+        """Say how `steps` is rounded up, and how the best policies are chosen at which cost, in a line."""
+        sweep, (steps, result) = self.sweep, self.trained_steps
+        rounded = f"{sweep.steps:,} rounded up to whole results of {result:,}" if steps != sweep.steps else "as asked for"
+        every, length = sweep.trial.evaluation_interval, self.task.episode_steps
+        if every is None:
+            chosen = "by its training episodes, with exploration"
+        else:
+            due = [at for at in range(result, steps + 1, result) if at == steps or at // every > (at - result) // every]
+            cost = f"{len(due) * sweep.evaluation_episodes * length:,} environment steps in all"
+            chosen = f"by {sweep.evaluation_episodes} greedy episodes about every {every:,} steps, {cost}"
+        return f"each trial trains {steps:,} steps, {rounded}; its best policy is chosen {chosen}"
+
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
         remarks = self.algorithm.remarks(self.sweep.steps)
@@ -97,6 +115,7 @@ class Plan:
         steps = sum(self.steps_of(trial) for trial in self.trials)
         lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {steps:,} in all:"]
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
+        lines.append(self.about_steps())
         lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
         lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]
         if changed := sweep.control.model_dump(exclude_defaults=True):
@@ -222,7 +241,12 @@ def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str
 
 
 def _task(sweep: Sweep) -> Task:
-    return make_task(sweep.env) if sweep.env is not None else find_task(sweep.task_name)
+    if sweep.env is not None:
+        return make_task(sweep.env)
+    task = find_task(sweep.task_name)
+    if sweep.task_name not in BUILT_IN_TASKS:
+        check_task(task)
+    return task
 
 
 def _controlled(task: Task, control: Control) -> Task:

@@ -53,7 +53,7 @@ class PoolSettings(Section):
 
 
 class TrialResources(Section):
-    """What each trial reserves, and how often it is retried."""
+    """What each trial reserves, how often it is retried, and how its best policy is chosen."""
 
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
@@ -61,6 +61,12 @@ class TrialResources(Section):
         0,
         ge=0,
         description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial.",
+    )
+    evaluation_interval: int | None = Field(
+        None,
+        gt=0,
+        description="Choose the best policy by `evaluation_episodes` greedy episodes each time after this many environment steps, "
+        "rounded up to results; by default by the training episodes of each result, which explore.",
     )
     retries: int = Field(
         2,

@@ -63,7 +63,10 @@ class Sweep(Section):
     settings: dict[str, Any] = Field({}, description="The algorithm's settings, such as `learning_rate`; see `vlm-rm schema`.")
     evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
     checkpoint_every: int = Field(5_000, gt=0, description="Environment steps between two checkpoints of a trial.")
-    best_by: BestBy = Field("success", description="What each trial's best policy is chosen by.")
+    best_by: BestBy = Field(
+        "success",
+        description="What each trial's best policy is chosen by: with exploration, or see `trial.evaluation_interval`.",
+    )
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = Field(PoolSettings(), description="How each model is served.")
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")

@@ -55,10 +55,15 @@ class Trial:
     @property
     def label(self) -> str:
         """Human-readable description of the trial."""
+        return f"{self.cell}, seed {self.seed}"
+
+    @property
+    def cell(self) -> str:
+        """Human-readable description of the combination, which trials of all seeds share."""
         if self.prompt is None:
-            return f"{self.model_id}, seed {self.seed}"
-        drawn = f"{self.rendering.textures} textures, {self.rendering.camera} camera, " if self.rendering_named else ""
-        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, {drawn}seed {self.seed}"
+            return self.model_id
+        drawn = f", {self.rendering.textures} textures, {self.rendering.camera} camera" if self.rendering_named else ""
+        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}{drawn}"
 
     def spec(self) -> RewardSpec | None:
         """Return the reward spec that the trial learns from; None for a reference."""

@@ -118,6 +118,7 @@ class SweepRun:
             self._say(
                 f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.path}"
             )
+            self._say(self._plan.about_steps())
             self._tune([(trial, training_job(self._plan, self._folder, trial, pools)) for trial in trials])
         if not self.outcome().interrupted:  # else the next execution records the missing videos
             self._append_videos(videos.finish())

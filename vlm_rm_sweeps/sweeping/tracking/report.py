@@ -17,7 +17,7 @@ from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import SUCCESS, TRUE_RETURN, TrialStatus
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
-from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.tasks.registry import find_task, task_names
 from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, read_episode
@@ -85,7 +85,7 @@ def _render(folder: SweepFolder) -> str:
         outcome=f"{finished} of {len(table)} trials finished",
         columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
-        videos=_videos(folder, table),
+        videos=_videos(folder, table, sweep),
         by_model=_table(file_inside(folder.path, f"figures/{_BY_MODEL}")),
         figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder, folder.path / "figures", "*.png")],
         folder=folder.path,
@@ -126,7 +126,7 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
     return (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
 
 
-def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
+def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep) -> list[dict[str, str]]:
     """Return the best and the worst video of finished trials with a reward model, by the episode that the video shows."""
     finished = table[(table["prompt"] != "-") & (table["status"] == TrialStatus.FINISHED)]
     shown = []
@@ -135,9 +135,10 @@ def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
         if recorded and (episode := read_episode(recorded[0])):
             shown.append((row, recorded[0], episode))
     shown.sort(key=lambda each: [each[2][name] or 0.0 for name in ("goal_fraction", "true_return")], reverse=True)
+    chosen = "with exploration" if sweep.trial.evaluation_interval is None else "by greedy episodes"
     titled = zip(("best episode", "worst episode"), shown[:1] + shown[1:][-1:], strict=False)
     return [
-        {"title": title, "label": _described(row, episode), "data": _Inlined.of(file, "video/mp4", title).data}
+        {"title": title, "label": _described(row, episode, chosen), "data": _Inlined.of(file, "video/mp4", title).data}
         for title, (row, file, episode) in titled
     ]
 
@@ -147,11 +148,12 @@ def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
     return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
-def _described(row: Mapping[Any, Any], episode: dict[str, Any]) -> str:
+def _described(row: Mapping[Any, Any], episode: dict[str, Any], chosen: str) -> str:
     """Describe the trial and the episode of a video, then how the trial's last policy, which may be another, performed."""
     in_goal, clip_return = episode["goal_fraction"], episode["clip_return"]
     parts = [
-        f"{_label(row)}: its best policy, of step {episode['env_steps']:,}, in the episode with seed {episode['seed']}",
+        f"{_label(row)}: its best policy, chosen {chosen}, of step {episode['env_steps']:,}",
+        f"in the episode with seed {episode['seed']}",
         "" if in_goal is None else f"{100 * in_goal:.0f} % of its steps in the goal",
         f"true return {episode['true_return']:.3g}",
         "" if clip_return is None else f"CLIP return {clip_return:.3g}",

@@ -1,7 +1,9 @@
 """The outcome of a sweep and its final table."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
@@ -67,7 +69,9 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
 
 def _row(outcome: TrialOutcome) -> dict[str, object]:
     def metric(name: str) -> float:
-        return outcome.metrics.get(name, float("nan"))
+        # An evaluation before the end is not the trial's result.
+        known = not name.startswith(EVALUATION) or outcome.status == TrialStatus.FINISHED
+        return outcome.metrics.get(name, float("nan")) if known else float("nan")
 
     return {
         "trial_id": outcome.trial.trial_id,
@@ -84,23 +88,53 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
     }
 
 
-def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
-    """Choose the best finished trial with a reward model: by success, then by true return.
+@dataclass(frozen=True)
+class BestCell:
+    """The best combination of a sweep.
 
-    CLIP returns are not used, because the scales of different models cannot be compared.
+    Attributes:
+        outcomes: Its finished trials, one for each seed.
+    """
+
+    outcomes: tuple[TrialOutcome, ...]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over the seeds of the metrics that all trials have."""
+        names = [name for name in self.outcomes[0].metrics if all(name in each.metrics for each in self.outcomes)]
+        return {name: fmean(each.metrics[name] for each in self.outcomes) for name in names}
+
+    @property
+    def label(self) -> str:
+        """Human-readable description: the trial's own if there is one seed."""
+        if len(self.outcomes) == 1:
+            return self.outcomes[0].trial.label
+        seeds = ", ".join(str(each.trial.seed) for each in self.outcomes)
+        return f"{self.outcomes[0].trial.cell}, mean of seeds {seeds}"
+
+
+def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
+    """Choose the best combination with a reward model: by success, then by true return, as means over its seeds.
+
+    A single seed may be lucky. Only combinations compete of which the most seeds have finished. CLIP returns are not used,
+    because the scales of different models cannot be compared.
 
     Args:
         outcomes: One for each trial.
 
     Returns:
-        The best trial's outcome; None if no trial with a reward model finished.
+        The best combination; None if no trial with a reward model finished.
     """
-    candidates = [each for each in outcomes if each.status == TrialStatus.FINISHED and each.trial.prompt is not None]
+    cells: dict[str, list[TrialOutcome]] = {}
+    for each in outcomes:
+        if each.status == TrialStatus.FINISHED and each.trial.prompt is not None:
+            cells.setdefault(each.trial.cell, []).append(each)
+    most = max(map(len, cells.values()), default=0)
 
-    def merit(outcome: TrialOutcome) -> tuple[float, float]:
-        return outcome.metrics.get(EVALUATION + SUCCESS, -1.0), outcome.metrics.get(EVALUATION + TRUE_RETURN, -1.0)
+    def merit(cell: BestCell) -> tuple[float, float]:
+        return cell.metrics.get(EVALUATION + SUCCESS, -1.0), cell.metrics.get(EVALUATION + TRUE_RETURN, -math.inf)
 
-    return max(candidates, key=merit, default=None)
+    return max((BestCell(tuple(cell)) for cell in cells.values() if len(cell) == most), key=merit, default=None)
 
 
 @dataclass(frozen=True)
@@ -125,9 +159,9 @@ class SweepOutcome:
         return results_table(self.outcomes)
 
     @property
-    def best(self) -> TrialOutcome | None:
-        """The best trial, see `best_trial`."""
-        return best_trial(self.outcomes)
+    def best(self) -> BestCell | None:
+        """The best combination, see `best_cell`."""
+        return best_cell(self.outcomes)
 
     @property
     def finished(self) -> int:

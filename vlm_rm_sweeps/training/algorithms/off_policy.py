@@ -36,6 +36,11 @@ class OffPolicyAlgorithm(Algorithm):
         """Number of transitions in one gradient update: a batch from the replay buffer."""
         return self.batch
 
+    def steps_at_once(self, env_runners: int) -> int:
+        """Return the steps of a rollout or, if one has less than one update, of all rollouts before the next update."""
+        rollout = super().steps_at_once(env_runners)
+        return rollout * max(1, round(1 / (self.updates_per_step * rollout)))
+
     def learn_from_replay(self, config: "RllibConfig", env_runners: int) -> "RllibConfig":
         """Add the settings of the replay buffer to an RLlib configuration.
 
