@@ -125,9 +125,7 @@ def test_a_missing_package_is_one_message(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cuda", "fp32"), ("cpu", "bf16"), ("cpu", "fp16")])
-def test_what_a_backend_does_not_support_is_refused(
-    device: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_backend_does_not_support_is_refused(device: str, precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "onnxruntime", backends.Backend(lambda *_: torch.relu, on_cpu_in_fp32_only=True))
     with pytest.raises(UserError, match=f"'onnxruntime' runs on CPUs in fp32 only, .* '{device}' in '{precision}'"):
         check_backend("onnxruntime", device, precision)

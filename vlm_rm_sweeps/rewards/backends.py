@@ -5,11 +5,12 @@ Each backend computes the same function, and rounds in its own way: rewards of t
 name in `BackendName`. The tests then ask of it what is asked of all: rewards near torch's, the same bits whatever the batch.
 """
 
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -127,7 +128,10 @@ class _OnnxRuntime:
         options.intra_op_num_threads = torch.get_num_threads()
         # Waiting threads would burn the cores that trials need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(_exported(self._tower, example), options, providers=["CPUExecutionProvider"])
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "tower.onnx"
+            _export(self._tower, example, file)
+            return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         if len(inputs) not in self._sessions:  # the server makes micro-batches smaller when memory runs out
@@ -136,16 +140,18 @@ class _OnnxRuntime:
         return torch.from_numpy(features)
 
 
-def _exported(tower: torch.nn.Module, example: torch.Tensor) -> bytes:
+def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
     """Write an image tower as ONNX, for inputs of one shape."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        # The exporter that traces is the older one. The newer needs two more packages and gives the same operators.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            tower, (example.contiguous(),), file, input_names=["inputs"], opset_version=_OPSET, dynamo=False, verbose=False
-        )
-    return file.getvalue()
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    # The fast path of torch's attention is one operator, which ONNX does not have.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            # The exporter that traces is the older one. The newer needs another package, and takes longer.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(tower, (example.contiguous(),), file, input_names=["inputs"], opset_version=_OPSET, dynamo=False)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 BACKENDS: dict[BackendName, Backend] = {

@@ -102,8 +102,9 @@ class Plan:
         lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}; the pools need")
         for model_id, model in self.models.items():
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
+            way = f"{pool.precision} by {pool.backend}"
             lines.append(
-                f"  {pool.servers} reward server(s) of {model_id}: {size} in {pool.precision} by {pool.backend}, {pool.cpus:g} CPUs and "
+                f"  {pool.servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and "
                 f"{pool.gpus:g} GPUs each"
             )
         if sweep.epic_states:
