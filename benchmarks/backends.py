@@ -76,7 +76,11 @@ def usable_models(model_id: str) -> dict[str, ClipRewardModel]:
 
 
 def main(sizes: list[str]) -> None:
-    """Print a table of speed and fidelity for each size."""
+    """Print a table of speed and fidelity for each size.
+
+    Args:
+        sizes: Sizes of the embedded family.
+    """
     torch.set_num_threads(1)
     for size in sizes:
         models = usable_models(f"embedded/{size}")
