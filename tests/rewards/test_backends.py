@@ -120,7 +120,7 @@ def test_a_network_that_a_backend_cannot_run_is_one_message() -> None:
 def test_a_missing_package_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     absent: Any = backends.Backend(BACKENDS["onnxruntime"].build, ("onnx", "no_such_package"))
     monkeypatch.setitem(BACKENDS, "onnxruntime", absent)
-    with pytest.raises(UserError, match="backend 'onnxruntime' needs .*no_such_package.*pip install .*choose 'torch'"):
+    with pytest.raises(UserError, match=r"backend 'onnxruntime' needs .*no_such_package.*pip install .*choose 'torch'"):
         check_backend("onnxruntime", "cpu", "fp32")
 
 
