@@ -19,6 +19,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
@@ -113,6 +114,20 @@ def test_a_reward_model_of_ones_own_is_served(ray_cluster: None) -> None:
     np.testing.assert_array_equal(rewards, model.score(frames(130), SPECS))
     # Models may use more libraries than torch.
     assert ray.get(handles[0].__ray_call__.remote(lambda server: os.environ["OMP_NUM_THREADS"])) == "2"
+    for handle in handles:
+        ray.kill(handle)
+
+
+def test_the_servers_use_the_pools_backend(ray_cluster: None) -> None:
+    model, by_torch = ClipRewardModel("embedded/tiny"), ClipRewardModel("embedded/tiny")
+    config = PoolConfig.of("test-backend", model, backend="folded")
+    handles = start_pool(config, model)
+    await_pool(config, handles, SPECS)
+    rewards = RewardPool.connect(config).score(frames(70), SPECS)
+    model.load()
+    by_torch.load()
+    np.testing.assert_array_equal(rewards, model.score(frames(70), SPECS))
+    assert (rewards != by_torch.score(frames(70), SPECS)).any()
     for handle in handles:
         ray.kill(handle)
 

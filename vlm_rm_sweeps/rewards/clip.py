@@ -10,9 +10,10 @@ from open_clip.model import get_input_dtype
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec, check_request
+from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 
 _NUMBERS_AT_ONCE = 2**24
 """Limit on the elements of each intermediate array of the reward, 64 MB in float32."""
@@ -41,8 +42,8 @@ class ClipRewardModel(RewardModel):
         self._loaded: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Only the constructor's arguments are pickled: another process loads the weights and the tokenizer again.
-        return type(self), (self.model_id, self._other_source)
+        # Only what was chosen before loading is pickled: another process loads the weights and the tokenizer again.
+        return type(self), (self.model_id, self._other_source), {"backend": self.backend}
 
     @cached_property
     def parameters(self) -> int:  # type: ignore[override]  # counted at first access: it takes a second
@@ -76,6 +77,20 @@ class ClipRewardModel(RewardModel):
                 "does not tell capitals or spaces apart: word them differently"
             )
 
+    def use_backend(self, backend: BackendName, device: str = "cpu", precision: Precision = "fp32") -> None:
+        """Choose what will run the image tower, before `load`.
+
+        Args:
+            backend: The backend.
+            device: torch device that the model will run on.
+            precision: Floating-point precision of the weights.
+
+        Raises:
+            UserError: A package is missing, or the backend does not support the device or the precision.
+        """
+        check_backend(backend, device, precision)
+        self.backend = backend
+
     def _refuse_cut_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the tokenizer would silently truncate: the model would score another text."""
         context = self._tokenizer.context_length
@@ -98,23 +113,33 @@ class ClipRewardModel(RewardModel):
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, the weights are missing, damaged or cannot be downloaded, or the backend
+                cannot run the model.
         """
         super().load(device, precision, micro_batch)
         model: Any = self.source.load(device, precision).eval()
         # Frames are stored channels last: on a CPU, convolutions are a third faster if they stay in that format.
         model.visual.to(memory_format=torch.channels_last)
-        self._loaded = model
         self._device, self._dtype = next(model.parameters()).device, get_input_dtype(precision) or torch.float32
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._prompt_embeddings = {}
+        self._encode: Encoder = image_encoder(self.backend, model, self._new_inputs().zero_().to(self._dtype))
+        self._loaded = model
+
+    def _new_inputs(self) -> torch.Tensor:
+        """Allocate the input of one micro-batch, in which frames are normalised."""
+        size = self.source.preprocessing.size
+        return torch.empty(self.micro_batch, 3, size, size, device=self._device, memory_format=torch.channels_last)
 
     @property
     def network(self) -> Any:
         """open_clip's model; reading it before `load` raises a RuntimeError."""
+        self._refuse_not_loaded()
+        return self._loaded
+
+    def _refuse_not_loaded(self) -> None:
         if self._loaded is None:
             raise RuntimeError(f"{self.model_id} is not loaded: call `load` first, or make it by `load_reward_model`")
-        return self._loaded
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
@@ -126,15 +151,15 @@ class ClipRewardModel(RewardModel):
         Returns:
             float32 (N, D), on the CPU.
         """
-        network, embeddings, size = self.network, [], self.source.preprocessing.size
-        inputs = torch.empty(self.micro_batch, 3, size, size, device=self._device, memory_format=torch.channels_last)
+        self._refuse_not_loaded()
+        inputs, embeddings = self._new_inputs(), []
         for start in range(0, len(frames), self.micro_batch):
             # Preprocessed and encoded one micro-batch at a time, the data stays in the processor's cache.
             chunk = frames[start : start + self.micro_batch]
             self.source.preprocessing.write(chunk, inputs[: len(chunk)])
             # A partial micro-batch is padded: another shape would be rounded differently.
             inputs[len(chunk) :] = 0
-            features = network.encode_image(inputs.to(self._dtype))[: len(chunk)]
+            features = self._encode(inputs.to(self._dtype))[: len(chunk)]
             embeddings.append(functional.normalize(features.float(), dim=-1).cpu())
         return torch.cat(embeddings)
 

@@ -53,9 +53,16 @@ class Preprocessing:
         Returns:
             `inputs`.
         """
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        scale, shift = (1 / (255 * std)).to(inputs.device), (mean / std).to(inputs.device)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        scale, shift = (self._along_a_row(values).to(inputs.device) for values in (1 / (255 * std), mean / std))
         return inputs.copy_(self._squared(frames).to(inputs.device)).mul_(scale).sub_(shift)
+
+    def _along_a_row(self, values: torch.Tensor) -> torch.Tensor:
+        """Repeat a value for each channel along a row of pixels, (1, 3, 1, size).
+
+        Broadcast over three channels, which are next to each other in memory, torch would compute three numbers at a time.
+        """
+        return values.view(1, 3, 1, 1).expand(1, 3, 1, self.size).contiguous(memory_format=torch.channels_last)
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
         """Resize and pad frames, uint8 (N, H, W, 3), to what the model sees, uint8 (N, size, size, 3)."""

@@ -18,6 +18,9 @@ from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point precision of the weights. On near-identical frames, less than fp32 changes the order of rewards."""
 
+BackendName = Literal["torch", "folded", "onnxruntime"]
+"""What runs a CLIP model's image tower, see `backends.py`."""
+
 
 @dataclass(frozen=True)
 class RewardSpec:
@@ -90,12 +93,14 @@ class RewardModel(ABC):
             resized.
         parameters: Number of parameters of the whole model; 0 for a model without any.
         micro_batch: Frames in one forward pass. The server halves it when memory runs out.
+        backend: What runs its network.
     """
 
     model_id: str
     frame_format: FrameFormat
     parameters: int = 0
     micro_batch: int = 64
+    backend: BackendName = "torch"
 
     def __init__(self, model_id: str) -> None:
         self.model_id = model_id
@@ -111,6 +116,25 @@ class RewardModel(ABC):
         Raises:
             UserError: The model cannot score it, for example because a prompt is longer than its context.
         """
+
+    def use_backend(self, backend: BackendName, device: str = "cpu", precision: Precision = "fp32") -> None:
+        """Choose what will run the network, before `load`.
+
+        It is called before anything starts. Only CLIP models have a choice.
+
+        Args:
+            backend: The backend.
+            device: torch device that the model will run on.
+            precision: Floating-point precision of the weights.
+
+        Raises:
+            UserError: The model does not support the backend, or the backend cannot run as asked.
+        """
+        if backend != "torch":
+            raise UserError(
+                f"backend {backend!r} is for CLIP models, and {self.model_id} is run by its own class: choose 'torch' for a sweep that "
+                "includes it"
+            )
 
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
         """Load the weights.

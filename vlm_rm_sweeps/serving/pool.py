@@ -19,7 +19,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec, check_request
+from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
@@ -60,6 +60,7 @@ class PoolConfig:
         parameters: Number of parameters of the model.
         servers: Number of reward servers.
         precision: Floating-point precision of the weights.
+        backend: What runs the model's network.
         micro_batch: Frames in one forward pass.
         cpus: CPUs that Ray reserves for each server. 0 by default: on a small machine a server that reserved one could never
             be placed beside the trials.
@@ -77,6 +78,7 @@ class PoolConfig:
     parameters: int = 0
     servers: int = 1
     precision: Precision = "fp32"
+    backend: BackendName = "torch"
     micro_batch: int = 64
     cpus: float = 0.0
     gpus: float = 0.0
@@ -442,7 +444,11 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
 
     Returns:
         Ray handles of the servers, which keep them alive.
+
+    Raises:
+        UserError: The pool's backend cannot run the model.
     """
+    model.use_backend(config.backend, config.device, config.precision)
     # Imported here, because it imports torch, which clients do not need.
     from vlm_rm_sweeps.serving.server import RewardServer
 

@@ -637,3 +637,21 @@ def test_a_model_that_needs_a_package_says_which(model_id: str, tmp_path: Path) 
     message = problem_with(write(tmp_path, models=[model_id]))
     assert f"model {model_id!r} needs transformers, which is not installed: `pip install transformers`" in message
     assert "\n" not in message
+
+
+def test_half_precision_on_a_cpu_is_said_to_be_slow() -> None:
+    assert [
+        remark for remark in made(pool={"precision": "fp16"}).remarks() if "fp16 on a CPU is several times slower" in remark
+    ]
+    assert [remark for remark in made(pool={"precision": "bf16"}).remarks() if "AVX512_BF16" in remark]
+    for pool in ({"precision": "fp32"}, {"precision": "fp16", "gpus": 1}):
+        assert not [remark for remark in made(pool=pool).remarks() if remark.startswith("pool")]
+
+
+def test_a_backend_that_cannot_run_a_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.rewards.backends.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pool\.backend: backend 'onnxruntime' needs onnxruntime and onnx, not installed here"):
+        made(pool={"backend": "onnxruntime"})
+    with pytest.raises(UserError, match=r"pool\.backend: backend 'folded' is for CLIP models, and own_rewards:"):
+        made(models=["own_rewards:Brightness"], pool={"backend": "folded"})
+    assert "in fp32 by folded" in made(pool={"backend": "folded"}).describe()

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
-from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, Prompt
+from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, PoolSettings, Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
@@ -106,8 +106,8 @@ class Plan:
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
         remarks = self.algorithm.remarks(self.sweep.steps)
-        audit_remark = _few_audit_points(self.sweep)
-        return [*remarks, audit_remark] if audit_remark else remarks
+        others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool))
+        return [*remarks, *(remark for remark in others if remark)]
 
     def describe(self) -> str:
         """Describe the trials and the resources that they need, for `--dry-run`, without starting or loading anything."""
@@ -125,8 +125,9 @@ class Plan:
         lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
         for model_id, model in self.models.items():
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
+            way = f"{pool.precision} by {pool.backend}"
             lines.append(
-                f"  {pool.servers} reward server(s) of {model_id}: {size} in {pool.precision}, {pool.cpus:g} CPUs and "
+                f"  {pool.servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and "
                 f"{pool.gpus:g} GPUs each"
             )
         if sweep.epic_states:
@@ -174,7 +175,7 @@ def make_plan(sweep: Sweep) -> Plan:
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings))
-    for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts):
+    for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts, _check_backend):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
     return plan
@@ -350,6 +351,22 @@ def _check_prompts(plan: Plan) -> None:
             model.check_spec(prompt.spec(alpha=0.0))
         except UserError as error:
             raise UserError(f"prompts, {prompt.id}: {error}") from error
+
+
+def _check_backend(plan: Plan) -> None:
+    pool = plan.sweep.pool
+    for model in plan.models.values():
+        try:
+            model.use_backend(pool.backend, "cuda" if pool.gpus else "cpu", pool.precision)
+        except UserError as error:
+            raise UserError(f"pool.backend: {error}") from error
+
+
+def _slow_precision(pool: PoolSettings) -> str | None:
+    if pool.gpus or pool.precision == "fp32":
+        return None
+    which = "" if pool.precision == "fp16" else " that does not compute in it (AVX512_BF16, AMX)"
+    return f"pool: {pool.precision} on a CPU{which} is several times slower than fp32: give servers a GPU, or choose fp32"
 
 
 def _few_audit_points(sweep: Sweep) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpec
 
 LARGEST = "largest"
 """In `audit.models`: the largest of the sweep's models."""
@@ -45,6 +45,11 @@ class PoolSettings(Section):
 
     servers: int = Field(1, ge=1, description="Reward servers for each model.")
     precision: Precision = Field("fp32", description="Precision of the weights.")
+    backend: BackendName = Field(
+        "torch",
+        description="What runs CLIP's image tower on the servers: `folded` multiplies batch normalisations into convolutions; "
+        "`onnxruntime` is fastest on a CPU, in fp32, and needs the package's extra `onnxruntime`. Rewards differ in their last digits.",
+    )
     micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")

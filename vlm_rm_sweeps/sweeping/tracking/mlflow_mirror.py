@@ -65,6 +65,7 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
             "profile": trial.rendering.profile,
             PARAMETERS_MILLIONS: round(plan.models[trial.model_id].parameters / 1e6, 3),
             "precision": plan.sweep.pool.precision,
+            "backend": plan.sweep.pool.backend,
         }
     return params
 
