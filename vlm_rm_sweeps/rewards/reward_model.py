@@ -4,6 +4,7 @@ Everything that uses rewards (servers, pools, training, evaluation) depends only
 model, write one subclass, and register it by `register_reward_model` or name it in a sweep file as `module:Class`.
 """
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point precision of the weights. On near-identical frames, less than fp32 changes the order of rewards."""
+
+
+def visible_text(text: str) -> str:
+    """Return a text without the characters that nobody sees: control and format characters, and spaces around the rest."""
+    return "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf") or letter.isspace()).strip()
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class RewardSpec:
             if isinstance(prompts, str):
                 raise UserError(f"{kind} prompts {prompts!r}: expected a tuple of prompts, such as ({prompts!r},)")
             object.__setattr__(self, f"{kind}_prompts", tuple(prompts))
-            if not prompts or any(not prompt.strip() for prompt in prompts):
+            if not prompts or not all(map(visible_text, prompts)):
                 raise UserError(f"{kind} prompts {list(prompts)!r}: expected at least one, and none of them empty")
         if not 0 <= self.alpha <= 1:
             raise UserError(

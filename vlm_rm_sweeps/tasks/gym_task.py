@@ -4,19 +4,19 @@
 frame, so that every mistake is reported before anything starts.
 """
 
-import ast
 import inspect
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-import simpleeval
 from gymnasium.envs.registration import load_env_creator
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
@@ -26,6 +26,7 @@ from vlm_rm_sweeps.tasks.task import Task
 
 _MUJOCO_SIZE = 480
 """Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
+_SHOWN_LETTERS = 200
 
 
 class Camera(BaseModel):
@@ -154,20 +155,14 @@ class SuccessTest:
         UserError: The expression cannot be parsed.
     """
 
-    FUNCTIONS: ClassVar = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
+    FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
 
     def __init__(self, expression: str) -> None:
-        self._expression = expression
-        # No attributes, so that an expression calls no methods. Python's own power may return a complex number.
-        operators = simpleeval.DEFAULT_OPERATORS | {ast.Pow: math.pow}
-        self._evaluator = simpleeval.SimpleEval(operators, dict(self.FUNCTIONS), names={}, allowed_attrs={})
+        self._shown = repr(expression) if len(expression) <= _SHOWN_LETTERS else f"{expression[:_SHOWN_LETTERS]!r}..."
         try:
-            self._parsed = ast.parse(expression.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else error
-            raise UserError(
-                f"success {expression!r} is no expression ({reason}): expected one such as 'obs[0] > 0.9'"
-            ) from error
+            self._formula = Formula(expression, self.FUNCTIONS)
+        except UserError as error:
+            raise UserError(f"success {self._shown} is no expression ({error}): expected one such as 'obs[0] > 0.9'") from error
 
     def __call__(self, space: gym.Space, observation: Any, reward: SupportsFloat, info: dict[str, Any]) -> bool:
         """Decide whether the state after a step is in the goal.
@@ -185,32 +180,20 @@ class SuccessTest:
             UserError: The expression uses a name that does not exist, or its value is not a boolean.
         """
         numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
-        self._evaluator.names = {"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi}
         try:
-            value = self._evaluator.eval(self._expression, self._parsed)
-        except (ArithmeticError, ValueError):
-            return False
-        except (simpleeval.InvalidExpression, LookupError, TypeError) as error:
+            value = self._formula({"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi})
+        except UserError as error:
             known = (
                 f"expected obs[0] to obs[{len(numbers) - 1}], reward, pi, "
                 + "".join(f"info[{key!r}], " for key in info)
                 + f"and the functions {', '.join(self.FUNCTIONS)}"
             )
-            raise UserError(f"success {self._expression!r}: {_reason(error)}: {known}") from error
+            raise UserError(f"success {self._shown}: {error}: {known}") from error
+        if value is None:
+            return False
         if not isinstance(value, bool | np.bool_):
-            raise UserError(f"success {self._expression!r} is {value!r}, not true or false: expected a comparison")
+            raise UserError(f"success {self._shown} is {value!r}, not true or false: expected a comparison")
         return bool(value)
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case simpleeval.NameNotDefined():
-            return f"unknown name {error.name!r}"
-        case simpleeval.FunctionNotDefined():
-            return f"unknown function {error.func_name!r}"
-        case KeyError():
-            return f"info has no {error}"
-    return str(error)
 
 
 class FixedLength(gym.Wrapper):

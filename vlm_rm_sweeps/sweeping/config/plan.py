@@ -96,6 +96,9 @@ class Plan:
         steps = sum(self.steps_of(trial) for trial in self.trials)
         lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {steps:,} in all:"]
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
+        # As read: what a `#` made a comment is seen to be missing.
+        lines.append("prompts, as they will be encoded:")
+        lines += [f"  {prompt.id}: goal {_quoted(prompt.goal)}, baseline {_quoted(prompt.baseline)}" for prompt in self.prompts]
         lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
         lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]
         runners = f", {sweep.trial.env_runners} env runners with a CPU each" if sweep.trial.env_runners else ""
@@ -112,6 +115,10 @@ class Plan:
             gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
             lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
         return "\n".join([*lines, *self.remarks()])
+
+
+def _quoted(sentences: Sequence[str]) -> str:
+    return " | ".join(map(repr, sentences))
 
 
 def _weight_megabytes(model: RewardModel, precision: str) -> float:
