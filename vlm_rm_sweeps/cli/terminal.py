@@ -1,6 +1,9 @@
 """Output to the terminal: lines, tables and exit statuses."""
 
+import io
+import os
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -20,6 +23,51 @@ EXIT_INTERRUPTED = 130
 
 _MIN_WIDTH = 110
 console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
+
+
+class _LastingStream(io.TextIOWrapper):
+    """A standard stream that outlives its reader (`| head`) or its disk: what cannot be written is dropped, the work goes on."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # The descriptor itself is redirected, or what is still buffered would fail again when Python ends.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.fileno())
+        os.close(nothing)
+
+
+def keep_streams() -> None:
+    """Let the standard streams never end the work: closed, full, or unable to show a letter.
+
+    Call it before files are opened. A closed descriptor would be taken by the next file, into which everything printed would go.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = io.TextIOWrapper(open(descriptor, "wb", closefd=False), encoding="utf-8")  # noqa: SIM115
+        # Not what a test or another program has put there.
+        if type(stream) is io.TextIOWrapper:
+            lasting = _LastingStream(
+                stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
+            )
+            setattr(sys, name, lasting)
 
 
 def say(line: str) -> None:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import mujoco
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, perturbed
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS

@@ -7,9 +7,9 @@ nearer a pose is, by the positions of the robot's parts, the more likely its cap
 from dataclasses import dataclass
 from functools import cache
 
-import mujoco
 import numpy as np
 
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera

@@ -9,7 +9,7 @@ import torch
 from open_clip.model import get_input_dtype
 from torch.nn import functional
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.frames import check_frames
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
@@ -77,12 +77,23 @@ class ClipRewardModel(RewardModel):
                 "does not tell capitals or spaces apart: word them differently"
             )
 
+    @property
+    def identity(self) -> str:
+        """The same for two ids of one architecture with the same weights."""
+        return self.source.identity
+
+    def remarks(self) -> list[str]:
+        """Say what had to be guessed of a checkpoint file."""
+        return [self.source.remark] if self.source.remark else []
+
     def _refuse_cut_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the tokenizer would silently truncate: the model would score another text."""
         context = self._tokenizer.context_length
-        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long.
-        beyond = self._tokenizer([prompt], context_length=4 * context)[0, context:]
-        if bool((beyond != beyond[-1]).any()):
+        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long. One that is
+        # too long by a token has its end there, which some tokenizers pad with, and in its place another token.
+        cut, whole = self._tokenizer([prompt])[0], self._tokenizer([prompt], context_length=4 * context)[0]
+        beyond = whole[context:]
+        if bool((beyond != beyond[-1]).any()) or bool((cut != whole[:context]).any()):
             raise UserError(
                 f"prompt {prompt!r} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
                 "shorten it"
@@ -99,7 +110,8 @@ class ClipRewardModel(RewardModel):
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, the weights are missing, damaged or cannot be downloaded, or the model
+                cannot be used in this precision.
         """
         super().load(device, precision, micro_batch)
         model: Any = self.source.load(device, precision).eval()
@@ -109,6 +121,23 @@ class ClipRewardModel(RewardModel):
         self._device, self._dtype = next(model.parameters()).device, get_input_dtype(precision) or torch.float32
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._prompt_embeddings = {}
+        if precision != "fp32":
+            self._check_runs(precision)
+
+    def _check_runs(self, precision: Precision) -> None:
+        """Encode a frame and a prompt: some architectures load in half precision and cannot be used in it.
+
+        Raises:
+            UserError: They cannot be encoded.
+        """
+        size = self.source.preprocessing.size
+        try:
+            self.encode_frames(np.zeros((1, size, size, 3), np.uint8))
+            self.encode_prompt("a pole")
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(f"{self.model_id} cannot be used in {precision} ({reason_of(error)}): expected fp32") from error
 
     @property
     def network(self) -> Any:

@@ -100,6 +100,15 @@ class RewardModel(ABC):
             UserError: The model cannot score it, for example because a prompt is longer than its context.
         """
 
+    @property
+    def identity(self) -> str:
+        """What two ids of the same model have in common, unless a model overrides it: the id."""
+        return self.model_id
+
+    def remarks(self) -> list[str]:
+        """List remarks about this model that may surprise the user, printed before a sweep starts; by default none."""
+        return []
+
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
         """Load the weights.
 

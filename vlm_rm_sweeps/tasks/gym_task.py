@@ -131,9 +131,8 @@ def _make_native_env(config: GymEnv, rendering: Rendering, frame_format: FrameFo
 
 def _make_drawn(config: GymEnv, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
     # Imported here, because it imports MuJoCo, which reading a sweep file must not.
-    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
-
     from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
+    from vlm_rm_sweeps.tasks.mujoco_import import MujocoEnv
 
     env = _make(config)
     if not isinstance(env.unwrapped, MujocoEnv) or {"width", "height"} & config.kwargs.keys():
@@ -262,12 +261,14 @@ def _make(config: GymEnv) -> gym.Env:
 
 
 def _place_camera(config: GymEnv, env: gym.Env) -> None:
-    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv  # MuJoCo, as above
+    from vlm_rm_sweeps.tasks.gym_mujoco import check_camera, place_camera  # MuJoCo, as above
+    from vlm_rm_sweeps.tasks.mujoco_import import MujocoEnv
 
-    from vlm_rm_sweeps.tasks.gym_mujoco import place_camera
-
-    if isinstance(env.unwrapped, MujocoEnv):
+    check_camera(env, config.kwargs.get("camera_name"))
+    # Other packages' environments draw with Gymnasium's renderer too.
+    if hasattr(env.unwrapped, "mujoco_renderer"):
         choose_backend()
+    if isinstance(env.unwrapped, MujocoEnv):
         place_camera(env.unwrapped, config.camera.settings() if config.camera else None)
     elif config.camera:
         raise UserError(f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`")

@@ -87,6 +87,7 @@ class Plan:
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
         remarks = self.algorithm.remarks(self.sweep.steps)
+        remarks += [remark for model in self.models.values() for remark in model.remarks()]
         audit_remark = _few_audit_points(self.sweep)
         return [*remarks, audit_remark] if audit_remark else remarks
 
@@ -155,7 +156,7 @@ def make_plan(sweep: Sweep) -> Plan:
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings))
-    for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts):
+    for check in (_check_only, _check_size, _check_states, _check_audit, _check_models, _check_prompts):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
     return plan
@@ -311,6 +312,14 @@ def _check_audit(plan: Plan) -> None:
                 f"{trained} frames of {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames that "
                 f"the trial's model sees, so name one with the same input, or `{LARGEST}` for the largest of the sweep's"
             )
+
+
+def _check_models(plan: Plan) -> None:
+    ids: dict[str, str] = {}
+    for model_id, model in plan.models.items():
+        first = ids.setdefault(model.identity, model_id)
+        if first != model_id:
+            raise UserError(f"{first!r} and {model_id!r} are the same model: expected each model once, by one id")
 
 
 def _check_prompts(plan: Plan) -> None:

@@ -28,8 +28,24 @@ _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
 def default_tracking_uri(results: Path) -> str:
-    """Return the URI of the SQLite database in the results folder, which needs no server."""
-    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+    """Return the URI of the SQLite database in the results folder, which needs no server.
+
+    Args:
+        results: The results folder.
+
+    Returns:
+        A URI as MLflow takes it, in which all letters but one stand for themselves.
+
+    Raises:
+        UserError: The path has a question mark.
+    """
+    file = (results / "mlflow.db").resolve()
+    if "?" in str(file):
+        raise UserError(
+            f"{file}: MLflow cannot open a database in a path with a question mark: choose another folder with --results, or "
+            "another database with --tracking-uri"
+        )
+    return f"sqlite:///{file}"
 
 
 @dataclass(frozen=True)
