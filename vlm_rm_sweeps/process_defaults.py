@@ -51,6 +51,7 @@ def prepare_tune() -> None:
 
     Call it before `Tuner.fit`.
     """
+    prepare_rllib()
     from ray.tune.execution import class_cache
     from ray.tune.utils.util import warn_if_slow
 

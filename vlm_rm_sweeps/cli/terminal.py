@@ -60,13 +60,12 @@ def keep_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if stream is None:
-            stream = io.TextIOWrapper(open(descriptor, "wb", closefd=False), encoding="utf-8")  # noqa: SIM115
-        # Not what a test or another program has put there.
-        if type(stream) is io.TextIOWrapper:
-            lasting = _LastingStream(
-                stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
-            )
+        if stream is None:  # it was closed
+            nowhere = open(descriptor, "wb", closefd=False)  # noqa: SIM115  # as long as this process lives
+            setattr(sys, name, _LastingStream(nowhere, encoding="utf-8", errors="backslashreplace"))
+        elif type(stream) is io.TextIOWrapper:  # not what a test or another program has put there
+            encoding, by_lines = stream.encoding, stream.line_buffering
+            lasting = _LastingStream(stream.buffer, encoding=encoding, errors="backslashreplace", line_buffering=by_lines)
             setattr(sys, name, lasting)
 
 

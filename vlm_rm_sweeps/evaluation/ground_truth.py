@@ -19,7 +19,14 @@ RATER = "rater:"
 EVERYONE = "raters"
 MIN_STATES = 10
 _SHOWN_LETTERS = 200
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"abs": abs, "min": min, "max": max, "sin": math.sin, "cos": math.cos, "exp": math.exp}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": abs,
+    "min": min,
+    "max": max,
+    "sin": math.sin,
+    "cos": math.cos,
+    "exp": math.exp,
+}
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,9 @@ def find_model(model_id: str) -> ModelSource:
     architectures = [name for name in open_clip.list_models() if not name.startswith(f"{EMBEDDED}-")]
     if architecture not in architectures:
         if same := _same_model(model_id):
-            raise UserError(f"model {model_id!r}: models have the ids of open_clip here: expected {same!r}, which is the same model")
+            raise UserError(
+                f"model {model_id!r}: models have the ids of open_clip here: expected {same!r}, which is the same model"
+            )
         known = [*registered_reward_models(), *architectures]
         raise UserError(unknown_name("architecture", architecture, known, "; `vlm-rm models` lists all"))
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)
@@ -212,7 +214,9 @@ def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
     """
     config_file = file.parent / _OPEN_CLIP_CONFIG
     if not config_file.is_file():
-        return ModelSource(model_id, architecture, str(file), _preprocessing(architecture, {}), remark=_guessed(model_id, architecture))
+        return ModelSource(
+            model_id, architecture, str(file), _preprocessing(architecture, {}), remark=_guessed(model_id, architecture)
+        )
     beside = f"{config_file}, beside the checkpoint,"
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -226,7 +230,9 @@ def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
         preprocessing = _preprocessing(architecture, preprocess)
         preprocessing.check()
     except (ArithmeticError, AssertionError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{beside} has a preprocess_cfg that cannot be used ({reason_of(error)}): export the checkpoint again") from error
+        raise UserError(
+            f"{beside} has a preprocess_cfg that cannot be used ({reason_of(error)}): export the checkpoint again"
+        ) from error
     return ModelSource(model_id, architecture, str(file), preprocessing, bool(model.get("quick_gelu", False)))
 
 
@@ -238,8 +244,8 @@ def _guessed(model_id: str, architecture: str) -> str | None:
     if not others:
         return None
     return (
-        f"{model_id}: there is no {_OPEN_CLIP_CONFIG} beside the file, so its frames are normalised as OpenAI's were; if it was trained "
-        f"as {others[0]} was, put one there with that preprocess_cfg"
+        f"{model_id}: there is no {_OPEN_CLIP_CONFIG} beside the file, so its frames are normalised as OpenAI's were; if it was "
+        f"trained as {others[0]} was, put one there with that preprocess_cfg"
     )
 
 

@@ -72,7 +72,9 @@ def why_not_loaded(error: Exception, architecture: str) -> str:
         )
     missing, unexpected = (_names(found) for found in (_MISSING.search(text), _UNEXPECTED.search(text)))
     if unexpected and all("_orig_mod." in name for name in unexpected):
-        return "it was saved from a compiled model, its names start with `_orig_mod.`: save `model._orig_mod.state_dict()` instead"
+        return (
+            "it was saved from a compiled model, its names start with `_orig_mod.`: save `model._orig_mod.state_dict()` instead"
+        )
     parts = []
     if missing:
         parts.append(f"it lacks {len(missing)} tensor(s) of {architecture}, such as {missing[0]}")

@@ -32,8 +32,8 @@ def ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
     """Connect this process to Ray for the duration of a `with` block.
 
     If Ray is initialized already, it is used as it is. Otherwise the cluster that `RAY_ADDRESS` names is joined, or one of its own
-    is started on this machine, whatever else runs there, until the end of the block. The user's own modules are part of Ray's runtime environment, so
-    all of its processes can import them.
+    is started here, whatever else runs on this machine, until the end of the block. The user's own modules are part of Ray's
+    runtime environment, so all of its processes can import them.
 
     Args:
         say: Prints a line.
@@ -135,7 +135,11 @@ def _check_token_file() -> None:
     Raises:
         UserError: There is no token, and no place for one.
     """
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or os.environ.get("RAY_AUTH_MODE") == "disabled":
+    if (
+        os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or os.environ.get("RAY_AUTH_MODE") == "disabled"
+    ):
         return
     file = Path.home() / ".ray" / "auth_token"
     if not os.access(file, os.R_OK) and not _can_create(file):

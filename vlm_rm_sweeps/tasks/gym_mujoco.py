@@ -73,7 +73,9 @@ def check_camera(env: gym.Env, name: str | None) -> None:
     if name is not None and name not in cameras:
         raise UserError(f"camera_name = {name!r}: there is no such camera: expected one of {listed}")
     if not -1 <= (renderer.camera_id or 0) < max(model.ncam, 1):
-        raise UserError(f"camera_id = {renderer.camera_id}: there is no such camera: expected one of {listed}, or -1 for a free one")
+        raise UserError(
+            f"camera_id = {renderer.camera_id}: there is no such camera: expected one of {listed}, or -1 for a free one"
+        )
 
 
 def place_camera(env: MujocoEnv, changed: Mapping[str, Any] | None) -> None:

@@ -154,7 +154,14 @@ class SuccessTest:
         UserError: The expression cannot be parsed.
     """
 
-    FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
+    FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {
+        "abs": abs,
+        "min": min,
+        "max": max,
+        "sqrt": math.sqrt,
+        "sin": math.sin,
+        "cos": math.cos,
+    }
 
     def __init__(self, expression: str) -> None:
         self._shown = repr(expression) if len(expression) <= _SHOWN_LETTERS else f"{expression[:_SHOWN_LETTERS]!r}..."

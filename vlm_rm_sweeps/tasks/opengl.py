@@ -53,7 +53,9 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
         if wanted not in BACKENDS:
             raise UserError(f"{VARIABLE}={wanted!r}: expected one of {', '.join(BACKENDS)}; unset it to have one chosen")
         if wanted in _AUTOMATIC and not environment.get(DEVICE_VARIABLE) and not works(wanted):
-            raise UserError(f"{VARIABLE}={wanted!r}: it is not installed, or does not start: unset it to have one chosen, or {_INSTALL}")
+            raise UserError(
+                f"{VARIABLE}={wanted!r}: it is not installed, or does not start: unset it to have one chosen, or {_INSTALL}"
+            )
         return wanted
     usable = ("egl",) if environment.get(DEVICE_VARIABLE) else filter(works, _AUTOMATIC)
     chosen = next(iter(usable), None)
