@@ -222,7 +222,7 @@ def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{beside} is not JSON: {error}") from error
-    parts = [config.get(part, {}) if isinstance(config, dict) else None for part in ("model_cfg", "preprocess_cfg")]
+    parts: list[Any] = [config.get(part, {}) if isinstance(config, dict) else None for part in ("model_cfg", "preprocess_cfg")]
     if not all(isinstance(part, dict) for part in parts):
         raise UserError(f"{beside} has other content: expected an object with the objects model_cfg and preprocess_cfg")
     model, preprocess = parts
