@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside, sha256_of, write_whole
+from vlm_rm_sweeps.files import file_inside, read_text, sha256_of, write_whole
 
 
 @pytest.fixture
@@ -61,3 +61,25 @@ def test_checksum_is_sha256_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     # The example in FIPS 180-2, appendix B.1.
     assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_text_is_read_without_its_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffa pole\r\n".encode())
+    assert read_text(tmp_path / "a.txt", "a text") == "a pole\r\n"
+
+
+def test_what_is_no_text_file_is_refused_in_one_message(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "marked").write_bytes("first\nna\ufeffme: a".encode())
+    (tmp_path / "latin").write_bytes(b"\xfc")
+    for name, message in {
+        "/dev/zero": "is larger than 1 MB; expected a text",
+        "loop": "cannot be read .*symbolic links",
+        "x" * 300: "cannot be read .*File name too long",
+        "a\0b": "cannot be read .*null",
+        ".": "cannot be read .*directory",
+        "marked": r"line 2 has a byte order mark \(U\+FEFF\)",
+        "latin": "is not a text file in UTF-8",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read_text(tmp_path / name, "a text")

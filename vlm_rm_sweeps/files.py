@@ -26,6 +26,43 @@ def file_inside(folder: Path, name: str | Path) -> Path:
     return file
 
 
+_BYTE_ORDER_MARK = "\ufeff"
+_LARGEST_TEXT = 2**20
+
+
+def read_text(file: Path, expected: str) -> str:
+    """Read a text file that the user named, whatever it turns out to be.
+
+    Args:
+        file: In UTF-8, with or without a byte order mark at its start.
+        expected: What the file should be, for messages.
+
+    Returns:
+        The text, without the byte order mark.
+
+    Raises:
+        UserError: The file cannot be read, is larger than 1 MB (as `/dev/zero` is), or is not UTF-8; or it has a byte order
+            mark after its start, which no editor shows.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST_TEXT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error}); expected {expected}") from error
+    if len(content) > _LARGEST_TEXT:
+        raise UserError(f"{file}: is larger than 1 MB; expected {expected}")
+    try:
+        text = content.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not a text file in UTF-8 ({error}); expected {expected}") from error
+    if _BYTE_ORDER_MARK in text:
+        line = text[: text.index(_BYTE_ORDER_MARK)].count("\n") + 1
+        raise UserError(
+            f"{file}: line {line} has a byte order mark (U+FEFF), which is invisible: delete it, or type the line anew"
+        )
+    return text
+
+
 def write_whole(file: Path, text: str) -> None:
     """Write a text file atomically: readers find the old content or the new one, even if this process is killed.
 

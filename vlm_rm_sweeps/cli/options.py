@@ -50,6 +50,8 @@ def new_folder(path: Path | None) -> Path | None:
 def _nearest_that_exists(path: Path) -> Path:
     """Find the path itself or its nearest parent that exists."""
     try:
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} cannot be written: it is a link that leads nowhere; choose another path")
         return next(each for each in (path, *path.absolute().parents) if each.exists())
     except OSError as error:  # for example, a name that is too long or a folder without permission to read
         raise UserError(f"{path} cannot be written ({error.strerror}): choose another path") from error

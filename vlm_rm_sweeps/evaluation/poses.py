@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import mujoco
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,6 +10,7 @@ from matplotlib.patches import Rectangle
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, perturbed
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 
 
 def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:

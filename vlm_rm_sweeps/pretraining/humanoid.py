@@ -7,7 +7,6 @@ nearer a pose is, by the positions of the robot's parts, the more likely its cap
 from dataclasses import dataclass
 from functools import cache
 
-import mujoco
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat
@@ -15,6 +14,7 @@ from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, interpolated, perturbed
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 NEIGHBOUR_DISTANCES = (0.035, 0.12)

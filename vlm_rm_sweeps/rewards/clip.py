@@ -9,7 +9,7 @@ import torch
 from open_clip.model import get_input_dtype
 from torch.nn import functional
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
@@ -91,12 +91,23 @@ class ClipRewardModel(RewardModel):
         check_backend(backend, device, precision)
         self.backend = backend
 
+    @property
+    def identity(self) -> str:
+        """The same for two ids of one architecture with the same weights."""
+        return self.source.identity
+
+    def remarks(self) -> list[str]:
+        """Say what had to be guessed of a checkpoint file."""
+        return [self.source.remark] if self.source.remark else []
+
     def _refuse_cut_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the tokenizer would silently truncate: the model would score another text."""
         context = self._tokenizer.context_length
-        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long.
-        beyond = self._tokenizer([prompt], context_length=4 * context)[0, context:]
-        if bool((beyond != beyond[-1]).any()):
+        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long. One that is
+        # too long by a token has its end there, which some tokenizers pad with, and in its place another token.
+        cut, whole = self._tokenizer([prompt])[0], self._tokenizer([prompt], context_length=4 * context)[0]
+        beyond = whole[context:]
+        if bool((beyond != beyond[-1]).any()) or bool((cut != whole[:context]).any()):
             raise UserError(
                 f"prompt {prompt!r} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
                 "shorten it"
@@ -113,8 +124,8 @@ class ClipRewardModel(RewardModel):
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: This machine has no such device, the weights are missing, damaged or cannot be downloaded, or the backend
-                cannot run the model.
+            UserError: This machine has no such device, the weights are missing, damaged or cannot be downloaded, the backend cannot
+                run the model, or the model cannot be used in this precision.
         """
         super().load(device, precision, micro_batch)
         model: Any = self.source.load(device, precision).eval()
@@ -125,11 +136,28 @@ class ClipRewardModel(RewardModel):
         self._prompt_embeddings = {}
         self._encode: Encoder = image_encoder(self.backend, model, self._new_inputs().zero_().to(self._dtype))
         self._loaded = model
+        if precision != "fp32":
+            self._check_runs(precision)
 
     def _new_inputs(self) -> torch.Tensor:
         """Allocate the input of one micro-batch, in which frames are normalised."""
         size = self.source.preprocessing.size
         return torch.empty(self.micro_batch, 3, size, size, device=self._device, memory_format=torch.channels_last)
+
+    def _check_runs(self, precision: Precision) -> None:
+        """Encode a frame and a prompt: some architectures load in half precision and cannot be used in it.
+
+        Raises:
+            UserError: They cannot be encoded.
+        """
+        size = self.source.preprocessing.size
+        try:
+            self.encode_frames(np.zeros((1, size, size, 3), np.uint8))
+            self.encode_prompt("a pole")
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(f"{self.model_id} cannot be used in {precision} ({reason_of(error)}): expected fp32") from error
 
     @property
     def network(self) -> Any:

@@ -1,6 +1,7 @@
 """Preprocessing of frames for CLIP models: each checkpoint's own resizing and normalisation, on batches."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -31,6 +32,24 @@ class Preprocessing:
     interpolation: Interpolation
     resize_mode: ResizeMode
     fill_color: int = 0
+
+    def check(self) -> None:
+        """Check values that were read from a file.
+
+        Raises:
+            ValueError: A value is not of the kind, or in the range, that the attributes' descriptions say.
+        """
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values):
+                raise ValueError(f"{name} is {list(values)!r}, expected three numbers from 0 to 1")
+        if 0 in self.std:
+            raise ValueError(f"std is {list(self.std)!r}, expected numbers above 0")
+        for name, kinds in (("interpolation", Interpolation), ("resize_mode", ResizeMode)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kinds))}")
+        if not isinstance(self.fill_color, int) or not 0 <= self.fill_color <= 255:
+            raise ValueError(f"fill_color is {self.fill_color!r}, expected a grey level from 0 to 255")
 
     @property
     def frame_format(self) -> FrameFormat:

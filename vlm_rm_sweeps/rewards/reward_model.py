@@ -4,6 +4,7 @@ Everything that uses rewards (servers, pools, training, evaluation) depends only
 model, write one subclass, and register it by `register_reward_model` or name it in a sweep file as `module:Class`.
 """
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 BackendName = Literal["torch", "folded", "onnxruntime"]
 """What runs a CLIP model's image tower, see `backends.py`."""
+
+
+def visible_text(text: str) -> str:
+    """Return a text without the characters that nobody sees: control and format characters, and spaces around the rest."""
+    return "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf") or letter.isspace()).strip()
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class RewardSpec:
             object.__setattr__(self, f"{kind}_prompts", tuple(prompts))
             if any(not isinstance(prompt, str) for prompt in prompts):
                 raise UserError(f"{kind} prompts {list(prompts)!r}: expected strings")
-            if not prompts or any(not prompt.strip() for prompt in prompts):
+            if not prompts or not all(map(visible_text, prompts)):
                 raise UserError(f"{kind} prompts {list(prompts)!r}: expected at least one, and none of them empty")
         if not isinstance(self.alpha, Real) or not 0 <= self.alpha <= 1:  # NaN is neither
             raise UserError(
@@ -135,6 +141,15 @@ class RewardModel(ABC):
                 f"backend {backend!r} is for CLIP models, and {self.model_id} is run by its own class: choose 'torch' for a sweep that "
                 "includes it"
             )
+
+    @property
+    def identity(self) -> str:
+        """What two ids of the same model have in common, unless a model overrides it: the id."""
+        return self.model_id
+
+    def remarks(self) -> list[str]:
+        """List remarks about this model that may surprise the user, printed before a sweep starts; by default none."""
+        return []
 
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
         """Load the weights.

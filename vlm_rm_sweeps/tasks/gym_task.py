@@ -8,17 +8,17 @@ import ast
 import inspect
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-import simpleeval
 from gymnasium.envs.registration import load_env_creator
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
@@ -30,6 +30,7 @@ from vlm_rm_sweeps.tasks.wrappers import FindWrapper, WrapperSettings, known_wra
 
 _MUJOCO_SIZE = 480
 """Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
+_SHOWN_LETTERS = 200
 
 
 class Camera(BaseModel):
@@ -151,9 +152,8 @@ def _make_native_env(
 
 def _make_drawn(config: GymEnv, find_wrapper: FindWrapper, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
     # Imported here, because it imports MuJoCo, which reading a sweep file must not.
-    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
-
     from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
+    from vlm_rm_sweeps.tasks.mujoco_import import MujocoEnv
 
     env = _make(config)
     if isinstance(env.unwrapped, MujocoEnv) and not {"width", "height"} & config.kwargs.keys():
@@ -175,20 +175,21 @@ class SuccessTest:
         UserError: The expression cannot be parsed.
     """
 
-    FUNCTIONS: ClassVar = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
+    FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {
+        "abs": abs,
+        "min": min,
+        "max": max,
+        "sqrt": math.sqrt,
+        "sin": math.sin,
+        "cos": math.cos,
+    }
 
     def __init__(self, expression: str) -> None:
-        self._expression = expression
-        # No attributes, so that an expression calls no methods. Python's own power may return a complex number.
-        operators = simpleeval.DEFAULT_OPERATORS | {ast.Pow: math.pow, ast.Eq: _equal, ast.NotEq: _differ}
-        self._evaluator = simpleeval.SimpleEval(operators, dict(self.FUNCTIONS), names={}, allowed_attrs={})
+        self._shown = repr(expression) if len(expression) <= _SHOWN_LETTERS else f"{expression[:_SHOWN_LETTERS]!r}..."
         try:
-            self._parsed = ast.parse(expression.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else error
-            raise UserError(
-                f"success {expression!r} is no expression ({reason}): expected one such as 'obs[0] > 0.9'"
-            ) from error
+            self._formula = Formula(expression, self.FUNCTIONS)
+        except UserError as error:
+            raise UserError(f"success {self._shown} is no expression ({error}): expected one such as 'obs[0] > 0.9'") from error
 
     def __call__(self, space: gym.Space, observation: Any, reward: SupportsFloat, info: dict[str, Any]) -> bool:
         """Decide whether the state after a step is in the goal.
@@ -206,20 +207,19 @@ class SuccessTest:
             UserError: The expression uses a name that does not exist, or its value is not a boolean.
         """
         numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
-        self._evaluator.names = {"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi}
         try:
-            value = self._evaluator.eval(self._expression, self._parsed)
-        except (ArithmeticError, ValueError):
-            return False
-        except (simpleeval.InvalidExpression, LookupError, TypeError) as error:
+            value = self._formula({"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi})
+        except UserError as error:
             known = (
                 f"expected obs[0] to obs[{len(numbers) - 1}], reward, pi, "
                 + "".join(f"info[{key!r}], " for key in info)
                 + f"and the functions {', '.join(self.FUNCTIONS)}"
             )
-            raise UserError(f"success {self._expression!r}: {_reason(error)}: {known}") from error
+            raise UserError(f"success {self._shown}: {error}: {known}") from error
+        if value is None:
+            return False
         if not isinstance(value, bool | np.bool_):
-            raise UserError(f"success {self._expression!r} is {value!r}, not true or false: expected a comparison")
+            raise UserError(f"success {self._shown} is {value!r}, not true or false: expected a comparison")
         return bool(value)
 
     def refuse_undecided(self, space: gym.Space) -> None:
@@ -232,10 +232,10 @@ class SuccessTest:
             UserError: Such an `obs[i]` is compared with a number other than 0 and 1 and those between.
         """
         is_indicator = indicators(space)
-        for index, number in _compared_numbers(self._parsed):
+        for index, number in _compared_numbers(self._formula.parsed):
             if -len(is_indicator) <= index < len(is_indicator) and is_indicator[index] and not 0 <= number <= 1:
                 raise UserError(
-                    f"success {self._expression!r}: obs[{index}] is never {number:g}: of {space}, each value has a number of its own, "
+                    f"success {self._shown}: obs[{index}] is never {number:g}: of {space}, each value has a number of its own, "
                     f"which is 1 while that is the value, and else 0; expected `obs[v] == 1` for the value v"
                 )
 
@@ -265,33 +265,6 @@ def _constant(node: ast.AST) -> float | None:
         positive = _constant(node.operand)
         return None if positive is None else -positive
     return float(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, int | float) else None
-
-
-def _equal(one: Any, other: Any) -> Any:
-    _refuse_whole_observation(one, other)
-    return one == other
-
-
-def _differ(one: Any, other: Any) -> Any:
-    _refuse_whole_observation(one, other)
-    return one != other
-
-
-def _refuse_whole_observation(*compared: Any) -> None:
-    """Python finds a list different from any number, which would silently be no success."""
-    if any(isinstance(each, list) for each in compared):
-        raise TypeError("obs is a list of numbers, which is compared as a whole")
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case simpleeval.NameNotDefined():
-            return f"unknown name {error.name!r}"
-        case simpleeval.FunctionNotDefined():
-            return f"unknown function {error.func_name!r}"
-        case KeyError():
-            return f"info has no {error}"
-    return str(error)
 
 
 class FixedLength(gym.Wrapper):
@@ -360,12 +333,14 @@ def _make(config: GymEnv) -> gym.Env:
 
 
 def _place_camera(config: GymEnv, env: gym.Env) -> None:
-    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv  # MuJoCo, as above
+    from vlm_rm_sweeps.tasks.gym_mujoco import check_camera, place_camera  # MuJoCo, as above
+    from vlm_rm_sweeps.tasks.mujoco_import import MujocoEnv
 
-    from vlm_rm_sweeps.tasks.gym_mujoco import place_camera
-
-    if isinstance(env.unwrapped, MujocoEnv):
+    check_camera(env, config.kwargs.get("camera_name"))
+    # Other packages' environments draw with Gymnasium's renderer too.
+    if hasattr(env.unwrapped, "mujoco_renderer"):
         choose_backend()
+    if isinstance(env.unwrapped, MujocoEnv):
         place_camera(env.unwrapped, config.camera.settings() if config.camera else None)
     elif config.camera:
         raise UserError(f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`")

@@ -107,9 +107,7 @@ def made(**changes: Any) -> Plan:
         pytest.param({"algorithm": "dqnn"}, ["algorithm = 'dqnn'", "did you mean 'dqn'?", "sac"], id="unknown algorithm"),
         pytest.param({"alphas": [0.5, 1.5]}, ["alphas = [0.5, 1.5]", "alpha must be in [0, 1], got 1.5"], id="alpha above 1"),
         pytest.param({"alphas": [-0.1]}, ["alphas = [-0.1]", "alpha must be in [0, 1], got -0.1"], id="alpha below 0"),
-        pytest.param(
-            {"alphas": [float("nan")]}, ["alphas = [nan]", "alpha must be in [0, 1], got nan"], id="alpha not a number"
-        ),
+        pytest.param({"alphas": [float("nan")]}, ["alphas.0 = nan", "finite number"], id="alpha not a number"),
         pytest.param({"alphas": ["half"]}, ["alphas.0 = 'half'", "valid number"], id="alpha a word"),
         pytest.param(
             {"prompts": [WORDING | {"goal": " "}]}, ["prompts.0: ", "goal prompts [' ']", "none of them empty"], id="empty goal"
@@ -254,7 +252,7 @@ def test_yaml_is_loaded_safely(tmp_path: Path) -> None:
     yaml.unsafe_load(file.read_text())
     assert marker.exists(), "the tag is harmless, so this test shows nothing"
     marker.rmdir()
-    assert "could not determine a constructor for the tag" in problem_with(file)
+    assert "expected a value without a tag" in problem_with(file)
     assert not marker.exists()
 
 

@@ -106,6 +106,7 @@ class Plan:
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
         remarks = self.algorithm.remarks(self.sweep.steps)
+        remarks += [remark for model in self.models.values() for remark in model.remarks()]
         others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool))
         return [*remarks, *(remark for remark in others if remark)]
 
@@ -116,6 +117,9 @@ class Plan:
         lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {steps:,} in all:"]
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
         lines.append(self.about_steps())
+        # As read: what a `#` made a comment is seen to be missing.
+        lines.append("prompts, as they will be encoded:")
+        lines += [f"  {prompt.id}: goal {_quoted(prompt.goal)}, baseline {_quoted(prompt.baseline)}" for prompt in self.prompts]
         lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
         lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]
         if changed := sweep.control.model_dump(exclude_defaults=True):
@@ -136,6 +140,10 @@ class Plan:
             gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
             lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
         return "\n".join([*lines, *self.remarks()])
+
+
+def _quoted(sentences: Sequence[str]) -> str:
+    return " | ".join(map(repr, sentences))
 
 
 def _weight_megabytes(model: RewardModel, precision: str) -> float:
@@ -175,7 +183,7 @@ def make_plan(sweep: Sweep) -> Plan:
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings))
-    for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts, _check_backend):
+    for check in (_check_only, _check_size, _check_states, _check_audit, _check_models, _check_prompts, _check_backend):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
     return plan
@@ -343,6 +351,14 @@ def _check_audit(plan: Plan) -> None:
                 f"{trained} frames of {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames that "
                 f"the trial's model sees, so name one with the same input, or `{LARGEST}` for the largest of the sweep's"
             )
+
+
+def _check_models(plan: Plan) -> None:
+    ids: dict[str, str] = {}
+    for model_id, model in plan.models.items():
+        first = ids.setdefault(model.identity, model_id)
+        if first != model_id:
+            raise UserError(f"{first!r} and {model_id!r} are the same model: expected each model once, by one id")
 
 
 def _check_prompts(plan: Plan) -> None:

@@ -1,9 +1,10 @@
 """The sections of a sweep file, each with its own keys: schema only, independent of the machine."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpec
@@ -15,7 +16,24 @@ LARGEST = "largest"
 class Section(BaseModel):
     """Base class of everything in a sweep file: unknown keys are refused, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_true(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `steps: true`, which pydantic takes for 1."""
+        of_numbers = info.field_name and not {bool, Any} & {*_types_in(cls.model_fields[info.field_name].annotation)}
+        if of_numbers and (
+            isinstance(value, bool) or (isinstance(value, list) and any(isinstance(each, bool) for each in value))
+        ):
+            raise UserError("expected no true or false: write a number, or a text in quotes")
+        return value
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types_in(part)
 
 
 class Prompt(Section):
@@ -28,7 +46,10 @@ class Prompt(Section):
     @field_validator("goal", "baseline", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        sentences = (value,) if isinstance(value, str) else value
+        if not (isinstance(sentences, list | tuple) and all(isinstance(each, str) for each in sentences)):
+            raise UserError("expected a sentence, or a list of sentences; a number needs quotes")
+        return sentences
 
     @model_validator(mode="after")
     def _can_be_scored(self) -> "Prompt":
@@ -123,7 +144,7 @@ class Combination(Section):
 
 
 def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
-    """Check that all values of alpha are in [0, 1].
+    """Check that all values of alpha are in [0, 1], and can be told apart in labels.
 
     Args:
         alphas: Values of alpha.
@@ -132,11 +153,15 @@ def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
         `alphas`, unchanged.
 
     Raises:
-        UserError: A value is outside this range.
+        UserError: A value is outside this range, or two are shown as the same.
     """
     for alpha in alphas:
         if not 0 <= alpha <= 1:
             raise UserError(
                 f"alpha must be in [0, 1], got {alpha:g}: 0 is the cosine to the goal, 1 the baseline-to-goal line only"
             )
+    for alpha in alphas:
+        alike = [other for other in alphas if f"{other:g}" == f"{alpha:g}" and other != alpha]
+        if alike:
+            raise UserError(f"{alpha!r} and {alike[0]!r} are both shown as {alpha:g}: expected values that differ in 6 digits")
     return alphas

@@ -6,9 +6,9 @@ This is the schema only. Reading a file touches neither models nor environments,
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
@@ -51,7 +51,7 @@ class Sweep(Section):
         (), description="Cameras to compare, such as [paper, default]; by default the task's first."
     )
     profile: Profile | None = Field(None, description="How much OpenGL draws; by default `fast` without a GPU.")
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1, description="Seeds of the trials.")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, description="Seeds of the trials.")
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the environment's own reward.")
     untrained: bool = Field(False, description="Add, for each seed, the policy as it is before training, evaluated.")
     algorithm: str | None = Field(

@@ -26,7 +26,8 @@ from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.screening import Screening
 from vlm_rm_sweeps.sweeping.config.sections import Combination
-from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path, to_yaml
+from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
+from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     RunsFile,
     as_params,

@@ -15,21 +15,37 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
 from vlm_rm_sweeps.training.checkpoints import TRIALS
 
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
 def default_tracking_uri(results: Path) -> str:
-    """Return the URI of the SQLite database in the results folder, which needs no server."""
-    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+    """Return the URI of the SQLite database in the results folder, which needs no server.
+
+    Args:
+        results: The results folder.
+
+    Returns:
+        A URI as MLflow takes it, in which all letters but one stand for themselves.
+
+    Raises:
+        UserError: The path has a question mark.
+    """
+    file = (results / "mlflow.db").resolve()
+    if "?" in str(file):
+        raise UserError(
+            f"{file}: MLflow cannot open a database in a path with a question mark: choose another folder with --results, or "
+            "another database with --tracking-uri"
+        )
+    return f"sqlite:///{file}"
 
 
 @dataclass(frozen=True)
@@ -190,9 +206,3 @@ def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
         raise UserError(f"{folder} exists already: another of this name was started in the same second; try again") from error
     except OSError as error:
         raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
-
-
-def to_yaml(data: dict[str, Any]) -> str:
-    """Format data as readable YAML: keys in their given order, non-ASCII letters unescaped."""
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return text

@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from vlm_rm_sweeps.process_defaults import prepare_rllib
+
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.rllib.core.rl_module.rl_module import RLModule
@@ -127,6 +129,7 @@ class Algorithm(BaseModel, ABC):
         Returns:
             An RLlib module for inference only.
         """
+        prepare_rllib()
         spec: Any = self.rllib_config(env_runners=0).rl_module_spec
         spec.observation_space, spec.action_space = observation_space, action_space
         spec.model_config, spec.inference_only = model_config, True
