@@ -55,7 +55,7 @@ def draw(runs: SweepRuns) -> None:
     curve = figure.add_subplot(grid[2, :])
     rows = []
     for row, (name, policy) in enumerate(policies.items()):
-        episode = run_episode(task, policy, SEED, frame_format, score, rendering_of(checkpoint), pictures=True)
+        episode = run_episode(task, policy, SEED, frame_format, score, rendering_of(checkpoint, task), pictures=True)
         frames, in_goal, rewards = episode.pictures, episode.in_goal, episode.clip_rewards
         assert rewards is not None
         for column, step in enumerate(chosen):

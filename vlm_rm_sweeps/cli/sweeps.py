@@ -12,6 +12,7 @@ import typer
 from vlm_rm_sweeps.cli.options import Overrides, listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
 
 if TYPE_CHECKING:
@@ -194,13 +195,15 @@ def evaluate(
     from vlm_rm_sweeps.evaluation import rollouts
 
     found = rollouts.find_checkpoint(checkpoint)
-    folder = out or found.folder.parent / "evaluations" / f"{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    # With microseconds: two evaluations of one checkpoint may start in the same second.
+    stamped = f"evaluations/{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or file_inside(found.folder.parent, stamped)
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder with --out")
     new_folder(folder)
     judges = listed("--judge", judge) if judge else []
     ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges)
-    summary = rollouts.write_evaluation(found, ran, seed, folder)
+    summary = rollouts.write_evaluation(found, ran, seed, folder, video)
     print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}, {episodes} episodes")
     named = {"CLIP return": "clip_return", "true return": "true_return", "success": "success"}
     shown = {heading: summary[name] for heading, name in named.items() if name in summary}
@@ -209,7 +212,7 @@ def evaluate(
         interval = measured["interval"]
         between = f"  (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
         print(f"  {heading:12s} {measured['mean']:.2f}{between}")
-    for file in rollouts.write_videos(found, ran[0], folder) if video else []:
+    for file in sorted(folder.glob("episode.*")):
         print(f"  {file}")
     print(f"  {folder / 'evaluation.csv'}")
 

@@ -115,7 +115,7 @@ def states_of_policies(
     if every > task.episode_steps:
         raise UserError(f"every {every} steps: expected at most {task.episode_steps}, the length of an episode of {task.name}")
     for checkpoint in checkpoints:
-        policy, rendering, provenance = load_policy(checkpoint, task), rendering_of(checkpoint), _provenance(checkpoint)
+        policy, rendering, provenance = load_policy(checkpoint, task), rendering_of(checkpoint, task), _provenance(checkpoint)
         provenance = replace(provenance, **asdict(rendering))
         for each in range(seed, seed + episodes):
             visit = _visitor(space, every, replace(provenance, seed=each))

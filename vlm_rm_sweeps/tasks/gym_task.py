@@ -20,6 +20,7 @@ from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
+from vlm_rm_sweeps.registry import refuse_untrusted, trust
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
@@ -96,6 +97,23 @@ class GymEnv(BaseModel):
         )
 
 
+def known_env(env: GymEnv) -> GymEnv:
+    """Check an environment that was read from data, such as a checkpoint: Gymnasium would import the module that its id names.
+
+    Args:
+        env: The environment.
+
+    Returns:
+        The same environment.
+
+    Raises:
+        UserError: Its id is `module:Name`, and the user has not named the module in this process.
+    """
+    if ":" in env.id:
+        refuse_untrusted("environment", env.id)
+    return env
+
+
 def make_task(env: GymEnv) -> Task:
     """Make the task of an environment, after checking one step and one frame.
 
@@ -110,6 +128,8 @@ def make_task(env: GymEnv) -> Task:
             evaluated.
     """
     made = _make_drawn(env, machine_profile(), None)
+    if ":" in env.id:
+        trust(env.id)  # Gymnasium has imported its module, which the user named
     try:
         _check_spaces(made)
         made.reset(seed=0)
