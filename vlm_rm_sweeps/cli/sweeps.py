@@ -14,6 +14,7 @@ from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, m
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import without_secrets
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -88,7 +89,9 @@ def sweep(
         console.print(f"best trial: {outcome.best.trial.label}")
     console.print(f"time: {duration(time.monotonic() - started)}")
     console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
-    console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
+    console.print(
+        f"MLflow data: {without_secrets(outcome.tracking_uri)}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}"
+    )
     if outcome.interrupted:
         say(
             f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: {_resume_command()}"
@@ -99,8 +102,8 @@ def sweep(
 
 
 def _resume_command() -> str:
-    """Return the command that the user gave, with every option that it needs, but resuming."""
-    given = [part for part in sys.argv[1:] if part not in {"--new", "--resume", "--yes", "-y"}]
+    """Return the command that the user gave, with every option that it needs, but resuming; without passwords."""
+    given = [without_secrets(part) for part in sys.argv[1:] if part not in {"--new", "--resume", "--yes", "-y"}]
     return shlex.join(["vlm-rm", *given, "--resume"])
 
 
@@ -119,7 +122,7 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     print(
         f"{len(outcome.ranking):,} combinations ranked in {duration(outcome.seconds)}; images encoded: {outcome.images_encoded:,}, "
         f"instead of {len(outcome.ranking) * outcome.states:,}\nall of them: {outcome.folder / 'combinations.csv'}\n"
-        f"MLflow data: {uri}\nopen it with: {mlflow_ui_command(uri)}\n"
+        f"MLflow data: {without_secrets(uri)}\nopen it with: {mlflow_ui_command(uri)}\n"
         f"train the best with: vlm-rm sweep {outcome.best_file}"
     )
 
@@ -225,8 +228,15 @@ def report(
             "--output", "-o", callback=new_file, help="New HTML file; by default report.html in the folder, which is replaced."
         ),
     ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MLFLOW_TRACKING_URI",
+            help="MLflow server or database with the sweep's run; by default the sqlite file in the results folder.",
+        ),
+    ] = None,
 ) -> None:
     """Write the results of a sweep into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
     from vlm_rm_sweeps.sweeping.tracking.report import write_report
 
-    print(write_report(folder, output))
+    print(write_report(folder, output, tracking_uri))

@@ -188,7 +188,7 @@ class SweepRun:
     def _tuner(self, jobs: list[tuple[Trial, TrainingJob]]) -> tune.Tuner:
         reserved = self._plan.sweep.trial
         resources = {"CPU": reserved.cpus, "GPU": reserved.gpus}
-        executions = self._folder.path / "tune"
+        executions = self._folder.tune
         return tune.Tuner(
             # `tune.with_resources` would rename the trials' processes.
             TrainableTrial,

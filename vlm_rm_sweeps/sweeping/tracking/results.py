@@ -1,10 +1,13 @@
 """The outcome of a sweep and its final table."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from vlm_rm_sweeps.errors import DamagedFileError, reason_of
+from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.metrics import (
     ALARM,
     CLIP_RETURN,
@@ -30,6 +33,12 @@ COLUMNS = [
     "status",
     "reason",
 ]
+
+
+TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
+"""Columns of the table that are text; all others are numbers."""
+_REQUIRED = ("trial_id", "model", "alpha", "prompt", "seed", "true_return", "success", "status")
+_REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,55 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
         "status": str(outcome.status),
         "reason": outcome.reason,
     }
+
+
+def read_results(file: Path) -> pd.DataFrame:
+    """Read the final table of a sweep.
+
+    Args:
+        file: As `results_table` made it, in CSV.
+
+    Returns:
+        The table: `TEXT_COLUMNS` as text, all others as numbers, NaN where missing.
+
+    Raises:
+        DamagedFileError: The file cannot be read, was cut, lacks a column, or has a value that is not of its column's type.
+    """
+    content = read_whole(file, _REMEDY)
+    if not content.endswith(b"\n"):
+        raise DamagedFileError(f"{file} was cut short: {_REMEDY}")
+    try:
+        # A prompt's id may look like a number, or like a missing value to pandas.
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' own errors, and what is not UTF-8
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+    missing = [name for name in _REQUIRED if name not in table]
+    if missing:
+        raise DamagedFileError(f"{file} is damaged: it lacks {', '.join(missing)}: {_REMEDY}")
+    return table.apply(lambda column: _checked(file, column))
+
+
+def _checked(file: Path, column: pd.Series) -> pd.Series:
+    expected = {"status": [str(status) for status in TrialStatus]}.get(str(column.name))
+    numeric = column.name not in TEXT_COLUMNS
+    for row, value in enumerate(column):
+        wrong = (
+            not isinstance(value, str) or (numeric and value and not _is_number(value)) or (expected and value not in expected)
+        )
+        if wrong:
+            wanted = f"one of {', '.join(expected)}" if expected else ("a number" if numeric else "text")
+            raise DamagedFileError(
+                f"{file} is damaged: {column.name} = {value!r} in row {row + 1}: expected {wanted}: {_REMEDY}"
+            )
+    return pd.to_numeric(column) if numeric else column
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return "_" not in value and value.isascii()
 
 
 def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
