@@ -1,5 +1,6 @@
 """Files: reading through a type, atomic writing, checksums, and names that come from data (a table, a journal, a link)."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,6 +16,8 @@ from vlm_rm_sweeps.errors import DamagedFileError, UserError
 
 UNFINISHED = ".unfinished-"
 """How the names of folders begin in which something is written. What a killed process left in one is never read."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""A disk that is full or read-only."""
 _SHOWN_PROBLEMS = 3
 _SHOWN_CHARACTERS = 60
 

@@ -64,6 +64,9 @@ def _start_ray(say: Callable[[str], None]) -> Any:
     for tries_left in reversed(range(_RAY_TRIES)):
         try:
             return ray.init(
+                # Otherwise Ray joins the cluster that a file in the temporary folder names, which anybody may have written, and
+                # sends it the user's token.
+                address=os.environ.get("RAY_ADDRESS") or "local",
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
