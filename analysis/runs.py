@@ -140,7 +140,9 @@ class SweepRuns:
     def _log(self, file: Path) -> None:
         if self._attachable:
             self._client.log_artifact(self._run_id, str(file), "figures")
-        print(f"{file}{'' if self._attachable else ' (not attached to its MLflow run, whose files lie outside of the results)'}")
+        print(
+            f"{file}{'' if self._attachable else ' (not attached to its MLflow run, whose files lie outside of the results)'}"
+        )
 
 
 def _rendering(child: Run) -> dict[str, str]:

@@ -65,7 +65,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        print(f"vlm-rm: {error.filename or 'a file'} cannot be written: {error.strerror}: free some disk space", file=sys.stderr)
+        print(
+            f"vlm-rm: {error.filename or 'a file'} cannot be written: {error.strerror}: free some disk space", file=sys.stderr
+        )
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
         print("vlm-rm: interrupted", file=sys.stderr)

@@ -120,26 +120,18 @@ def read_results(file: Path) -> pd.DataFrame:
 
 
 def _checked(file: Path, column: pd.Series) -> pd.Series:
-    expected = {"status": [str(status) for status in TrialStatus]}.get(str(column.name))
+    """Return a column with its type."""
     numeric = column.name not in TEXT_COLUMNS
-    for row, value in enumerate(column):
-        wrong = (
-            not isinstance(value, str) or (numeric and value and not _is_number(value)) or (expected and value not in expected)
-        )
-        if wrong:
-            wanted = f"one of {', '.join(expected)}" if expected else ("a number" if numeric else "text")
+    values = pd.to_numeric(column, errors="coerce") if numeric else column
+    statuses = [str(status) for status in TrialStatus] if column.name == "status" else None
+    for row, (text, value) in enumerate(zip(column, values, strict=True)):
+        misread = numeric and text != "" and value != value
+        if not isinstance(text, str) or misread or (statuses and text not in statuses):
+            expected = f"one of {', '.join(statuses)}" if statuses else ("a number" if numeric else "text")
             raise DamagedFileError(
-                f"{file} is damaged: {column.name} = {value!r} in row {row + 1}: expected {wanted}: {_REMEDY}"
+                f"{file} is damaged: {column.name} = {text!r} in row {row + 1}: expected {expected}: {_REMEDY}"
             )
-    return pd.to_numeric(column) if numeric else column
-
-
-def _is_number(value: str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return "_" not in value and value.isascii()
+    return values
 
 
 def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
