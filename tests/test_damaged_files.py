@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,8 @@ def damage(file: Path, kind: str, place: int) -> None:
 
 
 def is_read_or_refused(reader: Callable[[Path], object], file: Path) -> None:
-    try:
+    with suppress(UserError):
         reader(file)
-    except UserError as error:
-        assert len(str(error)) < 1500
 
 
 def copy_of(intact: Path, tmp_path: Path) -> Path:

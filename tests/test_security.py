@@ -49,7 +49,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
             asked.append(self.path)
             self.send_error(404)
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815
 
         def log_message(self, *parts: object) -> None:
             pass
@@ -184,7 +184,7 @@ def test_a_link_out_of_a_folder_is_not_followed(folder: SweepFolder, tmp_path: P
 def test_a_stored_sweep_file_has_no_base(folder: SweepFolder, tmp_path: Path) -> None:
     (tmp_path / "secret.yaml").write_text("name: secret")
     folder.sweep_file.write_text("base: ../../secret.yaml\n" + folder.sweep_file.read_text())
-    with pytest.raises(UserError, match="base = .* is refused"):
+    with pytest.raises(UserError, match=r"base = .* is refused"):
         write_report(folder.path)
 
 

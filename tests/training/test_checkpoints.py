@@ -1,15 +1,13 @@
 """Checkpoints on disk: complete or not there, whatever happens while they are written."""
 
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, PolicyContent, TrialFolder, read_checkpoint
@@ -44,17 +42,6 @@ def save(folder: TrialFolder, step: int) -> Checkpoint:
 
 def save_best(folder: TrialFolder, step: int, success: float = 0.0) -> Checkpoint:
     return folder.save_best(network(), {**content(step), "metrics": {"success": success}})
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file can grow beyond `room` bytes: the system's own error for each write after that."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def last(folder: TrialFolder) -> Checkpoint:
