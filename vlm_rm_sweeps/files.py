@@ -107,10 +107,11 @@ def problems_in(error: ValidationError) -> str:
     for problem in problems[:_SHOWN_PROBLEMS]:
         key = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
         shown = repr(problem["input"])
         shown = shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
         value = "" if problem["type"] in ("missing", "json_invalid") else f" = {shown}"
-        described.append(f"{key}{value}: {message[:1].lower()}{message[1:]}" if key else message)
+        described.append(f"{key}{value}: {message}" if key else message)
     return "; ".join(described)
 
 
