@@ -24,7 +24,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
 )
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.registry import known_reward_model
 
 SHOWN = 8
 SEED = 12_345
@@ -57,7 +57,7 @@ def draw(runs: SweepRuns) -> None:
     curve = figure.add_subplot(grid[2, :])
     rows = []
     for row, (name, policy) in enumerate(policies.items()):
-        episode = run_episode(task, policy, SEED, frame_format, score, rendering_of(checkpoint), pictures=True)
+        episode = run_episode(task, policy, SEED, frame_format, score, rendering_of(checkpoint, task), pictures=True)
         frames, in_goal, rewards = episode.pictures, episode.in_goal, episode.clip_rewards
         assert rewards is not None
         for column, step in enumerate(chosen):
@@ -69,7 +69,7 @@ def draw(runs: SweepRuns) -> None:
     reward = checkpoint.content["reward"]
     assert reward is not None  # it has a spec
     model_id = reward["model"]
-    parameters = find_reward_model(model_id).parameters / 1e6
+    parameters = known_reward_model(model_id).parameters / 1e6
     curve.set(xlabel="step", ylabel="CLIP reward", title=f'"{spec.goal_prompts[0]}"', xlim=(1, steps))
     title = f"{model_id} ({parameters:.2f} M parameters), alpha {spec.alpha:g}"
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)

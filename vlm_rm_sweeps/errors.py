@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class DamagedFileError(UserError):
+    """A stored file is missing or damaged. Who can do without it leaves it out, and says so."""
+
+
 _LIST_AT_MOST = 20
 
 

@@ -123,7 +123,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     assert table["return by embedded/small"].tolist() == pytest.approx([each.judged["embedded/small"] for each in ran])
     assert summary["judged"]["embedded/small"]["mean"] == pytest.approx(table["return by embedded/small"].mean())
     assert table["clip_return"].tolist() == pytest.approx([episode.clip_return for episode in ran])
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UserError, match="exists already"):
         write_evaluation(checkpoint, ran, 7, tmp_path / "new")
     assert ran[0].clip_rewards is not None
     short = replace(ran[0], pictures=ran[0].pictures[:12], clip_rewards=ran[0].clip_rewards[:12])
@@ -135,6 +135,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     plain = iio.imread(tmp_path / "plain" / "plain.mp4")
     assert plain.shape == (12, 400, 600, 3)  # nothing beneath it
     about = read_episode(tmp_path / "plain" / "plain.mp4")
+    assert about is not None
     assert (about["task"], about["env_steps"], about["seed"]) == ("cartpole-upright", 500, 7)
     assert about["goal_fraction"] == pytest.approx(short.in_goal.mean())
     assert about["true_return"] == short.true_return

@@ -14,6 +14,7 @@ from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED, keep_streams
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import DISK_ERRORS
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.registry import import_module
 from vlm_rm_sweeps.user_modules import import_file, make_importable
@@ -66,9 +67,13 @@ def main() -> None:
         print(f"vlm-rm: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
-        if error.errno not in _NAMES_NO_FILE_HAS:
+        if error.errno in _NAMES_NO_FILE_HAS:
+            print(f"vlm-rm: {error.filename}: {error.strerror}: expected the path of a file or folder", file=sys.stderr)
+        elif error.errno in DISK_ERRORS:
+            written = error.filename or "a file"
+            print(f"vlm-rm: {written} cannot be written: {error.strerror}: free some disk space", file=sys.stderr)
+        else:
             raise
-        print(f"vlm-rm: {error.filename}: {error.strerror}: expected the path of a file or folder", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
         print("vlm-rm: interrupted", file=sys.stderr)

@@ -3,11 +3,15 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import new_output
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def new_file(path: Path | None) -> Path | None:
@@ -140,6 +144,20 @@ def read_alphas(values: list[str]) -> list[float]:
 def _check_listed(option: str, found: Sequence[object], given: list[str]) -> None:
     if not found or len(set(found)) < len(found):
         raise UserError(f"{option} {','.join(given)!r}: expected at least one value and no duplicates")
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV to an output file.
+
+    Args:
+        path: Value of the option; its folder is made if it does not exist.
+        table: The table.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with new_output(path) as unfinished:
+        table.to_csv(unfinished, index=False)
 
 
 def refuse_to_overwrite(path: Path) -> None:

@@ -117,7 +117,11 @@ def states_of_policies(
         if every > acted_on.episode_actions:
             length = f"{acted_on.episode_actions}, the length of an episode of {task.name}"
             raise UserError(f"every {every} steps: expected at most {length}")
-        policy, rendering, provenance = load_policy(checkpoint, acted_on), rendering_of(checkpoint), _provenance(checkpoint)
+        policy, rendering, provenance = (
+            load_policy(checkpoint, acted_on),
+            rendering_of(checkpoint, acted_on),
+            _provenance(checkpoint),
+        )
         provenance = replace(provenance, **asdict(rendering))
         for each in range(seed, seed + episodes):
             visit = _visitor(space, every, replace(provenance, seed=each))

@@ -80,7 +80,8 @@ def _start_ray(say: Callable[[str], None]) -> Any:
     for tries_left in reversed(range(_RAY_TRIES)):
         try:
             return ray.init(
-                # Without an address Ray would join whatever `ray start` has left on this machine.
+                # Without an address Ray would join the cluster that a file in the temporary folder names, which `ray start` has left or
+                # anybody may have written, and send it the user's token.
                 None if address else "local",
                 namespace=NAMESPACE,
                 log_to_driver=False,

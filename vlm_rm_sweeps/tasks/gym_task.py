@@ -22,6 +22,7 @@ from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
+from vlm_rm_sweeps.registry import refuse_untrusted, trust
 from vlm_rm_sweeps.tasks.env_check import Step, check_env, indicators
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
@@ -116,6 +117,23 @@ class GymEnv(BaseModel):
         )
 
 
+def known_env(env: GymEnv) -> GymEnv:
+    """Check an environment that was read from data, such as a checkpoint: Gymnasium would import the module that its id names.
+
+    Args:
+        env: The environment.
+
+    Returns:
+        The same environment.
+
+    Raises:
+        UserError: Its id is `module:Name`, and the user has not named the module in this process.
+    """
+    if ":" in env.id:
+        refuse_untrusted("environment", env.id)
+    return env
+
+
 def make_task(env: GymEnv) -> Task:
     """Make the task of an environment, after checking some steps and a frame.
 
@@ -130,6 +148,8 @@ def make_task(env: GymEnv) -> Task:
             its success test cannot be evaluated.
     """
     made, is_success = _make_drawn(env, named_wrapper, machine_profile(), None), env.success_test()
+    if ":" in env.id:
+        trust(env.id)  # Gymnasium has imported its module, which the user named
 
     def evaluate_success(step: Step) -> None:
         if is_success is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import TrialStatus
@@ -173,3 +174,12 @@ def test_a_sweep_whose_models_and_environment_are_gone_is_reported(folder: Sweep
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     assert "not_installed:Robot-v7" in page.text
     assert page.tags.count("video") == 2
+
+
+def test_on_a_full_disk_the_report_before_stays(folder: SweepFolder) -> None:
+    report = folder.path / "report.html"
+    report.write_text("before")
+    with full_disk(room=200), pytest.raises(UserError, match=r"report\.html cannot be written \(File too large\)"):
+        write_report(folder.path)
+    assert report.read_text() == "before"
+    assert not list(folder.path.glob(".unfinished-*"))

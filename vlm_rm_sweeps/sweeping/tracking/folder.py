@@ -20,10 +20,14 @@ from pydantic import ValidationError
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
 from vlm_rm_sweeps.sweeping.config.plan import Plan
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
+from vlm_rm_sweeps.sweeping.config.yaml_file import BASE, read_yaml
 from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
 from vlm_rm_sweeps.training.checkpoints import TRIALS
 
+DATABASE = "mlflow.db"
+"""Name of MLflow's database in a results folder."""
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
@@ -39,7 +43,7 @@ def default_tracking_uri(results: Path) -> str:
     Raises:
         UserError: The path has a question mark.
     """
-    file = (results / "mlflow.db").resolve()
+    file = (results / DATABASE).resolve()
     if "?" in str(file):
         raise UserError(
             f"{file}: MLflow cannot open a database in a path with a question mark: choose another folder with --results, or "
@@ -51,6 +55,8 @@ def default_tracking_uri(results: Path) -> str:
 @dataclass(frozen=True)
 class SweepFolder:
     """The paths in a sweep's folder, which need not exist yet.
+
+    Each of them raises UserError if it is a link that leads out of the folder, which may be somebody else's.
 
     Attributes:
         path: The folder itself.
@@ -72,27 +78,32 @@ class SweepFolder:
     @property
     def sweep_file(self) -> Path:
         """The resolved sweep file."""
-        return self.path / "sweep.yaml"
+        return file_inside(self.path, "sweep.yaml")
 
     @property
     def journal(self) -> Path:
         """The journal of all events."""
-        return self.path / "journal.jsonl"
+        return file_inside(self.path, "journal.jsonl")
 
     @property
     def mlflow(self) -> Path:
         """The file with the ids of the MLflow runs."""
-        return self.path / "mlflow.json"
+        return file_inside(self.path, "mlflow.json")
 
     @property
     def table(self) -> Path:
         """The final table of trials."""
-        return self.path / "trials.csv"
+        return file_inside(self.path, "trials.csv")
 
     @property
     def epic(self) -> Path:
         """The table of EPIC distances before training."""
-        return self.path / "epic.csv"
+        return file_inside(self.path, "epic.csv")
+
+    @property
+    def tune(self) -> Path:
+        """The folder of Tune's own files."""
+        return file_inside(self.path, "tune")
 
     def trial(self, trial_id: str) -> Path:
         """Return the folder of a trial.
@@ -110,7 +121,25 @@ class SweepFolder:
 
     def trials(self) -> list[Path]:
         """Return the folders of the trials that have started, sorted by id."""
-        return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
+        trials = file_inside(self.path, TRIALS)
+        return sorted(self.trial(folder.name) for folder in trials.glob("*") if folder.is_dir())
+
+    def stored_sweep(self) -> Sweep:
+        """Read the sweep file in the folder, which is resolved: it has no base.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            UserError: The file cannot be read, is no sweep file, or names a base, which may lie outside of the folder.
+        """
+        keys = read_yaml(self.sweep_file)
+        if BASE in keys:
+            raise UserError(f"{self.sweep_file}: {BASE} = {keys[BASE]!r} is refused: expected a resolved sweep file")
+        try:
+            return check_keys(Sweep, keys)
+        except UserError as error:
+            raise in_file(self.sweep_file, error) from error
 
     def create(self, sweep: Sweep) -> None:
         """Create the folder with its sweep file.
@@ -134,7 +163,7 @@ class SweepFolder:
         Returns:
             A unified diff from the stored sweep file (`-`) to the plan's (`+`); empty if they are the same.
         """
-        stored = load_sweep(self.sweep_file)
+        stored = self.stored_sweep()
         if stored.algorithm == plan.sweep.algorithm:
             with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
                 settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
@@ -170,7 +199,7 @@ class SweepFolder:
 
     def _lock_file(self) -> IO[str]:
         try:
-            return (self.path / "lock").open("a+")
+            return file_inside(self.path, "lock").open("a+")
         except OSError as error:
             raise UserError(f"{self.path} cannot be locked: {error.strerror}") from error
 

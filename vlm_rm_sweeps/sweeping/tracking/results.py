@@ -1,5 +1,6 @@
 """The outcome of a sweep and its final table."""
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from statistics import fmean
 
 import pandas as pd
 
+from vlm_rm_sweeps.errors import DamagedFileError, reason_of
+from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.metrics import (
     ALARM,
     CLIP_RETURN,
@@ -32,6 +35,12 @@ COLUMNS = [
     "status",
     "reason",
 ]
+
+
+TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
+"""Columns of the table that are text; all others are numbers."""
+_REQUIRED = ("trial_id", "model", "alpha", "prompt", "seed", "true_return", "success", "status")
+_REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,47 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
         "status": str(outcome.status),
         "reason": outcome.reason,
     }
+
+
+def read_results(file: Path) -> pd.DataFrame:
+    """Read the final table of a sweep.
+
+    Args:
+        file: As `results_table` made it, in CSV.
+
+    Returns:
+        The table: `TEXT_COLUMNS` as text, all others as numbers, NaN where missing.
+
+    Raises:
+        DamagedFileError: The file cannot be read, was cut, lacks a column, or has a value that is not of its column's type.
+    """
+    content = read_whole(file, _REMEDY)
+    if not content.endswith(b"\n"):
+        raise DamagedFileError(f"{file} was cut short: {_REMEDY}")
+    try:
+        # A prompt's id may look like a number, or like a missing value to pandas.
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' own errors, and what is not UTF-8
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+    missing = [name for name in _REQUIRED if name not in table]
+    if missing:
+        raise DamagedFileError(f"{file} is damaged: it lacks {', '.join(missing)}: {_REMEDY}")
+    return table.apply(lambda column: _checked(file, column))
+
+
+def _checked(file: Path, column: pd.Series) -> pd.Series:
+    """Return a column with its type."""
+    numeric = column.name not in TEXT_COLUMNS
+    values = pd.to_numeric(column, errors="coerce") if numeric else column
+    statuses = [str(status) for status in TrialStatus] if column.name == "status" else None
+    for row, (text, value) in enumerate(zip(column, values, strict=True)):
+        misread = numeric and text != "" and value != value
+        if not isinstance(text, str) or misread or (statuses and text not in statuses):
+            expected = f"one of {', '.join(statuses)}" if statuses else ("a number" if numeric else "text")
+            raise DamagedFileError(
+                f"{file} is damaged: {column.name} = {text!r} in row {row + 1}: expected {expected}: {_REMEDY}"
+            )
+    return values
 
 
 @dataclass(frozen=True)
