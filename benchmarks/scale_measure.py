@@ -2,7 +2,8 @@
 
 Run it on a machine that does nothing else. A time is the median of several turns, in CPU time where work is done in one process.
 `--check` runs CartPole as in the quick start with the pools, trials and env runners of `CHECKS`. In some, a server waits instead of
-encoding, as if a GPU of its own did it: so the check has servers that are slower than this machine's cores.
+encoding, as if a GPU of its own did it: so the check has servers that are slower than this machine's cores. *others* are the cores that
+all other processes used meanwhile, Ray's own among them; the simulation has the rest.
 """
 
 import os
@@ -22,7 +23,7 @@ import numpy as np
 import psutil
 import ray
 import torch
-from measuring import parser_of, process_of, quiet_ray, take_turns, write_figures
+from measuring import cpu_seconds, parser_of, process_of, quiet_ray, take_turns, write_figures
 from random_weights import clip_model
 from scale import CPU, FILE, Figures, Scenario, read_figures, simulate, times_of
 from trials import RealTrial, recipe, spec_of
@@ -36,7 +37,7 @@ from vlm_rm_sweeps.tasks.rendering import Rendering, render_frame
 from vlm_rm_sweeps.training.stopwatch import Stopwatch
 from vlm_rm_sweeps.training.trainer import build_trainer
 
-TURNS = 5
+TURNS = 3
 SWEEPS = {"cartpole": "paper_cartpole_fast", "humanoid": "paper_humanoid_kneeling"}
 SOURCE = "measured by scale_measure.py on a core of an AMD EPYC (Zen 3)"
 SPEC = spec_of(find_task("cartpole-upright"))
@@ -124,7 +125,7 @@ def requests() -> Figures:
         "224 pixels": functools.partial(turn, list(_frames(128, 224))),
         "64 pixels": functools.partial(turn, list(_frames(32, 64))),
     }
-    alone, both = take_turns(turns, TURNS), take_turns(turns, TURNS, dict.fromkeys(turns, [process]))
+    alone, both = take_turns(turns, TURNS), take_turns(turns, TURNS, {name: [process] for name in turns})
     ray.kill(server)
     send = {name: 1e3 * cost.cpu_seconds / calls for name, cost in alone.items()}
     small = both["64 pixels"]
@@ -217,41 +218,59 @@ class Check:
     wait_ms: float | None = None
 
 
-CHECKS = (Check(1, 1), Check(2, 1), Check(2, 2), Check(1, 1, 2), Check(1, 1, 0, 100), Check(2, 1, 0, 100), Check(2, 2, 0, 100))
+CHECKS = (Check(1, 1), Check(2, 1), Check(1, 1, 2), Check(1, 1, 0, 100), Check(2, 1, 0, 100), Check(2, 2, 0, 100))
 
 
-def real_speed(check: Check, results: int = 3) -> float:
-    """Run real trials on a running Ray, and return their steps per second together."""
+def real_speed(check: Check, results: int = 2) -> tuple[float, float]:
+    """Run real trials on a running Ray.
+
+    Args:
+        check: The sweep.
+        results: Results of each trial that are timed.
+
+    Returns:
+        Steps per second of all trials together, and how many cores all else on this machine used meanwhile.
+    """
     model = ClipRewardModel("embedded/small") if check.wait_ms is None else Waiting(check.wait_ms)
     pool = PoolConfig.of(f"check-{time.monotonic_ns()}", model, servers=check.servers, micro_batch=32)
     servers = start_pool(pool, model)
     await_pool(pool, servers, [SPEC])
     start: Any = ray.remote(num_cpus=1)(RealTrial)
     trials = [start.remote(SWEEPS["cartpole"], pool, seed, 16, check.env_runners) for seed in range(check.trials)]
-    ray.get([trial.train.remote(2) for trial in trials])
+    ray.get([trial.train.remote() for trial in trials])
+    pids = {pid for each in ray.get([trial.processes.remote() for trial in trials]) for pid in each}
+    own = [*map(process_of, servers), *map(psutil.Process, pids)]
+    started, before = time.perf_counter(), _others_seconds(own)
     answers = ray.get([trial.train.remote(results) for trial in trials])
+    others = (_others_seconds(own) - before) / (time.perf_counter() - started)
     for actor in (*trials, *servers):
         ray.kill(actor)
-    return sum(float(steps / seconds) for steps, seconds in answers)
+    return sum(float(steps / seconds) for steps, seconds in answers), others
 
 
-def simulated_speed(check: Check, figures: Figures) -> float:
-    """Return the steps per second of the simulated trials."""
+def _others_seconds(own: list[psutil.Process]) -> float:
+    """Return the CPU seconds that all processes of this machine but some have used so far."""
+    machine = psutil.cpu_times()
+    return float(machine.user + machine.nice + machine.system) - (cpu_seconds(own) - time.process_time())
+
+
+def simulated_speed(check: Check, figures: Figures, others: float) -> float:
+    """Return the steps per second of the simulated trials, on the cores that others have left."""
     times, _ = times_of(figures, "cartpole", "cartpole, 64 pixels, fast", "embedded/small", 32, CPU)
-    replayed = 64 * 16 * 3 * (check.env_runners or 1)  # in the middle of the results that were timed
-    scenario = Scenario(
-        times, check.trials, check.env_runners, replayed=replayed, servers=check.servers, cores=psutil.cpu_count() or 1
-    )
+    replayed = 64 * 16 * 2 * (check.env_runners or 1)  # in the middle of the results that were timed
+    cores = (psutil.cpu_count() or 1) - others
+    scenario = Scenario(times, check.trials, check.env_runners, replayed=replayed, servers=check.servers, cores=cores)
     if check.wait_ms is not None:
         scenario = replace(scenario, times=replace(times, encode=check.wait_ms), gpus=check.servers)
     return simulate(scenario).steps_per_second
 
 
-def checked(figures: Figures) -> Iterator[tuple[Check, float, float]]:
-    """Yield each check with its real and its simulated steps per second."""
+def checked(figures: Figures) -> Iterator[tuple[Check, float, float, float]]:
+    """Yield each check with its real and its simulated steps per second, and the cores that others used."""
     with quiet_ray(cpus=8):
         for check in CHECKS:
-            yield check, real_speed(check), simulated_speed(check, figures)
+            real, others = real_speed(check)
+            yield check, real, simulated_speed(check, figures, others), others
 
 
 def main() -> None:
@@ -262,15 +281,13 @@ def main() -> None:
     if not options.check:
         write_times(measure())
         return
-    print(
-        f"{'trials':>6}{'servers':>9}{'env runners':>13}{'a micro-batch':>16}{'real':>9}{'simulated':>11}{'simulated / real':>18}"
-    )
+    print(f"{'trials':>6}{'servers':>9}{'env runners':>13}{'a micro-batch':>16}{'others':>8}{'real':>7}{'simulated':>11}{'/ real':>8}")
     rows = []
-    for check, real, simulated in checked(read_figures()):
+    for check, real, simulated, others in checked(read_figures()):
         encoding_time = "embedded/small" if check.wait_ms is None else f"{check.wait_ms:g} ms"
-        figures = f"{encoding_time:>16}{real:9.0f}{simulated:11.0f}{simulated / real:18.2f}"
+        figures = f"{encoding_time:>16}{others:8.2f}{real:7.0f}{simulated:11.0f}{simulated / real:8.2f}"
         print(f"{check.trials:6}{check.servers:9}{check.env_runners:13}{figures}", flush=True)
-        rows.append(vars(check) | {"real": real, "simulated": simulated})
+        rows.append(vars(check) | {"real": real, "simulated": simulated, "others": others})
     write_figures(options, rows)
 
 

@@ -1,9 +1,9 @@
 """How long a sweep takes from the command to its first trial, and what takes it: imports, Ray, servers, each trial.
 
 Run `make bench-trials`, or `.venv/bin/python benchmarks/startup.py`; `--json FILE` writes the figures to a file, too. It runs
-`vlm-rm sweep` on a small sweep of four trials several times, in new processes, and reads the times from the sweep's journal and from
-the moment at which each line of output comes. A trial *learns* from its first environment step: its first result less the seconds
-that this result took. *Each trial* is the time from its start to there, median over all trials. The imports are new processes, too,
+`vlm-rm sweep` on a small sweep of four trials, one after the other, several times, in new processes. The times are those of the
+sweep's journal, and the moment at which each line of output comes. A trial *starts* when its trainer is built and it takes its first
+steps. *Each further trial* is the time from the end of a trial to the start of the next one. The imports are new processes, too,
 and take turns; their figures include the interpreter's own start. All figures are medians; CPU time is that of a process and of its
 children that have ended.
 """
@@ -35,6 +35,7 @@ steps: 256
 steps_per_result: 64
 evaluation_episodes: 1
 settings: {learning_starts: 64}
+trial: {cpus: %d}
 """
 IMPORTS = {
     "the interpreter": "pass",
@@ -62,18 +63,18 @@ class SweepTimes:
 
     Attributes:
         ray: Ray runs, and the servers are being started.
-        first_trial: The first trial is started: its process is there.
-        first_step: It takes its first environment step.
+        servers: The servers have loaded their models, and MLflow is ready.
+        first_trial: The first trial starts.
         end: The command ends.
-        each_trial: Seconds from a trial's start to its first environment step, median over the trials.
+        further_trial: Seconds from the end of a trial to the start of the next one, median.
         cpu: CPU seconds of the driver, and of Ray and its processes as far as they have ended.
     """
 
     ray: float
+    servers: float
     first_trial: float
-    first_step: float
     end: float
-    each_trial: float
+    further_trial: float
     cpu: float
 
 
@@ -86,7 +87,7 @@ def time_sweep(folder: Path) -> SweepTimes:
     Returns:
         Its times.
     """
-    (folder / "sweep.yaml").write_text(SWEEP)
+    (folder / "sweep.yaml").write_text(SWEEP % (os.cpu_count() or 1))
     command = [sys.executable, "-c", "from vlm_rm_sweeps.cli import main; main()", "sweep", "sweep.yaml"]
     started, cpu = time.time(), _children_cpu()
     log = folder / "output.txt"
@@ -100,13 +101,9 @@ def time_sweep(folder: Path) -> SweepTimes:
     ray = next(seconds for seconds, line in printed if line.startswith("starting "))
     (journal,) = folder.glob("results/*/journal.jsonl")
     entries = [json.loads(line) for line in journal.read_text().splitlines()]
-    starts = {entry["trial"]: entry["time"] / 1e3 for entry in entries if entry["kind"] == "start"}
-    steps: dict[str, float] = {}
-    for entry in (each for each in entries if each["kind"] == "result"):
-        steps.setdefault(entry["trial"], entry["time"] / 1e3 - entry["metrics"]["iteration_seconds"])
-    each = statistics.median(steps[trial] - start for trial, start in starts.items())
-    first, first_step = min(starts.values()) - started, min(steps.values()) - started
-    return SweepTimes(ray, first, first_step, end, each, _children_cpu() - cpu)
+    at = {kind: [entry["time"] / 1e3 for entry in entries if entry["kind"] == kind] for kind in ("sweep", "start", "end")}
+    further = statistics.median(start - before for before, start in zip(at["end"], at["start"][1:], strict=False))
+    return SweepTimes(ray, at["sweep"][0] - started, at["start"][0] - started, end, further, _children_cpu() - cpu)
 
 
 def time_process(code: str) -> Cost:
@@ -150,10 +147,11 @@ def print_sweep(times: SweepTimes) -> None:
     """Print what happens when."""
     rows = {
         "Ray runs, servers start": times.ray,
+        "models are loaded, MLflow is ready": times.servers,
         "the first trial starts": times.first_trial,
-        "it takes its first step": times.first_step,
         "the sweep of four short trials ends": times.end,
-        "each trial, from its start to its first step": times.each_trial,
+        "each further trial": times.further_trial,
+        "CPU seconds of driver and Ray": times.cpu,
     }
     print(f"{'vlm-rm sweep':48}{'seconds':>8}")
     for name, seconds in rows.items():

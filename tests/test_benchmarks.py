@@ -48,7 +48,7 @@ SCRIPTS = {
         [f"{TINY:18}{each}" for each in ("fp32", "bf16", "fp16")],
     ),
     "servers.py": (["--model", TINY, "--frames", "128", "--steps", "64", "--rounds", "1"], ["2 servers", "2 trials"]),
-    "startup.py": (["--sweeps", "1", "--rounds", "0"], ["the first trial starts", "each trial"]),
+    "startup.py": (["--sweeps", "1", "--rounds", "0"], ["the first trial starts", "each further trial"]),
     "update.py": (
         ["--updates", "2", "--rounds", "1", "--transitions", "256"],
         ["DQN on cartpole-upright, batch 64", "SAC on mountaincar-summit, batch 256", "SAC on humanoid-kneeling, batch 256"],
