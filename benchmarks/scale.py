@@ -6,6 +6,8 @@
     .venv/bin/python benchmarks/scale_measure.py                     measures the service times of this machine
     .venv/bin/python benchmarks/scale_measure.py --check             compares real trials with their simulation
 
+The check is not within 20 % yet: docs/architecture.md has its figures.
+
 The input is service_times.json, which says of every figure where it comes from; those that were not measured here are listed above the
 table, a GPU's among them. A row is a number of env runners of each trial, which share the trial's sub-environments. *wait* is the
 share of time that they wait for rewards. Below the rows of a cluster are the gains of its fastest row: how many times as fast it would

@@ -281,7 +281,9 @@ def main() -> None:
     if not options.check:
         write_times(measure())
         return
-    print(f"{'trials':>6}{'servers':>9}{'env runners':>13}{'a micro-batch':>16}{'others':>8}{'real':>7}{'simulated':>11}{'/ real':>8}")
+    print(
+        f"{'trials':>6}{'servers':>9}{'env runners':>13}{'a micro-batch':>16}{'others':>8}{'real':>7}{'simulated':>11}{'/ real':>8}"
+    )
     rows = []
     for check, real, simulated, others in checked(read_figures()):
         encoding_time = "embedded/small" if check.wait_ms is None else f"{check.wait_ms:g} ms"
