@@ -77,14 +77,21 @@ check: $(INSTALLED) ## Lint and check types.
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the speeds that the README states.
-	$(BIN)/python benchmarks/reward_pool.py
-	$(BIN)/python benchmarks/rendering.py
-	$(BIN)/python benchmarks/update.py
+bench: $(INSTALLED) ## Measure the speeds that the README states (minutes), and write results/benchmarks/*.json.
+	mkdir -p results/benchmarks
+	for each in reward_pool rendering update specs sharing precision; do \
+		$(BIN)/python benchmarks/$$each.py --json results/benchmarks/$$each.json || exit 1; done
 
 .PHONY: bench-trials
-bench-trials: $(INSTALLED) ## Compare whole trials with loops of stable-baselines3 (minutes).
-	$(BIN)/python benchmarks/end_to_end.py
+bench-trials: $(INSTALLED) ## Measure whole trials and sweeps, beside loops of stable-baselines3, and their start (minutes).
+	mkdir -p results/benchmarks
+	for each in end_to_end servers startup; do \
+		$(BIN)/python benchmarks/$$each.py --json results/benchmarks/$$each.json || exit 1; done
+
+.PHONY: bench-gpu
+bench-gpu: $(INSTALLED) ## Measure a machine with a GPU: encoding, drawing, the paper's humanoid.
+	mkdir -p results/benchmarks
+	$(BIN)/python benchmarks/gpu.py --json results/benchmarks/gpu.json
 
 .PHONY: schema
 schema: $(INSTALLED) ## Write the keys of a sweep file anew: sweeps/schema.json, and the table in the README.

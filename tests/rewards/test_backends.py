@@ -85,8 +85,8 @@ def test_a_vision_transformer_runs_too(backend: BackendName) -> None:
     torch.manual_seed(0)
     network = open_clip.model.CLIP(
         embed_dim=16,
-        vision_cfg={"image_size": 32, "patch_size": 16, "layers": 2, "width": 64, "head_width": 32},  # type: ignore[arg-type]
-        text_cfg={"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1},  # type: ignore[arg-type]
+        vision_cfg={"image_size": 32, "patch_size": 16, "layers": 2, "width": 64, "head_width": 32},
+        text_cfg={"context_length": 8, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1},
     ).eval()
     inputs = torch.rand(8, 3, 32, 32).to(memory_format=torch.channels_last)
     with torch.inference_mode():

@@ -41,7 +41,7 @@ def save(folder: TrialFolder, step: int) -> Checkpoint:
 
 
 def save_best(folder: TrialFolder, step: int, success: float = 0.0) -> Checkpoint:
-    return folder.save_best(network(), {**content(step), "metrics": {"success": success}})
+    return folder.save_best(network(), {**content(step), "metrics": {"success": success}, "greedy": False})
 
 
 def last(folder: TrialFolder) -> Checkpoint:
@@ -151,7 +151,7 @@ def test_the_best_policy_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_weights_come_back_and_those_of_another_network_are_refused(tmp_path: Path) -> None:
     saved = network()
-    checkpoint = TrialFolder(tmp_path).save_best(saved, {**content(500), "metrics": {"success": 0.0}})
+    checkpoint = TrialFolder(tmp_path).save_best(saved, {**content(500), "metrics": {"success": 0.0}, "greedy": False})
     loaded = network()
     checkpoint.load_policy(loaded)
     torch.testing.assert_close(loaded.weight, saved.weight, rtol=0, atol=0)

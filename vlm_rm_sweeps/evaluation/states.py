@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import pandas_dtype
 from PIL import Image
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of, unknown_name
@@ -298,7 +299,7 @@ def _read_table(file: Path) -> pd.DataFrame:
         )
     for column, kind in _COLUMN_TYPES.items():
         try:
-            table[column] = table[column].astype(kind)
+            table[column] = table[column].astype(pandas_dtype(kind))
         except (TypeError, ValueError) as error:
             raise DamagedFileError(
                 f"{file} is damaged: {column}: expected the type {kind} ({reason_of(error)}): {_REMEDY}"

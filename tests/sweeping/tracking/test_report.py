@@ -4,6 +4,7 @@ import base64
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
-from vlm_rm_sweeps.videos import write_episode, write_picture, write_video
+from vlm_rm_sweeps.videos import EpisodeContent, write_episode, write_picture, write_video
 
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</pre><script>alert(1)"
@@ -72,8 +73,9 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
         video = folder.trial(trial.trial_id) / "video" / "episode.mp4"
         video.parent.mkdir(parents=True)
         write_video(frames, video)
-        numbers = {"clip_return": 12.0, "true_return": 200 * in_goal, "goal_fraction": in_goal, "success": True}
-        write_episode(video.parent, {"task": "cartpole-upright", "env_steps": 2000, "seed": 5} | numbers)
+        numbers: dict[str, Any] = {"clip_return": 12.0, "true_return": 200 * in_goal, "goal_fraction": in_goal, "success": True}
+        about = cast(EpisodeContent, {"task": "cartpole-upright", "env_steps": 2000, "seed": 5} | numbers)
+        write_episode(video.parent, about)
     (folder.path / "figures").mkdir()
     write_picture(frames[0], folder.path / "figures" / "learning_curves.png")
     return folder
