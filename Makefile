@@ -55,7 +55,7 @@ test: $(INSTALLED) ## Run the fast tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not sweeps and not slow and not browser and not faults"
 
 .PHONY: test-sweeps
-test-sweeps: $(INSTALLED) ## Run the tests of sweeps that are killed or fail, and of trials with several processes.
+test-sweeps: $(INSTALLED) ## Run the tests of whole sweeps and trials, also killed and resumed.
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "sweeps and not slow"
 
 .PHONY: test-slow

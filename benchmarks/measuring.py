@@ -1,4 +1,4 @@
-"""What all benchmarks share: turns, medians, CPU time beside time, and the file that has the figures with the machine's description.
+"""What all benchmarks share: turns, medians, CPU time beside time, and the file of figures.
 
 Contestants take turns in one run, so that a busy machine slows all of them alike, and a figure is the median over the turns. CPU
 time is that of this process and of others that work for it. A file of figures has the keys `command`, `date`, `machine`, `versions`,

@@ -44,6 +44,12 @@ def clip_model(name: str) -> ClipRewardModel:
 def source_of(name: str) -> ModelSource:
     """Return where the model of `clip_model` comes from.
 
+    Args:
+        name: As of `clip_model`.
+
+    Returns:
+        The source of its weights.
+
     Raises:
         UserError: There is no such model.
     """

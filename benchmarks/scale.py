@@ -194,7 +194,12 @@ class Outcome:
 
 
 class Processor:
-    """A processor whose jobs share its cores at equal speed, none faster than one core; `busy_s` are core-seconds used so far."""
+    """A processor whose jobs share its cores at equal speed, none faster than one core; `busy_s` are core-seconds used so far.
+
+    Args:
+        clock: The simulation's.
+        cores: Number of cores.
+    """
 
     def __init__(self, clock: simpy.Environment, cores: float) -> None:
         self._clock, self._cores = clock, cores
@@ -248,7 +253,11 @@ class Server:
 
 
 class Client:
-    """A process that samples. It sees the servers as `RewardPool` does: reported backlog, and its own frames in flight."""
+    """A process that samples. It sees the servers as `RewardPool` does: reported backlog, and its own frames in flight.
+
+    Args:
+        servers: Those of its pool.
+    """
 
     def __init__(self, servers: list[Server]) -> None:
         self._servers = list(servers)
@@ -272,7 +281,11 @@ class Client:
 
 
 class Sweep:
-    """One simulation of a scenario."""
+    """One simulation of a scenario.
+
+    Args:
+        scenario: What is simulated.
+    """
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario, self.times = scenario, scenario.times

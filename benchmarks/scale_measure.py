@@ -44,7 +44,12 @@ SPEC = spec_of(find_task("cartpole-upright"))
 
 
 class Waiting(RewardModel):
-    """Gives each frame the reward 0, after some milliseconds for each micro-batch in which it computes nothing."""
+    """Gives each frame the reward 0, after some milliseconds for each micro-batch in which it computes nothing.
+
+    Args:
+        wait_ms: Milliseconds for each micro-batch.
+        pixels: Edge of its frames.
+    """
 
     def __init__(self, wait_ms: float = 0.0, pixels: int = 64) -> None:
         super().__init__("waiting")

@@ -245,5 +245,5 @@ def test_a_policy_is_run_as_it_was_trained_to_act(saved_policy: SavePolicy, tmp_
 
 
 def test_a_control_of_another_version_is_one_message(saved_policy: SavePolicy, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="its environment is described as by another version: 1 validation error for Control"):
+    with pytest.raises(UserError, match="is damaged: actions = 'muscles': input should be 'torque' or 'position'"):
         task_of(saved_policy(tmp_path, control={"actions": "muscles"}))

@@ -207,6 +207,7 @@ def test_sends_to_the_least_busy_server(two_servers: PoolConfig) -> None:
     assert [server.load for server in pool._servers] == [0, 0]
 
 
+@pytest.mark.sweeps
 def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = RewardPool.connect(two_servers)
     retries: list[int] = []
@@ -224,6 +225,7 @@ def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfi
     assert 1 <= len(retries) <= 6
 
 
+@pytest.mark.sweeps
 def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(two_servers: PoolConfig) -> None:
     pool = RewardPool.connect(dataclasses.replace(two_servers, timeout_s=5))
     expected = load_reward_model("embedded/tiny").score(frames(70), SPECS)

@@ -119,6 +119,7 @@ def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig
     assert Dqn(envs=4, rollout_steps=10).trained_steps(1000, 500, 0) == (1040, 520)
 
 
+@pytest.mark.sweeps
 def test_evaluating_in_between_chooses_the_best_policy_and_changes_nothing_else(
     two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_same_seed_same_humanoid_to_the_bit(two_pools: tuple[PoolConfig, PoolCon
     assert_same_results(results, results_again)
 
 
+@pytest.mark.sweeps
 def test_another_seed_is_another_trial(ray_cluster: None, tmp_path: Path) -> None:
     episodes, other = run(job(None, tmp_path / "5", seed=5))[1], run(job(None, tmp_path / "6", seed=6))[1]
     assert any(not np.array_equal(a["observations"], b["observations"]) for a, b in zip(episodes, other, strict=False))
@@ -214,7 +216,7 @@ def test_a_checkpoint_of_sac_is_evaluated_and_shown(two_pools: tuple[PoolConfig,
     arguments = ("evaluate", checkpoint.folder, "--episodes", 3, "--video", "--out", folder)
     shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert shown.exit_code == 0, shown.output
-    assert "Pendulum-v1, step 160, 3 episodes" in shown.output
+    assert "Pendulum-v1, step 160, 3 greedy episodes" in shown.output
     summary, rows = json.loads((folder / "evaluation.json").read_text()), pd.read_csv(folder / "evaluation.csv")
     assert summary["algorithm"] == "sac"
     for name in ("clip_return", "true_return", "success"):
@@ -255,6 +257,7 @@ def record_samples(algorithm: Any) -> list[Any]:
     return recorded
 
 
+@pytest.mark.sweeps
 @pytest.mark.parametrize("algorithm", ["dqn", "sac"])
 def test_resumes_from_its_last_checkpoint_to_the_bit(
     two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, algorithm: str

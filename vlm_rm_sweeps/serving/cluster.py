@@ -82,7 +82,7 @@ def _start_ray(say: Callable[[str], None]) -> Any:
             return ray.init(
                 # Without an address Ray would join the cluster that a file in the temporary folder names, which `ray start` has left or
                 # anybody may have written, and send it the user's token.
-                None if address else "local",
+                address=address or "local",
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -1,11 +1,13 @@
 """What a sweep file names is relative to the file, in every process and from every working folder."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from vlm_rm_sweeps import user_modules
 from vlm_rm_sweeps.sweeping.config.named_files import absolute_paths, folder_of
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
@@ -95,6 +97,8 @@ def test_what_a_pipe_names_is_in_the_working_folder(tmp_path: Path, monkeypatch:
 
 
 def test_modules_beside_a_base_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_modules, "_folders", [])  # or later tests would ship them to Ray
+    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "beside_the_base.py").write_text(
         "from vlm_rm_sweeps.tasks.cart_pole import CARTPOLE_UPRIGHT as MINE\n"

@@ -23,6 +23,8 @@ from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.videos import read_episode
 
+pytestmark = pytest.mark.sweeps
+
 WATCHED = SWEEP | {
     "seeds": [11],  # that no other test has, whose trials would have the same ids, and so the same series of metrics
     "epic_states": 20,

@@ -137,6 +137,7 @@ def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
     algorithm.stop()
 
 
+@pytest.mark.sweeps
 def test_same_seed_same_training_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
     """400 transitions, each time on a server of its own: the same states, actions, rewards and networks."""
     outcomes = []
@@ -166,6 +167,7 @@ SHORT_ON_STEPS = SETTINGS.model_copy(
 )
 
 
+@pytest.mark.sweeps
 @pytest.mark.parametrize("settings", [SHORT_ON_STEPS, Tqc(**SHORT_ON_STEPS.model_dump())], ids=["sac", "tqc"])
 def test_training_with_every_setting_is_resumed_to_the_bit(ray_cluster: None, settings: Sac) -> None:
     def outcome(trainer: Any) -> dict[str, Any]:
