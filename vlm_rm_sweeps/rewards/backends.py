@@ -1,7 +1,7 @@
 """What runs a CLIP model's image tower: torch on the network as it is, or a faster equivalent of it.
 
 Each backend computes the same function, and rounds in its own way: rewards of two backends differ in their last digits
-(`benchmarks/backends.py` measures by how much). A new one is a function from network to encoder, an entry of `BACKENDS`, and a
+(`benchmarks/precision.py` measures by how much). A new one is a function from network to encoder, an entry of `BACKENDS`, and a
 name in `BackendName`. The tests then ask of it what is asked of all: rewards near torch's, the same bits whatever the batch.
 """
 
