@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
+from vlm_rm_sweeps.sweeping.config.named_files import with_stored_names
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
@@ -155,7 +156,8 @@ class SweepFolder:
     def differences(self, plan: Plan) -> str:
         """Compare the sweep in the folder with a plan.
 
-        Keys that the stored file lacks, because an earlier version wrote it, have their defaults.
+        Keys that the stored file lacks, because an earlier version wrote it, have their defaults, and paths that it stored
+        relative to the working folder are equal to the absolute ones.
 
         Args:
             plan: The plan of the sweep to run now.
@@ -168,7 +170,9 @@ class SweepFolder:
             with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
                 settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
                 stored = stored.model_copy(update={"settings": settings})
-        found, now = (to_yaml(each.model_dump(mode="json")).splitlines() for each in (stored, plan.sweep))
+        keys = stored.model_dump(mode="json")
+        named = with_stored_names(plan.sweep.model_dump(mode="json"), keys)
+        found, now = (to_yaml(each).splitlines() for each in (keys, named))
         return "\n".join(difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1))
 
     @contextmanager
