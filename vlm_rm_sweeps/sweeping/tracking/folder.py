@@ -8,6 +8,7 @@ It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (all events), `
 import difflib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from vlm_rm_sweeps.training.checkpoints import TRIALS
 
 DATABASE = "mlflow.db"
 """Name of MLflow's database in a results folder."""
+# MLflow would open a quoted one, but also make a folder with the quoted name.
+_TAKEN_APART = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
@@ -39,16 +42,16 @@ def default_tracking_uri(results: Path) -> str:
         results: The results folder.
 
     Returns:
-        A URI as MLflow takes it, in which all letters but one stand for themselves.
+        A URI as MLflow takes it, in which all letters that it can have stand for themselves.
 
     Raises:
-        UserError: The path has a question mark.
+        UserError: The path has a question mark, or a percent sign before two hexadecimal digits.
     """
     file = (results / DATABASE).resolve()
-    if "?" in str(file):
+    if taken_apart := _TAKEN_APART.search(str(file)):
         raise UserError(
-            f"{file}: MLflow cannot open a database in a path with a question mark: choose another folder with --results, or "
-            "another database with --tracking-uri"
+            f"{file}: MLflow cannot open a database in a path with {taken_apart[0]!r}, which stands for something else in its "
+            "addresses: choose another folder with --results, or another database with --tracking-uri"
         )
     return f"sqlite:///{file}"
 
