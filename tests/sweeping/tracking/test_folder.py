@@ -8,7 +8,7 @@ import yaml
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri
 
 NAMES_A_FILE = """
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
@@ -79,6 +79,13 @@ def test_a_sweep_of_version_0_1_that_named_files_relatively_is_resumed(tmp_path:
     assert resumed.trials[-1].model_id == absolute  # the same file in every process
     other = plan(models=[absolute.replace("own", "other")], seeds=[0, 1])
     assert "weights/other.pt" in folder.differences(other)
+
+
+def test_a_results_folder_that_mlflows_address_would_take_apart_is_refused(tmp_path: Path) -> None:
+    for name in ("why?", "res %41"):
+        with pytest.raises(UserError, match="MLflow cannot open a database in a path with .* --results"):
+            default_tracking_uri(tmp_path / name)
+    assert default_tracking_uri(tmp_path / "100% #1 ü").endswith("/100% #1 ü/mlflow.db")
 
 
 def test_settings_that_the_algorithm_no_longer_has_are_a_difference(tmp_path: Path) -> None:
