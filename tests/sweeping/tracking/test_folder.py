@@ -83,7 +83,7 @@ def test_a_sweep_of_version_0_1_that_named_files_relatively_is_resumed(tmp_path:
 
 def test_a_results_folder_that_mlflows_address_would_take_apart_is_refused(tmp_path: Path) -> None:
     for name in ("why?", "res %41"):
-        with pytest.raises(UserError, match="MLflow cannot open a database in a path with .* --results"):
+        with pytest.raises(UserError, match=r"MLflow cannot open a database in a path with .* --results"):
             default_tracking_uri(tmp_path / name)
     assert default_tracking_uri(tmp_path / "100% #1 ü").endswith("/100% #1 ü/mlflow.db")
 
