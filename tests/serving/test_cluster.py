@@ -5,8 +5,11 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 import ray
 
@@ -116,10 +119,39 @@ def test_a_sweep_starts_a_cluster_of_its_own_whatever_else_runs_here(no_ray: lis
     assert set(no_ray) == {"local"}
 
 
-def test_a_cluster_that_the_user_names_is_joined(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
+@pytest.fixture
+def answers() -> Iterator[str]:
+    """The address of something that answers as Ray does."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+def test_a_cluster_that_the_user_names_is_joined(no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", answers)
     assert "as far as this test goes" in refusal()
     assert set(no_ray) == {"auto"}
+
+
+def test_auto_is_the_cluster_that_ray_finds(no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "address_of_auto", lambda: answers)
+    assert "as far as this test goes" in refusal()
+    assert set(no_ray) == {None}
+
+
+def test_auto_without_a_cluster_that_answers_is_refused_at_once(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "address_of_auto", lambda: None)
+    assert "RAY_ADDRESS='auto': no Ray runs on this machine; correct it, start" in refusal()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        left_behind = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(cluster, "address_of_auto", lambda: left_behind)
+    assert f"RAY_ADDRESS='auto', which is {left_behind} here: nothing answers there" in refusal()
+    assert not no_ray
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "10.0.0.1", "ray://", "a:b:c", "http://[::1"])

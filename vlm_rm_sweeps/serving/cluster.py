@@ -15,6 +15,7 @@ import ray
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
+from vlm_rm_sweeps.serving.ray_internals import address_of_auto
 from vlm_rm_sweeps.user_modules import imported_user_modules
 
 _LOOPBACK = "127.0.0.1"
@@ -105,27 +106,34 @@ def _check_answers(address: str) -> None:
     Raises:
         UserError: Nothing answers there within seconds, or the address is none.
     """
-    if address in ("auto", "local"):
+    if address == "local":
         return
+    named = f"RAY_ADDRESS={address!r}"
     advice = "correct it, start a cluster there with `ray start --head`, or unset it to have Ray started on this machine"
+    if address == "auto":
+        # Ray may find one that has ended, or of which another user's processes run.
+        found = address_of_auto()
+        if found is None:
+            raise UserError(f"{named}: no Ray runs on this machine; {advice}")
+        address, named = found, f"{named}, which is {found} here"
     try:
         parsed = urlsplit(address if "://" in address else f"ray://{address}")
         host, port = parsed.hostname, parsed.port
     except ValueError:
         host = port = None
     if not host or not port:
-        raise UserError(f"RAY_ADDRESS={address!r}: expected host:port, such as 10.0.0.1:6379, or ray://host:10001; {advice}")
+        raise UserError(f"{named}: expected host:port, such as 10.0.0.1:6379, or ray://host:10001; {advice}")
     try:
         socket.create_connection((host, port), timeout=_ANSWER_S).close()
     except OSError as error:
-        raise UserError(f"RAY_ADDRESS={address!r}: nothing answers there ({error.strerror or error}); {advice}") from error
+        raise UserError(f"{named}: nothing answers there ({error.strerror or error}); {advice}") from error
     if os.environ.get("RAY_USE_TLS", "0") == "1":  # a plain connection would be refused
         return
     channel = grpc.insecure_channel(f"{host}:{port}")
     try:
         grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
     except grpc.FutureTimeoutError as error:
-        raise UserError(f"RAY_ADDRESS={address!r}: what answers there is not Ray, or hangs; {advice}") from error
+        raise UserError(f"{named}: what answers there is not Ray, or hangs; {advice}") from error
     finally:
         channel.close()
 

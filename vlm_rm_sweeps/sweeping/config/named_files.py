@@ -5,7 +5,7 @@ left as it is: it may be the name of something else, such as a tag of open_clip 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,51 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(only := changed.get("only"), list):
         changed["only"] = [beside.combination(each) for each in only]
     return changed
+
+
+def stored_name(now: str, stored: Iterable[str]) -> str:
+    """Return the name under which a file is stored: version 0.1 stored paths as they stood, relative to the working folder.
+
+    Args:
+        now: A path or model id, with an absolute path if it names a file.
+        stored: Names from a results folder.
+
+    Returns:
+        The one of `stored` that names the same file; else `now`.
+    """
+    return next((name for name in stored if _is_same_file(now, name)), now)
+
+
+def with_stored_names(now: Any, stored: Any) -> Any:
+    """Give files the names under which they are stored, so that only what else has changed differs.
+
+    Args:
+        now: Plain data, such as the keys of a sweep.
+        stored: The same of a results folder.
+
+    Returns:
+        `now`, with the name from `stored` for each file that has another name at the same place there, see `stored_name`.
+    """
+    match now, stored:
+        case dict(), dict():
+            return {key: with_stored_names(value, stored.get(key)) for key, value in now.items()}
+        case list(), list() if len(now) == len(stored):
+            return [with_stored_names(*pair) for pair in zip(now, stored, strict=True)]
+        case str(), str():
+            return stored_name(now, [stored])
+    return now
+
+
+def _is_same_file(now: str, stored: str) -> bool:
+    (name, file), (stored_as, stored_file) = (_named_file(each) for each in (now, stored))
+    relative = os.path.isabs(file) and bool(stored_file) and not os.path.isabs(stored_file)
+    return relative and name == stored_as and os.path.realpath(stored_file) == os.path.realpath(file)
+
+
+def _named_file(named: str) -> tuple[str, str]:
+    """Split a model id into what stands before its file, and the file; a path has nothing before it."""
+    name, _, file = named.partition("/")
+    return (name, file) if os.path.isabs(file) or os.path.isfile(file) else ("", named)
 
 
 def _change(keys: dict[str, Any], key: str, change: Callable[[Any], Any]) -> None:

@@ -7,7 +7,7 @@ the renderer.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.sweeping.config.named_files import stored_name
 from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, PoolSettings, Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
@@ -68,6 +69,11 @@ class Plan:
     def steps_of(self, trial: Trial) -> int:
         """Return the number of environment steps that a trial learns from; 0 for the untrained baseline."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
+
+    def with_ids_of(self, stored: Sweep) -> "Plan":
+        """Return the plan with the trial ids of a stored sweep, which are derived from the names of its files as stored."""
+        names = {model_id: stored_name(model_id, stored.models) for model_id in self.trained_models}
+        return replace(self, trials=tuple(trial.named(names.get(trial.model_id, trial.model_id)) for trial in self.trials))
 
     def served_specs(self) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""

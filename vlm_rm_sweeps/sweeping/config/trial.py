@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -46,6 +46,11 @@ class Trial:
         drawn = [prompt.model_dump(mode="json"), asdict(rendering)] if prompt else None
         digest = hashlib.sha256(json.dumps([model_id, alpha, drawn, seed]).encode()).hexdigest()
         return cls(digest[:10], model_id, alpha, prompt, rendering, seed, rendering_named)
+
+    def named(self, model_id: str) -> "Trial":
+        """Return this trial with the id that it has if its model is called `model_id`."""
+        called = Trial.of(model_id, self.alpha, self.prompt, self.rendering, self.seed)
+        return replace(self, trial_id=called.trial_id)
 
     @property
     def prompt_id(self) -> str:

@@ -8,6 +8,7 @@ It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (all events), `
 import difflib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
+from vlm_rm_sweeps.sweeping.config.named_files import with_stored_names
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
@@ -28,6 +30,8 @@ from vlm_rm_sweeps.training.checkpoints import TRIALS
 
 DATABASE = "mlflow.db"
 """Name of MLflow's database in a results folder."""
+# MLflow would open a quoted one, but also make a folder with the quoted name.
+_TAKEN_APART = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
@@ -38,16 +42,16 @@ def default_tracking_uri(results: Path) -> str:
         results: The results folder.
 
     Returns:
-        A URI as MLflow takes it, in which all letters but one stand for themselves.
+        A URI as MLflow takes it, in which all letters that it can have stand for themselves.
 
     Raises:
-        UserError: The path has a question mark.
+        UserError: The path has a question mark, or a percent sign before two hexadecimal digits.
     """
     file = (results / DATABASE).resolve()
-    if "?" in str(file):
+    if taken_apart := _TAKEN_APART.search(str(file)):
         raise UserError(
-            f"{file}: MLflow cannot open a database in a path with a question mark: choose another folder with --results, or "
-            "another database with --tracking-uri"
+            f"{file}: MLflow cannot open a database in a path with {taken_apart[0]!r}, which stands for something else in its "
+            "addresses: choose another folder with --results, or another database with --tracking-uri"
         )
     return f"sqlite:///{file}"
 
@@ -155,7 +159,8 @@ class SweepFolder:
     def differences(self, plan: Plan) -> str:
         """Compare the sweep in the folder with a plan.
 
-        Keys that the stored file lacks, because an earlier version wrote it, have their defaults.
+        Keys that the stored file lacks, because an earlier version wrote it, have their defaults, and paths that it stored
+        relative to the working folder are equal to the absolute ones.
 
         Args:
             plan: The plan of the sweep to run now.
@@ -168,7 +173,9 @@ class SweepFolder:
             with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
                 settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
                 stored = stored.model_copy(update={"settings": settings})
-        found, now = (to_yaml(each.model_dump(mode="json")).splitlines() for each in (stored, plan.sweep))
+        keys = stored.model_dump(mode="json")
+        named = with_stored_names(plan.sweep.model_dump(mode="json"), keys)
+        found, now = (to_yaml(each).splitlines() for each in (keys, named))
         return "\n".join(difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1))
 
     @contextmanager

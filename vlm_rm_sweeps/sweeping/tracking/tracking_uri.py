@@ -65,4 +65,4 @@ def _credentials(uri: str) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of an SQLite database; None for any other store."""
     scheme, separator, path = uri.partition(":///")
-    return Path(path) if separator and scheme.partition("+")[0] == "sqlite" else None
+    return Path(unquote(path)) if separator and scheme.partition("+")[0] == "sqlite" else None
