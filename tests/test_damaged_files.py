@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from damaged_files import KINDS, ODD_VALUES, READERS, copy_of, damage, places_in, write_results

@@ -41,34 +41,55 @@ class UnspeakableError(Exception):
 
 # fmt: off
 SPACES: list[Any] = [
-    PAIR, PICTURE, spaces.Discrete(3), spaces.Discrete(3, start=-1), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Text(5),
-    spaces.Box(-LARGEST, LARGEST, (2,), np.float32), spaces.Box(-np.inf, np.inf, (2,), np.float64), spaces.Box(0, 1, (2,), np.int64), spaces.Box(0, 255, (2,), np.uint8),
-    spaces.Box(-1, 1, (), np.float32), spaces.Box(-1, 1, (0,), np.float32), spaces.Box(-1, 1, (2, 1), np.float32), spaces.Box(1, 1, (2,), np.float32),
-    spaces.Box(-1, 1, (2,), np.float16), spaces.Dict({}), spaces.Dict({"a": PAIR}), spaces.Dict({"image": PICTURE, "a": PAIR}), spaces.Dict({"a": spaces.Dict({"b": PAIR})}),
-    spaces.Tuple([]), spaces.Tuple([PAIR, spaces.Discrete(2)]), spaces.Sequence(PAIR), spaces.Graph(PAIR, None), spaces.OneOf([PAIR, PAIR]),
+    PAIR, PICTURE, spaces.Discrete(3), spaces.Discrete(3, start=-1), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2),
+        spaces.Text(5),
+    spaces.Box(-LARGEST, LARGEST, (2,), np.float32), spaces.Box(-np.inf, np.inf, (2,), np.float64), spaces.Box(0, 1, (2,),
+        np.int64), spaces.Box(0, 255, (2,), np.uint8),
+    spaces.Box(-1, 1, (), np.float32), spaces.Box(-1, 1, (0,), np.float32), spaces.Box(-1, 1, (2, 1), np.float32),
+        spaces.Box(1, 1, (2,), np.float32),
+    spaces.Box(-1, 1, (2,), np.float16), spaces.Dict({}), spaces.Dict({"a": PAIR}), spaces.Dict({"image": PICTURE,
+        "a": PAIR}), spaces.Dict({"a": spaces.Dict({"b": PAIR})}),
+    spaces.Tuple([]), spaces.Tuple([PAIR, spaces.Discrete(2)]), spaces.Sequence(PAIR), spaces.Graph(PAIR, None),
+        spaces.OneOf([PAIR, PAIR]),
     None, 3, "Box", gym.Space(), gym.Space((2,), np.float32), PAIR.__class__, Unspeakable(),
 ]
 VALUES: list[Any] = [
-    [0.0, 1.0], (0, 1), np.zeros(2), np.zeros(2, np.float32), np.zeros((2, 1)), np.zeros(3), np.zeros(0), np.zeros(2, np.int64), np.zeros(2, complex), np.zeros(2, object),
-    np.array(["a", "b"]), np.array([0, np.nan]), np.array([0, np.inf]), np.full(2, 1e300), torch.zeros(2), torch.zeros(2, requires_grad=True), [[0], [0, 1]], [None, 1],
-    0, 1, 3, -1, 2.5, True, None, "east", "", b"", {}, {"a": [0, 1]}, {"a": {"b": [0, 1]}}, {"image": np.zeros((84, 84, 3), np.uint8), "a": [0, 1]}, {1: 2}, [[0, 1], 1],
-    math.nan, math.inf, 10**400, np.float32(0.5), np.array(1.0), np.array([0.5]), np.bool_(True), np.ma.masked, np.datetime64("2001"), [], (), object(), Unspeakable(),
-    np.zeros((84, 84, 3), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8),
+    [0.0, 1.0], (0, 1), np.zeros(2), np.zeros(2, np.float32), np.zeros((2, 1)), np.zeros(3), np.zeros(0), np.zeros(2,
+        np.int64), np.zeros(2, complex), np.zeros(2, object),
+    np.array(["a", "b"]), np.array([0, np.nan]), np.array([0, np.inf]), np.full(2, 1e300), torch.zeros(2), torch.zeros(2,
+        requires_grad=True), [[0], [0, 1]], [None, 1],
+    0, 1, 3, -1, 2.5, True, None, "east", "", b"", {}, {"a": [0, 1]}, {"a": {"b": [0, 1]}}, {"image": np.zeros((84, 84, 3),
+        np.uint8), "a": [0, 1]}, {1: 2}, [[0, 1], 1],
+    math.nan, math.inf, 10**400, np.float32(0.5), np.array(1.0), np.array([0.5]), np.bool_(True), np.ma.masked,
+        np.datetime64("2001"), [], (), object(), Unspeakable(),
+    np.zeros((84, 84, 3), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8),
 ]
 ERRORS: list[Any] = [
-    RuntimeError("the licence server is away"), RuntimeError(""), RuntimeError("x" * 50_000), RuntimeError("a\nb\0\x1b[31m"), KeyError("a"), OSError(28, "No space left"),
-    FileNotFoundError(2, "none", "robot.xml"), StopIteration(), AssertionError(), MemoryError(), RecursionError(), SystemExit(3), SystemExit("gone"), NotImplementedError(),
-    gym.error.Error("x"), gym.error.ResetNeeded("x"), gym.error.DependencyNotInstalled("x"), ImportError("x"), UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), UnspeakableError(),
+    RuntimeError("the licence server is away"), RuntimeError(""), RuntimeError("x" * 50_000), RuntimeError("a\nb\0\x1b[31m"),
+        KeyError("a"), OSError(28, "No space left"),
+    FileNotFoundError(2, "none", "robot.xml"), StopIteration(), AssertionError(), MemoryError(), RecursionError(),
+        SystemExit(3), SystemExit("gone"), NotImplementedError(),
+    gym.error.Error("x"), gym.error.ResetNeeded("x"), gym.error.DependencyNotInstalled("x"), ImportError("x"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "x"), UnspeakableError(),
     ExceptionGroup("many", [ValueError("a")]), Warning("x"), TimeoutError(), RuntimeError(Unspeakable),
 ]
-SUCCESS = [None, None, None, "obs[0] > 0", "reward", "info['x'] > 0", "info['y'] > 0", "obs[9] > 0", "obs == 1", "1/0 > 1", "obs[-1] == 2", "obs[0.5] > 1", "obs['a'] > 1", "info > 1",
-           "sqrt(obs[0]) > 0", "max(obs) > 0", "max(info) > 1", "abs() > 1", "", "x", "obs[0] > 0 and", "reward == 'a'", "not obs", "obs[10**30] > 0", "info['x'][0] > 1", "pi() > 1"]
+SUCCESS = [None, None, None, "obs[0] > 0", "reward", "info['x'] > 0", "info['y'] > 0", "obs[9] > 0", "obs == 1", "1/0 > 1",
+        "obs[-1] == 2", "obs[0.5] > 1", "obs['a'] > 1", "info > 1",
+           "sqrt(obs[0]) > 0", "max(obs) > 0", "max(info) > 1", "abs() > 1", "", "x", "obs[0] > 0 and", "reward == 'a'",
+        "not obs", "obs[10**30] > 0", "info['x'][0] > 1", "pi() > 1"]
 # fmt: on
+
+
+def anew(error: BaseException) -> BaseException:
+    """Return an error as if it had not been raised before."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
 
 
 def raises(error: BaseException) -> Any:
     def method(self: Plain, *_: Any, **__: Any) -> Any:
-        raise error
+        raise anew(error)
 
     return method
 
@@ -92,7 +113,7 @@ def with_part(part: int, value: Any, when: int) -> Any:
 def late(error: BaseException, when: int) -> Any:
     def step(self: Plain, action: Any) -> Any:
         if self.t >= when:
-            raise error
+            raise anew(error)
         return Plain.step(self, action)
 
     return step
@@ -107,7 +128,12 @@ def oddities(draw: st.DrawFn) -> dict[str, Any]:
     return odd
 
 
-spaces_, values, errors, when = st.sampled_from(SPACES), st.sampled_from(VALUES), st.sampled_from(ERRORS), st.integers(0, STEPS - 1)
+spaces_, values, errors, when = (
+    st.sampled_from(SPACES),
+    st.sampled_from(VALUES),
+    st.sampled_from(ERRORS),
+    st.integers(0, STEPS - 1),
+)
 
 
 def member(name: str, value: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -131,7 +157,12 @@ KINDS: list[st.SearchStrategy[dict[str, Any]]] = [
     member("close", errors.map(raises)),
     member("np_random", errors.map(lambda error: property(raises(error)))),
     member("success", st.sampled_from(SUCCESS)),
-    member("kwargs", st.sampled_from([{"level": 1}, {"x": None}, {"self": 1}, {"id": "x"}, {"": 1}, {"render_mode": "human"}, {"width": -1}])),
+    member(
+        "kwargs",
+        st.sampled_from(
+            [{"level": 1}, {"x": None}, {"self": 1}, {"id": "x"}, {"": 1}, {"render_mode": "human"}, {"width": -1}]
+        ),
+    ),
 ]
 
 

@@ -57,9 +57,9 @@ class Damage:
 values = st.sampled_from(ODD_VALUES) | st.text(max_size=9) | st.integers() | st.floats()
 wrong_values = st.builds(WrongValue, st.integers(0, 500), values)
 damages = st.builds(Damage, st.sampled_from(KINDS), st.integers(0, 100_000))
-damaged_files = st.tuples(st.sampled_from(sorted(READERS)), st.lists(wrong_values, max_size=3), st.lists(damages, max_size=2)).filter(
-    lambda case: bool(case[1] or case[2])
-)
+damaged_files = st.tuples(
+    st.sampled_from(sorted(READERS)), st.lists(wrong_values, max_size=3), st.lists(damages, max_size=2)
+).filter(lambda case: bool(case[1] or case[2]))
 
 
 @pytest.mark.parametrize(("cases", "short"), [(60, True), pytest.param(2_400, False, marks=pytest.mark.fuzz)])

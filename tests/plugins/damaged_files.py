@@ -25,7 +25,24 @@ from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder, read_che
 from vlm_rm_sweeps.videos import read_episode, write_episode, write_video
 
 PLAN = plan_of({"name": "d", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100})
-ODD_VALUES: list[Any] = [None, True, -1, 0, 1e400, float("nan"), 2.5, "", "x", "\0", "../..", [], ["x"], {}, {"x": None}, 10**30]
+ODD_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1e400,
+    float("nan"),
+    2.5,
+    "",
+    "x",
+    "\0",
+    "../..",
+    [],
+    ["x"],
+    {},
+    {"x": None},
+    10**30,
+]
 KINDS = ("cut", "empty", "not utf-8", "zeros", "text", "loop", "gone", "folder")
 """Ways to damage a file of any format, see `damage`."""
 

@@ -100,7 +100,11 @@ class Tally:
 def _place_of(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "vlm_rm_sweeps" in frame.filename] or frames
-    return f"{type(error).__name__}: {str(error)[:300]}, from {ours[-1].filename}:{ours[-1].lineno}"
+    try:
+        message = str(error)[:300]
+    except Exception:  # some errors raise another one when they are printed
+        message = "unspeakable"
+    return f"{type(error).__name__}: {message}, from {ours[-1].filename}:{ours[-1].lineno}"
 
 
 def _shown(case: object) -> str:

@@ -109,7 +109,7 @@ class ClipRewardModel(RewardModel):
         beyond = whole[context:]
         if bool((beyond != beyond[-1]).any()) or bool((cut != whole[:context]).any()):
             raise UserError(
-                f"prompt {prompt!r} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
+                f"prompt {shown(prompt)} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
                 "shorten it"
             )
 
