@@ -87,7 +87,7 @@ requests = st.tuples(
 )
 
 
-@pytest.mark.parametrize(("cases", "short"), [(150, True), pytest.param(1_000, False, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize(("cases", "short"), [(150, True), pytest.param(500, False, marks=pytest.mark.fuzz)])
 def test_odd_specs_are_scored_or_refused(fuzzed: Any, cases: int, short: bool) -> None:
     model = load_reward_model(MODEL)
     picture = np.zeros((1, 8, 8, 3), np.uint8)
@@ -100,7 +100,7 @@ def test_odd_specs_are_scored_or_refused(fuzzed: Any, cases: int, short: bool) -
     fuzzed("requests: specs", cases, spec_parts, score, short)
 
 
-@pytest.mark.parametrize(("cases", "short"), [(100, True), pytest.param(1_000, False, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize(("cases", "short"), [(100, True), pytest.param(500, False, marks=pytest.mark.fuzz)])
 def test_odd_requests_are_scored_or_refused(fuzzed: Any, cases: int, short: bool) -> None:
     model = load_reward_model(MODEL)
 

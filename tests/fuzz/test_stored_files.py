@@ -62,7 +62,7 @@ damaged_files = st.tuples(
 ).filter(lambda case: bool(case[1] or case[2]))
 
 
-@pytest.mark.parametrize(("cases", "short"), [(60, True), pytest.param(2_400, False, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize(("cases", "short"), [(30, True), pytest.param(2_000, False, marks=pytest.mark.fuzz)])
 def test_damaged_files_are_read_or_refused(fuzzed: Any, results: Path, tmp_path: Path, cases: int, short: bool) -> None:
     def read(case: tuple[str, list[WrongValue], list[Damage]]) -> None:
         name, wrong, damaged = case

@@ -171,9 +171,9 @@ def workplace(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sweep files: text", changed_texts(), 20, True),
         ("sweep files: keys and values", changed_keys(), 30, True),
         ("sweep files: --set", overridden(), 20, True),
-        pytest.param("sweep files: text", changed_texts(), 1_800, False, marks=pytest.mark.fuzz),
-        pytest.param("sweep files: keys and values", changed_keys(), 2_000, False, marks=pytest.mark.fuzz),
-        pytest.param("sweep files: --set", overridden(), 800, False, marks=pytest.mark.fuzz),
+        pytest.param("sweep files: text", changed_texts(), 1_540, False, marks=pytest.mark.fuzz),
+        pytest.param("sweep files: keys and values", changed_keys(), 1_600, False, marks=pytest.mark.fuzz),
+        pytest.param("sweep files: --set", overridden(), 620, False, marks=pytest.mark.fuzz),
     ],
 )
 def test_changed_sweep_files_are_planned_or_refused(

@@ -31,6 +31,18 @@ def odd() -> Iterator[Callable[..., GymEnv]]:
     gym.registry.pop("test-odd-v0", None)
 
 
+class Unspeakable(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raising(error: BaseException) -> Any:
+    def method(self: Plain, *_: Any, **__: Any) -> Any:
+        raise error
+
+    return method
+
+
 def crash(self: Plain, action: Any) -> Any:
     if self.t == 2:
         raise RuntimeError("the robot's licence server is away")
@@ -90,6 +102,23 @@ def crash(self: Plain, action: Any) -> Any:
             id="no end",
         ),
         pytest.param({"step": crash}, ["step 3, action ", "RuntimeError: the robot's licence server is away"], id="a crash"),
+        pytest.param({"step": raising(SystemExit(3))}, ["step 1, action ", "SystemExit: 3"], id="an exit"),
+        pytest.param(
+            {"render": raising(SystemExit(3))}, ["does not draw frames (rgb_array): SystemExit"], id="an exit in render"
+        ),
+        pytest.param(
+            {"__init__": raising(SystemExit(3))}, ["cannot be made with kwargs {}: SystemExit: 3"], id="an exit at once"
+        ),
+        pytest.param({"reset": raising(Unspeakable())}, ["reset(seed=0): Unspeakable"], id="an error that cannot be printed"),
+        pytest.param({"close": raising(OSError("busy"))}, ["test-odd-v0, close(): OSError: busy"], id="it cannot be closed"),
+        pytest.param(
+            {"close": raising(OSError("busy")), "render": lambda self: None}, ["got NoneType"], id="it cannot be closed either"
+        ),
+        pytest.param(
+            {"observation_space": spaces.Tuple([]), "obs": lambda self: ()},
+            ["are empty: expected at least one number"],
+            id="nothing",
+        ),
         pytest.param({"render": lambda self: [[0]]}, ["does not draw frames (rgb_array)", "got list"], id="no frame"),
         pytest.param(
             {"action_space": spaces.Box(-LARGEST, LARGEST, (1,), np.float32)},

@@ -9,7 +9,7 @@ import torch
 from open_clip.model import get_input_dtype
 from torch.nn import functional
 
-from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model

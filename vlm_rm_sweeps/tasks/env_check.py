@@ -102,8 +102,8 @@ def _check_actions(actions: gym.Space) -> None:
         spans_numbers = actions.is_bounded() and bool(np.isfinite(actions.high - actions.low).all())
     if len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating) or not spans_numbers:
         raise UserError(
-            f"actions {shown(actions)} cannot be learned here: expected a Box of one axis, of floats, with bounds between which there is "
-            f"a finite distance, {_OF_YOUR_OWN} that narrows them"
+            f"actions {shown(actions)} cannot be learned here: expected a Box of one axis, of floats, with bounds between which there "
+            f"is a finite distance, {_OF_YOUR_OWN} that narrows them"
         )
 
 
