@@ -52,7 +52,7 @@ dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (pr
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not sweeps and not slow and not browser and not faults"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not sweeps and not slow and not browser and not faults and not fuzz"
 
 .PHONY: test-sweeps
 test-sweeps: $(INSTALLED) ## Run the tests of whole sweeps and trials, also killed and resumed.
@@ -69,6 +69,10 @@ test-browser: $(INSTALLED) ## Run the tests of the label page in a headless Chro
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Inject faults into real sweeps at random moments and write results/faults.txt: FAULTS=20 SEED=...
 	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
+
+.PHONY: test-fuzz
+test-fuzz: $(INSTALLED) ## Try 10 000 odd sweep files, arguments, results, environments and requests (minutes), and write results/fuzz.txt: SEED=...
+	env FUZZ_TABLE=results/fuzz.txt $(BIN)/python -m pytest -m fuzz -s $(if $(SEED),--hypothesis-seed=$(SEED)) tests/fuzz
 
 .PHONY: check
 check: $(INSTALLED) ## Lint and check types.

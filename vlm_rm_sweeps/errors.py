@@ -38,6 +38,23 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
     return f"unknown {kind} {name!r}: {suggestion}expected one of {expected}{hint}"
 
 
+def shown(value: object, letters: int = 200) -> str:
+    """Return what a message shows of a value that somebody else made.
+
+    Args:
+        value: Anything.
+        letters: The longest text.
+
+    Returns:
+        Its repr, shortened; its type alone if the repr raises an error.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # a class of the user's may raise anything
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= letters else f"{text[:letters]}..."
+
+
 def reason_of(error: BaseException) -> str:
     """Summarise an error in one line: its type and the first line of its message.
 

@@ -381,11 +381,19 @@ def test_damaged_or_missing_embedded_files_name_the_checksum(what: str, size: st
         check_embedded_files(size, folder)
 
 
-@pytest.mark.parametrize("content", [None, "{"])
-def test_missing_or_damaged_manifest_is_one_message(content: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, r"cannot be read \(.*\)"),
+        ("{", "is damaged: .*"),
+        ("[]", "is damaged: .*"),
+        ('{"tiny": {"sha256": 5}}', "is damaged: tiny.sha256 = 5: input should be a valid string; .*"),
+    ],
+)
+def test_missing_or_damaged_manifest_is_one_message(content: str | None, problem: str, tmp_path: Path) -> None:
     if content:
         (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest.json cannot be read \(.*\): install the package again"):
+    with pytest.raises(UserError, match=f"manifest.json {problem}: install the package again"):
         embedded_manifest(tmp_path)
 
 

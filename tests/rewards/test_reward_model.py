@@ -1,6 +1,7 @@
 """What a RewardSpec refuses, and what it says."""
 
 import re
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -104,3 +105,16 @@ def test_a_request_that_no_model_can_answer_is_refused_in_words(frames: Any, spe
 def test_a_micro_batch_has_frames() -> None:
     with pytest.raises(UserError, match="micro_batch 0: expected at least one frame"):
         find_reward_model("own_rewards:Brightness").load(micro_batch=0)
+
+
+@pytest.mark.parametrize("alpha", [True, np.float32(1), Fraction(1, 1)])
+def test_an_alpha_of_any_kind_is_a_number_like_any_other(alpha: Any) -> None:
+    spec = RewardSpec(("a pole",), ("pole and cart",), alpha)
+    assert type(spec.alpha) is float
+    assert spec == RewardSpec(("a pole",), ("pole and cart",), 1.0)
+
+
+def test_a_message_shows_the_beginning_of_a_long_prompt() -> None:
+    with pytest.raises(UserError) as caught:
+        RewardSpec(("a " * 5_000,), ("a " * 5_000,))
+    assert len(str(caught.value)) < 500

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from odd_envs import LARGEST, PAIR, PICTURE, Plain
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
@@ -15,37 +16,6 @@ from vlm_rm_sweeps.tasks.gym_task import GymEnv, make_task
 from vlm_rm_sweeps.tasks.registry import check_task
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.tasks.uniform_env import EnvironmentFault
-
-PAIR = spaces.Box(-2.0, 2.0, (2,), np.float32)
-PICTURE = spaces.Box(0, 255, (84, 84, 3), np.uint8)
-LARGEST = float(np.finfo(np.float32).max)
-
-
-class Plain(gym.Env):
-    """Its observation is its position and 1; each test makes one thing of it odd."""
-
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 # Gymnasium's own name and type
-    observation_space: gym.Space = PAIR
-    action_space: gym.Space = spaces.Discrete(3)
-
-    def __init__(self, render_mode: str | None = None) -> None:
-        self.render_mode, self.x, self.t = render_mode, 0.0, 0
-
-    def obs(self) -> Any:
-        return np.array([self.x, 1.0], np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.t, self.x = 0, float(self.np_random.uniform(-1, 1))
-        return self.obs(), {}
-
-    def step(self, action: Any) -> Any:
-        self.t += 1
-        self.x = float(np.clip(self.x + 0.1 * (np.sum(action) - 1), -2, 2))
-        return self.obs(), -abs(self.x), False, False, {"x": self.x}
-
-    def render(self) -> Any:
-        return np.full((60, 80, 3), 255, np.uint8)
 
 
 @pytest.fixture
@@ -59,6 +29,18 @@ def odd() -> Iterator[Callable[..., GymEnv]]:
 
     yield register
     gym.registry.pop("test-odd-v0", None)
+
+
+class Unspeakable(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raising(error: BaseException) -> Any:
+    def method(self: Plain, *_: Any, **__: Any) -> Any:
+        raise error
+
+    return method
 
 
 def crash(self: Plain, action: Any) -> Any:
@@ -120,6 +102,23 @@ def crash(self: Plain, action: Any) -> Any:
             id="no end",
         ),
         pytest.param({"step": crash}, ["step 3, action ", "RuntimeError: the robot's licence server is away"], id="a crash"),
+        pytest.param({"step": raising(SystemExit(3))}, ["step 1, action ", "SystemExit: 3"], id="an exit"),
+        pytest.param(
+            {"render": raising(SystemExit(3))}, ["does not draw frames (rgb_array): SystemExit"], id="an exit in render"
+        ),
+        pytest.param(
+            {"__init__": raising(SystemExit(3))}, ["cannot be made with kwargs {}: SystemExit: 3"], id="an exit at once"
+        ),
+        pytest.param({"reset": raising(Unspeakable())}, ["reset(seed=0): Unspeakable"], id="an error that cannot be printed"),
+        pytest.param({"close": raising(OSError("busy"))}, ["test-odd-v0, close(): OSError: busy"], id="it cannot be closed"),
+        pytest.param(
+            {"close": raising(OSError("busy")), "render": lambda self: None}, ["got NoneType"], id="it cannot be closed either"
+        ),
+        pytest.param(
+            {"observation_space": spaces.Tuple([]), "obs": lambda self: ()},
+            ["are empty: expected at least one number"],
+            id="nothing",
+        ),
         pytest.param({"render": lambda self: [[0]]}, ["does not draw frames (rgb_array)", "got list"], id="no frame"),
         pytest.param(
             {"action_space": spaces.Box(-LARGEST, LARGEST, (1,), np.float32)},

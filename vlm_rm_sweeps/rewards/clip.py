@@ -9,7 +9,7 @@ import torch
 from open_clip.model import get_input_dtype
 from torch.nn import functional
 
-from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
@@ -109,7 +109,7 @@ class ClipRewardModel(RewardModel):
         beyond = whole[context:]
         if bool((beyond != beyond[-1]).any()) or bool((cut != whole[:context]).any()):
             raise UserError(
-                f"prompt {prompt!r} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
+                f"prompt {shown(prompt)} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
                 "shorten it"
             )
 

@@ -19,8 +19,11 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
+from vlm_rm_sweeps.files import read_json
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import EMBEDDED, registered_reward_models
 from vlm_rm_sweeps.rewards.reward_model import Precision
@@ -38,6 +41,21 @@ EMBEDDED_PREPROCESSING = Preprocessing(
     resize_mode="squash",
 )
 _OPEN_CLIP_CONFIG = "open_clip_config.json"
+
+
+class TrainedSize(TypedDict):
+    """A size of an embedded family: how it was trained, the checksums of its weights and vocabulary, its parameters."""
+
+    images: int
+    samples: int
+    seed: int
+    sha256: str
+    vocabulary_sha256: str
+    parameters: int
+    training_seconds: int
+
+
+_FAMILY = TypeAdapter(dict[str, TrainedSize])
 
 
 def embedded_sizes() -> list[str]:
@@ -316,23 +334,19 @@ def sha256_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def embedded_manifest(folder: Path) -> dict[str, TrainedSize]:
     """Read the manifest of an embedded family.
 
     Args:
         folder: Folder of the family.
 
     Returns:
-        By size: `sha256` of the weights, `vocabulary_sha256`, the number of `parameters`, and how the model was trained.
+        What is known of each size.
 
     Raises:
         UserError: The manifest is missing or damaged.
     """
-    try:
-        manifest: dict[str, dict[str, Any]] = json.loads((folder / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / _MANIFEST} cannot be read ({error}): install the package again") from error
-    return manifest
+    return read_json(folder / _MANIFEST, _FAMILY, "install the package again, or train the family again in a new folder")
 
 
 def embedded_source(size: str, folder: Path) -> ModelSource:

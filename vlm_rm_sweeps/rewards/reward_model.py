@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -50,19 +50,20 @@ class RewardSpec:
     def __post_init__(self) -> None:
         for kind, prompts in (("goal", self.goal_prompts), ("baseline", self.baseline_prompts)):
             if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-                raise UserError(f"{kind} prompts {prompts!r}: expected a tuple of prompts, such as ({prompts!r},)")
+                raise UserError(f"{kind} prompts {shown(prompts)}: expected a tuple of prompts, such as ('a pole',)")
             object.__setattr__(self, f"{kind}_prompts", tuple(prompts))
             if any(not isinstance(prompt, str) for prompt in prompts):
-                raise UserError(f"{kind} prompts {list(prompts)!r}: expected strings")
+                raise UserError(f"{kind} prompts {shown(list(prompts))}: expected strings")
             if not prompts or not all(map(visible_text, prompts)):
-                raise UserError(f"{kind} prompts {list(prompts)!r}: expected at least one, and none of them empty")
+                raise UserError(f"{kind} prompts {shown(list(prompts))}: expected at least one, and none of them empty")
         if not isinstance(self.alpha, Real) or not 0 <= self.alpha <= 1:  # NaN is neither
             raise UserError(
-                f"alpha {self.alpha!r}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"
+                f"alpha {shown(self.alpha)}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"
             )
+        object.__setattr__(self, "alpha", float(self.alpha))  # models calculate with it, and a bool has no minus
         if set(self.goal_prompts) == set(self.baseline_prompts):
             raise UserError(
-                f"goal and baseline are the same, {list(self.goal_prompts)!r}: the baseline describes the scene without the goal, "
+                f"goal and baseline are the same, {shown(list(self.goal_prompts))}: the baseline describes the scene without the goal, "
                 "such as 'pole and cart'"
             )
 
@@ -79,7 +80,7 @@ def check_request(frames: Any, specs: Any) -> None:
     """
     check_frames(frames)
     if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, RewardSpec) for spec in specs):
-        raise UserError(f"specs {specs!r:.200}: expected a sequence of at least one RewardSpec, such as [RewardSpec(...)]")
+        raise UserError(f"specs {shown(specs)}: expected a sequence of at least one RewardSpec, such as [RewardSpec(...)]")
 
 
 class RewardModel(ABC):

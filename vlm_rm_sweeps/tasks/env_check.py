@@ -4,13 +4,14 @@ import functools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.tasks.uniform_env import frame_problem, in_one_line, reward_value
+from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, frame_problem, in_one_line, reward_value
 
 STEPS = 5
 """Steps that a check takes, with random actions."""
@@ -52,6 +53,29 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
             visit(step)
 
 
+@contextmanager
+def closed_after(env: gym.Env, name: str) -> Iterator[None]:
+    """Close an environment after it was checked.
+
+    Args:
+        env: The environment.
+        name: What messages call it.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: It cannot be closed, and nothing else was wrong with it.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(*ANY_ERROR):
+            env.close()
+        raise
+    _tried(name, "close()", env.close)
+
+
 def check_spaces(env: gym.Env) -> None:
     """Refuse an environment whose actions or observations cannot be learned here.
 
@@ -68,36 +92,40 @@ def check_spaces(env: gym.Env) -> None:
 def _check_actions(actions: gym.Space) -> None:
     if isinstance(actions, gym.spaces.Discrete):
         if actions.start != 0:
-            raise UserError(f"actions {actions} start at {actions.start}: expected Discrete actions from 0, {_OF_YOUR_OWN}")
+            raise UserError(
+                f"actions {shown(actions)} start at {actions.start}: expected Discrete actions from 0, {_OF_YOUR_OWN}"
+            )
         return
     if not isinstance(actions, gym.spaces.Box):
-        raise UserError(f"actions {actions} cannot be learned here: expected Discrete or Box, {_OF_YOUR_OWN}")
+        raise UserError(f"actions {shown(actions)} cannot be learned here: expected Discrete or Box, {_OF_YOUR_OWN}")
     with np.errstate(over="ignore"):
         spans_numbers = actions.is_bounded() and bool(np.isfinite(actions.high - actions.low).all())
     if len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating) or not spans_numbers:
         raise UserError(
-            f"actions {actions} cannot be learned here: expected a Box of one axis, of floats, with bounds between which there is "
-            f"a finite distance, {_OF_YOUR_OWN} that narrows them"
+            f"actions {shown(actions)} cannot be learned here: expected a Box of one axis, of floats, with bounds between which there "
+            f"is a finite distance, {_OF_YOUR_OWN} that narrows them"
         )
 
 
 def _check_observations(space: gym.Space) -> None:
     problems = [(path, leaf, problem) for path, leaf in _leaves(space) if (problem := _leaf_problem(leaf))]
     if not problems:
+        if gym.spaces.flatdim(space) == 0:
+            raise UserError(f"observations {shown(space)} are empty: expected at least one number")
         return
     path, leaf, problem = problems[0]
     if not path:
         helps = ": FlattenObservation, after ResizeObservation if they are large" if isinstance(leaf, gym.spaces.Box) else ""
         raise UserError(
-            f"observations {space} {problem}; expected an environment, or arguments of it, whose observation is a vector, or "
+            f"observations {shown(space)} {problem}; expected an environment, or arguments of it, whose observation is a vector, or "
             f"`wrappers:` that make it one{helps}"
         )
     odd = {path[0] for path, _, _ in problems}
     fit = [path[0] for path, _ in _leaves(space) if path[0] not in odd]
     leave_out = f"{{name: FilterObservation, kwargs: {{filter_keys: [{', '.join(map(str, dict.fromkeys(fit)))}]}}}}"
     helps = f"`wrappers: [{leave_out}]`, which leaves it out" if fit else "`wrappers:` that make it a vector"
-    shown = "; ".join(f"those of {'.'.join(map(str, path))}, {leaf}, {problem}" for path, leaf, problem in problems)
-    raise UserError(f"observations cannot all be learned from here: {shown}. Expected vectors and numbers, or {helps}")
+    each = "; ".join(f"those of {'.'.join(map(str, path))}, {shown(leaf)}, {problem}" for path, leaf, problem in problems)
+    raise UserError(f"observations cannot all be learned from here: {each}. Expected vectors and numbers, or {helps}")
 
 
 def _leaves(space: gym.Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], gym.Space]]:
@@ -141,7 +169,7 @@ def _tried(name: str, where: str, call: Callable[[], Any]) -> Any:
         return call()
     except UserError:
         raise
-    except Exception as error:  # an environment may raise anything
+    except ANY_ERROR as error:
         raise UserError(f"{name}, {where}: {in_one_line(error)}") from error
 
 
@@ -163,23 +191,23 @@ def _checked_step(where: str, space: gym.Space, returned: Any) -> Step:
     _check_observation(where, space, observation)
     for kind, value in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(value, bool | np.bool_):
-            raise UserError(f"{where} returned {kind} = {value!r}: expected true or false")
+            raise UserError(f"{where} returned {kind} = {shown(value)}: expected true or false")
     if not _is_finite_number(reward):
-        raise UserError(f"{where} returned the reward {reward!r}: expected a finite number")
+        raise UserError(f"{where} returned the reward {shown(reward)}: expected a finite number")
     return observation, reward, terminated, truncated, returned[4]
 
 
 def _is_finite_number(value: Any) -> bool:
     try:
         return math.isfinite(reward_value(value))
-    except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers, too
+    except Exception:  # arrays and tensors of several numbers, too, and objects of any other kind
         return False
 
 
 def _check_observation(where: str, space: gym.Space, observation: Any) -> None:
     problem = _misfit(space, observation)
     if problem:
-        raise UserError(f"{where} observed {problem}; its observation space is {space}")
+        raise UserError(f"{where} observed {problem}; its observation space is {shown(space)}")
 
 
 def _misfit(space: gym.Space, observation: Any) -> str | None:
@@ -198,7 +226,7 @@ def _misfit(space: gym.Space, observation: Any) -> str | None:
         whole = isinstance(observation, numbers.Integral) or (
             isinstance(observation, np.ndarray) and observation.shape == () and observation.dtype.kind in "iu"
         )
-        return None if whole and space.contains(np.int64(observation)) else f"{observation!r:.200}: expected one of its values"
+        return None if whole and space.contains(np.int64(observation)) else f"{shown(observation)}: expected one of its values"
     return _array_misfit(space, observation)
 
 
@@ -209,15 +237,15 @@ def _first_problem(problems: Iterable[tuple[Any, str | None]]) -> str | None:
 def _array_misfit(space: gym.Space, observation: Any) -> str | None:
     try:
         array = np.asarray(observation)
-    except ValueError:  # a list of lists of different lengths
-        return f"{observation!r:.200}: expected an array of shape {space.shape}"
+    except Exception:  # a list of lists of different lengths, or an object that cannot be an array
+        return f"{shown(observation)}: expected an array of shape {space.shape}"
     if array.dtype.kind not in _NUMBERS:
         return f"{_described(observation)}: expected numbers"
     if array.shape != space.shape:
         return f"an array of shape {array.shape}: expected {space.shape}"
     if not np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind"):
         return f"an array of {array.dtype}: expected {space.dtype}"
-    return None if np.isfinite(array).all() else f"{observation!r:.200}: expected finite numbers"
+    return None if np.isfinite(array).all() else f"{shown(observation)}: expected finite numbers"
 
 
 def _described(returned: Any) -> str:
@@ -225,7 +253,7 @@ def _described(returned: Any) -> str:
         return f"a tuple of {len(returned)}: ({', '.join(type(each).__name__ for each in returned)})"
     if isinstance(returned, np.ndarray):
         return f"an array of {returned.dtype} of shape {returned.shape}"
-    return f"{type(returned).__name__} {returned!r:.100}"
+    return f"{type(returned).__name__} {shown(returned, 100)}"
 
 
 def check_frame(env: gym.Env, name: str) -> None:
@@ -244,7 +272,7 @@ def check_frame(env: gym.Env, name: str) -> None:
         raise UserError(f"{name} cannot be drawn: a package is not installed: {error}") from error
     except UserError:
         raise
-    except Exception as error:  # an environment that cannot draw may raise any error
+    except ANY_ERROR as error:
         raise UserError(f"{name} does not draw frames (rgb_array): {in_one_line(error)}") from error
     problem = frame_problem(frame)
     if problem:

@@ -23,10 +23,11 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.registry import refuse_untrusted, trust
-from vlm_rm_sweeps.tasks.env_check import Step, check_env, indicators
+from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicators
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
 from vlm_rm_sweeps.tasks.wrappers import FindWrapper, WrapperSettings, known_wrapper, named_wrapper, wrapped
 
 _MUJOCO_SIZE = 480
@@ -155,12 +156,10 @@ def make_task(env: GymEnv) -> Task:
         if is_success is not None:
             is_success(made.observation_space, step[0], step[1], step[4])
 
-    try:
+    with closed_after(made, env.id):
         check_env(made, env.id, visit=evaluate_success)
         if is_success is not None:
             is_success.refuse_undecided(made.observation_space)
-    finally:
-        made.close()
     return env.task(named_wrapper)
 
 
@@ -346,7 +345,7 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(f"{config.id!r} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise UserError(f"{config.id}: {error}; install the package that has this environment") from error
-    except Exception as error:  # an environment may raise any error for arguments that it refuses
+    except ANY_ERROR as error:  # for arguments that it refuses
         raise UserError(_refused(config, error)) from error
     _place_camera(config, env)
     return env
@@ -372,12 +371,12 @@ def _unknown_id(env_id: str, error: Exception) -> str:
     return f"{error}" if env_id in known else unknown_name("environment", env_id, known, hint)
 
 
-def _refused(config: GymEnv, error: Exception) -> str:
+def _refused(config: GymEnv, error: BaseException) -> str:
     # `module:Name-v0` is registered under the name without the module.
     entry_point: Any = gym.spec(config.id.rpartition(":")[2]).entry_point
     creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
     known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
-    reason = str(error).partition(" was raised from the environment creator")[0]
+    reason = in_one_line(error).partition(" was raised from the environment creator")[0]
     if "argument 'render_mode'" in reason:
         return f"{config.id} does not draw frames (rgb_array): {reason}"
     return f"{config.id} cannot be made with kwargs {config.kwargs!r}: {reason}; its arguments are {', '.join(known) or 'none'}"

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.registry import Registry, is_reference
-from vlm_rm_sweeps.tasks.env_check import check_env
+from vlm_rm_sweeps.tasks.env_check import check_env, closed_after
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.tasks.uniform_env import in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
 
 TaskSource = Task | Callable[[], Task]
 
@@ -117,12 +117,10 @@ def check_task(task: Task) -> None:
         env = task.make_native_env(task.rendering(), None)
     except UserError:
         raise
-    except Exception as error:  # a user's function may raise any error
+    except ANY_ERROR as error:  # it is a user's function
         raise UserError(f"the environment of {task.name} cannot be made: {in_one_line(error)}") from error
-    try:
+    with closed_after(env, task.name):
         check_env(env, task.name, draws=not task.draws_with_opengl)
-    finally:
-        env.close()
 
 
 def _made(name: str, source: object) -> Task:
@@ -132,7 +130,7 @@ def _made(name: str, source: object) -> Task:
             made = made()
         except UserError:
             raise
-        except Exception as error:  # a user's function may raise any error
+        except ANY_ERROR as error:  # it is a user's function
             raise UserError(
                 f"task {name!r} cannot be made: {reason_of(error)}: expected a function or class without required arguments"
             ) from error

@@ -13,7 +13,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, TrueRewardInInfo, machine_profile
 from vlm_rm_sweeps.tasks.state_space import StateSpace
-from vlm_rm_sweeps.tasks.uniform_env import EnvironmentFault, UniformEnv, in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, EnvironmentFault, UniformEnv, in_one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class Task:
             native = self.make_native_env(rendering or self.rendering(), frame_format)
         except UserError:
             raise
-        except Exception as error:  # an environment may raise anything
+        except ANY_ERROR as error:
             raise EnvironmentFault(f"environment {self.name} cannot be made: {in_one_line(error)}") from error
         return UniformEnv(self.control.around(native), self.name)
 

@@ -8,8 +8,10 @@ from typing import Any, NoReturn, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 
+ANY_ERROR = (Exception, SystemExit)
+"""What an environment may raise: anything, `sys.exit()` included. Only Ctrl-C is not its own."""
 _LONGEST_ACTION = 120
 _LONGEST_MESSAGE = 1_000
 
@@ -23,7 +25,10 @@ class EnvironmentFault(UserError):  # noqa: N818 - what an environment does wron
 
 def in_one_line(error: BaseException) -> str:
     """Return an environment's error in one line: its type and its whole message, however many lines it has."""
-    message = " ".join(str(error).split())
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # an error of the user's may raise another one when it is printed
+        message = ""
     return f"{type(error).__name__}: {message[:_LONGEST_MESSAGE]}" if message else type(error).__name__
 
 
@@ -109,7 +114,7 @@ class UniformEnv(gym.Wrapper):
             if vector.shape != self.observation_space.shape:
                 _refuse_shape(vector.shape, self.observation_space)
         if not np.isfinite(vector).all():
-            raise _UnusableError(f"it observed {observation!r:.200}: expected finite numbers")
+            raise _UnusableError(f"it observed {shown(observation)}: expected finite numbers")
         return vector
 
     @contextmanager
@@ -118,7 +123,7 @@ class UniformEnv(gym.Wrapper):
             yield
         except UserError:
             raise
-        except Exception as error:  # an environment may raise anything
+        except ANY_ERROR as error:
             what = str(error) if isinstance(error, _UnusableError) else in_one_line(error)
             raise EnvironmentFault(f"environment {self._name}, {self._where(doing, action)}: {what}") from error
 
@@ -137,7 +142,9 @@ class _UnusableError(Exception):
 
 
 def _refuse_shape(found: tuple[int, ...], space: gym.Space) -> NoReturn:
-    raise _UnusableError(f"it observed an array of shape {found}, expected {space.shape} as in its observation space {space}")
+    raise _UnusableError(
+        f"it observed an array of shape {found}, expected {space.shape} as in its observation space {shown(space)}"
+    )
 
 
 def reward_value(reward: Any) -> float:
@@ -161,6 +168,8 @@ def _vectors_of(space: gym.Space) -> gym.Space:
     except NotImplementedError:  # a space of somebody's own
         flat = None
     if not isinstance(flat, gym.spaces.Box):
-        raise UserError(f"observations {space} cannot be made one vector: expected Box, Discrete, or a Dict or Tuple of them")
+        raise UserError(
+            f"observations {shown(space)} cannot be made one vector: expected Box, Discrete, or a Dict or Tuple of them"
+        )
     with np.errstate(over="ignore"):  # a bound beyond the range of float32 is none
         return gym.spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.registry import Registry
-from vlm_rm_sweeps.tasks.uniform_env import in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
 
 _STATISTICS = (
     "its running statistics belong to one environment: evaluations and videos would start without them; expected a wrapper "
@@ -89,7 +89,7 @@ def wrapped(env: gym.Env, wrappers: Sequence[WrapperSettings], find: FindWrapper
             raise
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"wrappers: {each.name} needs a package that is not installed: {error}") from error
-        except Exception as error:  # a wrapper may raise anything for an environment that it does not fit
+        except ANY_ERROR as error:  # for an environment that it does not fit
             raise UserError(
                 f"wrappers: {each.name} with kwargs {each.kwargs!r} does not fit observations {env.observation_space} and actions "
                 f"{env.action_space}: {in_one_line(error)}"
