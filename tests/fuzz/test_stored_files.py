@@ -67,7 +67,8 @@ def test_damaged_files_are_read_or_refused(fuzzed: Any, results: Path, tmp_path:
     def read(case: tuple[str, list[WrongValue], list[Damage]]) -> None:
         name, wrong, damaged = case
         file = copy_of(results, tmp_path) / name
-        for each in (*wrong, *damaged):
+        changes: list[WrongValue | Damage] = [*wrong, *damaged]
+        for each in changes:
             with suppress(OSError):  # what is gone or a folder cannot be damaged further
                 each.apply(file)
         READERS[name](file)

@@ -169,7 +169,7 @@ def fuzz(
 
 def table_of(tallies: Sequence[Tally]) -> str:
     """Format tallies as a table, the sum in its last row."""
-    rows = [("fuzzed", "cases", "exit 0", "exit 2", "tracebacks", f"over {LONGEST_S:g} s", "slowest")]
+    rows: list[tuple[str, ...]] = [("fuzzed", "cases", "exit 0", "exit 2", "tracebacks", f"over {LONGEST_S:g} s", "slowest")]
     for each in tallies:
         counted = (each.cases, each.done, each.refused, each.tracebacks, each.too_long)
         rows.append((each.kind, *(f"{count:,}" for count in counted), f"{each.slowest_s:.2f} s"))

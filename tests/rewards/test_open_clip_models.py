@@ -368,8 +368,11 @@ def test_damaged_or_missing_embedded_files_name_the_checksum(what: str, size: st
     shutil.copytree(EMBEDDED_FOLDER, folder)
     check_embedded_files(size, folder)
     entry = embedded_manifest(folder)[size]
-    name, key = (VOCABULARY, "vocabulary_sha256") if what == "vocabulary" else (f"embedded-{size}.safetensors", "sha256")
-    file, expected = folder / name, entry[key]
+    if what == "vocabulary":
+        file, expected = folder / VOCABULARY, entry["vocabulary_sha256"]
+    else:
+        file, expected = folder / f"embedded-{size}.safetensors", entry["sha256"]
+    name = file.name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
