@@ -1,5 +1,6 @@
 """Names that come from data stay inside their folder; files are replaced atomically; checksums are those of the content."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,12 @@ def test_what_is_no_text_file_is_refused_in_one_message(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=message):
             read_text(tmp_path / name, "a text")
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    """As the superuser, `--out /dev/null` would take the device away from all programs."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"pipe cannot be written \(it is neither a file nor a folder\)"), new_output(pipe):
+        pass
+    assert pipe.is_fifo()

@@ -168,6 +168,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: It could not be written; what was there before is still there, and nothing else.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # A device or a pipe, in whose place the superuser would otherwise put a file.
+        raise OSError(errno.EINVAL, "it is neither a file nor a folder", str(path))
     place = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
     try:
         unfinished = place / path.name

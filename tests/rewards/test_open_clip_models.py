@@ -372,7 +372,6 @@ def test_damaged_or_missing_embedded_files_name_the_checksum(what: str, size: st
         file, expected = folder / VOCABULARY, entry["vocabulary_sha256"]
     else:
         file, expected = folder / f"embedded-{size}.safetensors", entry["sha256"]
-    name = file.name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)

@@ -5,7 +5,6 @@ The id of a CLIP model is open_clip's pair `architecture/pretrained`, where `pre
 for the small models that ship in this package.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
-from vlm_rm_sweeps.files import read_json
+from vlm_rm_sweeps.files import read_json, sha256_of
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import EMBEDDED, registered_reward_models
 from vlm_rm_sweeps.rewards.reward_model import Precision
@@ -327,11 +326,6 @@ def check_embedded_files(size: str, folder: Path) -> None:
         found = sha256_of(file)
         if found != expected:
             raise UserError(f"{name} is damaged: its sha256 is {found}, expected {expected}; install the package again")
-
-
-def sha256_of(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits, as in the manifest."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def embedded_manifest(folder: Path) -> dict[str, TrainedSize]:
