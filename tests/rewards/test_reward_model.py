@@ -23,9 +23,7 @@ def test_a_list_of_prompts_becomes_a_tuple() -> None:
 
 
 def test_a_string_is_refused_instead_of_its_letters() -> None:
-    with pytest.raises(
-        UserError, match=re.escape("goal prompts 'kneeling': expected a tuple of prompts, such as ('kneeling',)")
-    ):
+    with pytest.raises(UserError, match=re.escape("goal prompts 'kneeling': expected a tuple of prompts, such as ('a pole',)")):
         RewardSpec("kneeling", ("standing",))  # type: ignore[arg-type]
 
 
