@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, TypeVar
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
 
 UNFINISHED = ".unfinished-"
 """How the names of folders begin in which something is written. What a killed process left in one is never read."""
@@ -108,7 +109,7 @@ def read_whole(file: Path, remedy: str) -> bytes:
         raise DamagedFileError(f"{file} cannot be read ({_reason(error)}): {remedy}") from error
 
 
-def read_json(file: Path, content: TypeAdapter[Content], remedy: str) -> Content:
+def read_json(file: Path, content: "TypeAdapter[Content]", remedy: str) -> Content:
     """Read a JSON file through a type: the one way in which stored JSON is read.
 
     Args:
@@ -123,13 +124,15 @@ def read_json(file: Path, content: TypeAdapter[Content], remedy: str) -> Content
         DamagedFileError: The file cannot be read, is not JSON, or is not of this type. The message has the file and, for each
             bad key, its value and what was expected.
     """
+    from pydantic import ValidationError  # here: the command line starts faster without it
+
     try:
         return content.validate_json(read_whole(file, remedy), strict=True)
     except ValidationError as error:
         raise DamagedFileError(f"{file} is damaged: {problems_in(error)}: {remedy}") from error
 
 
-def problems_in(error: ValidationError) -> str:
+def problems_in(error: "ValidationError") -> str:
     """Describe what is wrong with stored data.
 
     Args:
