@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vlm_rm_sweeps.errors import DamagedFileError, UserError
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -148,9 +148,7 @@ def problems_in(error: "ValidationError") -> str:
         key = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        shown = repr(problem["input"])
-        shown = shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
-        value = "" if problem["type"] in ("missing", "json_invalid") else f" = {shown}"
+        value = "" if problem["type"] in ("missing", "json_invalid") else f" = {shown(problem['input'], _SHOWN_CHARACTERS)}"
         described.append(f"{key}{value}: {message}" if key else message)
     return "; ".join(described)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.labelling.agreement import answers_by_rater
@@ -18,7 +18,6 @@ SUCCESS = "success"
 RATER = "rater:"
 EVERYONE = "raters"
 MIN_STATES = 10
-_SHOWN_LETTERS = 200
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "min": min,
@@ -146,8 +145,7 @@ def _formula(dataset: StateDataset, formula: str) -> np.ndarray:
         computed = [parsed({str(name): value for name, value in state.items()}) for state in states]
         return np.array([math.nan if value is None else float(value) for value in computed])
     except (TypeError, ValueError, OverflowError) as error:
-        shown = repr(formula) if len(formula) <= _SHOWN_LETTERS else f"{formula[:_SHOWN_LETTERS]!r}..."
-        raise UserError(f"truth {shown} cannot be evaluated ({error}): {expected}") from error
+        raise UserError(f"truth {shown(formula)} cannot be evaluated ({error}): {expected}") from error
 
 
 def _listed(dataset: StateDataset) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import grpc  # type: ignore[import-untyped]
 import ray
 
 from vlm_rm_sweeps.errors import UserError
@@ -108,6 +107,8 @@ def _check_answers(address: str) -> None:
     """
     if address == "local":
         return
+    import grpc  # type: ignore[import-untyped]  # here: few set an address
+
     named = f"RAY_ADDRESS={address!r}"
     advice = "correct it, start a cluster there with `ray start --head`, or unset it to have Ray started on this machine"
     if address == "auto":

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
@@ -32,7 +32,6 @@ from vlm_rm_sweeps.tasks.wrappers import FindWrapper, WrapperSettings, known_wra
 
 _MUJOCO_SIZE = 480
 """Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
-_SHOWN_LETTERS = 200
 
 
 class Camera(BaseModel):
@@ -204,7 +203,7 @@ class SuccessTest:
     }
 
     def __init__(self, expression: str) -> None:
-        self._shown = repr(expression) if len(expression) <= _SHOWN_LETTERS else f"{expression[:_SHOWN_LETTERS]!r}..."
+        self._shown = shown(expression)
         try:
             self._formula = Formula(expression, self.FUNCTIONS)
         except UserError as error:

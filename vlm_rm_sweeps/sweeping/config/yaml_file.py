@@ -12,7 +12,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.files import read_text
 from vlm_rm_sweeps.sweeping.config.named_files import absolute_paths, folder_of
 from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml
@@ -134,7 +134,7 @@ def apply_overrides(keys: dict[str, Any], overrides: Iterable[str]) -> dict[str,
             )
         path = matched["path"].split(".")
         if len(path) > _MOST_PARTS:
-            raise UserError(f"--set {override[:80]!r}: a path of {len(path)} keys: expected at most {_MOST_PARTS}")
+            raise UserError(f"--set {shown(override, 80)}: a path of {len(path)} keys: expected at most {_MOST_PARTS}")
         try:
             value = parse_yaml(matched["value"])
         except UserError as error:
