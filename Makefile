@@ -52,7 +52,11 @@ dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (pr
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not faults"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not sweeps and not slow and not browser and not faults and not fuzz"
+
+.PHONY: test-sweeps
+test-sweeps: $(INSTALLED) ## Run the tests of whole sweeps and trials, also killed and resumed.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "sweeps and not slow"
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the slow tests: whole sweeps, the wheel, the examples that need Ray, and whether the quick start learns.
@@ -66,6 +70,10 @@ test-browser: $(INSTALLED) ## Run the tests of the label page in a headless Chro
 test-faults: $(INSTALLED) ## Inject faults into real sweeps at random moments and write results/faults.txt: FAULTS=20 SEED=...
 	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
 
+.PHONY: test-fuzz
+test-fuzz: $(INSTALLED) ## Try 10 000 odd sweep files, arguments, results, environments and requests (minutes), and write results/fuzz.txt: SEED=...
+	env FUZZ_TABLE=results/fuzz.txt $(BIN)/python -m pytest -m fuzz -s $(if $(SEED),--hypothesis-seed=$(SEED)) tests/fuzz
+
 .PHONY: check
 check: $(INSTALLED) ## Lint and check types.
 	$(BIN)/ruff check .
@@ -73,14 +81,21 @@ check: $(INSTALLED) ## Lint and check types.
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the speeds that the README states.
-	$(BIN)/python benchmarks/reward_pool.py
-	$(BIN)/python benchmarks/rendering.py
-	$(BIN)/python benchmarks/update.py
+bench: $(INSTALLED) ## Measure the speeds that the README states (minutes), and write results/benchmarks/*.json.
+	mkdir -p results/benchmarks
+	for each in reward_pool rendering update specs sharing precision; do \
+		$(BIN)/python benchmarks/$$each.py --json results/benchmarks/$$each.json || exit 1; done
 
 .PHONY: bench-trials
-bench-trials: $(INSTALLED) ## Compare whole trials with loops of stable-baselines3 (minutes).
-	$(BIN)/python benchmarks/end_to_end.py
+bench-trials: $(INSTALLED) ## Measure whole trials and sweeps, beside loops of stable-baselines3, and their start (minutes).
+	mkdir -p results/benchmarks
+	for each in end_to_end servers startup; do \
+		$(BIN)/python benchmarks/$$each.py --json results/benchmarks/$$each.json || exit 1; done
+
+.PHONY: bench-gpu
+bench-gpu: $(INSTALLED) ## Measure a machine with a GPU: encoding, drawing, the paper's humanoid.
+	mkdir -p results/benchmarks
+	$(BIN)/python benchmarks/gpu.py --json results/benchmarks/gpu.json
 
 .PHONY: schema
 schema: $(INSTALLED) ## Write the keys of a sweep file anew: sweeps/schema.json, and the table in the README.

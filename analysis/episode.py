@@ -1,8 +1,8 @@
 """One episode of the best trial's greedy policy and one of random actions: frames and CLIP reward by step.
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with the
-highest success, then the highest true return, among those that learned from a reward model. Expect the reward of the learned
-policy to stay high, and that of random actions to drop when the pole falls.
+highest success, then the highest true return, among the seeds of the combination whose means are highest. Expect the reward of
+the learned policy to stay high, and that of random actions to drop when the pole falls.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
 )
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.registry import known_reward_model
 
 SHOWN = 8
 SEED = 12_345
@@ -36,7 +36,9 @@ def draw(runs: SweepRuns) -> None:
     merits = [name for name in (EVALUATION + SUCCESS, EVALUATION + TRUE_RETURN) if name in table]
     if not merits:
         raise DoesNotApplyError("nothing was trained")
-    best = table.sort_values(merits, ascending=False).iloc[0]
+    cells = [name for name in ("model", "alpha", "prompt", "textures", "camera") if name in table]
+    means = table.groupby(cells)[merits].transform("mean").add_prefix("mean_")
+    best = pd.concat([table, means], axis=1).sort_values([*means.columns, *merits], ascending=False).iloc[0]
     checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
     assert spec is not None
@@ -48,14 +50,14 @@ def draw(runs: SweepRuns) -> None:
         "random actions": lambda _: actions.sample(),
         "after training": load_policy(checkpoint),
     }
-    steps = task.episode_steps
+    steps = task.episode_actions
     chosen = np.linspace(0, steps - 1, SHOWN).round().astype(int)
     figure = plt.figure(figsize=(11, 5.8), layout="constrained")
     grid = figure.add_gridspec(3, SHOWN, height_ratios=[1, 1, 2])
     curve = figure.add_subplot(grid[2, :])
     rows = []
     for row, (name, policy) in enumerate(policies.items()):
-        episode = run_episode(task, policy, SEED, frame_format, score, rendering_of(checkpoint), pictures=True)
+        episode = run_episode(task, policy, SEED, frame_format, score, rendering_of(checkpoint, task), pictures=True)
         frames, in_goal, rewards = episode.pictures, episode.in_goal, episode.clip_rewards
         assert rewards is not None
         for column, step in enumerate(chosen):
@@ -67,7 +69,7 @@ def draw(runs: SweepRuns) -> None:
     reward = checkpoint.content["reward"]
     assert reward is not None  # it has a spec
     model_id = reward["model"]
-    parameters = find_reward_model(model_id).parameters / 1e6
+    parameters = known_reward_model(model_id).parameters / 1e6
     curve.set(xlabel="step", ylabel="CLIP reward", title=f'"{spec.goal_prompts[0]}"', xlim=(1, steps))
     title = f"{model_id} ({parameters:.2f} M parameters), alpha {spec.alpha:g}"
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)

@@ -12,16 +12,20 @@ import prompts
 import reward_landscape
 from runs import DoesNotApplyError, SweepRuns, draw_alone
 
+from vlm_rm_sweeps.errors import UserError
+
 FIGURES = (learning_curves, model_scaling, alpha, overoptimisation, prompts, reward_landscape, episode)
 
 
 def draw(runs: SweepRuns) -> None:
-    """Draw and save each figure that applies."""
+    """Draw and save each figure that applies and whose files are whole."""
     for figure in FIGURES:
         try:
             figure.draw(runs)
         except DoesNotApplyError as reason:
             print(f"{figure.__name__} does not apply: {reason}")
+        except UserError as problem:
+            print(f"{figure.__name__} is left out: {problem}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Shared by the scripts in this folder: a sweep's MLflow runs as pandas tables, and the saving of its figures."""
 
+import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from mlflow.entities import Run
 from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside, new_output
 from vlm_rm_sweeps.metrics import ENV_STEPS, RunStatus
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
 
@@ -36,21 +39,23 @@ class SweepRuns:
         children: Runs of the trials that have finished, oldest first.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tracking_uri: str | None = None) -> None:
         """Find the runs of a results folder.
 
         Args:
             folder: As `vlm-rm sweep` wrote it.
+            tracking_uri: The MLflow server or database with its runs; by default what MLFLOW_TRACKING_URI says, then the
+                database in the results folder.
 
         Raises:
             SystemExit: It is not a results folder, its runs cannot be read, or none has finished yet; with a message.
         """
         try:
-            runs = find_runs(folder)
+            runs = find_runs(folder, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
         except UserError as error:
             raise SystemExit(str(error)) from error
         self.folder = folder
-        self._client, self._run_id = runs.client, runs.run_id
+        self._client, self._run_id, self._attachable = runs.client, runs.run_id, runs.attachable
         self.children = [child for child in self._all_children(runs.experiment_id) if child.info.status == RunStatus.FINISHED]
         if not self.children:
             raise SystemExit(f"{folder} has no finished trial yet: run this script again later")
@@ -112,11 +117,11 @@ class SweepRuns:
             data: Saved as CSV.
             name: Name of the files, which are replaced if they exist.
         """
-        target = self.folder / "figures"
-        target.mkdir(exist_ok=True)
         for suffix in ("png", "svg"):
-            figure.savefig(target / f"{name}.{suffix}", dpi=150, bbox_inches="tight")
-            self._log(target / f"{name}.{suffix}")
+            file = file_inside(self.folder, f"figures/{name}.{suffix}")
+            with new_output(file) as unfinished:
+                figure.savefig(unfinished, dpi=150, bbox_inches="tight")
+            self._log(file)
         plt.close(figure)
         self.save_table(data, name)
 
@@ -127,13 +132,17 @@ class SweepRuns:
             data: The table.
             name: Name of the file, which is replaced if it exists.
         """
-        file = self.folder / "figures" / f"{name}.csv"
-        data.to_csv(file, index=False)
+        file = file_inside(self.folder, f"figures/{name}.csv")
+        with new_output(file) as unfinished:
+            data.to_csv(unfinished, index=False)
         self._log(file)
 
     def _log(self, file: Path) -> None:
-        self._client.log_artifact(self._run_id, str(file), "figures")
-        print(file)
+        if self._attachable:
+            self._client.log_artifact(self._run_id, str(file), "figures")
+        print(
+            f"{file}{'' if self._attachable else ' (not attached to its MLflow run, whose files lie outside of the results)'}"
+        )
 
 
 def _rendering(child: Run) -> dict[str, str]:
@@ -219,9 +228,14 @@ def draw_alone(draw: Callable[[SweepRuns], None]) -> None:
     Raises:
         SystemExit: The arguments are wrong or the figure does not apply; with a message.
     """
-    if len(sys.argv) != 2:
-        raise SystemExit(f"usage: python {sys.argv[0]} FOLDER, where FOLDER is that of a sweep, such as results/quickstart-...")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, help="Folder of a sweep, such as results/quickstart-...")
+    parser.add_argument("--tracking-uri", help="MLflow server or database with its runs. Default: that in the results folder.")
+    given = parser.parse_args()
     try:
-        draw(SweepRuns(Path(sys.argv[1])))
+        draw(SweepRuns(given.folder, given.tracking_uri))
     except DoesNotApplyError as error:
-        raise SystemExit(f"{sys.argv[1]}: {error}") from error
+        raise SystemExit(f"{given.folder}: {error}") from error
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

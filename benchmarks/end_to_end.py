@@ -27,14 +27,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
 import functools
-import json
 import logging
 import multiprocessing
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +43,7 @@ import psutil
 import ray
 import torch
 import yaml
+from measuring import parser_of, write_figures
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
@@ -359,12 +359,11 @@ def print_rows(task: str, loops: Mapping[str, Turn]) -> None:
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Compare whole training loops.")
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=1_000, help="environment steps in a turn, rounded up to whole rollouts")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each loop")
     parser.add_argument("--humanoid", action="store_true", help="compare on the humanoid, too")
     parser.add_argument("--processes", action="store_true", help="a process for each environment with Gymnasium's frames")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser.parse_args()
 
 
@@ -389,10 +388,7 @@ def main() -> None:
         results[case.task.name] = compare(case, options.steps, options.rounds, options.processes)
         print_rows(case.task.name, results[case.task.name])
     ray.shutdown()
-    if options.json:
-        figures = {task: {name: asdict(turn) for name, turn in loops.items()} for task, loops in results.items()}
-        content = {"steps": options.steps, "rounds": options.rounds, "results": figures}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    write_figures(options, results)
 
 
 if __name__ == "__main__":

@@ -1,82 +1,101 @@
 """Frames per second through the reward pool, compared with the same model's bare `encode_image` on the same frames.
 
-Run `make bench`, or `.venv/bin/python benchmarks/reward_pool.py`. It prints one row for each embedded model and request size.
-Pool and bare model take turns in one run, each with one thread, and the ratio is that of their medians. The pool's time
-includes everything: object store, request, preprocessing, encoding, rewards for one spec, and the answer.
+Run `make bench`, or `.venv/bin/python benchmarks/reward_pool.py`; `--json FILE` writes the figures to a file, too. It prints one row
+for each model and request size. Pool and bare model take turns in one run, each with one thread, and the ratio is that of their
+medians. The pool's time includes everything: object store, request, preprocessing, encoding, rewards for one spec, and the answer.
+Its CPU time is that of client and server. The bare model is given tensors that are normalised already; *in the process* is the reward
+model's own `score` in requests of the largest size, without a pool.
 """
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import logging
-import statistics
-import time
-from collections.abc import Callable
+import argparse
+import functools
 
 import numpy as np
 import ray
 import torch
+from measuring import Cost, parser_of, process_of, quiet_ray, take_turns, write_figures
 
-from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.open_clip_models import embedded_sizes
+from vlm_rm_sweeps.rewards.open_clip_models import embedded_models
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, start_pool
 
-FRAMES = 2_048
-ROUNDS = 5
 MICRO_BATCH = 64
 SPEC = RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), 0.5)
+BARE = "bare encode_image"
+IN_PROCESS = "in the process"
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """Measure how many seconds one call of `action` takes."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
+@torch.inference_mode()
+def encode(network: torch.nn.Module, pixels: torch.Tensor) -> None:
+    """Encode preprocessed frames (N, 3, H, W) in micro-batches, and do nothing else."""
+    for chunk in pixels.split(MICRO_BATCH):
+        network.encode_image(chunk)  # type: ignore[operator]
+
+
+def score_here(model: ClipRewardModel, frames: np.ndarray, request: int) -> None:
+    """Score frames, uint8 (N, H, W, 3), in this process, `request` frames at a time."""
+    for start in range(0, len(frames), request):
+        model.score(frames[start : start + request], [SPEC])
+
+
+def score(pool: RewardPool, frames: np.ndarray, request: int) -> None:
+    """Score frames, uint8 (N, H, W, 3), in requests of `request` frames."""
+    for pending in [pool.submit(frames[start : start + request], [SPEC]) for start in range(0, len(frames), request)]:
+        pending.result()
+
+
+def compare(model_id: str, options: argparse.Namespace) -> dict[str, Cost]:
+    """Let the bare model and the pool encode the same frames, in turns.
+
+    Args:
+        model_id: The model.
+        options: The command line.
+
+    Returns:
+        The cost of all frames: of the bare model, of the reward model, and of the pool by size of the requests.
+    """
+    model = ClipRewardModel(model_id)
+    model.load(micro_batch=MICRO_BATCH)
+    edge = model.frame_format.size
+    frames = np.random.default_rng(0).integers(0, 256, (options.frames, edge, edge, 3), np.uint8)
+    config = PoolConfig.of("benchmark", model, micro_batch=MICRO_BATCH)
+    servers = start_pool(config, model)
+    await_pool(config, servers, [SPEC])
+    pool, helpers = RewardPool(config, servers), [process_of(server) for server in servers]
+    pooled = {str(request): functools.partial(score, pool, frames, request) for request in options.requests}
+    bare = functools.partial(encode, model.network, model.source.preprocessing(frames))
+    here = functools.partial(score_here, model, frames, max(options.requests))
+    costs = take_turns({BARE: bare, IN_PROCESS: here} | pooled, options.rounds, dict.fromkeys(pooled, helpers))
+    for server in servers:
+        ray.kill(server)
+    return costs
 
 
 def main() -> None:
-    """Print frames per second of bare model and pool, for each embedded model and request size."""
+    """Print frames per second of bare model and pool, and write the figures as JSON."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--models", nargs="+", default=embedded_models())
+    parser.add_argument("--frames", type=int, default=2_048, help="frames in a turn")
+    parser.add_argument("--requests", type=int, nargs="+", default=[64, 512], help="frames in a request")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of bare model and pool")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    prepare_ray()
-    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    print("model            request   bare encode_image   pool        pool / bare")
-    for size in embedded_sizes():
-        model_id = f"embedded/{size}"
-        reward_model = ClipRewardModel(model_id)
-        reward_model.load(micro_batch=MICRO_BATCH)
-        edge = reward_model.frame_format.size
-        frames = np.random.default_rng(0).integers(0, 256, (FRAMES, edge, edge, 3), np.uint8)
-        pixels = reward_model.source.preprocessing(frames)
-        config = PoolConfig.of("benchmark", reward_model, micro_batch=MICRO_BATCH)
-        handles = start_pool(config, reward_model)
-        await_pool(config, handles, [SPEC])
-        pool = RewardPool(config, handles)
-
-        @torch.inference_mode()
-        def bare(model: torch.nn.Module = reward_model.network, pixels: torch.Tensor = pixels) -> None:
-            for chunk in pixels.split(MICRO_BATCH):
-                model.encode_image(chunk)  # type: ignore[operator]
-
-        for request in (64, 512):
-            chunks = np.split(frames, FRAMES // request)
-
-            def pooled(pool: RewardPool = pool, chunks: list[np.ndarray] = chunks) -> None:
-                for pending in [pool.submit(chunk, [SPEC]) for chunk in chunks]:
-                    pending.result()
-
-            bare()
-            pooled()
-            times = [(seconds(bare), seconds(pooled)) for _ in range(ROUNDS)]
-            bare_rate, pool_rate = (FRAMES / statistics.median(column) for column in zip(*times, strict=True))
-            print(
-                f"{model_id:<16} {request:>7}   {bare_rate:>9.0f} fps      {pool_rate:>6.0f} fps   {pool_rate / bare_rate:>8.2f}"
-            )
-        for handle in handles:
-            ray.kill(handle)
-    ray.shutdown()
+    print(f"model            request   {BARE}   {IN_PROCESS}   pool        pool / bare")
+    results = {}
+    with quiet_ray():
+        for model_id in options.models:
+            results[model_id] = compare(model_id, options)
+            rates = {name: options.frames / cost.seconds for name, cost in results[model_id].items()}
+            for request in map(str, options.requests):
+                bare, here, pooled = rates[BARE], rates[IN_PROCESS], rates[request]
+                speeds = f"{bare:>9.0f} fps      {here:>6.0f} fps      {pooled:>6.0f} fps"
+                print(f"{model_id:<16} {request:>7}   {speeds}   {pooled / bare:>8.2f}", flush=True)
+    write_figures(options, results)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,17 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import json
+import functools
 import logging
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 import yaml
+from measuring import Cost, parser_of, take_turns, write_figures
 from ray.rllib.algorithms import dqn as rllib_dqn
 from ray.rllib.algorithms import sac as rllib_sac
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
@@ -164,27 +163,7 @@ def stable_baselines3(case: Case, transitions: int) -> Update:
     return lambda updates: algorithm.train(gradient_steps=updates, batch_size=settings["batch"])
 
 
-@dataclass(frozen=True)
-class Milliseconds:
-    """CPU time and time of one update."""
-
-    cpu: float
-    time: float
-
-
-def measured(update: Update, updates: int) -> Milliseconds:
-    """Measure one turn of `updates` updates."""
-    cpu, started = time.process_time(), time.perf_counter()
-    update(updates)
-    return Milliseconds(1e3 * (time.process_time() - cpu) / updates, 1e3 * (time.perf_counter() - started) / updates)
-
-
-def median(turns: Sequence[Milliseconds]) -> Milliseconds:
-    """Return the medians of turns."""
-    return Milliseconds(statistics.median(turn.cpu for turn in turns), statistics.median(turn.time for turn in turns))
-
-
-def compare(case: Case, transitions: int, updates: int, rounds: int) -> dict[str, Milliseconds]:
+def compare(case: Case, transitions: int, updates: int, rounds: int) -> dict[str, Cost]:
     """Let the three update, in turns.
 
     Args:
@@ -194,23 +173,20 @@ def compare(case: Case, transitions: int, updates: int, rounds: int) -> dict[str
         rounds: Turns of each.
 
     Returns:
-        Medians by name, this project's first.
+        The cost of one update by name, this project's first.
     """
     makers = {THIS_PROJECT: this_project, STABLE_BASELINES3: stable_baselines3, RLLIB: rllib}
     made = {name: make(case, transitions) for name, make in makers.items()}
-    for update in made.values():
-        update(updates)
-    turns = [[measured(update, updates) for update in made.values()] for _ in range(rounds)]
-    return {name: median(column) for name, column in zip(made, zip(*turns, strict=True), strict=True)}
+    costs = take_turns({name: functools.partial(update, updates) for name, update in made.items()}, rounds)
+    return {name: Cost(cost.seconds / updates, cost.cpu_seconds / updates) for name, cost in costs.items()}
 
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Compare gradient updates.")
+    parser = parser_of(__doc__)
     parser.add_argument("--updates", type=int, default=16, help="updates in a turn")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each")
     parser.add_argument("--transitions", type=int, default=2_048, help="transitions in each replay buffer")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser.parse_args()
 
 
@@ -222,18 +198,16 @@ def main() -> None:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     print(f"{'update':52}{'':20}{'CPU':>10}{'time':>12}{'times this project (CPU)':>28}")
-    results: dict[str, dict[str, Milliseconds]] = {}
+    results: dict[str, dict[str, Cost]] = {}
     for sweep in CASES:
         case = Case.of(sweep, options.transitions)
         results[str(case)] = compare(case, options.transitions, options.updates, options.rounds)
         ours = results[str(case)][THIS_PROJECT]
         for name, each in results[str(case)].items():
-            print(f"{case!s:52}{name:20}{each.cpu:7.2f} ms{each.time:9.2f} ms{each.cpu / ours.cpu:28.2f}", flush=True)
+            figures = f"{1e3 * each.cpu_seconds:7.2f} ms{1e3 * each.seconds:9.2f} ms{each.cpu_seconds / ours.cpu_seconds:28.2f}"
+            print(f"{case!s:52}{name:20}{figures}", flush=True)
     ray.shutdown()
-    if options.json:
-        figures = {case: {name: asdict(each) for name, each in learners.items()} for case, learners in results.items()}
-        content = {"updates": options.updates, "rounds": options.rounds, "results": figures}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    write_figures(options, results)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
+import gc
 import logging
 import sys
 import urllib.request
@@ -48,6 +49,20 @@ LONG_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {Path(__file__).parent / file: place for place, file in enumerate(LONG_FILES)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Take all that was imported out of the garbage collector's sight: each full collection would walk millions of objects.
+
+    imageio collects twice for each video that it writes.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Give it back: extension modules report what is never collected as leaks."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

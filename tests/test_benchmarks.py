@@ -1,63 +1,164 @@
 """Do the benchmarks run, each by itself as `make bench` runs them? Their speeds are not asserted. Minutes: `make test-slow`."""
 
+import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import measuring
+from precision import fidelity, kinds_of_frames
+from specs import make_specs
+
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.tasks.registry import find_task
 
 REPOSITORY = Path(__file__).parent.parent
+TINY = "embedded/tiny"
+GPU = [
+    "--device",
+    "cpu",
+    "--modes",
+    "eager",
+    "--precisions",
+    "fp32",
+    "--micro-batch",
+    "8",
+    "--rounds",
+    "1",
+    "--frames",
+    "2",
+    "--steps",
+    "32",
+]
+TRAINING = ["cartpole-upright", "mountaincar-summit"]
+SCRIPTS = {
+    "reward_pool.py": (["--models", TINY, "--frames", "128", "--rounds", "1"], [TINY]),
+    "rendering.py": (["--rounds", "1"], ["CartPole", "MountainCar", "humanoid, fast", "humanoid, full", "humanoid, steps/s"]),
+    "specs.py": (["--model", TINY, "--frames", "16", "--specs", "1", "20", "--rounds", "1"], ["1 ", "20 "]),
+    "sharing.py": (["--model", TINY, "--clients", "2", "--frames", "8", "--rounds", "1"], ["the server of 2 clients"]),
+    "precision.py": (
+        ["--models", TINY, "--frames", "16", "--rounds", "1"],
+        [f"{TINY:18}{each}" for each in ("torch fp32", "folded fp32", "torch bf16", "torch fp16")],
+    ),
+    "servers.py": (["--model", TINY, "--frames", "128", "--steps", "64", "--rounds", "1"], ["2 servers", "2 trials"]),
+    "startup.py": (["--sweeps", "1", "--rounds", "0"], ["the first trial starts", "each further trial"]),
+    "update.py": (
+        ["--updates", "2", "--rounds", "1", "--transitions", "256"],
+        ["DQN on cartpole-upright, batch 64", "SAC on mountaincar-summit, batch 256", "SAC on humanoid-kneeling, batch 256"],
+    ),
+    "end_to_end.py": (["--steps", "64", "--rounds", "1"], TRAINING),
+    "gpu.py": (
+        [*GPU, "--models", TINY],
+        [f"{TINY:16}fp32      eager", f"{TINY:16}fp32      pool", "humanoid, frames/s", f"training with {TINY}"],
+    ),
+}
+CONTESTANTS = {
+    "update.py": ["this project", "stable-baselines3", "RLlib"],
+    "end_to_end.py": ["this project", "Gymnasium's frames", "fast frames"],
+}
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f"benchmarks/{script}", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "rows"),
-    [
-        ("reward_pool.py", ["embedded/tiny", "embedded/small", "embedded/base", "embedded/large"]),
-        ("rendering.py", ["CartPole", "MountainCar", "humanoid, fast profile", "humanoid, full profile", "humanoid, steps/s"]),
-    ],
-)
-def test_a_benchmark_prints_a_row_for_everything_that_it_compares(script: str, rows: list[str]) -> None:
-    command = [sys.executable, f"benchmarks/{script}"]
-    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_benchmark_prints_a_row_for_everything_that_it_compares_and_writes_a_file(script: str, tmp_path: Path) -> None:
+    arguments, rows = SCRIPTS[script]
+    ran = run(script, *arguments, "--json", str(tmp_path / "figures.json"))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    missing = [row for row in rows if not any(line.startswith(row) for line in ran.stdout.splitlines())]
+    lines = [line.lstrip() for line in ran.stdout.splitlines()]
+    expected = [(row, name) for row in rows for name in CONTESTANTS.get(script, [""])]
+    missing = [(row, name) for row, name in expected if not any(line.startswith(row) and name in line for line in lines)]
     assert not missing, ran.stdout
+    content = json.loads((tmp_path / "figures.json").read_text())
+    assert list(content) == ["command", "date", "machine", "versions", "settings", "results"]
+    assert content["machine"]["cores"] >= 1
+    assert content["versions"]["torch"] == torch.__version__.split("+")[0]
+    figures = [each for each in numbers(content["results"]) if each is not None]
+    assert figures
+    assert np.isfinite(figures).all()
 
 
-UPDATES = ["DQN on cartpole-upright, batch 64", "SAC on mountaincar-summit, batch 256", "SAC on humanoid-kneeling, batch 256"]
-LEARNERS = ["this project", "stable-baselines3", "RLlib"]
-LOOPS = ["this project", "Gymnasium's frames", "fast frames"]
+def numbers(results: object) -> list[float | None]:
+    """Return all numbers in JSON."""
+    if isinstance(results, dict | list):
+        values = results.values() if isinstance(results, dict) else results
+        return [number for value in values for number in numbers(value)]
+    return [] if isinstance(results, str) else [results]  # type: ignore[list-item]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "arguments", "compared", "contestants", "figure"),
-    [
-        ("update.py", ["--updates", "2", "--rounds", "1", "--transitions", "256"], UPDATES, LEARNERS, "cpu"),
-        (
-            "end_to_end.py",
-            ["--steps", "64", "--rounds", "1"],
-            ["cartpole-upright", "mountaincar-summit"],
-            LOOPS,
-            "steps_per_second",
-        ),
-    ],
-)
-def test_a_benchmark_of_training_compares_all_contestants(
-    script: str, arguments: list[str], compared: list[str], contestants: list[str], figure: str, tmp_path: Path
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_its_benchmark_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import gpu
+
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert not printed.out
+    assert printed.err.startswith("gpu.py: --device cuda: torch finds no GPU here")
+    assert printed.err.count("\n") == 1
+
+
+def test_contestants_take_turns_and_the_first_turn_is_not_counted() -> None:
+    turns: list[str] = []
+    slept = {"a": iter([10**6, 0, 0]), "b": iter([0, 0, 0])}
+
+    def contestant(name: str) -> None:
+        turns.append(name)
+        sum(range(next(slept[name])))
+
+    costs = measuring.take_turns({name: lambda name=name: contestant(name) for name in slept}, rounds=2)  # type: ignore[misc]
+    assert turns == ["a", "b"] * 3
+    first = measuring.cost_of(lambda: sum(range(10**6)))
+    assert costs["a"].cpu_seconds < first.cpu_seconds / 2
+
+
+def test_a_median_ignores_the_turn_in_which_the_machine_was_busy() -> None:
+    turns = [measuring.Cost(seconds, cpu) for seconds, cpu in ((1, 0.5), (9, 0.6), (2, 0.4))]
+    assert measuring.median_cost(turns) == measuring.Cost(2, 0.5)
+
+
+def test_figures_are_written_with_the_machine_and_the_settings(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    command = [sys.executable, f"benchmarks/{script}", *arguments, "--json", str(file)]
-    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    lines = ran.stdout.splitlines()
-    missing = [
-        (row, name) for row in compared for name in contestants if not any(row in line and name in line for line in lines)
-    ]
-    assert not missing, ran.stdout
-    figures = list(json.loads(file.read_text())["results"].values())
-    assert len(figures) == len(compared)
-    assert all(list(each) == contestants for each in figures)
-    assert all(each[name][figure] > 0 for each in figures for name in contestants)
+    measuring.write_figures(argparse.Namespace(json=file, rounds=3), {"a": measuring.Cost(1.5, 0.5)})
+    content = json.loads(file.read_text())
+    assert content["results"] == {"a": {"seconds": 1.5, "cpu_seconds": 0.5}}
+    assert content["settings"] == {"rounds": 3}
+    assert {"processor", "cores", "memory_gb", "gpus", "load_average"} <= set(content["machine"])
+    measuring.write_figures(argparse.Namespace(json=None), {})  # nothing was asked for
+
+
+def test_fidelity_of_a_precision_is_its_deviation_beside_the_spread_and_the_order() -> None:
+    reference = np.array([0.0, 1.0, 2.0, 3.0])
+    found = fidelity(reference[::-1] + 0.5, reference)
+    assert found.deviation == pytest.approx(3.5)
+    assert found.spread == pytest.approx(reference.std())
+    assert found.rank_correlation == pytest.approx(-1)
+
+
+def test_precisions_are_compared_on_three_kinds_of_frames() -> None:
+    frames = kinds_of_frames(find_task("cartpole-upright"), FrameFormat(32), 4)
+    assert {kind: each.shape for kind, each in frames.items()} == dict.fromkeys(
+        ("random", "landscape", "visited"), (4, 32, 32, 3)
+    )
+    assert all(len({frame.tobytes() for frame in each}) > 1 for each in frames.values())
+
+
+def test_a_thousand_specs_differ_and_share_prompts() -> None:
+    specs = make_specs(1_000)
+    assert len(set(specs)) == 1_000
+    assert len({spec.goal_prompts for spec in specs}) == 100

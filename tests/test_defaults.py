@@ -71,6 +71,7 @@ subprocess.run([sys.executable, "-c", grandchild, sys.argv[2]], check=True)
         ("prepare_ray", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"),
         ("prepare_ray", "RAY_AUTH_MODE", "token"),
         ("prepare_mlflow", "MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("prepare_mlflow", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
         ("prepare_pygame", "SDL_VIDEODRIVER", "dummy"),
         ("prepare_pygame", "SDL_AUDIODRIVER", "dummy"),
     ],
@@ -146,7 +147,7 @@ def test_make_opens_mlflow_as_safely_as_the_command_that_a_sweep_prints() -> Non
 def test_the_dashboard_of_a_sweep_listens_on_this_machine_alone_and_asks_for_a_token() -> None:
     """In a process of its own, as the cluster of the other tests has no dashboard, and as a library's user has it: Ray is imported."""
     code = """
-import psutil, ray, urllib.error, urllib.request
+import contextlib, psutil, ray, urllib.error, urllib.request
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 
 said = []
@@ -154,11 +155,13 @@ with ray_cluster(said.append):
     (line,) = [line for line in said if line.startswith("Ray dashboard: ")]
     address = line.split()[2]
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    assert any("dashboard.py" in " ".join(process.cmdline()) for process in processes)
-    listening = {
-        connection.laddr.ip for process in processes for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    commands, listening = [], set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            commands.append(" ".join(process.cmdline()))
+            connections = process.net_connections("tcp")
+            listening |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    assert any("dashboard.py" in command for command in commands)
     assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -1,12 +1,14 @@
 """Names that come from data stay inside their folder; files are replaced atomically; checksums are those of the content."""
 
-import resource
+import os
 from pathlib import Path
 
 import pytest
+from disk import full_disk
+from pydantic import TypeAdapter
 
-from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside, sha256_of, write_whole
+from vlm_rm_sweeps.errors import DamagedFileError, UserError
+from vlm_rm_sweeps.files import file_inside, new_output, read_json, read_text, sha256_of, write_whole, written_whole
 
 
 @pytest.fixture
@@ -46,18 +48,124 @@ def test_the_folder_itself_may_be_a_link(folder: Path) -> None:
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "file"
     write_whole(file, "ä" * 100)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            write_whole(file, "b" * 200)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(room=150), pytest.raises(OSError, match="File too large"):
+        write_whole(file, "b" * 200)
     assert file.read_text(encoding="utf-8") == "ä" * 100
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_two_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with written_whole(file) as first, written_whole(file) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert file.read_text() == "first"  # its context ended last
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_appears_whole_and_replaces_none(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    with new_output(folder) as unfinished:
+        unfinished.mkdir()
+        (unfinished / "a").write_text("a")
+        assert not folder.exists()
+    assert (folder / "a").read_text() == "a"
+    with pytest.raises(UserError, match="cannot be written"), new_output(folder) as unfinished:
+        unfinished.mkdir()
+    assert [each.name for each in folder.iterdir()] == ["a"]
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("something else"), KeyboardInterrupt()])
+def test_what_could_not_be_written_leaves_nothing_behind(tmp_path: Path, error: BaseException) -> None:
+    expected = UserError if isinstance(error, OSError) else type(error)
+
+    def write() -> None:
+        with new_output(tmp_path / "a" / "b" / "file") as unfinished:
+            unfinished.write_text("half")
+            raise error
+
+    with pytest.raises(expected):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_a_folder_should_be_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = r"file/below cannot be written \((Not a directory|File exists)"
+    with pytest.raises(UserError, match=message), new_output(tmp_path / "file" / "below") as unfinished:
+        unfinished.touch()
+
+
+def test_links_in_a_loop_are_refused(folder: Path) -> None:
+    (folder / "loop").symlink_to(folder / "loop")
+    for name in ("loop", "a\0b"):
+        with pytest.raises(UserError, match="is refused"):
+            file_inside(folder, name)
+
+
+NUMBERS = TypeAdapter(dict[str, list[int]])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": [1, "5"]}', r"file is damaged: a\.1 = '5': input should be a valid integer: mend it"),
+        (b"[]", "file is damaged: input should be"),
+        (b"", "file is damaged: invalid JSON"),
+        (b'{"a": [1', "file is damaged: invalid JSON"),
+        (b"\xff", "file is damaged: invalid JSON"),
+        (b'{"a": [NaN]}', r"a\.0 = nan: input should be"),
+        (b"[" * 100_000, "file is damaged: invalid JSON"),
+        (b'{"a": "' + b"x" * 10_000 + b'"}', r"a = 'x{59}\.\.\.: input should be"),
+        (None, r"file cannot be read \(No such file or directory\): mend it"),
+    ],
+)
+def test_json_is_read_through_a_type(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=message):
+        read_json(file, NUMBERS, "mend it")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DamagedFileError, match="is not a file"):
+        read_json(tmp_path, NUMBERS, "mend it")
 
 
 def test_checksum_is_sha256_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     # The example in FIPS 180-2, appendix B.1.
     assert sha256_of(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_text_is_read_without_its_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffa pole\r\n".encode())
+    assert read_text(tmp_path / "a.txt", "a text") == "a pole\r\n"
+
+
+def test_what_is_no_text_file_is_refused_in_one_message(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "marked").write_bytes("first\nna\ufeffme: a".encode())
+    (tmp_path / "latin").write_bytes(b"\xfc")
+    for name, message in {
+        "/dev/zero": "is larger than 1 MB; expected a text",
+        "loop": "cannot be read .*symbolic links",
+        "x" * 300: "cannot be read .*File name too long",
+        "a\0b": "cannot be read .*null",
+        ".": "cannot be read .*directory",
+        "marked": r"line 2 has a byte order mark \(U\+FEFF\)",
+        "latin": "is not a text file in UTF-8",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            read_text(tmp_path / name, "a text")
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    """As the superuser, `--out /dev/null` would take the device away from all programs."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"pipe cannot be written \(it is neither a file nor a folder\)"), new_output(pipe):
+        pass
+    assert pipe.is_fifo()

@@ -5,9 +5,10 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.videos import write_video
+from vlm_rm_sweeps.videos import VIDEO_SUFFIXES, write_video
 
 # Odd edges, and one brightness for each frame.
 FRAMES = [np.full((65, 33, 3), brightness, np.uint8) for brightness in (0, 60, 120, 180, 240)]
@@ -25,3 +26,14 @@ def test_every_frame_is_there_in_order(tmp_path: Path, suffix: str, plugin: str)
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the format '\.avi' is not supported: .*\.mp4 or \.gif$"):
         write_video(FRAMES, tmp_path / "video.avi")
+
+
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+def test_on_a_full_disk_the_video_before_stays(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"video{suffix}"
+    file.write_bytes(b"before")
+    noise = list(np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8))
+    with full_disk(room=200), pytest.raises(OSError, match="too large"):
+        write_video(noise, file)
+    assert file.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [file]

@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class DamagedFileError(UserError):
+    """A stored file is missing or damaged. Who can do without it leaves it out, and says so."""
+
+
 _LIST_AT_MOST = 20
 
 
@@ -32,6 +36,23 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
     expected = ", ".join(known) if len(known) <= _LIST_AT_MOST else f"{', '.join(nearest or known[:5])} or {len(known)} in all"
     return f"unknown {kind} {name!r}: {suggestion}expected one of {expected}{hint}"
+
+
+def shown(value: object, letters: int = 200) -> str:
+    """Return what a message shows of a value that somebody else made.
+
+    Args:
+        value: Anything.
+        letters: The longest text.
+
+    Returns:
+        Its repr, shortened; its type alone if the repr raises an error.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # a class of the user's may raise anything
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= letters else f"{text[:letters]}..."
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,10 +1,28 @@
-"""Files: atomic writing, checksums, and names that come from data (a table, a journal, a link in a copied folder)."""
+"""Files: reading through a type, atomic writing, checksums, and names that come from data (a table, a journal, a link)."""
 
+import errno
 import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, shown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+UNFINISHED = ".unfinished-"
+"""How the names of folders begin in which something is written. What a killed process left in one is never read."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""A disk that is full or read-only."""
+_SHOWN_PROBLEMS = 3
+_SHOWN_CHARACTERS = 60
+
+Content = TypeVar("Content")
 
 
 def file_inside(folder: Path, name: str | Path) -> Path:
@@ -19,33 +37,206 @@ def file_inside(folder: Path, name: str | Path) -> Path:
 
     Raises:
         UserError: The name leads out of the folder: it is absolute, has too many `..`, or is a symbolic link to somewhere else.
+            Or it leads nowhere: links that form a loop, or characters that no file name has.
     """
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = file.resolve().is_relative_to(folder.resolve())
+    except (RuntimeError, ValueError, OSError):  # a loop of links, a null character, a loop in newer versions of Python
+        inside = False
+    if not inside:
         raise UserError(f"{folder}: the file {str(name)!r} is refused: expected a path that stays inside the folder")
     return file
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file atomically: readers find the old content or the new one, even if this process is killed.
+_BYTE_ORDER_MARK = "\ufeff"
+_LARGEST_TEXT = 2**20
+
+
+def read_text(file: Path, expected: str) -> str:
+    """Read a text file that the user named, whatever it turns out to be.
 
     Args:
-        file: Replaced if it exists. A temporary file is made beside it.
+        file: In UTF-8, with or without a byte order mark at its start.
+        expected: What the file should be, for messages.
+
+    Returns:
+        The text, without the byte order mark.
+
+    Raises:
+        UserError: The file cannot be read, is larger than 1 MB (as `/dev/zero` is), or is not UTF-8; or it has a byte order
+            mark after its start, which no editor shows.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST_TEXT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error}); expected {expected}") from error
+    if len(content) > _LARGEST_TEXT:
+        raise UserError(f"{file}: is larger than 1 MB; expected {expected}")
+    try:
+        text = content.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: is not a text file in UTF-8 ({error}); expected {expected}") from error
+    if _BYTE_ORDER_MARK in text:
+        line = text[: text.index(_BYTE_ORDER_MARK)].count("\n") + 1
+        raise UserError(
+            f"{file}: line {line} has a byte order mark (U+FEFF), which is invisible: delete it, or type the line anew"
+        )
+    return text
+
+
+def read_whole(file: Path, remedy: str) -> bytes:
+    """Read a file that this package wrote earlier.
+
+    Args:
+        file: The file.
+        remedy: What to do if it cannot be read, for the message.
+
+    Returns:
+        Its content.
+
+    Raises:
+        DamagedFileError: It is missing, is no file, or cannot be read.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            raise DamagedFileError(f"{file} is not a file: {remedy}")
+        return file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        if isinstance(error, DamagedFileError):
+            raise
+        raise DamagedFileError(f"{file} cannot be read ({_reason(error)}): {remedy}") from error
+
+
+def read_json(file: Path, content: "TypeAdapter[Content]", remedy: str) -> Content:
+    """Read a JSON file through a type: the one way in which stored JSON is read.
+
+    Args:
+        file: The file, in UTF-8.
+        content: Its type. Values are not converted: the text `"5"` is no number.
+        remedy: What to do if the file is damaged, for the message.
+
+    Returns:
+        The checked content, without keys that the type does not have.
+
+    Raises:
+        DamagedFileError: The file cannot be read, is not JSON, or is not of this type. The message has the file and, for each
+            bad key, its value and what was expected.
+    """
+    from pydantic import ValidationError  # here: the command line starts faster without it
+
+    try:
+        return content.validate_json(read_whole(file, remedy), strict=True)
+    except ValidationError as error:
+        raise DamagedFileError(f"{file} is damaged: {problems_in(error)}: {remedy}") from error
+
+
+def problems_in(error: "ValidationError") -> str:
+    """Describe what is wrong with stored data.
+
+    Args:
+        error: As pydantic raised it.
+
+    Returns:
+        The first bad keys, each with its value and what was expected.
+    """
+    described = []
+    # A value that is wrong says more than a key that is missing: a file of another version has both.
+    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] == "missing")
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        key = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        value = "" if problem["type"] in ("missing", "json_invalid") else f" = {shown(problem['input'], _SHOWN_CHARACTERS)}"
+        described.append(f"{key}{value}: {message}" if key else message)
+    return "; ".join(described)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Write a file or folder atomically: readers find the old one, the new one or none, even if this process is killed.
+
+    Several processes may write the same path at once; the last one to finish wins.
+
+    Args:
+        path: What is written, in an existing folder. A file is replaced if it exists; a folder must not exist, or be empty.
+
+    Yields:
+        A path of the same name elsewhere, to write to. It takes the place of `path` at the end of the context, unless that
+        raises.
+
+    Raises:
+        OSError: It could not be written; what was there before is still there, and nothing else.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # A device or a pipe, in whose place the superuser would otherwise put a file.
+        raise OSError(errno.EINVAL, "it is neither a file nor a folder", str(path))
+    place = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=path.parent))
+    try:
+        unfinished = place / path.name
+        yield unfinished
+        if unfinished.is_file():
+            flush(unfinished)
+        unfinished.replace(path)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def new_output(path: Path) -> Iterator[Path]:
+    """Write what the user asked for, see `written_whole`: it is there as a whole or not at all.
+
+    Args:
+        path: A file or folder. The folders above it are made, and removed again if nothing could be written.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        UserError: It could not be written: the disk is full, or the folder is not writable.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as unfinished:
+            yield unfinished
+    except BaseException as error:
+        for folder in made:
+            with suppress(OSError):  # another process may have written into it
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(
+            f"{path} cannot be written ({_reason(error)}): free some disk space, or choose another place"
+        ) from error
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file atomically, see `written_whole`.
+
+    Args:
+        file: Replaced if it exists.
         text: Written as UTF-8.
 
     Raises:
         OSError: The text could not be written; the old content is still there.
     """
-    unfinished = file.with_name(f"{file.name}.unfinished")
+    with written_whole(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of files, is on disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with unfinished.open("w", encoding="utf-8") as opened:
-            opened.write(text)
-            opened.flush()
-            os.fsync(opened.fileno())
-        unfinished.replace(file)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def sha256_of(file: Path) -> str:

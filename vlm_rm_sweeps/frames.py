@@ -5,7 +5,7 @@ of any other size. Both call `resize_frames`, so a frame's reward does not depen
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -67,19 +67,20 @@ def frames_to_tensor(frames: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 
-def check_frames(frames: np.ndarray) -> None:
-    """Refuse an array that does not hold frames, whose rewards would be meaningless.
+def check_frames(frames: Any) -> None:
+    """Refuse what does not hold frames, whose rewards would be meaningless.
 
     Args:
-        frames: The array, of any shape and type.
+        frames: Anything. No frames (N = 0) are frames, too.
 
     Raises:
-        UserError: It is not uint8 (N, H, W, 3).
+        UserError: It is not uint8 (N, H, W, 3) with at least one pixel in each frame.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-        raise UserError(
-            f"frames of shape {frames.shape} and type {frames.dtype}: expected RGB images from 0 to 255, uint8 (N, height, width, 3)"
-        )
+    expected = "expected RGB images from 0 to 255, uint8 (N, height, width, 3)"
+    if not isinstance(frames, np.ndarray):
+        raise UserError(f"frames are {type(frames).__name__}, not a NumPy array: {expected}")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
+        raise UserError(f"frames of shape {frames.shape} and type {frames.dtype}: {expected}")
 
 
 def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:

@@ -43,9 +43,13 @@ SUCCESS = _metric("success", "share", "Share of episodes that succeeded: see `is
 GOAL_FRACTION = _metric("goal_fraction", "share", "Share of an episode's steps in the goal, mean over episodes.")
 
 EVALUATION = "evaluation_"
-"""Prefix of the four metrics above for the greedy policy at the end of a trial."""
+"""Prefix of the four metrics above for the greedy policy: at the end of a trial and, if it is evaluated before, at that step."""
 for _name in (CLIP_RETURN, TRUE_RETURN, SUCCESS, GOAL_FRACTION):
-    _metric(EVALUATION + _name, METRICS[_name].unit, f"Of the greedy policy at the end: {METRICS[_name].meaning}")
+    _metric(
+        EVALUATION + _name,
+        METRICS[_name].unit,
+        f"Of the greedy policy, at the end or at an evaluation before: {METRICS[_name].meaning}",
+    )
 
 STEPS_PER_SECOND = _metric(
     "env_steps_per_second", "steps/s", "Environment steps per second of wall time since the result before."
@@ -85,6 +89,8 @@ TIME_MS = "time_ms"
 """Key of a result: when it was made, in milliseconds since 1970."""
 NOTE = "note"
 """Key of a result: a human-readable event, such as "resumed from step 5,000"."""
+FINISHED = "finished"
+"""Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
 FAILURE = "failure"
 """Key of the final result of a failed trial: the error message."""
 
@@ -114,7 +120,11 @@ def is_success(goal_fraction: float) -> bool:
 
 
 BestBy = Literal["success", "true_return", "clip_return"]
-"""The metric that a trial's best policy is chosen by: its mean over the episodes that ended since the previous result."""
+"""The metric that a trial's best policy is chosen by.
+
+It is the mean over the training episodes that ended since the previous result, which explore; or, with
+`trial.evaluation_interval`, over greedy episodes.
+"""
 
 
 class TrialStatus(StrEnum):

@@ -5,6 +5,7 @@ that the user has set take precedence, except that Tune's own result files are a
 variables when they are imported; if that has happened already, their settings are refreshed.
 """
 
+import logging
 import os
 import sys
 from typing import Any
@@ -50,6 +51,7 @@ def prepare_tune() -> None:
 
     Call it before `Tuner.fit`.
     """
+    prepare_rllib()
     from ray.tune.execution import class_cache
     from ray.tune.utils.util import warn_if_slow
 
@@ -65,6 +67,11 @@ def prepare_tune() -> None:
     warn_if_slow.DEFAULT_THRESHOLD = float(os.environ["TUNE_WARN_THRESHOLD_S"])
 
 
+def prepare_rllib() -> None:
+    """Silence RLlib's warnings of its own deprecated modules, some of which importing an algorithm prints."""
+    logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
+
+
 def prepare_mlflow() -> None:
     """Turn off MLflow's telemetry, and make its calls fail within seconds.
 
@@ -74,6 +81,8 @@ def prepare_mlflow() -> None:
     # MLflow would retry each call for minutes; a sweep continues without it and delivers later.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # MLflow would print two lines for each run that ends.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     if "mlflow" in sys.modules:
         from mlflow.telemetry import set_telemetry_client
 

@@ -30,6 +30,29 @@ def is_trusted(reference: str) -> bool:
     return reference.partition(":")[0] in _trusted_modules
 
 
+def trust(reference: str) -> None:
+    """Trust the module of `module:attribute`, which the user named: names in data may refer to its contents."""
+    _trusted_modules.add(reference.partition(":")[0])
+
+
+def refuse_untrusted(kind: str, reference: str) -> None:
+    """Refuse a name that was read from data if its module would be imported for it.
+
+    Args:
+        kind: What is named, such as "task".
+        reference: For example `my_tasks:PENDULUM`.
+
+    Raises:
+        UserError: The user has not named the module in this process; the message says how to.
+    """
+    if not is_trusted(reference):
+        module = reference.partition(":")[0]
+        raise UserError(
+            f"{kind} {reference!r} is named by data, which imports no modules: if you trust {module}, import it first with "
+            f"--module {module if '.' in module else module + '.py'}"
+        )
+
+
 def import_module(name: str) -> ModuleType:
     """Import a module that the user named, and trust it from then on: names in data may refer to its contents.
 
@@ -154,10 +177,6 @@ class Registry(Generic[Entry]):
         Raises:
             UserError: There is no such entry, or the user has not named its module.
         """
-        if name not in self._entries and is_reference(name) and not is_trusted(name):
-            module = name.partition(":")[0]
-            raise UserError(
-                f"{self.kind} {name!r} is named by data, which imports no modules: if you trust {module}, import it first with "
-                f"--module {module if '.' in module else module + '.py'}"
-            )
+        if name not in self._entries and is_reference(name):
+            refuse_untrusted(self.kind, name)
         return self.find(name, "; if it is your own, import the module that registers it with --module FILE")

@@ -1,5 +1,6 @@
 """The user's own modules: reward models, tasks or algorithms beside the sweep file, which Ray's workers import too."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,7 +47,13 @@ def import_file(file: Path) -> None:
 
 def imported_user_modules() -> tuple[Path, ...]:
     """List the files and packages imported from folders made importable, which Ray must copy to other processes."""
-    found = {_top_level(Path(file), folder) for file in _module_files() for folder in _folders if _belongs(Path(file), folder)}
+    # As text first: there are thousands of modules, and comparing paths takes a hundred times as long.
+    found = {
+        _top_level(Path(file), folder)
+        for folder in _folders
+        for file in _module_files()
+        if file.startswith(os.path.join(folder, "")) and _belongs(Path(file), folder)
+    }
     return tuple(sorted(found))
 
 

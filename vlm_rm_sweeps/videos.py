@@ -1,16 +1,18 @@
 """Writes frames as pictures and videos with imageio, and describes the episode that a video shows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import imageio.v3 as iio
 import numpy as np
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
-from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside, read_json, write_whole, written_whole
+from vlm_rm_sweeps.metrics import CLIP_RETURN, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 PICTURE_SUFFIX = ".png"
@@ -23,11 +25,39 @@ PLAIN_VIDEO = "plain.mp4"
 _EPISODE = "episode.json"
 EPISODE_NUMBERS = (CLIP_RETURN, TRUE_RETURN, GOAL_FRACTION, SUCCESS)
 """Metrics in `episode.json` (null where unknown); it also holds the task, the seed and the training steps of the policy."""
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0)]
+
+
+class EpisodeContent(TypedDict):
+    """Content of `episode.json`: the episode that a video shows. None: unknown, or does not apply.
+
+    Args:
+        task: Name of the task.
+        env_steps: Environment steps that the policy was trained for.
+        seed: Seed of the episode.
+        clip_return: See `metrics`, as are the next three.
+        true_return: The environment's own return.
+        goal_fraction: Share of the steps in the goal, 0 to 1.
+        success: Whether the episode is a success.
+    """
+
+    task: str
+    env_steps: _Count
+    seed: _Count
+    clip_return: _Number | None
+    true_return: _Number | None
+    goal_fraction: Annotated[float, Field(ge=0, le=1)] | None
+    success: bool | None
+
+
+_CONTENT = TypeAdapter(EpisodeContent)
 
 
 def write_picture(frame: np.ndarray, path: Path) -> None:
-    """Write a frame, uint8 (H, W, 3), as PNG."""
-    iio.imwrite(path, frame, extension=PICTURE_SUFFIX)
+    """Write a frame, uint8 (H, W, 3), as PNG. The file is there as a whole or not at all."""
+    with written_whole(path) as unfinished:
+        iio.imwrite(unfinished, frame, extension=PICTURE_SUFFIX)
 
 
 def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int = 25) -> None:
@@ -40,51 +70,51 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int
 
     Raises:
         UserError: The suffix is neither of these.
+        OSError: The file cannot be written; what was there before is still there.
     """
-    stacked = np.stack(frames)
-    if path.suffix == ".gif":
-        iio.imwrite(path, stacked, plugin="pillow", duration=1000 / frames_per_second, loop=0)
-    elif path.suffix == ".mp4":
-        # yuv420p, which browsers play, halves the resolution of colour and needs even edges: the last row or column is
-        # repeated.
-        height, width = stacked.shape[1:3]
-        even = np.pad(stacked, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        iio.imwrite(path, even, plugin="pyav", codec="libx264", fps=frames_per_second, out_pixel_format="yuv420p")
-    else:
+    if path.suffix not in VIDEO_SUFFIXES:
         raise UserError(
             f"{path}: the format {path.suffix!r} is not supported: choose a name that ends in {' or '.join(VIDEO_SUFFIXES)}"
         )
+    stacked = np.stack(frames)
+    with written_whole(path) as unfinished:
+        if path.suffix == ".gif":
+            iio.imwrite(unfinished, stacked, plugin="pillow", duration=1000 / frames_per_second, loop=0)
+        else:
+            # yuv420p, which browsers play, halves the resolution of colour and needs even edges: the last row or column is
+            # repeated.
+            height, width = stacked.shape[1:3]
+            even = np.pad(stacked, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            iio.imwrite(unfinished, even, plugin="pyav", codec="libx264", fps=frames_per_second, out_pixel_format="yuv420p")
 
 
-def write_episode(folder: Path, about: Mapping[str, Any]) -> None:
+def write_episode(folder: Path, about: EpisodeContent) -> None:
     """Write the description of the episode that the videos in a folder show.
 
     Args:
         folder: The folder of the videos.
-        about: `task`, `env_steps`, `seed` and `EPISODE_NUMBERS`; JSON values.
+        about: The description.
+
+    Raises:
+        OSError: It cannot be written.
     """
-    (folder / _EPISODE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / _EPISODE, json.dumps(about, indent=2) + "\n")
 
 
-def read_episode(video: Path) -> dict[str, Any]:
+def read_episode(video: Path) -> EpisodeContent | None:
     """Read the description that `write_episode` left beside a video.
 
     Args:
         video: Path of a video, which need not exist.
 
     Returns:
-        `task`, `env_steps`, `seed` and `EPISODE_NUMBERS`; empty if there is no description.
+        The description; None if there is none.
 
     Raises:
-        UserError: The description is damaged, or a link that leads out of the folder.
+        DamagedFileError: The description is damaged.
+        UserError: It is a link that leads out of the folder.
     """
     file = file_inside(video.parent, _EPISODE)
-    if not file.is_file():
-        return {}
-    try:
-        about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return {name: about[name] for name in ("task", ENV_STEPS, "seed", *EPISODE_NUMBERS)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} is damaged ({reason_of(error)}): remove it to continue without a description of the video"
-        ) from error
+    if not file.exists():
+        return None
+    return read_json(file, _CONTENT, "remove it to continue without a description of the video")

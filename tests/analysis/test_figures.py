@@ -23,7 +23,8 @@ def store(mlflow_database: Path) -> str:
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+def scripts(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "analysis"))
     monkeypatch.setenv("MPLBACKEND", "agg")
 
@@ -252,12 +253,12 @@ def test_unreachable_runs_are_reported_and_no_database_is_created(scripts: None,
 
     moved = tmp_path / "before" / "mlflow.db"
     for uri, message in (
-        (f"sqlite:///{moved}", "does not exist: restore it or, if the results have moved"),
+        (f"sqlite:///{moved}", "does not exist: restore it, or name another with --tracking-uri"),
         ("http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 does not answer"),
     ):
         (tmp_path / "mlflow.json").write_text(json.dumps({"tracking_uri": uri, "run_id": "a", "experiment_id": "1"}))
         with pytest.raises(SystemExit, match=message):
-            runs.SweepRuns(tmp_path)
+            runs.SweepRuns(tmp_path, uri)
     assert not moved.parent.exists()
 
 

@@ -31,6 +31,13 @@ def test_help_names_every_command() -> None:
         assert command in shown.stdout
 
 
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, vlm_rm_sweeps.cli; print([name for name in sys.argv[1:] if name in sys.modules])"
+    command = [sys.executable, "-c", code, *HEAVY, "pydantic", "pandas", "numpy"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert shown.stdout == "[]\n", shown.stderr
+
+
 def test_bad_input_is_one_message_and_exit_status_2_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RUN_AND_LIST_HEAVY, str(SCRIPT), "label", str(tmp_path)]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -71,6 +71,16 @@ def test_states_of_one_episode_are_known_as_such(policies: list[Checkpoint], tmp
     assert len(set(drawn)) == 5
 
 
+def test_states_are_those_that_a_policy_reaches_as_it_acts(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    repeating = saved_policy(tmp_path / "a", control={"action_repeat": 4})
+    steps = [
+        state.provenance.step for state in states_of_policies([repeating], episodes=1, every=25, seed=7, say=nobody_listens)
+    ]
+    assert steps == [25, 50]
+    with pytest.raises(UserError, match="every 51 steps: expected at most 50, the length of an episode of cartpole-upright"):
+        next(states_of_policies([repeating], episodes=1, every=51, seed=7, say=nobody_listens))
+
+
 def test_a_policy_outside_of_a_sweep_has_no_trial(saved_policy: SavePolicy, tmp_path: Path) -> None:
     (state,) = states_of_policies([saved_policy(tmp_path / "copied")], episodes=1, every=200, seed=0, say=nobody_listens)
     assert (state.provenance.origin, state.provenance.trial) == (None, None)

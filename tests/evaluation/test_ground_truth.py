@@ -68,6 +68,14 @@ def test_invalid_formulas_are_refused(written: StateDataset, name: str) -> None:
     assert repr(name) in str(caught.value)
 
 
+def test_a_power_is_bounded_before_it_is_computed(written: StateDataset) -> None:
+    with pytest.raises(UserError, match="is known for 0 of"):
+        read_truth(written, "10**4000000")
+    with pytest.raises(UserError, match=r"it has .* characters, expected at most 2,000\): expected `success`") as refused:
+        read_truth(written, " + ".join(["theta"] * 3000))
+    assert len(str(refused.value)) < 800
+
+
 def test_an_unknown_rater_is_named_with_the_known_ones(dataset: StateDataset) -> None:
     with pytest.raises(UserError, match="has no labels by raters: add some with"):
         read_truth(dataset, "rater:anna")

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from vlm_rm_sweeps.labelling.scales import SHARE
 from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.metrics import CLIP_RETURN, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.tasks.registry import find_task
-from vlm_rm_sweeps.videos import write_episode, write_video
+from vlm_rm_sweeps.videos import EpisodeContent, write_episode, write_video
 
 TASK = find_task("cartpole-upright")
 
@@ -32,8 +33,8 @@ def sweep(tmp_path: Path, video: Path) -> Path:
         folder.mkdir(parents=True)
         for file in ("episode.mp4", "plain.mp4"):
             shutil.copyfile(video, folder / file)
-        numbers = {CLIP_RETURN: 1.0, TRUE_RETURN: 1.0, GOAL_FRACTION: in_goal, SUCCESS: None}
-        write_episode(folder, {"task": TASK.name, "env_steps": 100, "seed": 1} | numbers)
+        numbers: dict[str, Any] = {CLIP_RETURN: 1.0, TRUE_RETURN: 1.0, GOAL_FRACTION: in_goal, SUCCESS: None}
+        write_episode(folder, cast(EpisodeContent, {"task": TASK.name, "env_steps": 100, "seed": 1} | numbers))
     return tmp_path / "sweep"
 
 

@@ -161,7 +161,7 @@ def test_figures_and_tables_are_written_once(tmp_path: Path, variables: list[str
         "shapes.csv",
     }
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "landscape.csv"), table)
-    with pytest.raises(UserError, match="File exists"):
+    with pytest.raises(UserError, match="exists already"):
         save_landscape(tmp_path / "out", walked, table)
 
 

@@ -123,7 +123,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     assert table["return by embedded/small"].tolist() == pytest.approx([each.judged["embedded/small"] for each in ran])
     assert summary["judged"]["embedded/small"]["mean"] == pytest.approx(table["return by embedded/small"].mean())
     assert table["clip_return"].tolist() == pytest.approx([episode.clip_return for episode in ran])
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UserError, match="exists already"):
         write_evaluation(checkpoint, ran, 7, tmp_path / "new")
     assert ran[0].clip_rewards is not None
     short = replace(ran[0], pictures=ran[0].pictures[:12], clip_rewards=ran[0].clip_rewards[:12])
@@ -135,6 +135,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     plain = iio.imread(tmp_path / "plain" / "plain.mp4")
     assert plain.shape == (12, 400, 600, 3)  # nothing beneath it
     about = read_episode(tmp_path / "plain" / "plain.mp4")
+    assert about is not None
     assert (about["task"], about["env_steps"], about["seed"]) == ("cartpole-upright", 500, 7)
     assert about["goal_fraction"] == pytest.approx(short.in_goal.mean())
     assert about["true_return"] == short.true_return
@@ -231,3 +232,18 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
 def _module_defaults() -> dict[str, Any]:
     defaults: Any = DQNConfig().get_default_rl_module_spec()
     return {name: value for name, value in defaults.model_config.items() if name not in ("fcnet_hiddens", "dueling")}
+
+
+def test_a_policy_is_run_as_it_was_trained_to_act(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    """Its pictures, drawn in a second environment, show the states after its actions."""
+    task = task_of(saved_policy(tmp_path, control={"action_repeat": 2}))
+    assert task.control.action_repeat == 2
+    episode = run_episode(task, lambda observation: 1, seed=7, pictures=True, visit=lambda env: env.render())
+    assert len(episode.true_rewards) == 100
+    for shown, visited in zip(episode.pictures, episode.visited, strict=True):
+        np.testing.assert_array_equal(shown, visited)
+
+
+def test_a_control_of_another_version_is_one_message(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is damaged: actions = 'muscles': input should be 'torque' or 'position'"):
+        task_of(saved_policy(tmp_path, control={"actions": "muscles"}))

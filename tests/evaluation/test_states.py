@@ -1,5 +1,6 @@
 """Data sets of states: they are read back as written, never overwritten, and damage is reported."""
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from disk import full_disk
 from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError
@@ -202,4 +204,27 @@ def test_a_folder_that_is_not_a_data_set_is_refused(dataset: StateDataset, tmp_p
         load_states(dataset.folder)
     (dataset.folder / TABLE).write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UserError, match="is damaged"):
+        load_states(dataset.folder)
+
+
+def test_on_a_full_disk_no_half_data_set_is_left(tmp_path: Path) -> None:
+    states = [State(np.zeros((8, 8, 3), np.uint8), Provenance("uniform"))]
+    with full_disk(room=50), pytest.raises(UserError, match=r"data cannot be written \(File too large\)"):
+        write_states(tmp_path / "below" / "data", find_task("cartpole-upright"), states)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_of_no_images_is_refused(dataset: StateDataset) -> None:
+    """Its checksum is right: it came like that."""
+    content = b"no image"
+    dataset.image_file(0).write_bytes(content)
+    rewrite(dataset, sha256=[hashlib.sha256(content).hexdigest(), *dataset.table["sha256"][1:]])
+    with pytest.raises(UserError, match="is no image"):
+        load_states(dataset.folder).frame(0)
+
+
+@pytest.mark.parametrize("column", ["success", "step", "theta"])
+def test_a_column_of_another_type_is_refused(dataset: StateDataset, column: str) -> None:
+    rewrite(dataset, **{column: "text"})
+    with pytest.raises(UserError, match=f"is damaged: {column}"):
         load_states(dataset.folder)

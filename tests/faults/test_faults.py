@@ -586,6 +586,7 @@ def rarest(kinds: list[str], count: int, findings: Findings, rng: random.Random)
     return sorted(kinds, key=lambda fault: (findings.faults[fault], rng.random()))[:count]
 
 
+@pytest.mark.sweeps
 def test_a_sweep_survives_a_killed_driver_and_server(
     ray_cluster: None, tmp_path: Path, rng: random.Random, mlflow_database: Path
 ) -> None:

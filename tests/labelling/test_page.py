@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disk import full_disk
 from fastapi.testclient import TestClient
 
 from vlm_rm_sweeps.errors import UserError
@@ -177,3 +178,26 @@ def test_videos_are_answered_in_the_papers_buckets(tmp_path: Path) -> None:
     assert post(client, "/api/labels", rater="anna", item=items[0].id, value=75).json()["answered"] == 1
     part = client.get(f"/items/{items[0].id}", headers={"Range": "bytes=1-2"})
     assert (part.status_code, part.content) == (206, b"ne")
+
+
+def test_a_page_whose_labels_cannot_be_written_does_not_start(job: LabelJob) -> None:
+    LabelStore(job.labels_file, YES_NO).add("anna", "item-a", 1.0)
+    with full_disk(room=100), pytest.raises(UserError, match=r"labels\.sqlite cannot be used .*full or read-only"):
+        create_app(job)
+    create_app(job)
+    assert len(LabelStore(job.labels_file, YES_NO).table()) == 1
+
+
+@pytest.mark.parametrize("now", ["gone", "a folder", "full disk"])
+def test_labels_that_can_no_longer_be_written_are_said_in_words(client: TestClient, job: LabelJob, now: str) -> None:
+    """Not made anew: whoever has moved the labels away should know."""
+    room = 100 if now == "full disk" else 10**9
+    if now != "full disk":
+        job.labels_file.unlink()
+    if now == "a folder":
+        job.labels_file.mkdir()
+    with full_disk(room):
+        answer = post(client, "/api/labels", rater="anna", item="item-a", value=1)
+    assert answer.status_code == 400
+    assert "labels.sqlite" in answer.json()["message"]
+    assert job.labels_file.is_file() is (now == "full disk")

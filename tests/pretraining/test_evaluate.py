@@ -1,18 +1,21 @@
 """Measures of the embedded models, checked with rewards of known measures and against the shipped model card."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW
 from vlm_rm_sweeps.pretraining import evaluate as evaluate_module
 from vlm_rm_sweeps.pretraining.evaluate import (
     ALPHAS,
     HeldOutSets,
+    check_family,
     describe_captions,
     evaluate_family,
     find_peaks,
@@ -208,3 +211,13 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     assert f'"a humanoid robot kneeling" in {share:.2%} of the humanoid\'s' in text
     assert prose(text) == prose((EMBEDDED_FOLDER / "MODEL_CARD.md").read_text())
     assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_a_family_that_cannot_be_evaluated_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="no size has been trained"):
+        check_family(tmp_path)
+    shutil.copy(EMBEDDED_FOLDER / "manifest.json", tmp_path)
+    with pytest.raises(UserError, match=r"embedded-tiny.safetensors .* is missing"):
+        check_family(tmp_path)
+    check_family(EMBEDDED_FOLDER)

@@ -92,3 +92,6 @@ def test_what_cannot_work_is_refused() -> None:
     same_step = gym.vector.SyncVectorEnv([Ramp], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     with pytest.raises(UserError, match="the last frame of an episode is lost"):
         ClipRewardVectorWrapper(same_step, Brightness(), SPEC)
+    by_hand = gym.vector.SyncVectorEnv([Ramp], autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+    with pytest.raises(UserError, match=r"never resets sub-environments by itself.*: expected autoreset_mode="):
+        ClipRewardVectorWrapper(by_hand, Brightness(), SPEC)

@@ -368,8 +368,10 @@ def test_damaged_or_missing_embedded_files_name_the_checksum(what: str, size: st
     shutil.copytree(EMBEDDED_FOLDER, folder)
     check_embedded_files(size, folder)
     entry = embedded_manifest(folder)[size]
-    name, key = (VOCABULARY, "vocabulary_sha256") if what == "vocabulary" else (f"embedded-{size}.safetensors", "sha256")
-    file, expected = folder / name, entry[key]
+    if what == "vocabulary":
+        file, expected = folder / VOCABULARY, entry["vocabulary_sha256"]
+    else:
+        file, expected = folder / f"embedded-{size}.safetensors", entry["sha256"]
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -381,11 +383,19 @@ def test_damaged_or_missing_embedded_files_name_the_checksum(what: str, size: st
         check_embedded_files(size, folder)
 
 
-@pytest.mark.parametrize("content", [None, "{"])
-def test_missing_or_damaged_manifest_is_one_message(content: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, r"cannot be read \(.*\)"),
+        ("{", "is damaged: .*"),
+        ("[]", "is damaged: .*"),
+        ('{"tiny": {"sha256": 5}}', "is damaged: tiny.sha256 = 5: input should be a valid string; .*"),
+    ],
+)
+def test_missing_or_damaged_manifest_is_one_message(content: str | None, problem: str, tmp_path: Path) -> None:
     if content:
         (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest.json cannot be read \(.*\): install the package again"):
+    with pytest.raises(UserError, match=f"manifest.json {problem}: install the package again"):
         embedded_manifest(tmp_path)
 
 
@@ -402,3 +412,112 @@ def test_own_weights_of_an_embedded_architecture_load_or_are_refused(tmp_path: P
     shipped = loaded("embedded/tiny")
     assert torch.equal(model.encode_frames(frames), shipped.encode_frames(frames))
     assert torch.equal(model.encode_prompt("an upright pole"), shipped.encode_prompt("an upright pole"))
+
+
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "empty.pt": (b"", "is empty"),
+    "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "is a pointer of Git LFS"),
+    "page.pt": (b"\n<!DOCTYPE html><html>Not found</html>", "is a web page"),
+    "text.pt": (b"this is not a checkpoint", "is no checkpoint of PyTorch"),
+    "text.safetensors": (b"this is not a checkpoint", "is no safetensors file, or is cut off"),
+    "list.safetensors": ((2).to_bytes(8, "little") + b"[]", "is no safetensors file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_what_is_no_weights_is_named_in_one_sentence(toy: Any, tmp_path: Path, name: str) -> None:
+    content, message = BAD_FILES[name]
+    (tmp_path / name).write_bytes(content)
+    assert message in refused_weights(tmp_path / name)
+
+
+def refused_weights(file: Path) -> str:
+    with pytest.raises(UserError) as refused:
+        load_reward_model(f"{TOY}/{file}")
+    assert len(str(refused.value)) < 600
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("save", [save_safetensors, save_pt])
+def test_weights_that_are_cut_off_are_named(toy: Any, tmp_path: Path, save: Callable[..., Path]) -> None:
+    file = save(toy.state_dict(), tmp_path)
+    file.write_bytes(file.read_bytes()[:-1000])
+    assert "is cut off" in refused_weights(file)
+
+
+def test_what_does_not_fit_is_summarised(toy: Any, tmp_path: Path) -> None:
+    state = toy.state_dict()
+    assert "saved from a compiled model" in refused_weights(
+        save_pt({f"_orig_mod.{name}": each for name, each in state.items()}, tmp_path)
+    )
+    renamed = {f"model.{name}": each for name, each in state.items()}
+    message = refused_weights(save_pt(renamed, tmp_path))
+    assert f"it lacks {len(state)} tensor(s) of {TOY}, such as positional_embedding" in message
+    assert f"it has {len(state)} tensor(s) that {TOY} has not, such as model." in message
+    message = refused_weights(save_pt(state | {"text_projection": torch.zeros(64, 16)}, tmp_path))
+    assert f"its text_projection has the shape [64, 16], and that of {TOY} [64, 32]" in message
+    assert "could not be loaded: " in refused_weights(save_pt({}, tmp_path))
+
+
+def test_a_whole_pickled_model_is_refused_with_what_to_save(toy: Any, tmp_path: Path) -> None:
+    file = tmp_path / "whole.pt"
+    torch.save(toy, file)
+    assert "a whole pickled model, which could run any code: save `model.state_dict()`" in refused_weights(file)
+
+
+def test_the_activation_beside_a_checkpoint_is_used(toy: Any, tmp_path: Path) -> None:
+    file = save_safetensors(toy.state_dict(), tmp_path)
+    assert not find_model(f"{TOY}/{file}").quick_gelu
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": TOY_CONFIG | {"quick_gelu": True}}))
+    assert find_model(f"{TOY}/{file}").quick_gelu
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[",
+        "[]",
+        '{"model_cfg": 3}',
+        '{"preprocess_cfg": []}',
+        '{"preprocess_cfg": {"mean": "half"}}',
+        '{"preprocess_cfg": {"std": [0, 0, 0]}}',
+        '{"preprocess_cfg": {"interpolation": "fractal"}}',
+    ],
+)
+def test_a_damaged_configuration_beside_a_checkpoint_is_one_message(toy: Any, tmp_path: Path, config: str) -> None:
+    file = save_safetensors(toy.state_dict(), tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(config)
+    with pytest.raises(UserError, match=r"open_clip_config\.json, beside the checkpoint,"):
+        find_model(f"{TOY}/{file}")
+
+
+def test_a_guess_of_the_preprocessing_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    file.touch()
+    assert "normalised as OpenAI's were; if it was trained as" in ClipRewardModel(f"ViT-L-14/{file}").remarks()[0]
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    assert ClipRewardModel(f"ViT-L-14/{file}").remarks() == []
+
+
+@pytest.mark.parametrize(
+    ("repository", "same"),
+    [("hf-hub:timm/ViT-B-16-SigLIP", "ViT-B-16-SigLIP/webli"), ("openai/clip-vit-base-patch32", "ViT-B-32/openai")],
+)
+def test_a_repository_is_answered_with_the_id_of_the_same_model(repository: str, same: str) -> None:
+    with pytest.raises(UserError, match=f"expected '{same}', which is the same model"):
+        find_model(repository)
+    assert find_model(same)
+
+
+def test_two_ids_of_one_model_are_known_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_model("ViT-B-32/openai").identity == find_model("ViT-B-32/OpenAI").identity
+    assert find_model("ViT-B-32/openai").identity != find_model("ViT-B-32/laion2b_s34b_b79k").identity
+    (tmp_path / "weights.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert find_model("ViT-B-32/weights.pt").identity == find_model(f"ViT-B-32/{tmp_path}/weights.pt").identity
+
+
+def test_a_name_that_no_file_can_have_is_unknown() -> None:
+    with pytest.raises(UserError, match="unknown weights for ViT-B-32"):
+        find_model(f"ViT-B-32/{'x' * 300}")

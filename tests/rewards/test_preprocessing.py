@@ -102,3 +102,18 @@ def test_what_is_shown_is_what_the_model_gets(resize_mode: ResizeMode) -> None:
     assert shown.shape == (2, 64, 64, 3)
     normalised = (torch.from_numpy(shown).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     torch.testing.assert_close(preprocessing(frames), normalised, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("mean", "std"), NORMALISATIONS)
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_pixel_is_scaled_and_shifted_alike_at_each_place(
+    mean: Colour, std: Colour, memory_format: torch.memory_format
+) -> None:
+    # Every value of every channel, each at many places.
+    frames = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    inputs = torch.empty(9, 3, 32, 32, memory_format=memory_format)
+    Preprocessing(32, mean, std, "bicubic", "squash").write(frames, inputs)
+    scale, shift = (1 / (255 * torch.tensor(std))).numpy(), (torch.tensor(mean) / torch.tensor(std)).numpy()
+    table = np.arange(256, dtype=np.float32)[:, None] * scale - shift
+    expected = np.stack([table[frames[..., channel], channel] for channel in range(3)], axis=1)
+    assert np.array_equal(inputs.numpy(), expected)

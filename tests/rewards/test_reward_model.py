@@ -1,11 +1,15 @@
 """What a RewardSpec refuses, and what it says."""
 
 import re
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec, check_request
 
 
 def test_good_specs_are_plain_hashable_data() -> None:
@@ -19,9 +23,7 @@ def test_a_list_of_prompts_becomes_a_tuple() -> None:
 
 
 def test_a_string_is_refused_instead_of_its_letters() -> None:
-    with pytest.raises(
-        UserError, match=re.escape("goal prompts 'kneeling': expected a tuple of prompts, such as ('kneeling',)")
-    ):
+    with pytest.raises(UserError, match=re.escape("goal prompts 'kneeling': expected a tuple of prompts, such as ('a pole',)")):
         RewardSpec("kneeling", ("standing",))  # type: ignore[arg-type]
 
 
@@ -56,3 +58,61 @@ def test_goal_that_is_the_baseline_is_refused(goal: tuple[str, ...], baseline: t
 
 def test_goal_may_share_a_wording_with_the_baseline() -> None:
     assert RewardSpec(("a", "b"), ("b",), 0.0).goal_prompts == ("a", "b")
+
+
+@pytest.mark.parametrize("alpha", ["0.5", None, [0.5]])
+def test_alpha_is_a_number(alpha: Any) -> None:
+    with pytest.raises(UserError, match="expected a number from 0"):
+        RewardSpec(("a goal",), ("a scene",), alpha)
+
+
+@pytest.mark.parametrize("prompts", [(3,), (None, "a goal"), 3, None])
+def test_prompts_are_strings(prompts: Any) -> None:
+    with pytest.raises(UserError, match=r"goal prompts .*: expected (strings|a tuple of prompts)"):
+        RewardSpec(prompts, ("a scene",))
+
+
+FRAMES = np.zeros((2, 8, 8, 3), np.uint8)
+SPEC = RewardSpec(("a goal",), ("a scene",))
+
+
+@pytest.mark.parametrize(
+    ("frames", "specs", "message"),
+    [
+        (
+            FRAMES[0],
+            [SPEC],
+            "frames of shape (8, 8, 3) and type uint8: expected RGB images from 0 to 255, uint8 (N, height",
+        ),
+        (FRAMES.astype(np.float32), [SPEC], "frames of shape (2, 8, 8, 3) and type float32"),
+        (FRAMES[..., :1], [SPEC], "frames of shape (2, 8, 8, 1)"),
+        (FRAMES[:, :0], [SPEC], "frames of shape (2, 0, 8, 3)"),
+        (FRAMES.tolist(), [SPEC], "frames are list, not a NumPy array: expected RGB images"),
+        (None, [SPEC], "frames are NoneType"),
+        (FRAMES, [], "specs []: expected a sequence of at least one RewardSpec"),
+        (FRAMES, SPEC, "expected a sequence of at least one RewardSpec"),
+        (FRAMES, None, "specs None"),
+        (FRAMES, ["a goal"], "specs ['a goal']"),
+    ],
+)
+def test_a_request_that_no_model_can_answer_is_refused_in_words(frames: Any, specs: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_request(frames, specs)
+
+
+def test_a_micro_batch_has_frames() -> None:
+    with pytest.raises(UserError, match="micro_batch 0: expected at least one frame"):
+        find_reward_model("own_rewards:Brightness").load(micro_batch=0)
+
+
+@pytest.mark.parametrize("alpha", [True, np.float32(1), Fraction(1, 1)])
+def test_an_alpha_of_any_kind_is_a_number_like_any_other(alpha: Any) -> None:
+    spec = RewardSpec(("a pole",), ("pole and cart",), alpha)
+    assert type(spec.alpha) is float
+    assert spec == RewardSpec(("a pole",), ("pole and cart",), 1.0)
+
+
+def test_a_message_shows_the_beginning_of_a_long_prompt() -> None:
+    with pytest.raises(UserError) as caught:
+        RewardSpec(("a " * 5_000,), ("a " * 5_000,))
+    assert len(str(caught.value)) < 500

@@ -1,10 +1,17 @@
 """The cluster: its processes import the modules that lie beside the sweep file."""
 
+import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc  # type: ignore[import-untyped]
 import pytest
+import ray
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving import cluster
@@ -80,3 +87,115 @@ def test_a_running_ray_that_lacks_a_module_of_the_users_is_refused(
         cluster.ray_cluster(print),
     ):
         pass
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[object]:
+    """A machine on which Ray would start, in a home of one's own; records the address that it would start with."""
+    asked: list[object] = []
+
+    def init(address: object = None, **others: object) -> None:
+        asked.append(address)
+        raise ConnectionError("as far as this test goes")
+
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.setenv(name, "")  # so that what is set later is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return asked
+
+
+def refusal() -> str:
+    with pytest.raises(UserError) as refused, cluster.ray_cluster(lambda line: None):
+        pass
+    return str(refused.value)
+
+
+def test_a_sweep_starts_a_cluster_of_its_own_whatever_else_runs_here(no_ray: list[object]) -> None:
+    assert "as far as this test goes" in refusal()
+    assert set(no_ray) == {"local"}
+
+
+@pytest.fixture
+def answers() -> Iterator[str]:
+    """The address of something that answers as Ray does."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None)
+
+
+def test_a_cluster_that_the_user_names_is_joined(no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", answers)
+    assert "as far as this test goes" in refusal()
+    assert set(no_ray) == {answers}
+
+
+def test_auto_is_the_cluster_that_ray_finds(no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "address_of_auto", lambda: answers)
+    assert "as far as this test goes" in refusal()
+    assert set(no_ray) == {"auto"}
+
+
+def test_auto_without_a_cluster_that_answers_is_refused_at_once(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(cluster, "address_of_auto", lambda: None)
+    assert "RAY_ADDRESS='auto': no Ray runs on this machine; correct it, start" in refusal()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        left_behind = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(cluster, "address_of_auto", lambda: left_behind)
+    assert f"RAY_ADDRESS='auto', which is {left_behind} here: nothing answers there" in refusal()
+    assert not no_ray
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:port", "10.0.0.1", "ray://", "a:b:c", "http://[::1"])
+def test_an_address_that_is_none_is_refused(no_ray: list[object], address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert f"RAY_ADDRESS={address!r}: expected host:port" in refusal()
+    assert not no_ray
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
+    assert "nothing answers there (Connection refused); correct it" in refusal()
+    assert not no_ray
+
+
+def test_an_address_of_something_else_is_refused_within_seconds(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{silent.getsockname()[1]}")
+        threading.Thread(target=silent.accept, daemon=True).start()
+        assert "what answers there is not Ray, or hangs" in refusal()
+    assert not no_ray
+
+
+def test_a_home_that_cannot_be_written_is_named(no_ray: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    message = refusal()
+    assert f"Ray keeps its token in {tmp_path}/file/.ray/auth_token, which cannot be written: set HOME" in message
+    assert not no_ray
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    assert "as far as this test goes" in refusal()
+
+
+def test_a_temporary_folder_that_ray_cannot_use_is_named(
+    no_ray: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 60}")
+    assert "paths of more than 107 bytes: set RAY_TMPDIR to a path that is 26 bytes shorter" in refusal()
+    monkeypatch.setattr(cluster, "_LONGEST_SOCKET", 300)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
+    assert "Ray cannot write there: set RAY_TMPDIR" in refusal()
+    assert not no_ray
+    assert os.environ["RAY_TMPDIR"]

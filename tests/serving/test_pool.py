@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ import psutil
 import pytest
 import ray
 from prometheus_client.samples import Sample
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.messages import ScoredFrames
@@ -116,6 +118,20 @@ def test_a_reward_model_of_ones_own_is_served(ray_cluster: None) -> None:
         ray.kill(handle)
 
 
+def test_the_servers_use_the_pools_backend(ray_cluster: None) -> None:
+    model, by_torch = ClipRewardModel("embedded/tiny"), ClipRewardModel("embedded/tiny")
+    config = PoolConfig.of("test-backend", model, backend="folded")
+    handles = start_pool(config, model)
+    await_pool(config, handles, SPECS)
+    rewards = RewardPool.connect(config).score(frames(70), SPECS)
+    model.load()
+    by_torch.load()
+    np.testing.assert_array_equal(rewards, model.score(frames(70), SPECS))
+    assert (rewards != by_torch.score(frames(70), SPECS)).any()
+    for handle in handles:
+        ray.kill(handle)
+
+
 @pytest.mark.parametrize(
     ("settings", "environment", "own"),
     [
@@ -191,6 +207,7 @@ def test_sends_to_the_least_busy_server(two_servers: PoolConfig) -> None:
     assert [server.load for server in pool._servers] == [0, 0]
 
 
+@pytest.mark.sweeps
 def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = RewardPool.connect(two_servers)
     retries: list[int] = []
@@ -208,6 +225,7 @@ def test_a_killed_server_comes_back_and_no_reward_is_lost(two_servers: PoolConfi
     assert 1 <= len(retries) <= 6
 
 
+@pytest.mark.sweeps
 def test_a_server_that_hangs_is_restarted_and_no_reward_is_lost(two_servers: PoolConfig) -> None:
     pool = RewardPool.connect(dataclasses.replace(two_servers, timeout_s=5))
     expected = load_reward_model("embedded/tiny").score(frames(70), SPECS)
@@ -274,14 +292,90 @@ def test_a_server_that_ray_does_not_reach_for_a_while_is_asked_again(obedient_se
     assert [server.load for server in pool._servers] == [0]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"servers": 0}, "servers is 0: expected at least 1"),
+        ({"micro_batch": 0}, "micro_batch is 0: expected at least 1"),
+        ({"threads": 0}, "threads is 0"),
+        ({"gpus": -1.0}, "gpus is -1.0: expected at least 0"),
+        ({"timeout_s": float("nan")}, "timeout_s is nan: expected more than 0 seconds"),
+    ],
+)
+def test_a_pool_of_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"pool of embedded/tiny: {message}"):
+        tiny_pool("none", **settings)
+
+
+@pytest.mark.parametrize(
+    ("odd", "specs", "message"),
+    [
+        (frames(2)[0], SPECS, "expected RGB images from 0 to 255, uint8"),
+        (frames(2).astype(np.float64), SPECS, "type float64: expected RGB images"),
+        (frames(2), [], "expected a sequence of at least one RewardSpec"),
+        (frames(2), SPECS[0], "expected a sequence of at least one RewardSpec"),
+    ],
+)
+def test_an_odd_request_is_refused_before_anything_is_sent(
+    obedient_server: Any, odd: np.ndarray, specs: Any, message: str
+) -> None:
+    pool = RewardPool(tiny_pool("odd"), [obedient_server])
+    for ask in (pool.submit, pool.score):
+        with pytest.raises(ValueError, match=message):
+            ask(odd, specs)
+    assert [server.load for server in pool._servers] == [0]
+    with pytest.raises(ValueError, match=r"shape \(0, 64, 64, 3\): expected at least one frame"):
+        pool.submit(frames(0), SPECS)
+    assert pool.score(frames(0), SPECS).shape == (0, 3)
+
+
+def test_the_served_model_says_which_spec_it_cannot_score(two_servers: PoolConfig) -> None:
+    pool = RewardPool.connect(two_servers)
+    pool.check_spec(SPECS[0])
+    with pytest.raises(UserError, match="are the same to embedded/tiny"):
+        pool.check_spec(RewardSpec(("a pole",), ("A  pole",)))
+
+
+def test_a_request_that_fails_leaves_nothing_in_flight(obedient_server: Any) -> None:
+    ray.get(obedient_server.answer_with.remote(None, unreachable=0))
+    pool = RewardPool(tiny_pool("failing", micro_batch=64), [obedient_server])
+    with pytest.raises(RayTaskError, match="nothing to answer with"):
+        pool.score(frames(130), SPECS[:1])
+    assert [server.load for server in pool._servers] == [0]
+
+
+def test_a_request_that_is_sent_to_another_server_has_the_whole_time_again(
+    obedient_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each server that a request is sent to may take as long as any."""
+    rewards = np.full((2, 1), 0.5, np.float32)
+    ray.get(obedient_server.answer_with.remote(rewards))
+    pool = RewardPool(tiny_pool("moved", timeout_s=30), [obedient_server, obedient_server])
+    waits, get = list[float](), ray.get
+
+    def first_dies_late(answer: Any, timeout: float) -> Any:
+        waits.append(timeout)
+        if len(waits) == 1:
+            now[0] += timeout  # the time is up
+            raise ActorDiedError
+        return get(answer)
+
+    now = [1000.0]
+    monkeypatch.setattr("vlm_rm_sweeps.serving.pool.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("vlm_rm_sweeps.serving.pool.ray.get", first_dies_late)
+    np.testing.assert_array_equal(pool.submit(frames(2), SPECS[:1]).result().rewards, rewards)
+    assert waits == [1.0, 1.0]
+    assert [server.load for server in pool._servers] == [0]
+
+
 class ObedientServer:
     """Answers as a reward server does, with whatever rewards it was told."""
 
     def __init__(self) -> None:
-        self._rewards = np.zeros(0)
+        self._rewards: np.ndarray | None = np.zeros(0)
         self._unreachable = 0
 
-    def answer_with(self, rewards: np.ndarray, unreachable: int = 0) -> None:
+    def answer_with(self, rewards: np.ndarray | None, unreachable: int = 0) -> None:
         self._rewards, self._unreachable = rewards, unreachable
 
     def ready(self) -> bool:
@@ -291,6 +385,8 @@ class ObedientServer:
         if self._unreachable:
             self._unreachable -= 1
             raise ActorUnavailableError("it does not answer", None)
+        if self._rewards is None:
+            raise RuntimeError("nothing to answer with")
         return ScoredFrames(self._rewards, 0.0, 0, 64)
 
 
@@ -397,15 +493,12 @@ def test_servers_and_clients_report_ray_metrics(two_servers: PoolConfig, scrape:
 
 def test_nothing_of_ray_listens_beyond_this_machine(two_servers: PoolConfig) -> None:
     """Ray's servers, its workers and its metrics: all processes of the cluster are children of the one that started it."""
-    processes = psutil.Process().children(recursive=True)
-    names = {process.name() for process in processes}
-    assert {"gcs_server", "raylet"} <= names
-    listening = {
-        (process.name(), connection.laddr.ip)
-        for process in [psutil.Process(), *processes]
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening: set[tuple[str, str]] = set()
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # workers of other tests end at any time
+            name, connections = process.name(), process.net_connections("tcp")
+            listening |= {(name, each.laddr.ip) for each in connections if each.status == psutil.CONN_LISTEN}
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listening}
     assert len(listening) >= 3, "nothing was found to look at"
     assert {address for _, address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
 

@@ -1,12 +1,13 @@
 """What serving takes from Ray's private modules: each test says what no longer works if a release of Ray changes it."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
+from vlm_rm_sweeps.serving.ray_internals import actor_id, address_of_auto, restarts_of_running
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +41,14 @@ def test_the_state_of_actors_tells_one_that_is_up_from_one_that_restarts(actor: 
 
 def test_an_actor_that_is_not_known_is_not_up(ray_cluster: None) -> None:
     assert restarts_of_running("0" * 32) is None
+
+
+def test_auto_is_an_address_that_can_be_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a sweep with RAY_ADDRESS=auto waits for minutes, deaf to Ctrl-C, if the cluster that Ray finds has ended."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:6390")
+    host, _, port = str(address_of_auto()).rpartition(":")  # of another cluster, if one runs on this machine
+    assert host
+    assert port.isdigit()

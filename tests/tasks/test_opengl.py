@@ -1,6 +1,7 @@
 """The OpenGL backend: what the user set is kept, the best that works is chosen, and none at all is explained."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -22,13 +23,25 @@ def test_the_best_that_works_is_chosen_and_passed_on(working: set[str], chosen: 
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("osmesa", "osmesa"), ("EGL ", "egl"), ("glfw", "glfw")])
-def test_what_the_user_set_is_respected_without_looking(wanted: str, chosen: str) -> None:
-    def must_not_ask(backend: str) -> bool:
-        raise AssertionError(backend)
-
+def test_what_the_user_set_is_respected_if_it_works(wanted: str, chosen: str) -> None:
     environment = {"MUJOCO_GL": wanted}
-    assert choose_backend(environment, must_not_ask) == chosen
+    assert choose_backend(environment, lambda backend: True) == chosen
     assert environment == {"MUJOCO_GL": wanted}
+    if chosen != "glfw":  # whether there is a display is seen when it draws
+        with pytest.raises(UserError, match=f"MUJOCO_GL='{chosen}': it is not installed.*: unset it to have one chosen"):
+            choose_backend(environment, lambda backend: False)
+
+
+@pytest.mark.parametrize("wanted", ["bogus", "osmesa", "glfw"])
+def test_what_draws_nothing_does_not_care_for_the_backend(wanted: str) -> None:
+    # A process of its own: MuJoCo loads its backend when it is imported. No library of OSMesa can be loaded in it.
+    code = (
+        "import ctypes.util; ctypes.util.find_library = lambda name: None; from vlm_rm_sweeps.tasks.registry import find_task; "
+        "import os; print(find_task('humanoid-standing').name, os.environ['MUJOCO_GL'])"
+    )
+    environment = os.environ | {"MUJOCO_GL": wanted}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.stdout == f"humanoid-standing {wanted}\n", ran.stderr[-2000:]
 
 
 def test_an_empty_setting_is_none() -> None:

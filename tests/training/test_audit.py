@@ -36,6 +36,7 @@ def ran(job: TrainingJob) -> tuple[list[dict[str, Any]], list[Any]]:
     return results, episodes
 
 
+@pytest.mark.sweeps
 def test_rewards_are_the_same_to_the_bit_with_and_without_an_audit(
     two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path
 ) -> None:

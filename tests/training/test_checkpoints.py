@@ -1,15 +1,13 @@
 """Checkpoints on disk: complete or not there, whatever happens while they are written."""
 
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, PolicyContent, TrialFolder, read_checkpoint
@@ -43,18 +41,7 @@ def save(folder: TrialFolder, step: int) -> Checkpoint:
 
 
 def save_best(folder: TrialFolder, step: int, success: float = 0.0) -> Checkpoint:
-    return folder.save_best(network(), {**content(step), "metrics": {"success": success}})
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file can grow beyond `room` bytes: the system's own error for each write after that."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return folder.save_best(network(), {**content(step), "metrics": {"success": success}, "greedy": False})
 
 
 def last(folder: TrialFolder) -> Checkpoint:
@@ -125,7 +112,7 @@ def test_files_elsewhere_are_not_part_of_a_checkpoint(tmp_path: Path, name: str)
     (tmp_path / "secret").write_text("secret")
     description = save(TrialFolder(tmp_path), 500).folder / "checkpoint.json"
     described = json.loads(description.read_text())
-    description.write_text(json.dumps(described | {"files": {name: {"bytes": 6, "sha256": "0"}}}))
+    description.write_text(json.dumps(described | {"files": described["files"] | {name: {"bytes": 6, "sha256": "0"}}}))
     with pytest.raises(UserError, match="is refused"):
         read_checkpoint(description.parent)
 
@@ -164,7 +151,7 @@ def test_the_best_policy_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_weights_come_back_and_those_of_another_network_are_refused(tmp_path: Path) -> None:
     saved = network()
-    checkpoint = TrialFolder(tmp_path).save_best(saved, {**content(500), "metrics": {"success": 0.0}})
+    checkpoint = TrialFolder(tmp_path).save_best(saved, {**content(500), "metrics": {"success": 0.0}, "greedy": False})
     loaded = network()
     checkpoint.load_policy(loaded)
     torch.testing.assert_close(loaded.weight, saved.weight, rtol=0, atol=0)
@@ -177,8 +164,8 @@ def test_weights_come_back_and_those_of_another_network_are_refused(tmp_path: Pa
     [
         (None, "is not a checkpoint"),
         ("{", "is damaged"),
-        ("[]", "not the description"),
-        (json.dumps({"format": 99}), "format 1"),
+        ("[]", "is damaged"),
+        (json.dumps({"format": 99}), "format = 99: written by another version of vlm-rm, expected format 1"),
     ],
 )
 def test_what_is_no_checkpoint_is_reported(tmp_path: Path, text: str | None, message: str) -> None:
@@ -191,10 +178,10 @@ def test_what_is_no_checkpoint_is_reported(tmp_path: Path, text: str | None, mes
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"task": None}, "task: input should be a valid string"),
+        ({"task": None}, "task = None: input should be a valid string"),
         ({"rendering": {"textures": "original", "camera": "default"}}, "rendering.profile: field required"),
         ({"reward": {"model": "embedded/tiny"}}, "reward.goal: field required"),
-        ({"results": [{"success": "much"}]}, "results.0.success: input should be a valid number"),
+        ({"results": [{"success": "much"}]}, "results.0.success = 'much': input should be a valid number"),
     ],
     ids=["task", "rendering", "reward", "results"],
 )

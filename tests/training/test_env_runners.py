@@ -1,8 +1,8 @@
 """Trials that sample in several processes: each frame is scored once, nothing is lost or doubled, and errors keep their message."""
 
 import dataclasses
-import json
 import math
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ from vlm_rm_sweeps.training.env_runners import on_each_runner, with_each_runner
 from vlm_rm_sweeps.training.rllib_internals import module_to_env_pieces
 from vlm_rm_sweeps.training.trainer import build_trainer
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
+
+pytestmark = pytest.mark.sweeps
 
 TASK = find_task("cartpole-upright")
 SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
@@ -232,25 +234,34 @@ def failing_task() -> Task:
     return dataclasses.replace(TASK, make_native_env=make)
 
 
-def test_an_environments_error_ends_the_trial_with_its_own_message(ray_cluster: None, tmp_path: Path) -> None:
-    """RLlib says no more than that something was raised."""
-    made = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=failing_task(), env_runners=0)}})
-    with pytest.raises(RuntimeError, match=r"^$"):
-        made.train()
+@pytest.mark.parametrize("env_runners", [0, 1])
+def test_an_environments_error_ends_the_trial_with_its_own_message(ray_cluster: None, tmp_path: Path, env_runners: int) -> None:
+    """RLlib says no more than that something was raised, or that a process died, for which the machine would be to blame."""
+    made = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=failing_task(), env_runners=env_runners)}})
+    result = made.train()
     made.stop()
-    again = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=failing_task(), env_runners=0)}})
-    result = again.train()
-    again.stop()
-    assert (result["done"], result[metrics.FAILURE]) == (True, "ArithmeticError: the pole fell off")
+    assert result["done"]
+    assert re.fullmatch(
+        r"EnvironmentFault: environment cartpole-upright, step 3 of an episode, action [01]: ArithmeticError: the pole fell off",
+        result[metrics.FAILURE],
+    )
 
 
-def test_an_environments_error_in_another_process_is_the_trials(ray_cluster: None, tmp_path: Path) -> None:
-    """RLlib says no more than that the process died, for which the machine would be to blame."""
-    made = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=failing_task(), env_runners=1)}})
-    with pytest.raises(ArithmeticError, match="the pole fell off"):
-        made.train()
+@pytest.mark.parametrize("env_runners", [0, 1])
+def test_an_environment_that_cannot_be_made_ends_the_trial_with_the_cause(
+    ray_cluster: None, tmp_path: Path, env_runners: int
+) -> None:
+    """Tune would say no more than that the process died."""
+
+    def make(*_: Any) -> gym.Env:
+        raise FileNotFoundError("there is no robot.xml")
+
+    task = dataclasses.replace(TASK, make_native_env=make)
+    made = TrainableTrial(config={"run": {"job": job_of(tmp_path, None, task=task, env_runners=env_runners)}})
+    result = made.train()
     made.stop()
-    assert json.loads((tmp_path / "failure.json").read_text())["error"] == "ArithmeticError: the pole fell off"
+    cause = "EnvironmentFault: environment cartpole-upright cannot be made: FileNotFoundError: there is no robot.xml"
+    assert (result["done"], result[metrics.FAILURE]) == (True, cause)
 
 
 @pytest.mark.slow

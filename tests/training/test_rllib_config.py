@@ -114,6 +114,7 @@ def test_a_connector_that_replaces_the_rewards_is_an_error(two_pools: tuple[Pool
     algorithm.stop()
 
 
+@pytest.mark.sweeps
 def test_two_env_runners_have_their_frames_scored_once_by_one_pool(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
     """Also where the user has set nothing but the algorithm."""
     config: Any = PPOConfig()

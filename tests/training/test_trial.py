@@ -22,6 +22,7 @@ from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
@@ -114,6 +115,28 @@ def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig
     assert_same_transitions(episodes, episodes_again)
     assert_same_results(results, results_again)
     assert "evaluation_clip_return" in results[-1]
+    assert [result["env_steps"] for result in results] == [520, 1040]
+    assert Dqn(envs=4, rollout_steps=10).trained_steps(1000, 500, 0) == (1040, 520)
+
+
+@pytest.mark.sweeps
+def test_evaluating_in_between_chooses_the_best_policy_and_changes_nothing_else(
+    two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path
+) -> None:
+    """Greedy episodes, of the same first states each time; the training goes on as if there had been none."""
+    plain = job(RewardSource(two_pools[0], SPEC, EMBEDDED_PREPROCESSING.frame_format), tmp_path / "plain")
+    evaluating = dataclasses.replace(plain, folder=tmp_path / "evaluating", evaluation_interval=500)
+    (results, episodes), (evaluated, same_episodes) = run(plain), run(evaluating)
+    assert_same_transitions(episodes, same_episodes)
+    greedy = [{name: result.pop(name) for name in REPEATABLE if name.startswith("evaluation_")} for result in evaluated]
+    assert greedy[-1] == {name: results[-1].pop(name) for name in greedy[-1]}
+    assert_same_results(results, evaluated)
+    exploring, best = (TrialFolder(each.folder).best() for each in (plain, evaluating))
+    assert exploring is not None
+    assert best is not None
+    assert (exploring.chosen, best.chosen) == ("chosen with exploration", "chosen by greedy episodes")
+    merits = [(each["evaluation_success"], each["evaluation_true_return"]) for each in greedy]
+    assert (best.content["metrics"]["success"], best.content["metrics"]["true_return"]) == max(merits)
 
 
 @pytest.mark.usefixtures("opengl")
@@ -129,6 +152,7 @@ def test_same_seed_same_humanoid_to_the_bit(two_pools: tuple[PoolConfig, PoolCon
     assert_same_results(results, results_again)
 
 
+@pytest.mark.sweeps
 def test_another_seed_is_another_trial(ray_cluster: None, tmp_path: Path) -> None:
     episodes, other = run(job(None, tmp_path / "5", seed=5))[1], run(job(None, tmp_path / "6", seed=6))[1]
     assert any(not np.array_equal(a["observations"], b["observations"]) for a, b in zip(episodes, other, strict=False))
@@ -192,7 +216,7 @@ def test_a_checkpoint_of_sac_is_evaluated_and_shown(two_pools: tuple[PoolConfig,
     arguments = ("evaluate", checkpoint.folder, "--episodes", 3, "--video", "--out", folder)
     shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert shown.exit_code == 0, shown.output
-    assert "Pendulum-v1, step 160, 3 episodes" in shown.output
+    assert "Pendulum-v1, step 160, 3 greedy episodes" in shown.output
     summary, rows = json.loads((folder / "evaluation.json").read_text()), pd.read_csv(folder / "evaluation.csv")
     assert summary["algorithm"] == "sac"
     for name in ("clip_return", "true_return", "success"):
@@ -233,6 +257,7 @@ def record_samples(algorithm: Any) -> list[Any]:
     return recorded
 
 
+@pytest.mark.sweeps
 @pytest.mark.parametrize("algorithm", ["dqn", "sac"])
 def test_resumes_from_its_last_checkpoint_to_the_bit(
     two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, algorithm: str
@@ -382,3 +407,10 @@ def trial(ray_cluster: None, tmp_path: Path) -> Iterator[TrainableTrial]:
     made = TrainableTrial(config={"run": {"job": job(None, tmp_path)}})
     yield made
     made.stop()
+
+
+def test_a_checkpoint_says_how_its_policy_acts(tmp_path: Path) -> None:
+    control = Control(action_repeat=3)
+    described = dataclasses.replace(job(None, tmp_path), task=TASK.controlled(control)).description()
+    assert Control(**described["control"]) == control
+    assert job(None, tmp_path).description()["control"] == Control().model_dump()

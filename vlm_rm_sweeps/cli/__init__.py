@@ -1,5 +1,6 @@
 """The command line: a module for each group of commands. Heavy libraries are imported by the commands that use them."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +12,14 @@ from vlm_rm_sweeps.cli.measuring import epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
-from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED, keep_streams
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import DISK_ERRORS
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.registry import import_module
 from vlm_rm_sweeps.user_modules import import_file, make_importable
+
+_NAMES_NO_FILE_HAS = (errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
     help="Train policies from one sentence: CLIP scores the frames, an RL agent learns from the scores, and sweeps over prompts, "
@@ -55,11 +59,21 @@ app.add_typer(pretrain_app, name="pretrain")
 
 def main() -> None:
     """Run the command line; bad input gives one message on standard error and exit status 2."""
+    keep_streams()
     prepare_mlflow()  # before its import, which would store an installation id
     try:
         app()
     except UserError as error:
         print(f"vlm-rm: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        if error.errno in _NAMES_NO_FILE_HAS:
+            print(f"vlm-rm: {error.filename}: {error.strerror}: expected the path of a file or folder", file=sys.stderr)
+        elif error.errno in DISK_ERRORS:
+            written = error.filename or "a file"
+            print(f"vlm-rm: {written} cannot be written: {error.strerror}: free some disk space", file=sys.stderr)
+        else:
+            raise
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
         print("vlm-rm: interrupted", file=sys.stderr)

@@ -9,6 +9,7 @@ import typer
 
 from vlm_rm_sweeps.cli.options import Overrides, RenderedCamera, RenderedTextures, new_file, new_folder
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import new_output
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -132,10 +133,11 @@ def render(
     count = steps or (1 if still else chosen.episode_steps)
     frames = frames_of_episode(chosen, rendering, reward_model.frame_format, count, seed, random=policy == Policy.RANDOM)
     visible = reward_model.visible(frames[-1:] if still else frames)
-    if still:
-        write_picture(visible[0], output)
-    else:
-        write_video(list(visible), output)
+    with new_output(output) as unfinished:
+        if still:
+            write_picture(visible[0], unfinished)
+        else:
+            write_video(list(visible), unfinished)
     print(
         f"{output}: {len(visible)} frame(s) of {chosen.name} as {shown} sees them, {visible.shape[2]} x {visible.shape[1]} "
         f"pixels, {rendering.textures} textures, {rendering.camera} camera, {rendering.profile} profile"
@@ -162,4 +164,4 @@ def _task_rendering_and_model(
     plan = found.plan if isinstance(found, Screening) else found
     first = plan.renderings[0]
     drawn = plan.task.rendering(textures or first.textures, camera or first.camera, profile.value if profile else first.profile)
-    return plan.task, drawn, plan.sweep.models[0]
+    return plan.task, drawn, (*plan.sweep.models, _SHOWN_MODEL)[0]

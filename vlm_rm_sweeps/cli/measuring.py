@@ -18,6 +18,7 @@ from vlm_rm_sweeps.cli.options import (
     new_folder,
     read_alphas,
     refuse_to_overwrite,
+    write_table,
 )
 from vlm_rm_sweeps.cli.terminal import console, measures_table, shapes_table
 
@@ -63,8 +64,7 @@ def epic(
     console.print(measures_table(table))
     print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(output, index=False)
+        write_table(output, table)
         print(f"written to {output}")
 
 

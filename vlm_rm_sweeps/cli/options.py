@@ -3,11 +3,15 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import new_output
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def new_file(path: Path | None) -> Path | None:
@@ -50,6 +54,8 @@ def new_folder(path: Path | None) -> Path | None:
 def _nearest_that_exists(path: Path) -> Path:
     """Find the path itself or its nearest parent that exists."""
     try:
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} cannot be written: it is a link that leads nowhere; choose another path")
         return next(each for each in (path, *path.absolute().parents) if each.exists())
     except OSError as error:  # for example, a name that is too long or a folder without permission to read
         raise UserError(f"{path} cannot be written ({error.strerror}): choose another path") from error
@@ -138,6 +144,20 @@ def read_alphas(values: list[str]) -> list[float]:
 def _check_listed(option: str, found: Sequence[object], given: list[str]) -> None:
     if not found or len(set(found)) < len(found):
         raise UserError(f"{option} {','.join(given)!r}: expected at least one value and no duplicates")
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV to an output file.
+
+    Args:
+        path: Value of the option; its folder is made if it does not exist.
+        table: The table.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with new_output(path) as unfinished:
+        table.to_csv(unfinished, index=False)
 
 
 def refuse_to_overwrite(path: Path) -> None:

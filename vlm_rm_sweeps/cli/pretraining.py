@@ -51,11 +51,12 @@ def pretrain_evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Folders written by `vlm-rm pretrain`, one for each training seed.")],
 ) -> None:
     """Evaluate models on held-out states, wordings and cameras, and write the model card into the first folder."""
-    from vlm_rm_sweeps.pretraining.evaluate import evaluate_family, render_test_sets
+    from vlm_rm_sweeps.pretraining.evaluate import check_family, evaluate_family, render_test_sets
     from vlm_rm_sweeps.pretraining.model_card import write_model_card
 
     for folder in folders:
         if not (folder / "manifest.json").is_file():
             raise UserError(f"{folder} has no manifest.json: expected a folder written by `vlm-rm pretrain`")
+        check_family(folder)
     tests = render_test_sets()
     print(f"model card written to {write_model_card([evaluate_family(folder, tests) for folder in folders])}")

@@ -15,6 +15,7 @@ from vlm_rm_sweeps.cli.options import (
     RenderedTextures,
     new_file,
     refuse_to_overwrite,
+    write_table,
 )
 from vlm_rm_sweeps.cli.terminal import say
 
@@ -143,6 +144,5 @@ def labels(
     given = stored_labels(folder)
     print(describe_labels(given))
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        given.table.to_csv(output, index=False)
+        write_table(output, given.table)
         print(f"written to {output}")

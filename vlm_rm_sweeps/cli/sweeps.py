@@ -12,7 +12,9 @@ import typer
 from vlm_rm_sweeps.cli.options import Overrides, listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import without_secrets
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -84,10 +86,13 @@ def sweep(
         if each.status == TrialStatus.FAILED:
             console.print(f"failed: {each.trial.label}: {each.reason}")
     if outcome.best:
-        console.print(f"best trial: {outcome.best.trial.label}")
+        best = "best trial" if len(plan.sweep.seeds) == 1 else "best combination"
+        console.print(f"{best}: {outcome.best.label}")
     console.print(f"time: {duration(time.monotonic() - started)}")
     console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
-    console.print(f"MLflow data: {outcome.tracking_uri}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}")
+    console.print(
+        f"MLflow data: {without_secrets(outcome.tracking_uri)}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}"
+    )
     if outcome.interrupted:
         say(
             f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: {_resume_command()}"
@@ -98,8 +103,8 @@ def sweep(
 
 
 def _resume_command() -> str:
-    """Return the command that the user gave, with every option that it needs, but resuming."""
-    given = [part for part in sys.argv[1:] if part not in {"--new", "--resume", "--yes", "-y"}]
+    """Return the command that the user gave, with every option that it needs, but resuming; without passwords."""
+    given = [without_secrets(part) for part in sys.argv[1:] if part not in {"--new", "--resume", "--yes", "-y"}]
     return shlex.join(["vlm-rm", *given, "--resume"])
 
 
@@ -118,7 +123,7 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     print(
         f"{len(outcome.ranking):,} combinations ranked in {duration(outcome.seconds)}; images encoded: {outcome.images_encoded:,}, "
         f"instead of {len(outcome.ranking) * outcome.states:,}\nall of them: {outcome.folder / 'combinations.csv'}\n"
-        f"MLflow data: {uri}\nopen it with: {mlflow_ui_command(uri)}\n"
+        f"MLflow data: {without_secrets(uri)}\nopen it with: {mlflow_ui_command(uri)}\n"
         f"train the best with: vlm-rm sweep {outcome.best_file}"
     )
 
@@ -194,14 +199,17 @@ def evaluate(
     from vlm_rm_sweeps.evaluation import rollouts
 
     found = rollouts.find_checkpoint(checkpoint)
-    folder = out or found.folder.parent / "evaluations" / f"{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    # With microseconds: two evaluations of one checkpoint may start in the same second.
+    stamped = f"evaluations/{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = out or file_inside(found.folder.parent, stamped)
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder with --out")
     new_folder(folder)
     judges = listed("--judge", judge) if judge else []
     ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges)
-    summary = rollouts.write_evaluation(found, ran, seed, folder)
-    print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}, {episodes} episodes")
+    summary = rollouts.write_evaluation(found, ran, seed, folder, video)
+    chosen = f", {found.chosen}" if found.chosen else ""
+    print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}{chosen}, {episodes} greedy episodes")
     named = {"CLIP return": "clip_return", "true return": "true_return", "success": "success"}
     shown = {heading: summary[name] for heading, name in named.items() if name in summary}
     shown |= {f"return by {model_id}": found for model_id, found in summary.get("judged", {}).items()}
@@ -209,7 +217,7 @@ def evaluate(
         interval = measured["interval"]
         between = f"  (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
         print(f"  {heading:12s} {measured['mean']:.2f}{between}")
-    for file in rollouts.write_videos(found, ran[0], folder) if video else []:
+    for file in sorted(folder.glob("episode.*")):
         print(f"  {file}")
     print(f"  {folder / 'evaluation.csv'}")
 
@@ -222,8 +230,15 @@ def report(
             "--output", "-o", callback=new_file, help="New HTML file; by default report.html in the folder, which is replaced."
         ),
     ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MLFLOW_TRACKING_URI",
+            help="MLflow server or database with the sweep's run; by default the sqlite file in the results folder.",
+        ),
+    ] = None,
 ) -> None:
     """Write the results of a sweep into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
     from vlm_rm_sweeps.sweeping.tracking.report import write_report
 
-    print(write_report(folder, output))
+    print(write_report(folder, output, tracking_uri))

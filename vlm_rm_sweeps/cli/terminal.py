@@ -1,6 +1,9 @@
 """Output to the terminal: lines, tables and exit statuses."""
 
+import io
+import os
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -22,6 +25,50 @@ _MIN_WIDTH = 110
 console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
 
+class _LastingStream(io.TextIOWrapper):
+    """A standard stream that outlives its reader (`| head`) or its disk: what cannot be written is dropped, the work goes on."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # The descriptor itself is redirected, or what is still buffered would fail again when Python ends.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.fileno())
+        os.close(nothing)
+
+
+def keep_streams() -> None:
+    """Let the standard streams never end the work: closed, full, or unable to show a letter.
+
+    Call it before files are opened. A closed descriptor would be taken by the next file, into which everything printed would go.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed
+            nowhere = open(descriptor, "wb", closefd=False)  # noqa: SIM115  # as long as this process lives
+            setattr(sys, name, _LastingStream(nowhere, encoding="utf-8", errors="backslashreplace"))
+        elif type(stream) is io.TextIOWrapper:  # not what a test or another program has put there
+            encoding, by_lines = stream.encoding, stream.line_buffering
+            lasting = _LastingStream(stream.buffer, encoding=encoding, errors="backslashreplace", line_buffering=by_lines)
+            setattr(sys, name, lasting)
+
+
 def say(line: str) -> None:
     """Print a line of progress and flush it, so that it also appears at once in a pipe."""
     print(line, flush=True)
@@ -34,7 +81,7 @@ def trials_table(outcome: "SweepOutcome") -> Table:
         outcome: Results of the sweep.
 
     Returns:
-        A row for each trial, the best in bold; textures and camera only if the sweep compares them.
+        A row for each trial, those of the best combination in bold; textures and camera only if the sweep compares them.
     """
     table = Table(title="trials: greedy policy at the end of training")
     drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
@@ -42,8 +89,9 @@ def trials_table(outcome: "SweepOutcome") -> Table:
     for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
         table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
 
+    best_trials = outcome.best.outcomes if outcome.best else ()
     for row, trial in zip(outcome.table.to_dict("records"), outcome.outcomes, strict=True):
-        best = trial is outcome.best
+        best = any(trial is each for each in best_trials)
         table.add_row(
             row["model"],
             _shown(row["alpha"], 2),

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -22,6 +23,7 @@ from typing import Any
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.process_defaults import prepare_ray
 
 DASHBOARDS = Path(__file__).parent
@@ -69,15 +71,16 @@ def find_cluster(folder: Path) -> Cluster:
         folder: See `ray_folder`.
 
     Returns:
-        A cluster of which at least one metrics address accepts connections.
+        A cluster of this user of which at least one metrics address on this machine accepts connections.
 
     Raises:
         UserError: There is none.
     """
     for session in sorted((each for each in folder.glob("session_2*") if each.is_dir()), reverse=True):
         try:
-            content = json.loads((session / _DISCOVERY).read_text(encoding="utf-8"))
+            content = json.loads(_read_own(session / _DISCOVERY))
             targets = [str(target) for group in content for target in group["targets"]]
+            targets = [target for target in targets if _is_here(target)]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it has no dashboard, or ended while the file was written
         if any(_answers(target) for target in targets):
@@ -104,10 +107,34 @@ def dashboard_address(cluster: Cluster) -> str | None:
     raylet: Any = _raylet
     for port in cluster.session.glob("gcs_server_port_*"):
         with suppress(Exception):  # Ray raises various errors, for example if the cluster is another user's
-            client = raylet.GcsClient(address=f"{_LOOPBACK}:{port.read_text().strip()}")
+            client = raylet.GcsClient(address=f"{_LOOPBACK}:{int(_read_own(port))}")
             found = client.internal_kv_get(b"webui:url", KV_NAMESPACE_DASHBOARD, timeout=5)
             return f"http://{found.decode()}" if found else None
     return None
+
+
+def _read_own(file: Path) -> str:
+    """Read a file of a session, which must be this user's: Ray lets every user write into the session's folder.
+
+    Raises:
+        OSError: It cannot be read, is a link, or is another user's to write.
+    """
+    with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as opened:
+        found = os.fstat(opened.fileno())
+        if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"{file} is another user's")
+        return opened.read()
+
+
+def _is_here(target: str) -> bool:
+    """Whether an address is one of this machine's own: binding to it succeeds."""
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _answers(target: str) -> bool:
@@ -133,7 +160,7 @@ def write_prometheus_config(cluster: Cluster, folder: Path) -> Path:
     for job in config["scrape_configs"]:
         job["file_sd_configs"][0]["files"] = [str(cluster.discovery_file)]
     file = folder / "prometheus.yml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    write_whole(file, yaml.safe_dump(config, sort_keys=False))
     return file
 
 

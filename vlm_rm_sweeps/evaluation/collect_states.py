@@ -96,7 +96,7 @@ def states_of_policies(
     Args:
         checkpoints: At least one policy, all for the same task.
         episodes: Number of episodes for each policy.
-        every: Keep one state in this many environment steps.
+        every: Keep the state after one in this many actions.
         seed: Seed of each policy's first episode; it rises by 1 for each further episode, so all policies start from the same
             states.
         say: Prints a line of progress.
@@ -108,18 +108,24 @@ def states_of_policies(
         UserError: The policies are for different tasks, see `task_of_all`; the task has no state space; or `every` exceeds the
             length of an episode.
     """
-    from vlm_rm_sweeps.evaluation.rollouts import load_policy, rendering_of, run_episode
+    from vlm_rm_sweeps.evaluation.rollouts import load_policy, rendering_of, run_episode, task_of
 
     task = task_of_all(checkpoints)
     space = task.require_states()
-    if every > task.episode_steps:
-        raise UserError(f"every {every} steps: expected at most {task.episode_steps}, the length of an episode of {task.name}")
     for checkpoint in checkpoints:
-        policy, rendering, provenance = load_policy(checkpoint, task), rendering_of(checkpoint), _provenance(checkpoint)
+        acted_on = task_of(checkpoint)
+        if every > acted_on.episode_actions:
+            length = f"{acted_on.episode_actions}, the length of an episode of {task.name}"
+            raise UserError(f"every {every} steps: expected at most {length}")
+        policy, rendering, provenance = (
+            load_policy(checkpoint, acted_on),
+            rendering_of(checkpoint, acted_on),
+            _provenance(checkpoint),
+        )
         provenance = replace(provenance, **asdict(rendering))
         for each in range(seed, seed + episodes):
             visit = _visitor(space, every, replace(provenance, seed=each))
-            visited = run_episode(task, policy, each, rendering=rendering, visit=visit).visited
+            visited = run_episode(acted_on, policy, each, rendering=rendering, visit=visit).visited
             yield from (state for state in visited if state is not None)
         say(f"{checkpoint.folder}: {episodes} episodes")
 

@@ -1,14 +1,15 @@
 """Ground truths against which rewards are measured: success tests, labels by raters, or formulas over state variables."""
 
-import ast
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import simpleeval
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.evaluation.states import StateDataset
+from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.labelling.agreement import answers_by_rater
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
@@ -17,7 +18,14 @@ SUCCESS = "success"
 RATER = "rater:"
 EVERYONE = "raters"
 MIN_STATES = 10
-_FUNCTIONS = {"abs": abs, "min": min, "max": max, "sin": math.sin, "cos": math.cos, "exp": math.exp}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": abs,
+    "min": min,
+    "max": max,
+    "sin": math.sin,
+    "cos": math.cos,
+    "exp": math.exp,
+}
 
 
 @dataclass(frozen=True)
@@ -128,25 +136,16 @@ def _formula(dataset: StateDataset, formula: str) -> np.ndarray:
     """Evaluate a formula for each state, float64 (N,); NaN where it divides by zero or leaves a function's domain."""
     table = dataset.table[dataset.variables]
     states = table.select_dtypes("number").to_dict("records")
-    # Formulas may use numbers only: no attribute of any type can be reached.
-    evaluator = simpleeval.SimpleEval(functions=_FUNCTIONS, allowed_attrs={})
     expected = (
         f"expected `{SUCCESS}`, `{EVERYONE}`, `{RATER}NAME`, or a formula such as '-abs(theta)' over {_listed(dataset)}, with numbers, "
         f"+ - * / ** and the functions {', '.join(_FUNCTIONS)}"
     )
-    values = []
     try:
-        parsed = ast.parse(formula.strip(), mode="eval").body
-        for state in states:
-            evaluator.names = state
-            try:
-                values.append(float(evaluator.eval(formula, parsed)))
-            except ArithmeticError:
-                values.append(math.nan)
-    except (SyntaxError, simpleeval.InvalidExpression, TypeError, ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise UserError(f"truth {formula!r} cannot be evaluated ({reason}): {expected}") from error
-    return np.array(values)
+        parsed = Formula(formula, _FUNCTIONS)
+        computed = [parsed({str(name): value for name, value in state.items()}) for state in states]
+        return np.array([math.nan if value is None else float(value) for value in computed])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"truth {shown(formula)} cannot be evaluated ({error}): {expected}") from error
 
 
 def _listed(dataset: StateDataset) -> str:

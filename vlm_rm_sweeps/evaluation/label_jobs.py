@@ -8,6 +8,7 @@ import pandas as pd
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.ground_truth import refuse_foreign_labels
 from vlm_rm_sweeps.evaluation.states import LABELS, TABLE, StateDataset, load_states
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.labelling.agreement import agreement
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
@@ -46,25 +47,26 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
         criterion=criterion,
         items=items,
         scale=SHARE,
-        labels_file=folder / LABELS,
+        labels_file=file_inside(folder, LABELS),
     )
 
 
 def _criterion_of(folder: Path, videos: list[LabelItem]) -> str | None:
     """Find the success criterion of the videos' task in their descriptions; None if they name no task, or several."""
-    names = {read_episode(video.file).get("task") for video in videos}
+    described = [read_episode(video.file) for video in videos]
+    names = {about["task"] if about else None for about in described}
     name = names.pop() if len(names) == 1 else None
     if name is None:
         return None
     try:
-        return known_task(str(name)).success_criterion
+        return known_task(name).success_criterion
     except UserError as error:
         raise UserError(f"{folder}: {error}; or say what its videos are judged by with --criterion") from error
 
 
 def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
     task = dataset.task
-    if dataset.labels_file.is_file():
+    if dataset.labels_file.exists():
         _labels_of_states(dataset)
     return LabelJob(
         title=f"{task.name}: {len(dataset)} states",
@@ -113,13 +115,14 @@ def stored_labels(folder: Path) -> GivenLabels:
     Raises:
         UserError: There are no labels, or they belong to another data set.
     """
-    if not (folder / LABELS).is_file():
+    file = file_inside(folder, LABELS)
+    if not file.exists():
         raise UserError(f"{folder} has no labels: add some with `vlm-rm label {folder}`")
     if (folder / TABLE).is_file():
         store = _labels_of_states(load_states(folder))
         return GivenLabels(store.table(), store.scale)
     videos = {item.id: item.file for item in videos_to_label(folder)}
-    table = LabelStore(folder / LABELS, SHARE).table()
+    table = LabelStore(file, SHARE).table()
     present = table[table["item"].isin(videos)].reset_index(drop=True)
     files = present["item"].map(videos)
     described = present.assign(video=[str(file.relative_to(folder)) for file in files])
@@ -129,8 +132,9 @@ def stored_labels(folder: Path) -> GivenLabels:
 
 def _goal_fraction(video: Path) -> float:
     """Read the share of steps in the goal of a video's episode; NaN if unknown."""
-    known = read_episode(video).get(GOAL_FRACTION)
-    return float("nan") if known is None else float(known)
+    about = read_episode(video)
+    known = about["goal_fraction"] if about else None
+    return float("nan") if known is None else known
 
 
 def describe_labels(given: GivenLabels) -> str:

@@ -12,6 +12,7 @@ from matplotlib.gridspec import GridSpec
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.landscape import PICTURES, Axis, Walk, pictured, shapes
+from vlm_rm_sweeps.files import new_output
 
 _PANEL_WIDTH = 4.6
 _COLOURS = "viridis"
@@ -24,7 +25,7 @@ def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFr
     """Write the figure and tables of landscapes into a new folder: `landscape.png`, `.svg`, `.csv` and `shapes.csv`.
 
     Args:
-        folder: Must not exist yet.
+        folder: Must not exist yet. It appears when it is complete.
         walked: The states.
         table: As `landscape` returns it, for one or more models.
 
@@ -35,14 +36,14 @@ def save_landscape(folder: Path, walked: Walk, table: pd.DataFrame) -> pd.DataFr
         UserError: The folder exists or cannot be created.
     """
     found, figure = shapes(walked, table), draw_landscape(walked, table)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder") from error
-    table.to_csv(folder / "landscape.csv", index=False)
-    found.to_csv(folder / "shapes.csv", index=False)
-    for suffix in ("png", "svg"):
-        figure.savefig(folder / f"landscape.{suffix}", dpi=150)
+    if folder.exists():
+        raise UserError(f"{folder} exists already and is not overwritten: choose another folder")
+    with new_output(folder) as unfinished:
+        unfinished.mkdir()
+        table.to_csv(unfinished / "landscape.csv", index=False)
+        found.to_csv(unfinished / "shapes.csv", index=False)
+        for suffix in ("png", "svg"):
+            figure.savefig(unfinished / f"landscape.{suffix}", dpi=150)
     plt.close(figure)
     return found
 

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-import mujoco
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from vlm_rm_sweeps.files import new_output
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, perturbed
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 
 
 def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:
@@ -57,8 +58,9 @@ def write_success_by_pose(shares: pd.DataFrame, out: Path) -> tuple[Path, Path]:
     Returns:
         Paths of the table and of the picture.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    shares.to_csv(out / "poses.csv", float_format="%.3f")
+    csv, picture = out / "poses.csv", out / "poses.png"
+    with new_output(csv) as unfinished:
+        shares.to_csv(unfinished, float_format="%.3f")
     figure = Figure(figsize=(8, 8), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -72,5 +74,6 @@ def write_success_by_pose(shares: pd.DataFrame, out: Path) -> tuple[Path, Path]:
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "0.4")
         if expected_success().iat[row, column]:
             axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor="tab:orange", linewidth=2))
-    figure.savefig(out / "poses.png", dpi=120)
-    return out / "poses.csv", out / "poses.png"
+    with new_output(picture) as unfinished:
+        figure.savefig(unfinished, dpi=120)
+    return csv, picture

@@ -4,26 +4,29 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
+from pydantic import ValidationError
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import DamagedFileError, UserError
 from vlm_rm_sweeps.evaluation.score import refuse_not_finite
+from vlm_rm_sweeps.files import new_output, problems_in
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is_success
 from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
-from vlm_rm_sweeps.tasks.gym_task import GymEnv
+from vlm_rm_sweeps.tasks.control import Control
+from vlm_rm_sweeps.tasks.gym_task import GymEnv, known_env
 from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, read_checkpoint
 from vlm_rm_sweeps.training.policy import Policy
-from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, write_episode, write_video
+from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, VIDEO_SUFFIXES, EpisodeContent, write_episode, write_video
 
 CONFIDENCE = 0.95
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -112,18 +115,40 @@ def task_of(checkpoint: Checkpoint) -> Task:
         checkpoint: A policy for a task, or for an `env` of a sweep file.
 
     Returns:
-        The task.
+        The task, acted on and observed as in training.
 
     Raises:
-        UserError: The task is unknown, see `known_task`.
+        UserError: The task is unknown, see `known_task`, is an environment of a module that the user has not named, or its control
+            is not described as by this version.
     """
     env = checkpoint.content["env"]
-    return GymEnv.model_validate(env).task() if env else known_task(str(checkpoint.content["task"]))
+    try:
+        task = known_task(checkpoint.content["task"]) if env is None else known_env(GymEnv.model_validate(env)).task()
+        return task.controlled(Control.model_validate(checkpoint.content.get("control", {})))
+    except ValidationError as error:
+        raise DamagedFileError(f"{checkpoint.folder / CHECKPOINT} is damaged: {problems_in(error)}") from error
+    except UserError as error:
+        raise UserError(f"{checkpoint.folder}: {error}") from error
 
 
-def rendering_of(checkpoint: Checkpoint) -> Rendering:
-    """Return how frames were rendered when the checkpoint's policy was trained."""
-    return Rendering(**checkpoint.content["rendering"])
+def rendering_of(checkpoint: Checkpoint, task: Task) -> Rendering:
+    """Return how frames were rendered when the checkpoint's policy was trained.
+
+    Args:
+        checkpoint: The checkpoint.
+        task: Its task, see `task_of`.
+
+    Returns:
+        The rendering.
+
+    Raises:
+        UserError: The task has no such textures or camera.
+    """
+    drawn = checkpoint.content["rendering"]
+    try:
+        return task.rendering(drawn["textures"], drawn["camera"], drawn["profile"])
+    except UserError as error:
+        raise UserError(f"{checkpoint.folder}: {error}") from error
 
 
 def spec_of(checkpoint: Checkpoint) -> RewardSpec | None:
@@ -209,15 +234,16 @@ def run_episode(
         The episode, without returns by other models.
 
     Raises:
-        UserError: The environment does not render arrays, or a reward is not finite.
+        UserError: The environment raises an error or draws no frames, or a reward is not finite.
     """
     env = task.make_env(frame_format, rendering)
     # A second environment goes through the same states, because the first renders at the reward model's input size.
-    shown = task.make_native_env(rendering or task.rendering(), None) if pictures else None
+    shown = task.make_pictured_env(rendering) if pictures else None
     observation, _ = env.reset(seed=seed)
     if shown is not None:
         shown.reset(seed=seed)
-    observations, infos, drawn, visited = [observation], [], [], []
+    observations, infos, visited = [observation], [], []
+    drawn: list[Any] = []
     over = False
     while not over:
         action = policy(observation)
@@ -229,7 +255,7 @@ def run_episode(
             visited.append(visit(env))
         if shown is not None:
             shown.step(action)
-            drawn.append(_as_picture(shown.render()))
+            drawn.append(shown.render())
     for each in (env, shown):
         if each is not None:
             each.close()
@@ -243,12 +269,6 @@ def run_episode(
         pictures=drawn,
         visited=visited,
     )
-
-
-def _as_picture(frame: Any) -> np.ndarray:
-    if not isinstance(frame, np.ndarray):
-        raise UserError(f"the environment draws {type(frame).__name__}, expected an array: it needs render_mode='rgb_array'")
-    return frame
 
 
 def summarize(episodes: list[Episode]) -> dict[str, Any]:
@@ -321,7 +341,7 @@ def evaluate(
     judging = _load_judges(checkpoint, judges, frame_format, device)
     ran = []
     for index in range(episodes):
-        drawn = rendering_of(checkpoint)
+        drawn = rendering_of(checkpoint, task)
         episode = run_episode(task, policy, seed + index, frame_format, score, drawn, pictures=pictures and index == 0)
         judged = {model_id: float(judge(episode.frames).sum(dtype=np.float64)) for model_id, judge in judging.items()}
         ran.append(replace(episode, judged=judged, frames=None))
@@ -349,27 +369,38 @@ def _load_judges(
     return loaded
 
 
-def write_evaluation(checkpoint: Checkpoint, episodes: list[Episode], seed: int, folder: Path) -> dict[str, Any]:
+def write_evaluation(
+    checkpoint: Checkpoint, episodes: list[Episode], seed: int, folder: Path, video: bool = False
+) -> dict[str, Any]:
     """Write `evaluation.json` (the summary) and `evaluation.csv` (a row for each episode) into a new folder.
 
     Args:
         checkpoint: The evaluated checkpoint.
         episodes: As `evaluate` returns them.
         seed: Seed of the first episode.
-        folder: Must not exist yet.
+        folder: Must not exist yet. It appears when it is complete.
+        video: Whether to write videos of the first episode, which must have pictures, see `write_videos`.
 
     Returns:
         The summary: checkpoint, its description, and the entries of `summarize`.
+
+    Raises:
+        UserError: The folder exists or cannot be written.
     """
-    folder.mkdir(parents=True)
+    if folder.exists():
+        raise UserError(f"{folder} exists already: name a new folder")
     rows = [
         {"seed": seed + index} | episode.numbers() | {f"return by {judge}": value for judge, value in episode.judged.items()}
         for index, episode in enumerate(episodes)
     ]
-    pd.DataFrame(rows).to_csv(folder / "evaluation.csv", index=False)
     about = {name: checkpoint.content[name] for name in ("task", "algorithm", "reward", "seed", "env_steps")}
     summary = {"checkpoint": str(checkpoint.folder)} | about | summarize(episodes)
-    (folder / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    with new_output(folder) as unfinished:
+        unfinished.mkdir()
+        pd.DataFrame(rows).to_csv(unfinished / "evaluation.csv", index=False)
+        (unfinished / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        if video:
+            write_videos(checkpoint, episodes[0], unfinished)
     return summary
 
 
@@ -416,7 +447,7 @@ def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, ti
 
 
 def write_videos(
-    checkpoint: Checkpoint, episode: Episode, folder: Path, suffixes: tuple[str, ...] = (".mp4", ".gif")
+    checkpoint: Checkpoint, episode: Episode, folder: Path, suffixes: tuple[str, ...] = VIDEO_SUFFIXES
 ) -> list[Path]:
     """Write videos of an episode with its reward, see `overlay`.
 
@@ -450,6 +481,7 @@ def write_plain_video(checkpoint: Checkpoint, episode: Episode, seed: int, folde
         folder: Made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known = {name: None if value is None or np.isnan(value) else value for name, value in episode.numbers().items()}
-    write_episode(folder, {"task": checkpoint.content["task"], "env_steps": checkpoint.env_steps, "seed": seed} | known)
+    known = {name: value if value is not None and np.isfinite(value) else None for name, value in episode.numbers().items()}
+    about = {"task": checkpoint.content["task"], "env_steps": checkpoint.env_steps, "seed": seed} | known
+    write_episode(folder, cast(EpisodeContent, about))
     write_video(episode.pictures, folder / PLAIN_VIDEO)

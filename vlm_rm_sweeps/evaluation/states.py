@@ -9,8 +9,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
-import tempfile
 import typing
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,11 +18,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow
+from pandas.api.types import pandas_dtype
 from PIL import Image
 
-from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
-from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of, unknown_name
+from vlm_rm_sweeps.files import file_inside, new_output, read_whole
 from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.state_space import StateValue
 from vlm_rm_sweeps.tasks.task import Task
@@ -35,8 +33,9 @@ LABELS = "labels.sqlite"
 ROLLOUT = "rollout"
 """The provenance's `source` of states that a policy visited."""
 _IMAGES = "images"
-_IMAGE_NAME = re.compile(rf"{_IMAGES}/[A-Za-z0-9][A-Za-z0-9_.-]*\.(png|webp)")
+_IMAGE_NAME = re.compile(rf"{_IMAGES}/[A-Za-z0-9][A-Za-z0-9_.-]{{0,99}}\.(png|webp)")
 _NAMED_AT_MOST = 5
+_REMEDY = "restore it, or collect the data set again"
 _COLUMN_TYPES = {
     "id": "string",
     "image": "string",
@@ -54,6 +53,7 @@ _COLUMN_TYPES = {
     "profile": "string",
 }
 """Columns of every data set; all others are state variables."""
+_NEVER_EMPTY = ("id", "image", "sha256", "task", "source")
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class StateDataset:
 
     @property
     def labels_file(self) -> Path:
-        """The file of the raters' labels, which may not exist yet."""
-        return self.folder / LABELS
+        """The file of the raters' labels, which may not exist yet. UserError: it is a link that leads out of the folder."""
+        return file_inside(self.folder, LABELS)
 
     @property
     def variables(self) -> list[str]:
@@ -176,15 +176,13 @@ class StateDataset:
             UserError: The image file cannot be read, or has changed since it was written.
         """
         file = self.image_file(position)
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror}): restore it, or collect the data set again") from error
+        content = read_whole(file, _REMEDY)
         if hashlib.sha256(content).hexdigest() != self.table["sha256"].iloc[position]:
-            raise UserError(
-                f"{file} is damaged: its checksum differs from that in {TABLE}; restore it, or collect the data set again"
-            )
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+            raise DamagedFileError(f"{file} is damaged: its checksum differs from that in {TABLE}: {_REMEDY}")
+        try:
+            return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # it was no image from the start
+            raise DamagedFileError(f"{file} is no image ({reason_of(error)}): {_REMEDY}") from error
 
 
 def rendering_name(textures: str, camera: str, profile: str) -> str:
@@ -223,24 +221,17 @@ def write_states(folder: Path, task: Task, states: Iterable[State], image_format
         The data set, read back from disk.
 
     Raises:
-        UserError: The folder exists, there are no states, or the task is not registered under its name.
+        UserError: The folder exists or cannot be written, there are no states, or the task is not registered under its name.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already and is not overwritten: choose another folder")
     known_task(task.name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        (partial / _IMAGES).mkdir()
-        rows = [_write_state(partial, task, index, state, image_format) for index, state in enumerate(states)]
+    with new_output(folder) as unfinished:
+        (unfinished / _IMAGES).mkdir(parents=True)
+        rows = [_write_state(unfinished, task, index, state, image_format) for index, state in enumerate(states)]
         if not rows:
             raise UserError(f"{folder}: no states to write: expected at least one")
-        pd.DataFrame(rows).astype(_COLUMN_TYPES).to_parquet(partial / TABLE, index=False)
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
+        pd.DataFrame(rows).astype(_COLUMN_TYPES).to_parquet(unfinished / TABLE, index=False)
     return load_states(folder)
 
 
@@ -284,22 +275,56 @@ def load_states(folder: Path) -> StateDataset:
     Raises:
         UserError: The folder is not a data set, its table is damaged, its task is unknown, or images are missing.
     """
-    file = folder / TABLE
+    file = file_inside(folder, TABLE)
     if not file.is_file():
         raise UserError(f"{folder} is not a data set of states: it has no {TABLE}; make one with `vlm-rm states sample`")
-    try:
-        table = pd.read_parquet(file)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({reason_of(error)}): restore it, or collect the data set again") from error
-    missing_columns = [column for column in _COLUMN_TYPES if column not in table]
-    if missing_columns or table.empty or table["id"].duplicated().any() or table["task"].nunique() != 1:
-        raise UserError(
-            f"{file} is not a table of states: expected rows of one task with distinct ids and the columns {', '.join(_COLUMN_TYPES)}"
-            + (f"; missing: {', '.join(missing_columns)}" if missing_columns else "")
-        )
+    table = _read_table(file)
     known_task(str(table["task"].iloc[0]))
     _check_images(folder, [str(name) for name in table["image"]])
     return StateDataset(folder, table)
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    """Read a table of states, with the types of its columns."""
+    content = io.BytesIO(read_whole(file, _REMEDY))
+    try:
+        table = pd.read_parquet(content)
+    except Exception as error:  # pyarrow and pandas raise nearly anything for a damaged file
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+    missing_columns = [column for column in _COLUMN_TYPES if column not in table]
+    if missing_columns or table.empty:
+        raise DamagedFileError(
+            f"{file} is not a table of states: expected rows with the columns {', '.join(_COLUMN_TYPES)}"
+            + (f"; missing: {', '.join(missing_columns)}" if missing_columns else "")
+        )
+    for column, kind in _COLUMN_TYPES.items():
+        try:
+            table[column] = table[column].astype(pandas_dtype(kind))
+        except (TypeError, ValueError) as error:
+            raise DamagedFileError(
+                f"{file} is damaged: {column}: expected the type {kind} ({reason_of(error)}): {_REMEDY}"
+            ) from error
+    for column in _NEVER_EMPTY:
+        if table[column].isna().any():
+            raise DamagedFileError(
+                f"{file} is damaged: {column} is missing in row {int(table[column].isna().argmax())}: {_REMEDY}"
+            )
+    for column in table.columns.difference(list(_COLUMN_TYPES)):
+        _check_variable(file, str(column), table[column])
+    if table["id"].duplicated().any() or table["task"].nunique() != 1:
+        raise DamagedFileError(f"{file} is not a table of states: expected rows of one task with distinct ids")
+    return table
+
+
+def _check_variable(file: Path, name: str, values: pd.Series) -> None:
+    """Refuse a state variable that is neither a number nor a vector in every row."""
+    if pd.api.types.is_numeric_dtype(values):
+        return
+    for row, value in enumerate(values):
+        if not (isinstance(value, np.ndarray) and value.dtype.kind in "fiu"):
+            raise DamagedFileError(
+                f"{file} is damaged: {name} = {str(value)[:40]!r} in row {row}: expected a number or a vector: {_REMEDY}"
+            )
 
 
 def _check_images(folder: Path, names: list[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside, sha256_of
+from vlm_rm_sweeps.files import UNFINISHED, file_inside, sha256_of
 from vlm_rm_sweeps.labelling.scales import Scale
 from vlm_rm_sweeps.videos import PLAIN_VIDEO
 
@@ -82,13 +82,18 @@ def videos_to_label(folder: Path) -> list[LabelItem]:
         UserError: There is no video, or one is a symbolic link that leads out of the folder.
     """
     names = sorted(folder.glob(f"*{VIDEO_SUFFIX}")) or sorted(folder.rglob(PLAIN_VIDEO))
-    files = [file_inside(folder, file.relative_to(folder)) for file in names]
+    inside = [file_inside(folder, file.relative_to(folder)) for file in names]
+    files = [file for file in inside if file.is_file() and not _is_half_written(file.relative_to(folder))]
     if not files:
         raise UserError(
             f"{folder} has nothing to label: expected a data set of states, a folder of {VIDEO_SUFFIX} files, or a sweep's folder with "
             "videos"
         )
     return [LabelItem(_content_id(folder, file), file, sha256_of(file)) for file in files]
+
+
+def _is_half_written(file: Path) -> bool:
+    return any(part.startswith(UNFINISHED) for part in file.parts)
 
 
 def _content_id(folder: Path, file: Path) -> str:

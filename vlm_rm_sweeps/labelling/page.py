@@ -68,9 +68,10 @@ def create_app(job: LabelJob) -> FastAPI:
         The application, with the label file open.
 
     Raises:
-        UserError: The label file cannot be used.
+        UserError: The label file cannot be used, or not written.
     """
     store = LabelStore(job.labels_file, job.scale)
+    store.check_writable()
     items = {item.id: item for item in job.in_order()}
     app = FastAPI(title=job.title, docs_url=None, redoc_url=None, openapi_url=None)
 

@@ -7,15 +7,19 @@ at which it was undone.
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import DamagedFileError, UserError
+from vlm_rm_sweeps.files import problems_in
 from vlm_rm_sweeps.labelling.scales import Scale
 
 RATER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}"
@@ -51,6 +55,22 @@ class Label:
     value: float | None
 
 
+class _Row(BaseModel):
+    """A label as it is stored: sqlite lets any column hold any type."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    number: int
+    rater: Annotated[str, Field(pattern=f"^{RATER_PATTERN}$")]
+    item: str
+    value: float | None
+    labelled_at: str
+
+
+_ROWS = TypeAdapter(list[_Row])
+_COLUMNS = tuple(_Row.model_fields)
+
+
 class ConflictingLabelError(ValueError):
     """The rater has already given another answer for this item, perhaps in another tab.
 
@@ -74,24 +94,48 @@ class LabelStore:
             scale: The possible answers.
 
         Raises:
-            UserError: It is not a label file, or one of another scale.
+            DamagedFileError: It is not a label file, or cannot be made.
+            UserError: It is one of another scale.
         """
         self.file, self.scale = file, scale
-        try:
-            with self._connection() as connection:
-                # Read first: it works in a read-only folder, and while another process writes.
-                stored = _scale_of(connection) or _set_up(connection, scale)
-        except sqlite3.Error as error:
-            raise UserError(f"{file} cannot be used as a label file ({error}): choose another file, or move it away") from error
+        with self._connection(create=True) as connection:
+            # Read first: it works in a read-only folder, and while another process writes.
+            stored = _scale_of(connection) or _set_up(connection, scale)
         if stored != scale.name:
             raise UserError(f"{file} holds labels of the scale {stored!r}, expected {scale.name!r}: choose another file")
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.file, timeout=_WAIT_SECONDS)) as connection:
-            # EXTRA also syncs the folder, so that a label survives a power failure right after it was given.
-            connection.execute("PRAGMA synchronous = EXTRA")
-            yield connection
+    def _connection(self, create: bool = False) -> Iterator[sqlite3.Connection]:
+        """Open the file. One that is gone is made again only if asked: whoever has moved the labels away should know.
+
+        Raises:
+            DamagedFileError: It cannot be opened, read or written.
+        """
+        if not create and not self.file.is_file():
+            raise DamagedFileError(f"{self.file} is gone: move it back, or start the labelling again")
+        try:
+            address = f"file:{quote(str(self.file.absolute()))}?mode={'rwc' if create else 'rw'}"
+            with closing(sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS)) as connection:
+                # EXTRA also syncs the folder, so that a label survives a power failure right after it was given.
+                connection.execute("PRAGMA synchronous = EXTRA")
+                yield connection
+        except sqlite3.Error as error:
+            raise DamagedFileError(
+                f"{self.file} cannot be used as a label file ({error}): if the disk is full or read-only, free it; else choose "
+                "another file, or move it away"
+            ) from error
+
+    def check_writable(self) -> None:
+        """Write to the file without changing a label, so that a full or read-only disk is noticed before anybody labels.
+
+        Raises:
+            DamagedFileError: It cannot be written.
+        """
+        with self._connection() as connection:
+            # Each other value is a change, which sqlite writes; nothing here reads it.
+            (written,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {(written + 1) % 2**30}")
+            connection.commit()
 
     def add(self, rater: str, item: str, value: float | None) -> Label:
         """Store an answer. Giving the same answer again changes nothing.
@@ -106,7 +150,7 @@ class LabelStore:
 
         Raises:
             ConflictingLabelError: The rater has given another answer before, and not undone it.
-            UserError: The rater's name is not allowed.
+            UserError: The rater's name is not allowed, or the file cannot be written.
         """
         check_rater(rater)
         with self._connection() as connection:
@@ -116,7 +160,7 @@ class LabelStore:
                 "INSERT INTO labels (rater, item, value, labelled_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (rater, item, value, _now()),
             )
-            standing = _labels(connection, "rater = ? AND item = ?", (rater, item))[0]
+            standing = self._labels(connection, "rater = ? AND item = ?", (rater, item))[0]
             connection.commit()
         if standing.value != value:
             raise ConflictingLabelError(standing)
@@ -143,7 +187,7 @@ class LabelStore:
     def standing(self, rater: str) -> list[Label]:
         """List a rater's labels that are not undone, in the order in which they were given."""
         with self._connection() as connection:
-            return _labels(connection, "rater = ?", (rater,))
+            return self._labels(connection, "rater = ?", (rater,))
 
     def table(self) -> pd.DataFrame:
         """Read the labels of all raters that are not undone.
@@ -152,11 +196,31 @@ class LabelStore:
             A row for each label, oldest first: `item`, `rater`, `value` (NaN: skipped) and `labelled_at` (ISO 8601, UTC).
         """
         with self._connection() as connection:
-            return pd.read_sql(
-                "SELECT item, rater, value, labelled_at FROM labels WHERE undone_at IS NULL ORDER BY number",
-                connection,
-                dtype={"value": float},
-            )
+            rows = self._rows(connection, "TRUE", ())
+        table = pd.DataFrame([vars(row) for row in rows], columns=["item", "rater", "value", "labelled_at"])
+        return table.astype({"value": float})
+
+    def _labels(self, connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> list[Label]:
+        return [Label(row.number, row.rater, row.item, row.value) for row in self._rows(connection, condition, values)]
+
+    def _rows(self, connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> Sequence[_Row]:
+        """Read the labels that are not undone: the one way in which stored labels are read."""
+        found = connection.execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM labels WHERE undone_at IS NULL AND {condition} ORDER BY number", values
+        ).fetchall()
+        try:
+            rows = _ROWS.validate_python([dict(zip(_COLUMNS, row, strict=True)) for row in found])
+        except ValidationError as error:
+            raise DamagedFileError(
+                f"{self.file} is damaged: labels.{problems_in(error)}: restore it, or mend that label with sqlite3"
+            ) from error
+        for row in rows:
+            if row.value is not None and self.scale.answer(row.value) is None:
+                raise DamagedFileError(
+                    f"{self.file} is damaged: label {row.number}: value = {row.value:g}: expected an answer of the scale "
+                    f"{self.scale.name!r}"
+                )
+        return rows
 
 
 def check_rater(name: str) -> None:
@@ -187,13 +251,6 @@ def _set_up(connection: sqlite3.Connection, scale: Scale) -> str:
     connection.execute("INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (scale.name,))
     connection.commit()
     return str(connection.execute("SELECT scale FROM about").fetchone()[0])
-
-
-def _labels(connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> list[Label]:
-    found = connection.execute(
-        f"SELECT number, rater, item, value FROM labels WHERE undone_at IS NULL AND {condition} ORDER BY number", values
-    )
-    return [Label(*row) for row in found]
 
 
 def _now() -> str:

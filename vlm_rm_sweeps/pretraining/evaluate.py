@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.epic import bootstrap_distances, bootstrap_interval, measure
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.frames import FrameFormat
@@ -28,7 +29,12 @@ from vlm_rm_sweeps.pretraining.dataset import sample_states
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING, embedded_manifest, embedded_source
+from vlm_rm_sweeps.rewards.open_clip_models import (
+    EMBEDDED_PREPROCESSING,
+    check_embedded_files,
+    embedded_manifest,
+    embedded_source,
+)
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -123,6 +129,22 @@ def render_test_sets(frame_format: FrameFormat = EMBEDDED_PREPROCESSING.frame_fo
             for each in textures
         },
     )
+
+
+def check_family(folder: Path) -> None:
+    """Refuse a folder that cannot be evaluated, before the minutes that this takes.
+
+    Args:
+        folder: As `pretrain` wrote it.
+
+    Raises:
+        UserError: Its manifest is missing, damaged or empty; or weights or a vocabulary are missing, or others than were trained.
+    """
+    sizes = embedded_manifest(folder)
+    if not sizes:
+        raise UserError(f"{folder}: no size has been trained: run the same `vlm-rm pretrain` again, which resumes")
+    for size in sizes:
+        check_embedded_files(size, folder)
 
 
 def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:

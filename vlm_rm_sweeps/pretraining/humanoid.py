@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat
@@ -12,6 +11,7 @@ from vlm_rm_sweeps.pretraining.captions import expand, pick
 from vlm_rm_sweeps.pretraining.postures import WORDS, Posture, posture_of
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, interpolated, perturbed
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering
 
 _SCENERY: dict[str, tuple[str, ...]] = {

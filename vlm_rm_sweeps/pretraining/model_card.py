@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
 from vlm_rm_sweeps.pretraining.held_out import FLAG
-from vlm_rm_sweeps.rewards.open_clip_models import embedded_manifest
+from vlm_rm_sweeps.rewards.open_clip_models import TrainedSize, embedded_manifest
 from vlm_rm_sweeps.rewards.registry import EMBEDDED
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
 
@@ -98,7 +97,7 @@ def _training(results: Sequence[FamilyResults]) -> str:
     )
 
 
-def _commands(manifest: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _commands(manifest: Mapping[str, TrainedSize]) -> list[str]:
     """Compose the commands of a training: one for all sizes with the same settings."""
     sizes_of: dict[tuple[int, int, int], list[str]] = {}
     for size, entry in manifest.items():

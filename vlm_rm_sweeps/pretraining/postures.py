@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-import mujoco
 import numpy as np
 
 from vlm_rm_sweeps.pretraining.captions import NEGATIONS, Buckets, bucket_of, expand, far_bucket, pick
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, lowest_point
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 
 SIDES = ("right", "left")
 _OUTWARDS = {"right": -1.0, "left": 1.0}

@@ -31,6 +31,8 @@ from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
     VOCABULARY,
+    TrainedSize,
+    embedded_manifest,
     embedded_tokenizer,
     register_architecture,
     without_missing_weights_warning,
@@ -349,15 +351,16 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         start: A folder of another training, whose weights this one starts from; None for random weights.
 
     Raises:
-        UserError: A size does not exist, or the folder holds weights, a checkpoint or a vocabulary of another training.
+        UserError: A size does not exist; or the folder holds weights, a checkpoint or a vocabulary of another training, or a damaged
+            manifest.
     """
     for size in sizes:
         if size not in SIZES:
             raise UserError(unknown_name("size", size, SIZES))
     manifest_file = folder / "manifest.json"
-    manifest = json.loads(manifest_file.read_text()) if manifest_file.exists() else {}
-    asked: dict[str, Any] = {"images": images, "samples": samples, "seed": seed}
-    finished = [size for size in sizes if asked.items() <= manifest.get(size, {}).items()]
+    manifest = embedded_manifest(folder) if manifest_file.exists() else {}
+    asked = {"images": images, "samples": samples, "seed": seed}
+    finished = [size for size in sizes if size in manifest and asked.items() <= manifest[size].items()]
     sizes = [size for size in sizes if size not in finished]
     for size in sizes:
         interrupted = size not in manifest and _checkpoint_file(size, folder).exists()
@@ -387,13 +390,16 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
                 for key in weights.keys()  # noqa: SIM118 - not a dict
                 if not key.endswith(buffers)
             )
-        manifest[size] = asked | {
-            "start_sha256": origin,
-            "sha256": sha256_of(weights_file),
-            "vocabulary_sha256": sha256_of(vocabulary_file),
-            "parameters": parameters,
-            "training_seconds": round(pd.read_csv(folder / f"embedded-{size}.losses.csv")["seconds"].iloc[-1]),
-        }
+        manifest[size] = TrainedSize(
+            images=images,
+            samples=samples,
+            seed=seed,
+            start_sha256=origin,
+            sha256=sha256_of(weights_file),
+            vocabulary_sha256=sha256_of(vocabulary_file),
+            parameters=parameters,
+            training_seconds=round(pd.read_csv(folder / f"embedded-{size}.losses.csv")["seconds"].iloc[-1]),
+        )
         write_whole(manifest_file, json.dumps(manifest, indent=2) + "\n")
         _checkpoint_file(size, folder).unlink()
 

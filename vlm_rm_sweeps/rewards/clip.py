@@ -9,11 +9,11 @@ import torch
 from open_clip.model import get_input_dtype
 from torch.nn import functional
 
-from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.frames import check_frames
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
+from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 
 _NUMBERS_AT_ONCE = 2**24
 """Limit on the elements of each intermediate array of the reward, 64 MB in float32."""
@@ -42,8 +42,8 @@ class ClipRewardModel(RewardModel):
         self._loaded: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Only the constructor's arguments are pickled: another process loads the weights and the tokenizer again.
-        return type(self), (self.model_id, self._other_source)
+        # Only what was chosen before loading is pickled: another process loads the weights and the tokenizer again.
+        return type(self), (self.model_id, self._other_source), {"backend": self.backend}
 
     @cached_property
     def parameters(self) -> int:  # type: ignore[override]  # counted at first access: it takes a second
@@ -77,14 +77,39 @@ class ClipRewardModel(RewardModel):
                 "does not tell capitals or spaces apart: word them differently"
             )
 
+    def use_backend(self, backend: BackendName, device: str = "cpu", precision: Precision = "fp32") -> None:
+        """Choose what will run the image tower, before `load`.
+
+        Args:
+            backend: The backend.
+            device: torch device that the model will run on.
+            precision: Floating-point precision of the weights.
+
+        Raises:
+            UserError: A package is missing, or the backend does not support the device or the precision.
+        """
+        check_backend(backend, device, precision)
+        self.backend = backend
+
+    @property
+    def identity(self) -> str:
+        """The same for two ids of one architecture with the same weights."""
+        return self.source.identity
+
+    def remarks(self) -> list[str]:
+        """Say what had to be guessed of a checkpoint file."""
+        return [self.source.remark] if self.source.remark else []
+
     def _refuse_cut_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the tokenizer would silently truncate: the model would score another text."""
         context = self._tokenizer.context_length
-        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long.
-        beyond = self._tokenizer([prompt], context_length=4 * context)[0, context:]
-        if bool((beyond != beyond[-1]).any()):
+        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long. One that is
+        # too long by a token has its end there, which some tokenizers pad with, and in its place another token.
+        cut, whole = self._tokenizer([prompt])[0], self._tokenizer([prompt], context_length=4 * context)[0]
+        beyond = whole[context:]
+        if bool((beyond != beyond[-1]).any()) or bool((cut != whole[:context]).any()):
             raise UserError(
-                f"prompt {prompt!r} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
+                f"prompt {shown(prompt)} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
                 "shorten it"
             )
 
@@ -99,23 +124,50 @@ class ClipRewardModel(RewardModel):
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, the weights are missing, damaged or cannot be downloaded, the backend cannot
+                run the model, or the model cannot be used in this precision.
         """
         super().load(device, precision, micro_batch)
         model: Any = self.source.load(device, precision).eval()
         # Frames are stored channels last: on a CPU, convolutions are a third faster if they stay in that format.
         model.visual.to(memory_format=torch.channels_last)
-        self._loaded = model
         self._device, self._dtype = next(model.parameters()).device, get_input_dtype(precision) or torch.float32
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self._prompt_embeddings = {}
+        self._encode: Encoder = image_encoder(self.backend, model, self._new_inputs().zero_().to(self._dtype))
+        self._loaded = model
+        if precision != "fp32":
+            self._check_runs(precision)
+
+    def _new_inputs(self) -> torch.Tensor:
+        """Allocate the input of one micro-batch, in which frames are normalised."""
+        size = self.source.preprocessing.size
+        return torch.empty(self.micro_batch, 3, size, size, device=self._device, memory_format=torch.channels_last)
+
+    def _check_runs(self, precision: Precision) -> None:
+        """Encode a frame and a prompt: some architectures load in half precision and cannot be used in it.
+
+        Raises:
+            UserError: They cannot be encoded.
+        """
+        size = self.source.preprocessing.size
+        try:
+            self.encode_frames(np.zeros((1, size, size, 3), np.uint8))
+            self.encode_prompt("a pole")
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UserError(f"{self.model_id} cannot be used in {precision} ({reason_of(error)}): expected fp32") from error
 
     @property
     def network(self) -> Any:
         """open_clip's model; reading it before `load` raises a RuntimeError."""
+        self._refuse_not_loaded()
+        return self._loaded
+
+    def _refuse_not_loaded(self) -> None:
         if self._loaded is None:
             raise RuntimeError(f"{self.model_id} is not loaded: call `load` first, or make it by `load_reward_model`")
-        return self._loaded
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
@@ -127,15 +179,15 @@ class ClipRewardModel(RewardModel):
         Returns:
             float32 (N, D), on the CPU.
         """
-        network, embeddings, size = self.network, [], self.source.preprocessing.size
-        inputs = torch.empty(self.micro_batch, 3, size, size, device=self._device, memory_format=torch.channels_last)
+        self._refuse_not_loaded()
+        inputs, embeddings = self._new_inputs(), []
         for start in range(0, len(frames), self.micro_batch):
             # Preprocessed and encoded one micro-batch at a time, the data stays in the processor's cache.
             chunk = frames[start : start + self.micro_batch]
             self.source.preprocessing.write(chunk, inputs[: len(chunk)])
             # A partial micro-batch is padded: another shape would be rounded differently.
             inputs[len(chunk) :] = 0
-            features = network.encode_image(inputs.to(self._dtype))[: len(chunk)]
+            features = self._encode(inputs.to(self._dtype))[: len(chunk)]
             embeddings.append(functional.normalize(features.float(), dim=-1).cpu())
         return torch.cat(embeddings)
 
@@ -172,10 +224,10 @@ class ClipRewardModel(RewardModel):
             Rewards, float32 (N, number of specs).
 
         Raises:
-            UserError: The frames are not uint8 (N, H, W, 3), a prompt is longer than the model's context, or a goal and its
+            UserError: The request is none (see `check_request`), a prompt is longer than the model's context, or a goal and its
                 baseline have the same embedding.
         """
-        check_frames(frames)
+        check_request(frames, specs)
         if not len(frames):
             return np.zeros((0, len(specs)), np.float32)
         images_nd = self.encode_frames(frames)

@@ -15,6 +15,11 @@ from vlm_rm_sweeps.frames import resize_frames
 from vlm_rm_sweeps.metrics import INFO_TRUE_REWARD
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
+_OTHER_MODES = {
+    AutoresetMode.SAME_STEP: "resets sub-environments in the step that ends them, so the last frame of an episode is lost",
+    AutoresetMode.DISABLED: "never resets sub-environments by itself, so steps after an episode's end would be rewarded, too",
+}
+
 
 class ClipRewardWrapper(gym.Wrapper):
     """Replaces the reward of each step of one environment by the reward model's score of the frame after it.
@@ -64,10 +69,8 @@ class ClipRewardVectorWrapper(VectorWrapper):
         _check(env.render_mode, env, model, spec)
         mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if mode != AutoresetMode.NEXT_STEP:
-            raise UserError(
-                f"{env} resets sub-environments in the step that ends them ({mode}), so the last frame of an episode is lost: expected "
-                "autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP"
-            )
+            why = _OTHER_MODES.get(mode, "does not reset sub-environments in the step after the one that ends them")
+            raise UserError(f"{env} {why}: expected autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP, got {mode}")
         self._model, self._spec, self._deferred = model, spec, deferred
         self._ended = np.zeros(env.num_envs, bool)
         self._frames: list[np.ndarray] = []

@@ -5,9 +5,9 @@ The id of a CLIP model is open_clip's pair `architecture/pretrained`, where `pre
 for the small models that ship in this package.
 """
 
-import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +18,15 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from pydantic import TypeAdapter
+from typing_extensions import NotRequired, TypedDict
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
+from vlm_rm_sweeps.files import read_json, sha256_of
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import EMBEDDED, registered_reward_models
 from vlm_rm_sweeps.rewards.reward_model import Precision
+from vlm_rm_sweeps.rewards.weights_files import check_is_weights, why_not_loaded
 
 EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
 VOCABULARY = "bpe.txt.gz"
@@ -36,6 +40,25 @@ EMBEDDED_PREPROCESSING = Preprocessing(
     resize_mode="squash",
 )
 _OPEN_CLIP_CONFIG = "open_clip_config.json"
+
+
+class TrainedSize(TypedDict):
+    """A size of an embedded family: how it was trained, the checksums of its weights and vocabulary, its parameters.
+
+    `start_sha256` is the checksum of the weights that its training started from, if they were not random.
+    """
+
+    images: int
+    samples: int
+    seed: int
+    start_sha256: NotRequired[str | None]
+    sha256: str
+    vocabulary_sha256: str
+    parameters: int
+    training_seconds: int
+
+
+_FAMILY = TypeAdapter(dict[str, TrainedSize])
 
 
 def embedded_sizes() -> list[str]:
@@ -65,6 +88,7 @@ class ModelSource:
         preprocessing: Resizing and normalisation of its frames.
         quick_gelu: Whether the weights were trained with the QuickGELU activation.
         embedded_folder: Folder with the weights and vocabulary of a model of the embedded family; None for all others.
+        remark: What had to be guessed; None if nothing had.
     """
 
     model_id: str
@@ -73,6 +97,14 @@ class ModelSource:
     preprocessing: Preprocessing
     quick_gelu: bool = False
     embedded_folder: Path | None = None
+    remark: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What two ids of the same model have in common: open_clip takes a tag in capitals, too, and a file has many paths."""
+        file = self.pretrained if os.path.isfile(self.pretrained) else None
+        weights = os.path.realpath(file) if file else self.pretrained.lower().replace("-", "_")
+        return f"{self.architecture}/{weights}"
 
     @property
     def parameters(self) -> int:
@@ -122,6 +154,8 @@ class ModelSource:
         self._register()
         if self.embedded_folder:
             check_embedded_files(self.model_id.removeprefix(f"{EMBEDDED}/"), self.embedded_folder)
+        elif os.path.isfile(self.pretrained) and (wrong := check_is_weights(Path(self.pretrained))):
+            raise UserError(f"the weights of model {self.model_id!r} could not be loaded: {self.pretrained} {wrong}")
         try:
             model: torch.nn.Module = open_clip.create_model(
                 self.architecture,
@@ -134,8 +168,11 @@ class ModelSource:
                 weights_only=True,
             )
         except Exception as error:
+            reason = why_not_loaded(error, self.architecture)
+            if Path(self.pretrained).is_file():
+                raise UserError(f"the weights of model {self.model_id!r} could not be loaded: {reason}") from error
             raise UserError(
-                f"the weights of model {self.model_id!r} could not be loaded: {error}. A tag is downloaded once, by open_clip, and "
+                f"the weights of model {self.model_id!r} could not be loaded: {reason}. A tag is downloaded once, by open_clip, and "
                 f"needs the network; without it use a checkpoint file ('{self.architecture}/path/to/file.safetensors') or an "
                 f"embedded model ({', '.join(embedded_models())})"
             ) from error
@@ -173,6 +210,10 @@ def find_model(model_id: str) -> ModelSource:
     # The embedded family's configurations are registered with open_clip, which has neither weights nor vocabulary for them.
     architectures = [name for name in open_clip.list_models() if not name.startswith(f"{EMBEDDED}-")]
     if architecture not in architectures:
+        if same := _same_model(model_id):
+            raise UserError(
+                f"model {model_id!r}: models have the ids of open_clip here: expected {same!r}, which is the same model"
+            )
         known = [*registered_reward_models(), *architectures]
         raise UserError(unknown_name("architecture", architecture, known, "; `vlm-rm models` lists all"))
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)
@@ -180,17 +221,71 @@ def find_model(model_id: str) -> ModelSource:
         return ModelSource(
             model_id, architecture, pretrained, _preprocessing(architecture, tag), bool(tag.get("quick_gelu", False))
         )
-    file = Path(pretrained)
-    if file.is_file():
-        # open_clip exports a checkpoint with its preprocessing in a file beside it.
-        config_file = file.parent / _OPEN_CLIP_CONFIG
-        try:
-            own = json.loads(config_file.read_text()).get("preprocess_cfg", {}) if config_file.is_file() else {}
-        except ValueError as error:
-            raise UserError(f"{config_file}, beside the checkpoint, is not JSON: {error}") from error
-        return ModelSource(model_id, architecture, pretrained, _preprocessing(architecture, own))
+    if os.path.isfile(pretrained):  # false, too, for a name that no file can have
+        return _file_source(model_id, architecture, Path(pretrained))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
+
+
+def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
+    """Describe a checkpoint file, beside which open_clip exports how the model was trained.
+
+    Raises:
+        UserError: The file beside it cannot be read or used.
+    """
+    config_file = file.parent / _OPEN_CLIP_CONFIG
+    if not config_file.is_file():
+        return ModelSource(
+            model_id, architecture, str(file), _preprocessing(architecture, {}), remark=_guessed(model_id, architecture)
+        )
+    beside = f"{config_file}, beside the checkpoint,"
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{beside} is not JSON: {error}") from error
+    parts: list[Any] = [config.get(part, {}) if isinstance(config, dict) else None for part in ("model_cfg", "preprocess_cfg")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise UserError(f"{beside} has other content: expected an object with the objects model_cfg and preprocess_cfg")
+    model, preprocess = parts
+    try:
+        preprocessing = _preprocessing(architecture, preprocess)
+        preprocessing.check()
+    except (ArithmeticError, AssertionError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{beside} has a preprocess_cfg that cannot be used ({reason_of(error)}): export the checkpoint again"
+        ) from error
+    return ModelSource(model_id, architecture, str(file), preprocessing, bool(model.get("quick_gelu", False)))
+
+
+def _guessed(model_id: str, architecture: str) -> str | None:
+    """Say that the preprocessing of weights without a configuration is a guess, if the architecture's tags have several."""
+    guess = _preprocessing(architecture, {})
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    others = [tag for tag in tags if _preprocessing(architecture, open_clip.get_pretrained_cfg(architecture, tag)) != guess]
+    if not others:
+        return None
+    return (
+        f"{model_id}: there is no {_OPEN_CLIP_CONFIG} beside the file, so its frames are normalised as OpenAI's were; if it was "
+        f"trained as {others[0]} was, put one there with that preprocess_cfg"
+    )
+
+
+_OPENAI_REPOSITORIES = {
+    "openai/clip-vit-base-patch32": "ViT-B-32/openai",
+    "openai/clip-vit-base-patch16": "ViT-B-16/openai",
+    "openai/clip-vit-large-patch14": "ViT-L-14/openai",
+    "openai/clip-vit-large-patch14-336": "ViT-L-14-336/openai",
+}
+
+
+def _same_model(model_id: str) -> str | None:
+    """Find the id of a model that is named by its repository on the Hugging Face Hub."""
+    repository = model_id.removeprefix("hf-hub:").strip("/").lower()
+    for architecture, tag in open_clip.list_pretrained():
+        hub = str(open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", ""))
+        if hub and hub.strip("/").lower() == repository:
+            return f"{architecture}/{tag}"
+    return _OPENAI_REPOSITORIES.get(repository)
 
 
 def _check_device(device: str) -> None:
@@ -237,28 +332,19 @@ def check_embedded_files(size: str, folder: Path) -> None:
             raise UserError(f"{name} is damaged: its sha256 is {found}, expected {expected}; install the package again")
 
 
-def sha256_of(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits, as in the manifest."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def embedded_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def embedded_manifest(folder: Path) -> dict[str, TrainedSize]:
     """Read the manifest of an embedded family.
 
     Args:
         folder: Folder of the family.
 
     Returns:
-        By size: `sha256` of the weights, `vocabulary_sha256`, the number of `parameters`, and how the model was trained.
+        What is known of each size.
 
     Raises:
         UserError: The manifest is missing or damaged.
     """
-    try:
-        manifest: dict[str, dict[str, Any]] = json.loads((folder / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / _MANIFEST} cannot be read ({error}): install the package again") from error
-    return manifest
+    return read_json(folder / _MANIFEST, _FAMILY, "install the package again, or train the family again in a new folder")
 
 
 def embedded_source(size: str, folder: Path) -> ModelSource:

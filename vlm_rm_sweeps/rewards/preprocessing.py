@@ -1,6 +1,7 @@
 """Preprocessing of frames for CLIP models: each checkpoint's own resizing and normalisation, on batches."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -32,6 +33,24 @@ class Preprocessing:
     resize_mode: ResizeMode
     fill_color: int = 0
 
+    def check(self) -> None:
+        """Check values that were read from a file.
+
+        Raises:
+            ValueError: A value is not of the kind, or in the range, that the attributes' descriptions say.
+        """
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(isinstance(value, int | float) and 0 <= value <= 1 for value in values):
+                raise ValueError(f"{name} is {list(values)!r}, expected three numbers from 0 to 1")
+        if 0 in self.std:
+            raise ValueError(f"std is {list(self.std)!r}, expected numbers above 0")
+        for name, kinds in (("interpolation", Interpolation), ("resize_mode", ResizeMode)):
+            if getattr(self, name) not in get_args(kinds):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(get_args(kinds))}")
+        if not isinstance(self.fill_color, int) or not 0 <= self.fill_color <= 255:
+            raise ValueError(f"fill_color is {self.fill_color!r}, expected a grey level from 0 to 255")
+
     @property
     def frame_format(self) -> FrameFormat:
         """Size and resizing of frames, for environments that render for this checkpoint."""
@@ -53,9 +72,16 @@ class Preprocessing:
         Returns:
             `inputs`.
         """
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        scale, shift = (1 / (255 * std)).to(inputs.device), (mean / std).to(inputs.device)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        scale, shift = (self._along_a_row(values).to(inputs.device) for values in (1 / (255 * std), mean / std))
         return inputs.copy_(self._squared(frames).to(inputs.device)).mul_(scale).sub_(shift)
+
+    def _along_a_row(self, values: torch.Tensor) -> torch.Tensor:
+        """Repeat a value for each channel along a row of pixels, (1, 3, 1, size).
+
+        Broadcast over three channels, which are next to each other in memory, torch would compute three numbers at a time.
+        """
+        return values.view(1, 3, 1, 1).expand(1, 3, 1, self.size).contiguous(memory_format=torch.channels_last)
 
     def visible(self, frames: np.ndarray) -> np.ndarray:
         """Resize and pad frames, uint8 (N, H, W, 3), to what the model sees, uint8 (N, size, size, 3)."""

@@ -2,28 +2,38 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
+from vlm_rm_sweeps.serving.ray_internals import address_of_auto
 from vlm_rm_sweeps.user_modules import imported_user_modules
 
 _LOOPBACK = "127.0.0.1"
 _RAY_TRIES = 3
+_ANSWER_S = 5.0
+"""Seconds in which a cluster must answer."""
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""The longest path of a socket below Ray's temporary folder."""
+_LONGEST_SOCKET = 107
+"""Bytes that the system allows for the path of a socket."""
 
 
 @contextmanager
 def ray_cluster(say: Callable[[str], None]) -> Iterator[None]:
     """Connect this process to Ray for the duration of a `with` block.
 
-    If Ray is initialized already, it is used as it is. Otherwise it is started on this machine, or the cluster that
-    `RAY_ADDRESS` names is joined, until the end of the block. The user's own modules are part of Ray's runtime environment, so
-    all of its processes can import them.
+    If Ray is initialized already, it is used as it is. Otherwise the cluster that `RAY_ADDRESS` names is joined, or one of its own
+    is started here, whatever else runs on this machine, until the end of the block. The user's own modules are part of Ray's
+    runtime environment, so all of its processes can import them.
 
     Args:
         say: Prints a line.
@@ -58,12 +68,21 @@ def _start_ray(say: Callable[[str], None]) -> Any:
     Raises:
         UserError: Ray did not start at any try.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_answers(address)
+    else:
+        _check_token_file()
+        _check_temporary_folder()
     prepare_ray()
     modules = [str(module) for module in imported_user_modules()]
     runtime_env = {"py_modules": modules} if modules else None
     for tries_left in reversed(range(_RAY_TRIES)):
         try:
             return ray.init(
+                # Without an address Ray would join the cluster that a file in the temporary folder names, which `ray start` has left or
+                # anybody may have written, and send it the user's token.
+                address=address or "local",
                 namespace=NAMESPACE,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -78,6 +97,90 @@ def _start_ray(say: Callable[[str], None]) -> Any:
                     "must name a cluster that runs"
                 ) from error
             say(f"Ray does not start ({_last_line(error)}): retrying")
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which no Ray answers, for which Ray itself would wait minutes, deaf to Ctrl-C.
+
+    Raises:
+        UserError: Nothing answers there within seconds, or the address is none.
+    """
+    if address == "local":
+        return
+    import grpc  # type: ignore[import-untyped]  # here: few set an address
+
+    named = f"RAY_ADDRESS={address!r}"
+    advice = "correct it, start a cluster there with `ray start --head`, or unset it to have Ray started on this machine"
+    if address == "auto":
+        # Ray may find one that has ended, or of which another user's processes run.
+        found = address_of_auto()
+        if found is None:
+            raise UserError(f"{named}: no Ray runs on this machine; {advice}")
+        address, named = found, f"{named}, which is {found} here"
+    try:
+        parsed = urlsplit(address if "://" in address else f"ray://{address}")
+        host, port = parsed.hostname, parsed.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise UserError(f"{named}: expected host:port, such as 10.0.0.1:6379, or ray://host:10001; {advice}")
+    try:
+        socket.create_connection((host, port), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise UserError(f"{named}: nothing answers there ({error.strerror or error}); {advice}") from error
+    if os.environ.get("RAY_USE_TLS", "0") == "1":  # a plain connection would be refused
+        return
+    channel = grpc.insecure_channel(f"{host}:{port}")
+    try:
+        grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
+    except grpc.FutureTimeoutError as error:
+        raise UserError(f"{named}: what answers there is not Ray, or hangs; {advice}") from error
+    finally:
+        channel.close()
+
+
+def _check_token_file() -> None:
+    """Refuse a home folder in which Ray could not keep the token of a cluster of this user's own.
+
+    Raises:
+        UserError: There is no token, and no place for one.
+    """
+    if (
+        os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or os.environ.get("RAY_AUTH_MODE") == "disabled"
+    ):
+        return
+    file = Path.home() / ".ray" / "auth_token"
+    if not os.access(file, os.R_OK) and not _can_create(file):
+        raise UserError(
+            f"Ray keeps its token in {file}, which cannot be written: set HOME to a folder of yours, or RAY_AUTH_TOKEN to a long "
+            "random text"
+        )
+
+
+def _check_temporary_folder() -> None:
+    """Refuse a temporary folder in which Ray's processes could not open their sockets.
+
+    Raises:
+        UserError: Its path is too long, or it cannot be written.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    folder = os.environ[variable] if variable else "/tmp"
+    named = f"{variable}={folder!r}" if variable else folder
+    too_long = len(os.fsencode(folder)) + len(_SOCKET) - _LONGEST_SOCKET
+    if too_long > 0:
+        raise UserError(
+            f"{named}: Ray's sockets in it would have paths of more than {_LONGEST_SOCKET} bytes: set RAY_TMPDIR to a path that is "
+            f"{too_long} bytes shorter, such as /tmp"
+        )
+    if not _can_create(Path(folder) / "ray" / "session"):
+        raise UserError(f"{named}: Ray cannot write there: set RAY_TMPDIR to a folder of yours with a short path")
+
+
+def _can_create(path: Path) -> bool:
+    nearest = next(each for each in path.parents if os.path.lexists(each))
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
 def _check_user_modules() -> None:

@@ -18,8 +18,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.frames import FrameFormat, check_frames
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
@@ -60,12 +60,16 @@ class PoolConfig:
         parameters: Number of parameters of the model.
         servers: Number of reward servers.
         precision: Floating-point precision of the weights.
+        backend: What runs the model's network.
         micro_batch: Frames in one forward pass.
         cpus: CPUs that Ray reserves for each server. 0 by default: on a small machine a server that reserved one could never
             be placed beside the trials.
         gpus: GPUs, or a fraction of one, that Ray reserves for each server.
         threads: Number of threads that each server uses, whatever it reserves.
         timeout_s: Seconds without an answer after which a running server is considered hung. Its start is not counted.
+
+    Raises:
+        UserError: One of the numbers is too small.
     """
 
     name: str
@@ -74,11 +78,20 @@ class PoolConfig:
     parameters: int = 0
     servers: int = 1
     precision: Precision = "fp32"
+    backend: BackendName = "torch"
     micro_batch: int = 64
     cpus: float = 0.0
     gpus: float = 0.0
     threads: int = 1
     timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("servers", 1), ("micro_batch", 1), ("threads", 1), ("cpus", 0), ("gpus", 0)):
+            value = getattr(self, name)
+            if not value >= least:
+                raise UserError(f"pool of {self.model_id}: {name} is {value!r}: expected at least {least}")
+        if not self.timeout_s > 0:
+            raise UserError(f"pool of {self.model_id}: timeout_s is {self.timeout_s!r}: expected more than 0 seconds")
 
     @classmethod
     def of(cls, name: str, model: RewardModel, **settings: Any) -> "PoolConfig":
@@ -118,6 +131,13 @@ class PendingRewards:
         self._pool, self._frames, self._count, self._specs = pool, frames, count, specs
         self._server, self._answer = pool._send(frames, count, specs)
         self._sent_again = 0
+        self._in_flight = True
+
+    def give_up(self) -> None:
+        """Count the frames as in flight no longer, because nobody waits for their rewards."""
+        if self._in_flight:
+            self._in_flight = False
+            self._server.in_flight -= self._count
 
     def result(self) -> ScoredFrames:
         """Wait for the answer.
@@ -131,19 +151,13 @@ class PendingRewards:
             PoolUnavailable: No server is left, none answers in time (three tries), or this request keeps killing servers.
             PoolError: A reward is missing or not finite.
         """
-        model_id, timeout = self._pool.config.model_id, self._pool.config.timeout_s
-        for _ in range(_TRIES):
-            try:
-                scored = self._wait(timeout)
-                break
-            except GetTimeoutError:
-                self._pool._hangs(self._server, self._count)
-                self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
-                self._pool.metrics.sent_again()
-        else:
-            raise PoolUnavailable(
-                f"the reward servers of {model_id} did not answer {self._count} frames within {timeout:g} s, {_TRIES} times"
-            )
+        model_id = self._pool.config.model_id
+        try:
+            scored = self._answer_in_some_tries()
+        except BaseException:  # the server's own error, that none is left, or Ctrl-C
+            self.give_up()
+            raise
+        self._in_flight = False
         self._pool._answered(self._server, self._count, scored.backlog)
         expected = (self._count, len(self._specs))
         if scored.rewards.shape != expected:
@@ -155,28 +169,47 @@ class PendingRewards:
             )
         return scored
 
+    def _answer_in_some_tries(self) -> ScoredFrames:
+        timeout = self._pool.config.timeout_s
+        for _ in range(_TRIES):
+            try:
+                return self._wait(timeout)
+            except GetTimeoutError:
+                self._pool._hangs(self._server)
+                self._send_to_another()
+        raise PoolUnavailable(
+            f"the reward servers of {self._pool.config.model_id} did not answer {self._count} frames within {timeout:g} s, {_TRIES} "
+            "times"
+        )
+
+    def _send_to_another(self) -> None:
+        """Send the request to the server that is now the least busy."""
+        before = self._server
+        self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
+        before.in_flight -= self._count
+        self._pool.metrics.sent_again()
+
     def _wait(self, timeout: float) -> ScoredFrames:
         """Wait until a server answers.
 
         Raises:
             GetTimeoutError: The server ran for `timeout` seconds without a restart and did not answer, or it does not start.
         """
-        latest_start = time.monotonic() + _LONGEST_START_S
-        patience_ends, life = time.monotonic() + min(_USUAL_S, timeout), None
+        latest_start, patience_ends, life = _deadlines(timeout)
         while True:
             try:
                 scored: ScoredFrames = ray.get(self._answer, timeout=max(0.0, patience_ends - time.monotonic()))
                 return scored
             except ActorDiedError as error:
                 self._pool._lost(self._server, error)
-                self._server, self._answer = self._pool._send(self._frames, self._count, self._specs)
-                self._pool.metrics.sent_again()
+                self._send_to_another()
+                latest_start, patience_ends, life = _deadlines(timeout)
             except ActorUnavailableError as error:
                 # It died with the request, or was not reached. Until Ray has restarted it, asking again raises the same error.
                 time.sleep(_POLL_S * 2**self._sent_again)
                 if self._server.life() is not None:
                     self._send_again(error)
-                    patience_ends, life = time.monotonic() + min(_USUAL_S, timeout), None
+                    latest_start, patience_ends, life = _deadlines(timeout)
                 elif time.monotonic() > latest_start:
                     raise GetTimeoutError(f"{self._pool.config.model_id} does not come up") from error
             except GetTimeoutError:
@@ -206,6 +239,12 @@ class PendingRewards:
         self._sent_again += 1
         self._pool.metrics.sent_again()
         self._answer = self._server.handle.score.remote(self._frames, self._specs)
+
+
+def _deadlines(timeout: float) -> tuple[float, float, None]:
+    """Return for a request that is sent now: when its server must run at the latest, when to look at it, and its unknown life."""
+    now = time.monotonic()
+    return now + _LONGEST_START_S, now + min(_USUAL_S, timeout), None
 
 
 @dataclass
@@ -262,6 +301,30 @@ class RewardPool(RewardModel):
             raise PoolUnavailable(f"no reward server of {config.model_id} is left")
         return cls(config, handles)
 
+    def check_spec(self, spec: RewardSpec) -> None:
+        """Refuse a spec that the served model cannot score: a server asks its model.
+
+        Args:
+            spec: Prompts and alpha to check.
+
+        Raises:
+            UserError: The model cannot score it.
+            PoolUnavailable: No server answers.
+        """
+        if not isinstance(spec, RewardSpec):
+            raise UserError(f"spec {spec!r:.200}: expected a RewardSpec")
+        for server in self._servers:
+            try:
+                ray.get(server.handle.check_spec.remote(spec), timeout=self.config.timeout_s)
+                return
+            except RayTaskError as error:
+                if isinstance(error.cause, UserError):
+                    raise error.cause from None
+                raise
+            except (RayActorError, GetTimeoutError):  # being restarted, or gone: another one may answer
+                continue
+        raise PoolUnavailable(f"no reward server of {self.config.model_id} answers")
+
     def submit(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> PendingRewards:
         """Send frames to the least busy server, without waiting for their rewards.
 
@@ -271,7 +334,14 @@ class RewardPool(RewardModel):
 
         Returns:
             A future for the rewards.
+
+        Raises:
+            PoolUnavailable: No server is left.
+            UserError: The frames are none, or are not uint8 (N, H, W, 3), or there is no spec. Nothing is sent then.
         """
+        check_request(frames, specs)
+        if not len(frames):
+            raise UserError(f"frames of shape {frames.shape}: expected at least one frame, uint8 (N, height, width, 3)")
         # Put into the object store once: a retry sends the reference, not the frames.
         return PendingRewards(self, ray.put(frames), len(frames), tuple(specs))
 
@@ -288,15 +358,20 @@ class RewardPool(RewardModel):
         Raises:
             PoolUnavailable: No server is left, none answers, or each one dies.
             PoolError: A reward is missing or not finite.
-            UserError: The frames are not uint8 (N, H, W, 3).
+            UserError: The frames are not uint8 (N, H, W, 3), or there is no spec. Nothing is sent then.
         """
-        check_frames(frames)
+        check_request(frames, specs)
         if not len(frames):
             return np.zeros((0, len(specs)), np.float32)
         # Whole micro-batches: a partial one is padded and takes as long.
         size = self.micro_batch * math.ceil(_REQUEST_FRAMES / self.micro_batch)
         pending = [self.submit(frames[start : start + size], specs) for start in range(0, len(frames), size)]
-        return np.concatenate([each.result().rewards for each in pending])
+        try:
+            return np.concatenate([each.result().rewards for each in pending])
+        except BaseException:
+            for each in pending:
+                each.give_up()
+            raise
 
     def _send(self, frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> tuple[_Server, ray.ObjectRef]:
         if not self._servers:
@@ -313,9 +388,8 @@ class RewardPool(RewardModel):
         # The reported backlog includes what this client has in flight there.
         server.reported = max(0, backlog - server.in_flight)
 
-    def _hangs(self, server: _Server, count: int) -> None:
+    def _hangs(self, server: _Server) -> None:
         """Have Ray kill and restart a server that does not answer."""
-        server.in_flight -= count
         self.metrics.killed_hung_server()
         ray.kill(server.handle, no_restart=False)
 
@@ -370,7 +444,11 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
 
     Returns:
         Ray handles of the servers, which keep them alive.
+
+    Raises:
+        UserError: The pool's backend cannot run the model.
     """
+    model.use_backend(config.backend, config.device, config.precision)
     # Imported here, because it imports torch, which clients do not need.
     from vlm_rm_sweeps.serving.server import RewardServer
 

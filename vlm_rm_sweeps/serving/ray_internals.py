@@ -1,5 +1,6 @@
 """All private members of Ray that serving uses. They may change with any release; one test for each shows what breaks."""
 
+from ray._private.services import canonicalize_bootstrap_address
 from ray._private.state import actors
 from ray.actor import ActorHandle
 
@@ -22,3 +23,16 @@ def restarts_of_running(actor: str) -> int | None:
     """
     known = actors(actor)
     return int(known["NumRestarts"]) if known and known["State"] == "ALIVE" else None
+
+
+def address_of_auto() -> str | None:
+    """Return the address that Ray takes for `auto`.
+
+    Returns:
+        Host and port of the last `ray start`, or of any cluster of which a process runs on this machine; neither need answer. None if
+        there is none.
+    """
+    try:
+        return canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        return None

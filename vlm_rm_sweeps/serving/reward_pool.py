@@ -32,7 +32,7 @@ def reward_pool(
         model: The model, not loaded, or its id.
         *specs: Specs that it will have to score; they are tried on one frame before the block begins.
         say: Prints a line about Ray.
-        **settings: Attributes of `PoolConfig`: servers, precision, micro_batch, cpus, gpus, threads, timeout_s.
+        **settings: Attributes of `PoolConfig`: servers, precision, backend, micro_batch, cpus, gpus, threads, timeout_s.
 
     Yields:
         A client of the servers, which is itself a reward model.

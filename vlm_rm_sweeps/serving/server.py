@@ -73,6 +73,17 @@ class RewardServer:
         """Return True; a call is answered only once the model is loaded."""
         return True
 
+    async def check_spec(self, spec: RewardSpec) -> None:
+        """Refuse a spec that the model cannot score.
+
+        Args:
+            spec: Prompts and alpha to check.
+
+        Raises:
+            UserError: The model cannot score it.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._model.check_spec, spec)
+
     async def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> ScoredFrames:
         """Score frames for all specs, encoding each frame once.
 

@@ -12,6 +12,11 @@ _FRAMES = [1.0, 4, 16, 64, 256, 1024, 4096]
 _SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 
 
+def _tag(value: str) -> str:
+    """Write a tag's value in ASCII, without which Ray raises an error: a model id may be a path with any letters."""
+    return value.encode("ascii", "backslashreplace").decode("ascii")
+
+
 class ServerMetrics:
     """Metrics of one reward server.
 
@@ -20,7 +25,7 @@ class ServerMetrics:
     """
 
     def __init__(self, model_id: str) -> None:
-        self._tags = {"model": model_id}
+        self._tags = {"model": _tag(model_id)}
         self._frames = Counter("vlm_rm_frames", "Frames that reward servers have scored.", _MODEL)
         self._encode = Counter("vlm_rm_encode_seconds", "Seconds that reward servers have spent on their model.", _MODEL)
         self._restarts = Counter("vlm_rm_restarts", "Reward servers that were started again after they died or hung.", _MODEL)
@@ -74,7 +79,7 @@ class ClientMetrics:
     """
 
     def __init__(self, model_id: str) -> None:
-        self._tags = {"model": model_id}
+        self._tags = {"model": _tag(model_id)}
         self._retries = Counter("vlm_rm_retries", "Requests that were sent again, because a server died or hung.", _MODEL)
         self._killed = Counter("vlm_rm_hung_servers", "Reward servers that were killed because they did not answer.", _MODEL)
 
@@ -95,7 +100,7 @@ class ConnectorMetrics:
     """
 
     def __init__(self, model_id: str) -> None:
-        self._tags = {"model": model_id}
+        self._tags = {"model": _tag(model_id)}
         self._transitions = Counter("vlm_rm_transitions", "Transitions whose reward was written into their episode.", _MODEL)
         self._render = Counter("vlm_rm_render_seconds", "Seconds that environments have spent drawing frames.", _MODEL)
         self._wait = Counter("vlm_rm_wait_seconds", "Seconds that env runners have waited for rewards.", _MODEL)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
-import mujoco
 import numpy as np
-from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.tasks.mujoco_import import MujocoEnv, mujoco
 from vlm_rm_sweeps.tasks.mujoco_scene import SceneRenderer, shared_renderer
 from vlm_rm_sweeps.tasks.rendering import Profile
 
@@ -52,6 +52,30 @@ class MujocoFrames(gym.Wrapper):
         """Release the renderer, which is freed when no other environment of this process uses it."""
         self._renderer = None
         super().close()
+
+
+def check_camera(env: gym.Env, name: str | None) -> None:
+    """Refuse a camera that the model does not have: MuJoCo would show another picture, or end the process.
+
+    Args:
+        env: Any environment; one that does not draw with Gymnasium's `MujocoRenderer` is not checked.
+        name: The `camera_name` that it was made with.
+
+    Raises:
+        UserError: There is no such camera. The message lists those that there are.
+    """
+    native: Any = env.unwrapped
+    renderer, model = getattr(native, "mujoco_renderer", None), getattr(native, "model", None)
+    if renderer is None or not isinstance(model, mujoco.MjModel):
+        return
+    cameras = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_CAMERA, number) for number in range(model.ncam)]
+    listed = ", ".join(f"{number} ({each})" if each else str(number) for number, each in enumerate(cameras)) or "none"
+    if name is not None and name not in cameras:
+        raise UserError(f"camera_name = {name!r}: there is no such camera: expected one of {listed}")
+    if not -1 <= (renderer.camera_id or 0) < max(model.ncam, 1):
+        raise UserError(
+            f"camera_id = {renderer.camera_id}: there is no such camera: expected one of {listed}, or -1 for a free one"
+        )
 
 
 def place_camera(env: MujocoEnv, changed: Mapping[str, Any] | None) -> None:

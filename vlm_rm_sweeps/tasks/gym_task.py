@@ -1,28 +1,34 @@
 """Any Gymnasium environment as a task: the `env` of a sweep file.
 
-`GymEnv` is the schema, which checks only the text of the file. `make_task` makes the environment, takes one step and draws one
+`GymEnv` is the schema, which checks only the text of the file. `make_task` makes the environment, takes some steps and draws a
 frame, so that every mistake is reported before anything starts.
 """
 
 import ast
 import inspect
+import itertools
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-import simpleeval
 from gymnasium.envs.registration import load_env_creator
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, shown, unknown_name
+from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
+from vlm_rm_sweeps.registry import refuse_untrusted, trust
+from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicators
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
+from vlm_rm_sweeps.tasks.wrappers import FindWrapper, WrapperSettings, known_wrapper, named_wrapper, wrapped
 
 _MUJOCO_SIZE = 480
 """Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
@@ -56,10 +62,21 @@ class GymEnv(BaseModel):
     id: str = Field(min_length=1, description="As for gymnasium.make; `module:Name-v0` imports the module first.")
     kwargs: dict[str, Any] = Field({}, description="Further arguments of the environment.")
     episode_steps: int = Field(gt=0, description="Steps of each episode.")
+    wrappers: tuple[WrapperSettings, ...] = Field(
+        (),
+        description="Wrappers, the innermost first: names in gymnasium.wrappers or `module:Class`, with arguments as name and kwargs.",
+    )
     success: str | None = Field(
         None, description="Whether a step's state is in the goal, such as `obs[0] > 0.9`; false where it has no value."
     )
     camera: Camera | None = Field(None, description="Where a MuJoCo environment is seen from.")
+
+    @field_validator("wrappers", mode="before", json_schema_input_type=tuple[str | WrapperSettings, ...])
+    @classmethod
+    def _names_alone(cls, wrappers: Any) -> Any:
+        if not isinstance(wrappers, list | tuple):
+            raise UserError("expected a list, such as [FlattenObservation]")
+        return [{"name": each} if isinstance(each, str) else each for each in wrappers]
 
     @model_validator(mode="after")
     def _readable(self) -> "GymEnv":
@@ -80,8 +97,12 @@ class GymEnv(BaseModel):
         """
         return None if self.success is None else SuccessTest(self.success)
 
-    def task(self) -> Task:
+    def task(self, find_wrapper: FindWrapper = known_wrapper) -> Task:
         """Describe the task without making the environment, which `make_task` does.
+
+        Args:
+            find_wrapper: Finds the wrappers when the environment is made. By default modules that only data names are not
+                imported.
 
         Returns:
             The task. Its prompts are empty, because the sweep file lists them, and it has no state space.
@@ -92,60 +113,78 @@ class GymEnv(BaseModel):
             baseline_prompt="",
             success_criterion=self.success,
             episode_steps=self.episode_steps,
-            make_native_env=partial(_make_native_env, self),
+            make_native_env=partial(_make_native_env, self, find_wrapper),
         )
 
 
-def make_task(env: GymEnv) -> Task:
-    """Make the task of an environment, after checking one step and one frame.
+def known_env(env: GymEnv) -> GymEnv:
+    """Check an environment that was read from data, such as a checkpoint: Gymnasium would import the module that its id names.
 
     Args:
-        env: The environment, as a sweep file describes it.
+        env: The environment.
+
+    Returns:
+        The same environment.
+
+    Raises:
+        UserError: Its id is `module:Name`, and the user has not named the module in this process.
+    """
+    if ":" in env.id:
+        refuse_untrusted("environment", env.id)
+    return env
+
+
+def make_task(env: GymEnv) -> Task:
+    """Make the task of an environment, after checking some steps and a frame.
+
+    Args:
+        env: The environment, as the user's sweep file describes it.
 
     Returns:
         The task, see `GymEnv.task`.
 
     Raises:
-        UserError: There is no such environment, it cannot be made, learned or drawn here, or its success test cannot be
-            evaluated.
+        UserError: There is no such environment, it cannot be made, learned or drawn here, does not do what its spaces say, or
+            its success test cannot be evaluated.
     """
-    made = _make_drawn(env, machine_profile(), None)
-    try:
-        _check_spaces(made)
-        made.reset(seed=0)
-        made.action_space.seed(0)
-        observation, reward, _, _, info = made.step(made.action_space.sample())
-        _check_frame(env.id, made)
-        is_success = env.success_test()
+    made, is_success = _make_drawn(env, named_wrapper, machine_profile(), None), env.success_test()
+    if ":" in env.id:
+        trust(env.id)  # Gymnasium has imported its module, which the user named
+
+    def evaluate_success(step: Step) -> None:
         if is_success is not None:
-            is_success(made.observation_space, observation, reward, info)
-    finally:
-        made.close()
-    return env.task()
+            is_success(made.observation_space, step[0], step[1], step[4])
+
+    with closed_after(made, env.id):
+        check_env(made, env.id, visit=evaluate_success)
+        if is_success is not None:
+            is_success.refuse_undecided(made.observation_space)
+    return env.task(named_wrapper)
 
 
-def _make_native_env(config: GymEnv, rendering: Rendering, frame_format: FrameFormat | None) -> gym.Env:
-    return FixedLength(_make_drawn(config, rendering.profile, frame_format), config.success_test())
+def _make_native_env(
+    config: GymEnv, find_wrapper: FindWrapper, rendering: Rendering, frame_format: FrameFormat | None
+) -> gym.Env:
+    return FixedLength(_make_drawn(config, find_wrapper, rendering.profile, frame_format), config.success_test())
 
 
-def _make_drawn(config: GymEnv, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
+def _make_drawn(config: GymEnv, find_wrapper: FindWrapper, profile: Profile, frame_format: FrameFormat | None) -> gym.Env:
     # Imported here, because it imports MuJoCo, which reading a sweep file must not.
-    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
-
     from vlm_rm_sweeps.tasks.gym_mujoco import MujocoFrames
+    from vlm_rm_sweeps.tasks.mujoco_import import MujocoEnv
 
     env = _make(config)
-    if not isinstance(env.unwrapped, MujocoEnv) or {"width", "height"} & config.kwargs.keys():
-        return env
-    return MujocoFrames(env, config.model_dump_json(), frame_format.size if frame_format else _MUJOCO_SIZE, profile)
+    if isinstance(env.unwrapped, MujocoEnv) and not {"width", "height"} & config.kwargs.keys():
+        env = MujocoFrames(env, config.model_dump_json(), frame_format.size if frame_format else _MUJOCO_SIZE, profile)
+    return wrapped(env, config.wrappers, find_wrapper)
 
 
 class SuccessTest:
     """A success test written as a safe expression: arithmetic, comparisons, `and`, `or`, `not` and a few functions.
 
-    `obs[i]` are the numbers of the observation after the step (flattened if it is nested), `reward` is the environment's reward
-    and `info['x']` one of its further outputs. The test is false in a state for which the expression has no value (a division
-    by 0, the root of a negative number).
+    `obs[i]` are the numbers of the observation after the step (flattened if it is nested; of a Discrete, `obs[i]` is 1 for its
+    value i and else 0), `reward` is the environment's reward and `info['x']` one of its further outputs. The test is false in a
+    state for which the expression has no value (a division by 0, the root of a negative number).
 
     Args:
         expression: The expression, such as `obs[0] > 0.9`.
@@ -154,20 +193,21 @@ class SuccessTest:
         UserError: The expression cannot be parsed.
     """
 
-    FUNCTIONS: ClassVar = {"abs": abs, "min": min, "max": max, "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos}
+    FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {
+        "abs": abs,
+        "min": min,
+        "max": max,
+        "sqrt": math.sqrt,
+        "sin": math.sin,
+        "cos": math.cos,
+    }
 
     def __init__(self, expression: str) -> None:
-        self._expression = expression
-        # No attributes, so that an expression calls no methods. Python's own power may return a complex number.
-        operators = simpleeval.DEFAULT_OPERATORS | {ast.Pow: math.pow}
-        self._evaluator = simpleeval.SimpleEval(operators, dict(self.FUNCTIONS), names={}, allowed_attrs={})
+        self._shown = shown(expression)
         try:
-            self._parsed = ast.parse(expression.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else error
-            raise UserError(
-                f"success {expression!r} is no expression ({reason}): expected one such as 'obs[0] > 0.9'"
-            ) from error
+            self._formula = Formula(expression, self.FUNCTIONS)
+        except UserError as error:
+            raise UserError(f"success {self._shown} is no expression ({error}): expected one such as 'obs[0] > 0.9'") from error
 
     def __call__(self, space: gym.Space, observation: Any, reward: SupportsFloat, info: dict[str, Any]) -> bool:
         """Decide whether the state after a step is in the goal.
@@ -185,32 +225,64 @@ class SuccessTest:
             UserError: The expression uses a name that does not exist, or its value is not a boolean.
         """
         numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
-        self._evaluator.names = {"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi}
         try:
-            value = self._evaluator.eval(self._expression, self._parsed)
-        except (ArithmeticError, ValueError):
-            return False
-        except (simpleeval.InvalidExpression, LookupError, TypeError) as error:
+            value = self._formula({"obs": numbers, "reward": float(reward), "info": info, "pi": math.pi})
+        except UserError as error:
             known = (
                 f"expected obs[0] to obs[{len(numbers) - 1}], reward, pi, "
                 + "".join(f"info[{key!r}], " for key in info)
                 + f"and the functions {', '.join(self.FUNCTIONS)}"
             )
-            raise UserError(f"success {self._expression!r}: {_reason(error)}: {known}") from error
+            raise UserError(f"success {self._shown}: {error}: {known}") from error
+        if value is None:
+            return False
         if not isinstance(value, bool | np.bool_):
-            raise UserError(f"success {self._expression!r} is {value!r}, not true or false: expected a comparison")
+            raise UserError(f"success {self._shown} is {value!r}, not true or false: expected a comparison")
         return bool(value)
 
+    def refuse_undecided(self, space: gym.Space) -> None:
+        """Refuse a comparison that has the same result in all states, because `obs[i]` is the indicator of a value.
 
-def _reason(error: Exception) -> str:
-    match error:
-        case simpleeval.NameNotDefined():
-            return f"unknown name {error.name!r}"
-        case simpleeval.FunctionNotDefined():
-            return f"unknown function {error.func_name!r}"
-        case KeyError():
-            return f"info has no {error}"
-    return str(error)
+        Args:
+            space: The environment's observation space.
+
+        Raises:
+            UserError: Such an `obs[i]` is compared with a number other than 0 and 1 and those between.
+        """
+        is_indicator = indicators(space)
+        for index, number in _compared_numbers(self._formula.parsed):
+            if -len(is_indicator) <= index < len(is_indicator) and is_indicator[index] and not 0 <= number <= 1:
+                raise UserError(
+                    f"success {self._shown}: obs[{index}] is never {number:g}: of {space}, each value has a number of its own, "
+                    f"which is 1 while that is the value, and else 0; expected `obs[v] == 1` for the value v"
+                )
+
+
+def _compared_numbers(expression: ast.AST) -> Iterator[tuple[int, float]]:
+    """Yield i and the number of each comparison of `obs[i]` with a number."""
+    for node in ast.walk(expression):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            for one, other in itertools.pairwise(sides):
+                for part, number in ((_index_of(one), _constant(other)), (_index_of(other), _constant(one))):
+                    if part is not None and number is not None:
+                        yield part, number
+
+
+def _index_of(node: ast.AST) -> int | None:
+    """Return i of `obs[i]`; None for anything else."""
+    if not (isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "obs"):
+        return None
+    index = _constant(node.slice)
+    return int(index) if index is not None else None
+
+
+def _constant(node: ast.AST) -> float | None:
+    """Return a number that is written out, with or without a sign; None for anything else."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        positive = _constant(node.operand)
+        return None if positive is None else -positive
+    return float(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, int | float) else None
 
 
 class FixedLength(gym.Wrapper):
@@ -272,19 +344,21 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(f"{config.id!r} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise UserError(f"{config.id}: {error}; install the package that has this environment") from error
-    except Exception as error:  # an environment may raise any error for arguments that it refuses
+    except ANY_ERROR as error:  # for arguments that it refuses
         raise UserError(_refused(config, error)) from error
     _place_camera(config, env)
     return env
 
 
 def _place_camera(config: GymEnv, env: gym.Env) -> None:
-    from gymnasium.envs.mujoco.mujoco_env import MujocoEnv  # MuJoCo, as above
+    from vlm_rm_sweeps.tasks.gym_mujoco import check_camera, place_camera  # MuJoCo, as above
+    from vlm_rm_sweeps.tasks.mujoco_import import MujocoEnv
 
-    from vlm_rm_sweeps.tasks.gym_mujoco import place_camera
-
-    if isinstance(env.unwrapped, MujocoEnv):
+    check_camera(env, config.kwargs.get("camera_name"))
+    # Other packages' environments draw with Gymnasium's renderer too.
+    if hasattr(env.unwrapped, "mujoco_renderer"):
         choose_backend()
+    if isinstance(env.unwrapped, MujocoEnv):
         place_camera(env.unwrapped, config.camera.settings() if config.camera else None)
     elif config.camera:
         raise UserError(f"camera: {config.id} has none that can be placed: expected a MuJoCo environment, or no `camera`")
@@ -296,46 +370,12 @@ def _unknown_id(env_id: str, error: Exception) -> str:
     return f"{error}" if env_id in known else unknown_name("environment", env_id, known, hint)
 
 
-def _refused(config: GymEnv, error: Exception) -> str:
+def _refused(config: GymEnv, error: BaseException) -> str:
     # `module:Name-v0` is registered under the name without the module.
     entry_point: Any = gym.spec(config.id.rpartition(":")[2]).entry_point
     creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
     known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
-    reason = str(error).partition(" was raised from the environment creator")[0]
+    reason = in_one_line(error).partition(" was raised from the environment creator")[0]
     if "argument 'render_mode'" in reason:
         return f"{config.id} does not draw frames (rgb_array): {reason}"
     return f"{config.id} cannot be made with kwargs {config.kwargs!r}: {reason}; its arguments are {', '.join(known) or 'none'}"
-
-
-def _check_spaces(env: gym.Env) -> None:
-    actions, observations = env.action_space, env.observation_space
-    if isinstance(actions, gym.spaces.Discrete):
-        if actions.start != 0:
-            raise UserError(f"actions {actions} start at {actions.start}: expected Discrete actions from 0")
-    elif not isinstance(actions, gym.spaces.Box):
-        raise UserError(f"actions {actions} cannot be learned here: expected Discrete or Box")
-    elif len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating) or not actions.is_bounded():
-        raise UserError(f"actions {actions} cannot be learned here: expected a Box of one axis, of floats, with bounds")
-    if isinstance(observations, gym.spaces.Box) and len(observations.shape) > 1:
-        raise UserError(
-            f"observations {observations} are pictures: policies here learn from states, and only the reward model sees frames; "
-            "expected an environment, or arguments of it, whose observation is a vector"
-        )
-    if not observations.is_np_flattenable:
-        raise UserError(
-            f"observations {observations} cannot be made one vector: expected Box, Discrete, or a Dict or Tuple of them"
-        )
-
-
-def _check_frame(env_id: str, env: gym.Env) -> None:
-    try:
-        frame: Any = env.render()
-    except gym.error.DependencyNotInstalled as error:
-        raise UserError(f"{env_id} cannot be drawn: a package is not installed: {error}") from error
-    except UserError:
-        raise
-    except Exception as error:  # an environment that cannot draw may raise any error
-        raise UserError(f"{env_id} does not draw frames (rgb_array): {type(error).__name__} {error}") from error
-    if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
-        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise UserError(f"{env_id} does not draw frames (rgb_array): expected uint8 (height, width, 3), got {found}")

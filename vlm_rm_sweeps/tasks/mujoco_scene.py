@@ -5,9 +5,9 @@ import threading
 import weakref
 from typing import Any
 
-import mujoco
 import numpy as np
 
+from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 from vlm_rm_sweeps.tasks.opengl import make_gl_context
 from vlm_rm_sweeps.tasks.rendering import Profile
 

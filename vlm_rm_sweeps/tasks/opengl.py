@@ -44,7 +44,7 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
         One of `BACKENDS`.
 
     Raises:
-        UserError: No backend can be used, or MUJOCO_GL names an unknown one.
+        UserError: No backend can be used, or MUJOCO_GL names one that is unknown or does not work.
     """
     _load_triton_first()
     works = works or backend_works
@@ -52,6 +52,10 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
     if wanted:
         if wanted not in BACKENDS:
             raise UserError(f"{VARIABLE}={wanted!r}: expected one of {', '.join(BACKENDS)}; unset it to have one chosen")
+        if wanted in _AUTOMATIC and not environment.get(DEVICE_VARIABLE) and not works(wanted):
+            raise UserError(
+                f"{VARIABLE}={wanted!r}: it is not installed, or does not start: unset it to have one chosen, or {_INSTALL}"
+            )
         return wanted
     usable = ("egl",) if environment.get(DEVICE_VARIABLE) else filter(works, _AUTOMATIC)
     chosen = next(iter(usable), None)

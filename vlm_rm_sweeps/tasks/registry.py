@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.registry import Registry, is_reference
+from vlm_rm_sweeps.tasks.env_check import check_env, closed_after
 from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
 
 TaskSource = Task | Callable[[], Task]
 
@@ -100,6 +102,27 @@ def known_task(name: str) -> Task:
     return _found[name]
 
 
+def check_task(task: Task) -> None:
+    """Refuse a user's task whose environment does not do what it declares, by some steps and a frame.
+
+    A frame that needs OpenGL is not drawn: the trials may run on another machine, which has it.
+
+    Args:
+        task: The task.
+
+    Raises:
+        UserError: The environment cannot be made, or see `check_env`.
+    """
+    try:
+        env = task.make_native_env(task.rendering(), None)
+    except UserError:
+        raise
+    except ANY_ERROR as error:  # it is a user's function
+        raise UserError(f"the environment of {task.name} cannot be made: {in_one_line(error)}") from error
+    with closed_after(env, task.name):
+        check_env(env, task.name, draws=not task.draws_with_opengl)
+
+
 def _made(name: str, source: object) -> Task:
     made = source
     if not isinstance(made, Task) and callable(made):
@@ -107,7 +130,7 @@ def _made(name: str, source: object) -> Task:
             made = made()
         except UserError:
             raise
-        except Exception as error:  # a user's function may raise any error
+        except ANY_ERROR as error:  # it is a user's function
             raise UserError(
                 f"task {name!r} cannot be made: {reason_of(error)}: expected a function or class without required arguments"
             ) from error

@@ -1,17 +1,19 @@
 """The contract of a task: an environment, a sentence that describes its goal, and the ground truth about success."""
 
+import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, TrueRewardInInfo, machine_profile
 from vlm_rm_sweeps.tasks.state_space import StateSpace
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, EnvironmentFault, UniformEnv, in_one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class Task:
         name: The name by which `find_task` finds it. Sweep files, data sets and checkpoints use it.
         goal_prompt: Describes a state in the goal, such as "a humanoid robot kneeling".
         baseline_prompt: Describes any state of the environment, such as "a humanoid robot".
-        episode_steps: Length of every episode.
+        episode_steps: Length of every episode, in steps of the environment.
         make_native_env: Makes the environment from its rendering and the frame format of the reward model (None if nothing is
             rendered, or only for people). `render` returns uint8 (H, W, 3) of any size, as frames are resized afterwards; an
             environment may draw them directly at the size of the frame format if that is cheaper. It has no time limit, and no
@@ -33,6 +35,7 @@ class Task:
         textures: Names of the scene's textures, the default first.
         cameras: Names of the scene's cameras, the default first.
         draws_with_opengl: Whether frames need OpenGL, whose availability is then checked before a sweep starts.
+        control: How a policy acts, and what it observes; change it with `controlled`.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Task:
     textures: tuple[str, ...] = ("original",)
     cameras: tuple[str, ...] = ("default",)
     draws_with_opengl: bool = False
+    control: Control = field(default_factory=Control)
 
     def __post_init__(self) -> None:
         if self.episode_steps < 1:
@@ -83,15 +87,56 @@ class Task:
             rendering: How states are drawn; None takes the first textures and the first camera.
 
         Returns:
-            The wrapped environment, with observations float32 (D,).
+            The wrapped environment, with observations float32 (D,). What it does wrong raises an EnvironmentFault.
         """
-        native = self.make_native_env(rendering or self.rendering(), frame_format)
-        env: gym.Env = TrueRewardInInfo(gym.wrappers.TimeLimit(_observing_vectors(native), self.episode_steps))
+        limited: gym.Env = gym.wrappers.TimeLimit(self._made(rendering, frame_format), self.episode_steps)
+        env: gym.Env = TrueRewardInInfo(self.control.repeating(limited))
         return env if frame_format is None else FrameInInfo(env, frame_format)
+
+    def make_pictured_env(self, rendering: Rendering | None = None) -> gym.Env:
+        """Make the environment for people: it draws at its own size, and has no time limit.
+
+        Args:
+            rendering: How states are drawn; None takes the first textures and the first camera.
+
+        Returns:
+            The environment, with the same actions and observations as in training.
+        """
+        return self.control.repeating(self._made(rendering, None))
+
+    def _made(self, rendering: Rendering | None, frame_format: FrameFormat | None) -> UniformEnv:
+        try:
+            native = self.make_native_env(rendering or self.rendering(), frame_format)
+        except UserError:
+            raise
+        except ANY_ERROR as error:
+            raise EnvironmentFault(f"environment {self.name} cannot be made: {in_one_line(error)}") from error
+        return UniformEnv(self.control.around(native), self.name)
+
+    def controlled(self, control: Control) -> "Task":
+        """Return this task, acted on and observed in another way.
+
+        Args:
+            control: How a policy acts, and what it observes. Whether the environment allows it is checked when it is made.
+
+        Returns:
+            A copy with the same name; this task itself if the control is the same.
+        """
+        if control == self.control:
+            return self
+        changed = copy.copy(self)  # `dataclasses.replace` would call a user's class, which takes no arguments
+        object.__setattr__(changed, "control", control)
+        vars(changed).pop("action_space", None)
+        return changed
+
+    @property
+    def episode_actions(self) -> int:
+        """Number of actions in every episode."""
+        return math.ceil(self.episode_steps / self.control.action_repeat)
 
     @cached_property
     def action_space(self) -> gym.Space:
-        """The environment's action space."""
+        """The action space of policies."""
         env = self.make_env(None)
         env.close()
         return env.action_space
@@ -111,13 +156,3 @@ class Task:
                 "space, such as cartpole-upright; a task of your own gets one as `states` of its Task"
             )
         return self.states
-
-
-def _observing_vectors(env: gym.Env) -> gym.Env:
-    if not isinstance(env.observation_space, gym.spaces.Box) or len(env.observation_space.shape) != 1:
-        env = gym.wrappers.FlattenObservation(env)
-    space: Any = env.observation_space
-    if space.dtype == np.float32:
-        return env
-    as_float32 = gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
-    return gym.wrappers.TransformObservation(env, lambda observation: observation.astype(np.float32), as_float32)

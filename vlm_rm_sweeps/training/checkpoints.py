@@ -14,23 +14,22 @@ damaged), and `best-000002048/`, the policy with the highest metric so far. Each
 A checkpoint is written to a temporary folder, flushed to disk, and renamed.
 """
 
-import hashlib
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, cast
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WrapValidator
 from safetensors.torch import load_file, save_file
 from typing_extensions import TypedDict
 
-from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
+from vlm_rm_sweeps.files import UNFINISHED, file_inside, flush, read_json, sha256_of, write_whole, written_whole
+from vlm_rm_sweeps.metrics import ENV_STEPS, TIME_MS
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.tasks.rendering import Profile
 
@@ -45,13 +44,39 @@ TRIALS = "trials"
 _FAILURE = "failure.json"
 _BEST = "best-"
 _STEP = "step-"
-_UNFINISHED = ".unfinished-"
 _KEPT = 2
 _FORMAT = 1
+_REMEDY = "restore it, use another checkpoint, or resume the sweep"
 
 
 TrialResult = dict[str, float]
 """One result of a trial: values by metric name (see `metrics`), with its environment step and its time."""
+
+
+def _dated(result: TrialResult) -> TrialResult:
+    for name in (ENV_STEPS, TIME_MS):
+        if not float(result.get(name, "nan")).is_integer():
+            raise UserError(f"expected a whole number as {name}")
+    return result
+
+
+def _of_this_format(found: int) -> int:
+    if found != _FORMAT:
+        raise UserError(f"written by another version of vlm-rm, expected format {_FORMAT}")
+    return found
+
+
+def _with_weights(files: dict[str, "FileContent"]) -> dict[str, "FileContent"]:
+    if POLICY not in files:
+        raise UserError(f"expected {POLICY} among the files")
+    return files
+
+
+_Count = Annotated[int, Field(ge=0)]
+_StoredResults = Annotated[
+    list[Annotated[TrialResult, AfterValidator(_dated)]],
+    WrapValidator(lambda results, check: results if check(results) is not None else None),  # unchanged: whole numbers stay such
+]
 
 
 class RenderingContent(TypedDict):
@@ -82,10 +107,10 @@ class RewardContent(TypedDict):
 
     model: str
     precision: Precision
-    micro_batch: int
-    goal: list[str]
+    micro_batch: Annotated[int, Field(gt=0)]
+    goal: Annotated[list[str], Field(min_length=1)]
     baseline: list[str]
-    alpha: float
+    alpha: Annotated[float, Field(ge=0, le=1)]
 
 
 class JobContent(TypedDict):
@@ -95,6 +120,7 @@ class JobContent(TypedDict):
         task: Name of the task.
         env: The sweep file's `env:` section, from which the task was made; None for a registered task.
         rendering: How states were rendered.
+        control: How the policy acts, and what it observes (see `Control`); missing where an earlier version wrote it.
         algorithm: Name or reference under which any process finds the algorithm.
         settings: The algorithm's settings.
         seed: The trial's seed.
@@ -104,9 +130,10 @@ class JobContent(TypedDict):
     task: str
     env: dict[str, Any] | None
     rendering: RenderingContent
+    control: NotRequired[dict[str, Any]]
     algorithm: str
     settings: dict[str, Any]
-    seed: int
+    seed: _Count
     reward: RewardContent | None
 
 
@@ -118,7 +145,7 @@ class PolicyContent(JobContent):
         model_config: RLlib's model configuration of its network.
     """
 
-    env_steps: int
+    env_steps: _Count
     model_config: dict[str, Any]
 
 
@@ -127,9 +154,11 @@ class BestContent(PolicyContent):
 
     Args:
         metrics: Values of the metrics by which it was chosen.
+        greedy: Whether they are of greedy episodes; else of training episodes, with exploration.
     """
 
     metrics: dict[str, float]
+    greedy: NotRequired[bool]
 
 
 class ResumableContent(PolicyContent):
@@ -152,7 +181,7 @@ class FileContent(TypedDict):
         sha256: SHA-256 in hexadecimal digits.
     """
 
-    bytes: int
+    bytes: _Count
     sha256: str
 
 
@@ -163,14 +192,19 @@ class CheckpointContent(PolicyContent):
         format: Version of the file's format.
         files: The other files of the checkpoint, by name.
         metrics: See `BestContent`.
+        greedy: See `BestContent`; missing in checkpoints of version 0.1, which were chosen with exploration.
         results: See `ResumableContent`.
         done: See `ResumableContent`.
     """
 
-    format: int
-    files: dict[str, FileContent]
+    # What this version does not know is kept.
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    format: Annotated[int, AfterValidator(_of_this_format)]
+    files: Annotated[dict[str, FileContent], AfterValidator(_with_weights)]
     metrics: NotRequired[dict[str, float]]
-    results: NotRequired[list[TrialResult]]
+    greedy: NotRequired[bool]
+    results: NotRequired[_StoredResults]
     done: NotRequired[bool]
 
 
@@ -194,6 +228,13 @@ class Checkpoint:
         """Number of environment steps that its policy was trained for."""
         return self.content["env_steps"]
 
+    @property
+    def chosen(self) -> str:
+        """How a best policy was chosen, in words; empty for a checkpoint to resume from."""
+        if "metrics" not in self.content:
+            return ""
+        return "chosen by greedy episodes" if self.content.get("greedy", False) else "chosen with exploration"
+
     def training_state(self) -> dict[str, Any]:
         """Unpickle the training state. Only call this for folders that the user named.
 
@@ -214,9 +255,15 @@ class Checkpoint:
             module: A network of the same architecture; its weights are replaced.
 
         Raises:
-            UserError: Names or shapes of the weights differ, so they belong to another task or network.
+            UserError: Names or shapes of the weights differ, so they belong to another task or network; or the file cannot be
+                read.
         """
-        weights = load_file(self.folder / POLICY)
+        try:
+            weights = load_file(file_inside(self.folder, POLICY))
+        except Exception as error:  # safetensors has errors of its own; and a trial that trains replaces its best policy
+            raise DamagedFileError(
+                f"{self.folder / POLICY} cannot be read ({reason_of(error)}): if the trial is being trained, try again; else restore it"
+            ) from error
         network: Any = module
         expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in weights.items()}
@@ -287,7 +334,7 @@ class TrialFolder:
         problems: list[str] = []
         for folder in self._step_folders():
             try:
-                return read_checkpoint(file_inside(self.folder, folder.name)), problems
+                return _resumable(read_checkpoint(file_inside(self.folder, folder.name))), problems
             except UserError as error:
                 problems.append(str(error))
         return None, problems
@@ -310,12 +357,14 @@ class TrialFolder:
             Whether the trial's previous error was the same, at the same step.
         """
         file = self.folder / _FAILURE
-        before = file.read_text(encoding="utf-8") if file.is_file() else ""
         now = json.dumps({"env_steps": env_steps, "error": error}) + "\n"
-        with suppress(OSError):  # a full disk costs one more try
+        before = b""
+        with suppress(OSError):  # there was none; or it is damaged, or the disk full, which costs one more try
+            before = file.read_bytes()
+        with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(now, encoding="utf-8")
-        return now == before
+            write_whole(file, now)
+        return now.encode() == before
 
     def _step_folders(self) -> list[Path]:
         """Return the folders of checkpoints to resume from, newest first."""
@@ -334,52 +383,47 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         UserError: There is no checkpoint, or it is damaged.
     """
-    content = _read_content(folder)
+    if not (folder / CHECKPOINT).exists():
+        raise UserError(
+            f"{folder} is not a checkpoint (it has no {CHECKPOINT}): expected a folder such as "
+            "results/quickstart-.../trials/<trial id>/best-000008192"
+        )
+    content = read_json(file_inside(folder, CHECKPOINT), _CONTENT, _REMEDY)
     for name, expected in content["files"].items():
         file = file_inside(folder, name)
-        size = file.stat().st_size if file.is_file() else 0
+        try:
+            size, sha256 = file.stat().st_size, sha256_of(file)
+        except OSError as error:
+            raise DamagedFileError(f"{file} cannot be read ({error.strerror}): {_REMEDY}") from error
         if size != expected["bytes"]:
-            raise UserError(f"{file} was cut short: it has {size:,} bytes, expected {expected['bytes']:,}")
-        if _sha256(file) != expected["sha256"]:
-            raise UserError(f"{file} is damaged: its SHA-256 is not the one in {CHECKPOINT}")
+            raise DamagedFileError(f"{file} was cut short: it has {size:,} bytes, expected {expected['bytes']:,}: {_REMEDY}")
+        if sha256 != expected["sha256"]:
+            raise DamagedFileError(f"{file} is damaged: its SHA-256 is not the one in {CHECKPOINT}: {_REMEDY}")
     return Checkpoint(folder, content)
 
 
-def _read_content(folder: Path) -> CheckpointContent:
-    try:
-        content = json.loads((folder / CHECKPOINT).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{folder} is not a checkpoint ({CHECKPOINT}: {error.strerror}): expected a folder such as "
-            "results/quickstart-.../trials/<trial id>/best-000008192"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{folder / CHECKPOINT} is damaged: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise UserError(f"{folder / CHECKPOINT} is not the description of a checkpoint of this version (format {_FORMAT})")
-    try:
-        _CONTENT.validate_python(content)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg'][0].lower()}{each['msg'][1:]}" for each in error.errors()]
-        raise UserError(f"{folder / CHECKPOINT} is not the description of a checkpoint: {'; '.join(problems)}") from error
-    return cast(CheckpointContent, content)
+def _resumable(checkpoint: Checkpoint) -> Checkpoint:
+    missing = [name for name in ("results", "done") if name not in checkpoint.content]
+    missing += [STATE] * (STATE not in checkpoint.content["files"])
+    if missing:
+        raise DamagedFileError(f"{checkpoint.folder / CHECKPOINT} is damaged: it lacks {', '.join(missing)}: {_REMEDY}")
+    return checkpoint
 
 
 def _write(folder: Path, module: "RLModule", content: PolicyContent, state: Mapping[str, Any] | None) -> Checkpoint:
-    unfinished = folder.with_name(f"{_UNFINISHED}{folder.name}")
-    _remove(unfinished)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for half in folder.parent.glob(f"{UNFINISHED}*"):  # of a process that was killed: one process writes a trial's checkpoints
+        _remove(half)
     try:
-        unfinished.mkdir(parents=True)
-        whole = _write_files(unfinished, module, content, state)
-        # A folder cannot be replaced atomically: a reader in between finds no checkpoint here, and takes the previous one.
-        _remove(folder)
-        unfinished.rename(folder)
-        _flush(folder.parent)
-    except Exception as error:
-        _remove(unfinished)
-        # safetensors raises an exception of its own if the disk is full.
-        if isinstance(error, OSError):
-            raise
+        with written_whole(folder) as unfinished:
+            unfinished.mkdir()
+            whole = _write_files(unfinished, module, content, state)
+            # A folder cannot be replaced atomically: a reader in between finds no checkpoint here, and takes the previous one.
+            _remove(folder)
+        flush(folder.parent)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors raises an exception of its own if the disk is full
         raise OSError(f"{folder} could not be written: {error}") from error
     return Checkpoint(folder, whole)
 
@@ -395,27 +439,14 @@ def _write_files(
         with (folder / STATE).open("wb") as file:
             pickle.dump(state, file, protocol=pickle.HIGHEST_PROTOCOL)
         files.append(STATE)
-    described = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in files}
+    described = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in files}
     whole = {"format": _FORMAT} | dict(content) | {"files": described}
     (folder / CHECKPOINT).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     for name in (*files, CHECKPOINT):
-        _flush(folder / name)
+        flush(folder / name)
     return cast(CheckpointContent, whole)
 
 
 def _remove(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -7,7 +7,8 @@ import numpy as np
 from pydantic import ValidationError
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.files import problems_in
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import known_algorithm
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
@@ -32,7 +33,7 @@ class Policy:
             name = checkpoint.content["algorithm"]
             raise UserError(f"{checkpoint.folder} holds the policy of another task: {name} cannot choose from {action_space}")
         self._action_space = action_space
-        self._network: Any = self._algorithm.build_policy(observation_space, action_space, checkpoint.content["model_config"])
+        self._network: Any = _build(self._algorithm, checkpoint, observation_space, action_space)
         checkpoint.load_policy(self._network)
 
     def __call__(self, observation: np.ndarray) -> Any:
@@ -48,10 +49,21 @@ class Policy:
         return unsquash_action(self._algorithm.greedy_action(self._network, observation), self._action_space)
 
 
+def _build(algorithm: Algorithm, checkpoint: Checkpoint, observation_space: gym.Space, action_space: gym.Space) -> Any:
+    try:
+        return algorithm.build_policy(observation_space, action_space, checkpoint.content["model_config"])
+    except UserError:
+        raise
+    except Exception as error:  # RLlib does not check its model's configuration: a damaged one fails anywhere
+        raise UserError(
+            f"{checkpoint.folder}: no network can be built from the `model_config` of its checkpoint.json: {reason_of(error)}"
+        ) from error
+
+
 def _algorithm_of(checkpoint: Checkpoint) -> Algorithm:
     try:
         return known_algorithm(checkpoint.content["algorithm"]).model_validate(checkpoint.content["settings"])
     except ValidationError as error:
-        raise UserError(f"{checkpoint.folder}: settings of another version of the algorithm: {error}") from error
+        raise UserError(f"{checkpoint.folder}: settings of another version of the algorithm: {problems_in(error)}") from error
     except UserError as error:
         raise UserError(f"{checkpoint.folder}: {error}") from error

@@ -1,4 +1,4 @@
-"""RLlib's DQN and SAC with a training step that updates while the last frames of the rollout are scored.
+"""RLlib's DQN, SAC and TQC with a training step that updates while the last frames of the rollout are scored.
 
 Rollouts, updates, and the transitions of each update are those of RLlib's own training step. But the trial's own env runner does
 not wait for the rewards of its rollout: batches are drawn at once, and the updates begin. Only the first batch with a transition
@@ -11,12 +11,14 @@ import numpy as np
 from ray.rllib.algorithms.dqn import DQN
 from ray.rllib.algorithms.dqn.dqn import calculate_rr_weights
 from ray.rllib.algorithms.sac import SAC
+from ray.rllib.algorithms.tqc.tqc import TQC
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from vlm_rm_sweeps.training.connectors.reward import reward_connectors
 from vlm_rm_sweeps.training.replay_buffer import TransitionReplayBuffer
+from vlm_rm_sweeps.training.rllib_internals import local_learner
 
 
 class ReplayTraining(DQN):
@@ -57,7 +59,7 @@ class ReplayTraining(DQN):
         """Sample a rollout into the buffer, and return the number of environment steps so far."""
         if not self.env_runner_group.num_remote_env_runners():
             self._unscored = self.env_runner.sample()
-            self.local_replay_buffer.add(self._unscored)
+            self._store(self._unscored)
             return self._logged_steps() + sum(len(episode) for episode in self._unscored)
         sampled: Any = synchronous_parallel_sample(
             worker_set=self.env_runner_group,
@@ -67,9 +69,14 @@ class ReplayTraining(DQN):
             _return_metrics=True,
         )
         episodes, results = sampled
-        self.local_replay_buffer.add(episodes)
+        self._store(episodes)
         self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
         return self._logged_steps()
+
+    def _store(self, episodes: list[SingleAgentEpisode]) -> None:
+        self.local_replay_buffer.add(episodes)
+        acted_on = [np.asarray(episode.get_observations(), np.float32)[:-1] for episode in episodes if len(episode)]
+        local_learner(self).observe(np.concatenate(acted_on))
 
     def _logged_steps(self) -> int:
         return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
@@ -109,3 +116,7 @@ class ReplayDqn(ReplayTraining):
 
 class ReplaySac(ReplayTraining, SAC):
     """RLlib's SAC with this training step."""
+
+
+class ReplayTqc(ReplayTraining, TQC):
+    """RLlib's TQC with this training step."""

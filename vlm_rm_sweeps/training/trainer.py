@@ -55,7 +55,12 @@ def build_trainer(
             evaluation_duration_unit="episodes",
             evaluation_num_env_runners=0,
             # As many sub-environments as episodes, because all episodes have the same length.
-            evaluation_config={"explore": False, "num_envs_per_env_runner": evaluation_episodes},
+            evaluation_config={
+                "explore": False,
+                "num_envs_per_env_runner": evaluation_episodes,
+                # The episodes of an earlier evaluation do not count.
+                "metrics_num_episodes_for_smoothing": evaluation_episodes,
+            },
         )
         .reporting(
             min_sample_timesteps_per_iteration=steps_per_result,

@@ -31,6 +31,7 @@ from vlm_rm_sweeps.metrics import (
     ENV_STEPS,
     EVALUATION,
     FAILURE,
+    FINISHED,
     GOAL_FRACTION,
     ITERATION_SECONDS,
     MICRO_BATCH,
@@ -56,7 +57,7 @@ from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import algorithm_name
 from vlm_rm_sweeps.training.audit import AuditPlan
-from vlm_rm_sweeps.training.checkpoints import JobContent, PolicyContent, RewardContent, TrialFolder, TrialResult
+from vlm_rm_sweeps.training.checkpoints import BestContent, JobContent, PolicyContent, RewardContent, TrialFolder, TrialResult
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.env_runners import CPUS_PER_ENV_RUNNER
 from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
@@ -87,6 +88,8 @@ class TrainingJob:
         audit: Configuration of an audit, which needs a `reward`; None for no audit.
         rendering: How states are rendered, for people, if there is no `reward`; None for the task's default.
         env_runners: Number of remote env runners; 0 if the trial's own process samples.
+        evaluation_interval: Environment steps between two evaluations of the greedy policy, by which then the best policy is
+            chosen; None for one evaluation, at the end, while the best policy is chosen by training episodes.
     """
 
     task: Task
@@ -103,6 +106,7 @@ class TrainingJob:
     audit: AuditPlan | None = None
     rendering: Rendering | None = None
     env_runners: int = 0
+    evaluation_interval: int | None = None
 
     def description(self) -> JobContent:
         """Return the job's description for its checkpoints."""
@@ -111,6 +115,7 @@ class TrainingJob:
             "task": self.task.name,
             "env": self.env.model_dump(mode="json") if self.env else None,
             "rendering": {"textures": rendering.textures, "camera": rendering.camera, "profile": rendering.profile},
+            "control": self.task.control.model_dump(mode="json"),
             "algorithm": algorithm_name(type(self.settings)),
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
@@ -150,11 +155,30 @@ class TrainableTrial(tune.Trainable):
         return tune.PlacementGroupFactory([config["run"]["resources"], *env_runners])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Build the trainer, and resume from the newest checkpoint if there is one."""
+        """Build the trainer, and resume from the newest checkpoint if there is one.
+
+        Errors are left to `step`: of one that is raised here, Tune would learn no more than that the process died.
+
+        Args:
+            config: The trial's `run`, see the class.
+        """
         # Trials share the machine with each other and with the reward servers.
         torch.set_num_threads(1)
         self._job: TrainingJob = config["run"]["job"]
-        self._trainer: Any = self._build_trainer()
+        self._folder = TrialFolder(self._job.folder)
+        self._trainer: Any = None
+        self._notes: list[str] = []
+        self._env_steps = self._saved_at = 0
+        self._done = False
+        self._results: list[TrialResult] = []
+        self._set_up_error: Exception | None = None
+        try:
+            self._set_up()
+        except Exception as error:  # an environment may raise anything
+            self._set_up_error = error
+
+    def _set_up(self) -> None:
+        self._trainer = self._build_trainer()
         self._ray_metrics = TrialMetrics(self._job.folder.name)
         self._updates_before = 0.0
         self._stopwatches = self._start_stopwatches()
@@ -162,17 +186,17 @@ class TrainableTrial(tune.Trainable):
         self._audit: TrialAudit | None = None
         if self._job.audit is not None and self._job.reward is not None:
             self._audit = TrialAudit(self._trainer, self._job.audit, self._job.reward.spec, self._job.seed)
-        self._folder = TrialFolder(self._job.folder)
-        self._notes: list[str] = []
-        self._env_steps = self._saved_at = 0
-        self._done = False
-        self._results: list[TrialResult] = []
         self._restore()
         best = self._folder.best()
         self._best = self._merit(best.content["metrics"]) if best else (-math.inf, -math.inf)
 
     def _build_trainer(self) -> Any:
         job = self._job
+        if job.env_runners:
+            # Of an environment that cannot be made in another process, RLlib says no more than that the process died.
+            job.task.make_env(
+                job.reward.frame_format if job.reward else None, job.reward.rendering if job.reward else None
+            ).close()
         return build_trainer(
             job.settings,
             job.task,
@@ -209,12 +233,15 @@ class TrainableTrial(tune.Trainable):
         """Train until the next result.
 
         Returns:
-            The result for Tune. If the trial has failed for good, it is only the error message.
+            The result for Tune; the last one says that the trial has finished. If it has failed for good, it is only the error
+            message.
         """
         if not self._done:  # else its process died after the last checkpoint, before reporting
-            if self._env_steps - self._saved_at >= self._job.checkpoint_every:
-                self._save()
             try:
+                if self._set_up_error is not None:
+                    raise self._set_up_error
+                if self._env_steps - self._saved_at >= self._job.checkpoint_every:
+                    self._save()
                 self._results.append(self._train() if self._job.steps else self._stay_untrained())
                 if self._done and not self._save():
                     # If it is retried, it resumes from the previous checkpoint; a finished trial would never get its last one.
@@ -224,7 +251,8 @@ class TrainableTrial(tune.Trainable):
                     return {"done": True, FAILURE: reason_of(_cause(error))}
                 raise
         notes, self._notes = self._notes, []
-        return self._results[-1] | {"done": self._done} | ({NOTE: "; ".join(notes)} if notes else {})
+        said = ({FINISHED: True} if self._done else {}) | ({NOTE: "; ".join(notes)} if notes else {})
+        return self._results[-1] | {"done": self._done} | said
 
     def _is_final(self, error: BaseException) -> bool:
         """Return whether an error would recur: it is a UserError, or it recurred already and the machine is not the cause."""
@@ -237,14 +265,19 @@ class TrainableTrial(tune.Trainable):
         started = time.perf_counter()
         result = self._trainer.train()
         seconds = time.perf_counter() - started
-        self._env_steps = int(result["num_env_steps_sampled_lifetime"])
+        before, self._env_steps = self._env_steps, int(result["num_env_steps_sampled_lifetime"])
         metrics = self._training_metrics(result, seconds)
-        self._keep_if_best(metrics)
+        interval = self._job.evaluation_interval
+        if interval is None:
+            self._keep_if_best(metrics)
         self._done = self._env_steps >= self._job.steps
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
             metrics |= self._audit.point(self._env_steps)
-        if self._done:
-            metrics |= self._evaluate()
+        if self._done or (interval is not None and self._env_steps // interval > before // interval):
+            evaluated = self._evaluate()
+            metrics |= evaluated
+            if interval is not None:
+                self._keep_if_best({name.removeprefix(EVALUATION): value for name, value in evaluated.items()})
         return self._as_result(metrics)
 
     def _training_metrics(self, result: dict[str, Any], seconds: float) -> dict[str, float | None]:
@@ -289,7 +322,9 @@ class TrainableTrial(tune.Trainable):
         compared = {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         if len(compared) < len(values) or self._merit(compared) < self._best:
             return
-        if self._write(lambda: self._folder.save_best(self._policy, {**self._policy_content(), "metrics": compared})):
+        greedy = self._job.evaluation_interval is not None
+        content: BestContent = {**self._policy_content(), "metrics": compared, "greedy": greedy}
+        if self._write(lambda: self._folder.save_best(self._policy, content)):
             self._best = self._merit(compared)
 
     def _save(self) -> bool:
@@ -349,10 +384,11 @@ class TrainableTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Stop the trainer and set up another trial in this process."""
-        self._trainer.stop()
+        self.cleanup()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
         """Stop the trainer and its env runners."""
-        self._trainer.stop()
+        if self._trainer is not None:
+            self._trainer.stop()

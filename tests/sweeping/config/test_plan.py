@@ -107,9 +107,7 @@ def made(**changes: Any) -> Plan:
         pytest.param({"algorithm": "dqnn"}, ["algorithm = 'dqnn'", "did you mean 'dqn'?", "sac"], id="unknown algorithm"),
         pytest.param({"alphas": [0.5, 1.5]}, ["alphas = [0.5, 1.5]", "alpha must be in [0, 1], got 1.5"], id="alpha above 1"),
         pytest.param({"alphas": [-0.1]}, ["alphas = [-0.1]", "alpha must be in [0, 1], got -0.1"], id="alpha below 0"),
-        pytest.param(
-            {"alphas": [float("nan")]}, ["alphas = [nan]", "alpha must be in [0, 1], got nan"], id="alpha not a number"
-        ),
+        pytest.param({"alphas": [float("nan")]}, ["alphas.0 = nan", "finite number"], id="alpha not a number"),
         pytest.param({"alphas": ["half"]}, ["alphas.0 = 'half'", "valid number"], id="alpha a word"),
         pytest.param(
             {"prompts": [WORDING | {"goal": " "}]}, ["prompts.0: ", "goal prompts [' ']", "none of them empty"], id="empty goal"
@@ -120,6 +118,10 @@ def made(**changes: Any) -> Plan:
         pytest.param({"prompts": [WORDING | {"id": "a b"}]}, ["prompts.0.id = 'a b'", "pattern"], id="prompt id with a space"),
         pytest.param({"models": []}, ["models = []", "at least 1"], id="no models"),
         pytest.param({"alphas": []}, ["alphas = []", "at least 1"], id="no alphas"),
+        pytest.param({"models": [], "alphas": [], "true_reward": False}, ["no models", "at least one trial"], id="no trials"),
+        pytest.param(
+            {"models": [], "alphas": [], "epic_states": 20}, ["no models that `epic_states`"], id="nothing to measure"
+        ),
         pytest.param({"seeds": []}, ["seeds = []", "at least 1"], id="no seeds"),
         pytest.param({"models": ["embedded/tiny"] * 2}, ["duplicate value 'embedded/tiny' in `models`"], id="repeated model"),
         pytest.param({"alphas": [0.5, 0, 0.50, 0.5]}, ["duplicate value 0.5 in `alphas`"], id="repeated alpha"),
@@ -250,7 +252,7 @@ def test_yaml_is_loaded_safely(tmp_path: Path) -> None:
     yaml.unsafe_load(file.read_text())
     assert marker.exists(), "the tag is harmless, so this test shows nothing"
     marker.rmdir()
-    assert "could not determine a constructor for the tag" in problem_with(file)
+    assert "expected a value without a tag" in problem_with(file)
     assert not marker.exists()
 
 
@@ -382,6 +384,45 @@ def test_an_environment_stands_in_the_place_of_a_task(tmp_path: Path) -> None:
     again = tmp_path / "resolved.yaml"
     again.write_text(yaml.safe_dump(sweep.sweep.model_dump(mode="json")))
     assert loaded(again).sweep == sweep.sweep
+
+
+def test_references_need_no_models() -> None:
+    plan = made(models=[], alphas=[], untrained=True, seeds=[0, 1])
+    assert [(trial.model_id, trial.seed) for trial in plan.trials] == [
+        *((TRUE_REWARD, 0), (TRUE_REWARD, 1)),
+        *((UNTRAINED, 0), (UNTRAINED, 1)),
+    ]
+    assert [trial.trial_id for trial in plan.trials] == [
+        trial.trial_id for trial in made(untrained=True, seeds=[0, 1]).trials[:4]
+    ]
+    assert "pools" not in plan.describe()
+
+
+def test_the_control_is_the_tasks_and_keeps_the_trials_ids(tmp_path: Path) -> None:
+    changed = {"task": "humanoid-kneeling", "textures": ["modified"], "cameras": ["paper"]}
+    plain = made(**changed)
+    plan = made(**changed, control={"actions": "position", "observations": "proprioception", "action_repeat": 2})
+    assert plan.task.make_env(None).observation_space.shape == (45,)
+    assert plan.task.action_space.high.tolist() == [1.0] * 17  # type: ignore[attr-defined]
+    assert plan.trials == plain.trials
+    assert "control: actions position, observations proprioception, action_repeat 2" in plan.describe()
+    assert "control" not in plain.describe()
+    again = tmp_path / "resolved.yaml"
+    again.write_text(yaml.safe_dump(plan.sweep.model_dump(mode="json")))
+    assert loaded(again).sweep == plan.sweep
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        ({"actions": "position"}, "control: actions: position needs a robot in MuJoCo, and UprightCartPole is none"),
+        ({"actions": "postion"}, "control.actions = 'postion': input should be 'torque' or 'position'"),
+        ({"kd": 1.0}, "control: kd 1 has no effect on torques"),
+        ({"action_repeat": 0}, "control.action_repeat = 0: input should be greater than 0"),
+    ],
+)
+def test_a_control_that_does_not_fit_is_one_message(tmp_path: Path, control: dict[str, Any], message: str) -> None:
+    assert message in problem_with(write(tmp_path, control=control))
 
 
 @pytest.mark.parametrize(("task", "name"), [("cartpole-upright", "dqn"), ("mountaincar-summit", "sac")])
@@ -558,6 +599,29 @@ def test_a_sweep_that_ends_before_learning_starts_is_told_so() -> None:
     assert made(steps=5_000, settings={"learning_starts": 4_999}).remarks() == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 8_000}, "each trial trains 8,192 steps, 8,000 rounded up to whole results of 1,024"),
+        ({"steps": 1_024}, "each trial trains 1,024 steps, as asked for"),
+        ({"steps": 1_000, "trial": {"env_runners": 3}}, "1,152 steps, 1,000 rounded up to whole results of 1,152"),
+        # An update for every 1 000 steps, so 16 rollouts of 64 steps before each.
+        ({"steps": 64, "steps_per_result": 64, "settings": {"updates_per_step": 0.001}}, "1,024 steps, 64 rounded up"),
+        (
+            {"algorithm": "ppo", "steps": 1_000, "settings": {"envs": 8}},
+            "1,024 steps, 1,000 rounded up to whole results of 1,024",
+        ),
+        ({}, "its best policy is chosen by its training episodes, with exploration"),
+        (
+            {"steps": 8_000, "evaluation_episodes": 5, "trial": {"evaluation_interval": 2_000}},
+            "by 5 greedy episodes about every 2,000 steps, 4,000 environment steps in all",
+        ),
+    ],
+)
+def test_how_steps_are_rounded_and_policies_chosen_is_said_before_it_starts(changes: dict[str, Any], said: str) -> None:
+    assert said in made(**changes).describe()
+
+
 @pytest.mark.parametrize("name", ["model_scaling", "paper_model_scaling", "paper_model_scaling_fast"])
 def test_the_scaling_sweeps_measure_epic_before_training(name: str) -> None:
     plan = loaded(Path(__file__).parents[3] / "sweeps" / f"{name}.yaml").describe()
@@ -571,3 +635,21 @@ def test_a_model_that_needs_a_package_says_which(model_id: str, tmp_path: Path) 
     message = problem_with(write(tmp_path, models=[model_id]))
     assert f"model {model_id!r} needs transformers, which is not installed: `pip install transformers`" in message
     assert "\n" not in message
+
+
+def test_half_precision_on_a_cpu_is_said_to_be_slow() -> None:
+    assert [
+        remark for remark in made(pool={"precision": "fp16"}).remarks() if "fp16 on a CPU is several times slower" in remark
+    ]
+    assert [remark for remark in made(pool={"precision": "bf16"}).remarks() if "AVX512_BF16" in remark]
+    for pool in ({"precision": "fp32"}, {"precision": "fp16", "gpus": 1}):
+        assert not [remark for remark in made(pool=pool).remarks() if remark.startswith("pool")]
+
+
+def test_a_backend_that_cannot_run_a_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.rewards.backends.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pool\.backend: backend 'onnxruntime' needs onnxruntime and onnx, not installed here"):
+        made(pool={"backend": "onnxruntime"})
+    with pytest.raises(UserError, match=r"pool\.backend: backend 'folded' is for CLIP models, and own_rewards:"):
+        made(models=["own_rewards:Brightness"], pool={"backend": "folded"})
+    assert "in fp32 by folded" in made(pool={"backend": "folded"}).describe()

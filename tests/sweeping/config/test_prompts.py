@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare, read_prompts
 from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -18,6 +19,14 @@ def test_a_text_file_has_one_goal_on_each_line(tmp_path: Path) -> None:
     assert [prompt.goal for prompt in prompts] == [("a pole, upright",), ("the pole points straight up",), ("upright pole",)]
     assert {prompt.baseline for prompt in prompts} == {("a cart",)}
     assert [prompt.id for prompt in prompts] == ["a-pole-upright", "the-pole-points-straight-up", "upright-pole"]
+
+
+def test_a_byte_order_mark_and_invisible_characters_make_no_prompt(tmp_path: Path) -> None:
+    file = tmp_path / "goals.txt"
+    file.write_bytes("\ufeff# my goals\r\nthe pole stands\r\n\u200b\r\n\u200b# more\r\n\u2060 \u00ad\r\n".encode())
+    assert [prompt.goal for prompt in read_prompts([str(file)], "a cart")] == [("the pole stands",)]
+    with pytest.raises(UserError, match="none of them empty"):
+        RewardSpec(("\u200b",), ("a cart",))
 
 
 def test_yaml_may_give_ids_baselines_and_several_wordings(tmp_path: Path) -> None:
@@ -49,11 +58,11 @@ def test_without_prompts_the_tasks_own_is_compared() -> None:
         ("a.yaml", "- [up]", "found list"),
         ("a.yaml", "- {id: a b, goal: up}", "should match pattern"),
         ("a.yaml", "- {id: a, goal: up, gaol: up}", "Extra inputs"),
-        ("a.yaml", "- {unclosed", "nor YAML"),
+        ("a.yaml", "- {unclosed", "is not YAML"),
         ("a.txt", "up\nup\n", "duplicate goal 'up'"),
         ("a.yaml", "- {id: a, goal: up}\n- {id: a, goal: down}\n", "duplicate prompt id 'a'"),
         ("a.txt", "a cart\n", "goal and baseline are the same"),
-        ("a.txt", b"\xff\xfe", "neither text in UTF-8"),
+        ("a.txt", b"\xff\xfe", "not a text file in UTF-8"),
     ],
 )
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:

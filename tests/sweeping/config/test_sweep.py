@@ -43,3 +43,34 @@ def test_states_for_epic_are_a_number_or_a_data_set() -> None:
     assert labelled.epic_states == LabelledStates(states=Path("results/states"), truth="raters")
     assert labelled.described_epic_states() == "the labelled states in results/states (truth: raters)"
     assert Sweep.model_validate(ELSEWHERE | {"epic_states": 1000}).described_epic_states() == "1,000 random states"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": True}, "steps = True: expected no true or false"),
+        ({"seeds": [True]}, r"seeds = \[True\]: expected no true or false"),
+        ({"alphas": [False]}, "expected no true or false"),
+        ({"pool": {"timeout_s": True}}, "pool.timeout_s = True: expected no true or false"),
+        ({"pool": {"timeout_s": float("inf")}}, "should be a finite number"),
+        ({"seeds": [2**32]}, "seeds.0 = 4294967296: input should be less than 4294967296"),
+        ({"seeds": [-1]}, "seeds.0 = -1: input should be greater than or equal to 0"),
+        ({"alphas": [0.1, 0.10000000001]}, "0.1 and 0.10000000001 are both shown as 0.1"),
+        ({"audit": {"alphas": [0.1, 0.10000000001]}}, "both shown as 0.1"),
+        (
+            {"prompts": [{"id": "a", "goal": 42, "baseline": "a cart"}]},
+            "goal = 42: expected a sentence, or a list of sentences",
+        ),
+        ({"prompts": [{"id": "a", "goal": ["up", 42], "baseline": "a cart"}]}, "expected a sentence, or a list of sentences"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(ELSEWHERE | changed))
+    with pytest.raises(UserError, match=message):
+        load_sweep(file)
+
+
+def test_words_that_pydantic_reads_as_choices_are_choices() -> None:
+    assert Sweep.model_validate(ELSEWHERE | {"videos": False, "true_reward": True}).videos is False
+    assert Sweep.model_validate(ELSEWHERE | {"seeds": [2**32 - 1]}).seeds == (2**32 - 1,)

@@ -23,6 +23,8 @@ from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.videos import read_episode
 
+pytestmark = pytest.mark.sweeps
+
 WATCHED = SWEEP | {
     "seeds": [11],  # that no other test has, whose trials would have the same ids, and so the same series of metrics
     "epic_states": 20,
@@ -109,7 +111,7 @@ def test_every_trial_finishes_and_is_in_the_table(ran: tuple[SweepOutcome, list[
     assert table["true_return"].between(0, 200).all()
     assert table["success"].between(0, 1).all()
     assert outcome.best is not None
-    assert outcome.best.trial.model_id == "embedded/tiny"
+    assert outcome.best.outcomes[0].trial.model_id == "embedded/tiny"
     assert sum("true return" in line for line in said) == 2
 
 
@@ -195,4 +197,5 @@ def test_last_and_best_checkpoints_are_kept_and_linked(ran: tuple[SweepOutcome, 
         assert {item.path for item in client.list_artifacts(child.info.run_id, "video")} == {"video/episode.mp4"}
     job = label_job(outcome.folder, None, None)
     assert [item.file.name for item in job.items] == ["plain.mp4"] * len(outcome.outcomes)
-    assert all(read_episode(item.file)["env_steps"] in (128, 256) for item in job.items)
+    episodes = [read_episode(item.file) for item in job.items]
+    assert all(episode and episode["env_steps"] in (128, 256) for episode in episodes)

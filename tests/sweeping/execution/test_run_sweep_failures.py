@@ -23,6 +23,7 @@ from vlm_rm_sweeps.training.trial import TrainableTrial
 FAILING = SWEEP | {"name": "failing", "models": ["own_rewards:Brightness"], "videos": False, "trial": {"cpus": 2, "retries": 5}}
 
 
+@pytest.mark.sweeps
 def test_a_failing_trial_does_not_take_the_others_along(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: Path
 ) -> None:

@@ -8,7 +8,16 @@ import yaml
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri
+
+NAMES_A_FILE = """
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+
+class NamesAFile(ClipRewardModel):
+    def __init__(self, model_id):
+        super().__init__("embedded/tiny")
+        self.model_id = model_id
+"""
 
 
 def plan(**changed: object) -> Plan:
@@ -49,6 +58,34 @@ def test_keys_that_an_earlier_version_did_not_know_are_no_difference(tmp_path: P
     folder.sweep_file.write_text(yaml.safe_dump(stored))
     assert folder.differences(plan()) == ""
     assert "+  env_runners: 2" in folder.differences(plan(trial={"env_runners": 2}))
+
+
+def test_a_sweep_of_version_0_1_that_named_files_relatively_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").mkdir()
+    for file in ("weights/own.pt", "weights/other.pt", "robot.xml"):
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(NAMES_A_FILE)
+    monkeypatch.syspath_prepend(tmp_path)
+    relative = "mine:NamesAFile/weights/own.pt"
+    folder = SweepFolder(tmp_path / "a")
+    before = plan(models=[relative], seeds=[0, 1], only=[{"model": relative, "alpha": 0.5, "prompt": "task"}])
+    folder.create(before.sweep)
+    absolute = f"mine:NamesAFile/{tmp_path}/weights/own.pt"
+    now = plan(models=[absolute], seeds=[0, 1], only=[{"model": absolute, "alpha": 0.5, "prompt": "task"}])
+    assert folder.differences(now) == ""
+    resumed = now.with_ids_of(folder.stored_sweep())
+    assert [trial.trial_id for trial in resumed.trials] == [trial.trial_id for trial in before.trials]
+    assert resumed.trials[-1].model_id == absolute  # the same file in every process
+    other = plan(models=[absolute.replace("own", "other")], seeds=[0, 1])
+    assert "weights/other.pt" in folder.differences(other)
+
+
+def test_a_results_folder_that_mlflows_address_would_take_apart_is_refused(tmp_path: Path) -> None:
+    for name in ("why?", "res %41"):
+        with pytest.raises(UserError, match=r"MLflow cannot open a database in a path with .* --results"):
+            default_tracking_uri(tmp_path / name)
+    assert default_tracking_uri(tmp_path / "100% #1 ü").endswith("/100% #1 ü/mlflow.db")
 
 
 def test_settings_that_the_algorithm_no_longer_has_are_a_difference(tmp_path: Path) -> None:

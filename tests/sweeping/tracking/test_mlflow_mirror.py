@@ -1,5 +1,6 @@
 """The mirror in MLflow: each entry once and in order, whatever happens on the way. Real MLflow, on sqlite."""
 
+import fcntl
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mlflow.tracking import MlflowClient
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.tracking import mlflow_store
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     FileWritten,
@@ -371,9 +373,43 @@ def test_the_server_that_it_starts_asks_nobody_and_listens_here_alone(mlflow_dat
                 time.sleep(0.5)
         assert answer["disable_ui_telemetry"] is True
         process = psutil.Process(server.pid)
-        connections = [each for child in [process, *process.children(recursive=True)] for each in child.net_connections("inet")]
+        connections = []
+        for child in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                connections += child.net_connections("inet")
         assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
         assert not [each for each in connections if each.raddr and each.raddr.ip != "127.0.0.1"]
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+def test_the_first_of_several_sweeps_makes_the_tables_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked: list[bool] = []
+
+    class Client:
+        def __init__(self, uri: str) -> None: ...
+
+        def search_experiments(self, max_results: int) -> None:
+            handle = os.open(tmp_path / "new", os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(True)
+            finally:
+                os.close(handle)
+
+    monkeypatch.setattr(mlflow_store, "MlflowClient", Client)
+    set_up_store(f"sqlite:///{tmp_path}/new/mlflow.db")
+    set_up_store(f"sqlite:///{tmp_path}/new/mlflow.db")
+    assert locked == [True, True]
+
+
+def test_an_entry_of_no_trial_of_the_sweep_is_refused_and_blocks_nothing(mirrored: Mirrored) -> None:
+    mirrored.journal.append(TrialStarted(time=1, trial="../x' or 1"))
+    mirrored.start_all()
+    mirrored.mirror()
+    assert any("has no trial" in line for line in mirrored.said)
+    mirrored.result(10)
+    mirrored.mirror()
+    assert mirrored.steps() == [[10], [10]]

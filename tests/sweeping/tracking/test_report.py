@@ -1,12 +1,15 @@
 """The report of a sweep: whole in one file, and nothing that a prompt says becomes part of the page."""
 
 import base64
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import yaml
+from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import TrialStatus
@@ -14,7 +17,7 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
-from vlm_rm_sweeps.videos import write_episode, write_picture, write_video
+from vlm_rm_sweeps.videos import EpisodeContent, write_episode, write_picture, write_video
 
 IMAGE = "<img src=x onerror=alert(1)>"
 SCRIPT = "</pre><script>alert(1)"
@@ -51,10 +54,10 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> SweepFolder:
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     """What a sweep leaves of a reference, two trials that finished and one that failed."""
-    folder = SweepFolder(tmp_path / "reported-20260101-120000")
+    folder = SweepFolder(tmp_path_factory.mktemp("results") / "reported-20260101-120000")
     folder.create(PLAN.sweep)
     reference, good, bad, failed = PLAN.trials
     finished = [(reference, 1.0, 190.0), (good, 0.75, 150.0), (bad, 0.25, 40.0)]
@@ -70,11 +73,18 @@ def folder(tmp_path: Path) -> SweepFolder:
         video = folder.trial(trial.trial_id) / "video" / "episode.mp4"
         video.parent.mkdir(parents=True)
         write_video(frames, video)
-        numbers = {"clip_return": 12.0, "true_return": 200 * in_goal, "goal_fraction": in_goal, "success": True}
-        write_episode(video.parent, {"task": "cartpole-upright", "env_steps": 2000, "seed": 5} | numbers)
+        numbers: dict[str, Any] = {"clip_return": 12.0, "true_return": 200 * in_goal, "goal_fraction": in_goal, "success": True}
+        about = cast(EpisodeContent, {"task": "cartpole-upright", "env_steps": 2000, "seed": 5} | numbers)
+        write_episode(video.parent, about)
     (folder.path / "figures").mkdir()
     write_picture(frames[0], folder.path / "figures" / "learning_curves.png")
     return folder
+
+
+@pytest.fixture
+def folder(reported: SweepFolder, tmp_path: Path) -> SweepFolder:
+    """A copy of it."""
+    return SweepFolder(shutil.copytree(reported.path, tmp_path / reported.path.name))
 
 
 def test_is_whole_in_one_file(folder: SweepFolder) -> None:
@@ -85,7 +95,7 @@ def test_is_whole_in_one_file(folder: SweepFolder) -> None:
     assert (folder.path / "figures" / "learning_curves.png").read_bytes() in files
     for part in ("3 of 4 trials finished", "4,000 environment steps", "0.75", "embedded/tiny", "steps_per_result: 1000"):
         assert part in page.text
-    shown = "its best policy, of step 2,000, in the episode with seed 5"
+    shown = "its best policy, chosen with exploration, of step 2,000, in the episode with seed 5"
     assert (
         f"best episode: embedded/tiny, alpha 0.5, prompt 1, seed 0: {shown}, 90 % of its steps in the goal, true return 180, "
         "CLIP return 12. After training, its last policy: success 0.25, true return 40"
@@ -166,3 +176,12 @@ def test_a_sweep_whose_models_and_environment_are_gone_is_reported(folder: Sweep
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     assert "not_installed:Robot-v7" in page.text
     assert page.tags.count("video") == 2
+
+
+def test_on_a_full_disk_the_report_before_stays(folder: SweepFolder) -> None:
+    report = folder.path / "report.html"
+    report.write_text("before")
+    with full_disk(room=200), pytest.raises(UserError, match=r"report\.html cannot be written \(File too large\)"):
+        write_report(folder.path)
+    assert report.read_text() == "before"
+    assert not list(folder.path.glob(".unfinished-*"))

@@ -6,13 +6,13 @@ from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
-from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_trial, results_table
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cell, results_table
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 
-def outcome_of(model_id: str, status: TrialStatus = TrialStatus.FINISHED, **metrics: float) -> TrialOutcome:
+def outcome_of(model_id: str, status: TrialStatus = TrialStatus.FINISHED, seed: int = 0, **metrics: float) -> TrialOutcome:
     prompt = Prompt(id="p", goal=("a",), baseline=("b",))
-    trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, Rendering(), 0)
+    trial = Trial.of(model_id, 0.5, None if model_id == TRUE_REWARD else prompt, Rendering(), seed)
     return TrialOutcome(trial, status, "", {f"evaluation_{name}": value for name, value in metrics.items()})
 
 
@@ -25,17 +25,17 @@ def test_the_best_trial_is_never_chosen_by_clip_return() -> None:
         outcome_of("c", success=0.9, true_return=170, clip_return=10),
         outcome_of("d", status=TrialStatus.FAILED, success=1.0, true_return=200),
     ]
-    best = best_trial(outcomes)
+    best = best_cell(outcomes)
     assert best is not None
-    assert best.trial.model_id == "c"
+    assert best.outcomes[0].trial.model_id == "c"
     assert results_table(outcomes)["clip_return"].tolist()[1:4] == [190, 20, 10]
 
 
 def test_where_success_is_unknown_the_best_trial_is_by_true_return() -> None:
     outcomes = [outcome_of("a", true_return=-900, clip_return=9), outcome_of("b", true_return=-300, clip_return=1)]
-    best = best_trial(outcomes)
+    best = best_cell(outcomes)
     assert best is not None
-    assert best.trial.model_id == "b"
+    assert best.outcomes[0].trial.model_id == "b"
     assert results_table(outcomes)["success"].isna().all()
 
 
@@ -44,3 +44,26 @@ def test_the_table_names_renderings_only_where_they_are_compared() -> None:
     table = results_table([TrialOutcome(trial, TrialStatus.FINISHED, "", {}) for trial in compared.trials])
     assert table["textures"].tolist() == ["modified", "modified", "original"]
     assert not {"textures", "camera"} & set(results_table([outcome_of("a")]).columns)
+
+
+def test_the_best_of_several_seeds_is_the_best_mean_not_the_luckiest_seed() -> None:
+    outcomes = [
+        outcome_of("lucky", seed=0, success=1.0, true_return=200),
+        outcome_of("lucky", seed=1, success=0.0, true_return=10),
+        outcome_of("steady", seed=0, success=0.7, true_return=120),
+        outcome_of("steady", seed=1, success=0.8, true_return=130),
+        outcome_of("half", seed=0, success=1.0, true_return=200),
+        outcome_of("half", seed=1, status=TrialStatus.FAILED),
+    ]
+    best = best_cell(outcomes)
+    assert best is not None
+    assert best.label == "steady, alpha 0.5, prompt p, mean of seeds 0, 1"
+    assert best.metrics == {"evaluation_success": 0.75, "evaluation_true_return": 125}
+    alone = best_cell(outcomes[:1])
+    assert alone is not None
+    assert alone.label == outcomes[0].trial.label
+
+
+def test_an_evaluation_of_the_middle_is_no_result() -> None:
+    table = results_table([outcome_of("a", success=1.0), outcome_of("b", TrialStatus.FAILED, success=1.0)])
+    assert table["success"].isna().tolist() == [False, True]

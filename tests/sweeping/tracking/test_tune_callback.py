@@ -1,12 +1,15 @@
-"""What is known of a trial from earlier attempts, whatever became of its journal."""
+"""What is known of a trial from earlier attempts, whatever became of its journal; and how it ends."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from checkpoint_content import resumable
 
+from vlm_rm_sweeps.metrics import FAILURE, FINISHED, RunStatus, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TrialEnded
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
@@ -47,3 +50,39 @@ def test_a_result_that_was_damaged_is_taken_from_the_checkpoint(tmp_path: Path) 
     again = JournalCallback(Journal(tmp_path / "journal.jsonl"), Progress({trial.trial_id: 300}, print), print)
     again.recall(trial, checkpoints, finished=False)
     assert len(Journal(tmp_path / "journal.jsonl").entries) == 4, "nothing is written twice"
+
+
+class OfTune:
+    """The part of Tune's trial that is read."""
+
+    def __init__(self, trial: Any) -> None:
+        self.config = {"run": {"trial": trial.to_dict()}}
+
+
+@pytest.mark.parametrize(
+    ("last", "status", "run_status", "reason"),
+    [
+        pytest.param({FINISHED: True}, TrialStatus.FINISHED, RunStatus.FINISHED, "", id="without an evaluation"),
+        pytest.param({"evaluation_true_return": 3.0}, TrialStatus.UNFINISHED, None, "interrupted", id="with one of the middle"),
+        pytest.param(
+            {FAILURE: "X: its reward is nan"}, TrialStatus.FAILED, RunStatus.FAILED, "X: its reward is nan", id="failed"
+        ),
+    ],
+)
+def test_a_trial_has_finished_if_it_says_so(
+    tmp_path: Path, last: dict[str, Any], status: TrialStatus, run_status: RunStatus | None, reason: str
+) -> None:
+    """Not if there is some metric: one that is not finite is left out, and one may come before the end."""
+    trial, said = PLAN.trials[-1], list[str]()
+    journal = Journal(tmp_path / "journal.jsonl")
+    callback = JournalCallback(journal, Progress({trial.trial_id: 300}, said.append), said.append)
+    tune_trial: Any = OfTune(trial)
+    callback.on_trial_start(0, [], tune_trial)
+    callback.on_trial_result(0, [], tune_trial, {"env_steps": 300, "time_ms": 1, "done": True} | last)
+    callback.on_trial_complete(0, [], tune_trial)
+    outcome = callback.outcome(trial)
+    assert (outcome.status, outcome.reason) == (status, reason)
+    ended = [entry for entry in journal.entries if isinstance(entry, TrialEnded)]
+    assert [entry.status for entry in ended] == ([run_status] if run_status else [])
+    assert [entry.tags.get("reason", "") for entry in ended] == ([reason] if run_status else [])
+    assert status is TrialStatus.UNFINISHED or any(reason in line for line in said)

@@ -178,6 +178,7 @@ def weights_of(trial: TrainableTrial) -> dict[str, np.ndarray]:
     return {name: values.numpy().copy() for name, values in policy.state_dict().items()}
 
 
+@pytest.mark.sweeps
 def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path) -> None:
     """Two runs with CLIP rewards, each on a server of its own."""
     outcomes = []
@@ -193,6 +194,7 @@ def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig
         np.testing.assert_array_equal(values, weights_again[name])
 
 
+@pytest.mark.sweeps
 def test_resumes_from_its_last_checkpoint_to_the_bit(ray_cluster: None, tmp_path: Path) -> None:
     """With continuous actions; the process died in the second of three results."""
     undisturbed = TrainableTrial(config={"run": {"job": pendulum_job(tmp_path / "undisturbed")}})

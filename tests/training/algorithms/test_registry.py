@@ -46,7 +46,7 @@ def test_the_default_is_the_first_that_can_learn_the_actions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("dqn", "cannot learn Pendulum-v1.*expected sac or ppo"), ("td3", "unknown algorithm 'td3'")]
+    ("name", "message"), [("dqn", "cannot learn Pendulum-v1.*expected sac or tqc or ppo"), ("td3", "unknown algorithm 'td3'")]
 )
 def test_an_algorithm_that_cannot_learn_the_task_is_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -56,7 +56,7 @@ def test_an_algorithm_that_cannot_learn_the_task_is_refused(name: str, message: 
 @pytest.mark.usefixtures("registered")
 def test_a_class_of_ones_own_is_found_by_its_name_and_chosen_where_it_fits() -> None:
     assert find_algorithm("mine") is Mine
-    assert algorithm_names() == ("dqn", "sac", "ppo", "mine")
+    assert algorithm_names() == ("dqn", "sac", "tqc", "ppo", "mine")
     assert algorithms_for(gym.spaces.MultiDiscrete([2, 2])) == ["mine"]
     with pytest.raises(UserError, match="registered already"):
         register_algorithm("mine", Sac)
@@ -102,6 +102,15 @@ def test_a_class_that_is_not_complete_is_told_what_it_lacks() -> None:
     ):
         with pytest.raises(UserError, match=f"is not complete: its class must define {missing}"):
             find_algorithm(f"vlm_rm_sweeps.training.algorithms.{name}")
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("spaces", [gym.spaces.Discrete, (), ("Discrete",), [gym.spaces.Discrete], (gym.spaces.Discrete(2),)])
+def test_action_spaces_are_a_tuple_of_classes(spaces: Any) -> None:
+    """Checked before it is asked what it can learn, where `isinstance` would raise an error of its own."""
+    register_algorithm("odd", type("Odd", (Dqn,), {"__module__": __name__, "action_spaces": spaces}))
+    with pytest.raises(UserError, match=r"algorithm 'odd': action_spaces is .*: expected a tuple of classes of spaces"):
+        find_algorithm("odd")
 
 
 @pytest.mark.usefixtures("registered")

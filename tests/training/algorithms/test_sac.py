@@ -1,10 +1,14 @@
 """SAC on a real environment: what the settings do, what is learned from, and that it learns."""
 
 import math
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_content import resumable
+from pydantic import ValidationError
 from replayed import replayed
 
 from vlm_rm_sweeps import metrics
@@ -15,7 +19,10 @@ from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.algorithms.sac import Sac
+from vlm_rm_sweeps.training.algorithms.tqc import Tqc
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
+from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
 from vlm_rm_sweeps.training.rllib_internals import local_learner, log_temperatures
 from vlm_rm_sweeps.training.trainer import build_trainer
 
@@ -130,6 +137,7 @@ def test_success_that_nobody_can_tell_is_left_out(ray_cluster: None) -> None:
     algorithm.stop()
 
 
+@pytest.mark.sweeps
 def test_same_seed_same_training_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
     """400 transitions, each time on a server of its own: the same states, actions, rewards and networks."""
     outcomes = []
@@ -145,3 +153,79 @@ def test_same_seed_same_training_to_the_bit(two_pools: tuple[PoolConfig, PoolCon
         np.testing.assert_array_equal(episode.get_rewards(), again.get_rewards())
     for name, values in policy.items():
         np.testing.assert_array_equal(values.numpy(), policy_again[name].numpy())
+
+
+SHORT_ON_STEPS = SETTINGS.model_copy(
+    update={
+        "normalize_observations": True,
+        "critic_layer_norm": True,
+        "fused_adam": True,
+        "initial_entropy": 0.2,
+        "standardize_rewards": "running",
+        "updates_per_step": 1.5,
+    }
+)
+
+
+@pytest.mark.sweeps
+@pytest.mark.parametrize("settings", [SHORT_ON_STEPS, Tqc(**SHORT_ON_STEPS.model_dump())], ids=["sac", "tqc"])
+def test_training_with_every_setting_is_resumed_to_the_bit(ray_cluster: None, settings: Sac) -> None:
+    def outcome(trainer: Any) -> dict[str, Any]:
+        result = trainer.train()
+        trainer.stop()
+        assert result["learners"]["__all_modules__"]["num_module_steps_trained_lifetime"] == (400 - 40 + 20) * 1.5 * 16
+        learner = local_learner(trainer)
+        weights = {name: value.numpy().copy() for name, value in learner.network.state_dict().items()}
+        reached = {
+            "mean": learner.rewards.mean,
+            "deviation": learner.rewards.deviation,
+            "entropy": entropy_coefficient(trainer),
+        }
+        return weights | reached | trainer.local_replay_buffer.transitions()
+
+    undisturbed, _ = train(settings)
+    state = pickle.loads(pickle.dumps(get_training_state(undisturbed, settings)))
+    expected = outcome(undisturbed)
+    resumed: Any = build_trainer(settings, PENDULUM, None, 8, steps_per_result=200, evaluation_episodes=2)
+    set_training_state(resumed, settings, state)
+    again = outcome(resumed)
+    assert expected.keys() == again.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, again[name], err_msg=name)
+    assert expected["observations.count"] == 400
+
+
+def test_the_policy_sees_observations_normalised_by_what_was_sampled(ray_cluster: None, tmp_path: Path) -> None:
+    """In the trial's env runners, and in the stored policy, whose greedy actions are the same."""
+    trainer, _ = train(SHORT_ON_STEPS)
+    sampled = trainer.local_replay_buffer.transitions()["obs"]
+    policy: Any = trainer.env_runner.module
+    np.testing.assert_allclose(policy.observations.mean, sampled.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(policy.observations.variance, sampled.var(axis=0), rtol=1e-4)
+    checkpoint = TrialFolder(tmp_path).save(policy, {}, resumable(200))
+    env = PENDULUM.make_env(None)
+    stored: Any = SHORT_ON_STEPS.build_policy(env.observation_space, env.action_space, policy.model_config)
+    checkpoint.load_policy(stored)
+    for observation in sampled[:5]:
+        assert SHORT_ON_STEPS.greedy_action(stored, observation) == SHORT_ON_STEPS.greedy_action(policy, observation)
+    trainer.evaluate()
+    np.testing.assert_array_equal(trainer.eval_env_runner.module.observations.mean, policy.observations.mean)
+    trainer.stop()
+
+
+def test_the_entropy_coefficient_starts_where_it_was_told_to(ray_cluster: None) -> None:
+    algorithm, _ = train(SETTINGS.model_copy(update={"initial_entropy": 0.2}), steps=40)
+    assert 0.19 < entropy_coefficient(algorithm) < 0.2
+    algorithm.stop()
+
+
+def test_a_start_for_an_entropy_coefficient_that_is_fixed_is_refused() -> None:
+    with pytest.raises(
+        ValidationError, match=r"initial_entropy 0\.2 has no effect, as entropy is fixed to 0\.1: expected `entropy: auto`"
+    ):
+        Sac(entropy=0.1, initial_entropy=0.2)
+
+
+def test_a_target_without_quantiles_is_refused() -> None:
+    with pytest.raises(ValidationError, match="dropped_quantiles 5: expected fewer than the 5 `quantiles`"):
+        Tqc(quantiles=5, dropped_quantiles=5)

@@ -9,6 +9,7 @@ import torch
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.algorithms.tqc.torch.tqc_torch_learner import TQCTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.training_data import TrainingData
@@ -20,6 +21,7 @@ from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.algorithms.ppo import Ppo
 from vlm_rm_sweeps.training.algorithms.sac import Sac
+from vlm_rm_sweeps.training.algorithms.tqc import Tqc
 from vlm_rm_sweeps.training.replay_buffer import Transitions
 from vlm_rm_sweeps.training.rllib_internals import local_learner
 
@@ -96,8 +98,11 @@ def state_of(learner: Any) -> dict[str, torch.Tensor]:
         (Dqn(target_update_every=64, double_q=False, learning_rate=0.1), DISCRETE, DQNTorchLearner),
         (Sac(hidden=(16, 16)), BOX, SACTorchLearner),
         (Sac(hidden=(16,), entropy=0.2, tau=0.5), BOX, SACTorchLearner),
+        (Sac(hidden=(16, 16), critic_layer_norm=True, initial_entropy=0.2), BOX, SACTorchLearner),
+        (Tqc(hidden=(16, 16)), BOX, TQCTorchLearner),
+        (Tqc(hidden=(16,), critics=3, quantiles=5, dropped_quantiles=1, tau=0.5), BOX, TQCTorchLearner),
     ],
-    ids=["dqn", "dqn single", "sac", "sac fixed entropy"],
+    ids=["dqn", "dqn single", "sac", "sac fixed entropy", "sac layer norm", "tqc", "tqc, 3 critics"],
 )
 def test_200_updates_equal_rllibs_own_to_the_bit(
     algorithm: Algorithm, action_space: gym.Space[Any], rllibs: type[Learner]
@@ -122,9 +127,36 @@ def test_200_updates_equal_rllibs_own_to_the_bit(
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
         assert name == "log_alpha" or not torch.equal(value, before[name])  # a fixed one stays
     losses = [name for name in logged[DEFAULT_MODULE_ID] if name.endswith("_loss")]
-    assert len(losses) == (1 if isinstance(algorithm, Dqn) else 4)
+    assert len(losses) == {Dqn: 1, Sac: 4, Tqc: 3}[type(algorithm)]
     for name in losses:
         assert logged[DEFAULT_MODULE_ID][name].peek() == pytest.approx(own_logged[DEFAULT_MODULE_ID][name].peek(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("algorithm", "action_space"), [(Dqn(fused_adam=True), DISCRETE), (Sac(fused_adam=True), BOX)])
+def test_a_fused_adam_takes_the_same_steps_but_for_rounding(algorithm: Algorithm, action_space: gym.Space[Any]) -> None:
+    fused = learner_of(algorithm, action_space)
+    plain = learner_of(algorithm.model_copy(update={"fused_adam": False}), action_space)
+    fused.set_state(fused.get_state())
+    part = Transitions({name: column[: 3 * BATCH] for name, column in random_transitions(action_space).columns.items()}, BATCH)
+    for learner in (fused, plain):
+        torch.manual_seed(2)
+        learner.update(training_data=batches_of(part), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 3})
+    assert all(group["fused"] and not group["foreach"] for each in fused._optimizers for group in each.param_groups)
+    expected = state_of(plain)
+    for name, value in state_of(fused).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("algorithm", [Sac, Tqc])
+def test_layer_norm_is_in_every_hidden_layer_of_the_critics_and_their_targets_only(algorithm: type[Sac]) -> None:
+    network = learner_of(algorithm(hidden=(16, 8), critic_layer_norm=True), BOX).network
+    widths: dict[str, list[Any]] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            widths.setdefault(name.partition(".")[0], []).append(*module.normalized_shape)
+    critics = ("qf_encoder", "qf_twin_encoder", "target_qf_encoder", "target_qf_twin_encoder")
+    of_both = {critic: [16, 8, 16, 8] for critic in ("qf_encoders", "target_qf_encoders")}
+    assert widths == (of_both if algorithm is Tqc else {critic: [16, 8] for critic in critics})
 
 
 @pytest.mark.parametrize("action_space", [DISCRETE, BOX], ids=["discrete", "continuous"])

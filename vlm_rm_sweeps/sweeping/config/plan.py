@@ -7,7 +7,7 @@ the renderer.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
-from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, Prompt
+from vlm_rm_sweeps.sweeping.config.named_files import stored_name
+from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, PoolSettings, Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import make_task
-from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, check_task, find_task
 from vlm_rm_sweeps.tasks.rendering import Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
@@ -68,6 +70,11 @@ class Plan:
         """Return the number of environment steps that a trial learns from; 0 for the untrained baseline."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
 
+    def with_ids_of(self, stored: Sweep) -> "Plan":
+        """Return the plan with the trial ids of a stored sweep, which are derived from the names of its files as stored."""
+        names = {model_id: stored_name(model_id, stored.models) for model_id in self.trained_models}
+        return replace(self, trials=tuple(trial.named(names.get(trial.model_id, trial.model_id)) for trial in self.trials))
+
     def served_specs(self) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""
         audited = self.sweep.audit.alphas if self.sweep.audit else ()
@@ -84,11 +91,30 @@ class Plan:
         specs = {f"alpha_{alpha:g}_{prompt}": prompts[prompt].spec(alpha) for alpha, prompt in pairs}
         return {name: spec for name, spec in specs.items() if spec != trial.spec()}
 
+    @property
+    def trained_steps(self) -> tuple[int, int]:
+        """Environment steps that a trial trains for, `steps` rounded up to whole results, and those of one result."""
+        return self.algorithm.trained_steps(self.sweep.steps, self.sweep.steps_per_result, self.sweep.trial.env_runners)
+
+    def about_steps(self) -> str:
+        """Say how `steps` is rounded up, and how the best policies are chosen at which cost, in a line."""
+        sweep, (steps, result) = self.sweep, self.trained_steps
+        rounded = f"{sweep.steps:,} rounded up to whole results of {result:,}" if steps != sweep.steps else "as asked for"
+        every, length = sweep.trial.evaluation_interval, self.task.episode_steps
+        if every is None:
+            chosen = "by its training episodes, with exploration"
+        else:
+            due = [at for at in range(result, steps + 1, result) if at == steps or at // every > (at - result) // every]
+            cost = f"{len(due) * sweep.evaluation_episodes * length:,} environment steps in all"
+            chosen = f"by {sweep.evaluation_episodes} greedy episodes about every {every:,} steps, {cost}"
+        return f"each trial trains {steps:,} steps, {rounded}; its best policy is chosen {chosen}"
+
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
         remarks = self.algorithm.remarks(self.sweep.steps)
-        audit_remark = _few_audit_points(self.sweep)
-        return [*remarks, audit_remark] if audit_remark else remarks
+        remarks += [remark for model in self.models.values() for remark in model.remarks()]
+        others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool))
+        return [*remarks, *(remark for remark in others if remark)]
 
     def describe(self) -> str:
         """Describe the trials and the resources that they need, for `--dry-run`, without starting or loading anything."""
@@ -96,14 +122,22 @@ class Plan:
         steps = sum(self.steps_of(trial) for trial in self.trials)
         lines = [f"{len(self.trials)} trials of {sweep.steps:,} environment steps, {steps:,} in all:"]
         lines += [f"  {trial.trial_id}  {trial.label}" for trial in self.trials]
+        lines.append(self.about_steps())
+        # As read: what a `#` made a comment is seen to be missing.
+        lines.append("prompts, as they will be encoded:")
+        lines += [f"  {prompt.id}: goal {_quoted(prompt.goal)}, baseline {_quoted(prompt.baseline)}" for prompt in self.prompts]
         lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
         lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]
+        if changed := sweep.control.model_dump(exclude_defaults=True):
+            lines.append(f"control: {', '.join(f'{key} {value}' for key, value in changed.items())}")
         runners = f", {sweep.trial.env_runners} env runners with a CPU each" if sweep.trial.env_runners else ""
-        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}; the pools need")
+        pools = "; the pools need" if self.models else ""
+        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
         for model_id, model in self.models.items():
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
+            way = f"{pool.precision} by {pool.backend}"
             lines.append(
-                f"  {pool.servers} reward server(s) of {model_id}: {size} in {pool.precision}, {pool.cpus:g} CPUs and "
+                f"  {pool.servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and "
                 f"{pool.gpus:g} GPUs each"
             )
         if sweep.epic_states:
@@ -112,6 +146,10 @@ class Plan:
             gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
             lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
         return "\n".join([*lines, *self.remarks()])
+
+
+def _quoted(sentences: Sequence[str]) -> str:
+    return " | ".join(map(repr, sentences))
 
 
 def _weight_megabytes(model: RewardModel, precision: str) -> float:
@@ -135,6 +173,9 @@ def make_plan(sweep: Sweep) -> Plan:
     models = _models("models", sweep.models, problems)
     problems.raise_if_any()
     assert task is not None
+    task = problems.look_up("control", None, _controlled, task, sweep.control)
+    problems.raise_if_any()
+    assert task is not None
     sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, models)})
     gold = [model_id for model_id in (sweep.audit.models if sweep.audit else ()) if model_id not in models]
     models |= _models("audit.models", gold, problems)
@@ -148,7 +189,7 @@ def make_plan(sweep: Sweep) -> Plan:
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings))
-    for check in (_check_only, _check_size, _check_states, _check_audit, _check_prompts):
+    for check in (_check_only, _check_size, _check_states, _check_audit, _check_models, _check_prompts, _check_backend):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
     return plan
@@ -215,7 +256,19 @@ def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str
 
 
 def _task(sweep: Sweep) -> Task:
-    return make_task(sweep.env) if sweep.env is not None else find_task(sweep.task_name)
+    if sweep.env is not None:
+        return make_task(sweep.env)
+    task = find_task(sweep.task_name)
+    if sweep.task_name not in BUILT_IN_TASKS:
+        check_task(task)
+    return task
+
+
+def _controlled(task: Task, control: Control) -> Task:
+    controlled = task.controlled(control)
+    if controlled is not task:
+        controlled.make_env(None).close()  # so that what its environment does not allow is reported now
+    return controlled
 
 
 def _algorithm(sweep: Sweep, name: str) -> Algorithm:
@@ -306,12 +359,36 @@ def _check_audit(plan: Plan) -> None:
             )
 
 
+def _check_models(plan: Plan) -> None:
+    ids: dict[str, str] = {}
+    for model_id, model in plan.models.items():
+        first = ids.setdefault(model.identity, model_id)
+        if first != model_id:
+            raise UserError(f"{first!r} and {model_id!r} are the same model: expected each model once, by one id")
+
+
 def _check_prompts(plan: Plan) -> None:
     for model, prompt in itertools.product(plan.models.values(), plan.prompts):
         try:
             model.check_spec(prompt.spec(alpha=0.0))
         except UserError as error:
             raise UserError(f"prompts, {prompt.id}: {error}") from error
+
+
+def _check_backend(plan: Plan) -> None:
+    pool = plan.sweep.pool
+    for model in plan.models.values():
+        try:
+            model.use_backend(pool.backend, "cuda" if pool.gpus else "cpu", pool.precision)
+        except UserError as error:
+            raise UserError(f"pool.backend: {error}") from error
+
+
+def _slow_precision(pool: PoolSettings) -> str | None:
+    if pool.gpus or pool.precision == "fp32":
+        return None
+    which = "" if pool.precision == "fp16" else " that does not compute in it (AVX512_BF16, AMX)"
+    return f"pool: {pool.precision} on a CPU{which} is several times slower than fp32: give servers a GPU, or choose fp32"
 
 
 def _few_audit_points(sweep: Sweep) -> str | None:

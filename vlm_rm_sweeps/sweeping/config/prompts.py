@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import read_text
+from vlm_rm_sweeps.rewards.reward_model import visible_text
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
+from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml
 from vlm_rm_sweeps.tasks.task import Task
 
 _ID_LENGTH = 40
@@ -57,13 +59,11 @@ def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -
 
 
 def _entries(file: Path) -> list[Any]:
+    text = read_text(file, "a file with one goal on each line")
     try:
-        text = file.read_text(encoding="utf-8")
-        entries = yaml.safe_load(text) if file.suffix in _YAML_SUFFIXES else _lines(text)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); expected a file with one goal on each line") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file}: is neither text in UTF-8 nor YAML: {error}") from error
+        entries = parse_yaml(text) if file.suffix in _YAML_SUFFIXES else _lines(text)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{file}: expected goals, one on each line, or a YAML list of them")
     return entries
@@ -71,7 +71,7 @@ def _entries(file: Path) -> list[Any]:
 
 def _lines(text: str) -> list[str]:
     lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    return [line for line in lines if visible_text(line) and not visible_text(line).startswith("#")]
 
 
 def _prompt(entry: Any, baseline: str, taken: set[str]) -> Prompt:

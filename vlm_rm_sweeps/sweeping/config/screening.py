@@ -78,7 +78,7 @@ class Screening:
 def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
     """Read a sweep file or a screening file, and look up everything that it names.
 
-    The file may refer to modules in its own folder, as `module:Class`.
+    The file, and each `base`, may refer to modules in its own folder, as `module:Class`.
 
     Args:
         path: The YAML file.
@@ -90,8 +90,7 @@ def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
     Raises:
         UserError: One message that names the file and everything that is wrong with it.
     """
-    data = read_sweep_keys(path, overrides)
-    make_importable(path.parent)
+    data = read_sweep_keys(path, overrides, make_importable)
     try:
         return _screening(data) if SCREEN in data else plan_of(data)
     except UserError as error:
@@ -105,6 +104,8 @@ def _screening(data: dict[str, Any]) -> Screening:
         raise UserError("'task' is missing: states are collected and labelled for the tasks of `vlm-rm tasks`")
     # The limit on trials is meant for training; screening a combination costs only a few matrix products.
     plan = plan_of(_with_prompts(keys) | {"max_trials": _MOST_COMBINATIONS})
+    if not plan.models:
+        raise UserError("models = []: expected at least one to rank")
     screening = Screening(settings, plan, keys)
     _check_training(screening)
     return screening

@@ -1,12 +1,13 @@
 """The sections of a sweep file, each with its own keys: schema only, independent of the machine."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpec
 
 LARGEST = "largest"
 """In `audit.models`: the largest of the sweep's models."""
@@ -15,7 +16,24 @@ LARGEST = "largest"
 class Section(BaseModel):
     """Base class of everything in a sweep file: unknown keys are refused, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_true(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `steps: true`, which pydantic takes for 1."""
+        of_numbers = info.field_name and not {bool, Any} & {*_types_in(cls.model_fields[info.field_name].annotation)}
+        if of_numbers and (
+            isinstance(value, bool) or (isinstance(value, list) and any(isinstance(each, bool) for each in value))
+        ):
+            raise UserError("expected no true or false: write a number, or a text in quotes")
+        return value
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types_in(part)
 
 
 class Prompt(Section):
@@ -28,7 +46,10 @@ class Prompt(Section):
     @field_validator("goal", "baseline", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        sentences = (value,) if isinstance(value, str) else value
+        if not (isinstance(sentences, list | tuple) and all(isinstance(each, str) for each in sentences)):
+            raise UserError("expected a sentence, or a list of sentences; a number needs quotes")
+        return sentences
 
     @model_validator(mode="after")
     def _can_be_scored(self) -> "Prompt":
@@ -45,6 +66,11 @@ class PoolSettings(Section):
 
     servers: int = Field(1, ge=1, description="Reward servers for each model.")
     precision: Precision = Field("fp32", description="Precision of the weights.")
+    backend: BackendName = Field(
+        "torch",
+        description="What runs CLIP's image tower on the servers: `folded` multiplies batch normalisations into convolutions; "
+        "`onnxruntime` is fastest on a CPU, in fp32, and needs the package's extra `onnxruntime`. Rewards differ in their last digits.",
+    )
     micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
@@ -53,7 +79,7 @@ class PoolSettings(Section):
 
 
 class TrialResources(Section):
-    """What each trial reserves, and how often it is retried."""
+    """What each trial reserves, how often it is retried, and how its best policy is chosen."""
 
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
@@ -61,6 +87,12 @@ class TrialResources(Section):
         0,
         ge=0,
         description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial.",
+    )
+    evaluation_interval: int | None = Field(
+        None,
+        gt=0,
+        description="Choose the best policy by `evaluation_episodes` greedy episodes each time after this many environment steps, "
+        "rounded up to results; by default by the training episodes of each result, which explore.",
     )
     retries: int = Field(
         2,
@@ -112,7 +144,7 @@ class Combination(Section):
 
 
 def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
-    """Check that all values of alpha are in [0, 1].
+    """Check that all values of alpha are in [0, 1], and can be told apart in labels.
 
     Args:
         alphas: Values of alpha.
@@ -121,11 +153,15 @@ def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:
         `alphas`, unchanged.
 
     Raises:
-        UserError: A value is outside this range.
+        UserError: A value is outside this range, or two are shown as the same.
     """
     for alpha in alphas:
         if not 0 <= alpha <= 1:
             raise UserError(
                 f"alpha must be in [0, 1], got {alpha:g}: 0 is the cosine to the goal, 1 the baseline-to-goal line only"
             )
+    for alpha in alphas:
+        alike = [other for other in alphas if f"{other:g}" == f"{alpha:g}" and other != alpha]
+        if alike:
+            raise UserError(f"{alpha!r} and {alike[0]!r} are both shown as {alpha:g}: expected values that differ in 6 digits")
     return alphas

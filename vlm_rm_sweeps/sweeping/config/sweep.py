@@ -6,9 +6,9 @@ This is the schema only. Reading a file touches neither models nor environments,
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
@@ -24,6 +24,7 @@ from vlm_rm_sweeps.sweeping.config.sections import (
 )
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, refuse_repeats
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
+from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile
 
@@ -34,9 +35,11 @@ class Sweep(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Names the results folder and the MLflow experiment.")
     task: str | None = Field(None, description="One of `vlm-rm tasks`, or `module:Class`; or else `env`.")
     env: GymEnv | None = Field(None, description="Any Gymnasium environment, in the place of a task; it needs `prompts`.")
-    models: tuple[str, ...] = Field(min_length=1, description="Model ids: one of `vlm-rm models`, or `module:Class`.")
+    control: Control = Field(Control(), description="How policies act, and what they observe.")
+    models: tuple[str, ...] = Field(
+        description="Model ids: one of `vlm-rm models`, or `module:Class`; [], with `alphas: []`, for references alone."
+    )
     alphas: tuple[float, ...] = Field(
-        min_length=1,
         description="Goal-baseline regularisation, from 0 (cosine to the goal) to 1 (only the direction from baseline to goal counts).",
     )
     prompts: tuple[Prompt, ...] = Field((), description="Prompts to compare; by default the task's own.")
@@ -48,7 +51,7 @@ class Sweep(Section):
         (), description="Cameras to compare, such as [paper, default]; by default the task's first."
     )
     profile: Profile | None = Field(None, description="How much OpenGL draws; by default `fast` without a GPU.")
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1, description="Seeds of the trials.")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0,), min_length=1, description="Seeds of the trials.")
     true_reward: bool = Field(True, description="Add, for each seed, a trial that learns from the environment's own reward.")
     untrained: bool = Field(False, description="Add, for each seed, the policy as it is before training, evaluated.")
     algorithm: str | None = Field(
@@ -60,7 +63,10 @@ class Sweep(Section):
     settings: dict[str, Any] = Field({}, description="The algorithm's settings, such as `learning_rate`; see `vlm-rm schema`.")
     evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
     checkpoint_every: int = Field(5_000, gt=0, description="Environment steps between two checkpoints of a trial.")
-    best_by: BestBy = Field("success", description="What each trial's best policy is chosen by.")
+    best_by: BestBy = Field(
+        "success",
+        description="What each trial's best policy is chosen by: with exploration, or see `trial.evaluation_interval`.",
+    )
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = Field(PoolSettings(), description="How each model is served.")
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")
@@ -104,9 +110,24 @@ class Sweep(Section):
         if self.audit is not None:
             for axis in ("alphas", "prompts", "models"):
                 refuse_repeats(f"audit.{axis}", getattr(self.audit, axis))
+        self._check_references_alone()
         if self.env is not None and not self.prompts:
             raise UserError("prompts: missing, and an `env` has none of its own: expected a list of id, goal and baseline")
         return self
+
+    def _check_references_alone(self) -> None:
+        """Refuse a grid without models or alphas, unless it has neither, and all that is left is what the references need."""
+        if bool(self.models) != bool(self.alphas):
+            raise UserError(
+                f"models = {list(self.models)}, alphas = {list(self.alphas)}: expected at least 1 of each, or none of both for the "
+                "references alone (`true_reward`, `untrained`)"
+            )
+        if self.models:
+            return
+        if not (self.true_reward or self.untrained):
+            raise UserError("no models, and neither `true_reward` nor `untrained`: expected at least one trial")
+        if self.epic_states or self.audit is not None:
+            raise UserError("no models that `epic_states` or `audit` could measure: expected neither, or at least one model")
 
     @property
     def task_name(self) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -47,6 +47,11 @@ class Trial:
         digest = hashlib.sha256(json.dumps([model_id, alpha, drawn, seed]).encode()).hexdigest()
         return cls(digest[:10], model_id, alpha, prompt, rendering, seed, rendering_named)
 
+    def named(self, model_id: str) -> "Trial":
+        """Return this trial with the id that it has if its model is called `model_id`."""
+        called = Trial.of(model_id, self.alpha, self.prompt, self.rendering, self.seed)
+        return replace(self, trial_id=called.trial_id)
+
     @property
     def prompt_id(self) -> str:
         """The prompt's id, `-` for a reference."""
@@ -55,10 +60,15 @@ class Trial:
     @property
     def label(self) -> str:
         """Human-readable description of the trial."""
+        return f"{self.cell}, seed {self.seed}"
+
+    @property
+    def cell(self) -> str:
+        """Human-readable description of the combination, which trials of all seeds share."""
         if self.prompt is None:
-            return f"{self.model_id}, seed {self.seed}"
-        drawn = f"{self.rendering.textures} textures, {self.rendering.camera} camera, " if self.rendering_named else ""
-        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}, {drawn}seed {self.seed}"
+            return self.model_id
+        drawn = f", {self.rendering.textures} textures, {self.rendering.camera} camera" if self.rendering_named else ""
+        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}{drawn}"
 
     def spec(self) -> RewardSpec | None:
         """Return the reward spec that the trial learns from; None for a reference."""

@@ -7,61 +7,64 @@ those of the file.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.files import read_text
+from vlm_rm_sweeps.sweeping.config.named_files import absolute_paths, folder_of
+from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml
 
 BASE = "base"
 """The key that names the sweep file to overlay."""
+_MOST_BASES = 20
+_MOST_PARTS = 20
 _OVERRIDE = re.compile(r"(?P<path>[^\s.=]+(?:\.[^\s.=]+)*)=(?P<value>.*\S.*)", re.DOTALL)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, but refuses duplicate keys, of which it would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(
-                    f"key {key!r} stands there {keys.count(key)} times: expected each key once{node.start_mark}"
-                )
-        return super().construct_mapping(node, deep)
-
-
-def read_sweep_keys(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def read_sweep_keys(
+    path: Path, overrides: Iterable[str] = (), visit: Callable[[Path], object] = lambda folder: None
+) -> dict[str, Any]:
     """Read a sweep file, resolve its `base` and apply overrides, without validating the keys.
 
     Args:
         path: The sweep file.
         overrides: Values of `--set`, such as `trial.cpus=2`; later ones win.
+        visit: Called with the folder of each file that is read.
 
     Returns:
-        The merged keys, without `base`.
+        The merged keys, without `base`. Names of files are absolute paths: see `absolute_paths`.
 
     Raises:
         UserError: A file cannot be read, is not YAML or is its own base (the message has the chain of files that leads to it);
             or an override cannot be applied.
     """
-    return apply_overrides(_resolved(path, ()), overrides)
+    overrides = list(overrides)
+    keys = apply_overrides(_resolved(path, (), visit), overrides)
+    # The command line names files relative to the working folder.
+    changed = {override.partition("=")[0].partition(".")[0] for override in overrides}
+    return keys | absolute_paths({key: keys[key] for key in changed & keys.keys()}, Path.cwd())
 
 
-def _resolved(path: Path, overlays: tuple[Path, ...]) -> dict[str, Any]:
+def _resolved(path: Path, overlays: tuple[Path, ...], visit: Callable[[Path], object]) -> dict[str, Any]:
+    # Before its name is resolved, which a loop of links would prevent.
+    keys = read_yaml(path)
     if path.resolve() in overlays:
         raise UserError(f"{path}: is its own base: expected a chain of files that ends in one without `{BASE}`")
-    keys = read_yaml(path)
+    if len(overlays) > _MOST_BASES:
+        raise UserError(f"{path}: is the base of {len(overlays)} files, one after the other: expected at most {_MOST_BASES}")
+    folder = folder_of(path)
+    visit(folder)
+    keys = absolute_paths(keys, folder)
     if BASE not in keys:
         return keys
     name = keys.pop(BASE)
     if not isinstance(name, str):
         raise UserError(f"{path}: {BASE} = {name!r}: expected the path of another sweep file, such as `{BASE}: other.yaml`")
     try:
-        base = _resolved(path.parent / name, (*overlays, path.resolve()))
+        base = _resolved(folder / name, (*overlays, path.resolve()), visit)
     except UserError as error:
         raise UserError(f"{path}: {BASE}: {error}") from error
     return _merged(base, keys)
@@ -95,21 +98,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         The keys of the file, unchanged.
 
     Raises:
-        UserError: The file cannot be read, is not YAML, has duplicate keys, or is not a mapping.
+        UserError: The file cannot be read, is not YAML (see `parse_yaml`), or is not a mapping.
     """
+    text = read_text(path, "a sweep file, such as sweeps/quickstart.yaml")
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not a text file in UTF-8: {error}") from error
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); expected a sweep file, such as sweeps/quickstart.yaml"
-        ) from error
-    try:
-        data = yaml.load(text, _StrictLoader)
-    # ValueError: a value that looks like a date but is not one.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not YAML: {error}") from error
+        data = parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected keys such as `name`, `task` and `models`, found {type(data).__name__}")
     return data
@@ -137,12 +132,15 @@ def apply_overrides(keys: dict[str, Any], overrides: Iterable[str]) -> dict[str,
             raise UserError(
                 f"--set {override!r}: expected key.path=value, such as --set steps=2000, --set alphas=[0,0.5] or --set trial.cpus=2"
             )
+        path = matched["path"].split(".")
+        if len(path) > _MOST_PARTS:
+            raise UserError(f"--set {shown(override, 80)}: a path of {len(path)} keys: expected at most {_MOST_PARTS}")
         try:
-            value = yaml.load(matched["value"], _StrictLoader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UserError(f"--set {override!r}: the value is not YAML: {error}") from error
+            value = parse_yaml(matched["value"])
+        except UserError as error:
+            raise UserError(f"--set {override!r}: the value {error}") from error
         try:
-            _set(changed, matched["path"].split("."), value)
+            _set(changed, path, value)
         except UserError as error:
             raise UserError(f"--set {override!r}: {error}") from error
     return changed

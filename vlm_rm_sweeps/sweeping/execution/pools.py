@@ -54,7 +54,8 @@ def start_pools(
     pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
     reserved = plan.sweep.trial
     check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
-    say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
+    if pools:
+        say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
     servers = {model_id: start_pool(pool, plan.models[model_id]) for model_id, pool in pools.items()}
     cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
     return pools, servers

@@ -3,6 +3,7 @@
 The pools that serve the trials score random states of the task, in the trials' renderings, or a labelled data set.
 """
 
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from vlm_rm_sweeps.evaluation.compare import Specs, measure_rewards
 from vlm_rm_sweeps.evaluation.epic import Measures
 from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth
 from vlm_rm_sweeps.evaluation.score import score_frames
+from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
@@ -91,15 +93,17 @@ def known_measures(file: Path) -> pd.DataFrame | None:
     """
     try:
         # A prompt's id may look like a number, or like a missing value to pandas.
+        content = read_whole(file, "measure again")
         table = pd.read_csv(
-            file,
+            io.BytesIO(content),
             dtype={name: str for name in _KEY if name != "alpha"},
             keep_default_na=False,
             na_values={name: [""] for name in Measures.__dataclass_fields__},
         )
         numeric = all(is_numeric_dtype(table[name]) for name in ("alpha", *LOGGED)) and bool(table["alpha"].notna().all())
-        return table if numeric and file.read_bytes().endswith(b"\n") else None
-    except (OSError, ValueError, KeyError):
+        keyed = not table[list(_KEY)].isna().any(axis=None)
+        return table if numeric and keyed and content.endswith(b"\n") else None
+    except (ValueError, KeyError):  # the first includes a file that is missing or cannot be read
         return None
 
 

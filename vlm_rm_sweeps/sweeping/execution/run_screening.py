@@ -21,12 +21,14 @@ from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.evaluation.compare import Specs, compare_models, load_for_measuring
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.states import StateDataset
+from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS, RunStatus
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.screening import Screening
 from vlm_rm_sweeps.sweeping.config.sections import Combination
-from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path, to_yaml
+from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
+from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     RunsFile,
     as_params,
@@ -37,6 +39,7 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     prompt_params,
     set_up_store,
 )
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
 
 MEASURES = (
     "states",
@@ -98,7 +101,8 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
     try:
         tracker = _Tracker(screening, folder, tracking_uri)
     except Exception as error:  # whatever a database or a server may raise
-        raise UserError(f"MLflow at {tracking_uri} takes no runs ({reason_of(error)}); nothing was measured") from error
+        reason = hide_secrets(reason_of(error), tracking_uri)
+        raise UserError(f"MLflow at {without_secrets(tracking_uri)} takes no runs ({reason}); nothing was measured") from error
     ranking_file = folder / "combinations.csv"
     tables, written, encoded = [], [], 0
     try:
@@ -107,7 +111,7 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
             for table, images in _measured(screening, dataset, truth, say):
                 tables.append(table)
                 ranking = pd.concat(tables, ignore_index=True).sort_values(EPIC_DISTANCE, kind="stable", ignore_index=True)
-                ranking.to_csv(ranking_file, index=False)
+                write_whole(ranking_file, ranking.to_csv(index=False))
                 written.append(writer.submit(tracker.log, table))
                 encoded += images
             best_file = _write_best(screening, ranking, folder)
@@ -131,8 +135,9 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
             each.result()
         tracker.end(RunStatus.FINISHED, measured)
     except Exception as error:  # as above
+        reason = hide_secrets(reason_of(error), tracking_uri)
         raise UserError(
-            f"MLflow at {tracking_uri} did not take all runs ({reason_of(error)}), and they are "
+            f"MLflow at {without_secrets(tracking_uri)} did not take all runs ({reason}), and they are "
             f"incomplete there. Everything is measured: the ranking is {ranking_file}, and the best are {best_file}"
         ) from error
     return ScreeningOutcome(folder, ranking, best_file, len(dataset), encoded, seconds)
@@ -164,7 +169,7 @@ def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Pa
     best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
     file, keys = folder / "best.yaml", screening.best_sweep(best)
     plan_of(keys)  # the sweep file that is recommended must be valid
-    file.write_text(to_yaml(keys), encoding="utf-8")
+    write_whole(file, to_yaml(keys))
     return file
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool
+from vlm_rm_sweeps.sweeping.config.named_files import stored_name
 from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.execution.pools import start_pools
@@ -90,6 +91,7 @@ def _run_sweep(
     with ExitStack() as cleanup:
         if resumed:
             check_resumable(plan, resumed)
+            plan = plan.with_ids_of(resumed.stored_sweep())
             cleanup.enter_context(resumed.locked())
             _set_up_store_if_it_answers(tracking_uri, say)
         needed = bool(Remaining.of(plan, folder))
@@ -129,6 +131,7 @@ def _measured(plan: Plan, folder: SweepFolder, pools: dict[str, PoolConfig], say
         return None
     known = known_measures(folder.epic)
     if known is not None:
-        return known
+        names = {stored_name(model_id, known["model"]): model_id for model_id in plan.models}
+        return known.assign(model=known["model"].replace(names))
     say(f"measuring the reward models on {plan.sweep.described_epic_states()}")
     return measure_sweep(plan, pools)

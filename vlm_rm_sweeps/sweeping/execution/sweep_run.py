@@ -1,6 +1,5 @@
 """One execution of a sweep, from folder lock to final table."""
 
-import errno
 import logging
 import signal
 import threading
@@ -14,7 +13,7 @@ import pandas as pd
 from ray import tune
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.files import DISK_ERRORS, write_whole
 from vlm_rm_sweeps.metrics import EVALUATION, RunStatus, TrialStatus
 from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
@@ -44,7 +43,6 @@ from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Tune's loggers: they explain how Tune resumes, which is not used here, and warn of result files that are disabled."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MLFLOW_PATIENCE_S = 60.0
 """Seconds that the end of a sweep waits for MLflow if it does not respond. Undelivered entries stay in the journal."""
 
@@ -118,6 +116,7 @@ class SweepRun:
             self._say(
                 f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.path}"
             )
+            self._say(self._plan.about_steps())
             self._tune([(trial, training_job(self._plan, self._folder, trial, pools)) for trial in trials])
         if not self.outcome().interrupted:  # else the next execution records the missing videos
             self._append_videos(videos.finish())
@@ -188,7 +187,7 @@ class SweepRun:
     def _tuner(self, jobs: list[tuple[Trial, TrainingJob]]) -> tune.Tuner:
         reserved = self._plan.sweep.trial
         resources = {"CPU": reserved.cpus, "GPU": reserved.gpus}
-        executions = self._folder.path / "tune"
+        executions = self._folder.tune
         return tune.Tuner(
             # `tune.with_resources` would rename the trials' processes.
             TrainableTrial,
@@ -228,7 +227,7 @@ def _ctrl_c_as_before() -> Iterator[None]:
 def _disk_error(error: BaseException | None) -> OSError | None:
     """Return the disk-full error in an error's chain of causes, if there is one."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             return error
         error = error.__cause__ or error.__context__
     return None

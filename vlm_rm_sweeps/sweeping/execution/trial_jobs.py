@@ -44,6 +44,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         audit=_audit(plan, trial, pools),
         rendering=trial.rendering,
         env_runners=sweep.trial.env_runners,
+        evaluation_interval=sweep.trial.evaluation_interval,
     )
     if spec is None:
         return job

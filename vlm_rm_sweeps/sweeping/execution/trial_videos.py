@@ -11,6 +11,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from vlm_rm_sweeps.errors import reason_of
+from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.training.trial import TrainingJob
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
@@ -57,9 +58,10 @@ def record_video(job: TrainingJob) -> Path:
 
     find_algorithm(algorithm_name(type(job.settings)))  # the user named it: this process may find it by the checkpoint's name
     policy = load_policy(checkpoint, job.task)
-    episode = run_episode(job.task, policy, _SEED, frame_format, score, rendering_of(checkpoint), pictures=True)
-    write_plain_video(checkpoint, episode, _SEED, job.folder / VIDEO_FOLDER)
-    (video,) = write_videos(checkpoint, episode, job.folder / VIDEO_FOLDER, (_SUFFIX,))
+    episode = run_episode(job.task, policy, _SEED, frame_format, score, rendering_of(checkpoint, job.task), pictures=True)
+    folder = file_inside(job.folder, VIDEO_FOLDER)
+    write_plain_video(checkpoint, episode, _SEED, folder)
+    (video,) = write_videos(checkpoint, episode, folder, (_SUFFIX,))
     return video
 
 

@@ -8,6 +8,7 @@ It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (all events), `
 import difflib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,26 +16,51 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, write_whole
+from vlm_rm_sweeps.sweeping.config.named_files import with_stored_names
 from vlm_rm_sweeps.sweeping.config.plan import Plan
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
+from vlm_rm_sweeps.sweeping.config.yaml_file import BASE, read_yaml
+from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
 from vlm_rm_sweeps.training.checkpoints import TRIALS
 
+DATABASE = "mlflow.db"
+"""Name of MLflow's database in a results folder."""
+# MLflow would open a quoted one, but also make a folder with the quoted name.
+_TAKEN_APART = re.compile(r"\?|%[0-9A-Fa-f]{2}")
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
 def default_tracking_uri(results: Path) -> str:
-    """Return the URI of the SQLite database in the results folder, which needs no server."""
-    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+    """Return the URI of the SQLite database in the results folder, which needs no server.
+
+    Args:
+        results: The results folder.
+
+    Returns:
+        A URI as MLflow takes it, in which all letters that it can have stand for themselves.
+
+    Raises:
+        UserError: The path has a question mark, or a percent sign before two hexadecimal digits.
+    """
+    file = (results / DATABASE).resolve()
+    if taken_apart := _TAKEN_APART.search(str(file)):
+        raise UserError(
+            f"{file}: MLflow cannot open a database in a path with {taken_apart[0]!r}, which stands for something else in its "
+            "addresses: choose another folder with --results, or another database with --tracking-uri"
+        )
+    return f"sqlite:///{file}"
 
 
 @dataclass(frozen=True)
 class SweepFolder:
     """The paths in a sweep's folder, which need not exist yet.
+
+    Each of them raises UserError if it is a link that leads out of the folder, which may be somebody else's.
 
     Attributes:
         path: The folder itself.
@@ -56,27 +82,32 @@ class SweepFolder:
     @property
     def sweep_file(self) -> Path:
         """The resolved sweep file."""
-        return self.path / "sweep.yaml"
+        return file_inside(self.path, "sweep.yaml")
 
     @property
     def journal(self) -> Path:
         """The journal of all events."""
-        return self.path / "journal.jsonl"
+        return file_inside(self.path, "journal.jsonl")
 
     @property
     def mlflow(self) -> Path:
         """The file with the ids of the MLflow runs."""
-        return self.path / "mlflow.json"
+        return file_inside(self.path, "mlflow.json")
 
     @property
     def table(self) -> Path:
         """The final table of trials."""
-        return self.path / "trials.csv"
+        return file_inside(self.path, "trials.csv")
 
     @property
     def epic(self) -> Path:
         """The table of EPIC distances before training."""
-        return self.path / "epic.csv"
+        return file_inside(self.path, "epic.csv")
+
+    @property
+    def tune(self) -> Path:
+        """The folder of Tune's own files."""
+        return file_inside(self.path, "tune")
 
     def trial(self, trial_id: str) -> Path:
         """Return the folder of a trial.
@@ -94,7 +125,25 @@ class SweepFolder:
 
     def trials(self) -> list[Path]:
         """Return the folders of the trials that have started, sorted by id."""
-        return sorted(folder for folder in (self.path / TRIALS).glob("*") if folder.is_dir())
+        trials = file_inside(self.path, TRIALS)
+        return sorted(self.trial(folder.name) for folder in trials.glob("*") if folder.is_dir())
+
+    def stored_sweep(self) -> Sweep:
+        """Read the sweep file in the folder, which is resolved: it has no base.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            UserError: The file cannot be read, is no sweep file, or names a base, which may lie outside of the folder.
+        """
+        keys = read_yaml(self.sweep_file)
+        if BASE in keys:
+            raise UserError(f"{self.sweep_file}: {BASE} = {keys[BASE]!r} is refused: expected a resolved sweep file")
+        try:
+            return check_keys(Sweep, keys)
+        except UserError as error:
+            raise in_file(self.sweep_file, error) from error
 
     def create(self, sweep: Sweep) -> None:
         """Create the folder with its sweep file.
@@ -110,7 +159,8 @@ class SweepFolder:
     def differences(self, plan: Plan) -> str:
         """Compare the sweep in the folder with a plan.
 
-        Keys that the stored file lacks, because an earlier version wrote it, have their defaults.
+        Keys that the stored file lacks, because an earlier version wrote it, have their defaults, and paths that it stored
+        relative to the working folder are equal to the absolute ones.
 
         Args:
             plan: The plan of the sweep to run now.
@@ -118,12 +168,14 @@ class SweepFolder:
         Returns:
             A unified diff from the stored sweep file (`-`) to the plan's (`+`); empty if they are the same.
         """
-        stored = load_sweep(self.sweep_file)
+        stored = self.stored_sweep()
         if stored.algorithm == plan.sweep.algorithm:
             with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
                 settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
                 stored = stored.model_copy(update={"settings": settings})
-        found, now = (to_yaml(each.model_dump(mode="json")).splitlines() for each in (stored, plan.sweep))
+        keys = stored.model_dump(mode="json")
+        named = with_stored_names(plan.sweep.model_dump(mode="json"), keys)
+        found, now = (to_yaml(each).splitlines() for each in (keys, named))
         return "\n".join(difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1))
 
     @contextmanager
@@ -154,7 +206,7 @@ class SweepFolder:
 
     def _lock_file(self) -> IO[str]:
         try:
-            return (self.path / "lock").open("a+")
+            return file_inside(self.path, "lock").open("a+")
         except OSError as error:
             raise UserError(f"{self.path} cannot be locked: {error.strerror}") from error
 
@@ -190,9 +242,3 @@ def make_folder(resolved_file: Path, data: dict[str, Any]) -> None:
         raise UserError(f"{folder} exists already: another of this name was started in the same second; try again") from error
     except OSError as error:
         raise UserError(f"{folder} cannot be created: {error.strerror}; choose another folder with --results") from error
-
-
-def to_yaml(data: dict[str, Any]) -> str:
-    """Format data as readable YAML: keys in their given order, non-ASCII letters unescaped."""
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    return text

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -38,10 +38,12 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     child_tags,
     environment_params,
     experiment_id,
+    has_run,
     parent_tags,
     prompt_params,
     read_runs_file,
 )
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
 
 _MAX_TAG = 5000
 _REASON = "reason"
@@ -65,6 +67,7 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
             "profile": trial.rendering.profile,
             PARAMETERS_MILLIONS: round(plan.models[trial.model_id].parameters / 1e6, 3),
             "precision": plan.sweep.pool.precision,
+            "backend": plan.sweep.pool.backend,
         }
     return params
 
@@ -154,7 +157,7 @@ class MlflowMirror(threading.Thread):
                 if self._closing.is_set():
                     return
                 if failures == 0:
-                    self._say(f"MLflow does not answer ({reason_of(error)}): results wait in {self._folder.journal}")
+                    self._say(f"MLflow does not answer ({self._reason(error)}): results wait in {self._folder.journal}")
                 failures += 1
                 self._steps.clear()
                 self._closing.wait(min(_LONGEST_WAIT_S, 2.0**failures / 4))
@@ -176,10 +179,13 @@ class MlflowMirror(threading.Thread):
                 raise
             # Retrying would block all later entries for ever.
             self._refusals += 1
-            message = f"MLflow does not get an entry of {self._folder.journal} ({entry.kind}): {reason_of(error)}"
+            message = f"MLflow does not get an entry of {self._folder.journal} ({entry.kind}): {self._reason(error)}"
             if message not in self._refused:
                 self._refused.add(message)
                 self._say(message)
+
+    def _reason(self, error: Exception) -> str:
+        return hide_secrets(reason_of(error), self._tracking_uri)
 
     def _on_sweep(self, entry: SweepStarted) -> None:
         self._keep(experiment_id=experiment_id(self._client, self._plan.sweep.name, self._folder.path))
@@ -196,7 +202,9 @@ class MlflowMirror(threading.Thread):
         self._start(entry.trial, entry.time)
 
     def _start(self, trial_id: str, time_ms: int) -> None:
-        trial = self._trials[trial_id]
+        trial = self._trials.get(trial_id)
+        if trial is None:
+            raise UserError(f"the sweep has no trial {trial_id!r}: the journal is damaged")
         alpha = trial.alpha if trial.prompt else None
         tags = self._tags() | child_tags(self._sweep_run(), trial.model_id, alpha, trial.prompt_id)
         tags |= {
@@ -300,9 +308,10 @@ class MlflowMirror(threading.Thread):
     def _common(self) -> dict[str, Any]:
         """Return the parameters that the sweep's run and each trial's run share."""
         settings = {f"settings_{key}": value for key, value in self._plan.algorithm.model_dump().items()}
+        control = {f"control_{key}": value for key, value in self._plan.sweep.control.model_dump(exclude_defaults=True).items()}
         sweep = self._plan.sweep
         described = {"task": self._plan.task.name, "algorithm": sweep.algorithm, "steps": sweep.steps}
-        return described | settings | environment_params()
+        return described | settings | control | environment_params()
 
     def _keep(self, **changed: Any) -> None:
         self._runs = self._runs.model_copy(update=changed)
@@ -315,24 +324,18 @@ def _known_runs(folder: SweepFolder, tracking_uri: str) -> RunsFile:
     Raises:
         UserError: The runs are in another MLflow store.
     """
+    named = without_secrets(tracking_uri)
     try:
         found = read_runs_file(folder.mlflow)
-    except (OSError, UserError):
-        return RunsFile(tracking_uri=tracking_uri)
+    except DamagedFileError:
+        return RunsFile(tracking_uri=named)
     # Results that were moved, or a server at a new address, are recognised by the runs in them.
-    if found.tracking_uri != tracking_uri and not _has_run(tracking_uri, found.run_id):
+    if found.tracking_uri != named and not (found.run_id and has_run(tracking_uri, found.run_id)):
         raise UserError(
-            f"the runs of {folder.path} are in {found.tracking_uri}, not in {tracking_uri}: name that with --tracking-uri, or where "
+            f"the runs of {folder.path} are in {found.tracking_uri}, not in {named}: name that with --tracking-uri, or where "
             "it has moved to"
         )
-    return found.model_copy(update={"tracking_uri": tracking_uri})
-
-
-def _has_run(tracking_uri: str, run_id: str | None) -> bool:
-    try:
-        return run_id is not None and bool(MlflowClient(tracking_uri).get_run(run_id))
-    except Exception:  # various: the file is not a database, or the server is not MLflow
-        return False
+    return found.model_copy(update={"tracking_uri": named})
 
 
 def _is_refusal(error: MlflowException, last_try: bool) -> bool:

@@ -3,25 +3,30 @@
 A sweep is one run with a child run for each trial; a screening, one with a child for each combination.
 """
 
+import fcntl
 import logging
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from mlflow.entities import LifecycleStage, Param
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.files import read_json, write_whole
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
 _PACKAGES = ("vlm-rm-sweeps", "ray", "torch", "open_clip_torch", "gymnasium", "mujoco", "mlflow")
 _MAX_PARAM = 6000
@@ -31,7 +36,7 @@ class RunsFile(BaseModel):
     """Content of `mlflow.json` in a results folder: where the MLflow runs are.
 
     Attributes:
-        tracking_uri: The server or database.
+        tracking_uri: The server or database, without secrets. Nothing connects to it because this file says so.
         experiment_id: The experiment of all runs; None before it is known.
         run_id: The run of the sweep or screening; None before it is known.
         trials: The run of each trial, by trial id.
@@ -40,7 +45,7 @@ class RunsFile(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    tracking_uri: str
+    tracking_uri: Annotated[str, AfterValidator(without_secrets)]
     experiment_id: str | None = None
     run_id: str | None = None
     trials: dict[str, str] = {}
@@ -58,6 +63,9 @@ class RunsFile(BaseModel):
         write_whole(file, self.model_dump_json(indent=2) + "\n")
 
 
+_RUNS_FILE = TypeAdapter(RunsFile)
+
+
 def read_runs_file(file: Path) -> RunsFile:
     """Read `mlflow.json`.
 
@@ -68,15 +76,9 @@ def read_runs_file(file: Path) -> RunsFile:
         Its content.
 
     Raises:
-        OSError: The file is missing or cannot be read.
-        UserError: The file is damaged.
+        DamagedFileError: The file is missing, cannot be read or is damaged.
     """
-    try:
-        return RunsFile.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"])) or "the file"
-        raise UserError(f"{file} is damaged ({key}: {problem['msg']}): restore it, or resume the sweep") from error
+    return read_json(file, _RUNS_FILE, "restore it, or resume the sweep")
 
 
 def git_commit() -> str:
@@ -92,7 +94,8 @@ def git_commit() -> str:
 def set_up_store(tracking_uri: str) -> None:
     """Create the tables of the MLflow database if they are missing.
 
-    One process must do so before any other opens the database.
+    One process must do so before any other opens the database. So of several sweeps that start at once in a new results folder,
+    the first one does it, and the others wait.
 
     Args:
         tracking_uri: The MLflow server or database.
@@ -103,11 +106,38 @@ def set_up_store(tracking_uri: str) -> None:
     prepare_mlflow()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
-        MlflowClient(tracking_uri).search_experiments(max_results=1)
+        with _alone_in(sqlite_file(tracking_uri)):
+            MlflowClient(tracking_uri).search_experiments(max_results=1)
     except Exception as error:  # whatever a database or a server may raise
+        reason = hide_secrets(reason_of(error), tracking_uri)
         raise UserError(
-            f"MLflow at {tracking_uri} does not answer: {reason_of(error)}. Start its server, or name another with --tracking-uri"
+            f"MLflow at {without_secrets(tracking_uri)} does not answer: {reason}. Start its server, or name another with "
+            "--tracking-uri"
         ) from error
+
+
+@contextmanager
+def _alone_in(database: Path | None) -> Iterator[None]:
+    """Let one process at a time open the databases of a folder; the system releases the lock however the process ends."""
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(database.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def has_run(tracking_uri: str, run_id: str) -> bool:
+    """Whether an MLflow store has a run; not if it does not answer, or is no store."""
+    try:
+        return bool(MlflowClient(tracking_uri).get_run(run_id))
+    except Exception:  # various: the file is not a database, or the server is not MLflow
+        return False
 
 
 def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
@@ -133,7 +163,14 @@ def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     # Artifacts would otherwise land in the working directory.
-    return str(client.create_experiment(name, artifact_location=(folder.parent / "mlartifacts").resolve().as_uri()))
+    location = (folder.parent / "mlartifacts").resolve().as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:
+        made = client.get_experiment_by_name(name)  # by another sweep, in the meantime
+        if made is None:
+            raise
+        return str(made.experiment_id)
 
 
 def parent_tags(folder: Path, task: str) -> dict[str, str]:
@@ -171,9 +208,10 @@ def mlflow_ui_command(tracking_uri: str) -> str:
     Returns:
         A shell command that serves a database on the loopback address without telemetry, or the server's address in words.
     """
-    if urlsplit(tracking_uri).scheme in ("http", "https"):
-        return f"a browser at {tracking_uri}"
+    shown = without_secrets(tracking_uri)
+    if urlsplit(shown).scheme in ("http", "https"):
+        return f"a browser at {shown}"
     program = Path(sys.executable).parent / "mlflow"
     # The defaults of this package do not apply in a shell.
     quiet = ["env", "MLFLOW_DISABLE_TELEMETRY=true", "DO_NOT_TRACK=true"]
-    return shlex.join([*quiet, str(program), "ui", "--host", "127.0.0.1", "--backend-store-uri", tracking_uri])
+    return shlex.join([*quiet, str(program), "ui", "--host", "127.0.0.1", "--backend-store-uri", shown])

@@ -4,48 +4,52 @@ It reads only the results of the sweep: neither its models nor its environment n
 """
 
 import base64
+import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
+from vlm_rm_sweeps.files import file_inside, new_output, read_whole
 from vlm_rm_sweeps.metrics import SUCCESS, TRUE_RETURN, TrialStatus
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
-from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.results import TEXT_COLUMNS, read_results
 from vlm_rm_sweeps.tasks.registry import find_task, task_names
-from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, read_episode
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, EpisodeContent, read_episode
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
-_TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
 _MERITS = (SUCCESS, TRUE_RETURN)
 """Metrics that describe how a trial ended."""
 _BY_MODEL = "overoptimisation_by_model.csv"
+_REMEDY = "draw the figures again"
+Part = TypeVar("Part")
 
 
-def write_report(path: Path, output: Path | None = None) -> Path:
+def write_report(path: Path, output: Path | None = None, tracking_uri: str | None = None) -> Path:
     """Write the report of a sweep.
 
     All text from the sweep file and the trials is escaped, and the page's content security policy allows neither scripts nor
-    requests to other addresses.
+    requests to other addresses. A damaged file without which there is still a report is left out, and the report says so.
 
     Args:
         path: The sweep's folder.
         output: A new file; by default report.html in the folder, which is replaced, since it can be generated again.
+        tracking_uri: The MLflow server or database with the sweep's run; by default the database in the results folder.
 
     Returns:
         Path of the report.
 
     Raises:
-        UserError: The folder is not a sweep's, no execution of the sweep has ended, a file in it is a link that leads out of
-            it, or `output` exists or cannot be written.
+        UserError: The folder is not a sweep's, no execution of the sweep has ended, its sweep file or table is damaged, a file
+            in it is a link that leads out of it, or `output` exists or cannot be written.
     """
     folder = SweepFolder(path)
     if not folder.sweep_file.is_file():
@@ -58,18 +62,33 @@ def write_report(path: Path, output: Path | None = None) -> Path:
         )
     if output is not None and output.exists():
         raise UserError(f"{output} exists already: choose another name")
-    page = _render(folder)
+    page = _render(folder, tracking_uri)
     target = output or path / REPORT
-    try:
-        target.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {error.strerror}; choose another place with --output") from error
+    with new_output(target) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
     return target
 
 
-def _render(folder: SweepFolder) -> str:
-    sweep = load_sweep(folder.sweep_file)
-    table = _trials(folder.table)
+@dataclass
+class _Parts:
+    """Reads what a report can do without, and keeps the message of each part that is damaged."""
+
+    left_out: list[str] = field(default_factory=list)
+
+    def read(self, reader: Callable[[Path], Part], file: Path) -> Part | None:
+        """Return the content of a file; None if it is damaged."""
+        try:
+            return reader(file)
+        except DamagedFileError as error:
+            self.left_out.append(str(error))
+            return None
+
+
+def _render(folder: SweepFolder, tracking_uri: str | None) -> str:
+    sweep = folder.stored_sweep()
+    table = read_results(folder.table)
+    parts = _Parts()
+    figures = [parts.read(_figure, file) for file in _files(folder, folder.path / "figures", "*.png")]
     environment = Environment(
         loader=PackageLoader("vlm_rm_sweeps.sweeping.tracking", "."),
         autoescape=True,
@@ -83,21 +102,20 @@ def _render(folder: SweepFolder) -> str:
         task=sweep.task_name,
         prompts=sweep.prompts or _prompts_of_the_task(sweep.task_name),
         outcome=f"{finished} of {len(table)} trials finished",
-        columns=[{"name": name.replace("_", " "), "number": name not in _TEXT_COLUMNS} for name in table.columns.map(str)],
+        columns=[{"name": name.replace("_", " "), "number": name not in TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
-        videos=_videos(folder, table),
-        by_model=_table(file_inside(folder.path, f"figures/{_BY_MODEL}")),
-        figures=[_Inlined.of(file, "image/png", file.stem) for file in _files(folder, folder.path / "figures", "*.png")],
+        videos=_videos(folder, table, sweep, parts),
+        by_model=parts.read(_table, file_inside(folder.path, f"figures/{_BY_MODEL}")),
+        figures=[figure for figure in figures if figure],
         folder=folder.path,
         sweep_file=folder.sweep_file.read_text(encoding="utf-8"),
-        versions=_versions(folder),
+        versions=_versions(folder, tracking_uri),
+        left_out=parts.left_out,
     )
 
 
-def _trials(file: Path) -> pd.DataFrame:
-    # A prompt's id may look like a number, or like a missing value to pandas.
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return table.assign(**{name: pd.to_numeric(table[name]) for name in table.columns.map(str) if name not in _TEXT_COLUMNS})
+def _figure(file: Path) -> "_Inlined":
+    return _Inlined.of(file, "image/png", file.stem)
 
 
 def _shown(value: Any) -> str:
@@ -115,7 +133,7 @@ class _Inlined:
 
     @classmethod
     def of(cls, file: Path, media_type: str, name: str) -> "_Inlined":
-        return cls(name, f"data:{media_type};base64,{base64.b64encode(file.read_bytes()).decode()}")
+        return cls(name, f"data:{media_type};base64,{base64.b64encode(read_whole(file, _REMEDY)).decode()}")
 
 
 def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
@@ -126,18 +144,19 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
     return (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
 
 
-def _videos(folder: SweepFolder, table: pd.DataFrame) -> list[dict[str, str]]:
+def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Parts) -> list[dict[str, str]]:
     """Return the best and the worst video of finished trials with a reward model, by the episode that the video shows."""
     finished = table[(table["prompt"] != "-") & (table["status"] == TrialStatus.FINISHED)]
     shown = []
     for row in finished.to_dict("records"):
         recorded = _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, RECORDED_VIDEO)
-        if recorded and (episode := read_episode(recorded[0])):
+        if recorded and recorded[0].is_file() and (episode := parts.read(read_episode, recorded[0])):
             shown.append((row, recorded[0], episode))
-    shown.sort(key=lambda each: [each[2][name] or 0.0 for name in ("goal_fraction", "true_return")], reverse=True)
+    shown.sort(key=lambda each: (each[2]["goal_fraction"] or 0.0, each[2]["true_return"] or 0.0), reverse=True)
+    chosen = "with exploration" if sweep.trial.evaluation_interval is None else "by greedy episodes"
     titled = zip(("best episode", "worst episode"), shown[:1] + shown[1:][-1:], strict=False)
     return [
-        {"title": title, "label": _described(row, episode), "data": _Inlined.of(file, "video/mp4", title).data}
+        {"title": title, "label": _described(row, episode, chosen), "data": _Inlined.of(file, "video/mp4", title).data}
         for title, (row, file, episode) in titled
     ]
 
@@ -147,13 +166,14 @@ def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
     return [file_inside(folder.path, file.relative_to(folder.path)) for file in sorted(part.glob(pattern))]
 
 
-def _described(row: Mapping[Any, Any], episode: dict[str, Any]) -> str:
+def _described(row: Mapping[Any, Any], episode: EpisodeContent, chosen: str) -> str:
     """Describe the trial and the episode of a video, then how the trial's last policy, which may be another, performed."""
-    in_goal, clip_return = episode["goal_fraction"], episode["clip_return"]
+    in_goal, clip_return, true_return = episode["goal_fraction"], episode["clip_return"], episode["true_return"]
     parts = [
-        f"{_label(row)}: its best policy, of step {episode['env_steps']:,}, in the episode with seed {episode['seed']}",
+        f"{_label(row)}: its best policy, chosen {chosen}, of step {episode['env_steps']:,}",
+        f"in the episode with seed {episode['seed']}",
         "" if in_goal is None else f"{100 * in_goal:.0f} % of its steps in the goal",
-        f"true return {episode['true_return']:.3g}",
+        "" if true_return is None else f"true return {true_return:.3g}",
         "" if clip_return is None else f"CLIP return {clip_return:.3g}",
     ]
     merits = [f"{name.replace('_', ' ')} {row[name]:.3g}" for name in _MERITS if not math.isnan(row[name])]
@@ -169,9 +189,14 @@ def _label(row: Mapping[Any, Any]) -> str:
 
 def _table(file: Path) -> dict[str, Any] | None:
     """Read a table that was made with the figures; None if there is none."""
-    if not file.is_file():
+    if not file.exists():
         return None
-    table = pd.read_csv(file)
+    try:
+        table = pd.read_csv(io.BytesIO(read_whole(file, _REMEDY)))
+    except UserError:
+        raise
+    except ValueError as error:  # pandas' own errors, and what is not UTF-8
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
     numbers = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table.columns.map(str)}
     return {
         "columns": [{"name": name.replace("_", " "), "number": number} for name, number in numbers.items()],
@@ -179,13 +204,15 @@ def _table(file: Path) -> dict[str, Any] | None:
     }
 
 
-def _versions(folder: SweepFolder) -> dict[str, str]:
+def _versions(folder: SweepFolder, tracking_uri: str | None) -> dict[str, str]:
     """Return the versions of the packages and the commit that the sweep ran with, from its MLflow run."""
     from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs  # imports MLflow, which takes seconds
 
     try:
-        runs = find_runs(folder.path)
+        runs = find_runs(folder.path, tracking_uri)
         params = runs.client.get_run(runs.run_id).data.params
+    except UserError as error:
+        return {"unknown": str(error)}
     except Exception as error:  # a missing database, server or file: the rest of the report does not need it
         return {"unknown": f"the sweep's MLflow run cannot be read: {reason_of(error)}"}
     prefix = "version_"

@@ -1,10 +1,15 @@
 """The outcome of a sweep and its final table."""
 
+import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
+from vlm_rm_sweeps.errors import DamagedFileError, reason_of
+from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.metrics import (
     ALARM,
     CLIP_RETURN,
@@ -30,6 +35,12 @@ COLUMNS = [
     "status",
     "reason",
 ]
+
+
+TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
+"""Columns of the table that are text; all others are numbers."""
+_REQUIRED = ("trial_id", "model", "alpha", "prompt", "seed", "true_return", "success", "status")
+_REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,9 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
 
 def _row(outcome: TrialOutcome) -> dict[str, object]:
     def metric(name: str) -> float:
-        return outcome.metrics.get(name, float("nan"))
+        # An evaluation before the end is not the trial's result.
+        known = not name.startswith(EVALUATION) or outcome.status == TrialStatus.FINISHED
+        return outcome.metrics.get(name, float("nan")) if known else float("nan")
 
     return {
         "trial_id": outcome.trial.trial_id,
@@ -84,23 +97,94 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
     }
 
 
-def best_trial(outcomes: list[TrialOutcome]) -> TrialOutcome | None:
-    """Choose the best finished trial with a reward model: by success, then by true return.
+def read_results(file: Path) -> pd.DataFrame:
+    """Read the final table of a sweep.
 
-    CLIP returns are not used, because the scales of different models cannot be compared.
+    Args:
+        file: As `results_table` made it, in CSV.
+
+    Returns:
+        The table: `TEXT_COLUMNS` as text, all others as numbers, NaN where missing.
+
+    Raises:
+        DamagedFileError: The file cannot be read, was cut, lacks a column, or has a value that is not of its column's type.
+    """
+    content = read_whole(file, _REMEDY)
+    if not content.endswith(b"\n"):
+        raise DamagedFileError(f"{file} was cut short: {_REMEDY}")
+    try:
+        # A prompt's id may look like a number, or like a missing value to pandas.
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    except ValueError as error:  # pandas' own errors, and what is not UTF-8
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+    missing = [name for name in _REQUIRED if name not in table]
+    if missing:
+        raise DamagedFileError(f"{file} is damaged: it lacks {', '.join(missing)}: {_REMEDY}")
+    return table.apply(lambda column: _checked(file, column))
+
+
+def _checked(file: Path, column: pd.Series) -> pd.Series:
+    """Return a column with its type."""
+    numeric = column.name not in TEXT_COLUMNS
+    values = pd.to_numeric(column, errors="coerce") if numeric else column
+    statuses = [str(status) for status in TrialStatus] if column.name == "status" else None
+    for row, (text, value) in enumerate(zip(column, values, strict=True)):
+        misread = numeric and text != "" and value != value
+        if not isinstance(text, str) or misread or (statuses and text not in statuses):
+            expected = f"one of {', '.join(statuses)}" if statuses else ("a number" if numeric else "text")
+            raise DamagedFileError(
+                f"{file} is damaged: {column.name} = {text!r} in row {row + 1}: expected {expected}: {_REMEDY}"
+            )
+    return values
+
+
+@dataclass(frozen=True)
+class BestCell:
+    """The best combination of a sweep.
+
+    Attributes:
+        outcomes: Its finished trials, one for each seed.
+    """
+
+    outcomes: tuple[TrialOutcome, ...]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over the seeds of the metrics that all trials have."""
+        names = [name for name in self.outcomes[0].metrics if all(name in each.metrics for each in self.outcomes)]
+        return {name: fmean(each.metrics[name] for each in self.outcomes) for name in names}
+
+    @property
+    def label(self) -> str:
+        """Human-readable description: the trial's own if there is one seed."""
+        if len(self.outcomes) == 1:
+            return self.outcomes[0].trial.label
+        seeds = ", ".join(str(each.trial.seed) for each in self.outcomes)
+        return f"{self.outcomes[0].trial.cell}, mean of seeds {seeds}"
+
+
+def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
+    """Choose the best combination with a reward model: by success, then by true return, as means over its seeds.
+
+    A single seed may be lucky. Only combinations compete of which the most seeds have finished. CLIP returns are not used,
+    because the scales of different models cannot be compared.
 
     Args:
         outcomes: One for each trial.
 
     Returns:
-        The best trial's outcome; None if no trial with a reward model finished.
+        The best combination; None if no trial with a reward model finished.
     """
-    candidates = [each for each in outcomes if each.status == TrialStatus.FINISHED and each.trial.prompt is not None]
+    cells: dict[str, list[TrialOutcome]] = {}
+    for each in outcomes:
+        if each.status == TrialStatus.FINISHED and each.trial.prompt is not None:
+            cells.setdefault(each.trial.cell, []).append(each)
+    most = max(map(len, cells.values()), default=0)
 
-    def merit(outcome: TrialOutcome) -> tuple[float, float]:
-        return outcome.metrics.get(EVALUATION + SUCCESS, -1.0), outcome.metrics.get(EVALUATION + TRUE_RETURN, -1.0)
+    def merit(cell: BestCell) -> tuple[float, float]:
+        return cell.metrics.get(EVALUATION + SUCCESS, -1.0), cell.metrics.get(EVALUATION + TRUE_RETURN, -math.inf)
 
-    return max(candidates, key=merit, default=None)
+    return max((BestCell(tuple(cell)) for cell in cells.values() if len(cell) == most), key=merit, default=None)
 
 
 @dataclass(frozen=True)
@@ -125,9 +209,9 @@ class SweepOutcome:
         return results_table(self.outcomes)
 
     @property
-    def best(self) -> TrialOutcome | None:
-        """The best trial, see `best_trial`."""
-        return best_trial(self.outcomes)
+    def best(self) -> BestCell | None:
+        """The best combination, see `best_cell`."""
+        return best_cell(self.outcomes)
 
     @property
     def finished(self) -> int:

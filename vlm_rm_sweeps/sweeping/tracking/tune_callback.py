@@ -18,6 +18,7 @@ from vlm_rm_sweeps.metrics import (
     ENV_STEPS,
     EVALUATION,
     FAILURE,
+    FINISHED,
     NOTE,
     SUCCESS,
     TIME_MS,
@@ -53,6 +54,8 @@ class JournalCallback(tune.Callback):
         self._steps: dict[str, set[int]] = {}
         self._ended: dict[str, tuple[TrialStatus, str]] = {}
         self._started: set[str] = set()
+        self._finished: set[str] = set()
+        """Trials that said so in their last result."""
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         # Tune pickles its callbacks into its snapshots, which are never read.
@@ -109,6 +112,8 @@ class JournalCallback(tune.Callback):
             self._fail(ours, result[FAILURE])
             return
         self._record(ours, result)
+        if FINISHED in result:
+            self._finished.add(ours.trial_id)
         if NOTE in result:
             self._say(f"{ours.label}: {result[NOTE]}")
         self._progress.result(ours, int(result[ENV_STEPS]))
@@ -149,14 +154,16 @@ class JournalCallback(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Append the end of a trial, if it finished."""
         ours = trial_of(trial)
-        metrics = self._metrics.get(ours.trial_id, {})
-        if EVALUATION + TRUE_RETURN not in metrics:
-            return  # it was interrupted, or gave up; only the last result has an evaluation
+        if ours.trial_id not in self._finished:
+            return  # it was interrupted, or gave up
         self._end(ours, RunStatus.FINISHED, TrialStatus.FINISHED, "")
         self.on_finished(ours)
-        clip = f"CLIP return {metrics[EVALUATION + CLIP_RETURN]:.1f}, " if EVALUATION + CLIP_RETURN in metrics else ""
-        success = f", success {metrics[EVALUATION + SUCCESS]:.2f}" if EVALUATION + SUCCESS in metrics else ""
-        self._progress.ended(ours, f"{clip}true return {metrics[EVALUATION + TRUE_RETURN]:.1f}{success}")
+        metrics = self._metrics.get(ours.trial_id, {})
+        shown = ((CLIP_RETURN, "CLIP return", 1), (TRUE_RETURN, "true return", 1), (SUCCESS, "success", 2))
+        values = [
+            f"{words} {metrics[EVALUATION + name]:.{digits}f}" for name, words, digits in shown if EVALUATION + name in metrics
+        ]
+        self._progress.ended(ours, ", ".join(values) or "finished")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Append the final failure of a trial."""

@@ -1,5 +1,6 @@
 """The contract of RL algorithms."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium as gym
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from vlm_rm_sweeps.process_defaults import prepare_rllib
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -58,6 +61,32 @@ class Algorithm(BaseModel, ABC):
     def update_size(self) -> int:
         """Number of transitions in one gradient update."""
 
+    def steps_at_once(self, env_runners: int) -> int:
+        """Return the number of environment steps between two times that the trainer may stop: whole rollouts.
+
+        Args:
+            env_runners: Number of remote env runners; 0 if the trial's own process samples.
+
+        Returns:
+            Steps of all sub-environments of all env runners.
+        """
+        return self.envs * self.rollout_steps * (env_runners or 1)
+
+    def trained_steps(self, steps: int, steps_per_result: int, env_runners: int) -> tuple[int, int]:
+        """Compute how many environment steps a trial trains for, since it ends with a whole result.
+
+        Args:
+            steps: Environment steps that were asked for.
+            steps_per_result: Least number of environment steps between two results.
+            env_runners: Number of remote env runners; 0 if the trial's own process samples.
+
+        Returns:
+            The trial's steps, and those of one result.
+        """
+        at_once = self.steps_at_once(env_runners)
+        result = math.ceil(steps_per_result / at_once) * at_once
+        return math.ceil(steps / result) * result, result
+
     def network_config(self) -> dict[str, Any]:
         """Return RLlib's model configuration: multilayer perceptrons with the `hidden` layers."""
         return {"fcnet_hiddens": list(self.hidden), "fcnet_activation": "relu", "head_fcnet_hiddens": []}
@@ -100,6 +129,7 @@ class Algorithm(BaseModel, ABC):
         Returns:
             An RLlib module for inference only.
         """
+        prepare_rllib()
         spec: Any = self.rllib_config(env_runners=0).rl_module_spec
         spec.observation_space, spec.action_space = observation_space, action_space
         spec.model_config, spec.inference_only = model_config, True

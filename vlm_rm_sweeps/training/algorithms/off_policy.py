@@ -1,7 +1,7 @@
 """Common base of the algorithms that learn from a replay buffer."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -25,11 +25,21 @@ class OffPolicyAlgorithm(Algorithm):
     updates_per_step: float = Field(0.25, gt=0, description="Updates for each transition that is sampled.")
     buffer: int = Field(100_000, gt=0, description="Transitions that the replay buffer holds.")
     learning_starts: int = Field(1_000, ge=0, description="Environment steps before the first update.")
+    standardize_rewards: Literal["first_batch", "running", "none"] = Field(
+        "first_batch",
+        description="Which mean and standard deviation bring rewards to one scale: of the first batch, of all batches so far, or none.",
+    )
+    fused_adam: bool = Field(False, description="Step Adam in one pass: faster, with other last bits.")
 
     @property
     def update_size(self) -> int:
         """Number of transitions in one gradient update: a batch from the replay buffer."""
         return self.batch
+
+    def steps_at_once(self, env_runners: int) -> int:
+        """Return the steps of a rollout or, if one has less than one update, of all rollouts before the next update."""
+        rollout = super().steps_at_once(env_runners)
+        return rollout * max(1, round(1 / (self.updates_per_step * rollout)))
 
     def learn_from_replay(self, config: "RllibConfig", env_runners: int) -> "RllibConfig":
         """Add the settings of the replay buffer to an RLlib configuration.
@@ -41,9 +51,15 @@ class OffPolicyAlgorithm(Algorithm):
         Returns:
             The same configuration.
         """
+        from vlm_rm_sweeps.training.learners.lean import FUSED_ADAM
+        from vlm_rm_sweeps.training.learners.replay import STANDARDIZE_REWARDS
+
         # RLlib's intensity is the number of replayed transitions per sampled one, but RLlib divides by one env runner too many,
         # as if the trial's own process sampled too.
         sampled = env_runners / (env_runners + 1) if env_runners else 1.0
+        config = config.learners(
+            learner_config_dict={FUSED_ADAM: self.fused_adam, STANDARDIZE_REWARDS: self.standardize_rewards}
+        )
         return config.training(
             train_batch_size_per_learner=self.batch,
             training_intensity=self.updates_per_step * self.batch * sampled,

@@ -1,5 +1,7 @@
 """Registry of the algorithms that a sweep file can name."""
 
+from typing import Any
+
 import gymnasium as gym
 
 from vlm_rm_sweeps.errors import UserError
@@ -11,6 +13,7 @@ _BUILT_IN = {
     # The default of a task is the first one that supports its action space.
     "dqn": "vlm_rm_sweeps.training.algorithms.dqn:Dqn",
     "sac": "vlm_rm_sweeps.training.algorithms.sac:Sac",
+    "tqc": "vlm_rm_sweeps.training.algorithms.tqc:Tqc",
     "ppo": "vlm_rm_sweeps.training.algorithms.ppo:Ppo",
 }
 _REGISTRY: Registry[type[Algorithm]] = Registry("algorithm")
@@ -70,6 +73,15 @@ def _complete(name: str, found: object) -> type[Algorithm]:
     missing = sorted(getattr(found, "__abstractmethods__", ())) + ["action_spaces"] * (not hasattr(found, "action_spaces"))
     if missing:
         raise UserError(f"algorithm {name!r} is not complete: its class must define {', '.join(missing)}")
+    spaces: Any = found.action_spaces
+    if (
+        not isinstance(spaces, tuple)
+        or not spaces
+        or not all(isinstance(each, type) and issubclass(each, gym.Space) for each in spaces)
+    ):
+        raise UserError(
+            f"algorithm {name!r}: action_spaces is {spaces!r}: expected a tuple of classes of spaces, such as (gym.spaces.Discrete,)"
+        )
     return found
 
 

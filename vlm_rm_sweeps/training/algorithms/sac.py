@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import gymnasium as gym
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.training.algorithms.off_policy import OffPolicyAlgorithm
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+    from ray.rllib.algorithms.sac import SACConfig
     from ray.rllib.connectors.connector_v2 import ConnectorV2
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 
 class Sac(OffPolicyAlgorithm):
@@ -39,6 +42,18 @@ class Sac(OffPolicyAlgorithm):
         "auto",
         description="Entropy coefficient: a fixed number, or `auto`: it is learned, towards an entropy of -1 nat per action.",
     )
+    initial_entropy: float = Field(1.0, gt=0, description="Entropy coefficient that `auto` starts from.")
+    critic_layer_norm: bool = Field(False, description="Layer normalisation in the Q-networks.")
+    normalize_observations: bool = Field(False, description="Normalise observations by their running mean and variance.")
+
+    @model_validator(mode="after")
+    def _starts_from_what_is_learned(self) -> "Sac":
+        if self.entropy != "auto" and self.initial_entropy != 1.0:
+            raise UserError(
+                f"initial_entropy {self.initial_entropy:g} has no effect, as entropy is fixed to {self.entropy:g}: expected "
+                "`entropy: auto` with it, or no `initial_entropy`"
+            )
+        return self
 
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
         """Configure RLlib's SAC."""
@@ -47,14 +62,32 @@ class Sac(OffPolicyAlgorithm):
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
         from vlm_rm_sweeps.training.learners.replay import SacLearner
-        from vlm_rm_sweeps.training.q_networks import PlainQCatalog
+        from vlm_rm_sweeps.training.normalized_observations import NormalizedSacModule
+        from vlm_rm_sweeps.training.q_networks import LayerNormQCatalog, PlainQCatalog
         from vlm_rm_sweeps.training.replay_training import ReplaySac
 
+        networks = RLModuleSpec(
+            module_class=NormalizedSacModule if self.normalize_observations else DefaultSACTorchRLModule,
+            catalog_class=LayerNormQCatalog if self.critic_layer_norm else PlainQCatalog,
+        )
+        return self.learn_softly(SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), networks, env_runners)
+
+    def learn_softly(self, config: "SACConfig", networks: "RLModuleSpec", env_runners: int) -> "SACConfig":
+        """Add the settings of SAC to an RLlib configuration.
+
+        Args:
+            config: Configuration of SAC or of an algorithm made of it, which is changed.
+            networks: Specification of its networks.
+            env_runners: Number of remote env runners; 0 if the trial's own process samples.
+
+        Returns:
+            The same configuration.
+        """
         # RLlib always learns the entropy coefficient: a learning rate of 0 keeps it fixed.
-        coefficient, rate = (1.0, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
-        config: Any = self.learn_from_replay(SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), env_runners)
-        return (
-            config.training(
+        coefficient, rate = (self.initial_entropy, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
+        learning: Any = self.learn_from_replay(config, env_runners)
+        configured: SACConfig = (
+            learning.training(
                 actor_lr=self.learning_rate,
                 critic_lr=self.learning_rate,
                 alpha_lr=rate,
@@ -66,8 +99,9 @@ class Sac(OffPolicyAlgorithm):
                 grad_clip=None,
             )
             .env_runners(module_to_env_connector=functools.partial(self._random_actions, env_runners or 1))
-            .rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultSACTorchRLModule, catalog_class=PlainQCatalog))
+            .rl_module(rl_module_spec=networks)
         )
+        return configured
 
     def _random_actions(self, sampling: int, env: Any = None, spaces: Any = None) -> "ConnectorV2":
         """Build the connector of the warm-up's random actions, which `sampling` processes share equally."""

@@ -15,6 +15,9 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 
+FUSED_ADAM = "fused_adam"
+"""Key of RLlib's `learner_config_dict`: whether Adam's step is one pass over all numbers, which rounds otherwise."""
+
 
 class LeanLearner(TorchLearner):
     """Base of learners for one module on one device, whose gradients are clipped by their norm if at all."""
@@ -42,9 +45,10 @@ class LeanLearner(TorchLearner):
         self._step_tensors_together()
 
     def _step_tensors_together(self) -> None:
+        fused = bool(self.config.learner_config_dict.get(FUSED_ADAM))
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["foreach"] = True
+                group["foreach"], group["fused"] = not fused, fused
 
     def descend(self, loss: torch.Tensor) -> None:
         """Make one update of all parameters.

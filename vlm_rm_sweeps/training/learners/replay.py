@@ -5,11 +5,13 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.algorithms.dqn.dqn_learner import QF_NEXT_PREDS, QF_PREDS, QF_TARGET_NEXT_PREDS
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
-from ray.rllib.algorithms.sac.sac_learner import QF_TWIN_PREDS
+from ray.rllib.algorithms.sac.sac_learner import QF_TARGET_NEXT, QF_TWIN_PREDS
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
+from ray.rllib.algorithms.tqc.torch.tqc_torch_learner import TQCTorchLearner
 from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
@@ -17,9 +19,12 @@ from torch.nn.functional import huber_loss
 
 from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
 from vlm_rm_sweeps.training.learners.lean import LeanLearner
+from vlm_rm_sweeps.training.normalized_observations import NormalizesObservations
 from vlm_rm_sweeps.training.replay_buffer import Transitions
 from vlm_rm_sweeps.training.rllib_internals import learner_pieces, target_update_steps
 
+STANDARDIZE_REWARDS = "standardize_rewards"
+"""Key of RLlib's `learner_config_dict`: the `by` of StandardizeRewards."""
 Losses = dict[str, torch.Tensor]
 """Losses by name, scalars, of which no two share a parameter."""
 
@@ -33,8 +38,17 @@ class ReplayLearner(LeanLearner):
     def build(self) -> None:
         """Build RLlib's learner; its connectors are replaced, because transitions already have all columns."""
         super().build()
-        self.rewards = StandardizeRewards()
+        self.rewards = StandardizeRewards(by=self.config.learner_config_dict.get(STANDARDIZE_REWARDS, "first_batch"))
         learner_pieces(self)[:] = [self.rewards]
+
+    def observe(self, observations: np.ndarray) -> None:
+        """Count observations that were sampled into the networks' normalization, if they have one.
+
+        Args:
+            observations: Observations (N, S), at least one.
+        """
+        if isinstance(self.network, NormalizesObservations):
+            self.network.observations.observe(torch.from_numpy(observations).to(self.device))
 
     def update(  # type: ignore[override]  # as RLlib's learner group calls it
         self, *, training_data: Any, timesteps: Mapping[str, int], **kwargs: Any
@@ -107,13 +121,14 @@ class ReplayLearner(LeanLearner):
 
         Args:
             batch: Columns of B transitions.
-            next_values: Values (B,) of the next states.
+            next_values: Values of the next states: (B,), or (B, Q) for Q quantiles.
 
         Returns:
-            Targets (B,), which have no gradient.
+            Targets of the same shape, which have no gradient.
         """
-        values = (1.0 - batch[Columns.TERMINATEDS].float()) * next_values
-        return (batch[Columns.REWARDS] + self.config.gamma * values).detach()
+        rows = (-1, *[1] * (next_values.ndim - 1))
+        values = (1.0 - batch[Columns.TERMINATEDS].float()).view(rows) * next_values
+        return (batch[Columns.REWARDS].view(rows) + self.config.gamma * values).detach()
 
 
 class DqnLearner(ReplayLearner, DQNTorchLearner):
@@ -148,3 +163,34 @@ class SacLearner(ReplayLearner, SACTorchLearner):  # type: ignore[misc]  # RLlib
             "qf_twin_loss": huber_loss(forward[QF_TWIN_PREDS], targets),
             "alpha_loss": -(log_coefficient * excess).mean(),
         }
+
+
+class TqcLearner(ReplayLearner, TQCTorchLearner):  # type: ignore[misc]  # as above
+    """Learner of TQC, for continuous actions."""
+
+    def losses(self, batch: dict[str, torch.Tensor]) -> Losses:
+        """Compute the losses of policy, quantile critics and entropy coefficient, as RLlib's TQC."""
+        forward = self.network._forward_train(batch)
+        log_coefficient: Any = self.curr_log_alpha[DEFAULT_MODULE_ID]
+        coefficient = log_coefficient.exp().detach()
+        log_probability = forward["logp_curr"]
+        pooled = forward[QF_TARGET_NEXT].flatten(start_dim=1).sort(dim=1).values
+        kept = pooled[:, : self._get_n_target_quantiles(DEFAULT_MODULE_ID)]
+        targets = self.discounted(batch, kept - coefficient * forward["logp_next"].unsqueeze(1))
+        of_critics = [_quantile_loss(each, targets) for each in forward[QF_PREDS].unbind(dim=1)]
+        excess = log_probability.detach() + self.target_entropy[DEFAULT_MODULE_ID]
+        return {
+            "policy_loss": (coefficient * log_probability - forward["qf_curr"].mean(dim=(1, 2))).mean(),
+            "qf_loss": sum(of_critics, torch.zeros((), device=self.device)),
+            "alpha_loss": -(log_coefficient * excess).mean(),
+        }
+
+
+def _quantile_loss(quantiles: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Compute the mean over B transitions of the quantile Huber loss of quantiles (B, Q) for targets (B, T)."""
+    # RLlib's own function has torch warn about shapes.
+    errors = targets.unsqueeze(1) - quantiles.unsqueeze(2)
+    count = quantiles.shape[1]
+    shares = (torch.arange(count, device=errors.device, dtype=errors.dtype) + 0.5) / count
+    weights = (shares.view(1, count, 1) - (errors < 0).float()).abs()
+    return (weights * huber_loss(errors, torch.zeros_like(errors), reduction="none")).sum(dim=(1, 2)).mean()

@@ -1,0 +1,116 @@
+"""What saves steps for the humanoid where the success test is the reward: critics, actions and observations, compared.
+
+    .venv/bin/python benchmarks/short_on_steps.py                     kneeling: 8 arms of 3 seeds
+    .venv/bin/python benchmarks/short_on_steps.py sweeps/humanoid_standing_truth.yaml
+    .venv/bin/python benchmarks/short_on_steps.py --arm "layer norm, position" --set steps=50_000
+
+An arm is one choice of each of `FACTORS`. All else is as in the sweep file, whose own choice is the last arm: the comparison of an
+arm with the one that differs in a single choice tells what that choice is worth, beside each of the others. Each arm is a sweep of
+its own in `--results`, which can be looked at, reported on and, by `vlm-rm sweep ... --resume`, continued. With `--json FILE`,
+figures are written after each arm, and arms that FILE has already are not run again.
+
+For each arm it prints the greedy success of each seed's last policy (20 episodes), the seeds' steps to a success of `REACHED` in the
+episodes of training, which explore (`-`: not reached), the environment steps per second of a trial, and of these the CPU time (one
+thread, so it is wall time) of sampling and of updates in ms a step.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_rm_sweeps.metrics import ENV_STEPS, EVALUATION, SAMPLING_SECONDS, STEPS_PER_SECOND, SUCCESS, UPDATE_SECONDS
+from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.screening import load_plan
+from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+from vlm_rm_sweeps.training.checkpoints import TRIALS, TrialFolder, TrialResult
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+FACTORS: dict[str, dict[str, list[str]]] = {
+    "critics": {
+        "plain": ["settings.critic_layer_norm=false"],
+        "layer norm": ["settings.critic_layer_norm=true"],
+    },
+    "actions": {
+        "torque": ["control.actions=torque"],
+        "position": ["control.actions=position"],
+    },
+    "observations": {
+        "full": ["control.observations=full", "settings.normalize_observations=false"],
+        "proprioception": ["control.observations=proprioception", "settings.normalize_observations=true"],
+    },
+}
+"""Changes of the sweep file by factor and choice."""
+REACHED = 0.95
+_COLUMNS = f"{'arm':<40}{'greedy success':<24}{f'steps to {REACHED}':<28}{'steps/s':>8}{'sampling ms':>13}{'update ms':>11}"
+
+
+def arms() -> dict[str, list[str]]:
+    """Return the changes of the sweep file by the name of each arm."""
+    grid = itertools.product(*(choices.items() for choices in FACTORS.values()))
+    return {", ".join(name for name, _ in arm): [change for _, changes in arm for change in changes] for arm in grid}
+
+
+def figures(results: Sequence[TrialResult]) -> dict[str, Any]:
+    """Compute the figures of one trial from all its results."""
+    reached = (result[ENV_STEPS] for result in results if result.get(SUCCESS, 0.0) >= REACHED)
+    steps = results[-1][ENV_STEPS]
+    return {
+        "success": results[-1][EVALUATION + SUCCESS],
+        "steps_to_reach": next(reached, None),
+        "steps_per_second": statistics.median(result[STEPS_PER_SECOND] for result in results),
+        "sampling_ms": 1000 * sum(result[SAMPLING_SECONDS] for result in results) / steps,
+        "update_ms": 1000 * sum(result[UPDATE_SECONDS] for result in results) / steps,
+    }
+
+
+def run(plan: Plan, results: Path) -> list[dict[str, Any]]:
+    """Run an arm, and return the figures of each trial that has finished, in the order of the seeds."""
+    folder = run_sweep(plan, results).folder
+    found = (TrialFolder(folder / TRIALS / trial.trial_id).last()[0] for trial in plan.trials)
+    return [figures(checkpoint.content["results"]) for checkpoint in found if checkpoint and checkpoint.content["done"]]
+
+
+def row(arm: str, trials: Sequence[Mapping[str, Any]]) -> str:
+    """Format the figures of an arm."""
+
+    def median(name: str) -> float:
+        return statistics.median(trial[name] for trial in trials)
+
+    successes = " ".join(f"{trial['success']:.2f}" for trial in trials)
+    reached = " ".join(f"{trial['steps_to_reach']:,.0f}" if trial["steps_to_reach"] else "-" for trial in trials)
+    speeds = f"{median('steps_per_second'):>8.0f}{median('sampling_ms'):>13.2f}{median('update_ms'):>11.2f}"
+    return f"{arm:<40}{successes:<24}{reached:<28}{speeds}"
+
+
+def _chosen(only: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    for arm, changes in arms().items():
+        if not only or any(part in arm for part in only):
+            yield arm, changes
+
+
+def main() -> None:
+    """Run the arms, and print a row for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", nargs="?", type=Path, default=SWEEPS / "humanoid_kneeling_truth.yaml", help="the sweep file")
+    parser.add_argument("--arm", action="append", default=[], help="only arms whose name has this part; may be repeated")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further changes, as in `vlm-rm sweep`")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the sweeps")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    known: dict[str, Any] = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
+    plans = {arm: load_plan(options.sweep, [*changes, *options.set]) for arm, changes in _chosen(options.arm)}
+    for arm, plan in plans.items():
+        assert isinstance(plan, Plan), f"{options.sweep} is a screening: expected a sweep"
+        if arm not in known:
+            known[arm] = run(plan, options.results)
+            if options.json:
+                options.json.write_text(json.dumps(known, indent=2) + "\n")
+    print(_COLUMNS, *(row(arm, known[arm]) if known[arm] else f"{arm:<40}no trial has finished" for arm in plans), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

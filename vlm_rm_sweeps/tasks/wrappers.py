@@ -1,0 +1,97 @@
+"""Gymnasium's wrappers, and a user's own, by name: the `wrappers` of a sweep file's `env:`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.registry import Registry
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
+
+_STATISTICS = (
+    "its running statistics belong to one environment: evaluations and videos would start without them; expected a wrapper "
+    "with fixed numbers, such as RescaleObservation"
+)
+_OF_THE_TASK = "episodes begin and end by the task: leave it out"
+_OF_THE_FRAMES = "it takes the frames away from the reward model: leave it out"
+_REFUSED = {
+    "NormalizeObservation": _STATISTICS,
+    "NormalizeReward": _STATISTICS,
+    "Autoreset": _OF_THE_TASK,
+    "TimeLimit": f"{_OF_THE_TASK} and set episode_steps",
+    "RenderCollection": _OF_THE_FRAMES,
+    "HumanRendering": _OF_THE_FRAMES,
+    "RecordVideo": f"{_OF_THE_FRAMES}; `videos: true` records each trial's best policy",
+}
+"""Wrappers of Gymnasium that cannot work here, and why."""
+
+_REGISTRY: Registry[type[gym.Wrapper]] = Registry("wrapper")
+for _name in gym.wrappers.__all__:
+    if _name != "vector":  # a module of other wrappers
+        _REGISTRY.register(_name, f"gymnasium.wrappers:{_name}")  # some need packages that are imported on first use
+
+
+class WrapperSettings(BaseModel):
+    """A wrapper of the environment: one of `gymnasium.wrappers`, or a class of your own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, description="Such as `FlattenObservation`; or `module:Class`, a gymnasium.Wrapper.")
+    kwargs: dict[str, Any] = Field({}, description="Further arguments of the wrapper.")
+
+    @field_validator("name")
+    @classmethod
+    def _can_work(cls, name: str) -> str:
+        if name in _REFUSED:
+            raise UserError(f"{name} cannot be used: {_REFUSED[name]}")
+        return name
+
+
+FindWrapper = Callable[[str], object]
+"""Finds a wrapper's class by its name in a sweep file or in data, or raises a UserError."""
+
+
+def named_wrapper(name: str) -> object:
+    """Find a wrapper that the user named in a sweep file; its module is imported."""
+    return _REGISTRY.find(name)
+
+
+def known_wrapper(name: str) -> object:
+    """Find a wrapper by a name that was read from data, such as a checkpoint, which imports no module of its own choice."""
+    return _REGISTRY.find_known(name)
+
+
+def wrapped(env: gym.Env, wrappers: Sequence[WrapperSettings], find: FindWrapper) -> gym.Env:
+    """Wrap an environment.
+
+    Args:
+        env: The environment.
+        wrappers: The wrappers, the innermost first.
+        find: `named_wrapper` or `known_wrapper`.
+
+    Returns:
+        The environment in all of them.
+
+    Raises:
+        UserError: There is no such wrapper, or it does not accept its arguments or the environment.
+    """
+    for each in wrappers:
+        found = find(each.name)
+        if not (isinstance(found, type) and issubclass(found, gym.Wrapper)):
+            raise UserError(f"wrappers: {each.name!r} is {found!r}: expected a subclass of gymnasium.Wrapper")
+        make: Any = found
+        try:
+            # YAML has no tuples, and Gymnasium insists on them.
+            env = make(env, **{key: tuple(value) if isinstance(value, list) else value for key, value in each.kwargs.items()})
+        except UserError:
+            raise
+        except gym.error.DependencyNotInstalled as error:
+            raise UserError(f"wrappers: {each.name} needs a package that is not installed: {error}") from error
+        except ANY_ERROR as error:  # for an environment that it does not fit
+            raise UserError(
+                f"wrappers: {each.name} with kwargs {each.kwargs!r} does not fit observations {env.observation_space} and actions "
+                f"{env.action_space}: {in_one_line(error)}"
+            ) from error
+    return env
