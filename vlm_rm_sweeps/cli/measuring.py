@@ -45,7 +45,7 @@ def epic(
     """Measure how well reward models agree with a ground truth: EPIC distance, correlations, false positives."""
     import pandas as pd
 
-    from vlm_rm_sweeps.evaluation.compare import compare_models
+    from vlm_rm_sweeps.evaluation.compare import check_models, compare_models
     from vlm_rm_sweeps.evaluation.ground_truth import read_truth
     from vlm_rm_sweeps.evaluation.states import load_states
     from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare
@@ -57,6 +57,8 @@ def epic(
     task, models = states.task, listed("--model", model)
     prompts = prompts_to_compare(prompt, baseline, task)
     specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
+    for remark in check_models(models, specs):
+        print(remark)
     known = int(truth_values.known.sum())
     print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
     comparisons = list(compare_models(states, truth_values, models, specs))
@@ -107,7 +109,8 @@ def landscape(
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)
     specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
-    check_models(models, specs)
+    for remark in check_models(models, specs):
+        print(remark)
     formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
     table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)

@@ -115,6 +115,8 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     print(plan.describe())
+    for remark in plan.plan.remarks():
+        print(remark)
     if dry_run:
         return
     uri = tracking_uri or default_tracking_uri(results)

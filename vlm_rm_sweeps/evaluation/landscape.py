@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,9 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.drawing import StateDrawer
 from vlm_rm_sweeps.evaluation.score import score_frames
-from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.state_space import StateVariable, find_variable
@@ -142,19 +144,17 @@ def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], ren
     shown = set(pictured(axes))
     frames: dict[FrameFormat, list[np.ndarray]] = {each: [] for each in formats}
     pictures = {}
-    env = task.make_native_env(rendering or task.rendering(), None)
-    try:
+    drawn = rendering or task.rendering()
+    with closing(task.make_native_env(drawn, None)) as env, StateDrawer(task, drawn, formats) as drawer:
         env.reset(seed=0)
         for index, point in enumerate(points):
             space.place(env, dict(zip(names, map(float, point), strict=True)))
-            drawn = np.asarray(env.render())
-            for each, resized in frames.items():
-                resized.append(resize_frames(drawn[None], each)[0])
+            picture = np.asarray(env.render())
+            for each, frame in drawer.draw(picture, space.read(env)).items():
+                frames[each].append(frame)
             if index in shown:
-                pictures[index] = drawn
-    finally:
-        env.close()
-    return Walk(task, tuple(axes), points, {each: np.stack(resized) for each, resized in frames.items()}, pictures)
+                pictures[index] = picture
+    return Walk(task, tuple(axes), points, {each: np.stack(of_format) for each, of_format in frames.items()}, pictures)
 
 
 def pictured(axes: Sequence[Axis]) -> list[int]:

@@ -6,6 +6,7 @@ from itertools import groupby
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.drawing import drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.frames import resize_frames
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
@@ -63,7 +64,7 @@ def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
 
 
 def score_states(model: RewardModel, dataset: StateDataset, specs: Sequence[RewardSpec]) -> np.ndarray:
-    """Score the states of a data set.
+    """Score the states of a data set, drawn as training would draw them.
 
     Args:
         model: A loaded model, or a pool.
@@ -76,4 +77,5 @@ def score_states(model: RewardModel, dataset: StateDataset, specs: Sequence[Rewa
     Raises:
         UserError: An image cannot be read, or a reward is not finite.
     """
-    return score_frames(model, (dataset.frame(index) for index in range(len(dataset))), specs)
+    drawn = drawn_states(dataset, [model.frame_format])
+    return score_frames(model, (frames[model.frame_format] for frames in drawn), specs)

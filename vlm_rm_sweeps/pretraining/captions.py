@@ -150,18 +150,18 @@ _DENIED = 0.4
 """Share of the foils that deny what the caption says, or say what it denies; the others describe another state."""
 _FOIL_TRIES = 3
 
+_REGULAR = re.findall(
+    r"\w+", "stand kneel walk rest hold lift bend lean bow fall point hang climb crawl stoop jump swing droop spread"
+)
+_SILENT_E = re.findall(r"\w+", "rais balanc dangl driv meditat practic strid")
 _VERBS = {
-    participle: (present, infinitive)
-    for participle, present, infinitive in (
-        *((f"{verb}ing", f"{verb}s", verb) for verb in "stand kneel walk rest hold lift bend lean bow fall point hang climb".split()),
-        *((f"{verb}ing", f"{verb}s", verb) for verb in "crawl stoop jump swing droop spread".split()),
-        *((f"{stem}ing", f"{stem}es", f"{stem}e") for stem in "rais balanc dangl driv meditat practic strid".split()),
-        ("crouching", "crouches", "crouch"),
-        ("reaching", "reaches", "reach"),
-        ("sitting", "sits", "sit"),
-        ("squatting", "squats", "squat"),
-        ("lying", "lies", "lie"),
-    )
+    **{f"{verb}ing": (f"{verb}s", verb) for verb in _REGULAR},
+    **{f"{stem}ing": (f"{stem}es", f"{stem}e") for stem in _SILENT_E},
+    "crouching": ("crouches", "crouch"),
+    "reaching": ("reaches", "reach"),
+    "sitting": ("sits", "sit"),
+    "squatting": ("squats", "squat"),
+    "lying": ("lies", "lie"),
 }
 """By participle, the forms of "it stands" and "it does not stand"."""
 _SUBJECT = re.compile(r"^((?:[a-z-]+ ){0,4}?(?:robot|humanoid|pole|cart|car|vehicle))( is)? (not )?(?!with\b|and\b|has\b)(.+)$")

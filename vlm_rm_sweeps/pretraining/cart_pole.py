@@ -239,10 +239,10 @@ def _angle_template(rng: np.random.Generator, degrees: float) -> str:
 def _numbered(rng: np.random.Generator, angle: float) -> str:
     from_top = 5 * round(angle / 5)
     if rng.random() < 0.6:
-        return f"{{pole}} {{|is }}{{tilted {from_top} degrees|{from_top} degrees from {{upright|vertical|the top|straight up}}}}{{| to the {{side}}}}"
-    return (
-        f"{{pole}} {{|is }}{180 - from_top} degrees from {{straight down|the bottom|hanging|upside down}}{{| to the {{side}}}}"
-    )
+        from_upright = f"{from_top} degrees from {{upright|vertical|the top|straight up}}"
+        return f"{{pole}} {{|is }}{{tilted {from_top} degrees|{from_upright}}}{{| to the {{side}}}}"
+    from_bottom = f"{180 - from_top} degrees from {{straight down|the bottom|hanging|upside down}}"
+    return f"{{pole}} {{|is }}{from_bottom}{{| to the {{side}}}}"
 
 
 def sample_states(count: int, rng: np.random.Generator) -> list[CartPoleState]:

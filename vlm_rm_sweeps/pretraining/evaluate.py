@@ -1,7 +1,8 @@
 """Evaluation of the embedded models on held-out data: all measures of the model card.
 
-It answers four questions. Do captions in unseen wordings match their states? Does the reward for the paper's own prompts follow
-the truth? Where does it peak, at each alpha? How much worse is it from unseen camera angles?
+It answers six questions. Do captions in unseen wordings match their states? Does the reward for the paper's own prompts follow
+the truth? And for paraphrases and opposites of them? Does it fall as a single attribute leaves the goal? Where does it peak, at each
+alpha? How much worse is it from unseen camera angles?
 """
 
 import math
@@ -26,11 +27,14 @@ from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
 from vlm_rm_sweeps.pretraining.captions import HELD_OUT_TEXTS, caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import sample_states
+from vlm_rm_sweeps.pretraining.evaluate_prompts import measure_prompts, walk_attributes
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
+from vlm_rm_sweeps.pretraining.held_out_prompts import TEST
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
+    WORDS,
     check_embedded_files,
     embedded_manifest,
     embedded_source,
@@ -73,6 +77,8 @@ class FamilyResults:
         means: A row for each alpha: mean EPIC distance over the tasks of the main sets, with its bootstrap interval.
         landscapes: A row for each landscape, point and alpha, with the reward.
         peaks: A row for each landscape and alpha.
+        prompts: A row for each held-out prompt, see `measure_prompts`.
+        walks: A row for each state of the attribute walks, see `walk_attributes`.
         retrieval: A row for each environment: share of the frames whose own caption is the nearest.
         speed: Frames per second on one thread.
         captions: A row for each environment: number of training images, number of distinct captions in a sample of captions,
@@ -85,6 +91,8 @@ class FamilyResults:
     means: pd.DataFrame
     landscapes: pd.DataFrame
     peaks: pd.DataFrame
+    prompts: pd.DataFrame
+    walks: pd.DataFrame
     retrieval: pd.DataFrame
     speed: pd.DataFrame
     captions: pd.DataFrame
@@ -161,6 +169,7 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
     models = {size: _load(size, folder) for size in sizes}
     speeds = dict(zip(sizes, frames_per_second(list(models.values())), strict=True))
+    known_words = frozenset((folder / WORDS).read_text(encoding="utf-8").split())
     tables: dict[str, list[pd.DataFrame]] = {}
     for size, model in models.items():
         measures, means = measure_rewards(model, tests.sets)
@@ -170,6 +179,8 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             "means": means,
             "landscapes": landscapes,
             "peaks": find_peaks(landscapes),
+            "prompts": measure_prompts(model, [tests.sets[name] for name in MAIN_SETS], TEST, known_words),
+            "walks": walk_attributes(model, tests.sets["humanoid"].frames),
             "retrieval": retrieve(model, tests.retrievals),
             "speed": pd.DataFrame([{"frames_per_second": speeds[size]}]),
         }

@@ -5,7 +5,6 @@ the states that pass the task's success test (humanoid). An attribute is judged 
 """
 
 import math
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,28 +13,21 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import humanoid
 from vlm_rm_sweeps.pretraining.held_out import HeldOut
 from vlm_rm_sweeps.pretraining.held_out_prompts import HeldOutPrompts
 from vlm_rm_sweeps.pretraining.humanoid import HumanoidState
+from vlm_rm_sweeps.rewards.open_clip_models import words_of
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated
 from vlm_rm_sweeps.tasks.registry import find_task
-
-_WORD = re.compile(r"[a-z]+|[0-9]+")
-
-
-def words_of(text: str) -> set[str]:
-    """Split a text into its words and numbers, in lower case."""
-    return set(_WORD.findall(text.lower()))
 
 
 def measure_prompts(
     model: RewardModel,
     sets: Collection[HeldOut],
     prompts: Mapping[str, HeldOutPrompts],
-    known_words: Collection[str],
+    known_words: frozenset[str],
 ) -> pd.DataFrame:
     """Measure how well the reward of each prompt agrees with its task's truth.
 
@@ -54,7 +46,7 @@ def measure_prompts(
         for task, truth in held_out.truths.items():
             grouped = [("paper", find_task(task).goal_prompt)]
             for prompt in prompts[task].paraphrases:
-                grouped.append(("known words" if words_of(prompt) <= set(known_words) else "unknown words", prompt))
+                grouped.append(("known words" if known_words.issuperset(words_of(prompt)) else "unknown words", prompt))
             grouped += [("opposites", prompt) for prompt in prompts[task].opposites]
             specs = [RewardSpec((prompt,), ("a picture",), 0.0) for _, prompt in grouped]
             for (group, prompt), rewards in zip(grouped, model.score(held_out.frames, specs).T, strict=True):
@@ -91,11 +83,13 @@ def _between(start: str, end: str) -> Callable[[float], Pose]:
     return lambda share: interpolated(POSES[start], POSES[end], share)
 
 
+TRUNK_BENT = "trunk bent forwards (degrees)"
+"""The attribute of two walks."""
 _SHARES = tuple(np.linspace(0, 1, 11))
 ATTRIBUTE_WALKS = (
     AttributeWalk(
         "humanoid-standing",
-        "trunk bent forwards (degrees)",
+        TRUNK_BENT,
         tuple(range(0, 91, 10)),
         lambda degrees: replace(
             POSES["standing"], pitch=degrees, joints={**POSES["standing"].joints, "abdomen_y": -0.7 * degrees}
@@ -106,7 +100,7 @@ ATTRIBUTE_WALKS = (
     AttributeWalk("humanoid-kneeling", "from kneeling to standing (share)", _SHARES, _between("kneeling", "standing")),
     AttributeWalk(
         "humanoid-kneeling",
-        "trunk bent forwards (degrees)",
+        TRUNK_BENT,
         tuple(range(0, 91, 10)),
         lambda d: replace(POSES["kneeling"], pitch=d, joints={**POSES["kneeling"].joints, "abdomen_y": -0.7 * d}),
     ),
@@ -121,32 +115,41 @@ ATTRIBUTE_WALKS = (
 """In the last one nothing changes that the prompt speaks of."""
 
 
-def walk_attributes(model: RewardModel, frame_format: FrameFormat) -> pd.DataFrame:
+def walk_attributes(model: RewardModel, frames: np.ndarray) -> pd.DataFrame:
     """Score each of `ATTRIBUTE_WALKS` with the paper's prompt of its task.
 
     Args:
         model: A loaded model.
-        frame_format: Size of the frames.
+        frames: Frames of the held-out set of the humanoid, uint8 (N, H, W, 3), over which a reward's range is taken.
 
     Returns:
-        A row for each state: `task`, `attribute`, `value`, `reward`.
+        A row for each state: `task`, `attribute`, `value`, `reward`, and `range`, the reward's largest value minus its smallest
+        over `frames`.
     """
+    goals = {walk.task: RewardSpec((find_task(walk.task).goal_prompt,), ("a picture",), 0.0) for walk in ATTRIBUTE_WALKS}
+    ranges = dict(zip(goals, np.ptp(model.score(frames, list(goals.values())), axis=0), strict=True))
     rows = []
     for walk in ATTRIBUTE_WALKS:
         states = [HumanoidState.of(walk.pose(value).qpos(walk.yaw(value))) for value in walk.values]
-        spec = RewardSpec((find_task(walk.task).goal_prompt,), ("a picture",), 0.0)
-        rewards = model.score(humanoid.render_states(states, frame_format), [spec])[:, 0]
-        rows += [(walk.task, walk.attribute, value, reward) for value, reward in zip(walk.values, rewards, strict=True)]
-    return pd.DataFrame(rows, columns=["task", "attribute", "value", "reward"])
+        rewards = model.score(humanoid.render_states(states, model.frame_format), [goals[walk.task]])[:, 0]
+        for value, reward in zip(walk.values, rewards, strict=True):
+            rows.append((walk.task, walk.attribute, value, reward, ranges[walk.task]))
+    return pd.DataFrame(rows, columns=["task", "attribute", "value", "reward", "range"])
 
 
 def monotonicity(walks: pd.DataFrame) -> pd.DataFrame:
-    """Summarise walks: Spearman's correlation of reward and attribute (-1 is a steady fall), and the fall from first to last."""
+    """Summarise the walks of one model.
+
+    Args:
+        walks: As `walk_attributes` returns them.
+
+    Returns:
+        A row for each walk: `task`, `attribute`, `spearman` (correlation of reward and attribute; -1 is a steady fall), and `fall`,
+        the reward of the first state minus that of the last, as a share of the reward's range.
+    """
     rows = []
     for (task, attribute), walk in walks.groupby(["task", "attribute"], sort=False):
-        rewards = walk["reward"].to_numpy()
-        correlation = spearmanr(walk["value"], rewards).statistic
-        rows.append(
-            (task, attribute, math.nan if np.ptp(rewards) == 0 else float(correlation), float(rewards[0] - rewards[-1]))
-        )
+        rewards, scale = walk["reward"].to_numpy(), walk["range"].iloc[0]
+        correlation = math.nan if np.ptp(rewards) == 0 else float(spearmanr(walk["value"], rewards).statistic)
+        rows.append((task, attribute, correlation, float((rewards[0] - rewards[-1]) / scale)))
     return pd.DataFrame(rows, columns=["task", "attribute", "spearman", "fall"])

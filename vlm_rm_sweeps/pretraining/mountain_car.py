@@ -73,7 +73,8 @@ _BY_POSITION: Buckets = (
     (
         -0.42,
         (
-            "at {{the very |the }bottom{| of the {valley|mountain}}|the lowest point{| of the road}|the foot of {the mountain|both slopes}}",
+            "at {{the very |the }bottom{| of the {valley|mountain}}|the lowest point{| of the road}|the foot of {the mountain|both "
+            "slopes}}",
             "{down|deep|low|far down} in the valley",
             "between the {two |}slopes",
             "in the middle of the valley",

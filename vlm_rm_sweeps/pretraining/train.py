@@ -9,7 +9,6 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -31,11 +30,13 @@ from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
     VOCABULARY,
+    WORDS,
     TrainedSize,
     embedded_manifest,
     embedded_tokenizer,
     register_architecture,
     without_missing_weights_warning,
+    words_of,
 )
 
 _CHECKPOINT_EVERY = 100
@@ -379,6 +380,8 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     captions = [caption for _ in range(3) for caption in caption_batch(dataset.states, rng)]
     vocabulary_file = folder / VOCABULARY
     vocab_size = write_vocabulary(captions, vocabulary_file)
+    words = sorted({word for caption in captions for word in words_of(caption)})
+    write_whole(folder / WORDS, "\n".join(words) + "\n")
     for size in sizes:
         write_config(size, vocab_size, folder)
         origin = sha256_of(start / f"embedded-{size}.safetensors") if start else None

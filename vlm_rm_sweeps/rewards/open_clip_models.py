@@ -2,34 +2,38 @@
 
 The id of a CLIP model is open_clip's pair `architecture/pretrained`, where `pretrained` is a tag that open_clip downloads
 (`ViT-B-32/laion2b_s34b_b79k`) or the path of a checkpoint file (`ViT-B-32/path/to/file.safetensors`), or `embedded/<size>`
-for the small models that ship in this package.
+for the small models that ship in this package (`embedded/v1/<size>` for their first version).
 """
 
 import json
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, get_args
 
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from pydantic import TypeAdapter
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 from vlm_rm_sweeps.files import read_json, sha256_of
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.registry import EMBEDDED, registered_reward_models
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, EmbeddedVersion, registered_reward_models, with_version
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.rewards.weights_files import check_is_weights, why_not_loaded
 
-EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
+EMBEDDED_FOLDERS = {version: Path(__file__).parent / EMBEDDED / version for version in get_args(EmbeddedVersion)}
+EMBEDDED_FOLDER = EMBEDDED_FOLDERS[NEWEST_EMBEDDED]
 VOCABULARY = "bpe.txt.gz"
+WORDS = "words.txt"
+_WORD = re.compile(r"[a-z]+|[0-9]+")
 _MANIFEST = "manifest.json"
 EMBEDDED_PREPROCESSING = Preprocessing(
     # `squash`, because bars would leave the small input fewer pixels of the scene.
@@ -111,7 +115,7 @@ class ModelSource:
         """Number of parameters, counted without loading or allocating weights."""
         self._register()
         with self._naming_what_is_missing():
-            return _count_parameters(self.architecture)
+            return _count_parameters(self.architecture, self.embedded_folder)
 
     @property
     def tokenizer(self) -> Any:
@@ -121,6 +125,13 @@ class ModelSource:
             return embedded_tokenizer(self.architecture, self.embedded_folder)
         with self._naming_what_is_missing():
             return open_clip.get_tokenizer(self.architecture)
+
+    def unknown_words(self, prompts: Iterable[str]) -> list[str]:
+        """Return the words of prompts, in their order, that the captions of an embedded model never used; none of other models."""
+        if self.embedded_folder is None or not (self.embedded_folder / WORDS).is_file():
+            return []
+        known = set((self.embedded_folder / WORDS).read_text(encoding="utf-8").split())
+        return list(dict.fromkeys(word for prompt in prompts for word in words_of(prompt) if word not in known))
 
     @contextmanager
     def _naming_what_is_missing(self) -> Iterator[None]:
@@ -153,7 +164,7 @@ class ModelSource:
         _check_device(device)
         self._register()
         if self.embedded_folder:
-            check_embedded_files(self.model_id.removeprefix(f"{EMBEDDED}/"), self.embedded_folder)
+            check_embedded_files(self.architecture.removeprefix(f"{EMBEDDED}-"), self.embedded_folder)
         elif os.path.isfile(self.pretrained) and (wrong := check_is_weights(Path(self.pretrained))):
             raise UserError(f"the weights of model {self.model_id!r} could not be loaded: {self.pretrained} {wrong}")
         try:
@@ -184,6 +195,11 @@ class ModelSource:
             register_architecture(self.embedded_folder / f"{self.architecture}.json")
 
 
+def words_of(text: str) -> list[str]:
+    """Split a text into its words and numbers, in lower case."""
+    return _WORD.findall(text.lower())
+
+
 def find_model(model_id: str) -> ModelSource:
     """Find where a CLIP model comes from, without loading its weights.
 
@@ -204,9 +220,7 @@ def find_model(model_id: str) -> ModelSource:
             f"({', '.join(registered_reward_models())}), as in 'embedded/small'"
         )
     if architecture == EMBEDDED:
-        if pretrained not in embedded_sizes():
-            raise UserError(unknown_name("model", model_id, embedded_models()))
-        return embedded_source(pretrained, EMBEDDED_FOLDER)
+        return _embedded_model(model_id)
     # The embedded family's configurations are registered with open_clip, which has neither weights nor vocabulary for them.
     architectures = [name for name in open_clip.list_models() if not name.startswith(f"{EMBEDDED}-")]
     if architecture not in architectures:
@@ -225,6 +239,14 @@ def find_model(model_id: str) -> ModelSource:
         return _file_source(model_id, architecture, Path(pretrained))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
+
+
+def _embedded_model(model_id: str) -> ModelSource:
+    _, version, size = with_version(model_id, NEWEST_EMBEDDED).split("/", 2)
+    if version not in EMBEDDED_FOLDERS or size not in embedded_sizes():
+        earlier = [with_version(each, other) for other in EMBEDDED_FOLDERS for each in embedded_models()]
+        raise UserError(unknown_name("model", model_id, [*embedded_models(), *earlier]))
+    return replace(embedded_source(size, EMBEDDED_FOLDERS[version]), model_id=model_id)
 
 
 def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
@@ -391,7 +413,7 @@ def without_missing_weights_warning() -> Iterator[None]:
 
 
 @cache
-def _count_parameters(architecture: str) -> int:
+def _count_parameters(architecture: str, embedded_folder: Path | None) -> int:  # an architecture for each embedded folder
     # Context and argument both: open_clip builds on the default device and then moves the model to the named one.
     with without_missing_weights_warning(), torch.device("meta"):
         model = open_clip.create_model(architecture, load_weights=False, device="meta")

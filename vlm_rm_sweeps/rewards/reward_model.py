@@ -148,6 +148,10 @@ class RewardModel(ABC):
         """What two ids of the same model have in common, unless a model overrides it: the id."""
         return self.model_id
 
+    def remarks_on(self, spec: RewardSpec) -> list[str]:
+        """List remarks about a spec that this model can score but may not understand; by default none."""
+        return []
+
     def remarks(self) -> list[str]:
         """List remarks about this model that may surprise the user, printed before a sweep starts; by default none."""
         return []

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
+from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion
 from vlm_rm_sweeps.sweeping.config.sections import (
     AuditSettings,
     Combination,
@@ -38,6 +39,10 @@ class Sweep(Section):
     control: Control = Field(Control(), description="How policies act, and what they observe.")
     models: tuple[str, ...] = Field(
         description="Model ids: one of `vlm-rm models`, or `module:Class`; [], with `alphas: []`, for references alone."
+    )
+    embedded_version: EmbeddedVersion = Field(
+        NEWEST_EMBEDDED,
+        description="Version of the embedded family that `embedded/<size>` means; sweeps of version 0.1 go on with v1.",
     )
     alphas: tuple[float, ...] = Field(
         description="Goal-baseline regularisation, from 0 (cosine to the goal) to 1 (only the direction from baseline to goal counts).",

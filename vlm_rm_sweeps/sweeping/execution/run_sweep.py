@@ -91,7 +91,8 @@ def _run_sweep(
     with ExitStack() as cleanup:
         if resumed:
             check_resumable(plan, resumed)
-            plan = plan.with_ids_of(resumed.stored_sweep())
+            stored = resumed.stored_sweep()
+            plan = plan.going_on_with(stored).with_ids_of(stored)
             cleanup.enter_context(resumed.locked())
             _set_up_store_if_it_answers(tracking_uri, say)
         needed = bool(Remaining.of(plan, folder))

@@ -141,7 +141,7 @@ class SweepFolder:
         if BASE in keys:
             raise UserError(f"{self.sweep_file}: {BASE} = {keys[BASE]!r} is refused: expected a resolved sweep file")
         try:
-            return check_keys(Sweep, keys)
+            return check_keys(Sweep, {"embedded_version": "v1"} | keys)  # there was one version before this key
         except UserError as error:
             raise in_file(self.sweep_file, error) from error
 
@@ -169,6 +169,7 @@ class SweepFolder:
             A unified diff from the stored sweep file (`-`) to the plan's (`+`); empty if they are the same.
         """
         stored = self.stored_sweep()
+        plan = plan.going_on_with(stored)
         if stored.algorithm == plan.sweep.algorithm:
             with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
                 settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
