@@ -42,8 +42,10 @@ def test_the_wheel_has_all_files_of_the_package_and_only_those(wheel: Path) -> N
     assert in_wheel == {file.as_posix() for file in in_tree if "__pycache__" not in file.parts}
     read_by_the_package = {
         "py.typed",
-        "rewards/embedded/embedded-tiny.safetensors",
-        "rewards/embedded/bpe.txt.gz",
+        "rewards/embedded/v1/embedded-tiny.safetensors",
+        "rewards/embedded/v2/embedded-tiny.safetensors",
+        "rewards/embedded/v2/bpe.txt.gz",
+        "rewards/embedded/v2/words.txt",
         "sweeping/tracking/report.html.j2",
         "labelling/static/label.js",
         "dashboard/prometheus/prometheus.yml",

@@ -14,8 +14,10 @@ from vlm_rm_sweeps.pretraining.captions import (
     bucket_of,
     caption_batch,
     contrast_batch,
+    denied,
     expand,
     far_bucket,
+    in_present_tense,
     is_held_out,
 )
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
@@ -86,6 +88,52 @@ def test_no_common_word_belongs_to_one_state_alone(sample_states: Sampler) -> No
     for third in thirds:
         said = {word for index in third for word in " ".join(caption_batch([states[index]] * 4, rng)).replace(",", "").split()}
         assert everywhere <= said
+
+
+@pytest.mark.parametrize(
+    ("caption", "present"),
+    [
+        ("a humanoid robot standing on one leg", "a humanoid robot stands on one leg"),
+        ("the robot is kneeling, its hips low", "the robot kneels, its hips low"),
+        ("one robot is not sitting", "one robot does not sit"),
+        ("the thin pole dangling down", "the thin pole dangles down"),
+        ("a cart with a pole pointing up", "a cart with a pole pointing up"),
+        ("a robot with its arms hanging down", "a robot with its arms hanging down"),
+        ("the car has climbed a little", "the car has climbed a little"),
+    ],
+)
+def test_the_simple_present_says_what_the_participle_says(caption: str, present: str) -> None:
+    assert in_present_tense(caption) == present
+
+
+@pytest.mark.parametrize(
+    ("caption", "foil"),
+    [
+        ("a pole is upright on the cart", "a pole is not upright on the cart"),
+        ("a pole upright", "a pole not upright"),
+        ("the robot is not kneeling but standing", "the robot is kneeling but standing"),
+        ("the car has reached the flag", "the car has not reached the flag"),
+        ("the robot with its legs together", None),
+    ],
+)
+def test_what_denies_a_caption_has_its_words(caption: str, foil: str | None) -> None:
+    assert denied(caption) == foil
+
+
+@SAMPLERS
+def test_the_foil_of_a_denial_affirms_and_no_other_foil_denies(sample_states: Sampler) -> None:
+    """A denial that is drawn for another state may be true of this one, too."""
+    states = sample_states(600, np.random.default_rng(0))
+    denials = 0
+    for caption, foil in zip(*contrast_batch(states, np.random.default_rng(0)), strict=True):
+        if caption == foil:
+            continue
+        words, other = caption.split(), foil.split()
+        if "not" in other and "not" not in words:
+            denials += 1
+            assert len(other) - len(words) in (1, 2)
+            assert len(set(other) - set(words)) <= 3
+    assert denials > 20
 
 
 def _height(state: CaptionedState) -> float:

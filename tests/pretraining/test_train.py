@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 from open_clip.loss import ClipLoss
-from safetensors.torch import load_file
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file, save_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.pretraining import train as train_module
@@ -31,6 +32,7 @@ from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_FOLDER,
     EMBEDDED_PREPROCESSING,
+    VOCABULARY,
     check_embedded_files,
     embedded_manifest,
     embedded_tokenizer,
@@ -142,6 +144,34 @@ def test_shipped_models_still_load_after_a_training(dataset: CaptionedStates, tm
         after.load()
         assert torch.equal(after.encode_prompt("an upright pole"), before)
         assert after.parameters == embedded_manifest(EMBEDDED_FOLDER)["tiny"]["parameters"]
+
+
+def test_a_training_starts_from_the_weights_of_another_with_another_vocabulary(
+    dataset: CaptionedStates, tmp_path: Path
+) -> None:
+    first = prepared(tmp_path / "first", dataset)
+    weights = load_file(train(SETTINGS, dataset, first))
+    second = tmp_path / "second"
+    second.mkdir()
+    size = write_vocabulary(["a flamboyant pole on a cart"], second / VOCABULARY)
+    write_config("tiny", size, second)
+    settings = dataclasses.replace(SETTINGS, samples=1, warmup_steps=10**6, start="the checksum")
+    started = load_file(train(settings, dataset, second, first))
+    name = "visual.conv1.weight"
+    torch.testing.assert_close(started[name].float(), weights[name].float(), atol=1e-3, rtol=1e-2)
+    tokens = [SimpleTokenizer(bpe_path=str(folder / VOCABULARY)).encoder for folder in (first, second)]
+    rows = [each["token_embedding.weight"][of["pole</w>"]].float() for each, of in zip((weights, started), tokens, strict=True)]
+    torch.testing.assert_close(*rows, atol=1e-3, rtol=1e-2)
+    assert settings.learning_rate == SETTINGS.learning_rate / 2
+
+
+def test_weights_of_another_architecture_are_no_start(dataset: CaptionedStates, tmp_path: Path) -> None:
+    first = prepared(tmp_path / "first", dataset)
+    weights = load_file(train(SETTINGS, dataset, first))
+    weights.pop("logit_scale")
+    save_file(weights, first / "embedded-tiny.safetensors")
+    with pytest.raises(UserError, match="weights of another architecture of 'tiny': .*logit_scale"):
+        train(SETTINGS, dataset, prepared(tmp_path / "second", dataset), first)
 
 
 def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
