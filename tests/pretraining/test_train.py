@@ -170,7 +170,7 @@ def test_weights_of_another_architecture_are_no_start(dataset: CaptionedStates, 
     weights = load_file(train(SETTINGS, dataset, first))
     weights.pop("logit_scale")
     save_file(weights, first / "embedded-tiny.safetensors")
-    with pytest.raises(UserError, match="weights of another architecture of 'tiny': .*logit_scale"):
+    with pytest.raises(UserError, match=r"weights of another architecture of 'tiny': .*logit_scale"):
         train(SETTINGS, dataset, prepared(tmp_path / "second", dataset), first)
 
 
