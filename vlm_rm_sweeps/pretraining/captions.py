@@ -164,7 +164,8 @@ _VERBS = {
     "lying": ("lies", "lie"),
 }
 """By participle, the forms of "it stands" and "it does not stand"."""
-_SUBJECT = re.compile(r"^((?:[a-z-]+ ){0,4}?(?:humanoid robot|robot|humanoid|pole|cart|car|vehicle))( is)? (not )?(?!with\b|and\b|has\b)(.+)$")
+_NOUN = "(?:humanoid robot|robot|humanoid|pole|cart|car|vehicle)"
+_SUBJECT = re.compile(rf"^((?:[a-z-]+ ){{0,4}}?{_NOUN})( is)? (not )?(?!with\b|and\b|has\b)(.+)$")
 """A caption's subject, "is", "not", and what it says of the subject."""
 
 
