@@ -21,6 +21,7 @@ from vlm_rm_sweeps.pretraining.captions import (
     is_held_out,
 )
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
+from vlm_rm_sweeps.pretraining.held_out_prompts import TEST
 from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, find_task
 
 Sampler = Callable[[int, np.random.Generator], Sequence[CaptionedState]]
@@ -36,6 +37,8 @@ def test_no_caption_and_no_foil_contains_a_tasks_goal(sample_states: Sampler) ->
     captions, foils = contrast_batch(states, rng)
     texts = {*captions, *foils, *(caption for _ in range(5) for caption in caption_batch(states, rng))}
     assert len(texts) > 1_000
+    tested = [prompt for prompts in TEST.values() for prompt in (*prompts.paraphrases, *prompts.opposites)]
+    assert not [prompt for prompt in tested if any(prompt in text for text in texts)]
     for task in map(find_task, BUILT_IN_TASKS):
         assert task.baseline_prompt not in texts
         assert not [text for text in texts if task.goal_prompt.removeprefix("a ") in text]

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from vlm_rm_sweeps.pretraining.held_out_prompts import TEST
 from vlm_rm_sweeps.tasks.registry import BUILT_IN_TASKS, find_task
 
 _SHORT_PREDICATE = 3
@@ -35,6 +36,7 @@ _TASKS = [find_task(name) for name in BUILT_IN_TASKS]
 HELD_OUT_TEXTS = frozenset(_held_out(task.goal_prompt, task.baseline_prompt) for task in _TASKS)
 """The goal prompts of all tasks without their subject. No caption contains one, so that evaluation with the prompts measures
 generalisation."""
+_TEST_PROMPTS = frozenset(text for prompts in TEST.values() for text in (*prompts.paraphrases, *prompts.opposites))
 _BASELINES = frozenset(task.baseline_prompt for task in _TASKS)
 
 Buckets = tuple[tuple[float, tuple[str, ...]], ...]
@@ -264,5 +266,5 @@ def _allowed(text: str | None, present: bool) -> str | None:
 
 
 def is_held_out(caption: str) -> bool:
-    """Whether a caption contains a task's goal prompt, or is a task's baseline."""
-    return caption in _BASELINES or any(text in caption for text in HELD_OUT_TEXTS)
+    """Whether a caption contains a task's goal prompt or a prompt of the test set, or is a task's baseline."""
+    return caption in _BASELINES or any(text in caption for text in itertools.chain(HELD_OUT_TEXTS, _TEST_PROMPTS))

@@ -1,7 +1,8 @@
 """Held-out prompts: paraphrases of the tasks' goals, and opposites that resemble them.
 
 Their author knew the tasks' descriptions and none of the training captions. `DEVELOPMENT` was looked at while the captions were
-written; `TEST` is for the model card alone.
+written; `TEST` is for the model card alone, and no caption contains one of its prompts. Neither did those of the family's first
+version, from whose weights the second one starts: two prompts that did were taken out before the training.
 """
 
 from collections.abc import Mapping
@@ -304,7 +305,6 @@ TEST: Mapping[str, HeldOutPrompts] = {
     ),
     "humanoid-kneeling": HeldOutPrompts(
         paraphrases=(
-            "the robot is kneeling",
             "a humanoid robot that kneels on the floor",
             "the humanoid is on its knees",
             "a kneeling humanoid robot",
@@ -319,7 +319,6 @@ TEST: Mapping[str, HeldOutPrompts] = {
         ),
         opposites=(
             "the humanoid robot is standing up, not kneeling",
-            "a humanoid robot lying on its back",
             "a robot with no knee on the floor, standing",
             "the humanoid sits on the floor, its knees not under it",
             "the droid is upright, its knees far above the ground",
