@@ -231,6 +231,7 @@ def test_pretrain_writes_what_the_manifest_says(tmp_path: Path) -> None:
         "embedded-tiny.safetensors",
         "embedded-tiny.losses.csv",
         "manifest.json",
+        "words.txt",
     }
     entry = json.loads((folder / "manifest.json").read_text())["tiny"]
     assert entry["sha256"] == hashlib.sha256((folder / "embedded-tiny.safetensors").read_bytes()).hexdigest()
@@ -279,10 +280,10 @@ def test_pretrain_refuses_an_unknown_size(tmp_path: Path) -> None:
 
 
 def test_interrupted_pretraining_of_two_sizes_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
+    def failing(settings: TrainingSettings, dataset: CaptionedStates, folder: Path, start: Path | None) -> Path:
         if settings.size == "small":
             raise InterruptionError
-        return train(settings, dataset, folder)
+        return train(settings, dataset, folder, start)
 
     with monkeypatch.context() as patched:
         patched.setattr(train_module, "train", failing)
