@@ -16,6 +16,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.pretraining import train as train_module
 from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
@@ -260,7 +261,9 @@ def test_a_size_of_another_training_does_not_change_the_vocabulary_of_those_that
 
 def test_pretraining_ended_between_weights_and_manifest_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(file: Path, text: str) -> None:
-        raise InterruptionError
+        if file.name == "manifest.json":
+            raise InterruptionError
+        write_whole(file, text)
 
     with monkeypatch.context() as patched:
         patched.setattr(train_module, "write_whole", failing)
