@@ -58,6 +58,7 @@ def test_a_value_is_what_it_looks_like(text: str, meaning: Any) -> None:
 def test_what_surprises_is_refused_with_its_line(text: str, parts: list[str]) -> None:
     with pytest.raises(UserError) as refused:
         parse_yaml(f"first: 1\nkey: {text}")
+    assert "is not YAML" not in str(refused.value)
     assert all(part in str(refused.value) for part in parts), refused.value
     assert len(str(refused.value)) < 400
 

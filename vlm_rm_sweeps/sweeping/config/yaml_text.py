@@ -24,6 +24,10 @@ _BOOLEANS = {"true": True, "false": False}
 _FLOAT = "tag:yaml.org,2002:float"
 
 
+class _RefusedError(Exception):
+    """The document is YAML, but has something that no sweep file should have."""
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, without what surprises."""
 
@@ -119,6 +123,8 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
+    except _RefusedError as error:
+        raise UserError(str(error)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"is not YAML: {error}") from error
 
@@ -129,11 +135,11 @@ def to_yaml(data: dict[str, Any]) -> str:
     return text
 
 
-def _refused(part: Any, problem: str) -> yaml.YAMLError:
-    return yaml.YAMLError(f"{problem} (line {part.start_mark.line + 1}, column {part.start_mark.column + 1})")
+def _refused(part: Any, problem: str) -> _RefusedError:
+    return _RefusedError(f"{problem} (line {part.start_mark.line + 1}, column {part.start_mark.column + 1})")
 
 
-def _ambiguous(node: yaml.ScalarNode, meaning: str, *meant: str) -> yaml.YAMLError:
+def _ambiguous(node: yaml.ScalarNode, meaning: str, *meant: str) -> _RefusedError:
     return _refused(
         node, f"{node.value} means {meaning} in YAML 1.1 and something else in YAML 1.2: write {', or '.join(meant)}"
     )
