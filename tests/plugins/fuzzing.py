@@ -178,11 +178,16 @@ def fuzz(
 
 def table_of(tallies: Sequence[Tally]) -> str:
     """Format tallies as a table, the sum in its last row."""
-    rows: list[tuple[str, ...]] = [("fuzzed", "cases", "exit 0", "exit 2", "trial failed", "tracebacks", f"over {LONGEST_S:g} s", "slowest")]
+    rows: list[tuple[str, ...]] = [
+        ("fuzzed", "cases", "exit 0", "exit 2", "trial failed", "tracebacks", f"over {LONGEST_S:g} s", "slowest")
+    ]
     for each in tallies:
         counted = (each.cases, each.done, each.refused, each.failed, each.tracebacks, each.too_long)
         rows.append((each.kind, *(f"{count:,}" for count in counted), f"{each.slowest_s:.2f} s"))
-    sums = [sum(getattr(each, name) for each in tallies) for name in ("cases", "done", "refused", "failed", "tracebacks", "too_long")]
+    sums = [
+        sum(getattr(each, name) for each in tallies)
+        for name in ("cases", "done", "refused", "failed", "tracebacks", "too_long")
+    ]
     slowest = max((each.slowest_s for each in tallies), default=0.0)
     rows.append(("all", *(f"{total:,}" for total in sums), f"{slowest:.2f} s"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STATES, MOST_STEPS, Overrides, RenderedCamera, RenderedTextures, new_file, new_folder
+from vlm_rm_sweeps.cli.options import (
+    LARGEST_SEED,
+    MOST_STATES,
+    MOST_STEPS,
+    Overrides,
+    RenderedCamera,
+    RenderedTextures,
+    new_file,
+    new_folder,
+)
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import new_output
 

@@ -25,7 +25,9 @@ def pretrain(
             show_default="results/pretraining/seed-SEED",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, max=10**9, help="Training samples: images with captions, with repetition.")] = 300_000,
+    samples: Annotated[
+        int, typer.Option(min=1, max=10**9, help="Training samples: images with captions, with repetition.")
+    ] = 300_000,
     images: Annotated[int, typer.Option(min=1, max=10**7, help="Distinct images to render.")] = 60_000,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of images, captions and initial weights.")] = 0,
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads for training.")] = 1,

@@ -479,7 +479,9 @@ def caption(checkpoint: Checkpoint) -> str:
     """Say which policy is shown: its step, and how it was chosen."""
     if not checkpoint.env_steps:
         return "before training"
-    return ", ".join(["best policy, " + checkpoint.chosen if checkpoint.chosen else "last policy", f"step {checkpoint.env_steps:,}"])
+    return ", ".join(
+        ["best policy, " + checkpoint.chosen if checkpoint.chosen else "last policy", f"step {checkpoint.env_steps:,}"]
+    )
 
 
 def write_plain_video(checkpoint: Checkpoint, episode: Episode, seed: int, folder: Path) -> None:

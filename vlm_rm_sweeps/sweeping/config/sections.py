@@ -75,7 +75,9 @@ class PoolSettings(Section):
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
     gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
     threads: int = Field(1, ge=1, le=1_024, description="Threads that each server uses.")
-    timeout_s: float = Field(600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted.")
+    timeout_s: float = Field(
+        600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
+    )
 
 
 class TrialResources(Section):

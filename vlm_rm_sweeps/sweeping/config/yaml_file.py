@@ -140,7 +140,9 @@ def apply_overrides(keys: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         try:
             value = parse_yaml(matched["value"])
         except UserError as error:
-            raise UserError(f"--set {shown(override)}: the value{'' if str(error).startswith('is') else ':'} {error}") from error
+            raise UserError(
+                f"--set {shown(override)}: the value{'' if str(error).startswith('is') else ':'} {error}"
+            ) from error
         try:
             _set(changed, path, value)
         except UserError as error:

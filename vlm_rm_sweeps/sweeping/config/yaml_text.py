@@ -14,7 +14,8 @@ import yaml
 
 from vlm_rm_sweeps.errors import UserError
 
-_MOST_VALUES = 100_000
+_MOST_VALUES = 30_000
+"""PyYAML takes about a second for them."""
 _MOST_DEPTH = 50
 _MOST_DIGITS = 40
 _LARGEST = 10**18

@@ -291,7 +291,9 @@ class MlflowMirror(threading.Thread):
         if sqlite_file(self._tracking_uri) != results / DATABASE or keeps_files_in(results, place):
             self._client.log_artifact(run_id, str(file), to)
         elif not self._unattached:
-            self._say(f"MLflow keeps the files of these runs outside of {results} ({place}): they stay in the sweep's folder alone")
+            self._say(
+                f"MLflow keeps the files of these runs outside of {results} ({place}): they stay in the sweep's folder alone"
+            )
             self._unattached = True
 
     def _on_sweep_end(self, entry: SweepEnded) -> None:
