@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from fuzzing import TrialFailure
+from gymnasium import spaces
 from hypothesis import strategies as st
 from odd_envs import LARGEST, PAIR, PICTURE, Plain
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.cli.options import (
-    DatasetFolder,
     LARGEST_SEED,
     MOST_STATES,
     MOST_STEPS,
+    DatasetFolder,
     ImageFormatOption,
     NewDataset,
     RenderedCamera,
