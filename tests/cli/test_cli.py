@@ -170,3 +170,10 @@ def test_a_cluster_that_does_not_answer_is_said_before_the_plan_is_made(monkeypa
     assert "nothing answers there" in shown.stderr
     assert shown.stderr.count("\n") == 1
     assert shown.stdout == "\n"  # nothing heavy was imported
+
+
+@pytest.mark.parametrize("command", ["states show", "evaluate", "report", "pretrain evaluate"])
+def test_a_name_of_thousands_of_letters_is_shortened_in_the_message(refusal: Command, command: str) -> None:
+    message = refusal(*command.split(), "/".join(["x" * 200] * 20))
+    assert "..." in message
+    assert len(message) < 1_000
