@@ -83,17 +83,11 @@ class PoolSettings(Section):
     )
     micro_batch: int = Field(64, ge=1, le=65_536, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
-<<<<<<< HEAD
-    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
+    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
     threads: int = Field(1, ge=1, le=1_024, description="Threads that each server uses.")
     timeout_s: float = Field(
         600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
     )
-=======
-    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
-    threads: int = Field(1, ge=1, description="Threads that each server uses.")
-    timeout_s: float = Field(600, gt=0, description="Seconds after which a server that has not answered is restarted.")
->>>>>>> main
 
 
 class TrialResources(Section):

@@ -237,18 +237,12 @@ class MlflowMirror(threading.Thread):
         self._client.update_run(run_id, status=RunStatus.RUNNING)
         if run_id != self._runs.run_id:
             self._describe(run_id, self._common() | {"trials": len(self._trials)})
-<<<<<<< HEAD
-            self._attach(run_id, self._folder.sweep_file)
-            # Last: only complete runs are recorded.
-            self._keep(run_id=run_id)
-=======
         try:
-            self._upload(run_id, str(self._folder.sweep_file))
+            self._attach(run_id, self._folder.sweep_file)
         except UserError as error:  # the trials' runs need this run, not its files
             self._refuse(error, entry.kind)
         # Last: only complete runs are recorded.
         self._keep(run_id=run_id)
->>>>>>> main
 
     def _on_start(self, entry: TrialStarted) -> None:
         self._start(entry.trial, entry.time)
@@ -334,7 +328,6 @@ class MlflowMirror(threading.Thread):
         run_id = self._run_of(entry.trial, entry.time)
         file = file_inside(self._folder.path, entry.file)
         if file.is_file():
-<<<<<<< HEAD
             self._attach(run_id, file, entry.to)
 
     def _attach(self, run_id: str, file: Path, to: str | None = None) -> None:
@@ -342,14 +335,12 @@ class MlflowMirror(threading.Thread):
         results = self._folder.path.resolve().parent
         place = self._client.get_run(run_id).info.artifact_uri
         if sqlite_file(self._tracking_uri) != results / DATABASE or keeps_files_in(results, place):
-            self._client.log_artifact(run_id, str(file), to)
+            self._upload(run_id, str(file), to)
         elif not self._unattached:
             self._say(
                 f"MLflow keeps the files of these runs outside of {results} ({place}): they stay in the sweep's folder alone"
             )
             self._unattached = True
-=======
-            self._upload(run_id, str(file), entry.to)
 
     def _upload(self, run_id: str, file: str, to: str | None = None) -> None:
         """Upload a file.
@@ -364,7 +355,6 @@ class MlflowMirror(threading.Thread):
                 raise
             place = without_secrets(self._client.get_run(run_id).info.artifact_uri)
             raise UserError(f"no artifact can be written to {place}: {reason_of(error)}") from error
->>>>>>> main
 
     def _on_sweep_end(self, entry: SweepEnded) -> None:
         run_id = self._sweep_run()
