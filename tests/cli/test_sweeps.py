@@ -173,7 +173,8 @@ def test_a_machine_that_would_draw_otherwise_resumes_a_sweep_as_it_began(
     monkeypatch.setattr("vlm_rm_sweeps.sweeping.config.plan.machine_profile", lambda: "fast")
     resumed = resumed_plan(planned(QUICKSTART), folder)
     assert resumed.trials == begun.trials
-    assert {each.profile for each in (resumed.sweep, *resumed.renderings)} == {"full"}
+    assert resumed.sweep.profile == "full"
+    assert {each.profile for each in resumed.renderings} == {"full"}
     named = load_plan(QUICKSTART, ["profile=fast"])
     assert isinstance(named, Plan)
     with pytest.raises(UserError, match=r"-profile: full\n\+profile: fast"):

@@ -52,4 +52,4 @@ class LateNan(Plain):
         return observation, float("nan") if self.episodes == 3 and self.t == 20 else reward, *others
 
 
-gym.register("LateNan-v0", entry_point=LateNan)
+gym.register("LateNan-v0", entry_point="odd_envs:LateNan")

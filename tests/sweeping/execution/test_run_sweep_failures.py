@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from click.testing import Result
 from mlflow.tracking import MlflowClient
 from small_sweeps import SWEEP, parent_and_children
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
