@@ -81,7 +81,7 @@ def confusion(
     ],
     alpha: Alphas = ["0"],  # noqa: B006
 ) -> None:
-    """Draw a matrix of prompts and tasks: how well does each task's sentence detect the success of each task?"""
+    """Draw a matrix of prompts and tasks: how well each task's sentence detects the success of each task."""
     from vlm_rm_sweeps.evaluation import confusion as confusions
     from vlm_rm_sweeps.evaluation.states import load_states
 

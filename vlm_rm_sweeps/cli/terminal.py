@@ -119,7 +119,7 @@ def measures_table(measures: "pd.DataFrame") -> Table:
     """
     table = Table(
         box=SIMPLE_HEAD,
-        caption="beneath a measure: its 95 % interval; FPR95: false-positive rate at the threshold that keeps 95 % of the true positives",
+        caption="beneath: 95 % interval; FPR95: false-positive rate at the threshold that keeps 95 % of the true positives",
     )
     # Of most data sets some measures are undefined: their columns would be empty.
     shown = [name for name in HEADINGS if measures[name].notna().any()]

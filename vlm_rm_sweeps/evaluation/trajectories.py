@@ -146,7 +146,7 @@ def _means_of_episodes(values_n: np.ndarray, episodes: list[np.ndarray]) -> np.n
 
 
 def _policies(trajectories: Trajectories, episodes: list[np.ndarray]) -> np.ndarray:
-    """Number the policies of the episodes from 0, int (e,)."""
+    """Count the policies from 0, and return the number of each episode's policy, int (e,)."""
     return np.unique([trajectories.policies[states[0]] for states in episodes], return_inverse=True)[1]
 
 

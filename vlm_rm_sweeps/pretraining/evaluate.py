@@ -21,6 +21,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.bootstrap import bootstrap_interval, drawn_counts
 from vlm_rm_sweeps.evaluation.epic import epic_distances
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
+from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car

@@ -241,6 +241,8 @@ def test_a_measure_without_a_value_is_refused_before_anything_is_measured(
 ) -> None:
     settings = {"states": str(dataset.folder), "truth": "-abs(theta)", "rank_by": rank_by}
     screening = screening_of(screening_file(tmp_path, dataset, screen=settings))
-    with pytest.raises(UserError, match=rf"screen.rank_by = '{rank_by}' has no value here, because {reason}: choose another of"):
+    with pytest.raises(
+        UserError, match=rf"screen.rank_by = '{rank_by}' has no value here, because {reason}: choose another of"
+    ):
         run_screening(screening, tmp_path / "results", "sqlite:///unused.db", lambda line: None)
     assert not (tmp_path / "results").exists()

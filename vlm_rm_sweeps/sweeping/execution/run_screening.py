@@ -81,7 +81,8 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
 
     Raises:
         UserError: The data set or its labels cannot be used, the measure to rank by is undefined on it, or MLflow does not
-            respond, which is reported before any model is loaded; the measure is undefined for every reward; or MLflow did not accept all runs, which is reported after everything is measured and written.
+            respond, which is reported before any model is loaded; the measure is undefined for every reward; or MLflow did not
+            accept all runs, which is reported after everything is measured and written.
     """
     started = time.monotonic()
     dataset, truth = read_labelled(screening.settings, screening.plan, "screen")
