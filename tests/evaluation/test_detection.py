@@ -30,7 +30,12 @@ def test_samples_are_those_of_loops(digits: int, monkeypatch: pytest.MonkeyPatch
     counts = drawn_counts(np.arange(40))[:150]
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     samples = module._samples
-    monkeypatch.setattr(module, "_samples", lambda *given: seen.append(samples(*given)) or seen[-1])
+
+    def kept(*given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(samples(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(module, "_samples", kept)
     areas, rates = detection(rewards, truth, counts)
     for column in range(2):
         expected = literal(rewards[:, column].tolist(), truth.tolist())

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.compare import check_models, compare_models, load_for_measuring
-from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, read_truth
+from vlm_rm_sweeps.evaluation.compare import Specs, check_models, compare_models, load_for_measuring
+from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth, read_truth
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import new_output
 from vlm_rm_sweeps.metrics import INTERVALS, ROC_AUC
@@ -52,12 +52,18 @@ def confusion(
         for task in tasks
     }
     check_models(model_ids, specs)
-    parts = []
-    for model_id in model_ids:
-        model = load(model_id)
-        for dataset, truth, name in zip(datasets, truths, names, strict=True):
-            for compared in compare_models(dataset, truth, [model_id], specs, lambda _, loaded=model: loaded):
-                parts.append(compared.table.assign(task=name)[_COLUMNS])
+    measured = list(zip(names, datasets, truths, strict=True))
+    return pd.concat([_of_model(load(each), each, measured, specs) for each in model_ids], ignore_index=True)
+
+
+def _of_model(
+    model: RewardModel, model_id: str, measured: Sequence[tuple[str, StateDataset, Truth]], specs: Specs
+) -> pd.DataFrame:
+    parts = [
+        compared.table.assign(task=name)[_COLUMNS]
+        for name, dataset, truth in measured
+        for compared in compare_models(dataset, truth, [model_id], specs, lambda _: model)
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
