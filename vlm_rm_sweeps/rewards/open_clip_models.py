@@ -91,6 +91,15 @@ def downloadable_models() -> list[str]:
     return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
 
 
+def models_of_transformers() -> set[str]:
+    """Return those of `downloadable_models` whose text tower or tokenizer comes from transformers."""
+    return {
+        f"{architecture}/{tag}"
+        for architecture, tag in open_clip.list_pretrained()
+        if uses_transformers(open_clip.get_model_config(architecture))
+    }
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """Where one CLIP model comes from: an open_clip architecture, its weights, and its own preprocessing.
@@ -272,7 +281,8 @@ def find_model(model_id: str) -> ModelSource:
         raise UserError(
             f"model {model_id!r}: expected `architecture/pretrained`, such as 'ViT-B-32/laion2b_s34b_b79k', a checkpoint file as in "
             f"'ViT-B-32/path/to/file.safetensors', a folder with {CONFIG_FILE}, a repository as in 'hf-hub:org/name', a reward "
-            f"model of your own as 'module:Class', or a registered one ({', '.join(registered_reward_models())}), as in 'embedded/small'"
+            f"model of your own as 'module:Class', or a registered one ({', '.join(registered_reward_models())}), as in "
+            "'embedded/small'"
         )
     if architecture == EMBEDDED:
         if pretrained not in embedded_sizes():
