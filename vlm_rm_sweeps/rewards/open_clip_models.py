@@ -274,7 +274,7 @@ def find_model(model_id: str) -> ModelSource:
     """
     if model_id.startswith(HUB_PREFIX):
         return _hub_source(model_id)
-    if model_id.startswith(FOLDER_PREFIX) or os.path.isfile(os.path.join(model_id, CONFIG_FILE)):
+    if model_id.startswith(FOLDER_PREFIX) or (model_id and os.path.isfile(os.path.join(model_id, CONFIG_FILE))):
         return _folder_source(model_id, Path(model_id.removeprefix(FOLDER_PREFIX)))
     architecture, separator, pretrained = model_id.partition("/")
     if not separator or not architecture or not pretrained:

@@ -117,7 +117,7 @@ class _Beside:
         return [self.model(each) for each in named] if isinstance(named, list) else self.model(named)
 
     def model(self, named: Any) -> Any:
-        if not isinstance(named, str):
+        if not isinstance(named, str) or not named:
             return named
         prefix = _FOLDER_PREFIX if named.startswith(_FOLDER_PREFIX) else ""
         if os.path.isfile(self._folder / named.removeprefix(prefix) / _IN_A_MODEL_FOLDER):
