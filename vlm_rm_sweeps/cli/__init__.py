@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vlm_rm_sweeps.cli.inventory import models, poses, render, schema, tasks
-from vlm_rm_sweeps.cli.measuring import epic, landscape
+from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
@@ -53,7 +53,22 @@ def before_any_command(
             import_module(named)
 
 
-for _command in (sweep, dashboard, evaluate, report, schema, tasks, poses, models, render, label, labels, epic, landscape):
+for _command in (
+    sweep,
+    dashboard,
+    evaluate,
+    report,
+    schema,
+    tasks,
+    poses,
+    models,
+    render,
+    label,
+    labels,
+    epic,
+    confusion,
+    landscape,
+):
     app.command()(_command)
 app.add_typer(states_app, name="states")
 app.add_typer(pretrain_app, name="pretrain")
