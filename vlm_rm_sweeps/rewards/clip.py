@@ -76,8 +76,8 @@ class ClipRewardModel(RewardModel):
         for other in others:
             if self._tokens((other,)) <= goal:
                 raise UserError(
-                    f"{other!r} and the goal {list(spec.goal_prompts)!r} are the same to {self.model_id}, which does not tell capitals or "
-                    "spaces apart: word them differently"
+                    f"{other!r} and the goal {list(spec.goal_prompts)!r} are the same to {self.model_id}, which does not tell capitals "
+                    "or spaces apart: word them differently"
                 )
         if goal == baseline:
             raise UserError(
@@ -264,7 +264,12 @@ class ClipRewardModel(RewardModel):
 
     def _texts(self, spec: RewardSpec) -> Texts:
         goal, baseline = (self._embed(prompts).numpy() for prompts in (spec.goal_prompts, spec.baseline_prompts))
-        return Texts(goal, baseline, lambda text: self.encode_prompt(text).numpy(), float(self.network.logit_scale.detach().float().exp()))
+        return Texts(
+            goal,
+            baseline,
+            lambda text: self.encode_prompt(text).numpy(),
+            float(self.network.logit_scale.detach().float().exp()),
+        )
 
     def _embed(self, prompts: tuple[str, ...]) -> torch.Tensor:
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))
