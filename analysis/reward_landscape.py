@@ -28,7 +28,8 @@ def draw(runs: SweepRuns) -> None:
     formats = {plan.models[model_id].frame_format for model_id in models}
     walked = walk(task, [make_axis(task, task.states.variables[0].name, _POINTS)], formats, plan.renderings[0])
     specs = {
-        model_id: {(reward.key, prompt.id): reward.spec(prompt) for reward in plan.rewards_of(model_id)} for model_id in plan.trained_models
+        model_id: {(reward.key, prompt.id): reward.spec(prompt) for reward in plan.rewards_of(model_id)}
+        for model_id in plan.trained_models
     }
     table = pd.concat(
         [landscape(walked, load_for_measuring(model_id), of_model) for model_id, of_model in specs.items()], ignore_index=True

@@ -46,9 +46,7 @@ def test_landscape_prints_where_the_peak_is(vlm_rm: Command, tmp_path: Path) -> 
     assert (tmp_path / "landscape" / "landscape.svg").is_file()
 
 
-def test_rewards_are_measured_beside_alphas(
-    vlm_rm: Command, refusal: Command, dataset: Path, tmp_path: Path
-) -> None:
+def test_rewards_are_measured_beside_alphas(vlm_rm: Command, refusal: Command, dataset: Path, tmp_path: Path) -> None:
     softmax = "{kind: softmax, negatives: [pole hanging down]}"
     quantile = f"{{kind: threshold, quantile: 0.8, states: {dataset}}}"
     options = ("--model", "embedded/tiny", "--alpha", "0.5", "--reward", "history", "--reward", softmax, "--reward", quantile)

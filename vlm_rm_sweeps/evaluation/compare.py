@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
-Specs = Mapping[tuple[float | str, str], RewardSpec]
-"""Reward specs by alpha, or the label of another reward, and prompt id."""
+Specs = Mapping[tuple[Any, str], RewardSpec]
+"""Reward specs by alpha (a number), or the label of another reward (a text), and prompt id."""
 
 
 def reward_columns(specs: Specs) -> list[dict[str, float | str]]:

@@ -189,9 +189,7 @@ def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
         A row for each spec and state: `model`, `alpha` (and `reward_label`), `prompt`, the variables, `reward`, and `rescaled`,
         the reward of that spec rescaled to [0, 1] over all states, as in the paper's figure (0 throughout if the reward is constant).
     """
-    told = [
-        {LABEL if name == REWARD else name: value for name, value in each.items()} for each in reward_columns(specs)
-    ]
+    told = [{LABEL if name == REWARD else name: value for name, value in each.items()} for each in reward_columns(specs)]
     measured = with_values(model, specs)
     rewards = score_frames(model, walked.frames[model.frame_format], list(measured.values())).astype(np.float64)
     spread = np.ptp(rewards, axis=0)
@@ -248,6 +246,8 @@ def shapes(walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
         shape = shape_of(walked, part["reward"].to_numpy())
         peaks = {f"peak_{axis.variable.name}": value for axis, value in zip(walked.axes, shape.peak, strict=True)}
         rows.append(
-            dict(zip([REWARD if name == LABEL else name for name in named], key, strict=True)) | peaks | {"peak_distance": shape.peak_distance, "spearman": shape.spearman}
+            dict(zip([REWARD if name == LABEL else name for name in named], key, strict=True))
+            | peaks
+            | {"peak_distance": shape.peak_distance, "spearman": shape.spearman}
         )
     return pd.DataFrame(rows)

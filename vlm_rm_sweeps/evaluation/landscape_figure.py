@@ -14,7 +14,6 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.landscape import LABEL, PICTURES, Axis, Walk, pictured, shapes
 from vlm_rm_sweeps.files import new_output
 
-
 _PANEL_WIDTH = 4.6
 _COLOURS = "viridis"
 """Lightness rises with alpha, which also works in print and for colour-blind readers; the pale end is not used."""

@@ -125,7 +125,10 @@ def test_an_audit_scores_the_trials_own_reward_for_other_prompts() -> None:
             ["two are called 'x'", "a `name` of its own"],
         ),
         (
-            {"rewards": [SOFTMAX | {"negatives": ["an upright pole"]}], "prompts": [{"id": "a", "goal": "an upright pole", "baseline": "x"}]},
+            {
+                "rewards": [SOFTMAX | {"negatives": ["an upright pole"]}],
+                "prompts": [{"id": "a", "goal": "an upright pole", "baseline": "x"}],
+            },
             ["prompts, a: ", "'an upright pole' is the goal, too"],
         ),
         ({"rewards": [SOFTMAX | {"negatives": ["pole " * 40]}]}, ["32 tokens", "embedded/tiny", "shorten it"]),

@@ -44,7 +44,14 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, mlflow_data
         {"kind": "mixed", "of": [{"weight": 2, "reward": "history"}], "true_reward": 0.5, "name": "sum"},
         {"kind": "own_functions:Closeness", "name": "own"},
     ]
-    keys = SWEEP | {"name": "rewards", "alphas": [], "rewards": rewards, "true_reward": False, "epic_states": 20, "profile": "fast"}
+    keys = SWEEP | {
+        "name": "rewards",
+        "alphas": [],
+        "rewards": rewards,
+        "true_reward": False,
+        "epic_states": 20,
+        "profile": "fast",
+    }
     keys |= {"audit": {"alphas": [0.25], "every": 128, "models": ["embedded/small"], "frames": 20}}
     return run_sweep(plan_of(keys), folder / "results", f"sqlite:///{mlflow_database}", print), states
 

@@ -164,7 +164,11 @@ def keys_as_markdown() -> str:
     """Format all keys as Markdown tables: those of the file, of each section, and the settings of each algorithm."""
     schema, definitions = _described()
     lines = _table(schema, definitions)
-    lines += ["", "<details>", "<summary>Keys in the sections, the settings of the algorithms, and the kinds of rewards</summary>"]
+    lines += [
+        "",
+        "<details>",
+        "<summary>Keys in the sections, the settings of the algorithms, and the kinds of rewards</summary>",
+    ]
     for name, section in _listed_sections(schema, definitions):
         lines += ["", f"`{name}`:", "", *_table(definitions[section], definitions)]
     lines += ["", "`settings`, with the default of each algorithm:", "", *_settings_table(definitions)]

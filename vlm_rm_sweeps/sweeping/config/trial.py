@@ -53,8 +53,9 @@ class Reward:
 
     def to_measure(self) -> "Reward":
         """Return the reward that a threshold without a value is applied to; any other one itself."""
-        waits = isinstance(self.function, Threshold) and self.function.needs_states
-        return replace(self, function=self.function.of) if waits else self
+        if isinstance(self.function, Threshold) and self.function.needs_states:
+            return replace(self, function=self.function.of)
+        return self
 
 
 @dataclass(frozen=True)
