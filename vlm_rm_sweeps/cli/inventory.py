@@ -66,7 +66,9 @@ def models(
     missing = missing_packages()
     state = f"{' and '.join(missing)}, not installed here: {HF_COMMAND}" if missing else "transformers, which is installed"
     print(f"models marked [{HF_EXTRA}] need {state}")
-    print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; a folder with open_clip_config.json: path/to/folder;")
+    print(
+        "a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; a folder with open_clip_config.json: path/to/folder;"
+    )
     print("a repository of the Hugging Face Hub: hf-hub:ORG/NAME; and a reward model of your own: MODULE:CLASS")
 
 
