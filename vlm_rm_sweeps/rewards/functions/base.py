@@ -150,7 +150,7 @@ class RewardFunction(BaseModel, ABC):
 
     @property
     def label(self) -> str:
-        """Short name in tables, tags and metrics: the class's, then each number that is not its default, and a checksum of all else."""
+        """Short name in tables: the class's, then each number that is not its default, and a checksum of all else."""
         words, other = [_snake_case(type(self).__name__)], {}
         for name, value in self.chosen().items():
             if isinstance(value, bool | int | float):
@@ -164,7 +164,8 @@ class RewardFunction(BaseModel, ABC):
     def chosen(self) -> dict[str, Any]:
         """Return the parameters that are not defaults as plain data, by which this reward is told from others of its kind.
 
-        Files and folders are there by their name alone, so that it is the same on other machines.
+        Returns:
+            Values by name. Files and folders are there by their name alone, so that it is the same on other machines.
         """
         given = self.model_dump(exclude_defaults=True)
         plain: dict[str, Any] = json.loads(json.dumps(given, default=lambda value: Path(value).name))

@@ -41,9 +41,10 @@ class GoalBaseline(FrameReward):
     )
 
     def range(self) -> Range:
-        """Return the bounds for unit embeddings, which are at most 2 from the goal.
+        """Return the bounds for unit embeddings.
 
-        The vector in the norm is at most as long as s - g, so the reward is at least 1 - 2^2 / 2.
+        Returns:
+            -1 and 1: the vector in the norm is at most as long as s - g, which is at most 2, and 1 - 2^2 / 2 is -1.
         """
         return -1.0, 1.0
 

@@ -22,7 +22,18 @@ class GoalProjection(FrameReward):
     """Dot product of the image with the unit vector from baseline to goal."""
 
     def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
-        """Compute s.u for each image."""
+        """Compute s.u for each image.
+
+        Args:
+            images: Unit embeddings of the images, float32 (n, d).
+            texts: Goal and baseline.
+
+        Returns:
+            float32 (n,).
+
+        Raises:
+            UserError: The embeddings of goal and baseline coincide, so that they define no direction.
+        """
         direction = texts.goal - texts.baseline
         length = np.sqrt(np.square(direction).sum(dtype=np.float32))
         if length < MIN_DISTANCE:

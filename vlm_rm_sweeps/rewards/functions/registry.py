@@ -89,6 +89,12 @@ def kind_of(function: RewardFunction) -> str:
     """Return the name under which any process finds the class of a reward function.
 
     It is not a name that a user's program registered: the process that reads a checkpoint later would not know it.
+
+    Args:
+        function: The reward function.
+
+    Returns:
+        The name of a built-in kind; for any other, the reference `module:Class`.
     """
     reference = f"{type(function).__module__}:{type(function).__qualname__}"
     return next((kind for kind, built_in in _BUILT_IN.items() if built_in == reference), reference)

@@ -11,7 +11,7 @@ from vlm_rm_sweeps.rewards.prompt_text import check_texts
 
 
 class Softmax(FrameReward):
-    """Probability of the goal among several descriptions, as in CLIP's zero-shot classification (arXiv 2103.00020, section 3.1).
+    """Probability of the goal among several descriptions (arXiv 2103.00020, section 3.1: zero-shot classification).
 
     With s the image, g the goal, n_1 to n_k the negatives (the baseline is one of them, unless `baseline` is false), all unit
     embeddings, and T the temperature,
@@ -42,7 +42,15 @@ class Softmax(FrameReward):
         return self.negatives
 
     def check_prompts(self, goal: tuple[str, ...], baseline: tuple[str, ...]) -> None:
-        """Refuse negatives that are the goal, or the baseline where that is a negative anyway."""
+        """Refuse negatives that are the goal, or the baseline where that is a negative anyway.
+
+        Args:
+            goal: The goal prompts.
+            baseline: The baseline prompts.
+
+        Raises:
+            UserError: One of the negatives is among them.
+        """
         super().check_prompts(goal, baseline)
         if self.baseline and set(self.negatives) & set(baseline):
             raise UserError(

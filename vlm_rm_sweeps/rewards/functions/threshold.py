@@ -76,7 +76,18 @@ class Threshold(FrameReward):
         return 0.0, 1.0
 
     def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
-        """Compute 1 for each image whose other reward is above the value, else 0."""
+        """Compute 1 for each image whose other reward is above the value, else 0.
+
+        Args:
+            images: Unit embeddings of the images, float32 (n, d).
+            texts: Goal, baseline and other texts.
+
+        Returns:
+            float32 (n,).
+
+        Raises:
+            UserError: The value has to be measured first.
+        """
         if self.above is None:
             raise UserError(f"{self.label}: its value is not measured yet: expected `above`")
         return (self.of.reward(images, texts).astype(np.float64) > self.above).astype(np.float32)
