@@ -240,7 +240,17 @@ def make_plan(sweep: Sweep) -> Plan:
     machine_drawn = sweep.profile is None
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
-    plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, rewards, prompts, renderings), rewards, machine_drawn=machine_drawn)
+    plan = Plan(
+        sweep,
+        task,
+        algorithm,
+        models,
+        prompts,
+        renderings,
+        _trials(sweep, rewards, prompts, renderings),
+        rewards,
+        machine_drawn=machine_drawn,
+    )
     for check in (
         _check_rewards,
         _check_only,
