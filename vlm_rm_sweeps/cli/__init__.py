@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.inventory import models, poses, render, schema, tasks
+from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
 from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
@@ -38,7 +38,7 @@ def before_any_command(
         list[str],
         typer.Option(
             metavar="FILE.py",
-            help="Python file, or an installed module such as my_package.tasks, to import first, for reward models, tasks and "
+            help="Python file, or an installed module such as my_package.tasks, to import first, for reward models, rewards, tasks and "
             "algorithms that it registers or defines; may be repeated.",
         ),
     ] = [],  # noqa: B006
@@ -62,6 +62,7 @@ for _command in (
     tasks,
     poses,
     models,
+    rewards,
     render,
     label,
     labels,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,31 @@ from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
+from vlm_rm_sweeps.evaluation.thresholds import with_values
 from vlm_rm_sweeps.evaluation.trajectories import Trajectories
-from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS
+from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
-Specs = Mapping[tuple[float, str], RewardSpec]
-"""Reward specs by alpha and prompt id."""
+Specs = Mapping[tuple[Any, str], RewardSpec]
+"""Reward specs by alpha (a number), or the label of another reward (a text), and prompt id."""
+
+
+def reward_columns(specs: Specs) -> list[dict[str, float | str]]:
+    """Return the columns of a table that tell rewards.
+
+    Args:
+        specs: All specs of the table.
+
+    Returns:
+        For each spec `alpha`, NaN for a reward without one, and, if any reward of the table has a label, `reward`.
+    """
+    labelled = any(isinstance(key, str) for key, _ in specs)
+    columns = []
+    for (key, _), spec in specs.items():
+        alpha: dict[str, float | str] = {"alpha": spec.alpha if spec.function is None else float("nan")}
+        columns.append(alpha | ({REWARD: key if isinstance(key, str) else f"alpha {key:g}"} if labelled else {}))
+    return columns
 
 
 @dataclass(frozen=True)
@@ -26,7 +45,7 @@ class ModelComparison:
 
     Attributes:
         model_id: The model.
-        table: A row for each alpha and prompt, as `measure_rewards` returns it.
+        table: A row for each reward and prompt, as `measure_rewards` returns it.
         images_encoded: Number of images that the model encoded.
     """
 
@@ -48,7 +67,7 @@ def check_models(model_ids: Sequence[str], specs: Specs) -> None:
     for model_id in model_ids:
         model = find_reward_model(model_id)
         for spec in specs.values():
-            model.check_spec(spec)
+            model.check(spec)
 
 
 def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:
@@ -84,22 +103,22 @@ def measure_rewards(
         trajectories: The episodes of the same N states, if any.
 
     Returns:
-        A row for each spec: model, parameters_millions, alpha, prompt and the measures of `measures.Measures`.
+        A row for each spec: model, parameters_millions, alpha (and reward), prompt and the measures of `measures.Measures`.
 
     Raises:
         UserError: All rewards are constant over the states.
     """
-    names = [f"{model.model_id} at alpha {alpha:g} with prompt {prompt!r}" for alpha, prompt in specs]
+    names = [f"{model.model_id} at {spec.label} with prompt {prompt!r}" for (_, prompt), spec in specs.items()]
     measured = measure(rewards, truth, names, groups=groups, trajectories=trajectories)
     rows = [
         {
             "model": model.model_id,
             PARAMETERS_MILLIONS: round(model.parameters / 1e6, 3),
-            "alpha": alpha,
+            **reward,
             "prompt": prompt,
             **measures.to_dict(),
         }
-        for (alpha, prompt), measures in zip(specs, measured, strict=True)
+        for (_, prompt), reward, measures in zip(specs, reward_columns(specs), measured, strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -130,6 +149,6 @@ def compare_models(
     check_models(model_ids, specs)
     for model_id in model_ids:
         model = load(model_id)
-        rewards = score_states(model, dataset, list(specs.values()))
+        rewards = score_states(model, dataset, list(with_values(model, specs).values()))
         table = measure_rewards(model, specs, rewards, truth, dataset.episodes, dataset.trajectories)
         yield ModelComparison(model_id, table, len(dataset))

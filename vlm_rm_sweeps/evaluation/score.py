@@ -8,6 +8,7 @@ import numpy as np
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.frames import resize_frames
+from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
 _CHUNK = 1_024
@@ -15,7 +16,7 @@ _CHUNK = 1_024
 
 
 def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequence[RewardSpec]) -> np.ndarray:
-    """Score frames, whose sizes may differ.
+    """Score frames, whose sizes may differ. Each stands alone: a reward of several frames sees one.
 
     Args:
         model: A loaded model, or a pool.
@@ -29,17 +30,18 @@ def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequen
         UserError: A reward is not finite.
     """
     rewards = []
+    columns = Columns(specs)
     resized = (resize_frames(frame[None], model.frame_format)[0] for frame in frames)
     for _, same_size in groupby(resized, key=lambda frame: frame.shape):
         chunk: list[np.ndarray] = []
         for frame in same_size:
             chunk.append(frame)
             if len(chunk) == _CHUNK:
-                rewards.append(model.score(np.stack(chunk), specs))
+                rewards.append(model.score(np.stack(chunk), columns.asked))
                 chunk = []
         if chunk:
-            rewards.append(model.score(np.stack(chunk), specs))
-    scored = np.concatenate(rewards)
+            rewards.append(model.score(np.stack(chunk), columns.asked))
+    scored = columns.alone(np.concatenate(rewards))
     refuse_not_finite(scored, model.model_id)
     return scored
 

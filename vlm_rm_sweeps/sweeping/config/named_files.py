@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+_REWARD_FILES = ("states", "head")
+"""Parameters of rewards that name files or folders."""
 _FOLDER_PREFIX = "local-dir:"
 _IN_A_MODEL_FOLDER = "open_clip_config.json"
 """What a folder that is a model id may have before its path, and the file that it holds (`rewards/open_clip_models.py`)."""
@@ -28,7 +30,7 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     Returns:
         The keys, with absolute paths for checkpoint files (the part of a model id after its first slash) and folders of models,
-        data sets, prompt files, and files or folders among the arguments of an environment.
+        data sets (also of rewards), prompt files, and files or folders among the arguments of an environment.
     """
     beside = _Beside(folder)
     changed = dict(keys)
@@ -38,6 +40,7 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     _change_in(changed, "screen", "states", beside.path)
     _change_in(changed, "audit", "models", beside.models)
     _change_in(changed, "env", "kwargs", beside.argument)
+    _change(changed, "rewards", beside.rewards)
     if isinstance(only := changed.get("only"), list):
         changed["only"] = [beside.combination(each) for each in only]
     return changed
@@ -127,6 +130,15 @@ class _Beside:
 
     def combination(self, named: Any) -> Any:
         return named | {"model": self.model(named.get("model"))} if isinstance(named, dict) and "model" in named else named
+
+    def rewards(self, named: Any) -> Any:
+        """Return rewards with absolute paths in the parameters that name files, however deep they are."""
+        match named:
+            case dict():
+                return {key: self.path(value) if key in _REWARD_FILES else self.rewards(value) for key, value in named.items()}
+            case list():
+                return [self.rewards(value) for value in named]
+        return named
 
     def argument(self, named: Any) -> Any:
         match named:

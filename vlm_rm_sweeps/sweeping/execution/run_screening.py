@@ -23,7 +23,15 @@ from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.measures import MEASURED, why_undefined
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import write_whole
-from vlm_rm_sweeps.metrics import EPIC_DISTANCE, HEADINGS, PARAMETERS_MILLIONS, SMALLER_IS_BETTER, RewardMeasure, RunStatus
+from vlm_rm_sweeps.metrics import (
+    EPIC_DISTANCE,
+    HEADINGS,
+    PARAMETERS_MILLIONS,
+    REWARD,
+    SMALLER_IS_BETTER,
+    RewardMeasure,
+    RunStatus,
+)
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.screening import Screening
@@ -145,7 +153,7 @@ def _measured(
     for model_id in plan.trained_models:
         started = time.monotonic()
         specs: Specs = {
-            (alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id
+            (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
         }
         for part in compare_models(
             dataset, truth, [model_id], specs, lambda name: load_for_measuring(name, plan.sweep.pool.precision)
@@ -175,7 +183,12 @@ def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Pa
     rows = ranking.dropna(subset=[rank_by]).head(screening.settings.keep).to_dict("records")
     if not rows:
         _refuse_undefined(rank_by, "it is undefined for every combination")
-    best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
+    best = [
+        Combination(
+            model=row["model"], alpha=None if REWARD in row else row["alpha"], reward=row.get(REWARD), prompt=row["prompt"]
+        )
+        for row in rows
+    ]
     file, keys = folder / "best.yaml", screening.best_sweep(best)
     plan_of(keys)  # the sweep file that is recommended must be valid
     write_whole(file, to_yaml(keys))
@@ -208,12 +221,15 @@ class _Tracker:
         """Create a finished child run for each row."""
         prompts = {prompt.id: prompt for prompt in self._screening.plan.prompts}
         for row in table.to_dict("records"):
-            prompt, alpha = prompts[row["prompt"]], f"{row['alpha']:g}"
+            prompt, label = prompts[row["prompt"]], row.get(REWARD)
+            alpha = None if math.isnan(row["alpha"]) else row["alpha"]
+            shown = f"alpha {alpha:g}" if label is None else f"reward {label}"
             run_id = self._create_run(
-                f"{row['model']}, alpha {alpha}, prompt {prompt.id}",
-                child_tags(self._run_id, row["model"], row["alpha"], prompt.id),
+                f"{row['model']}, {shown}, prompt {prompt.id}",
+                child_tags(self._run_id, row["model"], alpha, prompt.id, label),
             )
-            described = {"model": row["model"], "alpha": alpha, PARAMETERS_MILLIONS: f"{row[PARAMETERS_MILLIONS]:g}"}
+            named = ({} if alpha is None else {"alpha": f"{alpha:g}"}) | ({} if label is None else {REWARD: label})
+            described = {"model": row["model"], **named, PARAMETERS_MILLIONS: f"{row[PARAMETERS_MILLIONS]:g}"}
             # One call for both, because large screenings wait for MLflow.
             self._client.log_batch(
                 run_id,
