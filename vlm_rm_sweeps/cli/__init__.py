@@ -10,6 +10,7 @@ import typer
 from vlm_rm_sweeps.cli.inventory import models, poses, render, schema, tasks
 from vlm_rm_sweeps.cli.measuring import epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
+from vlm_rm_sweeps.cli.rewards import reward_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED, keep_streams
@@ -54,6 +55,7 @@ def before_any_command(
 for _command in (sweep, dashboard, evaluate, report, schema, tasks, poses, models, render, label, labels, epic, landscape):
     app.command()(_command)
 app.add_typer(states_app, name="states")
+app.add_typer(reward_app, name="reward")
 app.add_typer(pretrain_app, name="pretrain")
 
 

@@ -96,6 +96,16 @@ class ClipRewardModel(RewardModel):
         """The same for two ids of one architecture with the same weights."""
         return self.source.identity
 
+    @property
+    def weights_identity(self) -> str:
+        """The same for two ids of one architecture with the same weights, also on different machines."""
+        return self.source.weights_identity
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions, known without loading weights."""
+        return self.source.width
+
     def remarks(self) -> list[str]:
         """Say what had to be guessed of a checkpoint file."""
         return [self.source.remark] if self.source.remark else []

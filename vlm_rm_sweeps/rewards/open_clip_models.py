@@ -103,6 +103,22 @@ class ModelSource:
         return f"{self.architecture}/{weights}"
 
     @property
+    def weights_identity(self) -> str:
+        """The identity with a checkpoint file's checksum instead of its path, which differs between machines.
+
+        It reads the whole file.
+        """
+        if not os.path.isfile(self.pretrained):
+            return self.identity
+        return f"{self.architecture}/sha256:{sha256_of(Path(self.pretrained))}"
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions."""
+        self._register()
+        return int(open_clip.get_model_config(self.architecture)["embed_dim"])
+
+    @property
     def parameters(self) -> int:
         """Number of parameters, counted without loading or allocating weights."""
         self._register()
