@@ -12,7 +12,7 @@ from vlm_rm_sweeps.frames import resize_frames
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState, render_states, sample_states
 from vlm_rm_sweeps.rewards import clip
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward
+from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole

@@ -47,7 +47,7 @@ def check_models(model_ids: Sequence[str], specs: Specs) -> None:
     for model_id in model_ids:
         model = find_reward_model(model_id)
         for spec in specs.values():
-            model.check_spec(spec)
+            model.check(spec)
 
 
 def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:

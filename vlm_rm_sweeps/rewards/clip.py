@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
-from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, Texts, rewards_of
+from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 
@@ -20,7 +21,7 @@ _NUMBERS_AT_ONCE = 2**24
 
 
 class ClipRewardModel(RewardModel):
-    """Any open_clip model as a reward model, with goal-baseline regularisation (arXiv 2310.12921, section 3.2).
+    """Any open_clip model as a reward model, with any reward function of its embeddings.
 
     Frames are encoded in micro-batches of one fixed shape, the last one padded. A processor chooses its kernels, and so its
     rounding, by shape: with a fixed shape a frame's reward is bit-identical whatever it is batched with.
@@ -32,6 +33,8 @@ class ClipRewardModel(RewardModel):
     Raises:
         UserError: There is no such architecture, tag or file.
     """
+
+    embeds = True
 
     def __init__(self, model_id: str, source: ModelSource | None = None) -> None:
         super().__init__(model_id)
@@ -63,19 +66,27 @@ class ClipRewardModel(RewardModel):
             spec: Prompts and alpha to check.
 
         Raises:
-            UserError: A prompt is longer than the model's context, or goal and baseline have the same tokens.
+            UserError: A prompt is longer than the model's context, goal and baseline have the same tokens, or so have the goal and
+                a text of the reward function.
         """
-        for prompt in (*spec.goal_prompts, *spec.baseline_prompts):
+        others = spec.function.prompts() if spec.function else ()
+        for prompt in (*spec.goal_prompts, *spec.baseline_prompts, *others):
             self._refuse_cut_prompt(prompt)
-        goal, baseline = (
-            {tuple(tokens) for tokens in self._tokenizer(list(prompts)).tolist()}
-            for prompts in (spec.goal_prompts, spec.baseline_prompts)
-        )
+        goal, baseline = self._tokens(spec.goal_prompts), self._tokens(spec.baseline_prompts)
+        for other in others:
+            if self._tokens((other,)) <= goal:
+                raise UserError(
+                    f"{other!r} and the goal {list(spec.goal_prompts)!r} are the same to {self.model_id}, which does not tell capitals or "
+                    "spaces apart: word them differently"
+                )
         if goal == baseline:
             raise UserError(
                 f"goal {list(spec.goal_prompts)!r} and baseline {list(spec.baseline_prompts)!r} are the same to {self.model_id}, which "
                 "does not tell capitals or spaces apart: word them differently"
             )
+
+    def _tokens(self, prompts: Sequence[str]) -> set[tuple[int, ...]]:
+        return {tuple(tokens) for tokens in self._tokenizer(list(prompts)).tolist()}
 
     def use_backend(self, backend: BackendName, device: str = "cpu", precision: Precision = "fp32") -> None:
         """Choose what will run the image tower, before `load`.
@@ -228,7 +239,7 @@ class ClipRewardModel(RewardModel):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             Rewards, float32 (N, number of specs).
@@ -241,6 +252,16 @@ class ClipRewardModel(RewardModel):
         if not len(frames):
             return np.zeros((0, len(specs)), np.float32)
         images_nd = self.encode_frames(frames)
+        rewards = np.empty((len(frames), len(specs)), np.float32)
+        by_alpha = [column for column, spec in enumerate(specs) if spec.function is None]
+        if by_alpha:
+            rewards[:, by_alpha] = self._goal_baseline(images_nd, [specs[column] for column in by_alpha])
+        for column, spec in enumerate(specs):
+            if isinstance(spec.function, FrameReward):
+                rewards[:, column] = rewards_of(spec.function, images_nd.numpy(), self._texts(spec))
+        return rewards
+
+    def _goal_baseline(self, images_nd: torch.Tensor, specs: Sequence[RewardSpec]) -> np.ndarray:
         goals_sd = torch.stack([self._embed(spec.goal_prompts) for spec in specs])
         baselines_sd = torch.stack([self._embed(spec.baseline_prompts) for spec in specs])
         alphas_s = torch.tensor([spec.alpha for spec in specs])
@@ -248,7 +269,12 @@ class ClipRewardModel(RewardModel):
         # depend on the other specs.
         part = max(1, _NUMBERS_AT_ONCE // images_nd.numel())
         parts = zip(goals_sd.split(part), baselines_sd.split(part), alphas_s.split(part), strict=True)
-        return torch.cat([goal_baseline_reward(images_nd, *each) for each in parts], dim=1).numpy()
+        rewards: np.ndarray = torch.cat([goal_baseline_reward(images_nd, *each) for each in parts], dim=1).numpy()
+        return rewards
+
+    def _texts(self, spec: RewardSpec) -> Texts:
+        goal, baseline = (self._embed(prompts).numpy() for prompts in (spec.goal_prompts, spec.baseline_prompts))
+        return Texts(goal, baseline, lambda text: self.encode_prompt(text).numpy(), float(self.network.logit_scale.detach().float().exp()))
 
     def _embed(self, prompts: tuple[str, ...]) -> torch.Tensor:
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))

@@ -124,7 +124,7 @@ class PendingRewards:
         pool: The client that sends the request, and sends it again if necessary.
         frames: Reference to frames uint8 (N, H, W, 3) in Ray's object store.
         count: Number of frames, N.
-        specs: Prompts and alpha of each reward.
+        specs: Prompts and function of each reward, each of single frames.
     """
 
     def __init__(self, pool: "RewardPool", frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> None:
@@ -272,6 +272,9 @@ class RewardPool(RewardModel):
         handles: Ray handles of its servers.
     """
 
+    embeds = True
+    """The servers know whether their model does."""
+
     def __init__(self, config: PoolConfig, handles: Iterable[ActorHandle]) -> None:
         super().__init__(config.model_id)
         self.config = config
@@ -305,7 +308,7 @@ class RewardPool(RewardModel):
         """Refuse a spec that the served model cannot score: a server asks its model.
 
         Args:
-            spec: Prompts and alpha to check.
+            spec: Prompts and function of single frames to check.
 
         Raises:
             UserError: The model cannot score it.
@@ -330,7 +333,7 @@ class RewardPool(RewardModel):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             A future for the rewards.
@@ -350,7 +353,7 @@ class RewardPool(RewardModel):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             Rewards, float32 (N, number of specs), in the order of the frames.

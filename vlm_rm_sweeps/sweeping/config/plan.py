@@ -370,7 +370,7 @@ def _check_models(plan: Plan) -> None:
 def _check_prompts(plan: Plan) -> None:
     for model, prompt in itertools.product(plan.models.values(), plan.prompts):
         try:
-            model.check_spec(prompt.spec(alpha=0.0))
+            model.check(prompt.spec(alpha=0.0))
         except UserError as error:
             raise UserError(f"prompts, {prompt.id}: {error}") from error
 

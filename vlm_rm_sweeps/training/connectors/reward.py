@@ -46,7 +46,7 @@ class RewardSource:
 
     Args:
         pool: Configuration of the reward model's pool.
-        spec: Prompts and alpha of the reward.
+        spec: Prompts and function of the reward.
         frame_format: Size and resizing of the reward model's frames.
         rendering: How states are rendered; None for the task's default.
     """
