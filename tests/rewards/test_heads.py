@@ -6,33 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from small_heads import TINY, a_head, unit_embeddings
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.heads import Head, HeadDescription, HeadWeights, head_content, parse_head, read_head, write_head
-from vlm_rm_sweeps.rewards.registry import find_reward_model
-
-TINY = find_reward_model("embedded/tiny")
-WIDTH = 32
-
-
-def a_head(hidden: int = 0, **changed: Any) -> Head:
-    random = np.random.default_rng(0)
-    described: dict[str, Any] = {"model": "embedded/tiny", "identity": TINY.weights_identity, "width": WIDTH, "hidden": hidden}
-    described |= {"frame_format": TINY.frame_format, "task": "cartpole-upright", "truth": "success", "pairs": False, "seed": 0}
-    described |= {"data_sha256": "0" * 64, "counts": {"in the goal": 10}, "measures": {"roc_auc": 0.9, "accuracy": None}}
-    numbers = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes(hidden).items()}
-    return Head(HeadDescription(**described | changed), HeadWeights(bias=0.25, **numbers))
-
-
-def shapes(hidden: int) -> dict[str, tuple[int, ...]]:
-    if not hidden:
-        return {"output_h": (WIDTH,)}
-    return {"output_h": (hidden,), "hidden_hd": (hidden, WIDTH), "hidden_bias_h": (hidden,)}
-
-
-def unit_embeddings(count: int) -> np.ndarray:
-    images = np.random.default_rng(1).normal(size=(count, WIDTH)).astype(np.float32)
-    return images / np.linalg.norm(images, axis=1, keepdims=True)
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.heads import Head, head_content, parse_head, read_head, write_head
 
 
 @pytest.mark.parametrize("hidden", [0, 5])
@@ -112,16 +91,28 @@ def test_another_version_of_the_format_is_refused() -> None:
 
 
 def test_a_head_fits_its_own_model_alone() -> None:
-    a_head().check_fits(TINY, WIDTH, "a")
-    small = find_reward_model("embedded/small")
+    a_head().check_fits(TINY, "a")
+    small = ClipRewardModel("embedded/small")
     with pytest.raises(UserError, match="trained on embeddings of embedded/tiny with 32 numbers, and embedded/small has 64"):
-        a_head().check_fits(small, 64, "a")
-    with pytest.raises(UserError, match=r"trained on embedded/tiny \(embedded-tiny/sha256:.*this model is embedded/small"):
-        a_head().check_fits(small, WIDTH, "a")
-    with pytest.raises(UserError, match=r"identity|trained on embedded/tiny \(other"):
-        a_head(identity="other").check_fits(TINY, WIDTH, "a")
+        a_head().check_fits(small, "a")
+    with pytest.raises(UserError, match=r"trained on embedded/small \(embedded-small/sha256:.*this model is embedded/tiny"):
+        a_head(model="embedded/small", identity=small.weights_identity).check_fits(TINY, "a")
+    with pytest.raises(UserError, match=r"trained on frames of 32 pixels .* and embedded/tiny has 64 pixels"):
+        a_head(frame_format=FrameFormat(32)).check_fits(TINY, "a")
 
 
 def test_the_identity_of_weights_is_no_path() -> None:
     assert TINY.weights_identity.startswith("embedded-tiny/sha256:")
-    assert find_reward_model("ViT-B-32/laion2b_s34b_b79k").weights_identity == "ViT-B-32/laion2b_s34b_b79k"
+    named = ClipRewardModel("ViT-B-32/laion2b_s34b_b79k")
+    assert (named.weights_identity, named.width) == (named.identity, 512)
+
+
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_no_reward_is_out_of_range(hidden: int) -> None:
+    weights = a_head(hidden).weights
+    low, high = weights.range()
+    rewards = weights.logits(unit_embeddings(500))
+    assert low < rewards.min() < rewards.max() < high
+    if not hidden:
+        best = (weights.output_h / np.linalg.norm(weights.output_h))[None]
+        assert weights.logits(best)[0] == pytest.approx(high, rel=1e-5)

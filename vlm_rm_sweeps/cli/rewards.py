@@ -26,8 +26,8 @@ def reward_train(
     truth: Annotated[
         str | None,
         typer.Option(
-            help="What the states are labelled by: `success`, `rater:NAME`, `raters` (their majority), or a condition on the data set's "
-            "state variables, such as 'abs(theta) < 0.1'. Of pairs: `raters` or `rater:NAME`.",
+            help="What the states are labelled by: `success`, `rater:NAME`, `raters` (their majority), or a condition on the data "
+            "set's state variables, such as 'abs(theta) < 0.1'. Of pairs: `raters` or `rater:NAME`.",
             show_default="success; raters for --pairs",
         ),
     ] = None,

@@ -130,8 +130,8 @@ def refuse_foreign_labels(dataset: StateDataset, items: Iterable[str], file: Pat
     foreign = sorted(labelled - set(dataset.ids))
     if foreign:
         raise UserError(
-            f"{file or dataset.labels_file} belongs to another data set: {len(foreign)} of its {len(labelled)} labelled states are not in "
-            f"{dataset.folder} (the first is {foreign[0]}); restore the file of this data set"
+            f"{file or dataset.labels_file} belongs to another data set: {len(foreign)} of its {len(labelled)} labelled states are not "
+            f"in {dataset.folder} (the first is {foreign[0]}); restore the file of this data set"
         )
 
 

@@ -37,7 +37,9 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None, pair_s
     if (folder / TABLE).is_file():
         return _job_of_states(load_states(folder), criterion, pair_seed)
     if pair_seed is not None:
-        raise UserError(f"{folder} has no states to compare in pairs: expected a data set of states, as `vlm-rm states` makes it")
+        raise UserError(
+            f"{folder} has no states to compare in pairs: expected a data set of states, as `vlm-rm states` makes it"
+        )
     items = videos_to_label(folder)
     task = find_task(task_name) if task_name else None
     criterion = criterion or (task.success_criterion if task else _criterion_of(folder, items))

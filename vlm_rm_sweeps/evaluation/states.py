@@ -1,8 +1,8 @@
 """Data sets of states: frames, the simulator states that they show, and their provenance.
 
 A data set is a folder with `states.parquet` (a row for each state), `images/` (a PNG or lossless WebP for each) and, once
-raters have labelled it, `labels.sqlite`, and `pairs.sqlite` once they have compared states. States and images are written once and never change, so labels and measurements can
-refer to states by id.
+raters have labelled it, `labels.sqlite`, or `pairs.sqlite` once they have compared states. States and images are written once
+and never change, so labels and measurements can refer to states by id.
 """
 
 import hashlib

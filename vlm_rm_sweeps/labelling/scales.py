@@ -36,7 +36,9 @@ class Scale:
 
 
 YES_NO = Scale("yes-no", (Answer("1", "yes", 1.0), Answer("0", "no", 0.0)))
-CLOSER = Scale("closer", (Answer("arrowleft", "left", 1.0), Answer("arrowdown", "the same", 0.5), Answer("arrowright", "right", 0.0)))
+CLOSER = Scale(
+    "closer", (Answer("arrowleft", "left", 1.0), Answer("arrowdown", "the same", 0.5), Answer("arrowright", "right", 0.0))
+)
 """Which of two states is closer to the goal: how far that is the left one."""
 SHARE = Scale(
     "share", tuple(Answer(str(index), f"{percent} %", float(percent)) for index, percent in enumerate((0, 25, 50, 75, 100)))

@@ -67,8 +67,10 @@ class ClipRewardModel(RewardModel):
 
         Raises:
             UserError: A prompt is longer than the model's context, goal and baseline have the same tokens, or so have the goal and
-                a text of the reward function.
+                a text of the reward function; or the function needs another model.
         """
+        if spec.function is not None:
+            spec.function.check_model(self)
         others = spec.function.prompts() if spec.function else ()
         for prompt in (*spec.goal_prompts, *spec.baseline_prompts, *others):
             self._refuse_cut_prompt(prompt)
@@ -107,9 +109,12 @@ class ClipRewardModel(RewardModel):
         """The same for two ids of one architecture with the same weights."""
         return self.source.identity
 
-    @property
+    @cached_property
     def weights_identity(self) -> str:
-        """The same for two ids of one architecture with the same weights, also on different machines."""
+        """The same for two ids of one architecture with the same weights, also on different machines.
+
+        It reads the whole of a checkpoint file, once.
+        """
         return self.source.weights_identity
 
     @property
@@ -274,7 +279,12 @@ class ClipRewardModel(RewardModel):
 
     def _texts(self, spec: RewardSpec) -> Texts:
         goal, baseline = (self._embed(prompts).numpy() for prompts in (spec.goal_prompts, spec.baseline_prompts))
-        return Texts(goal, baseline, lambda text: self.encode_prompt(text).numpy(), float(self.network.logit_scale.detach().float().exp()))
+        return Texts(
+            goal,
+            baseline,
+            lambda text: self.encode_prompt(text).numpy(),
+            float(self.network.logit_scale.detach().float().exp()),
+        )
 
     def _embed(self, prompts: tuple[str, ...]) -> torch.Tensor:
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))

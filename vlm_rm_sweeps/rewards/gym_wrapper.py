@@ -116,7 +116,9 @@ def _check(render_mode: str | None, env: Any, model: RewardModel, spec: RewardSp
     if render_mode != "rgb_array":
         raise UserError(f"{env} has the render mode {render_mode!r}: make it with render_mode='rgb_array'")
     if spec.parts() != (spec,):
-        raise UserError(f"reward {spec.label} needs the earlier steps of an episode, and this wrapper scores frames alone: expected another reward")
+        raise UserError(
+            f"reward {spec.label} needs the earlier steps of an episode, and this wrapper scores frames alone: expected another reward"
+        )
     model.check(spec)
 
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import new_output, problems_in, read_whole
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.reward_model import RewardModel
+from vlm_rm_sweeps.rewards.functions.base import EmbeddingModel, Range, dots
 
 HEAD_SUFFIX = ".safetensors"
 MAX_HIDDEN = 64
@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 _METADATA = "__metadata__"
 _ABOUT = "head"
 _LENGTH_BYTES = 8
+_LARGEST_FILE = 2**24
 _REMEDY = "expected a file that `vlm-rm reward train` wrote; restore it, or train it again"
 
 Count = Annotated[int, Field(ge=0)]
@@ -38,7 +39,7 @@ class HeadDescription(BaseModel):
     Attributes:
         format: Version of the file's format.
         model: Id of the reward model whose image embeddings the head was trained on.
-        identity: Identity of that model's weights, the same on every machine, see `RewardModel.weights_identity`.
+        identity: Identity of that model's weights, the same on every machine, see `EmbeddingModel`.
         width: Number of embedding dimensions.
         frame_format: Size and resizing of the frames that were embedded.
         hidden: Hidden units; 0 for a logistic regression.
@@ -121,14 +122,14 @@ class HeadWeights:
         features_nh = images_nd
         if self.hidden_hd is not None and self.hidden_bias_h is not None:
             units = zip(self.hidden_hd, self.hidden_bias_h, strict=True)
-            sums_nh = np.stack([_dots(images_nd, weights_d) + bias for weights_d, bias in units], axis=1)
+            sums_nh = np.stack([dots(images_nd, weights_d) + bias for weights_d, bias in units], axis=1)
             features_nh = sums_nh / (1 + np.abs(sums_nh))
-        return _dots(features_nh, self.output_h) + np.float32(self.bias)
+        return dots(features_nh, self.output_h) + np.float32(self.bias)
 
-
-def _dots(rows_nd: np.ndarray, vector_d: np.ndarray) -> np.ndarray:
-    products: np.ndarray = (rows_nd * vector_d).sum(axis=-1, dtype=np.float32)
-    return products
+    def range(self) -> Range:
+        """Return the least and the largest reward of a unit embedding; a network's may be out of reach."""
+        largest = float(np.abs(self.output_h).sum() if self.hidden_hd is not None else np.linalg.norm(self.output_h))
+        return self.bias - largest, self.bias + largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,22 +144,21 @@ class Head:
     about: HeadDescription
     weights: HeadWeights
 
-    def check_fits(self, model: RewardModel, width: int, named: str) -> None:
+    def check_fits(self, model: EmbeddingModel, named: str) -> None:
         """Refuse a model whose embeddings are not those that the head was trained on.
 
         Args:
             model: The model; its weights need not be loaded.
-            width: Number of its embedding dimensions.
             named: What a message calls the head, such as its file.
 
         Raises:
             UserError: It is another model, or the same one with other weights, or it sees frames of another size.
         """
         remedy = "use a head that was trained on this model (`vlm-rm reward train DATASET --model ...`), or name its model"
-        if width != self.about.width:
+        if model.width != self.about.width:
             raise UserError(
                 f"the head {named} was trained on embeddings of {self.about.model} with {self.about.width} numbers, and "
-                f"{model.model_id} has {width}: {remedy}"
+                f"{model.model_id} has {model.width}: {remedy}"
             )
         if model.weights_identity != self.about.identity:
             raise UserError(
@@ -207,6 +207,8 @@ def read_head(file: Path) -> Head:
     Raises:
         DamagedFileError: The file cannot be read, is damaged, or is something else.
     """
+    if file.is_file() and file.stat().st_size > _LARGEST_FILE:
+        raise DamagedFileError(f"{file} is larger than {_LARGEST_FILE // 2**20} MB, which no head is: {_REMEDY}")
     return parse_head(read_whole(file, _REMEDY), str(file))
 
 

@@ -197,11 +197,6 @@ class RewardModel(ABC):
         """What two ids of the same model have in common, unless a model overrides it: the id."""
         return self.model_id
 
-    @property
-    def weights_identity(self) -> str:
-        """What two models with the same embeddings have in common on every machine, unless a model overrides it: `identity`."""
-        return self.identity
-
     def remarks(self) -> list[str]:
         """List remarks about this model that may surprise the user, printed before a sweep starts; by default none."""
         return []

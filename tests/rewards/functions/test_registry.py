@@ -41,7 +41,10 @@ def test_data_imports_nothing() -> None:
     [
         ("sofmax", "unknown reward 'sofmax': did you mean 'softmax'"),
         ({"kind": "softmax"}, "softmax: parameter 'negatives' is missing"),
-        ({"kind": "softmax", "negatives": ["a"], "temprature": 1}, "unknown parameter 'temprature'.*did you mean 'temperature'"),
+        (
+            {"kind": "softmax", "negatives": ["a"], "temprature": 1},
+            "unknown parameter 'temprature'.*did you mean 'temperature'",
+        ),
         ({"kind": "goal_baseline", "alpha": 2}, "goal_baseline: alpha = 2: input should be less than or equal to 1"),
         ({"alpha": 0.5}, "expected a kind of reward"),
         (3, "expected a kind of reward"),

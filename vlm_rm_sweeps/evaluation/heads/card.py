@@ -49,8 +49,9 @@ def model_card(head: Head, validation: Validation) -> str:
 
         ## On episodes that it has not seen
 
-        Cross-validation in which all states of an episode are held out together: {validation.judged} of {sum(about.counts.values())} labels were
-        judged by a head that had seen none of their episodes. Intervals (95 %) are bootstrapped over episodes.
+        Cross-validation in which all states of an episode are held out together. {validation.judged} of
+        {sum(about.counts.values())} labels were judged by a head that had seen none of their episodes. Intervals (95 %) are bootstrapped
+        over episodes.
 
         | measure | value | 95 % interval |
         |---|---|---|
@@ -77,7 +78,7 @@ def _reliability(validation: Validation, pairs: bool) -> str:
         for each in validation.reliability
     )
     return (
-        f"\n## Reliability\n\nPredicted probability of \"{_CHOSEN_RATHER[pairs]}\" against the observed share.\n\n"
+        f'\n## Reliability\n\nPredicted probability of "{_CHOSEN_RATHER[pairs]}" against the observed share.\n\n'
         f"| predicted | labels | mean prediction | observed |\n|---|---|---|---|\n{rows}\n"
     )
 

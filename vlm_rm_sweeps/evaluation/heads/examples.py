@@ -6,7 +6,6 @@ Shape suffixes: n examples, d embedding dimensions.
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Protocol, Self
 
 import numpy as np
 
@@ -22,25 +21,6 @@ from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 
 MIN_OF_EACH = 10
 """Fewest labels of each class, and fewest pairs with a preference."""
-
-
-class Examples(Protocol):
-    """Training data of a head.
-
-    Attributes:
-        targets_n: What a head should say of each example, from 0 to 1.
-    """
-
-    targets_n: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    @property
-    def episodes(self) -> np.ndarray:
-        """Episodes that each example is about, int (n, 1 or 2)."""
-
-    def at(self, chosen: np.ndarray) -> Self:
-        """Return the examples at some positions, or where a mask is true."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +79,10 @@ class ComparedStates:
         return ComparedStates(self.left_nd[chosen], self.right_nd[chosen], self.targets_n[chosen], self.episodes_n2[chosen])
 
 
+Examples = LabelledStates | ComparedStates
+"""Training data of a head."""
+
+
 @dataclass(frozen=True)
 class Labels:
     """Labels of a data set, before anything is embedded.
@@ -106,7 +90,7 @@ class Labels:
     Attributes:
         truth: Name of what they are from, see `read_truth`.
         states: Positions in the data set's table, int (n, 1) for states and (n, 2) for pairs, the left one first.
-        targets_n: See `Examples`.
+        targets_n: See `LabelledStates` and `ComparedStates`.
     """
 
     truth: str
@@ -131,7 +115,7 @@ class Labels:
         shown = dataset.table["sha256"].to_numpy()[self.states].tolist()
         return hashlib.sha256(json.dumps([shown, self.targets_n.tolist()]).encode()).hexdigest()
 
-    def embedded(self, dataset: StateDataset, model: ClipRewardModel) -> LabelledStates | ComparedStates:
+    def embedded(self, dataset: StateDataset, model: ClipRewardModel) -> Examples:
         """Embed the states, each once.
 
         Args:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from vlm_rm_sweeps.evaluation.heads.examples import ComparedStates, LabelledStates
+from vlm_rm_sweeps.evaluation.heads.examples import ComparedStates, Examples
 from vlm_rm_sweeps.rewards.heads import HeadWeights
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
@@ -24,7 +24,7 @@ _LONGEST_FIT = 100
 """Iterations of L-BFGS."""
 
 
-def fit_head(examples: LabelledStates | ComparedStates, hidden: int, penalty: float, seed: int) -> HeadWeights:
+def fit_head(examples: Examples, hidden: int, penalty: float, seed: int) -> HeadWeights:
     """Fit a head by maximum likelihood, with a penalty on the length of its weights.
 
     The likelihood of a labelled state is that of a logistic regression. That of a pair is Bradley and Terry's: the left state is
@@ -58,7 +58,7 @@ def fit_head(examples: LabelledStates | ComparedStates, hidden: int, penalty: fl
     )
 
 
-def predicted(weights: HeadWeights, examples: LabelledStates | ComparedStates) -> np.ndarray:
+def predicted(weights: HeadWeights, examples: Examples) -> np.ndarray:
     """Compute a head's log-odds of each example.
 
     Args:
@@ -68,7 +68,6 @@ def predicted(weights: HeadWeights, examples: LabelledStates | ComparedStates) -
     Returns:
         Of a state: that it is in the goal. Of a pair: that the left one is closer. float64 (N,).
     """
-
     if isinstance(examples, ComparedStates):
         return weights.logits(examples.left_nd).astype(np.float64) - weights.logits(examples.right_nd)
     return weights.logits(examples.images_nd).astype(np.float64)
@@ -79,12 +78,12 @@ def losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.logaddexp(0, logits) - targets * logits
 
 
-def _all_images(examples: LabelledStates | ComparedStates) -> np.ndarray:
+def _all_images(examples: Examples) -> np.ndarray:
     images = [examples.left_nd, examples.right_nd] if isinstance(examples, ComparedStates) else [examples.images_nd]
     return np.concatenate(images).astype(np.float64)
 
 
-def _scaled(examples: LabelledStates | ComparedStates, mean_d: np.ndarray, scale: float) -> Sequence[np.ndarray]:
+def _scaled(examples: Examples, mean_d: np.ndarray, scale: float) -> Sequence[np.ndarray]:
     """Scale the images: those of the states, or of the left and of the right ones; and the targets behind them."""
     if isinstance(examples, ComparedStates):
         return [(examples.left_nd - mean_d) / scale, (examples.right_nd - mean_d) / scale, examples.targets_n]

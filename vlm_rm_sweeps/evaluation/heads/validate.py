@@ -3,7 +3,7 @@
 Shape suffixes: n examples, p penalties, b bootstrap samples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.epic import KEPT_TRUE_POSITIVES, bootstrap_interval
-from vlm_rm_sweeps.evaluation.heads.examples import ComparedStates, LabelledStates
+from vlm_rm_sweeps.evaluation.heads.examples import ComparedStates, Examples
 from vlm_rm_sweeps.evaluation.heads.fit import PENALTIES, fit_head, losses, predicted
 
 FOLDS = 5
@@ -64,7 +64,7 @@ class Validation:
     reliability: list[Bin]
 
 
-def cross_validate(examples: LabelledStates | ComparedStates, hidden: int, seed: int) -> Validation:
+def cross_validate(examples: Examples, hidden: int, seed: int) -> Validation:
     """Measure what kind of head examples give, on examples of other episodes than it was trained on.
 
     The penalty of the head for some held-out examples is the one that did best on all other held-out examples.
@@ -107,7 +107,7 @@ def _smallest(losses_pn: np.ndarray) -> int:
     return int(losses_pn.mean(axis=1).argmin()) if losses_pn.size else len(losses_pn) - 1
 
 
-def _folds(examples: LabelledStates | ComparedStates, seed: int) -> np.ndarray:
+def _folds(examples: Examples, seed: int) -> np.ndarray:
     """Assign episodes to folds.
 
     Episodes are dealt out in turn, in an order in which those with a label of a class are neighbours, so that every fold leaves
@@ -142,7 +142,7 @@ def _folds(examples: LabelledStates | ComparedStates, seed: int) -> np.ndarray:
     return fold_of[places]
 
 
-def _splits(examples: LabelledStates | ComparedStates, folds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _splits(examples: Examples, folds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield training and held-out examples as masks: each example is held out once, from a head that saw none of its episodes.
 
     A pair may have episodes of two folds. It is then held out with the other pairs of these two, and the head is trained on the
@@ -160,22 +160,38 @@ def _splits(examples: LabelledStates | ComparedStates, folds: np.ndarray) -> Ite
             yield trained, held_out
 
 
-def _measures(
-    probabilities_n: np.ndarray, targets_n: np.ndarray, episodes: np.ndarray, seed: int
-) -> dict[str, Interval]:
+def _measures(probabilities_n: np.ndarray, targets_n: np.ndarray, episodes: np.ndarray, seed: int) -> dict[str, Interval]:
     """Compute all measures with intervals."""
     are_pairs = episodes.shape[1] == 2
 
     def measured(weights_n: np.ndarray) -> dict[str, float]:
-        found = _accuracy(probabilities_n, targets_n, weights_n) if are_pairs else detection(probabilities_n, targets_n, weights_n)
+        found = (
+            _accuracy(probabilities_n, targets_n, weights_n) if are_pairs else detection(probabilities_n, targets_n, weights_n)
+        )
         return found | {
             "brier": float(np.average((probabilities_n - targets_n) ** 2, weights=weights_n)),
             "calibration_error": calibration_error(probabilities_n, targets_n, weights_n),
         }
 
+    return with_intervals(measured, episodes, seed)
+
+
+def with_intervals(
+    measured: Callable[[np.ndarray], dict[str, float]], episodes: np.ndarray, seed: int = 0
+) -> dict[str, Interval]:
+    """Compute measures with intervals, bootstrapped over episodes.
+
+    Args:
+        measured: Computes the measures by name from the weights of N examples, float64 (N,).
+        episodes: Episodes that each example is about, int (N, 1) or (N, 2).
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The measures of all examples, by name.
+    """
     samples = [measured(weights_n) for weights_n in _bootstrap_weights(episodes, seed)]
     intervals = {}
-    for name, value in measured(np.ones(len(targets_n))).items():
+    for name, value in measured(np.ones(len(episodes))).items():
         low, high = bootstrap_interval(np.array([[sample[name]] for sample in samples]))
         intervals[name] = Interval(value, float(low[0]), float(high[0]))
     return intervals

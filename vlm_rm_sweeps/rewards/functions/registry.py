@@ -15,6 +15,7 @@ _PACKAGE = "vlm_rm_sweeps.rewards.functions"
 _BUILT_IN = {
     "goal_baseline": f"{_PACKAGE}.goal_baseline:GoalBaseline",
     "softmax": f"{_PACKAGE}.softmax:Softmax",
+    "learned": f"{_PACKAGE}.learned:Learned",
 }
 _REGISTRY: Registry[type[RewardFunction]] = Registry("reward")
 _FROM_DATA = "from_data"
@@ -143,6 +144,11 @@ def _explained(problem: Any, function: type[RewardFunction]) -> str:
         return f"parameter {name!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{name} = {shown(problem['input'])}: {message[0].lower()}{message[1:]}" if name else message
+
+
+def is_from_data(info: ValidationInfo) -> bool:
+    """Whether a validator sees stored data, and not the user's own words."""
+    return bool((info.context or {}).get(_FROM_DATA))
 
 
 def _nested(value: Any, info: ValidationInfo) -> RewardFunction:

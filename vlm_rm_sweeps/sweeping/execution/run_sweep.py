@@ -32,13 +32,21 @@ def check_resumable(plan: Plan, folder: SweepFolder) -> None:
         folder: The folder of the sweep to resume.
 
     Raises:
-        UserError: They differ; the message has the differences.
+        UserError: They differ; the message has the differences. Or trials have started that the plan lacks.
     """
     differences = folder.differences(plan)
     if differences:
         raise UserError(
             f"the sweep in {folder.path} cannot be resumed, because its sweep file has changed since. Undo the changes, or start a new "
             f"sweep with --new:\n{differences}"
+        )
+    planned = {trial.trial_id for trial in plan.with_ids_of(folder.stored_sweep()).trials}
+    others = [started.name for started in folder.trials() if started.name not in planned]
+    if others:
+        raise UserError(
+            f"the sweep in {folder.path} cannot be resumed, because a file that its sweep file names has changed since, such as the "
+            f"head of a learned reward: {len(others)} of its trials had another one ({others[0]}). Restore the file, or start a new sweep "
+            "with --new"
         )
 
 
