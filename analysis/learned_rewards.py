@@ -1,4 +1,4 @@
-"""A reward that was learned from 200 labels beside the cosine to the goal, of the same model, on states that neither has seen.
+"""Rewards learned from 200 labels beside the cosine to the goal, of one model, on states that they have not seen.
 
 Run `python analysis/learned_rewards.py`: it renders its own states and needs no sweep (about two minutes of CPU time). For each
 task it draws 200 random states, labels them by the task's success test, and trains `vlm-rm reward train`'s heads on their

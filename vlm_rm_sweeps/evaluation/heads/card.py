@@ -50,8 +50,8 @@ def model_card(head: Head, validation: Validation) -> str:
         ## On episodes that it has not seen
 
         Cross-validation in which all states of an episode are held out together. {validation.judged} of
-        {sum(about.counts.values())} labels were judged by a head that had seen none of their episodes. Intervals (95 %) are bootstrapped
-        over episodes.
+        {sum(about.counts.values())} labels were judged by a head that had seen none of their episodes. Intervals (95 %) are
+        bootstrapped over episodes.
 
         | measure | value | 95 % interval |
         |---|---|---|

@@ -45,8 +45,8 @@ def check_resumable(plan: Plan, folder: SweepFolder) -> None:
     if others:
         raise UserError(
             f"the sweep in {folder.path} cannot be resumed, because a file that its sweep file names has changed since, such as the "
-            f"head of a learned reward: {len(others)} of its trials had another one ({others[0]}). Restore the file, or start a new sweep "
-            "with --new"
+            f"head of a learned reward: {len(others)} of its trials had another one ({others[0]}). Restore the file, or start a new "
+            "sweep with --new"
         )
 
 
