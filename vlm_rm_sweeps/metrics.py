@@ -77,6 +77,8 @@ EPIC_DISTANCE = _metric("epic_distance", "0 to 1", "EPIC distance between reward
 EPIC_LOW = _metric("epic_low", "0 to 1", "Lower end of the 95 % interval of the EPIC distance.")
 EPIC_HIGH = _metric("epic_high", "0 to 1", "Upper end of the 95 % interval of the EPIC distance.")
 
+REWARD_THRESHOLD = _metric("reward_threshold", "reward", "Measured threshold of the trial's reward, before training.")
+
 AUDIT_PROXY = _metric("audit_proxy_reward", "reward/step", "Mean reward by the spec that the trial learns from.")
 AUDIT_TRUE_REWARD = _metric("audit_true_reward", "reward/step", "Mean of the environment's own reward.")
 AUDIT_GOAL_FRACTION = _metric("audit_goal_fraction", "share", "Share of steps in the goal; missing where success is unknown.")
@@ -93,6 +95,9 @@ FINISHED = "finished"
 """Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
 FAILURE = "failure"
 """Key of the final result of a failed trial: the error message."""
+
+REWARD = "reward"
+"""Column of tables, tag and parameter: the label of a reward, where rewards are named, beside `alpha`."""
 
 INFO_FRAME = "frame"
 """Key of an environment's `info`: the rendered frame after the step, uint8 (H, W, 3)."""

@@ -204,7 +204,7 @@ def test_rewards_that_are_not_finite_are_not_left_out(saved_policy: SavePolicy, 
     loaded = load_scorer(saved_policy(tmp_path / "broken", reward=reward))
     assert loaded is not None
     with pytest.raises(UserError, match="own_rewards:NotANumber gave 3 of 3 rewards that are not finite"):
-        loaded[0](np.zeros((3, 64, 64, 3), np.uint8))
+        loaded[0](np.zeros((3, 64, 64, 3), np.uint8), np.zeros(3))
 
 
 def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.inventory import models, poses, render, schema, tasks
+from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
 from vlm_rm_sweeps.cli.measuring import epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.rewards import reward_app
@@ -37,7 +37,7 @@ def before_any_command(
         list[str],
         typer.Option(
             metavar="FILE.py",
-            help="Python file, or an installed module such as my_package.tasks, to import first, for reward models, tasks and "
+            help="Python file, or an installed module such as my_package.tasks, to import first, for reward models, rewards, tasks and "
             "algorithms that it registers or defines; may be repeated.",
         ),
     ] = [],  # noqa: B006
@@ -52,7 +52,22 @@ def before_any_command(
             import_module(named)
 
 
-for _command in (sweep, dashboard, evaluate, report, schema, tasks, poses, models, render, label, labels, epic, landscape):
+for _command in (
+    sweep,
+    dashboard,
+    evaluate,
+    report,
+    schema,
+    tasks,
+    poses,
+    models,
+    rewards,
+    render,
+    label,
+    labels,
+    epic,
+    landscape,
+):
     app.command()(_command)
 app.add_typer(states_app, name="states")
 app.add_typer(reward_app, name="reward")

@@ -13,10 +13,11 @@ from vlm_rm_sweeps.cli.options import (
     Prompts,
     RenderedCamera,
     RenderedTextures,
+    Rewards,
     listed,
     new_file,
     new_folder,
-    read_alphas,
+    read_rewards,
     refuse_to_overwrite,
     write_table,
 )
@@ -28,7 +29,8 @@ _CURVE_POINTS, _MAP_POINTS = 181, 41
 def epic(
     dataset: DatasetFolder,
     model: Models,
-    alpha: Alphas = ["0"],  # noqa: B006
+    alpha: Alphas = [],  # noqa: B006
+    reward: Rewards = [],  # noqa: B006
     prompt: Prompts = [],  # noqa: B006
     baseline: Baseline = None,
     truth: Annotated[
@@ -56,7 +58,7 @@ def epic(
     truth_values = read_truth(states, truth)
     task, models = states.task, listed("--model", model)
     prompts = prompts_to_compare(prompt, baseline, task)
-    specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
+    specs = read_rewards(alpha, "0", reward, prompts)
     known = int(truth_values.known.sum())
     print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
     comparisons = list(compare_models(states, truth_values, models, specs))
@@ -74,7 +76,8 @@ def landscape(
     output: Annotated[
         Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and tables; must not exist yet.")
     ],
-    alpha: Alphas = ["0,0.25,0.5,0.75,1"],  # noqa: B006
+    alpha: Alphas = [],  # noqa: B006
+    reward: Rewards = [],  # noqa: B006
     prompt: Prompts = [],  # noqa: B006
     baseline: Baseline = None,
     variable: Annotated[
@@ -106,7 +109,7 @@ def landscape(
     values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)
-    specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
+    specs = read_rewards(alpha, "0,0.25,0.5,0.75,1", reward, prompts)
     check_models(models, specs)
     formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))

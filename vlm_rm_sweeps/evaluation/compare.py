@@ -11,12 +11,28 @@ from vlm_rm_sweeps.evaluation.epic import measure
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
-from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS
+from vlm_rm_sweeps.evaluation.thresholds import with_values
+from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
-Specs = Mapping[tuple[float, str], RewardSpec]
-"""Reward specs by alpha and prompt id."""
+Specs = Mapping[tuple[float | str, str], RewardSpec]
+"""Reward specs by alpha, or the label of another reward, and prompt id."""
+
+
+def named_reward(specs: Specs, key: float | str) -> dict[str, float | str]:
+    """Return the columns of a table that tell a reward.
+
+    Args:
+        specs: All specs of the table.
+        key: The reward's: an alpha, or a label.
+
+    Returns:
+        `alpha`, NaN for a reward without one, and, if any reward of the table has a label, `reward`.
+    """
+    alpha = next(spec.alpha if spec.function is None else float("nan") for (each, _), spec in specs.items() if each == key)
+    labelled = any(isinstance(each, str) for each, _ in specs)
+    return {"alpha": alpha} | ({REWARD: key if isinstance(key, str) else f"alpha {key:g}"} if labelled else {})
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,7 @@ class ModelComparison:
 
     Attributes:
         model_id: The model.
-        table: A row for each alpha and prompt, as `measure_rewards` returns it.
+        table: A row for each reward and prompt, as `measure_rewards` returns it.
         images_encoded: Number of images that the model encoded.
     """
 
@@ -77,21 +93,21 @@ def measure_rewards(
         groups: int (N,): states with equal entries are drawn together in the bootstrap, see `measure`.
 
     Returns:
-        A row for each spec: model, parameters_millions, alpha, prompt and the measures of `epic.Measures`.
+        A row for each spec: model, parameters_millions, alpha (and reward), prompt and the measures of `epic.Measures`.
 
     Raises:
         UserError: All rewards are constant over the states.
     """
-    names = [f"{model.model_id} at alpha {alpha:g} with prompt {prompt!r}" for alpha, prompt in specs]
+    names = [f"{model.model_id} at {spec.label} with prompt {prompt!r}" for (_, prompt), spec in specs.items()]
     rows = [
         {
             "model": model.model_id,
             PARAMETERS_MILLIONS: round(model.parameters / 1e6, 3),
-            "alpha": alpha,
+            **named_reward(specs, key),
             "prompt": prompt,
             **measures.to_dict(),
         }
-        for (alpha, prompt), measures in zip(specs, measure(rewards, truth, names, groups=groups), strict=True)
+        for (key, prompt), measures in zip(specs, measure(rewards, truth, names, groups=groups), strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -122,5 +138,5 @@ def compare_models(
     check_models(model_ids, specs)
     for model_id in model_ids:
         model = load(model_id)
-        rewards = score_states(model, dataset, list(specs.values()))
+        rewards = score_states(model, dataset, list(with_values(model, specs).values()))
         yield ModelComparison(model_id, measure_rewards(model, specs, rewards, truth, dataset.episodes), len(dataset))

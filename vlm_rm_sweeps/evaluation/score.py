@@ -8,6 +8,7 @@ import numpy as np
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
 _CHUNK = 1_024
@@ -15,7 +16,7 @@ _CHUNK = 1_024
 
 
 def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequence[RewardSpec]) -> np.ndarray:
-    """Score frames, whose sizes may differ.
+    """Score frames, whose sizes may differ. Each stands alone: a reward of several frames sees one.
 
     Args:
         model: A loaded model, or a pool.
@@ -28,8 +29,9 @@ def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequen
     Raises:
         UserError: A reward is not finite.
     """
-    rewards = [model.score(chunk, specs) for chunk in in_chunks(frames, model.frame_format)]
-    scored = np.concatenate(rewards)
+    columns = Columns(specs)
+    rewards = [model.score(chunk, columns.asked) for chunk in in_chunks(frames, model.frame_format)]
+    scored = columns.alone(np.concatenate(rewards))
     refuse_not_finite(scored, model.model_id)
     return scored
 

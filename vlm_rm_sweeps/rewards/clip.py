@@ -78,8 +78,8 @@ class ClipRewardModel(RewardModel):
         for other in others:
             if self._tokens((other,)) <= goal:
                 raise UserError(
-                    f"{other!r} and the goal {list(spec.goal_prompts)!r} are the same to {self.model_id}, which does not tell capitals or "
-                    "spaces apart: word them differently"
+                    f"{other!r} and the goal {list(spec.goal_prompts)!r} are the same to {self.model_id}, which does not tell capitals "
+                    "or spaces apart: word them differently"
                 )
         if goal == baseline:
             raise UserError(

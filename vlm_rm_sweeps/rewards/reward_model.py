@@ -155,8 +155,8 @@ class RewardModel(ABC):
         """
         if spec.function is not None and not self.embeds:
             raise UserError(
-                f"{self.model_id} has no embeddings, so it cannot compute the reward {spec.function.label}: expected a CLIP model for it, or "
-                "`alphas` (goal_baseline), which such a model may read as it likes"
+                f"{self.model_id} has no embeddings, so it cannot compute the reward {spec.function.label}: expected a CLIP model for "
+                "it, or `alphas` (goal_baseline), which such a model may read as it likes"
             )
         for part in spec.parts():
             self.check_spec(part)

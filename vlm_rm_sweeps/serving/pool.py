@@ -19,6 +19,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
@@ -507,7 +508,7 @@ def await_pool(
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
         if specs:
-            RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), specs)
+            RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), Columns(specs).asked)
     except GetTimeoutError as error:
         raise UserError(
             f"the {config.servers} reward servers of {config.model_id} were not ready within {timeout_s:.0f} s: each needs "

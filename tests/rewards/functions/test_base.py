@@ -19,6 +19,16 @@ FUNCTIONS = [
         {"kind": "goal_baseline", "alpha": 0.5},
         {"kind": "softmax", "negatives": ["pole hanging down"]},
         {"kind": "own_functions:Closeness"},
+        {"kind": "threshold", "above": 0.3},
+        {"kind": "threshold", "of": {"kind": "softmax", "negatives": ["pole hanging down"]}, "above": 0.5},
+        {"kind": "history", "frames": 3},
+        {
+            "kind": "mixed",
+            "of": [
+                {"weight": 0.5, "reward": {"kind": "history", "frames": 2}},
+                {"weight": -2, "reward": {"kind": "softmax", "negatives": ["pole hanging down"]}},
+            ],
+        },
     )
 ]
 
@@ -63,7 +73,7 @@ def test_goal_baseline_is_the_same_by_alpha_and_by_function(model: ClipRewardMod
 
 
 def test_functions_and_alphas_share_a_request(model: ClipRewardModel, frames: np.ndarray) -> None:
-    specs = [spec_of(function) for function in FUNCTIONS]
+    specs = [part for function in FUNCTIONS for part in spec_of(function).parts()]
     together = model.score(frames, specs)
     for column, spec in enumerate(specs):
         np.testing.assert_array_equal(model.score(frames, [spec])[:, 0], together[:, column])
@@ -71,7 +81,9 @@ def test_functions_and_alphas_share_a_request(model: ClipRewardModel, frames: np
 
 def test_labels_name_the_numbers_that_are_not_defaults() -> None:
     labels = [function.label for function in FUNCTIONS]
-    assert labels == ["goal_baseline-alpha-0.5", labels[1], "closeness"]
+    assert labels[:1] + labels[2:4] == ["goal_baseline-alpha-0.5", "closeness", "threshold-above-0.3"]
+    assert labels[5] == "history-frames-3"
+    assert len(set(labels)) == len(labels)
     assert labels[1].startswith("softmax-")
     other = make_reward({"kind": "softmax", "negatives": ["pole leaning"], "baseline": False, "temperature": 0.5})
     assert other.label.startswith("softmax-no-baseline-temperature-0.5-")

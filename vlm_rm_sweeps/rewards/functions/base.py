@@ -13,6 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -125,6 +126,11 @@ class RewardFunction(BaseModel, ABC):
         """Whether `combine` uses the environment's own rewards."""
         return False
 
+    @property
+    def needs_states(self) -> bool:
+        """Whether a parameter has to be measured on states before there are rewards, see `Threshold`."""
+        return False
+
     def range(self) -> Range:
         """Return the least and the largest reward that are possible; infinite where unknown."""
         return -math.inf, math.inf
@@ -177,14 +183,23 @@ class RewardFunction(BaseModel, ABC):
     def label(self) -> str:
         """Short name in tables, tags and metrics: the class's, then each number that is not its default, and a checksum of all else."""
         words, other = [_snake_case(type(self).__name__)], {}
-        for name, value in self.model_dump(mode="json", exclude_defaults=True).items():
+        for name, value in self.chosen().items():
             if isinstance(value, bool | int | float):
                 words.append(f"{name}-{value:g}" if not isinstance(value, bool) else name if value else f"no-{name}")
             else:
                 other[name] = value
         if other:
             words.append(hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:_DIGEST])
-        return "-".join(words)
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(words))
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the parameters that are not defaults as plain data, by which this reward is told from others of its kind.
+
+        Files and folders are there by their name alone, so that it is the same on other machines.
+        """
+        given = self.model_dump(exclude_defaults=True)
+        plain: dict[str, Any] = json.loads(json.dumps(given, default=lambda value: Path(value).name))
+        return plain
 
 
 class FrameReward(RewardFunction):

@@ -26,7 +26,8 @@ from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, Texts
 if TYPE_CHECKING:
     import torch
 
-_MIN_DISTANCE = 1e-4
+MIN_DISTANCE = 1e-4
+"""Least distance of the embeddings of a goal and its baseline: closer ones define no direction."""
 
 
 class GoalBaseline(FrameReward):
@@ -89,7 +90,7 @@ def goal_baseline_reward(
     """
     directions_sd = goals_sd - baselines_sd
     lengths_s = directions_sd.norm(dim=-1)
-    if bool((lengths_s < _MIN_DISTANCE).any()):
+    if bool((lengths_s < MIN_DISTANCE).any()):
         raise UserError("a goal and its baseline have the same embedding: word them differently")
     units_sd = directions_sd / lengths_s[:, None]
     # Sums over the last axis instead of a matrix product, whose rounding depends on its number of rows and columns: a frame's

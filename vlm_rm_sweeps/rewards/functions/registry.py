@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationError, ValidationInfo
+from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, ValidationError, ValidationInfo
 
 from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.registry import Registry
@@ -15,6 +15,9 @@ _PACKAGE = "vlm_rm_sweeps.rewards.functions"
 _BUILT_IN = {
     "goal_baseline": f"{_PACKAGE}.goal_baseline:GoalBaseline",
     "softmax": f"{_PACKAGE}.softmax:Softmax",
+    "threshold": f"{_PACKAGE}.threshold:Threshold",
+    "history": f"{_PACKAGE}.history:History",
+    "mixed": f"{_PACKAGE}.mixed:Mixed",
     "learned": f"{_PACKAGE}.learned:Learned",
 }
 _REGISTRY: Registry[type[RewardFunction]] = Registry("reward")
@@ -104,6 +107,17 @@ def describe_reward(function: RewardFunction) -> dict[str, Any]:
     return {KIND: kind_of(function), **function.model_dump(mode="json")}
 
 
+def identity_of(function: RewardFunction) -> dict[str, Any]:
+    """Return what tells a reward from all others, as plain data: its kind, and the parameters that are not defaults."""
+    return {KIND: kind_of(function), **function.chosen()}
+
+
+def _described(function: RewardFunction, info: SerializationInfo) -> dict[str, Any]:
+    if info.exclude_defaults:  # by `chosen`
+        return identity_of(function)
+    return {KIND: kind_of(function), **function.model_dump(mode=info.mode)}
+
+
 def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
     """Make a reward function from a sweep file's words, or from stored data.
 
@@ -124,6 +138,9 @@ def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
             f"parameters, found {shown(described)}"
         )
     function = known_reward(kind) if from_data else find_reward(kind)
+    for name, value in parameters.items():
+        if isinstance(value, bool) and name in function.model_fields and function.model_fields[name].annotation is not bool:
+            raise UserError(f"{kind}: {name} = {value}: expected no true or false")  # pydantic would take it for 1
     try:
         given = {name: value for name, value in parameters.items() if name != KIND}
         return function.model_validate(given, context={_FROM_DATA: from_data})
@@ -152,23 +169,27 @@ def is_from_data(info: ValidationInfo) -> bool:
 
 
 def _nested(value: Any, info: ValidationInfo) -> RewardFunction:
-    from_data = bool((info.context or {}).get(_FROM_DATA))
-    return value if isinstance(value, RewardFunction) else make_reward(value, from_data)
+    function = value if isinstance(value, RewardFunction) else make_reward(value, is_from_data(info))
+    if function.needs_states:
+        raise UserError(
+            f"{function.label} has to be measured on states, which only a reward by itself can be: write the value as `above`"
+        )
+    return function
 
 
 def _nested_frame(value: Any, info: ValidationInfo) -> FrameReward:
     function = _nested(value, info)
     if not isinstance(function, FrameReward):
-        raise UserError(f"{function.label} needs more than one frame: expected a reward of single frames")
+        raise UserError(f"{function.label} needs more than one frame or number: expected a reward of single frames")
     return function
 
 
 NestedReward = Annotated[
-    RewardFunction, BeforeValidator(_nested, json_schema_input_type=str | dict[str, Any]), PlainSerializer(describe_reward)
+    RewardFunction, BeforeValidator(_nested, json_schema_input_type=str | dict[str, Any]), PlainSerializer(_described)
 ]
 """A parameter that is any reward: a kind, or a mapping."""
 NestedFrameReward = Annotated[
-    FrameReward, BeforeValidator(_nested_frame, json_schema_input_type=str | dict[str, Any]), PlainSerializer(describe_reward)
+    FrameReward, BeforeValidator(_nested_frame, json_schema_input_type=str | dict[str, Any]), PlainSerializer(_described)
 ]
 """A parameter that is a reward of single frames."""
 

@@ -47,7 +47,8 @@ class Screening:
     def describe(self) -> str:
         """Describe what will be screened, in one line."""
         plan = self.plan
-        grid = f"{len(plan.sweep.models)} models, {len(plan.sweep.alphas)} alphas, {len(plan.prompts)} prompts"
+        rewards = f"{len(plan.rewards)} {'rewards' if plan.sweep.rewards else 'alphas'}"
+        grid = f"{len(plan.sweep.models)} models, {rewards}, {len(plan.prompts)} prompts"
         return (
             f"screening {len(plan.combinations):,} combinations ({grid}) on the states in {self.settings.states}, truth: "
             f"{self.settings.truth}"
@@ -68,11 +69,19 @@ class Screening:
             | {
                 "name": f"{sweep.name[: _NAME_LENGTH - 5]}-best",
                 "models": list(dict.fromkeys(each.model for each in best)),
-                "alphas": sorted({each.alpha for each in best}),
+                **self._best_rewards(best),
                 "prompts": list(kept.values()),
-                "only": [each.model_dump(mode="json") for each in best],
+                "only": [each.model_dump(mode="json", exclude_none=True) for each in best],
             }
         )
+
+    def _best_rewards(self, best: list[Combination]) -> dict[str, Any]:
+        """Return the key for the rewards of these combinations: `alphas`, or `rewards`."""
+        if not self.plan.sweep.rewards:
+            return {"alphas": sorted({each.alpha for each in best if each.alpha is not None})}
+        kept = {each.reward for each in best}
+        pairs = zip(self.plan.sweep.rewards, self.plan.rewards, strict=True)
+        return {"rewards": [given.model_dump(mode="json", exclude_none=True) for given, made in pairs if made.label in kept]}
 
 
 def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
@@ -117,7 +126,10 @@ def _check_training(screening: Screening) -> None:
     Raises:
         UserError: The sweep file of the best combinations would be refused.
     """
-    grid = [Combination(model=model, alpha=alpha, prompt=prompt.id) for model, alpha, prompt in screening.plan.combinations]
+    grid = [
+        Combination(model=model, alpha=None if reward.label else reward.alpha, reward=reward.label, prompt=prompt.id)
+        for model, reward, prompt in screening.plan.combinations
+    ]
     kept = grid[: screening.settings.keep]
     try:
         plan_of(screening.best_sweep(kept))

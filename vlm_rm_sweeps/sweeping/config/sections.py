@@ -7,10 +7,13 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction
+from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpec
 
 LARGEST = "largest"
 """In `audit.models`: the largest of the sweep's models."""
+_SHORT_NAME = r"^[A-Za-z0-9_.-]{1,40}$"
 
 
 class Section(BaseModel):
@@ -39,7 +42,7 @@ def _types_in(annotation: Any) -> Iterator[Any]:
 class Prompt(Section):
     """One goal in words. `goal` and `baseline` are a sentence, or several whose embeddings are averaged."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Short name, shown in tables and used as a tag.")
+    id: str = Field(pattern=_SHORT_NAME, description="Short name, shown in tables and used as a tag.")
     goal: tuple[str, ...] = Field(description="What the robot should do: a sentence, or a list of sentences.")
     baseline: tuple[str, ...] = Field(description="What is to be seen in any state, with or without the goal.")
 
@@ -56,9 +59,38 @@ class Prompt(Section):
         self.spec(alpha=0.0)
         return self
 
-    def spec(self, alpha: float) -> RewardSpec:
-        """Return the reward spec of this prompt at one alpha."""
-        return RewardSpec(self.goal, self.baseline, alpha)
+    def spec(self, alpha: float = 0.0, function: RewardFunction | None = None) -> RewardSpec:
+        """Return the reward spec of this prompt at one alpha, or with another reward function.
+
+        Args:
+            alpha: Goal-baseline regularisation.
+            function: Another reward function; alpha is 0 then.
+
+        Returns:
+            The spec.
+
+        Raises:
+            UserError: The function's own texts do not go with this prompt.
+        """
+        return RewardSpec(self.goal, self.baseline, alpha, function)
+
+
+class RewardSettings(Section):
+    """One reward: its kind, parameters of that kind, and a name."""
+
+    # The parameters depend on the kind, which is looked up when the sweep is planned.
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = Field(description="One of `vlm-rm rewards`, or `module:Class`.")
+    name: str | None = Field(
+        None,
+        pattern=_SHORT_NAME,
+        description="What tables, tags and `only` call it; by default its kind with the parameters that are not defaults.",
+    )
+
+    def described(self) -> dict[str, Any]:
+        """Return kind and parameters, as `make_reward` takes them."""
+        return {KIND: self.kind, **(self.model_extra or {})}
 
 
 class PoolSettings(Section):
@@ -139,8 +171,15 @@ class Combination(Section):
     """One cell of the grid."""
 
     model: str = Field(description="One of `models`.")
-    alpha: float = Field(description="One of `alphas`.")
+    alpha: float | None = Field(None, description="One of `alphas`.")
+    reward: str | None = Field(None, description="The label of one of `rewards`, in the place of `alpha`.")
     prompt: str = Field(description="The id of one of `prompts`.")
+
+    @model_validator(mode="after")
+    def _one_reward(self) -> "Combination":
+        if (self.alpha is None) == (self.reward is None):
+            raise UserError("expected either `alpha`, one of `alphas`, or `reward`, the label of one of `rewards`")
+        return self
 
 
 def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:

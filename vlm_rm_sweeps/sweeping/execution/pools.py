@@ -16,6 +16,7 @@ from vlm_rm_sweeps.serving.pool import PoolConfig, check_placement, start_pool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
+from vlm_rm_sweeps.sweeping.execution.thresholds import check_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 
@@ -41,11 +42,12 @@ def start_pools(
         The pool and the servers of each model, by model id.
 
     Raises:
-        UserError: The labelled data set of `epic_states` cannot be used, the task draws with OpenGL and there is none, Ray does
-            not start, or the servers and one trial cannot be placed.
+        UserError: The labelled data set of `epic_states` or of a threshold cannot be used, the task draws with OpenGL and there
+            is none, Ray does not start, or the servers and one trial cannot be placed.
     """
     if isinstance(plan.sweep.epic_states, LabelledStates) and not _is_measured(folder):
         read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports its problems before anything starts
+    check_thresholds(plan, folder)
     # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
     if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
         choose_backend()

@@ -20,7 +20,7 @@ from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth
 from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
-from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, REWARD
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -30,7 +30,8 @@ from vlm_rm_sweeps.tasks.state_space import StateValue, StateVariable
 from vlm_rm_sweeps.tasks.task import Task
 
 _SEED = 0
-_KEY = ("model", "alpha", "prompt", "textures", "camera")
+_COLUMNS = ("model", "alpha", REWARD, "prompt", "textures", "camera")
+"""Columns that tell the rows apart, those that there are."""
 LOGGED = (EPIC_DISTANCE, EPIC_LOW, EPIC_HIGH)
 """The columns that become metrics of each trial."""
 
@@ -46,7 +47,7 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
         pools: The pool of each model, by model id. They must be running.
 
     Returns:
-        A row for each model, alpha, prompt and rendering, with the measures of `epic.Measures`.
+        A row for each model, reward, prompt and rendering, with the measures of `epic.Measures`.
 
     Raises:
         UserError: The truth or a reward is the same for all states, a reward is not finite, or a labelled data set cannot be
@@ -56,11 +57,14 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
     for rendering in plan.renderings:
         frames, truth, groups = _states(plan, rendering, {pools[model_id].frame_format for model_id in plan.trained_models})
         for model_id in plan.trained_models:
-            specs = {(alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id}
+            specs = {
+                (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
+            }
             pool = RewardPool.connect(pools[model_id])
             table = measure_rewards(pool, specs, _scored(pool, frames[pool.frame_format], specs), truth, groups)
             drawn = {"textures": rendering.textures, "camera": rendering.camera, "truth": truth.name}
-            parts.append(table.assign(**drawn)[[*_KEY, "truth", *Measures.__dataclass_fields__]])
+            key = [name for name in _COLUMNS if name in (*table, *drawn)]
+            parts.append(table.assign(**drawn)[[*key, "truth", *Measures.__dataclass_fields__]])
     return pd.concat(parts, ignore_index=True)
 
 
@@ -75,8 +79,17 @@ def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
         The EPIC distance and its confidence interval, as metrics; empty for a reference, and for a reward that is the same for
         all states.
     """
-    key = (trial.model_id, trial.alpha, trial.prompt_id, trial.rendering.textures, trial.rendering.camera)
-    found = table[(table[list(_KEY)] == pd.Series(key, index=_KEY)).all(axis=1)]
+    named = REWARD if REWARD in table else "alpha"
+    key = pd.Series(
+        {
+            "model": trial.model_id,
+            named: trial.reward_key,
+            "prompt": trial.prompt_id,
+            "textures": trial.rendering.textures,
+            "camera": trial.rendering.camera,
+        }
+    )
+    found = table[(table[list(key.index)] == key).all(axis=1)]
     values = {name: float(found[name].iloc[0]) for name in LOGGED} if len(found) else {}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
@@ -96,12 +109,13 @@ def known_measures(file: Path) -> pd.DataFrame | None:
         content = read_whole(file, "measure again")
         table = pd.read_csv(
             io.BytesIO(content),
-            dtype={name: str for name in _KEY if name != "alpha"},
+            dtype={name: str for name in _COLUMNS if name != "alpha"},
             keep_default_na=False,
-            na_values={name: [""] for name in Measures.__dataclass_fields__},
+            na_values={name: [""] for name in ("alpha", *Measures.__dataclass_fields__)},
         )
-        numeric = all(is_numeric_dtype(table[name]) for name in ("alpha", *LOGGED)) and bool(table["alpha"].notna().all())
-        keyed = not table[list(_KEY)].isna().any(axis=None)
+        numeric = all(is_numeric_dtype(table[name]) for name in ("alpha", *LOGGED))
+        named = REWARD if REWARD in table else "alpha"
+        keyed = not table[["model", named, "prompt", "textures", "camera"]].isna().any(axis=None)
         return table if numeric and keyed and content.endswith(b"\n") else None
     except (ValueError, KeyError):  # the first includes a file that is missing or cannot be read
         return None

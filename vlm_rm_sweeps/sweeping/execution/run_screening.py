@@ -22,7 +22,7 @@ from vlm_rm_sweeps.evaluation.compare import Specs, compare_models, load_for_mea
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import write_whole
-from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS, RunStatus
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS, REWARD, RunStatus
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.screening import Screening
@@ -151,7 +151,7 @@ def _measured(
     for model_id in plan.trained_models:
         started = time.monotonic()
         specs: Specs = {
-            (alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id
+            (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
         }
         for part in compare_models(
             dataset, truth, [model_id], specs, lambda name: load_for_measuring(name, plan.sweep.pool.precision)
@@ -166,7 +166,12 @@ def _measured(
 
 def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Path:
     rows = ranking.dropna(subset=[EPIC_DISTANCE]).head(screening.settings.keep).to_dict("records")
-    best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
+    best = [
+        Combination(
+            model=row["model"], alpha=None if REWARD in row else row["alpha"], reward=row.get(REWARD), prompt=row["prompt"]
+        )
+        for row in rows
+    ]
     file, keys = folder / "best.yaml", screening.best_sweep(best)
     plan_of(keys)  # the sweep file that is recommended must be valid
     write_whole(file, to_yaml(keys))
@@ -199,12 +204,15 @@ class _Tracker:
         """Create a finished child run for each row."""
         prompts = {prompt.id: prompt for prompt in self._screening.plan.prompts}
         for row in table.to_dict("records"):
-            prompt, alpha = prompts[row["prompt"]], f"{row['alpha']:g}"
+            prompt, label = prompts[row["prompt"]], row.get(REWARD)
+            alpha = None if math.isnan(row["alpha"]) else row["alpha"]
+            shown = f"alpha {alpha:g}" if label is None else f"reward {label}"
             run_id = self._create_run(
-                f"{row['model']}, alpha {alpha}, prompt {prompt.id}",
-                child_tags(self._run_id, row["model"], row["alpha"], prompt.id),
+                f"{row['model']}, {shown}, prompt {prompt.id}",
+                child_tags(self._run_id, row["model"], alpha, prompt.id, label),
             )
-            described = {"model": row["model"], "alpha": alpha, PARAMETERS_MILLIONS: f"{row[PARAMETERS_MILLIONS]:g}"}
+            named = ({} if alpha is None else {"alpha": f"{alpha:g}"}) | ({} if label is None else {REWARD: label})
+            described = {"model": row["model"], **named, PARAMETERS_MILLIONS: f"{row[PARAMETERS_MILLIONS]:g}"}
             # One call for both, because large screenings wait for MLflow.
             self._client.log_batch(
                 run_id,

@@ -19,6 +19,7 @@ from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.execution.pools import start_pools
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
+from vlm_rm_sweeps.sweeping.execution.thresholds import measure_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.journal import ended_trials, read_entries
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
@@ -112,13 +113,15 @@ def _run_sweep(
             set_up_store(tracking_uri)
         for model_id, pool in pools.items():
             await_pool(pool, servers[model_id], plan.served_specs())
+        thresholds = measure_thresholds(plan, folder, pools) if needed else {}
+        plan = plan.with_thresholds(thresholds)
         measured = _measured(plan, folder, pools, say) if needed else None
         if not resumed:
             folder.create(plan.sweep)
             cleanup.enter_context(folder.locked())
         run = cleanup.enter_context(SweepRun(plan, folder, tracking_uri, say))
         if needed:
-            run.run(pools, measured)
+            run.run(pools, measured, thresholds)
         return run.outcome()
 
 

@@ -4,6 +4,7 @@ Ray's own MLflow callback is not used: it creates flat runs, logs hundreds of va
 environment steps.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus
+from vlm_rm_sweeps.rewards.functions.registry import describe_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -29,6 +31,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     RewardMeasured,
     SweepEnded,
     SweepStarted,
+    ThresholdsMeasured,
     TrialEnded,
     TrialStarted,
 )
@@ -61,7 +64,7 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
     params: dict[str, Any] = {"model": trial.model_id, "seed": trial.seed}
     if trial.prompt is not None:
         params |= prompt_params(trial.prompt) | {
-            "alpha": trial.alpha,
+            **_reward_params(trial),
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
             "profile": trial.rendering.profile,
@@ -70,6 +73,14 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
             "backend": plan.sweep.pool.backend,
         }
     return params
+
+
+def _reward_params(trial: Trial) -> dict[str, Any]:
+    """Return alpha; of a sweep that names rewards, the label, what the reward is and, if it has one, alpha."""
+    if trial.reward is None:
+        return {"alpha": trial.alpha}
+    alpha = {} if trial.known_alpha is None else {"alpha": trial.known_alpha}
+    return {REWARD: trial.reward.label, "reward_function": json.dumps(describe_reward(trial.reward.function))} | alpha
 
 
 class MlflowMirror(threading.Thread):
@@ -198,6 +209,9 @@ class MlflowMirror(threading.Thread):
             # Last: only complete runs are recorded.
             self._keep(run_id=run_id)
 
+    def _on_thresholds(self, entry: ThresholdsMeasured) -> None:
+        """Do nothing: each trial's threshold is among its measures."""
+
     def _on_start(self, entry: TrialStarted) -> None:
         self._start(entry.trial, entry.time)
 
@@ -205,8 +219,8 @@ class MlflowMirror(threading.Thread):
         trial = self._trials.get(trial_id)
         if trial is None:
             raise UserError(f"the sweep has no trial {trial_id!r}: the journal is damaged")
-        alpha = trial.alpha if trial.prompt else None
-        tags = self._tags() | child_tags(self._sweep_run(), trial.model_id, alpha, trial.prompt_id)
+        label = trial.reward.label if trial.reward else None
+        tags = self._tags() | child_tags(self._sweep_run(), trial.model_id, trial.known_alpha, trial.prompt_id, label)
         tags |= {
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,

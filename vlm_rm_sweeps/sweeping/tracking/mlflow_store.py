@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import read_json, write_whole
+from vlm_rm_sweeps.metrics import REWARD
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
@@ -178,10 +179,24 @@ def parent_tags(folder: Path, task: str) -> dict[str, str]:
     return {"sweep": folder.name, "task": task}
 
 
-def child_tags(parent_run_id: str, model_id: str, alpha: float | None, prompt_id: str) -> dict[str, str]:
-    """Return the tags that identify a child run; alpha is None for a reference."""
+def child_tags(
+    parent_run_id: str, model_id: str, alpha: float | None, prompt_id: str, reward: str | None = None
+) -> dict[str, str]:
+    """Return the tags that identify a child run.
+
+    Args:
+        parent_run_id: The run of the sweep or screening.
+        model_id: The model.
+        alpha: Alpha of goal-baseline regularisation; None for a reference, and for another reward.
+        prompt_id: The prompt.
+        reward: The reward's label, if the file names rewards.
+
+    Returns:
+        Tags by name.
+    """
     written = "-" if alpha is None else f"{alpha:g}"
-    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": written, "prompt": prompt_id}
+    named = {} if reward is None else {REWARD: reward}
+    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": written, "prompt": prompt_id} | named
 
 
 def prompt_params(prompt: Prompt) -> dict[str, str]:

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
-from vlm_rm_sweeps.metrics import SUCCESS, TRUE_RETURN, TrialStatus
+from vlm_rm_sweeps.metrics import REWARD, SUCCESS, TRUE_RETURN, TrialStatus
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -184,7 +184,8 @@ def _described(row: Mapping[Any, Any], episode: EpisodeContent, chosen: str) -> 
 def _label(row: Mapping[Any, Any]) -> str:
     """Describe a trial as `Trial.label` does."""
     drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
-    return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']}"
+    reward = f"reward {row[REWARD]}" if REWARD in row else f"alpha {row['alpha']:g}"
+    return f"{row['model']}, {reward}, prompt {row['prompt']}, {drawn}seed {row['seed']}"
 
 
 def _table(file: Path) -> dict[str, Any] | None:
