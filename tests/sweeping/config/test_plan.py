@@ -562,7 +562,7 @@ def test_each_trial_is_audited_by_the_specs_that_are_not_its_own() -> None:
     assert sweep.audit_specs(reference) == {}
     assert [list(sweep.audit_specs(trial)) for trial in trials] == [["alpha_1_task"], ["alpha_0_task", "alpha_1_task"]]
     assert list(sweep.models) == ["embedded/tiny", "embedded/small"]
-    assert {spec.alpha for spec in sweep.served_specs()} == {0.0, 0.5, 1.0}
+    assert {spec.alpha for spec in sweep.served_specs("embedded/tiny")} == {0.0, 0.5, 1.0}
     assert "audited, 500 frames of them by embedded/small" in sweep.describe()
 
 

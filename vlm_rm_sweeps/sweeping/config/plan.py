@@ -102,11 +102,18 @@ class Plan:
         }
         return replace(self, trials=tuple(trials), thresholds=of_cells)
 
-    def served_specs(self) -> list[RewardSpec]:
+    def served_rewards(self, model_id: str) -> list[Reward]:
+        """List the rewards that a model may be asked for: those of its own cells; as a gold model, those of all cells."""
+        named = {_key(each) for each in self.sweep.only if each.model == model_id}
+        every = not self.sweep.only or (self.sweep.audit is not None and model_id in self.sweep.audit.models)
+        return [reward for reward in self.rewards if every or reward.key in named]
+
+    def served_specs(self, model_id: str) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""
         audited = self.sweep.audit.alphas if self.sweep.audit else ()
         # Before a threshold is measured, the reward that it is applied to is scored.
-        specs = [reward.to_measure().spec(prompt) for prompt in self.prompts for reward in self.rewards]
+        rewards = self.served_rewards(model_id)
+        specs = [reward.to_measure().spec(prompt) for prompt in self.prompts for reward in rewards]
         return list(dict.fromkeys([*specs, *(prompt.spec(alpha) for prompt in self.prompts for alpha in audited)]))
 
     def audit_specs(self, trial: Trial) -> dict[str, RewardSpec]:
@@ -462,13 +469,14 @@ def _check_models(plan: Plan) -> None:
 
 
 def _check_prompts(plan: Plan) -> None:
-    # Alpha changes nothing in what can be scored.
-    rewards = plan.rewards if plan.sweep.rewards else (Reward(GoalBaseline()),)
-    for model, prompt, reward in itertools.product(plan.models.values(), plan.prompts, rewards):
-        try:
-            model.check(reward.spec(prompt))
-        except UserError as error:
-            raise UserError(f"prompts, {prompt.id}: {error}") from error
+    for model_id, model in plan.models.items():
+        # Alpha changes nothing in what can be scored.
+        rewards = plan.served_rewards(model_id) if plan.sweep.rewards else [Reward(GoalBaseline())]
+        for prompt, reward in itertools.product(plan.prompts, rewards):
+            try:
+                model.check(reward.spec(prompt))
+            except UserError as error:
+                raise UserError(f"prompts, {prompt.id}: {error}") from error
 
 
 def _check_backend(plan: Plan) -> None:
