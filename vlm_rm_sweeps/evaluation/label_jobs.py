@@ -1,4 +1,4 @@
-"""Labelling jobs for a folder (states, pairs of them, or videos), and a summary of the labels given so far.
+"""Labelling jobs for a folder (states, pairs of them, or videos), and a summary of the labels given so far."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -66,7 +66,9 @@ def test_a_sweep_whose_head_has_changed_is_not_resumed(folder: Path) -> None:
 
 def test_a_head_of_another_model_is_refused(folder: Path) -> None:
     for nested in (LEARNED, {"kind": "threshold", "above": 0, "of": {"kind": "learned", "head": LEARNED["head"]}}):
-        with pytest.raises(UserError, match="trained on embeddings of embedded/tiny with 32 numbers, and embedded/small has 64"):
+        with pytest.raises(
+            UserError, match="trained on embeddings of embedded/tiny with 32 numbers, and embedded/small has 64"
+        ):
             plan_of_file(folder, models=["embedded/small"], rewards=[nested])
 
 
