@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from vlm_rm_sweeps.cli.heads import reward_app
 from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
 from vlm_rm_sweeps.cli.measuring import epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
-from vlm_rm_sweeps.cli.heads import reward_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED, keep_streams

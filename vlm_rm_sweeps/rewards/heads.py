@@ -23,7 +23,6 @@ from vlm_rm_sweeps.rewards.functions.base import EmbeddingModel, Range, dots
 
 HEAD_SUFFIX = ".safetensors"
 MAX_HIDDEN = 64
-FORMAT_VERSION = 1
 _METADATA = "__metadata__"
 _ABOUT = "head"
 _LENGTH_BYTES = 8
@@ -54,7 +53,7 @@ class HeadDescription(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format: Literal[1] = FORMAT_VERSION
+    format: Literal[1] = 1
     model: str
     identity: str
     width: Annotated[int, Field(ge=1)]
