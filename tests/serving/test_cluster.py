@@ -49,8 +49,7 @@ if __name__ == "__main__":
     frames = np.arange(2 * 16 * 16 * 3, dtype=np.uint8).reshape(2, 16, 16, 3)
     with ray_cluster(lambda line: None):
         for model_id, config in pool_configs(plan, "own").items():
-            model = plan.models[model_id]
-            specs = plan.served_specs(model_id)
+            model, specs = plan.models[model_id], plan.served_specs(model_id)
             handles = start_pool(config, model)
             await_pool(config, handles, specs)
             rewards = RewardPool.connect(config).score(frames, specs)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,23 +17,25 @@ from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
-Specs = Mapping[tuple[float | str, str], RewardSpec]
-"""Reward specs by alpha, or the label of another reward, and prompt id."""
+Specs = Mapping[tuple[Any, str], RewardSpec]
+"""Reward specs by alpha (a number), or the label of another reward (a text), and prompt id."""
 
 
-def named_reward(specs: Specs, key: float | str) -> dict[str, float | str]:
-    """Return the columns of a table that tell a reward.
+def reward_columns(specs: Specs) -> list[dict[str, float | str]]:
+    """Return the columns of a table that tell rewards.
 
     Args:
         specs: All specs of the table.
-        key: The reward's: an alpha, or a label.
 
     Returns:
-        `alpha`, NaN for a reward without one, and, if any reward of the table has a label, `reward`.
+        For each spec `alpha`, NaN for a reward without one, and, if any reward of the table has a label, `reward`.
     """
-    alpha = next(spec.alpha if spec.function is None else float("nan") for (each, _), spec in specs.items() if each == key)
-    labelled = any(isinstance(each, str) for each, _ in specs)
-    return {"alpha": alpha} | ({REWARD: key if isinstance(key, str) else f"alpha {key:g}"} if labelled else {})
+    labelled = any(isinstance(key, str) for key, _ in specs)
+    columns = []
+    for (key, _), spec in specs.items():
+        alpha: dict[str, float | str] = {"alpha": spec.alpha if spec.function is None else float("nan")}
+        columns.append(alpha | ({REWARD: key if isinstance(key, str) else f"alpha {key:g}"} if labelled else {}))
+    return columns
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,13 @@ def measure_rewards(
         {
             "model": model.model_id,
             PARAMETERS_MILLIONS: round(model.parameters / 1e6, 3),
-            **named_reward(specs, key),
+            **reward,
             "prompt": prompt,
             **measures.to_dict(),
         }
-        for (key, prompt), measures in zip(specs, measure(rewards, truth, names, groups=groups), strict=True)
+        for (_, prompt), reward, measures in zip(
+            specs, reward_columns(specs), measure(rewards, truth, names, groups=groups), strict=True
+        )
     ]
     return pd.DataFrame(rows)
 

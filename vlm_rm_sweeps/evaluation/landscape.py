@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.compare import Specs, named_reward
+from vlm_rm_sweeps.evaluation.compare import Specs, reward_columns
 from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.evaluation.thresholds import with_values
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
@@ -22,6 +22,8 @@ from vlm_rm_sweeps.tasks.task import Task
 _AXES_AT_MOST = 2
 _STATES_AT_MOST = 10_000
 """At 224 x 224 pixels, the frames of this many states take 1.5 GB."""
+LABEL = "reward_label"
+"""Column of a landscape: the label of a reward, where `reward` is its value."""
 PICTURES, PICTURES_OF_TWO = 5, 3
 """Number of pictures along the axis of a landscape over one variable, and along each axis over two."""
 
@@ -184,9 +186,10 @@ def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
         specs: Reward specs by alpha, or the label of another reward, and prompt id.
 
     Returns:
-        A row for each spec and state: `model`, `alpha` (and `reward`), `prompt`, the variables, `reward`, and `rescaled`,
+        A row for each spec and state: `model`, `alpha` (and `reward_label`), `prompt`, the variables, `reward`, and `rescaled`,
         the reward of that spec rescaled to [0, 1] over all states, as in the paper's figure (0 throughout if the reward is constant).
     """
+    told = [{LABEL if name == REWARD else name: value for name, value in each.items()} for each in reward_columns(specs)]
     measured = with_values(model, specs)
     rewards = score_frames(model, walked.frames[model.frame_format], list(measured.values())).astype(np.float64)
     spread = np.ptp(rewards, axis=0)
@@ -194,11 +197,11 @@ def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
     names = [axis.variable.name for axis in walked.axes]
     parts = [
         pd.DataFrame(
-            {"model": model.model_id, **named_reward(specs, key), "prompt": prompt}
+            {"model": model.model_id, **reward, "prompt": prompt}
             | dict(zip(names, walked.points.T, strict=True))
             | {"reward": rewards[:, column], "rescaled": rescaled[:, column]}
         )
-        for column, (key, prompt) in enumerate(specs)
+        for column, ((_, prompt), reward) in enumerate(zip(specs, told, strict=True))
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -238,11 +241,13 @@ def shapes(walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
         A row for each model, alpha and prompt: `peak_<variable>` for each variable, `peak_distance` and `spearman`.
     """
     rows = []
-    named = [name for name in ("model", "alpha", REWARD, "prompt") if name in table]
+    named = [name for name in ("model", "alpha", LABEL, "prompt") if name in table]
     for key, part in table.groupby(named, sort=False, dropna=False):
         shape = shape_of(walked, part["reward"].to_numpy())
         peaks = {f"peak_{axis.variable.name}": value for axis, value in zip(walked.axes, shape.peak, strict=True)}
         rows.append(
-            dict(zip(named, key, strict=True)) | peaks | {"peak_distance": shape.peak_distance, "spearman": shape.spearman}
+            dict(zip([REWARD if name == LABEL else name for name in named], key, strict=True))
+            | peaks
+            | {"peak_distance": shape.peak_distance, "spearman": shape.spearman}
         )
     return pd.DataFrame(rows)

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.landscape import PICTURES, Axis, Walk, pictured, shapes
+from vlm_rm_sweeps.evaluation.landscape import LABEL, PICTURES, Axis, Walk, pictured, shapes
 from vlm_rm_sweeps.files import new_output
-from vlm_rm_sweeps.metrics import REWARD
 
 _PANEL_WIDTH = 4.6
 _COLOURS = "viridis"
@@ -100,7 +99,7 @@ def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
 
 
 def _rewards_column(table: pd.DataFrame) -> str:
-    return REWARD if REWARD in table else "alpha"
+    return LABEL if LABEL in table else "alpha"
 
 
 def _reward_name(reward: float | str) -> str:

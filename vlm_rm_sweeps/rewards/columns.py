@@ -24,7 +24,8 @@ class Columns:
     def __init__(self, specs: Sequence[RewardSpec]) -> None:
         self._specs = tuple(specs)
         self.asked = tuple(dict.fromkeys(part for spec in specs for part in spec.parts()))
-        self._places = [[self.asked.index(part) for part in spec.parts()] for spec in specs]
+        places = {part: place for place, part in enumerate(self.asked)}
+        self._places = [[places[part] for part in spec.parts()] for spec in specs]
 
     def of(self, number: int, answered: np.ndarray) -> np.ndarray:
         """Return the columns of one spec.

@@ -51,8 +51,10 @@ class GoalBaseline(FrameReward):
         """Compute the rewards of images, by the code of `goal_baseline_reward`."""
         import torch
 
-        rows = (torch.from_numpy(np.ascontiguousarray(each)) for each in (images, texts.goal[None], texts.baseline[None]))
-        rewards: np.ndarray = goal_baseline_reward(*rows, torch.tensor([self.alpha]))[:, 0].numpy()
+        image_rows, goal, baseline = (
+            torch.from_numpy(np.ascontiguousarray(each)) for each in (images, texts.goal[None], texts.baseline[None])
+        )
+        rewards: np.ndarray = goal_baseline_reward(image_rows, goal, baseline, torch.tensor([self.alpha]))[:, 0].numpy()
         return rewards
 
 

@@ -102,18 +102,17 @@ class Plan:
         }
         return replace(self, trials=tuple(trials), thresholds=of_cells)
 
-    def served_rewards(self, model_id: str) -> list[Reward]:
-        """List the rewards that a model may be asked for: those of its own cells; as a gold model, those of all cells."""
-        named = {_key(each) for each in self.sweep.only if each.model == model_id}
-        every = not self.sweep.only or (self.sweep.audit is not None and model_id in self.sweep.audit.models)
-        return [reward for reward in self.rewards if every or reward.key in named]
+    def rewards_of(self, model_id: str) -> list[Reward]:
+        """Return the rewards that a model computes: those of its own trials and, of a gold model, those of all trials."""
+        gold = self.sweep.audit.models if self.sweep.audit else ()
+        own = {reward.key for model, reward, _ in self.combinations if model == model_id or model_id in gold}
+        return [reward for reward in self.rewards if reward.key in own]
 
     def served_specs(self, model_id: str) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""
         audited = self.sweep.audit.alphas if self.sweep.audit else ()
         # Before a threshold is measured, the reward that it is applied to is scored.
-        rewards = self.served_rewards(model_id)
-        specs = [reward.to_measure().spec(prompt) for prompt in self.prompts for reward in rewards]
+        specs = [reward.to_measure().spec(prompt) for prompt in self.prompts for reward in self.rewards_of(model_id)]
         return list(dict.fromkeys([*specs, *(prompt.spec(alpha) for prompt in self.prompts for alpha in audited)]))
 
     def audit_specs(self, trial: Trial) -> dict[str, RewardSpec]:
@@ -471,7 +470,7 @@ def _check_models(plan: Plan) -> None:
 def _check_prompts(plan: Plan) -> None:
     for model_id, model in plan.models.items():
         # Alpha changes nothing in what can be scored.
-        rewards = plan.served_rewards(model_id) if plan.sweep.rewards else [Reward(GoalBaseline())]
+        rewards = plan.rewards_of(model_id) if plan.sweep.rewards else [Reward(GoalBaseline())]
         for prompt, reward in itertools.product(plan.prompts, rewards):
             try:
                 model.check(reward.spec(prompt))

@@ -84,7 +84,7 @@ class RewardSettings(Section):
     kind: str = Field(description="One of `vlm-rm rewards`, or `module:Class`.")
     name: str | None = Field(
         None,
-        pattern=_SHORT_NAME,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$",
         description="What tables, tags and `only` call it; by default its kind with the parameters that are not defaults.",
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vlm_rm_sweeps.rewards.functions.base import RewardFunction
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
-from vlm_rm_sweeps.rewards.functions.registry import identity_of
+from vlm_rm_sweeps.rewards.functions.registry import describe_reward, identity_of, make_reward
 from vlm_rm_sweeps.rewards.functions.threshold import Threshold
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
@@ -53,8 +53,9 @@ class Reward:
 
     def to_measure(self) -> "Reward":
         """Return the reward that a threshold without a value is applied to; any other one itself."""
-        waits = isinstance(self.function, Threshold) and self.function.needs_states
-        return replace(self, function=self.function.of) if waits else self
+        if isinstance(self.function, Threshold) and self.function.needs_states:
+            return replace(self, function=self.function.of)
+        return self
 
 
 @dataclass(frozen=True)
@@ -145,10 +146,13 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """Convert the trial to plain data, for Tune."""
         prompt = self.prompt.model_dump(mode="json") if self.prompt else None
-        return asdict(self) | {"prompt": prompt, "reward": self.reward}
+        reward = {"function": describe_reward(self.reward.function), "label": self.reward.label} if self.reward else None
+        return asdict(replace(self, reward=None)) | {"prompt": prompt, "reward": reward}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Trial":
         """Rebuild a trial from the result of `to_dict`."""
         prompt = Prompt(**data["prompt"]) if data["prompt"] else None
-        return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"])}))
+        named = data["reward"]
+        reward = Reward(make_reward(named["function"]), named["label"]) if named else None
+        return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"]), "reward": reward}))
