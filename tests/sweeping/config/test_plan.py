@@ -76,6 +76,11 @@ def made(**changes: Any) -> Plan:
             id="unknown key in pool",
         ),
         pytest.param(
+            {"pool": {"gpus": 1.5}},
+            ["pool.gpus = 1.5: expected a whole number of GPUs, or a fraction of one"],
+            id="more than a GPU and less than two",
+        ),
+        pytest.param(
             {"prompts": [WORDING, WORDING | {"id": "b", "gaol": "x"}]},
             ["unknown key 'prompts.1.gaol' (value 'x')", "did you mean 'goal'?", "baseline"],
             id="unknown key in a prompt",

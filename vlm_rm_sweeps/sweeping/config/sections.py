@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.functions.base import RewardFunction
@@ -31,6 +31,16 @@ class Section(BaseModel):
         ):
             raise UserError("expected no true or false: write a number, or a text in quotes")
         return value
+
+
+def _whole_or_less_than_one(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        raise UserError("expected a whole number of GPUs, or a fraction of one: Ray gives nothing in between")
+    return gpus
+
+
+Gpus = Annotated[float, AfterValidator(_whole_or_less_than_one)]
+"""A number of GPUs that Ray can reserve."""
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:
@@ -105,7 +115,7 @@ class PoolSettings(Section):
     )
     micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
-    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
+    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
     threads: int = Field(1, ge=1, description="Threads that each server uses.")
     timeout_s: float = Field(600, gt=0, description="Seconds after which a server that has not answered is restarted.")
 
@@ -114,7 +124,7 @@ class TrialResources(Section):
     """What each trial reserves, how often it is retried, and how its best policy is chosen."""
 
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
-    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
+    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
     env_runners: int = Field(
         0,
         ge=0,

@@ -185,7 +185,7 @@ class _Tracker:
         self._screening, self._folder = screening, folder
         self._client = MlflowClient(tracking_uri)
         task = screening.plan.task.name
-        self._experiment_id = experiment_id(self._client, screening.plan.sweep.name, folder)
+        self._experiment_id = experiment_id(self._client, tracking_uri, screening.plan.sweep.name, folder)
         self._tags = parent_tags(folder, task)
         self._run_id = self._create_run(folder.name, {})
         environment = environment_params()

@@ -141,11 +141,14 @@ def has_run(tracking_uri: str, run_id: str) -> bool:
         return False
 
 
-def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
-    """Find or create an experiment, whose artifacts are kept beside the folder of the sweep or screening.
+def experiment_id(client: MlflowClient, tracking_uri: str, name: str, folder: Path) -> str:
+    """Find or create an experiment.
+
+    A server keeps its artifacts, which it takes over HTTP. Those of a database are kept beside the folder of the sweep or screening.
 
     Args:
         client: Client of the MLflow store.
+        tracking_uri: The MLflow server or database.
         name: Name of the experiment.
         folder: The folder of the sweep or screening.
 
@@ -163,8 +166,8 @@ def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
         )
     if experiment is not None:
         return str(experiment.experiment_id)
-    # Artifacts would otherwise land in the working directory.
-    location = (folder.parent / "mlartifacts").resolve().as_uri()
+    # Of a database, artifacts would otherwise land in the working directory.
+    location = None if is_server(tracking_uri) else (folder.parent / "mlartifacts").resolve().as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:
@@ -214,6 +217,11 @@ def as_params(params: Mapping[str, Any]) -> list[Param]:
     return [Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items()]
 
 
+def is_server(tracking_uri: str) -> bool:
+    """Whether an address is that of an MLflow server, and not of its database."""
+    return urlsplit(without_secrets(tracking_uri)).scheme in ("http", "https")
+
+
 def mlflow_ui_command(tracking_uri: str) -> str:
     """Compose the instruction for opening runs in a browser.
 
@@ -224,7 +232,7 @@ def mlflow_ui_command(tracking_uri: str) -> str:
         A shell command that serves a database on the loopback address without telemetry, or the server's address in words.
     """
     shown = without_secrets(tracking_uri)
-    if urlsplit(shown).scheme in ("http", "https"):
+    if is_server(tracking_uri):
         return f"a browser at {shown}"
     program = Path(sys.executable).parent / "mlflow"
     # The defaults of this package do not apply in a shell.
