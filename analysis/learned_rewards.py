@@ -8,6 +8,7 @@ over the held-out states. Expect the learned rewards to be clearly better where 
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def compare(model: ClipRewardModel, task: Task, labels: int, held_out: int) -> I
         name = f"learned, {hidden} hidden units" if hidden else "learned, logistic"
         scores[name] = predicted(fit_head(training, hidden, penalty, seed=0), testing)
     for name, scores_n in scores.items():
-        measures = with_intervals(lambda weights_n, of=scores_n: detection(of, testing.targets_n, weights_n), testing.episodes)
+        measures = with_intervals(partial(detection, scores_n, testing.targets_n), testing.episodes)
         yield {
             "task": task.name,
             "labels": f"{int(training.targets_n.sum())} of {labels}",

@@ -11,7 +11,7 @@ from small_heads import TINY, a_head
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.functions.learned import Learned
-from vlm_rm_sweeps.rewards.functions.registry import describe_reward, make_reward
+from vlm_rm_sweeps.rewards.functions.registry import describe_reward, make_reward, readable_reward
 from vlm_rm_sweeps.rewards.heads import write_head
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
@@ -100,3 +100,11 @@ def test_its_range_is_the_heads(learned: Learned) -> None:
 def test_bad_parameters_are_one_message(given: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_reward({"kind": "learned", **given})
+
+
+def test_people_read_the_file_and_not_its_content(learned: Learned, file: Path) -> None:
+    expected = {"kind": "learned", "head": str(file)}
+    assert readable_reward(learned) == expected
+    assert learned.content not in repr(learned)
+    steep = make_reward({"kind": "threshold", "above": 0, "of": describe_reward(learned)})
+    assert readable_reward(steep)["of"] == expected

@@ -37,7 +37,9 @@ class Learned(FrameReward):
     source: ClassVar[str] = "labels, by `vlm-rm reward train`"
 
     head: Path = Field(description="File that `vlm-rm reward train` wrote, relative to the sweep file.")
-    content: str = Field("", description="Content of that file, in base64; read from the file, and not to be written by hand.")
+    content: str = Field(
+        "", repr=False, description="Content of that file, in base64; read from the file, and not to be written by hand."
+    )
 
     @model_validator(mode="before")
     @classmethod

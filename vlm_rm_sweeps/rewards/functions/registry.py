@@ -118,6 +118,21 @@ def _described(function: RewardFunction, info: SerializationInfo) -> dict[str, A
     return {KIND: kind_of(function), **function.model_dump(mode=info.mode)}
 
 
+def readable_reward(function: RewardFunction) -> dict[str, Any]:
+    """Describe a reward function for people: as `describe_reward`, without fields that are not for reading (`repr=False`)."""
+    readable: dict[str, Any] = _readable(describe_reward(function))
+    return readable
+
+
+def _readable(described: Any) -> Any:
+    if isinstance(described, list):
+        return [_readable(each) for each in described]
+    if not isinstance(described, dict):
+        return described
+    fields = find_reward(described[KIND]).model_fields if KIND in described else {}
+    return {name: _readable(value) for name, value in described.items() if name not in fields or fields[name].repr}
+
+
 def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
     """Make a reward function from a sweep file's words, or from stored data.
 

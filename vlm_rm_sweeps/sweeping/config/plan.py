@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
-from vlm_rm_sweeps.rewards.functions.registry import KIND, describe_reward, identity_of, make_reward
+from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
@@ -510,7 +510,7 @@ def _audit_name(reward: Reward) -> str:
 
 
 def _in_words(reward: Reward) -> str:
-    described = describe_reward(reward.function)
+    described = readable_reward(reward.function)
     given = ", ".join(f"{name} {shown(value)}" for name, value in described.items() if name != KIND and value is not None)
     return f"{described[KIND]}{f' ({given})' if given else ''}"
 
