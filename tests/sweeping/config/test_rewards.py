@@ -60,7 +60,7 @@ def test_trial_ids_stay_the_same_from_release_to_release() -> None:
     assert ids == IDS
 
 
-IDS = ["2ee8dd98ce", "d18f7a04c5", "", ""]
+IDS = ["28033c3b28", "1ccd3ca5af", "a02b5218c7", "ab6ca1df2a"]
 
 
 def test_trials_survive_the_way_through_plain_data() -> None:

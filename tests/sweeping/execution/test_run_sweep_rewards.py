@@ -19,7 +19,6 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 from vlm_rm_sweeps.sweeping.execution.thresholds import stored_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, read_results
 from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -51,9 +50,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, mlflow_data
         "true_reward": False,
         "epic_states": 20,
         "profile": "fast",
+        "steps": 128,
+        "evaluation_episodes": 1,
+        "videos": False,
     }
     keys |= {"audit": {"alphas": [0.25], "every": 128, "models": ["embedded/small"], "frames": 20}}
-    return run_sweep(plan_of(keys), folder / "results", f"sqlite:///{mlflow_database}", print), states
+    return run_sweep(plan_of(keys), folder / "results", f"sqlite:///{mlflow_database}", lambda line: None), states
 
 
 def test_every_kind_trains_and_is_told_by_its_label(ran: tuple[SweepOutcome, Path]) -> None:
@@ -102,10 +104,8 @@ def test_a_quantile_is_measured_once_and_kept(ran: tuple[SweepOutcome, Path], ml
     assert learned.function == Threshold(above=stored_thresholds(SweepFolder(outcome.folder))[trial_id])
 
 
-def test_best_policies_are_evaluated_and_shown(ran: tuple[SweepOutcome, Path]) -> None:
+def test_best_policies_are_evaluated_and_judged(ran: tuple[SweepOutcome, Path]) -> None:
     outcome, _ = ran
-    for trial_id in outcome.table["trial_id"]:
-        assert list((outcome.folder / "trials" / trial_id).rglob("*.mp4"))
     (episode,) = evaluate(
         find_checkpoint(outcome.folder / "trials" / outcome.table["trial_id"][4]),
         episodes=1,
@@ -127,6 +127,3 @@ def test_a_finished_sweep_resumes_to_the_same_table(ran: tuple[SweepOutcome, Pat
     pd.testing.assert_frame_equal(again.table, outcome.table)
 
 
-def test_the_report_names_rewards(ran: tuple[SweepOutcome, Path], mlflow_database: Path, tmp_path: Path) -> None:
-    page = write_report(ran[0].folder, tmp_path / "report.html", f"sqlite:///{mlflow_database}").read_text(encoding="utf-8")
-    assert any(f"reward {label}, prompt task, seed 0" in page for label in LABELS)
