@@ -155,7 +155,7 @@ def _splits(examples: Examples, folds: np.ndarray) -> Iterator[tuple[np.ndarray,
         held_out_folds = list(combinations_with_replacement(range(count), 2))
     for block in held_out_folds:
         held_out = (np.sort(folds, axis=1)[:, [0, -1]] == block).all(axis=1)
-        trained: np.ndarray = ~np.isin(folds, block).any(axis=1)
+        trained = np.logical_not(np.isin(folds, block).any(axis=1))
         if held_out.any():
             yield trained, held_out
 
