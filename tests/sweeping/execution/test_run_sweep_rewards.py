@@ -125,5 +125,3 @@ def test_a_finished_sweep_resumes_to_the_same_table(ran: tuple[SweepOutcome, Pat
         folder.stored_sweep(), outcome.folder.parent, f"sqlite:///{mlflow_database}", lambda line: None, resumed=folder
     )
     pd.testing.assert_frame_equal(again.table, outcome.table)
-
-
