@@ -9,7 +9,7 @@ import typer
 
 from vlm_rm_sweeps.cli.heads import reward_app
 from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
-from vlm_rm_sweeps.cli.measuring import epic, landscape
+from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
@@ -66,6 +66,7 @@ for _command in (
     label,
     labels,
     epic,
+    confusion,
     landscape,
 ):
     app.command()(_command)

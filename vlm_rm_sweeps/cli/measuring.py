@@ -17,11 +17,12 @@ from vlm_rm_sweeps.cli.options import (
     listed,
     new_file,
     new_folder,
+    read_alphas,
     read_rewards,
     refuse_to_overwrite,
     write_table,
 )
-from vlm_rm_sweeps.cli.terminal import console, measures_table, shapes_table
+from vlm_rm_sweeps.cli.terminal import confusion_table, console, measures_table, shapes_table, undefined_lines
 
 _CURVE_POINTS, _MAP_POINTS = 181, 41
 
@@ -44,7 +45,7 @@ def epic(
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Also write the table to this CSV file.")
     ] = None,
 ) -> None:
-    """Measure how well reward models agree with a ground truth: EPIC distance, correlations, false positives."""
+    """Measure how well reward models agree with a ground truth: EPIC and STARC distance, correlations, false positives, order."""
     import pandas as pd
 
     from vlm_rm_sweeps.evaluation.compare import compare_models
@@ -64,10 +65,40 @@ def epic(
     comparisons = list(compare_models(states, truth_values, models, specs))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
     console.print(measures_table(table))
+    for line in undefined_lines(table):
+        print(line)
     print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
     if output:
         write_table(output, table)
         print(f"written to {output}")
+
+
+def confusion(
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of data sets of states, made with `vlm-rm states`: one for each of at least two tasks."),
+    ],
+    model: Models,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and table; must not exist yet.")
+    ],
+    alpha: Alphas = ["0"],  # noqa: B006
+) -> None:
+    """Draw a matrix of prompts and tasks: how well each task's sentence detects the success of each task."""
+    from vlm_rm_sweeps.evaluation import confusion as confusions
+    from vlm_rm_sweeps.evaluation.states import load_states
+
+    refuse_to_overwrite(output)
+    models, alphas = listed("--model", model), read_alphas(alpha)
+    states = [load_states(each) for each in datasets]
+    table = confusions.confusion(states, models, alphas)
+    confusions.save_confusion(output, table)
+    for model_id in models:
+        for each in alphas:
+            cells = confusions.matrix(table, model_id, each)
+            console.print(confusion_table(cells, f"ROC-AUC of {model_id} at alpha {each:g}"))
+            print(f"own sentence best: {confusions.tasks_told_apart(cells)} of {len(cells)} tasks")
+    print(f"images encoded: {sum(map(len, states)) * len(models):,}\nwritten to {output}")
 
 
 def landscape(

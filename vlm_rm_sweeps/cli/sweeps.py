@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.cli.options import Overrides, listed, new_file, new_folder
-from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
+from vlm_rm_sweeps.cli.terminal import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    console,
+    measures_table,
+    say,
+    trials_table,
+    undefined_lines,
+)
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
@@ -120,6 +128,8 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     uri = tracking_uri or default_tracking_uri(results)
     outcome = run_screening(plan, results, uri, say=say)
     console.print(measures_table(outcome.ranking.head(_RANKS_SHOWN)))
+    for line in undefined_lines(outcome.ranking):
+        print(line)
     print(
         f"{len(outcome.ranking):,} combinations ranked in {duration(outcome.seconds)}; images encoded: {outcome.images_encoded:,}, "
         f"instead of {len(outcome.ranking) * outcome.states:,}\nall of them: {outcome.folder / 'combinations.csv'}\n"

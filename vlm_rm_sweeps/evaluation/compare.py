@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vlm_rm_sweeps.evaluation.epic import measure
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
+from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.evaluation.thresholds import with_values
 from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
+from vlm_rm_sweeps.evaluation.trajectories import Trajectories
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
@@ -84,7 +85,12 @@ def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch
 
 
 def measure_rewards(
-    model: RewardModel, specs: Specs, rewards: np.ndarray, truth: Truth, groups: np.ndarray | None = None
+    model: RewardModel,
+    specs: Specs,
+    rewards: np.ndarray,
+    truth: Truth,
+    groups: np.ndarray | None = None,
+    trajectories: Trajectories | None = None,
 ) -> pd.DataFrame:
     """Measure how well a model's rewards agree with a ground truth.
 
@@ -94,14 +100,16 @@ def measure_rewards(
         rewards: float32 (N, number of specs).
         truth: The ground truth of the same N states.
         groups: int (N,): states with equal entries are drawn together in the bootstrap, see `measure`.
+        trajectories: The episodes of the same N states, if any.
 
     Returns:
-        A row for each spec: model, parameters_millions, alpha (and reward), prompt and the measures of `epic.Measures`.
+        A row for each spec: model, parameters_millions, alpha (and reward), prompt and the measures of `measures.Measures`.
 
     Raises:
         UserError: All rewards are constant over the states.
     """
     names = [f"{model.model_id} at {spec.label} with prompt {prompt!r}" for (_, prompt), spec in specs.items()]
+    measured = measure(rewards, truth, names, groups=groups, trajectories=trajectories)
     rows = [
         {
             "model": model.model_id,
@@ -110,9 +118,7 @@ def measure_rewards(
             "prompt": prompt,
             **measures.to_dict(),
         }
-        for (_, prompt), reward, measures in zip(
-            specs, reward_columns(specs), measure(rewards, truth, names, groups=groups), strict=True
-        )
+        for (_, prompt), reward, measures in zip(specs, reward_columns(specs), measured, strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -144,4 +150,5 @@ def compare_models(
     for model_id in model_ids:
         model = load(model_id)
         rewards = score_states(model, dataset, list(with_values(model, specs).values()))
-        yield ModelComparison(model_id, measure_rewards(model, specs, rewards, truth, dataset.episodes), len(dataset))
+        table = measure_rewards(model, specs, rewards, truth, dataset.episodes, dataset.trajectories)
+        yield ModelComparison(model_id, table, len(dataset))

@@ -10,7 +10,8 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.epic import KEPT_TRUE_POSITIVES, bootstrap_interval
+from vlm_rm_sweeps.evaluation.bootstrap import bootstrap_interval
+from vlm_rm_sweeps.evaluation.detection import KEPT_TRUE_POSITIVES
 from vlm_rm_sweeps.evaluation.heads.examples import ComparedStates, Examples
 from vlm_rm_sweeps.evaluation.heads.fit import PENALTIES, fit_head, losses, predicted
 

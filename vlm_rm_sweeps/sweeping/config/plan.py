@@ -484,7 +484,7 @@ def _check_backend(plan: Plan) -> None:
         try:
             model.use_backend(pool.backend, "cuda" if pool.gpus else "cpu", pool.precision)
         except UserError as error:
-            raise UserError(f"pool.backend: {error}") from error
+            raise UserError(f"pool: {error}") from error
 
 
 def _slow_precision(pool: PoolSettings) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import RewardMeasure
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
@@ -27,6 +28,9 @@ _NAME_LENGTH = 60
 class ScreenSettings(LabelledStates):
     """What combinations are screened on, and how many of them are kept for training."""
 
+    rank_by: RewardMeasure = Field(
+        "epic_distance", description="The measure that combinations are ranked by, as in the table of `vlm-rm epic`."
+    )
     keep: int = Field(3, ge=1, description="How many of the best combinations the sweep file for training has.")
 
 
