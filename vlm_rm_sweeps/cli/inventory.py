@@ -66,8 +66,27 @@ def models(
     missing = missing_packages()
     state = f"{' and '.join(missing)}, not installed here: {HF_COMMAND}" if missing else "transformers, which is installed"
     print(f"models marked [{HF_EXTRA}] need {state}")
-    print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; a folder with open_clip_config.json: path/to/folder;")
+    print(
+        "a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; a folder with open_clip_config.json: path/to/folder;"
+    )
     print("a repository of the Hugging Face Hub: hf-hub:ORG/NAME; and a reward model of your own: MODULE:CLASS")
+
+
+def rewards() -> None:
+    """List the kinds of rewards with their formulas and parameters, for `rewards:` in a sweep file."""
+    from vlm_rm_sweeps.rewards.functions.registry import find_reward, reward_kinds
+
+    for kind in reward_kinds():
+        function = find_reward(kind)
+        print(f"{kind}  {function.formula}" + (f"  ({function.source})" if function.source else ""))
+        for name, field in function.model_fields.items():
+            default = "required" if field.is_required() else "" if field.default is None else f"default {_plain(field.default)}"
+            print(f"  {name:<12} {field.description}{f' ({default})' if default else ''}")
+    print("s: unit embedding of the frame; g: of the goal. And a reward of your own: MODULE:CLASS")
+
+
+def _plain(default: object) -> object:
+    return getattr(default, "label", default)  # of a reward within a reward
 
 
 def schema(

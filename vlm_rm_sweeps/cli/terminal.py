@@ -216,7 +216,6 @@ def _reward_shown(reward: float | str) -> str:
     return reward if isinstance(reward, str) else f"{reward:.2f}"
 
 
-
 def _with_interval(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
     return _shown(value, 3) if low != low else f"{_shown(value, 3)}\n{low:.2f}..{high:.2f}"
 

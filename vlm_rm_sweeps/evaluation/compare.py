@@ -13,8 +13,8 @@ from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.evaluation.thresholds import with_values
-from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
 from vlm_rm_sweeps.evaluation.trajectories import Trajectories
+from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 

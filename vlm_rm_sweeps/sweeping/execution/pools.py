@@ -44,8 +44,8 @@ def start_pools(
 
     Raises:
         UserError: The labelled data set of `epic_states` or of a threshold cannot be used, the task draws with OpenGL and there
-            is none, Ray does not start, a node of its cluster lacks this package or the results folder,
-            or the servers and one trial cannot be placed.
+            is none, Ray does not start, a node of its cluster lacks this package or the results folder, or the servers and one trial
+            cannot be placed.
     """
     if isinstance(plan.sweep.epic_states, LabelledStates) and not _is_measured(folder):
         read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports its problems before anything starts
