@@ -1,6 +1,7 @@
 """The command line: a module for each group of commands. Heavy libraries are imported by the commands that use them."""
 
 import errno
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.registry import import_module
 from vlm_rm_sweeps.user_modules import import_file, make_importable
 
+_LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{100})")
 _NAMES_NO_FILE_HAS = (errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
@@ -82,7 +84,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"vlm-rm: {error}", file=sys.stderr)
+        print(f"vlm-rm: {_without_long_words(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
         if error.errno in _NAMES_NO_FILE_HAS:
@@ -96,3 +98,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
         print("vlm-rm: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _without_long_words(message: str) -> str:
+    """Shorten what nobody reads: a name or value of hundreds of letters, which a message may quote more than once."""
+    return _LONG_WORD.sub(r"\1...\2", message)

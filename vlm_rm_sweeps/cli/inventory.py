@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import Overrides, RenderedCamera, RenderedTextures, new_file, new_folder
+from vlm_rm_sweeps.cli.options import (
+    LARGEST_SEED,
+    MOST_STATES,
+    MOST_STEPS,
+    Overrides,
+    RenderedCamera,
+    RenderedTextures,
+    new_file,
+    new_folder,
+)
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import new_output
 
@@ -29,9 +38,9 @@ def tasks() -> None:
 
 def poses(
     out: Annotated[Path, typer.Option(callback=new_folder, help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
-    samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
-    degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, max=MOST_STATES, help="Perturbed states for each reference pose.")] = 200,
+    degrees: Annotated[float, typer.Option(min=0, max=180, help="Standard deviation of the noise on each joint.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the noise.")] = 0,
 ) -> None:
     """Check the humanoid's success tests against its reference poses."""
     from vlm_rm_sweeps.evaluation.poses import success_by_pose, write_success_by_pose
@@ -133,9 +142,10 @@ def render(
         Profile | None, typer.Option(help="Level of detail of OpenGL; by default the sweep file's, else fast without a GPU.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Environment steps; by default 1 for a picture, a whole episode for a video.")
+        int | None,
+        typer.Option(min=1, max=MOST_STEPS, help="Environment steps; by default 1 for a picture, a whole episode for a video."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the episode and of the actions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the episode and of the actions.")] = 0,
     policy: Annotated[Policy, typer.Option(help="Random actions, or zeros.")] = Policy.RANDOM,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     overrides: Overrides = [],  # noqa: B006

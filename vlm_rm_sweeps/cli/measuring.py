@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from vlm_rm_sweeps.cli.options import (
+    MOST_POINTS,
+    MOST_STATES,
     Alphas,
     Baseline,
     DatasetFolder,
@@ -23,6 +25,7 @@ from vlm_rm_sweeps.cli.options import (
     write_table,
 )
 from vlm_rm_sweeps.cli.terminal import confusion_table, console, measures_table, shapes_table, undefined_lines
+from vlm_rm_sweeps.errors import UserError
 
 _CURVE_POINTS, _MAP_POINTS = 181, 41
 
@@ -119,7 +122,10 @@ def landscape(
         ),
     ] = [],  # noqa: B006
     points: Annotated[
-        int | None, typer.Option(min=3, help="Number of values of each variable. Default: 181 for one variable, 41 for two.")
+        int | None,
+        typer.Option(
+            min=3, max=MOST_POINTS, help="Number of values of each variable. Default: 181 for one variable, 41 for two."
+        ),
     ] = None,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
@@ -138,6 +144,8 @@ def landscape(
     chosen, models = find_task(task), listed("--model", model)
     names = variable or [chosen.require_states().variables[0].name]
     values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
+    if values_each ** len(names) > MOST_STATES:
+        raise UserError(f"--points {values_each} for {len(names)} variables: expected at most {MOST_STATES:,} states in all")
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)
     specs = read_rewards(alpha, "0,0.25,0.5,0.75,1", reward, prompts)

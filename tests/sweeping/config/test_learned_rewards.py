@@ -12,7 +12,7 @@ from vlm_rm_sweeps.rewards.functions.registry import describe_reward, make_rewar
 from vlm_rm_sweeps.rewards.heads import write_head
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
-from vlm_rm_sweeps.sweeping.execution.run_sweep import check_resumable
+from vlm_rm_sweeps.sweeping.execution.run_sweep import resumed_plan
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 
 KEYS: dict[str, Any] = {"name": "a", "task": "cartpole-upright", "models": ["embedded/tiny"], "steps": 100, "seeds": [0]}
@@ -58,10 +58,10 @@ def test_a_sweep_whose_head_has_changed_is_not_resumed(folder: Path) -> None:
     plan, results = plan_of_file(folder), SweepFolder(folder / "results")
     results.create(plan.sweep)
     results.trial(plan.trials[-1].trial_id).mkdir(parents=True)
-    check_resumable(plan_of_file(folder), results)
+    resumed_plan(plan_of_file(folder), results)
     write_head(folder / "heads" / "upright.safetensors", a_head(3))
     with pytest.raises(UserError, match=r"a file that its sweep file names has changed since, such as the head"):
-        check_resumable(plan_of_file(folder), results)
+        resumed_plan(plan_of_file(folder), results)
 
 
 def test_a_head_of_another_model_is_refused(folder: Path) -> None:

@@ -50,6 +50,7 @@ class Plan:
         rewards: The rewards to compare, those of `alphas` or of `rewards`.
         thresholds: Measured thresholds, by model, key of the reward and prompt: see `with_thresholds`.
         trials: All trials in a fixed order, the references (true reward, untrained) first.
+        machine_drawn: Whether the profile is this machine's, because the file names none.
     """
 
     sweep: Sweep
@@ -60,6 +61,7 @@ class Plan:
     renderings: tuple[Rendering, ...]
     trials: tuple[Trial, ...]
     rewards: tuple[Reward, ...]
+    machine_drawn: bool = False
     thresholds: Mapping[tuple[str, float | str, str], float] = field(default_factory=dict)
 
     @property
@@ -79,6 +81,14 @@ class Plan:
     def steps_of(self, trial: Trial) -> int:
         """Return the number of environment steps that a trial learns from; 0 for the untrained baseline."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
+
+    def drawn_as(self, stored: Sweep) -> "Plan":
+        """Return the plan with the profile of a stored sweep, unless the file names one: another machine may have begun it."""
+        if not self.machine_drawn or stored.profile is None:
+            return self
+        sweep = self.sweep.model_copy(update={"profile": stored.profile})
+        renderings = tuple(replace(each, profile=stored.profile) for each in self.renderings)
+        return replace(self, sweep=sweep, renderings=renderings, trials=_trials(sweep, self.prompts, renderings))
 
     def with_ids_of(self, stored: Sweep) -> "Plan":
         """Return the plan with the trial ids of a stored sweep, which are derived from the names of its files as stored."""
@@ -148,7 +158,7 @@ class Plan:
 
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
-        remarks = self.algorithm.remarks(self.sweep.steps)
+        remarks = [*self.task.remarks, *self.algorithm.remarks(self.sweep.steps)]
         remarks += [remark for model in self.models.values() for remark in model.remarks()]
         others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool), _frames_alone(self))
         return [*remarks, *(remark for remark in others if remark)]
@@ -227,9 +237,11 @@ def make_plan(sweep: Sweep) -> Plan:
     assert algorithm is not None
     assert renderings is not None
     prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
+    machine_drawn = sweep.profile is None
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
-    plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, rewards, prompts, renderings), rewards)
+    trials = _trials(sweep, rewards, prompts, renderings)
+    plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
     for check in (
         _check_rewards,
         _check_only,

@@ -106,18 +106,20 @@ class RewardSettings(Section):
 class PoolSettings(Section):
     """How each model is served."""
 
-    servers: int = Field(1, ge=1, description="Reward servers for each model.")
+    servers: int = Field(1, ge=1, le=1_024, description="Reward servers for each model.")
     precision: Precision = Field("fp32", description="Precision of the weights.")
     backend: BackendName = Field(
         "torch",
         description="What runs CLIP's image tower on the servers: `folded` multiplies batch normalisations into convolutions; "
         "`onnxruntime` is fastest on a CPU, in fp32, and needs the package's extra `onnxruntime`. Rewards differ in their last digits.",
     )
-    micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
+    micro_batch: int = Field(64, ge=1, le=65_536, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
     gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
-    threads: int = Field(1, ge=1, description="Threads that each server uses.")
-    timeout_s: float = Field(600, gt=0, description="Seconds after which a server that has not answered is restarted.")
+    threads: int = Field(1, ge=1, le=1_024, description="Threads that each server uses.")
+    timeout_s: float = Field(
+        600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
+    )
 
 
 class TrialResources(Section):
@@ -128,6 +130,7 @@ class TrialResources(Section):
     env_runners: int = Field(
         0,
         ge=0,
+        le=1_024,
         description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial.",
     )
     evaluation_interval: int | None = Field(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, RunTag
@@ -23,7 +24,7 @@ from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunSta
 from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Entry,
     FileWritten,
@@ -43,11 +44,12 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     environment_params,
     experiment_id,
     has_run,
+    keeps_files_in,
     parent_tags,
     prompt_params,
     read_runs_file,
 )
-from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
 _MAX_TAG = 5000
 _REASON = "reason"
@@ -122,6 +124,7 @@ class MlflowMirror(threading.Thread):
         self._next = uids.index(self._runs.delivered) + 1 if self._runs.delivered in uids else 0
         self._refused: set[str] = set()
         self._refusals = 0
+        self._unattached = False
         self._trials = {trial.trial_id: trial for trial in plan.trials}
         self._steps: dict[tuple[str, str], set[int]] = {}
         self._closing = threading.Event()
@@ -246,7 +249,7 @@ class MlflowMirror(threading.Thread):
         if run_id != self._runs.run_id:
             self._describe(run_id, self._common() | {"trials": len(self._trials)})
         try:
-            self._upload(run_id, str(self._folder.sweep_file))
+            self._attach(run_id, self._folder.sweep_file)
         except UserError as error:  # the trials' runs need this run, not its files
             self._refuse(error, entry.kind)
         # Last: only complete runs are recorded.
@@ -339,7 +342,19 @@ class MlflowMirror(threading.Thread):
         run_id = self._run_of(entry.trial, entry.time)
         file = file_inside(self._folder.path, entry.file)
         if file.is_file():
-            self._upload(run_id, str(file), entry.to)
+            self._attach(run_id, file, entry.to)
+
+    def _attach(self, run_id: str, file: Path, to: str | None = None) -> None:
+        """Log a file, unless the database beside the sweep says that it belongs outside of the results folder."""
+        results = self._folder.path.resolve().parent
+        place = self._client.get_run(run_id).info.artifact_uri
+        if sqlite_file(self._tracking_uri) != results / DATABASE or keeps_files_in(results, place):
+            self._upload(run_id, str(file), to)
+        elif not self._unattached:
+            self._say(
+                f"MLflow keeps the files of these runs outside of {results} ({place}): they stay in the sweep's folder alone"
+            )
+            self._unattached = True
 
     def _upload(self, run_id: str, file: str, to: str | None = None) -> None:
         """Upload a file.

@@ -7,14 +7,15 @@ import fcntl
 import logging
 import os
 import shlex
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LifecycleStage, Param
 from mlflow.exceptions import MlflowException
@@ -107,7 +108,10 @@ def set_up_store(tracking_uri: str) -> None:
     prepare_mlflow()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
-        with _alone_in(sqlite_file(tracking_uri)):
+        database = sqlite_file(tracking_uri)
+        with _alone_in(database):
+            if database is not None:
+                _check_opens(database)
             MlflowClient(tracking_uri).search_experiments(max_results=1)
     except Exception as error:  # whatever a database or a server may raise
         reason = hide_secrets(reason_of(error), tracking_uri)
@@ -117,18 +121,39 @@ def set_up_store(tracking_uri: str) -> None:
         ) from error
 
 
+def _check_opens(database: Path) -> None:
+    """Raise SQLite's error for a file that it cannot open or write, which MLflow would try for minutes.
+
+    Raises:
+        sqlite3.Error: The file is a folder, no database, or cannot be written. A database that is only locked is left to MLflow.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+        connection.rollback()
+
+
 @contextmanager
 def _alone_in(database: Path | None) -> Iterator[None]:
     """Let one process at a time open the databases of a folder; the system releases the lock however the process ends."""
     if database is None:
         yield
         return
+    made = [each for each in (database.parent, *database.parent.parents) if not each.exists()]
     database.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(database.parent, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    except BaseException:
+        with suppress(OSError):  # somebody has put something in it
+            for each in made:
+                each.rmdir()
+        raise
     finally:
         os.close(handle)
 
@@ -175,6 +200,20 @@ def experiment_id(client: MlflowClient, tracking_uri: str, name: str, folder: Pa
         if made is None:
             raise
         return str(made.experiment_id)
+
+
+def keeps_files_in(results: Path, artifact_uri: str) -> bool:
+    """Whether a run keeps its files in a results folder: not if that has been moved, or is somebody else's.
+
+    Args:
+        results: The results folder, without links in its path.
+        artifact_uri: Where the run keeps its files.
+
+    Returns:
+        Whether that is in the folder.
+    """
+    place = urlsplit(artifact_uri)
+    return place.scheme in ("", "file") and Path(unquote(place.path)).resolve().is_relative_to(results)
 
 
 def parent_tags(folder: Path, task: str) -> dict[str, str]:
