@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from vlm_rm_sweeps.cli.heads import reward_app
 from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
 from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
@@ -72,6 +73,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(states_app, name="states")
+app.add_typer(reward_app, name="reward")
 app.add_typer(pretrain_app, name="pretrain")
 
 

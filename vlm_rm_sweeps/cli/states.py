@@ -124,20 +124,25 @@ def label(
     ],
     criterion: Annotated[str | None, typer.Option(help="What raters judge by. Default: the task's success criterion.")] = None,
     task: Annotated[str | None, typer.Option(help="Task that the videos show, if they are not from a sweep.")] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Show two states side by side: which one is closer to the goal?")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the pairs.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Label states or videos in the browser, by keyboard or mouse; each label is saved at once."""
+    """Label states, pairs of them, or videos in the browser, by keyboard or mouse; each label is saved at once."""
     from vlm_rm_sweeps.evaluation.label_jobs import label_job
     from vlm_rm_sweeps.labelling.page import serve
 
-    serve(label_job(folder, task, criterion), port, open_browser, say=say)
+    serve(label_job(folder, task, criterion, seed if pairs else None), port, open_browser, say=say)
 
 
 def labels(
     folder: Annotated[
         Path, typer.Argument(help="A labelled data set of states, or a labelled folder of videos, such as a sweep's.")
     ],
+    pairs: Annotated[bool, typer.Option("--pairs", help="The pairs of states that raters have compared.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Write all labels to this CSV file.")
     ] = None,
@@ -147,7 +152,7 @@ def labels(
 
     if output:
         refuse_to_overwrite(output)
-    given = stored_labels(folder)
+    given = stored_labels(folder, pairs)
     print(describe_labels(given))
     if output:
         write_table(output, given.table)

@@ -1,8 +1,8 @@
 """Data sets of states: frames, the simulator states that they show, and their provenance.
 
 A data set is a folder with `states.parquet` (a row for each state), `images/` (a PNG or lossless WebP for each) and, once
-raters have labelled it, `labels.sqlite`. States and images are written once and never change, so labels and measurements can
-refer to states by id.
+raters have labelled it, `labels.sqlite`, or `pairs.sqlite` once they have compared states. States and images are written once
+and never change, so labels and measurements can refer to states by id.
 """
 
 import hashlib
@@ -31,6 +31,7 @@ from vlm_rm_sweeps.tasks.task import Task
 ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
 LABELS = "labels.sqlite"
+PAIRS = "pairs.sqlite"
 ROLLOUT = "rollout"
 """The provenance's `source` of states that a policy visited."""
 _IMAGES = "images"
@@ -153,6 +154,11 @@ class StateDataset:
     def labels_file(self) -> Path:
         """The file of the raters' labels, which may not exist yet. UserError: it is a link that leads out of the folder."""
         return file_inside(self.folder, LABELS)
+
+    @property
+    def pairs_file(self) -> Path:
+        """The file of the pairs that raters have compared, which may not exist yet. UserError: see `labels_file`."""
+        return file_inside(self.folder, PAIRS)
 
     @property
     def variables(self) -> list[str]:

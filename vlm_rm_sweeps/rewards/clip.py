@@ -68,8 +68,10 @@ class ClipRewardModel(RewardModel):
 
         Raises:
             UserError: A prompt is longer than the model's context, goal and baseline have the same tokens, or so have the goal and
-                a text of the reward function.
+                a text of the reward function; or the function needs another model.
         """
+        if spec.function is not None:
+            spec.function.check_model(self)
         others = spec.function.prompts() if spec.function else ()
         for prompt in (*spec.goal_prompts, *spec.baseline_prompts, *others):
             self._refuse_cut_prompt(prompt)
@@ -109,6 +111,19 @@ class ClipRewardModel(RewardModel):
     def identity(self) -> str:
         """The same for two ids of one architecture with the same weights."""
         return self.source.identity
+
+    @cached_property
+    def weights_identity(self) -> str:
+        """The same for two ids of one architecture with the same weights, also on different machines.
+
+        It reads the whole of a checkpoint file, once.
+        """
+        return self.source.weights_identity
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions, known without loading weights."""
+        return self.source.width
 
     def remarks(self) -> list[str]:
         """Say what had to be guessed of a checkpoint file."""

@@ -135,6 +135,26 @@ class ModelSource:
         return f"{self.architecture}/{self.pretrained.lower().replace('-', '_')}"
 
     @property
+    def weights_identity(self) -> str:
+        """The identity with a checkpoint file's checksum instead of its path, which differs between machines.
+
+        It reads the whole file.
+        """
+        if self._tag is not None or not os.path.isfile(self.pretrained):
+            return self.identity
+        checksum = f"sha256:{sha256_of(Path(self.pretrained))}"
+        return checksum if self.architecture.startswith(FOLDER_PREFIX) else f"{self.architecture}/{checksum}"
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions."""
+        if self.config_folder:
+            model, _ = read_config(self.config_folder / CONFIG_FILE, f"model {self.model_id!r}")
+            return int(model["embed_dim"])
+        self._register()
+        return int(open_clip.get_model_config(self.architecture)["embed_dim"])
+
+    @property
     def parameters(self) -> int:
         """Number of parameters, counted without loading or allocating weights."""
         return self._made("network", _count_parameters, self._network_name)

@@ -14,12 +14,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import FrameFormat
 
 Range = tuple[float, float]
 """The least and the largest reward; each may be infinite."""
@@ -41,6 +42,26 @@ class Texts:
     baseline: np.ndarray
     embed: Callable[[str], np.ndarray]
     logit_scale: float
+
+
+class EmbeddingModel(Protocol):
+    """What a reward function may ask of the model that embeds its images, before weights are loaded.
+
+    Attributes:
+        model_id: Its id in sweep files.
+        frame_format: Size and resizing of its frames.
+    """
+
+    model_id: str
+    frame_format: FrameFormat
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions."""
+
+    @property
+    def weights_identity(self) -> str:
+        """What two models with the same embeddings have in common, on every machine."""
 
 
 def dots(images_nd: np.ndarray, vector_d: np.ndarray) -> np.ndarray:
@@ -131,6 +152,16 @@ class RewardFunction(BaseModel, ABC):
         for text in self.prompts():
             if text in goal:
                 raise UserError(f"{self.label}: {text!r} is the goal, too: expected another text")
+
+    def check_model(self, model: EmbeddingModel) -> None:
+        """Refuse a model whose embeddings it cannot compute rewards from.
+
+        Args:
+            model: The model; its weights are not loaded.
+
+        Raises:
+            UserError: It needs another one.
+        """
 
     def alone(self, columns: np.ndarray) -> np.ndarray:
         """Compute the rewards of frames that stand alone, each as if it were an episode of one step.

@@ -18,6 +18,7 @@ _BUILT_IN = {
     "threshold": f"{_PACKAGE}.threshold:Threshold",
     "history": f"{_PACKAGE}.history:History",
     "mixed": f"{_PACKAGE}.mixed:Mixed",
+    "learned": f"{_PACKAGE}.learned:Learned",
 }
 _REGISTRY: Registry[type[RewardFunction]] = Registry("reward")
 _FROM_DATA = "from_data"
@@ -118,7 +119,24 @@ def identity_of(function: RewardFunction) -> dict[str, Any]:
 
 
 def _described(function: RewardFunction, info: SerializationInfo) -> dict[str, Any]:
-    return {KIND: kind_of(function), **function.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults)}
+    if info.exclude_defaults:  # by `chosen`
+        return identity_of(function)
+    return {KIND: kind_of(function), **function.model_dump(mode=info.mode)}
+
+
+def readable_reward(function: RewardFunction) -> dict[str, Any]:
+    """Describe a reward function for people: as `describe_reward`, without fields that are not for reading (`repr=False`)."""
+    readable: dict[str, Any] = _readable(describe_reward(function))
+    return readable
+
+
+def _readable(described: Any) -> Any:
+    if isinstance(described, list):
+        return [_readable(each) for each in described]
+    if not isinstance(described, dict):
+        return described
+    fields = find_reward(described[KIND]).model_fields if KIND in described else {}
+    return {name: _readable(value) for name, value in described.items() if name not in fields or fields[name].repr}
 
 
 def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
@@ -166,9 +184,13 @@ def _explained(problem: Any, function: type[RewardFunction]) -> str:
     return f"{name} = {shown(problem['input'])}: {message[0].lower()}{message[1:]}" if name else message
 
 
+def is_from_data(info: ValidationInfo) -> bool:
+    """Whether a validator sees stored data, and not the user's own words."""
+    return bool((info.context or {}).get(_FROM_DATA))
+
+
 def _nested(value: Any, info: ValidationInfo) -> RewardFunction:
-    from_data = bool((info.context or {}).get(_FROM_DATA))
-    function = value if isinstance(value, RewardFunction) else make_reward(value, from_data)
+    function = value if isinstance(value, RewardFunction) else make_reward(value, is_from_data(info))
     if function.needs_states:
         raise UserError(
             f"{function.label} has to be measured on states, which only a reward by itself can be: write the value as `above`"

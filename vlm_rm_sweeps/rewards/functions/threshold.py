@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, Texts
+from vlm_rm_sweeps.rewards.functions.base import EmbeddingModel, FrameReward, Range, Texts
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import NestedFrameReward
 
@@ -70,6 +70,10 @@ class Threshold(FrameReward):
     def check_prompts(self, goal: tuple[str, ...], baseline: tuple[str, ...]) -> None:
         """Refuse what the other reward refuses."""
         self.of.check_prompts(goal, baseline)
+
+    def check_model(self, model: EmbeddingModel) -> None:
+        """Refuse a model that the other reward refuses."""
+        self.of.check_model(model)
 
     def range(self) -> Range:
         """Return 0 and 1."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
-from vlm_rm_sweeps.rewards.functions.registry import KIND, describe_reward, identity_of, make_reward
+from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
@@ -61,8 +61,8 @@ class Plan:
     renderings: tuple[Rendering, ...]
     trials: tuple[Trial, ...]
     rewards: tuple[Reward, ...]
-    thresholds: Mapping[tuple[str, float | str, str], float] = field(default_factory=dict)
     machine_drawn: bool = False
+    thresholds: Mapping[tuple[str, float | str, str], float] = field(default_factory=dict)
 
     @property
     def combinations(self) -> list[tuple[str, Reward, Prompt]]:
@@ -88,7 +88,7 @@ class Plan:
             return self
         sweep = self.sweep.model_copy(update={"profile": stored.profile})
         renderings = tuple(replace(each, profile=stored.profile) for each in self.renderings)
-        return replace(self, sweep=sweep, renderings=renderings, trials=_trials(sweep, self.prompts, renderings))
+        return replace(self, sweep=sweep, renderings=renderings, trials=_trials(sweep, self.rewards, self.prompts, renderings))
 
     def with_ids_of(self, stored: Sweep) -> "Plan":
         """Return the plan with the trial ids of a stored sweep, which are derived from the names of its files as stored."""
@@ -240,17 +240,8 @@ def make_plan(sweep: Sweep) -> Plan:
     machine_drawn = sweep.profile is None
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
-    plan = Plan(
-        sweep,
-        task,
-        algorithm,
-        models,
-        prompts,
-        renderings,
-        _trials(sweep, rewards, prompts, renderings),
-        rewards,
-        machine_drawn=machine_drawn,
-    )
+    trials = _trials(sweep, rewards, prompts, renderings)
+    plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
     for check in (
         _check_rewards,
         _check_only,
@@ -531,7 +522,7 @@ def _audit_name(reward: Reward) -> str:
 
 
 def _in_words(reward: Reward) -> str:
-    described = describe_reward(reward.function)
+    described = readable_reward(reward.function)
     given = ", ".join(f"{name} {shown(value)}" for name, value in described.items() if name != KIND and value is not None)
     return f"{described[KIND]}{f' ({given})' if given else ''}"
 

@@ -36,7 +36,7 @@ def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
         The plan with the ids of the stored trials, and drawn as they were.
 
     Raises:
-        UserError: They differ; the message has the differences.
+        UserError: They differ; the message has the differences. Or trials have started that the plan lacks.
     """
     stored = folder.stored_sweep()
     drawn = plan.drawn_as(stored)
@@ -46,7 +46,16 @@ def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
             f"the sweep in {folder.path} cannot be resumed, because its sweep file has changed since. Undo the changes, or start a new "
             f"sweep with --new:\n{differences}"
         )
-    return drawn.with_ids_of(stored)
+    named = drawn.with_ids_of(stored)
+    planned = {trial.trial_id for trial in named.trials}
+    others = [started.name for started in folder.trials() if started.name not in planned]
+    if others:
+        raise UserError(
+            f"the sweep in {folder.path} cannot be resumed, because a file that its sweep file names has changed since, such as the "
+            f"head of a learned reward: {len(others)} of its trials had another one ({others[0]}). Restore the file, or start a new "
+            "sweep with --new"
+        )
+    return named
 
 
 def run_sweep(

@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus
-from vlm_rm_sweeps.rewards.functions.registry import describe_reward
+from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, SweepFolder
@@ -87,7 +87,7 @@ def _reward_params(trial: Trial) -> dict[str, Any]:
     if trial.reward is None:
         return {"alpha": trial.alpha}
     alpha = {} if trial.known_alpha is None else {"alpha": trial.known_alpha}
-    return {REWARD: trial.reward.label, "reward_function": json.dumps(describe_reward(trial.reward.function))} | alpha
+    return {REWARD: trial.reward.label, "reward_function": json.dumps(readable_reward(trial.reward.function))} | alpha
 
 
 class MlflowMirror(threading.Thread):
