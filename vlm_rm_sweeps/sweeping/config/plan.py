@@ -88,7 +88,7 @@ class Plan:
             return self
         sweep = self.sweep.model_copy(update={"profile": stored.profile})
         renderings = tuple(replace(each, profile=stored.profile) for each in self.renderings)
-        return replace(self, sweep=sweep, renderings=renderings, trials=_trials(sweep, self.prompts, renderings))
+        return replace(self, sweep=sweep, renderings=renderings, trials=_trials(sweep, self.rewards, self.prompts, renderings))
 
     def with_ids_of(self, stored: Sweep) -> "Plan":
         """Return the plan with the trial ids of a stored sweep, which are derived from the names of its files as stored."""
