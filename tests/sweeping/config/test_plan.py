@@ -652,7 +652,8 @@ def test_a_model_that_needs_a_package_says_which(model_id: str, tmp_path: Path) 
     if importlib.util.find_spec("transformers") is not None:
         pytest.skip("transformers is installed here")
     message = problem_with(write(tmp_path, models=[model_id]))
-    assert f"model {model_id!r} needs transformers, which is not installed: `pip install transformers`" in message
+    assert f"model {model_id!r} needs transformers and sentencepiece, not installed here" in message
+    assert "`pip install 'vlm-rm-sweeps[hf]'`" in message
     assert "\n" not in message
 
 
@@ -667,7 +668,7 @@ def test_half_precision_on_a_cpu_is_said_to_be_slow() -> None:
 
 def test_a_backend_that_cannot_run_a_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_rm_sweeps.rewards.backends.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pool\.backend: backend 'onnxruntime' needs onnxruntime and onnx, not installed here"):
+    with pytest.raises(UserError, match=r"pool: backend 'onnxruntime' needs onnxruntime and onnx, not installed here"):
         made(pool={"backend": "onnxruntime"})
     with pytest.raises(UserError, match=r"pool\.backend: backend 'folded' is for CLIP models, and own_rewards:"):
         made(models=["own_rewards:Brightness"], pool={"backend": "folded"})
