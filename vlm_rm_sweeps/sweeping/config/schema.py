@@ -130,11 +130,10 @@ def _allow_underscores(part: Schema) -> None:
 def keys_as_markdown() -> str:
     """Format all keys as Markdown tables: those of the file, of each section, and the settings of each algorithm."""
     schema, definitions = _described()
-    lines = _table(schema, definitions)
-    lines += ["", "<details>", "<summary>Keys in the sections, and the settings of the algorithms</summary>"]
+    lines = ["### Keys of the file", "", *_table(schema, definitions)]
     for name, section in _listed_sections(schema, definitions):
-        lines += ["", f"`{name}`:", "", *_table(definitions[section], definitions)]
-    lines += ["", "`settings`, with the default of each algorithm:", "", *_settings_table(definitions), "", "</details>"]
+        lines += ["", f"### `{name}`", "", *_table(definitions[section], definitions)]
+    lines += ["", "### `settings`", "", "With the default of each algorithm.", "", *_settings_table(definitions)]
     return "\n".join(lines)
 
 
