@@ -111,7 +111,7 @@ $(DOCS)/.installed: docs/requirements.lock
 
 .PHONY: docs
 docs: $(DOCS)/.installed ## Build the documentation into build/docs; a broken link or reference is an error.
-	env NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	env NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo "open build/docs/index.html"
 
 .PHONY: lock

@@ -30,7 +30,10 @@ def command_line() -> str:
 
 def metrics() -> str:
     """Describe every metric of a trial."""
-    rows = [f"| `{each.name}{'...' if each.name.endswith('/') else ''}` | {each.unit} | {each.meaning} |" for each in METRICS.values()]
+    rows = [
+        f"| `{each.name}{'...' if each.name.endswith('/') else ''}` | {each.unit} | {each.meaning} |"
+        for each in METRICS.values()
+    ]
     return "\n".join(["| metric | unit | meaning |", "|---|---|---|", *rows, ""])
 
 
@@ -70,12 +73,22 @@ def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _described(name: str, command: Any) -> list[str]:
-    usage = " ".join([name, *command.collect_usage_pieces(command.context_class(command))])
+    usage = " ".join([name, *_usage(command)])
     lines = [f"## `{name}`", "", inspect.cleandoc(command.help or ""), "", "```text", usage, "```", ""]
     if command.params:
         rows = [f"| {_spelled(each)} | {_help(each)} | {_default(each)} |" for each in command.params]
         lines += ["| argument | meaning | default |", "|---|---|---|", *rows, ""]
     return lines
+
+
+def _usage(command: Any) -> Iterator[str]:
+    yield "[OPTIONS]"
+    for each in command.params:
+        if each.param_type_name == "argument":
+            name = each.name.upper() if each.required else f"[{each.name.upper()}]"
+            yield f"{name}..." if each.nargs != 1 else name
+    if hasattr(command, "commands"):
+        yield "COMMAND [ARGS]..."
 
 
 def _spelled(parameter: Any) -> str:

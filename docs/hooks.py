@@ -18,6 +18,7 @@ OUTSIDE = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "CITATION.cff",
     "SECURITY.md",
     "LICENSE",
     "Makefile",

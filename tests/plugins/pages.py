@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = sorted(
-    str(page.relative_to(REPOSITORY)) for page in (*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"))
-)
+PAGES = sorted(str(page.relative_to(REPOSITORY)) for page in (*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")))
 # A comment above a block says what it needs (a GPU, results of a sweep, ...), or that the tests run it: `<!-- needs: gpu -->`.
 _BLOCK = re.compile(r"(?:^<!-- (needs|runs)(?:: ([\w, ]+))? -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
