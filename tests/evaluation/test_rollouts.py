@@ -129,7 +129,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     short = replace(ran[0], pictures=ran[0].pictures[:12], clip_rewards=ran[0].clip_rewards[:12])
     mp4, gif = write_videos(checkpoint, short, tmp_path / "new")
     video = iio.imread(mp4)
-    assert video.shape == (12, 496, 600, 3)
+    assert video.shape == (12, 514, 600, 3)
     assert iio.improps(gif).n_images == 12
     write_plain_video(checkpoint, short, 7, tmp_path / "plain")
     plain = iio.imread(tmp_path / "plain" / "plain.mp4")

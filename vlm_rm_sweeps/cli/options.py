@@ -70,6 +70,13 @@ def _refuse_unwritable(path: Path, folder: Path) -> None:
         )
 
 
+LARGEST_SEED = 2**32 - 1
+"""As in a sweep file: NumPy and Gymnasium take larger ones, torch and RLlib do not."""
+MOST_STATES = 1_000_000
+MOST_STEPS = 100_000
+"""Of one episode, whose frames are kept in memory, and of episodes in one evaluation."""
+MOST_POINTS = 10_000
+MOST_THREADS = 1_024
 Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids, separated by commas; may be repeated.")]
 Alphas = Annotated[
     list[str],

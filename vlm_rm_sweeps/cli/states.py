@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.cli.options import (
+    LARGEST_SEED,
+    MOST_STATES,
+    MOST_STEPS,
     DatasetFolder,
     ImageFormatOption,
     NewDataset,
@@ -30,8 +33,8 @@ states_app = typer.Typer(help="Make data sets of states, for measuring reward mo
 def states_sample(
     task: Annotated[str, typer.Argument(help="Name of a task; `vlm-rm tasks` lists them.")],
     output: NewDataset,
-    count: Annotated[int, typer.Option(min=1, help="Number of states.")] = 1_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random states.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=MOST_STATES, help="Number of states.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the random states.")] = 0,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
     image_format: ImageFormatOption = "png",
@@ -63,10 +66,13 @@ def states_rollouts(
         Which,
         typer.Option("--checkpoint", help="Checkpoint of each trial to use; all: each that is kept (the best and the newest)."),
     ] = Which.BEST,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes for each policy.")] = 5,
+    episodes: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Episodes for each policy.")] = 5,
     every: Annotated[int, typer.Option(min=1, help="Keep one state in this many steps of an episode.")] = 10,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of each policy's first episode; it rises by 1 for each further episode.")
+        int,
+        typer.Option(
+            min=0, max=LARGEST_SEED, help="Seed of each policy's first episode; it rises by 1 for each further episode."
+        ),
     ] = 10_000,
     image_format: ImageFormatOption = "png",
 ) -> None:

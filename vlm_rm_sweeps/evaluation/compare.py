@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vlm_rm_sweeps.evaluation.epic import measure
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
+from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
+from vlm_rm_sweeps.evaluation.trajectories import Trajectories
 from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
@@ -65,7 +66,12 @@ def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch
 
 
 def measure_rewards(
-    model: RewardModel, specs: Specs, rewards: np.ndarray, truth: Truth, groups: np.ndarray | None = None
+    model: RewardModel,
+    specs: Specs,
+    rewards: np.ndarray,
+    truth: Truth,
+    groups: np.ndarray | None = None,
+    trajectories: Trajectories | None = None,
 ) -> pd.DataFrame:
     """Measure how well a model's rewards agree with a ground truth.
 
@@ -75,14 +81,16 @@ def measure_rewards(
         rewards: float32 (N, number of specs).
         truth: The ground truth of the same N states.
         groups: int (N,): states with equal entries are drawn together in the bootstrap, see `measure`.
+        trajectories: The episodes of the same N states, if any.
 
     Returns:
-        A row for each spec: model, parameters_millions, alpha, prompt and the measures of `epic.Measures`.
+        A row for each spec: model, parameters_millions, alpha, prompt and the measures of `measures.Measures`.
 
     Raises:
         UserError: All rewards are constant over the states.
     """
     names = [f"{model.model_id} at alpha {alpha:g} with prompt {prompt!r}" for alpha, prompt in specs]
+    measured = measure(rewards, truth, names, groups=groups, trajectories=trajectories)
     rows = [
         {
             "model": model.model_id,
@@ -91,7 +99,7 @@ def measure_rewards(
             "prompt": prompt,
             **measures.to_dict(),
         }
-        for (alpha, prompt), measures in zip(specs, measure(rewards, truth, names, groups=groups), strict=True)
+        for (alpha, prompt), measures in zip(specs, measured, strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -123,4 +131,5 @@ def compare_models(
     for model_id in model_ids:
         model = load(model_id)
         rewards = score_states(model, dataset, list(specs.values()))
-        yield ModelComparison(model_id, measure_rewards(model, specs, rewards, truth, dataset.episodes), len(dataset))
+        table = measure_rewards(model, specs, rewards, truth, dataset.episodes, dataset.trajectories)
+        yield ModelComparison(model_id, table, len(dataset))

@@ -32,7 +32,8 @@ CONFIDENCE = 0.95
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Scores frames, uint8 (N, H, W, 3), and returns rewards, float32 (N,)."""
 _PICTURE_EDGE = 256
-_STRIP = 96
+_STRIP, _CURVE = 114, 46
+"""Height in pixels of what is drawn beneath a picture, and of the curve in it."""
 _MARGIN = 8
 
 
@@ -404,12 +405,13 @@ def write_evaluation(
     return summary
 
 
-def overlay(episode: Episode, title: str) -> list[np.ndarray]:
+def overlay(episode: Episode, title: str, note: str = "") -> list[np.ndarray]:
     """Draw the reward beneath each of an episode's pictures: its curve up to the step, and its value.
 
     Args:
         episode: With pictures. The true reward is drawn if nothing was scored.
         title: Line below the curve.
+        note: Smaller line below the title.
 
     Returns:
         A larger picture for each step, uint8 (H, W, 3).
@@ -417,10 +419,10 @@ def overlay(episode: Episode, title: str) -> list[np.ndarray]:
     scored = episode.clip_rewards is not None
     rewards = np.asarray(episode.clip_rewards if scored else episode.true_rewards, np.float64)
     name = "CLIP reward" if scored else "true reward"
-    return [_overlaid(picture, rewards, step, name, title) for step, picture in enumerate(episode.pictures)]
+    return [_overlaid(picture, rewards, step, name, (title, note)) for step, picture in enumerate(episode.pictures)]
 
 
-def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, title: str) -> np.ndarray:
+def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, captions: tuple[str, str]) -> np.ndarray:
     image = Image.fromarray(picture)
     scale = max(1.0, _PICTURE_EDGE / min(image.size))
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
@@ -430,11 +432,13 @@ def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, ti
     font = ImageFont.load_default(size=14)
     top = image.height
     draw.text((_MARGIN, top + 2), f"{name} {rewards[step]:.3f}   step {step + 1}/{len(rewards)}", fill="black", font=font)
-    draw.text((_MARGIN, top + _STRIP - 20), title, fill="dimgray", font=font)
+    below = top + 24 + _CURVE
+    draw.text((_MARGIN, below + 6), captions[0], fill="dimgray", font=font)
+    draw.text((_MARGIN, below + 26), captions[1], fill="dimgray", font=ImageFont.load_default(size=11))
     low, high = float(rewards.min()), float(rewards.max())
     spread = (high - low) or 1.0
     left, width = _MARGIN, canvas.width - 2 * _MARGIN
-    upper, height = top + 24, _STRIP - 50
+    upper, height = top + 24, _CURVE
     points = [
         (left + width * index / max(1, len(rewards) - 1), upper + height * (1 - (value - low) / spread))
         for index, value in enumerate(rewards)
@@ -452,7 +456,7 @@ def write_videos(
     """Write videos of an episode with its reward, see `overlay`.
 
     Args:
-        checkpoint: Its goal prompt is the title.
+        checkpoint: Its goal prompt is the title, and how its policy was chosen stands below.
         episode: With pictures.
         folder: Made if it does not exist.
         suffixes: File types.
@@ -463,12 +467,21 @@ def write_videos(
     spec = spec_of(checkpoint)
     reference = "learned from the true reward" if checkpoint.env_steps else "untrained"
     title = f'"{spec.goal_prompts[0]}"' if spec else reference
-    frames = overlay(episode, title)
+    frames = overlay(episode, title, caption(checkpoint))
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"episode{suffix}" for suffix in suffixes]
     for file in files:
         write_video(frames, file)
     return files
+
+
+def caption(checkpoint: Checkpoint) -> str:
+    """Say which policy is shown: its step, and how it was chosen."""
+    if not checkpoint.env_steps:
+        return "before training"
+    return ", ".join(
+        ["best policy, " + checkpoint.chosen if checkpoint.chosen else "last policy", f"step {checkpoint.env_steps:,}"]
+    )
 
 
 def write_plain_video(checkpoint: Checkpoint, episode: Episode, seed: int, folder: Path) -> None:

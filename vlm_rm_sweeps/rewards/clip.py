@@ -13,6 +13,7 @@ from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
 from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
+from vlm_rm_sweeps.rewards.prompt_tokens import count_tokens
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 
 _NUMBERS_AT_ONCE = 2**24
@@ -26,7 +27,7 @@ class ClipRewardModel(RewardModel):
     rounding, by shape: with a fixed shape a frame's reward is bit-identical whatever it is batched with.
 
     Args:
-        model_id: open_clip's `architecture/pretrained`, or `embedded/<size>`.
+        model_id: In one of the forms that `open_clip_models.py` lists.
         source: Where the model comes from; None for the place that its id names. Used for embedded models in other folders.
 
     Raises:
@@ -86,9 +87,11 @@ class ClipRewardModel(RewardModel):
             precision: Floating-point precision of the weights.
 
         Raises:
-            UserError: A package is missing, or the backend does not support the device or the precision.
+            UserError: A package is missing, the backend does not support the device or the precision, or the architecture does not
+                support the precision.
         """
         check_backend(backend, device, precision)
+        self.source.check_precision(precision)
         self.backend = backend
 
     @property
@@ -103,11 +106,7 @@ class ClipRewardModel(RewardModel):
     def _refuse_cut_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the tokenizer would silently truncate: the model would score another text."""
         context = self._tokenizer.context_length
-        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long. One that is
-        # too long by a token has its end there, which some tokenizers pad with, and in its place another token.
-        cut, whole = self._tokenizer([prompt])[0], self._tokenizer([prompt], context_length=4 * context)[0]
-        beyond = whole[context:]
-        if bool((beyond != beyond[-1]).any()) or bool((cut != whole[:context]).any()):
+        if count_tokens(self._tokenizer, prompt) > context:
             raise UserError(
                 f"prompt {shown(prompt)} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
                 "shorten it"

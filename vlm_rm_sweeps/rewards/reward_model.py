@@ -49,13 +49,12 @@ class RewardSpec:
 
     def __post_init__(self) -> None:
         for kind, prompts in (("goal", self.goal_prompts), ("baseline", self.baseline_prompts)):
-            if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-                raise UserError(f"{kind} prompts {shown(prompts)}: expected a tuple of prompts, such as ('a pole',)")
-            object.__setattr__(self, f"{kind}_prompts", tuple(prompts))
-            if any(not isinstance(prompt, str) for prompt in prompts):
-                raise UserError(f"{kind} prompts {shown(list(prompts))}: expected strings")
-            if not prompts or not all(map(visible_text, prompts)):
-                raise UserError(f"{kind} prompts {shown(list(prompts))}: expected at least one, and none of them empty")
+            listed = _as_tuple(kind, prompts)
+            object.__setattr__(self, f"{kind}_prompts", listed)
+            if any(not isinstance(prompt, str) for prompt in listed):
+                raise UserError(f"{kind} prompts {shown(list(listed))}: expected strings")
+            if not listed or not all(map(visible_text, listed)):
+                raise UserError(f"{kind} prompts {shown(list(listed))}: expected at least one, and none of them empty")
         if not isinstance(self.alpha, Real) or not 0 <= self.alpha <= 1:  # NaN is neither
             raise UserError(
                 f"alpha {shown(self.alpha)}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"
@@ -66,6 +65,16 @@ class RewardSpec:
                 f"goal and baseline are the same, {shown(list(self.goal_prompts))}: the baseline describes the scene without the goal, "
                 "such as 'pole and cart'"
             )
+
+
+def _as_tuple(kind: str, prompts: Any) -> tuple[Any, ...]:
+    expected = f"{kind} prompts {shown(prompts)}: expected a tuple of prompts, such as ('a pole',)"
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        raise UserError(expected)
+    try:
+        return tuple(prompts)
+    except Exception as error:  # a tensor or an array without axes
+        raise UserError(expected) from error
 
 
 def check_request(frames: Any, specs: Any) -> None:

@@ -76,6 +76,11 @@ def made(**changes: Any) -> Plan:
             id="unknown key in pool",
         ),
         pytest.param(
+            {"pool": {"gpus": 1.5}},
+            ["pool.gpus = 1.5: expected a whole number of GPUs, or a fraction of one"],
+            id="more than a GPU and less than two",
+        ),
+        pytest.param(
             {"prompts": [WORDING, WORDING | {"id": "b", "gaol": "x"}]},
             ["unknown key 'prompts.1.gaol' (value 'x')", "did you mean 'goal'?", "baseline"],
             id="unknown key in a prompt",
@@ -213,6 +218,20 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert all(part in message for part in ("task = 'cartpole'", "alphas = [7]", "unknown key 'foo'"))
 
 
+def test_a_list_is_not_called_short_because_of_the_bad_values_in_it(tmp_path: Path) -> None:
+    message = problem_with(write(tmp_path, seeds=[-1]))
+    assert message == "seeds.0 = -1: input should be greater than or equal to 0"
+    assert "at least 1" in problem_with(write(tmp_path, seeds=[]))
+
+
+def test_a_message_has_a_bounded_length(tmp_path: Path) -> None:
+    misnamed = {f"{'x' * 3_000}{number}": "y" * 3_000 for number in range(30)}
+    message = problem_with(write(tmp_path, **misnamed))
+    assert "and 20 more problems" in message
+    assert message.count("expected one of") == 1
+    assert len(message) < 4_000
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -222,7 +241,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         pytest.param("quickstart", ["expected keys such as `name`", "found str"], id="word"),
         pytest.param("", ["expected keys such as `name`", "found NoneType"], id="empty"),
         pytest.param("1: 2", ["'name' is missing", "keys should be strings"], id="key that is a number"),
-        pytest.param("name: 2001-99-99", ["is not YAML"], id="date that does not exist"),
+        pytest.param("name: 2001-99-99", ["means a date"], id="date that does not exist"),
     ],
 )
 def test_file_that_is_no_mapping_is_refused(text: str, parts: list[str], tmp_path: Path) -> None:

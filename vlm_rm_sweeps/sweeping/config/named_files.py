@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+_FOLDER_PREFIX = "local-dir:"
+_IN_A_MODEL_FOLDER = "open_clip_config.json"
+"""What a folder that is a model id may have before its path, and the file that it holds (`rewards/open_clip_models.py`)."""
+
 
 def folder_of(file: Path) -> Path:
     """Return the folder that names in a file are relative to: its own, or the working folder for a pipe such as /dev/stdin."""
@@ -23,8 +27,8 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         folder: What relative paths are relative to.
 
     Returns:
-        The keys, with absolute paths for checkpoint files (the part of a model id after its first slash), data sets, prompt
-        files, and files or folders among the arguments of an environment.
+        The keys, with absolute paths for checkpoint files (the part of a model id after its first slash) and folders of models,
+        data sets, prompt files, and files or folders among the arguments of an environment.
     """
     beside = _Beside(folder)
     changed = dict(keys)
@@ -113,8 +117,11 @@ class _Beside:
         return [self.model(each) for each in named] if isinstance(named, list) else self.model(named)
 
     def model(self, named: Any) -> Any:
-        if not isinstance(named, str):
+        if not isinstance(named, str) or not named:
             return named
+        prefix = _FOLDER_PREFIX if named.startswith(_FOLDER_PREFIX) else ""
+        if os.path.isfile(self._folder / named.removeprefix(prefix) / _IN_A_MODEL_FOLDER):
+            return prefix + os.path.normpath(self._folder / named.removeprefix(prefix))
         name, separator, file = named.partition("/")
         return f"{name}/{self.path(file)}" if separator and os.path.isfile(self._folder / file) else named
 

@@ -46,6 +46,7 @@ class Plan:
         prompts: The prompts to compare: those of the file, else the task's own.
         renderings: The renderings to compare, the task's default if the file names none.
         trials: All trials in a fixed order, the references (true reward, untrained) first.
+        machine_drawn: Whether the profile is this machine's, because the file names none.
     """
 
     sweep: Sweep
@@ -55,6 +56,7 @@ class Plan:
     prompts: tuple[Prompt, ...]
     renderings: tuple[Rendering, ...]
     trials: tuple[Trial, ...]
+    machine_drawn: bool = False
 
     @property
     def combinations(self) -> list[tuple[str, float, Prompt]]:
@@ -69,6 +71,14 @@ class Plan:
     def steps_of(self, trial: Trial) -> int:
         """Return the number of environment steps that a trial learns from; 0 for the untrained baseline."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
+
+    def drawn_as(self, stored: Sweep) -> "Plan":
+        """Return the plan with the profile of a stored sweep, unless the file names one: another machine may have begun it."""
+        if not self.machine_drawn or stored.profile is None:
+            return self
+        sweep = self.sweep.model_copy(update={"profile": stored.profile})
+        renderings = tuple(replace(each, profile=stored.profile) for each in self.renderings)
+        return replace(self, sweep=sweep, renderings=renderings, trials=_trials(sweep, self.prompts, renderings))
 
     def with_ids_of(self, stored: Sweep) -> "Plan":
         """Return the plan with the trial ids of a stored sweep, which are derived from the names of its files as stored."""
@@ -111,7 +121,7 @@ class Plan:
 
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
-        remarks = self.algorithm.remarks(self.sweep.steps)
+        remarks = [*self.task.remarks, *self.algorithm.remarks(self.sweep.steps)]
         remarks += [remark for model in self.models.values() for remark in model.remarks()]
         others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool))
         return [*remarks, *(remark for remark in others if remark)]
@@ -186,9 +196,10 @@ def make_plan(sweep: Sweep) -> Plan:
     assert algorithm is not None
     assert renderings is not None
     prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
+    machine_drawn = sweep.profile is None
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
-    plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings))
+    plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings), machine_drawn)
     for check in (_check_only, _check_size, _check_states, _check_audit, _check_models, _check_prompts, _check_backend):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
@@ -381,7 +392,7 @@ def _check_backend(plan: Plan) -> None:
         try:
             model.use_backend(pool.backend, "cuda" if pool.gpus else "cpu", pool.precision)
         except UserError as error:
-            raise UserError(f"pool.backend: {error}") from error
+            raise UserError(f"pool: {error}") from error
 
 
 def _slow_precision(pool: PoolSettings) -> str | None:

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from vlm_rm_sweeps.sweeping.config.screening import SCREEN, ScreenSettings
+from vlm_rm_sweeps.sweeping.config.screening import ScreenSettings
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.config.yaml_file import BASE
+from vlm_rm_sweeps.sweeping.config.yaml_file import BASE, SCREEN
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import algorithm_names, find_algorithm
 

@@ -11,15 +11,15 @@ from typing import Any
 from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import RewardMeasure
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
-from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
+from vlm_rm_sweeps.sweeping.config.yaml_file import SCREEN, read_sweep_keys
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.user_modules import make_importable
 
-SCREEN = "screen"
 _MOST_COMBINATIONS = 100_000
 _NAME_LENGTH = 60
 
@@ -27,6 +27,9 @@ _NAME_LENGTH = 60
 class ScreenSettings(LabelledStates):
     """What combinations are screened on, and how many of them are kept for training."""
 
+    rank_by: RewardMeasure = Field(
+        "epic_distance", description="The measure that combinations are ranked by, as in the table of `vlm-rm epic`."
+    )
     keep: int = Field(3, ge=1, description="How many of the best combinations the sweep file for training has.")
 
 
@@ -90,7 +93,22 @@ def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
     Raises:
         UserError: One message that names the file and everything that is wrong with it.
     """
-    data = read_sweep_keys(path, overrides, make_importable)
+    return plan_file(path, read_sweep_keys(path, overrides, make_importable))
+
+
+def plan_file(path: Path, data: dict[str, Any]) -> Plan | Screening:
+    """Look up everything that the keys of a sweep file or a screening file name.
+
+    Args:
+        path: The file, for messages.
+        data: Its keys, with its folder and those of its bases made importable.
+
+    Returns:
+        As `load_plan`.
+
+    Raises:
+        UserError: One message that names the file and everything that is wrong with it.
+    """
     try:
         return _screening(data) if SCREEN in data else plan_of(data)
     except UserError as error:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpec
@@ -28,6 +28,16 @@ class Section(BaseModel):
         ):
             raise UserError("expected no true or false: write a number, or a text in quotes")
         return value
+
+
+def _whole_or_less_than_one(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        raise UserError("expected a whole number of GPUs, or a fraction of one: Ray gives nothing in between")
+    return gpus
+
+
+Gpus = Annotated[float, AfterValidator(_whole_or_less_than_one)]
+"""A number of GPUs that Ray can reserve."""
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:
@@ -64,28 +74,31 @@ class Prompt(Section):
 class PoolSettings(Section):
     """How each model is served."""
 
-    servers: int = Field(1, ge=1, description="Reward servers for each model.")
+    servers: int = Field(1, ge=1, le=1_024, description="Reward servers for each model.")
     precision: Precision = Field("fp32", description="Precision of the weights.")
     backend: BackendName = Field(
         "torch",
         description="What runs CLIP's image tower on the servers: `folded` multiplies batch normalisations into convolutions; "
         "`onnxruntime` is fastest on a CPU, in fp32, and needs the package's extra `onnxruntime`. Rewards differ in their last digits.",
     )
-    micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
+    micro_batch: int = Field(64, ge=1, le=65_536, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
-    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
-    threads: int = Field(1, ge=1, description="Threads that each server uses.")
-    timeout_s: float = Field(600, gt=0, description="Seconds after which a server that has not answered is restarted.")
+    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
+    threads: int = Field(1, ge=1, le=1_024, description="Threads that each server uses.")
+    timeout_s: float = Field(
+        600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
+    )
 
 
 class TrialResources(Section):
     """What each trial reserves, how often it is retried, and how its best policy is chosen."""
 
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
-    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
+    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
     env_runners: int = Field(
         0,
         ge=0,
+        le=1_024,
         description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial.",
     )
     evaluation_interval: int | None = Field(

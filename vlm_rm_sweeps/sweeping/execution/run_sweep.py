@@ -24,22 +24,28 @@ from vlm_rm_sweeps.sweeping.tracking.journal import ended_trials, read_entries
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 
 
-def check_resumable(plan: Plan, folder: SweepFolder) -> None:
+def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
     """Check that a plan is that of the sweep in a folder, so that it can be resumed.
 
     Args:
-        plan: The plan of the sweep file as it is now.
+        plan: The plan of the sweep file as it is now, on this machine.
         folder: The folder of the sweep to resume.
+
+    Returns:
+        The plan with the ids of the stored trials, and drawn as they were.
 
     Raises:
         UserError: They differ; the message has the differences.
     """
-    differences = folder.differences(plan)
+    stored = folder.stored_sweep()
+    drawn = plan.drawn_as(stored)
+    differences = folder.differences(drawn)
     if differences:
         raise UserError(
             f"the sweep in {folder.path} cannot be resumed, because its sweep file has changed since. Undo the changes, or start a new "
             f"sweep with --new:\n{differences}"
         )
+    return drawn.with_ids_of(stored)
 
 
 def run_sweep(
@@ -90,8 +96,9 @@ def _run_sweep(
 ) -> SweepOutcome:
     with ExitStack() as cleanup:
         if resumed:
-            check_resumable(plan, resumed)
-            plan = plan.with_ids_of(resumed.stored_sweep())
+            machines, plan = plan.sweep.profile, resumed_plan(plan, resumed)
+            if plan.sweep.profile != machines:
+                say(f"frames are drawn in the {plan.sweep.profile} profile, as before; this machine's would be {machines}")
             cleanup.enter_context(resumed.locked())
             _set_up_store_if_it_answers(tracking_uri, say)
         needed = bool(Remaining.of(plan, folder))
