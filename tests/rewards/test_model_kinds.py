@@ -26,7 +26,7 @@ MOBILE = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "res
 PERCEPTION = HALF | {"interpolation": "bilinear", "resize_mode": "squash"}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
 VIT = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
-TRANSFORMERS_TEXT = TEXT | {"context_length": 8, "vocab_size": 64, "hf_tokenizer_name": "in-the-folder"}
+TRANSFORMERS_TEXT = TEXT | {"context_length": 16, "vocab_size": 64, "hf_tokenizer_name": "in-the-folder"}
 
 
 def timm(name: str, size: int, pool: str, proj: str | None, **others: Any) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def exported(kind: str, folder: Path) -> Path:
         tower.mkdir()
         (tower / "config.json").write_text(json.dumps(TOWERS[kind] | {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}))
         pooler = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler" if kind == "roberta" else "cls_pooler"}
-        text = {"hf_model_name": str(tower), "hf_tokenizer_name": "in-the-folder", "context_length": 8, **pooler}
+        text = {"hf_model_name": str(tower), "hf_tokenizer_name": "in-the-folder", "context_length": 16, **pooler}
         model_config = model_config | {"text_cfg": text}
     (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": model_config, "preprocess_cfg": preprocess}))
     torch.manual_seed(0)
@@ -172,7 +172,7 @@ def write_siglip_tokenizer(folder: Path) -> None:
 
 def write_word_tokenizer(folder: Path) -> None:
     """Make a vocabulary of words between a start and an end."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors  # type: ignore[import-not-found,unused-ignore]
     from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "</s>", "<s>", "<unk>", "an", "a", "A", "upright", "pole", "and", "cart", ",", "!", "one", "two", "three"]
@@ -213,13 +213,13 @@ def test_a_prompt_one_token_too_long_is_refused(kind: str, tmp_path: Path) -> No
     model = ClipRewardModel(f"local-dir:{exported(kind, tmp_path / kind)}")
     tokens = model.source.tokenizer
     baseline = ("a cart",)
-    fits = next("one " * count for count in range(12, 0, -1) if len(tokens.tokenizer("one " * count).input_ids) <= 8)
+    fits = next("one " * count for count in range(20, 0, -1) if len(tokens.tokenizer("one " * count).input_ids) <= 16)
     exact = len(tokens.tokenizer(fits).input_ids)
     model.check_spec(RewardSpec((fits,), baseline))
-    with pytest.raises(UserError, match="is longer than the 8 tokens"):
-        model.check_spec(RewardSpec((fits + "a " * (9 - exact),), baseline))
+    with pytest.raises(UserError, match="is longer than the 16 tokens"):
+        model.check_spec(RewardSpec((fits + "a " * (17 - exact),), baseline))
     # The same word for longer than any padding.
-    with pytest.raises(UserError, match="is longer than the 8 tokens"):
+    with pytest.raises(UserError, match="is longer than the 16 tokens"):
         model.check_spec(RewardSpec(("one " * 100,), baseline))
 
 
@@ -270,13 +270,16 @@ def test_a_repository_that_cannot_be_had_is_one_message_at_once(monkeypatch: pyt
 
 def test_every_pair_resolves_or_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_rm_sweeps.rewards.open_clip_config.find_spec", lambda name: None)
-    needing = set()
+    needing = {}
     for architecture, tag in open_clip.list_pretrained():
         source = ClipRewardModel(f"{architecture}/{tag}").source
         try:
-            assert source.tokenizer.context_length == open_clip.get_model_config(architecture)["text_cfg"]["context_length"]
+            context = source.tokenizer.context_length
         except UserError as error:
-            assert "needs transformers and sentencepiece, not installed here: `pip install 'vlm-rm-sweeps[hf]'`" in str(error)
-            needing.add(source.model_id)
+            needing[source.model_id] = str(error)
+        else:
+            assert context == open_clip.get_model_config(architecture)["text_cfg"]["context_length"]
     assert len(needing) == 47
-    assert {"ViT-B-16-SigLIP/webli", "roberta-ViT-B-32/laion2b_s12b_b32k", "nllb-clip-base/v1"} < needing
+    command = "needs transformers and sentencepiece, not installed here: `pip install 'vlm-rm-sweeps[hf]'`"
+    assert all(command in message for message in needing.values())
+    assert {"ViT-B-16-SigLIP/webli", "roberta-ViT-B-32/laion2b_s12b_b32k", "nllb-clip-base/v1"} < needing.keys()

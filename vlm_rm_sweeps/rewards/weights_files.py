@@ -1,4 +1,4 @@
-"""Checkpoint files: which of a folder's is meant, what their tensors are called, and in one sentence why one cannot be loaded."""
+"""Checkpoint files: which of a folder's is meant, what their tensors are called, and why one cannot be loaded."""
 
 import json
 import pickle
