@@ -57,7 +57,7 @@ def _rewritten(text: str, page: str) -> str:
         return f"{link[1]}{posixpath.relpath(_on_site(target), posixpath.dirname(page) or '.')}{link[3] or ''}{link[4]}"
 
     text = _DISPLAYED.sub(lambda formula: convert(formula[1], display="block"), text)
-    return _LINK.sub(relinked, _INLINE.sub(lambda formula: convert(formula[1]), text))
+    return _LINK.sub(relinked, _INLINE.sub(_within_a_line, text))
 
 
 def _on_site(file: str) -> str:
@@ -72,3 +72,8 @@ def _in_repository(page: str) -> str:
     if page == "index.md":
         return "README.md"
     return page.removeprefix("repository/") if page.startswith("repository/") else f"docs/{page}"
+
+
+def _within_a_line(formula: re.Match[str]) -> str:
+    # In a span, because Markdown takes a line that begins with <math> for a block.
+    return f"<span>{convert(formula[1])}</span>"
