@@ -89,7 +89,7 @@ bench: $(INSTALLED) ## Measure the speeds that docs/explanation/speed.md states 
 .PHONY: bench-trials
 bench-trials: $(INSTALLED) ## Measure whole trials and sweeps, beside loops of stable-baselines3, and their start (minutes).
 	mkdir -p results/benchmarks
-	for each in end_to_end servers startup; do \
+	for each in end_to_end servers env_runners startup; do \
 		$(BIN)/python benchmarks/$$each.py --json results/benchmarks/$$each.json || exit 1; done
 
 .PHONY: bench-gpu
