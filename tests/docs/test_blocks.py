@@ -123,6 +123,14 @@ def test_commands_in_sentences_exist_with_their_options(page: str) -> None:
             assert {word for word in rest if re.match(r"--\w|-\w$", word)} <= known, inline
 
 
+@pytest.mark.parametrize("file", sorted(file.name for file in (REPOSITORY / "sweeps").glob("*.yaml")))
+def test_commands_in_the_headers_of_sweep_files(file: str, folder: Path) -> None:
+    commands = re.findall(r"^# {2,}((?:vlm-rm|make) .*?)(?: {2,}.*)?$", text_of(f"sweeps/{file}"), re.MULTILINE)
+    assert commands
+    for command in commands:
+        check_command(command, "")
+
+
 def check_command(line: str, needs: str) -> None:
     program, *words = shlex.split(line)
     if program == "make":
