@@ -163,16 +163,11 @@ def _allow_underscores(part: Schema) -> None:
 def keys_as_markdown() -> str:
     """Format all keys as Markdown tables: those of the file, of each section, and the settings of each algorithm."""
     schema, definitions = _described()
-    lines = _table(schema, definitions)
-    lines += [
-        "",
-        "<details>",
-        "<summary>Keys in the sections, the settings of the algorithms, and the kinds of rewards</summary>",
-    ]
+    lines = ["### Keys of the file", "", *_table(schema, definitions)]
     for name, section in _listed_sections(schema, definitions):
-        lines += ["", f"`{name}`:", "", *_table(definitions[section], definitions)]
-    lines += ["", "`settings`, with the default of each algorithm:", "", *_settings_table(definitions)]
-    lines += ["", "`rewards`, by kind:", "", *_rewards_table(definitions), "", "</details>"]
+        lines += ["", f"### `{name}`", "", *_table(definitions[section], definitions)]
+    lines += ["", "### `settings`", "", "With the default of each algorithm.", "", *_settings_table(definitions)]
+    lines += ["", "### `rewards`", "", "By kind; `module:Class` is one of your own.", "", *_rewards_table(definitions)]
     return "\n".join(lines)
 
 
