@@ -11,7 +11,18 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_a_row_for_each_reward_of_a_task(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    options = ["--model", "embedded/tiny", "--tasks", "cartpole-upright", "--labels", "120", "--held-out", "150", "--csv", table]
+    options = [
+        "--model",
+        "embedded/tiny",
+        "--tasks",
+        "cartpole-upright",
+        "--labels",
+        "120",
+        "--held-out",
+        "150",
+        "--csv",
+        table,
+    ]
     subprocess.run([sys.executable, REPOSITORY / "analysis" / "learned_rewards.py", *options], check=True, cwd=tmp_path)
     rows = pd.read_csv(table)
     assert set(rows["task"]) == {"cartpole-upright"}
