@@ -268,6 +268,7 @@ def test_a_repository_that_cannot_be_had_is_one_message_at_once(monkeypatch: pyt
     assert constants.HF_HUB_OFFLINE is False
 
 
+@pytest.mark.slow
 def test_every_pair_resolves_or_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_rm_sweeps.rewards.open_clip_config.find_spec", lambda name: None)
     needing = {}

@@ -670,6 +670,6 @@ def test_a_backend_that_cannot_run_a_model_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr("vlm_rm_sweeps.rewards.backends.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pool: backend 'onnxruntime' needs onnxruntime and onnx, not installed here"):
         made(pool={"backend": "onnxruntime"})
-    with pytest.raises(UserError, match=r"pool\.backend: backend 'folded' is for CLIP models, and own_rewards:"):
+    with pytest.raises(UserError, match=r"pool: backend 'folded' is for CLIP models, and own_rewards:"):
         made(models=["own_rewards:Brightness"], pool={"backend": "folded"})
     assert "in fp32 by folded" in made(pool={"backend": "folded"}).describe()
