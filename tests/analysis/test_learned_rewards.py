@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_a_row_for_each_reward_of_a_task(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
-    options = [
+    options: list[str | Path] = [
         "--model",
         "embedded/tiny",
         "--tasks",
