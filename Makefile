@@ -81,7 +81,7 @@ check: $(INSTALLED) ## Lint and check types.
 	$(BIN)/mypy
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure the speeds that the README states (minutes), and write results/benchmarks/*.json.
+bench: $(INSTALLED) ## Measure the speeds that docs/explanation/speed.md states (minutes), and write results/benchmarks/*.json.
 	mkdir -p results/benchmarks
 	for each in reward_pool rendering update specs sharing precision; do \
 		$(BIN)/python benchmarks/$$each.py --json results/benchmarks/$$each.json || exit 1; done
@@ -89,7 +89,7 @@ bench: $(INSTALLED) ## Measure the speeds that the README states (minutes), and 
 .PHONY: bench-trials
 bench-trials: $(INSTALLED) ## Measure whole trials and sweeps, beside loops of stable-baselines3, and their start (minutes).
 	mkdir -p results/benchmarks
-	for each in end_to_end servers startup; do \
+	for each in end_to_end servers env_runners startup; do \
 		$(BIN)/python benchmarks/$$each.py --json results/benchmarks/$$each.json || exit 1; done
 
 .PHONY: bench-gpu
@@ -98,10 +98,23 @@ bench-gpu: $(INSTALLED) ## Measure a machine with a GPU: encoding, drawing, the 
 	$(BIN)/python benchmarks/gpu.py --json results/benchmarks/gpu.json
 
 .PHONY: schema
-schema: $(INSTALLED) ## Write the keys of a sweep file anew: sweeps/schema.json, and the table in the README.
+schema: $(INSTALLED) ## Write anew what follows from the code: sweeps/schema.json, and the tables of docs/reference.
 	$(BIN)/vlm-rm schema > sweeps/schema.json
-	$(BIN)/vlm-rm schema --markdown | sed -i -e '/^<!-- keys:/,/^<!-- end of keys/{//!d;}' -e '/^<!-- keys:/r /dev/stdin' README.md
+	$(BIN)/python docs/generate.py
+
+# The site needs nothing of .venv: mkdocstrings reads the code without importing it.
+DOCS := .venv-docs
+$(DOCS)/.installed: docs/requirements.lock
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement docs/requirements.lock
+	touch $@
+
+.PHONY: docs
+docs: $(DOCS)/.installed ## Build the documentation into build/docs; a broken link or reference is an error.
+	env NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo "open build/docs/index.html"
 
 .PHONY: lock
-lock: $(INSTALLED) ## Resolve the dependencies and update requirements.lock.
+lock: $(INSTALLED) ## Resolve the dependencies and update requirements.lock and docs/requirements.lock.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev --upgrade pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group docs --upgrade --output-file docs/requirements.lock

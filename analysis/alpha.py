@@ -22,6 +22,8 @@ _EPIC = {EPIC_DISTANCE: "mean", EPIC_LOW: "low", EPIC_HIGH: "high"}
 def draw(runs: SweepRuns) -> None:
     """Draw and save the figure."""
     trials = reward_model_trials(runs)
+    if trials["alpha"].map(lambda reward: isinstance(reward, str)).any():
+        raise DoesNotApplyError("it compares rewards by name")
     if trials["alpha"].nunique() < 2:
         raise DoesNotApplyError(f"it has only one alpha, {trials['alpha'].iloc[0]:g}")
     panels = {}

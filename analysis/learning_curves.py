@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from runs import REFERENCE_PROMPT, TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name
+from runs import REFERENCE_PROMPT, TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_told
 
 from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 
@@ -39,7 +39,7 @@ def draw(runs: SweepRuns) -> None:
         for key, series in histories[metric].groupby(_SERIES, sort=False):
             of = dict(zip(_SERIES, key, strict=True))
             reference = of["prompt"] == REFERENCE_PROMPT
-            label = str(of["model"]) if reference else line_name(of | {"alpha": float(str(of["alpha"]))}, learned)
+            label = str(of["model"]) if reference else line_name(of | {"alpha": reward_told(str(of["alpha"]))}, learned)
             style: dict[str, Any] = {"color": colours[key], "linestyle": "--" if reference else "-"}
             if series["run_id"].nunique() > 1:
                 for _, line in series.groupby("run_id"):

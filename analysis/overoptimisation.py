@@ -9,7 +9,7 @@ reward can be trusted, expect all curves to rise together.
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials
+from runs import TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, reward_told
 
 from vlm_rm_sweeps.evaluation.overoptimisation import summary_by_model
 from vlm_rm_sweeps.metrics import (
@@ -56,7 +56,7 @@ def draw(runs: SweepRuns) -> None:
     for axis, run_id in zip(axes.flat, shown, strict=False):
         _panel(axis, history[history["run_id"] == run_id], alarms[alarms["run_id"] == run_id])
         of = history[history["run_id"] == run_id].iloc[0][TRIAL_TAGS].to_dict()
-        axis.set_title(line_name(of | {"alpha": float(of["alpha"])}, history), fontsize="small")
+        axis.set_title(line_name(of | {"alpha": reward_told(of["alpha"])}, history), fontsize="small")
     lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
     figure.legend(lines.values(), lines.keys(), loc="outside right center", frameon=False, fontsize="small")
     runs.save(figure, history, "overoptimisation")

@@ -6,7 +6,7 @@ wording matters more than alpha.
 """
 
 import matplotlib.pyplot as plt
-from runs import DoesNotApplyError, SweepRuns, draw_alone
+from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_told
 
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 
@@ -18,7 +18,7 @@ def draw(runs: SweepRuns) -> None:
     table = runs.trials()
     if not runs.is_screening:
         raise DoesNotApplyError("it is not a screening, which is what `vlm-rm sweep` makes of a file with `screen:`")
-    table["alpha"] = table["alpha"].astype(float)
+    table["alpha"] = table["alpha"].map(reward_told)
     goals = {child.data.tags["prompt"]: child.data.params["goal"] for child in runs.children}
     order = table.groupby("prompt")[EPIC_DISTANCE].min().sort_values().index
     labels = [
@@ -39,11 +39,15 @@ def draw(runs: SweepRuns) -> None:
         grid = table[table["model"] == model].pivot(index="prompt", columns="alpha", values=EPIC_DISTANCE).loc[order]
         image = axis.imshow(grid, aspect="auto", cmap="viridis_r", vmin=limits[0], vmax=limits[1])
         shown = range(0, grid.shape[1], max(1, grid.shape[1] // 5))
-        axis.set(title=model, xlabel="alpha", xticks=shown, xticklabels=[f"{grid.columns[index]:g}" for index in shown])
+        axis.set(title=model, xlabel="alpha", xticks=shown, xticklabels=[_shown(grid.columns[index]) for index in shown])
         axis.set_yticks(range(len(order)), labels, fontsize=8)
     figure.colorbar(image, ax=axes, label="EPIC distance (smaller is better)")
     columns = ["model", PARAMETERS_MILLIONS, "alpha", "prompt", EPIC_DISTANCE, EPIC_LOW, EPIC_HIGH, "spearman"]
     runs.save(figure, table[columns], "prompts")
+
+
+def _shown(reward: float | str) -> str:
+    return reward if isinstance(reward, str) else f"{reward:g}"
 
 
 if __name__ == "__main__":

@@ -24,11 +24,16 @@ def draw(runs: SweepRuns) -> None:
     task = plan.task
     if task.states is None:
         raise DoesNotApplyError(f"{task.name} has no described state variables to walk along")
-    prompt, models = plan.prompts[0], plan.sweep.models
-    specs = {(alpha, prompt.id): prompt.spec(alpha) for alpha in plan.sweep.alphas}
+    prompt, models = plan.prompts[0], plan.trained_models
     formats = {plan.models[model_id].frame_format for model_id in models}
     walked = walk(task, [make_axis(task, task.states.variables[0].name, _POINTS)], formats, plan.renderings[0])
-    table = pd.concat([landscape(walked, load_for_measuring(model_id), specs) for model_id in models], ignore_index=True)
+    specs = {
+        model_id: {(reward.key, prompt.id): reward.spec(prompt) for reward in plan.rewards_of(model_id)}
+        for model_id in plan.trained_models
+    }
+    table = pd.concat(
+        [landscape(walked, load_for_measuring(model_id), of_model) for model_id, of_model in specs.items()], ignore_index=True
+    )
     runs.save(draw_landscape(walked, table), table, "reward_landscape")
 
 

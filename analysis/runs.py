@@ -16,7 +16,7 @@ from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, new_output
-from vlm_rm_sweeps.metrics import ENV_STEPS, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, REWARD, RunStatus
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
 
 _PAGE = 1_000
@@ -84,7 +84,8 @@ class SweepRuns:
             Columns `run_id`, the tags (strings), and the last value of each metric.
         """
         rows: list[dict[str, Any]] = [
-            {"run_id": child.info.run_id} | child.data.tags | _rendering(child) | child.data.metrics for child in self.children
+            {"run_id": child.info.run_id} | child.data.tags | _reward(child) | _rendering(child) | child.data.metrics
+            for child in self.children
         ]
         return pd.DataFrame(rows)
 
@@ -101,6 +102,7 @@ class SweepRuns:
         rows = [
             {"run_id": child.info.run_id}
             | {key: child.data.tags.get(key, "") for key in TRIAL_TAGS}
+            | _reward(child)
             | _rendering(child)
             | {ENV_STEPS: point.step, "value": point.value}
             for child in self.children
@@ -145,6 +147,16 @@ class SweepRuns:
         )
 
 
+def _reward(child: Run) -> dict[str, str]:
+    """Return what tells a trial's reward, as `alpha`: the label of a reward that has one."""
+    return {"alpha": child.data.tags[REWARD]} if REWARD in child.data.tags else {}
+
+
+def reward_told(tag: str) -> float | str:
+    """Read what tells a trial's reward: an alpha, or the label of another reward."""
+    return float(tag) if tag[:1].isdigit() else tag  # labels begin with a letter
+
+
 def _rendering(child: Run) -> dict[str, str]:
     """Read how a trial's frames were rendered; empty values for references, and where nothing was trained."""
     reference = child.data.tags["prompt"] == REFERENCE_PROMPT
@@ -158,7 +170,7 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
         runs: Runs of a sweep.
 
     Returns:
-        As `SweepRuns.trials`, with alpha as a number; at least one row.
+        As `SweepRuns.trials`, with alpha as a number (or the label of another reward); at least one row.
 
     Raises:
         DoesNotApplyError: There is no such trial.
@@ -166,7 +178,7 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
     if runs.is_screening:
         raise DoesNotApplyError("it is a screening, which trains nothing; the figure `prompts` shows its measurements")
     table = runs.trials()
-    table = table[table["prompt"] != REFERENCE_PROMPT].assign(alpha=lambda trials: trials["alpha"].astype(float))
+    table = table[table["prompt"] != REFERENCE_PROMPT].assign(alpha=lambda trials: trials["alpha"].map(reward_told))
     if table.empty:
         raise DoesNotApplyError("no trial that learned from a reward model has finished")
     return table
@@ -208,14 +220,19 @@ def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:
     """Compose the label of a line in a figure.
 
     Args:
-        line: Tags of the line; alpha is a number.
+        line: Tags of the line; alpha is a number, or the label of another reward.
         compared: All lines of the figure. Prompt, textures and camera are left out if they are the same for all.
 
     Returns:
         For example `embedded/tiny, alpha 0.5`.
     """
     parts = {name: value for name, value in line.items() if name not in ("prompt", *_RENDERING) or compared[name].nunique() > 1}
-    formats = {"alpha": "alpha {:g}", "textures": "{} textures", "camera": "{} camera", "seed": "seed {}"}
+    formats = {
+        "alpha": "{}" if isinstance(line.get("alpha"), str) else "alpha {:g}",
+        "textures": "{} textures",
+        "camera": "{} camera",
+        "seed": "seed {}",
+    }
     return ", ".join(formats.get(name, "{}").format(value) for name, value in parts.items())
 
 

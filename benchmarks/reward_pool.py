@@ -4,7 +4,8 @@ Run `make bench`, or `.venv/bin/python benchmarks/reward_pool.py`; `--json FILE`
 for each model and request size. Pool and bare model take turns in one run, each with one thread, and the ratio is that of their
 medians. The pool's time includes everything: object store, request, preprocessing, encoding, rewards for one spec, and the answer.
 Its CPU time is that of client and server. The bare model is given tensors that are normalised already; *in the process* is the reward
-model's own `score` in requests of the largest size, without a pool.
+model's own `score` in requests of the largest size, without a pool. A model that is named by an architecture of open_clip, such as
+ViT-B-32, has random weights.
 """
 
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import ray
 import torch
 from measuring import Cost, parser_of, process_of, quiet_ray, take_turns, write_figures
+from random_weights import clip_model
 
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import embedded_models
@@ -59,7 +61,7 @@ def compare(model_id: str, options: argparse.Namespace) -> dict[str, Cost]:
     Returns:
         The cost of all frames: of the bare model, of the reward model, and of the pool by size of the requests.
     """
-    model = ClipRewardModel(model_id)
+    model = clip_model(model_id)
     model.load(micro_batch=MICRO_BATCH)
     edge = model.frame_format.size
     frames = np.random.default_rng(0).integers(0, 256, (options.frames, edge, edge, 3), np.uint8)
@@ -79,7 +81,7 @@ def compare(model_id: str, options: argparse.Namespace) -> dict[str, Cost]:
 def main() -> None:
     """Print frames per second of bare model and pool, and write the figures as JSON."""
     parser = parser_of(__doc__)
-    parser.add_argument("--models", nargs="+", default=embedded_models())
+    parser.add_argument("--models", nargs="+", default=embedded_models(), help="embedded/<size>, or architectures of open_clip")
     parser.add_argument("--frames", type=int, default=2_048, help="frames in a turn")
     parser.add_argument("--requests", type=int, nargs="+", default=[64, 512], help="frames in a request")
     parser.add_argument("--rounds", type=int, default=5, help="turns of bare model and pool")

@@ -65,6 +65,7 @@ class Times:
         serve: One request, in the server's process, beside its frames.
         latency: One request, while no process of the sweep computes.
         spread: Standard deviation of a time, as a share of it.
+        crowded: Speed of a process while all other cores compute, as a share of its speed alone: they share caches and memory.
     """
 
     vector_step: float = 0.0
@@ -80,6 +81,7 @@ class Times:
     serve: float = 0.0
     latency: float = 0.0
     spread: float = 0.0
+    crowded: float = 1.0
 
 
 def times_of(figures: Figures, task: str, frames: str, model: str, micro_batch: int, card: str) -> tuple[Times, list[str]]:
@@ -98,7 +100,7 @@ def times_of(figures: Figures, task: str, frames: str, model: str, micro_batch: 
     """
     pixels = frames.split(", ")[1]
     names = dict.fromkeys(("vector_step", "env_step", "update", "round"), task) | {"render": frames, "send": pixels}
-    names |= dict.fromkeys(("gather", "hand_over", "serve", "latency", "spread"), "any")
+    names |= dict.fromkeys(("gather", "hand_over", "serve", "latency", "spread", "crowded"), "any")
     chosen = {quantity: figures[quantity][name] for quantity, name in names.items()}
     if card == CPU:
         chosen["encode"] = figures["encode"][f"{model}, micro-batch {micro_batch}"]
@@ -199,10 +201,12 @@ class Processor:
     Args:
         clock: The simulation's.
         cores: Number of cores.
+        crowded: Speed of a core while all compute, as a share of its speed alone. In between, it falls evenly.
     """
 
-    def __init__(self, clock: simpy.Environment, cores: float) -> None:
+    def __init__(self, clock: simpy.Environment, cores: float, crowded: float = 1.0) -> None:
         self._clock, self._cores = clock, cores
+        self._lost = (1 - crowded) / (cores - 1) if cores > 1 else 0.0
         # How much work a job has received that has been here all the time. A job ends when this has grown by its size.
         self._work = self._updated = self.busy_s = 0.0
         self._jobs: list[tuple[float, int, simpy.Event]] = []
@@ -219,14 +223,19 @@ class Processor:
     def advance(self) -> None:
         """Account for the work since the last event."""
         if self._jobs:
-            received = (self._clock.now - self._updated) * self._speed
-            self._work += received
-            self.busy_s += received * len(self._jobs)
+            passed = self._clock.now - self._updated
+            self._work += passed * self._speed
+            self.busy_s += passed * self._busy_cores
         self._updated = self._clock.now
 
     @property
+    def _busy_cores(self) -> float:
+        return min(len(self._jobs), self._cores)
+
+    @property
     def _speed(self) -> float:
-        return min(1.0, self._cores / len(self._jobs))
+        slowed = 1 - self._lost * max(0.0, self._busy_cores - 1)
+        return slowed * self._busy_cores / len(self._jobs)
 
     def _await_next(self) -> None:
         self._wake_up += 1
@@ -291,7 +300,7 @@ class Sweep:
         self.scenario, self.times = scenario, scenario.times
         self.clock = simpy.Environment()
         self._random = random.Random(scenario.seed)
-        self.cores = Processor(self.clock, scenario.cores)
+        self.cores = Processor(self.clock, scenario.cores, self.times.crowded)
         self.gpus = [Processor(self.clock, 1) for _ in range(scenario.gpus)]
         places = [
             self.gpus[index * scenario.gpus // scenario.servers] if self.gpus else None for index in range(scenario.servers)

@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import argparse
 import functools
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Iterator
@@ -105,9 +106,43 @@ def encoding() -> dict[str, float]:
 
 
 def preparing() -> float:
-    """Measure what a server does on the CPU with one frame of 224 pixels before a GPU normalises and encodes it."""
-    preprocessing, inputs = clip_model("ViT-B-32").source.preprocessing, torch.empty(128, 3, 224, 224, device="meta")
-    return cpu_ms({"": functools.partial(preprocessing.write, _frames(128, 224), inputs)}, 4)[""] / 128
+    """Measure what a server does on the CPU with one frame of 224 pixels before a GPU normalises and encodes it.
+
+    Returns:
+        Milliseconds to bring its bytes into the model's form and to copy them, as they are copied on their way to a GPU.
+    """
+    preprocessing, frames = clip_model("ViT-B-32").source.preprocessing, _frames(128, 224)
+    sent = np.empty_like(frames)
+    return cpu_ms({"": lambda: np.copyto(sent, preprocessing.visible(frames))}, 4)[""] / 128
+
+
+def crowding() -> float:
+    """Measure the speed of a process that draws and encodes while another one does, as a share of its speed alone."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        turns = [(pool.apply(_drawing_and_encoding), pool.map(_drawing_and_encoding, [0.5] * 2, 1)) for _ in range(1 + TURNS)]
+    return statistics.median(alone / statistics.mean(crowded) for alone, crowded in turns[1:])
+
+
+def _drawing_and_encoding(seconds: float = 0.5) -> float:
+    """Draw frames of CartPole and encode as many for some seconds, in a process of its own; return CPU seconds of a micro-batch."""
+    torch.set_num_threads(1)
+    env, model = _cart_pole()
+    frames, rounds, ends, before = _frames(32, 64), 0, time.perf_counter() + seconds, time.process_time()
+    while time.perf_counter() < ends:
+        for _ in frames:
+            render_frame(env, model.frame_format)
+        model.score(frames, [SPEC])
+        rounds += 1
+    return (time.process_time() - before) / rounds
+
+
+@functools.cache
+def _cart_pole() -> tuple[Any, ClipRewardModel]:
+    model, task = ClipRewardModel("embedded/small"), find_task("cartpole-upright")
+    model.load(micro_batch=32)
+    env = task.make_native_env(Rendering(task.textures[0], task.cameras[0], "fast"), model.frame_format)
+    env.reset(seed=0)
+    return env, model
 
 
 def _frames(count: int, pixels: int) -> np.ndarray:
@@ -198,6 +233,7 @@ def measure() -> Figures:
     torch.set_num_threads(1)
     figures: Figures = {"render": _measured(rendering()), "encode": _measured(encoding())}
     figures["prepare_frame"] = _measured({"224 pixels": preparing()})
+    figures["crowded"] = {"any": (round(min(1.0, crowding()), 4), f"{SOURCE}: two processes on two cores")}
     with quiet_ray(cpus=8):
         figures |= requests() | learning()
     return figures

@@ -74,7 +74,8 @@ class RealTrial:
 
     def processes(self) -> list[int]:
         """Return the ids of this process and of its env runners."""
-        return [os.getpid(), *on_each_runner(self._trainer, _process_id)]
+        # Without remote env runners, the runner is in this process.
+        return sorted({os.getpid(), *on_each_runner(self._trainer, _process_id)})
 
     def train(self, results: int = 1) -> tuple[int, float]:
         """Train for some results.

@@ -48,6 +48,7 @@ SCRIPTS = {
         [f"{TINY:18}{each}" for each in ("torch fp32", "folded fp32", "torch bf16", "torch fp16")],
     ),
     "servers.py": (["--model", TINY, "--frames", "128", "--steps", "64", "--rounds", "1"], ["2 servers", "2 trials"]),
+    "env_runners.py": (["--model", TINY, "--env-runners", "0", "1", "--profile", "fast", "--rounds", "1"], ["          1"]),
     "startup.py": (["--sweeps", "1", "--rounds", "0"], ["the first trial starts", "each further trial"]),
     "update.py": (
         ["--updates", "2", "--rounds", "1", "--transitions", "256"],

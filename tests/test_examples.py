@@ -53,7 +53,7 @@ def test_a_sweep_of_own_parts_runs_in_other_processes(tmp_path: Path) -> None:
     """The modules lie beside the sweep file, and nowhere on Python's path."""
     beside = tmp_path / "mine"
     beside.mkdir()
-    for name in ("own_parts.yaml", "own_reward_model.py", "own_task.py", "own_algorithm.py"):
+    for name in ("own_parts.yaml", "own_reward_model.py", "own_reward.py", "own_task.py", "own_algorithm.py"):
         shutil.copy(EXAMPLES / name, beside)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
 
@@ -76,6 +76,7 @@ def test_a_sweep_of_own_parts_runs_in_other_processes(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "results").glob("own-parts-*")
     table = pd.read_csv(folder / "trials.csv")
     assert table["model"].tolist() == ["true reward", "own_reward_model:Redness", "embedded/tiny"]
+    assert table["reward"].tolist() == ["-", "goal_baseline", "nearness"]
     assert (table["status"] == "finished").all()
     assert pd.read_csv(folder / "epic.csv")["model"].tolist() == ["own_reward_model:Redness", "embedded/tiny"]
     assert len(list(folder.glob("trials/*/video/episode.mp4"))) == 3

@@ -136,3 +136,9 @@ def test_arrays_that_hold_no_frames_are_refused(frames: np.ndarray) -> None:
     check_frames(noise(4, 5))
     with pytest.raises(UserError, match=r"expected RGB images from 0 to 255, uint8 \(N, height, width, 3\)"):
         check_frames(frames)
+
+
+def test_a_single_frame_upside_down_is_resized() -> None:
+    """NumPy calls an array of one frame contiguous, whatever its strides."""
+    frames = np.zeros((1, 4, 4, 3), np.uint8)[::-1]
+    assert resize_frames(frames, FrameFormat(8)).shape == (1, 8, 8, 3)

@@ -80,6 +80,16 @@ def test_jobs_share_a_processor_at_equal_speed() -> None:
     assert processor.busy_s == pytest.approx(8)
 
 
+def test_cores_slow_each_other_as_they_fill() -> None:
+    for jobs, cores, seconds in ((1, 3, 1.0), (2, 3, 1 / 0.9), (3, 3, 1 / 0.8), (6, 3, 2 / 0.8)):
+        clock = Sweep(ROOMY).clock
+        processor = Processor(clock, cores, crowded=0.8)
+        clock.run(clock.all_of([processor.run(1) for _ in range(jobs)]))
+        processor.advance()
+        assert clock.now == pytest.approx(seconds)
+        assert processor.busy_s == pytest.approx(min(jobs, cores) * seconds)
+
+
 def test_every_frame_is_scored_once_and_a_partial_micro_batch_takes_as_long_as_a_full_one() -> None:
     sweep = Sweep(dataclasses.replace(ROOMY, envs=1, rollout_steps=40, updates_per_step=1))
     # The second request waits 4 ms for the first one.

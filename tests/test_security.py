@@ -114,7 +114,7 @@ def test_a_file_in_the_temporary_folder_does_not_name_rays_cluster(monkeypatch: 
     """Ray reads the address of a cluster that was started before from there, and would send it the user's token."""
     asked: dict[str, Any] = {}
     monkeypatch.setattr(ray, "init", lambda **arguments: asked.update(arguments))
-    monkeypatch.setattr(cluster, "_check_answers", lambda address: None)
+    monkeypatch.setattr(cluster, "check_ray_address", lambda: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if given:
         monkeypatch.setenv("RAY_ADDRESS", given)

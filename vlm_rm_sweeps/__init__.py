@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlm_rm_sweeps.errors import UserError
     from vlm_rm_sweeps.frames import FrameFormat
+    from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, Texts, dots
+    from vlm_rm_sweeps.rewards.functions.registry import find_reward, make_reward, register_reward
     from vlm_rm_sweeps.rewards.gym_wrapper import ClipRewardVectorWrapper, ClipRewardWrapper
     from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model, register_reward_model
     from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
@@ -32,8 +34,10 @@ _HOMES = {
     "ClipRewardVectorWrapper": "rewards.gym_wrapper",
     "ClipRewardWrapper": "rewards.gym_wrapper",
     "FrameFormat": "frames",
+    "FrameReward": "rewards.functions.base",
     "Plan": "sweeping.config.plan",
     "Rendering": "tasks.rendering",
+    "RewardFunction": "rewards.functions.base",
     "RewardModel": "rewards.reward_model",
     "RewardPool": "serving.pool",
     "RewardSpec": "rewards.reward_model",
@@ -42,14 +46,19 @@ _HOMES = {
     "Sweep": "sweeping.config.sweep",
     "SweepOutcome": "sweeping.tracking.results",
     "Task": "tasks.task",
+    "Texts": "rewards.functions.base",
     "UserError": "errors",
+    "dots": "rewards.functions.base",
     "find_algorithm": "training.algorithms.registry",
+    "find_reward": "rewards.functions.registry",
     "find_reward_model": "rewards.registry",
     "find_task": "tasks.registry",
     "load_reward_model": "rewards.registry",
     "load_sweep": "sweeping.config.sweep",
     "make_plan": "sweeping.config.plan",
+    "make_reward": "rewards.functions.registry",
     "register_algorithm": "training.algorithms.registry",
+    "register_reward": "rewards.functions.registry",
     "register_reward_model": "rewards.registry",
     "register_task": "tasks.registry",
     "reward_pool": "serving.reward_pool",

@@ -64,6 +64,8 @@ def frames_to_tensor(frames: np.ndarray) -> "torch.Tensor":
     """
     import torch
 
+    if min(frames.strides) < 0:  # also of a single frame, which NumPy calls contiguous nevertheless
+        frames = frames.copy()
     return torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 

@@ -76,6 +76,62 @@ PARAMETERS_MILLIONS = _metric("parameters_millions", "millions", "Size of the re
 EPIC_DISTANCE = _metric("epic_distance", "0 to 1", "EPIC distance between reward model and truth, before training.")
 EPIC_LOW = _metric("epic_low", "0 to 1", "Lower end of the 95 % interval of the EPIC distance.")
 EPIC_HIGH = _metric("epic_high", "0 to 1", "Upper end of the 95 % interval of the EPIC distance.")
+STARC_DISTANCE = _metric("starc_distance", "0 to 1", "STARC distance (L1) between reward model and truth, before training.")
+PEARSON = _metric("pearson", "-1 to 1", "Linear correlation of reward and truth, before training.")
+SPEARMAN = _metric("spearman", "-1 to 1", "Rank correlation of reward and truth, before training.")
+ROC_AUC = _metric("roc_auc", "0 to 1", "Area under the ROC curve of the reward for a truth that is yes or no, before training.")
+FALSE_POSITIVE_RATE = _metric(
+    "false_positive_rate",
+    "0 to 1",
+    "False-positive rate at the threshold that keeps 95 % of the true positives, before training.",
+)
+VALUE_ORDER_CORRELATION = _metric(
+    "value_order_correlation", "-1 to 1", "Rank correlation of the reward with time, mean over successful episodes."
+)
+KENDALL_TAU = _metric(
+    "kendall_tau", "-1 to 1", "Kendall's tau between the reward's ranking of policies and their true ranking."
+)
+
+RewardMeasure = Literal[
+    "epic_distance",
+    "starc_distance",
+    "pearson",
+    "spearman",
+    "roc_auc",
+    "false_positive_rate",
+    "value_order_correlation",
+    "kendall_tau",
+]
+"""The measures of a reward against a truth, see `evaluation.measures`."""
+HEADINGS: dict[RewardMeasure, str] = {
+    "epic_distance": "EPIC",
+    "starc_distance": "STARC",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "roc_auc": "ROC-AUC",
+    "false_positive_rate": "FPR95",
+    "value_order_correlation": "VOC",
+    "kendall_tau": "Kendall",
+}
+"""Short names of these measures, for tables."""
+SMALLER_IS_BETTER = (EPIC_DISTANCE, STARC_DISTANCE, FALSE_POSITIVE_RATE)
+"""Of these measures; of all others, larger is."""
+INTERVALS: dict[str, tuple[str, str]] = {EPIC_DISTANCE: (EPIC_LOW, EPIC_HIGH)}
+"""The ends of the 95 % interval of each measure that has one."""
+for _name, _stem in (
+    (STARC_DISTANCE, "starc"),
+    (ROC_AUC, ROC_AUC),
+    (FALSE_POSITIVE_RATE, FALSE_POSITIVE_RATE),
+    (VALUE_ORDER_CORRELATION, "voc"),
+    (KENDALL_TAU, "kendall"),
+):
+    _unit = METRICS[_name].unit
+    INTERVALS[_name] = (
+        _metric(f"{_stem}_low", _unit, f"Lower end of the 95 % interval of {_name}."),
+        _metric(f"{_stem}_high", _unit, f"Upper end of the 95 % interval of {_name}."),
+    )
+
+REWARD_THRESHOLD = _metric("reward_threshold", "reward", "Measured threshold of the trial's reward, before training.")
 
 AUDIT_PROXY = _metric("audit_proxy_reward", "reward/step", "Mean reward by the spec that the trial learns from.")
 AUDIT_TRUE_REWARD = _metric("audit_true_reward", "reward/step", "Mean of the environment's own reward.")
@@ -93,6 +149,9 @@ FINISHED = "finished"
 """Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
 FAILURE = "failure"
 """Key of the final result of a failed trial: the error message."""
+
+REWARD = "reward"
+"""Column of tables, tag and parameter: the label of a reward, where rewards are named, beside `alpha`."""
 
 INFO_FRAME = "frame"
 """Key of an environment's `info`: the rendered frame after the step, uint8 (H, W, 3)."""

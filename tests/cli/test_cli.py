@@ -1,14 +1,18 @@
 """The entry point, and what all commands have in common."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import vlm_rm
 
 from vlm_rm_sweeps.cli import main
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.registry import is_trusted
 
 Command = Callable[..., str]
@@ -125,3 +129,54 @@ def test_a_module_in_a_package_is_named_as_checkpoints_name_it(
         assert ended.value.code == (2 if message else 0)
         assert message in capsys.readouterr().err
     assert is_trusted("named_package.parts:Mine")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "poses --seed 4294967296",
+        "poses --samples 1000001",
+        "render cartpole-upright -o x.mp4 --steps 100001",
+        "render cartpole-upright -o x.png --seed 4294967296",
+        "evaluate nowhere --seed 4294967296",
+        "evaluate nowhere --episodes 100001",
+        "states sample cartpole-upright -o x --count 1000001",
+        "states sample cartpole-upright -o x --seed 4294967296",
+        "states rollouts nowhere -o x --episodes 100001",
+        "landscape --task cartpole-upright --model embedded/tiny -o x --points 10001",
+        "landscape --task cartpole-upright --model embedded/tiny -o x --points 1001 --variable theta --variable x",
+        "pretrain --threads 9223372036854775808",
+    ],
+)
+def test_a_number_for_which_no_machine_has_time_or_memory_is_refused(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["vlm-rm", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    shown = " ".join(capsys.readouterr().err.replace("\u2502", " ").split())  # typer draws a frame
+    assert re.search(r"less than or equal to|not in the range|expected at most 1,000,000 states in all", shown), shown
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cluster_that_does_not_answer_is_said_before_the_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
+    quickstart = str(Path(__file__).parents[2] / "sweeps" / "quickstart.yaml")
+    command = [sys.executable, "-c", RUN_AND_LIST_HEAVY, str(SCRIPT), "sweep", quickstart]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert shown.returncode == 2
+    assert "nothing answers there" in shown.stderr
+    assert shown.stderr.count("\n") == 1
+    assert shown.stdout == "\n"  # nothing heavy was imported
+
+
+@pytest.mark.parametrize("command", ["states show", "evaluate", "report", "pretrain evaluate"])
+def test_a_name_of_thousands_of_letters_is_shortened_in_the_message(command: str) -> None:
+    with pytest.raises(UserError) as refused:
+        vlm_rm(*command.split(), "/".join(["x" * 200] * 18))
+    assert "..." in str(refused.value)
+    assert len(str(refused.value)) < 1_000

@@ -38,6 +38,9 @@ def test_models_lists_the_embedded_family_and_open_clips(vlm_rm: Command) -> Non
         millions = find_reward_model(f"embedded/{size}").parameters / 1e6
         assert f"embedded/{size}  ({millions:.2f} M parameters" in shown
     assert "ViT-bigG-14/laion2b_s39b_b160k" in shown
+    assert "\nViT-B-16-SigLIP/webli  [hf]\n" in shown
+    assert "models marked [hf] need" in shown
+    assert "ViT-B-32/openai\n" in shown
     only = vlm_rm("models", "bigG")
     assert "embedded" not in only
     assert "ViT-bigG-14/laion2b_s39b_b160k" in only

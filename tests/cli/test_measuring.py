@@ -44,3 +44,26 @@ def test_landscape_prints_where_the_peak_is(vlm_rm: Command, tmp_path: Path) -> 
     assert "distance (rad)" in printed
     assert "images encoded: 9, for 18 rewards" in printed
     assert (tmp_path / "landscape" / "landscape.svg").is_file()
+
+
+def test_rewards_are_measured_beside_alphas(vlm_rm: Command, refusal: Command, dataset: Path, tmp_path: Path) -> None:
+    softmax = "{kind: softmax, negatives: [pole hanging down]}"
+    quantile = f"{{kind: threshold, quantile: 0.8, states: {dataset}}}"
+    options = ("--model", "embedded/tiny", "--alpha", "0.5", "--reward", "history", "--reward", softmax, "--reward", quantile)
+    vlm_rm("epic", dataset, *options, "--truth", "-abs(theta)", "-o", tmp_path / "epic.csv")
+    table = pd.read_csv(tmp_path / "epic.csv")
+    assert table["reward"].tolist()[:2] == ["alpha 0.5", "history"]
+    assert [label.split("-")[0] for label in table["reward"][2:]] == ["softmax", "threshold"]
+    assert table["alpha"].notna().tolist() == [True, False, False, False]
+    vlm_rm("landscape", "--task", "cartpole-upright", *options[:-2], "--points", 9, "-o", tmp_path / "landscape")
+    walked = pd.read_csv(tmp_path / "landscape" / "landscape.csv")
+    assert walked.groupby("reward_label").size().tolist() == [9, 9, 9]
+    assert pd.read_csv(tmp_path / "landscape" / "shapes.csv")["reward"].tolist() == table["reward"].tolist()[:3]
+    assert "did you mean 'softmax'" in refusal("epic", dataset, "--model", "embedded/tiny", "--reward", "sofmax")
+    assert "--reward '{'" in refusal("epic", dataset, "--model", "embedded/tiny", "--reward", "{")
+
+
+def test_kinds_of_rewards_are_listed_with_their_parameters(vlm_rm: Command) -> None:
+    listed = vlm_rm("rewards")
+    for part in ("softmax", "negatives", "required", "exp(s.g / T)", "arXiv 2310.12921", "default 4", "MODULE:CLASS"):
+        assert part in listed

@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
+from small_sweeps import SWEEP
+
+from vlm_rm_sweeps.sweeping.tracking.journal import SweepEnded, read_entries
 
 # Stands for a command: it prints more than a pipe holds, opens a file in between, and writes it whole.
 COMMAND = """
@@ -51,3 +56,18 @@ def test_a_name_that_no_file_has_is_one_message(command: str, name: str, tmp_pat
     assert ran.returncode == 2
     assert ran.stderr.startswith("vlm-rm: ")
     assert ran.stderr.count("\n") == 1, ran.stderr
+
+
+@pytest.mark.sweeps
+@pytest.mark.parametrize("redirection", ["| head -n 1", ">&-", ">/dev/full"])
+def test_a_whole_sweep_goes_on_without_its_output(redirection: str, tmp_path: Path) -> None:
+    keys = SWEEP | {"name": "unheard", "true_reward": False, "videos": False, "trial": {"cpus": 1}}
+    (tmp_path / "unheard.yaml").write_text(yaml.safe_dump(keys))
+    code = "from vlm_rm_sweeps.cli import main; main()"
+    command = f"set -o pipefail; '{sys.executable}' -c '{code}' sweep unheard.yaml {redirection}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=400, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("\n") == (1 if "head" in redirection else 0)
+    (table,) = tmp_path.glob("results/unheard-*/trials.csv")
+    assert pd.read_csv(table)["status"].tolist() == ["finished"]
+    assert isinstance(read_entries(table.parent / "journal.jsonl")[-1], SweepEnded)

@@ -9,11 +9,13 @@ import yaml
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.execution.run_sweep import resumed_plan
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, TrialEnded
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
@@ -160,3 +162,20 @@ def test_evaluate_refuses_a_place_or_a_device_before_the_work(
 
 def test_a_misspelt_option_is_exit_status_2() -> None:
     assert CliRunner().invoke(app, ["sweep", str(QUICKSTART), "--dryrun"]).exit_code == 2
+
+
+def test_a_machine_that_would_draw_otherwise_resumes_a_sweep_as_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.config.plan.machine_profile", lambda: "full")
+    folder, begun = SweepFolder(tmp_path / "a"), planned(QUICKSTART)
+    folder.create(begun.sweep)
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.config.plan.machine_profile", lambda: "fast")
+    resumed = resumed_plan(planned(QUICKSTART), folder)
+    assert resumed.trials == begun.trials
+    assert resumed.sweep.profile == "full"
+    assert {each.profile for each in resumed.renderings} == {"full"}
+    named = load_plan(QUICKSTART, ["profile=fast"])
+    assert isinstance(named, Plan)
+    with pytest.raises(UserError, match=r"-profile: full\n\+profile: fast"):
+        resumed_plan(named, folder)

@@ -129,7 +129,7 @@ def test_files(checkpoint: Checkpoint, ran: list[Episode], tmp_path: Path) -> No
     short = replace(ran[0], pictures=ran[0].pictures[:12], clip_rewards=ran[0].clip_rewards[:12])
     mp4, gif = write_videos(checkpoint, short, tmp_path / "new")
     video = iio.imread(mp4)
-    assert video.shape == (12, 496, 600, 3)
+    assert video.shape == (12, 514, 600, 3)
     assert iio.improps(gif).n_images == 12
     write_plain_video(checkpoint, short, 7, tmp_path / "plain")
     plain = iio.imread(tmp_path / "plain" / "plain.mp4")
@@ -204,7 +204,7 @@ def test_rewards_that_are_not_finite_are_not_left_out(saved_policy: SavePolicy, 
     loaded = load_scorer(saved_policy(tmp_path / "broken", reward=reward))
     assert loaded is not None
     with pytest.raises(UserError, match="own_rewards:NotANumber gave 3 of 3 rewards that are not finite"):
-        loaded[0](np.zeros((3, 64, 64, 3), np.uint8))
+        loaded[0](np.zeros((3, 64, 64, 3), np.uint8), np.zeros(3))
 
 
 def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:

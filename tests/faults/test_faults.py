@@ -17,12 +17,10 @@ import os
 import pickle
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -39,6 +37,7 @@ import ray
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from mlflow_server import MlflowServer
 
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
 from vlm_rm_sweeps.metrics import RunStatus
@@ -626,34 +625,8 @@ def test_a_reward_server_killed_again_and_again(
     assert findings.nothing_lost(), findings.table()
 
 
-class MlflowServer:
-    """An MLflow server that can be started again at the same address."""
-
-    def __init__(self, database: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self._database = database
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        arguments = ["--backend-store-uri", f"sqlite:///{self._database}", "--host", "127.0.0.1", "--port", str(self.port)]
-        command = [sys.executable, "-m", "mlflow", "server", *arguments, "--workers", "1"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        until = time.monotonic() + 180
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5).read()
-                return
-            except OSError:
-                assert time.monotonic() < until, "the MLflow server does not start"
-                time.sleep(0.5)
-
-    def stop(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+class PassingServer(MlflowServer):
+    """An MLflow server that goes away for a while."""
 
     def go_away(self, driver: Driver, rng: random.Random) -> bool:
         if not driver.workers(_TRIAL):
@@ -670,8 +643,8 @@ class MlflowServer:
 
 
 @pytest.fixture
-def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path / "mlflow.db")
+def mlflow_server(tmp_path: Path) -> Iterator[PassingServer]:
+    server = PassingServer(tmp_path / "mlflow.db")
     server.start()
     yield server
     server.stop()
@@ -683,7 +656,7 @@ def test_an_mlflow_server_that_is_away(
     rng: random.Random,
     findings: Findings,
     undisturbed: Path,
-    mlflow_server: MlflowServer,
+    mlflow_server: PassingServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(FAULTS, MLFLOW_AWAY, mlflow_server.go_away)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from command_line import vlm_rm
 from hypothesis import strategies as st
 
 from vlm_rm_sweeps.cli import app
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.states import load_states
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
 
 OUT = "out"
-"""Folder for what commands write, empty at the start of each case."""
+"""Folder for what commands write; there, and empty, at the start of each case."""
 # fmt: off
 # No path in which the user `root` could write by mistake.
 ODD = ["", " ", "x", "-", "--", "-1", "0", "1", "2", "2.5", "nan", "inf", "1e3", "9" * 30, "-" + "9" * 30, "0x10", "\uff11",
@@ -111,6 +114,18 @@ def good_value(command: Command, parameter: Any) -> str:
     return GOOD[name] if name in GOOD else VALUES.get(name, ["1"])[0]
 
 
+def good_arguments(command: Command) -> tuple[str, ...]:
+    """Return arguments with which a command does its work."""
+    given: list[str] = []
+    for parameter in command.parameters:
+        if not getattr(parameter, "is_flag", False) and (
+            parameter.required or parameter.name in COUNTS or parameter.name in NEW_PATHS
+        ):
+            flag = [] if parameter.param_type_name == "argument" else [max(parameter.opts, key=len)]
+            given += [*flag, good_value(command, parameter)]
+    return (*command.path, *given)
+
+
 def odd_value(parameter: Any) -> st.SearchStrategy[str]:
     """Generate values that a parameter may not expect."""
     name = parameter.name
@@ -154,7 +169,8 @@ def workplace(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         vlm_rm("states", "sample", "cartpole-upright", "--count", "40", "--output", "labelled")
-        LabelStore(folder / "labelled" / "labels.sqlite", YES_NO).add("anna", "a", 1.0)
+        first = load_states(folder / "labelled").ids[0]
+        LabelStore(folder / "labelled" / "labels.sqlite", YES_NO).add("anna", first, 1.0)
     (folder / "videos").mkdir()
     shutil.copy(next(folder.glob("sweep/trials/*/video/episode.mp4")), folder / "videos")
     (folder / "empty").touch()
@@ -193,8 +209,12 @@ def test_odd_arguments_are_used_or_refused(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
     def run(given: tuple[str, ...]) -> None:
-        Path(OUT).unlink() if Path(OUT).is_file() else shutil.rmtree(OUT, ignore_errors=True)
+        shutil.rmtree(OUT, ignore_errors=True)
+        Path(OUT).mkdir()
         with warnings.catch_warnings(action="ignore"):
             vlm_rm(*given, *brakes.get(command.path, ()))
 
+    if not short:
+        with suppress(UserError):
+            run(good_arguments(command))  # so that no case has to import what it needs
     fuzzed(f"arguments: {' '.join(command.path)}", cases, arguments(command), run, short)

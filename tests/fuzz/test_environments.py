@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from fuzzing import TrialFailure
 from gymnasium import spaces
 from hypothesis import strategies as st
 from odd_envs import LARGEST, PAIR, PICTURE, Plain
@@ -15,6 +16,8 @@ from odd_envs import LARGEST, PAIR, PICTURE, Plain
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.sweeping.config.validation import check_keys
 from vlm_rm_sweeps.tasks.gym_task import GymEnv, make_task
+from vlm_rm_sweeps.tasks.task import Task
+from vlm_rm_sweeps.tasks.uniform_env import EnvironmentFault
 
 ID = "fuzz-odd-v0"
 STEPS = 9
@@ -166,6 +169,16 @@ KINDS: list[st.SearchStrategy[dict[str, Any]]] = [
 ]
 
 
+def trained_on(task: Task) -> list[np.ndarray]:
+    """Go through an episode as a trial does."""
+    env = task.make_env(FrameFormat(8))
+    observations = [env.reset(seed=1)[0]]
+    for _ in range(STEPS):
+        observations.append(env.step(env.action_space.sample())[0])
+    env.close()
+    return observations
+
+
 @pytest.mark.parametrize(("cases", "short"), [(120, True), pytest.param(1_500, False, marks=pytest.mark.fuzz)])
 def test_odd_environments_are_learned_from_or_refused(fuzzed: Any, cases: int, short: bool) -> None:
     def learn(odd: dict[str, Any]) -> None:
@@ -176,12 +189,11 @@ def test_odd_environments_are_learned_from_or_refused(fuzzed: Any, cases: int, s
         try:
             with warnings.catch_warnings(action="ignore"):
                 task = make_task(check_keys(GymEnv, {"id": ID, "episode_steps": STEPS} | settings))
-                env = task.make_env(FrameFormat(8))
-                observation, _ = env.reset(seed=1)
-                for _ in range(STEPS):
-                    observation, *_ = env.step(env.action_space.sample())
-                env.close()
-            assert observation.dtype == np.float32
+                try:
+                    observations = trained_on(task)
+                except EnvironmentFault as fault:
+                    raise TrialFailure(str(fault)) from fault
+            assert all(each.dtype == np.float32 and np.isfinite(each).all() for each in observations)
         finally:
             gym.registry.pop(ID, None)
 

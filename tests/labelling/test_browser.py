@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
-from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
+from vlm_rm_sweeps.labelling.scales import CLOSER, SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.videos import write_video
@@ -96,7 +96,7 @@ def context(browser: Any) -> Iterator[Any]:
     opened.close()
 
 
-def press(page: Any, keys: str) -> None:
+def press(page: Any, keys: Iterable[str]) -> None:
     """Press keys, each once the page is ready for it."""
     for key in keys:
         page.wait_for_function("() => !busy")
@@ -262,3 +262,18 @@ def test_the_page_keeps_working_without_the_agreement(context: Any, server: Serv
     assert "agreement between raters cannot be shown" in page.inner_text("#message")
     press(page, "z")
     assert len(stored(dataset.folder, "disagreed")) == STATES - 1
+
+
+def test_arrow_keys_compare_two_states(context: Any, dataset: StateDataset) -> None:
+    own = Server(dataset.folder, "--pairs")
+    try:
+        page = new_tab(context, own.url, "comparing")
+        press(page, "")
+        assert page.evaluate("document.querySelectorAll('#stage img').length") == 2
+        left, right = (box["x"] for box in (view.bounding_box() for view in page.query_selector_all("#stage img")))
+        assert left < right
+        press(page, ["ArrowLeft", "ArrowDown", "ArrowRight", "s", "z"])
+        labels = LabelStore(dataset.pairs_file, CLOSER).standing("comparing")
+        assert [label.value for label in labels] == [1.0, 0.5, 0.0]
+    finally:
+        own.end()

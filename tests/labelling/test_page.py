@@ -1,6 +1,7 @@
 """The label page's JSON API: what it stores, and which requests it refuses."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from fastapi.testclient import TestClient
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.page import create_app
-from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO
+from vlm_rm_sweeps.labelling.scales import CLOSER, SHARE, YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
 
 URL = "http://127.0.0.1:8000"
@@ -42,8 +43,8 @@ def test_a_rater_goes_through_all_items(client: TestClient, job: LabelJob) -> No
         "total": 3,
         "answered": 0,
         "skipped": 0,
-        "next": {"id": "item-a", "video": False},
-        "after": {"id": "item-b", "video": False},
+        "next": {"id": "item-a", "shown": [{"id": "item-a", "video": False}]},
+        "after": {"id": "item-b", "shown": [{"id": "item-b", "video": False}]},
         "last": None,
     }
     for value in (1, None, 0):
@@ -85,6 +86,36 @@ def test_agreement_of_two_raters(client: TestClient) -> None:
     pairs = client.get("/api/agreement").json()
     assert pairs[0] == {"first": "anna", "second": "bert", "items": 2, "equal": 1.0, "kappa": 1.0}
     assert pairs[1] == {"first": "anna", "second": "carl", "items": 0, "equal": None, "kappa": None}
+
+
+def test_a_rater_compares_pairs(job: LabelJob) -> None:
+    pairs = replace(job, scale=CLOSER, pair_seed=0, labels_file=job.labels_file.with_name("pairs.sqlite"))
+    client = TestClient(create_app(pairs), base_url=URL, headers={"Origin": URL})
+    assert [each["key"] for each in client.get("/api/job").json()["answers"]] == ["arrowleft", "arrowdown", "arrowright"]
+    asked = [question.id for question in pairs.questions("anna")]
+    state = client.get("/api/raters/anna").json()
+    assert (state["total"], state["next"]["id"]) == (len(asked), asked[0])
+    left, right = (each["id"] for each in state["next"]["shown"])
+    assert {client.get(f"/items/{each}").status_code for each in (left, right)} == {200}
+    state = post(client, "/api/labels", rater="anna", item=asked[0], value=0.5).json()
+    assert state["answered"] == 1
+    assert post(client, "/api/labels", rater="anna", item=asked[0], value=0.0).status_code == 409
+    assert post(client, "/api/labels", rater="anna", item="item-a", value=0.0).status_code == 404
+    assert [(label.item, label.value) for label in LabelStore(pairs.labels_file, CLOSER).standing("anna")] == [(asked[0], 0.5)]
+    undone = post(client, "/api/undo", rater="anna", number=state["last"]).json()
+    assert (undone["answered"], undone["next"]["id"]) == (0, asked[0])
+
+
+def test_agreement_over_shared_pairs(job: LabelJob) -> None:
+    pairs = replace(job, scale=CLOSER, pair_seed=0, labels_file=job.labels_file.with_name("pairs.sqlite"))
+    client = TestClient(create_app(pairs), base_url=URL, headers={"Origin": URL})
+    shared = pairs.questions("anna")[0].id
+    for rater in ("anna", "bert"):
+        post(client, "/api/labels", rater=rater, item=shared, value=1)
+    LabelStore(pairs.labels_file, CLOSER).add("anna", "x+y", 1.0)  # of states that are gone
+    LabelStore(pairs.labels_file, CLOSER).add("bert", "x+y", 0.0)
+    (found,) = client.get("/api/agreement").json()
+    assert (found["items"], found["equal"]) == (1, 1.0)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.168.0.7:8000", ""])
@@ -174,7 +205,7 @@ def test_videos_are_answered_in_the_papers_buckets(tmp_path: Path) -> None:
     )
     answers = client.get("/api/job").json()["answers"]
     assert [(each["key"], each["value"]) for each in answers] == [("0", 0), ("1", 25), ("2", 50), ("3", 75), ("4", 100)]
-    assert client.get("/api/raters/anna").json()["next"] == {"id": items[0].id, "video": True}
+    assert client.get("/api/raters/anna").json()["next"]["shown"] == [{"id": items[0].id, "video": True}]
     assert post(client, "/api/labels", rater="anna", item=items[0].id, value=75).json()["answered"] == 1
     part = client.get(f"/items/{items[0].id}", headers={"Range": "bytes=1-2"})
     assert (part.status_code, part.content) == (206, b"ne")

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from small_heads import a_head
 
 from vlm_rm_sweeps.evaluation.rollouts import load_policy, rendering_of, spec_of, task_of
 from vlm_rm_sweeps.evaluation.states import Provenance, State, load_states, write_states
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.rewards.heads import read_head, write_head
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_manifest
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
@@ -73,6 +75,7 @@ def write_results(root: Path, saved_policy: Callable[..., Checkpoint]) -> None:
     states = [State(np.full((8, 8, 3), shade, np.uint8), Provenance("uniform"), {"theta": shade / 9}) for shade in range(3)]
     write_states(root / "states", find_task("cartpole-upright"), states)
     LabelStore(root / "labels.sqlite", YES_NO).add("anna", "a", 1.0)
+    write_head(root / "head.safetensors", a_head(3))
     (root / "family").mkdir()
     shutil.copy(EMBEDDED_FOLDER / "manifest.json", root / "family")
 
@@ -120,6 +123,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "states/images/000000.png": lambda file: load_states(file.parent.parent).frame(0),
     "family/manifest.json": of_a_family,
     "checkpoint/failure.json": of_a_failure,
+    "head.safetensors": read_head,
     "labels.sqlite": lambda file: LabelStore(file, YES_NO).table(),
 }
 

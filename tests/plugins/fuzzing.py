@@ -26,6 +26,10 @@ _LONGEST_MESSAGE = 4_000
 _SHOWN_LETTERS = 600
 
 
+class TrialFailure(Exception):  # noqa: N818 - an outcome, as that of a trial, and no fault
+    """What was planned failed in training, for a reason that is said."""
+
+
 class _TooLongError(BaseException):
     """Raised in the middle of a case that takes too long. Code that may meet any Exception does not catch it."""
 
@@ -39,6 +43,7 @@ class Tally:
         cases: How many of them.
         done: Those that were valid (exit status 0).
         refused: Those that ended with one message (exit status 2).
+        failed: Those that were planned, and whose trial then failed with its cause.
         too_long: Those that were stopped after `LONGEST_S`.
         slowest_s: Seconds of the slowest.
         faults: By place in the code, the shortest case that ends there in a traceback, and all that ended there.
@@ -48,6 +53,7 @@ class Tally:
     cases: int = 0
     done: int = 0
     refused: int = 0
+    failed: int = 0
     too_long: int = 0
     slowest_s: float = 0.0
     slowest: str = ""
@@ -75,7 +81,11 @@ class Tally:
                 attempt(case)
             self.done += 1
         except UserError as error:
-            self._count_refusal(str(error), case)
+            self.refused += 1
+            self._check_message(str(error), case)
+        except TrialFailure as error:
+            self.failed += 1
+            self._check_message(str(error), case)
         except _TooLongError:
             self.too_long += 1
         except (Exception, SystemExit) as error:
@@ -84,8 +94,7 @@ class Tally:
         if took > self.slowest_s:
             self.slowest_s, self.slowest = took, _shown(case)
 
-    def _count_refusal(self, message: str, case: object) -> None:
-        self.refused += 1
+    def _check_message(self, message: str, case: object) -> None:
         if not message.strip() or "Traceback" in message:
             self._add_fault(f"a message that says nothing: {message[:200]!r}", case)
         elif len(message) > _LONGEST_MESSAGE:
@@ -169,11 +178,16 @@ def fuzz(
 
 def table_of(tallies: Sequence[Tally]) -> str:
     """Format tallies as a table, the sum in its last row."""
-    rows: list[tuple[str, ...]] = [("fuzzed", "cases", "exit 0", "exit 2", "tracebacks", f"over {LONGEST_S:g} s", "slowest")]
+    rows: list[tuple[str, ...]] = [
+        ("fuzzed", "cases", "exit 0", "exit 2", "trial failed", "tracebacks", f"over {LONGEST_S:g} s", "slowest")
+    ]
     for each in tallies:
-        counted = (each.cases, each.done, each.refused, each.tracebacks, each.too_long)
+        counted = (each.cases, each.done, each.refused, each.failed, each.tracebacks, each.too_long)
         rows.append((each.kind, *(f"{count:,}" for count in counted), f"{each.slowest_s:.2f} s"))
-    sums = [sum(getattr(each, name) for each in tallies) for name in ("cases", "done", "refused", "tracebacks", "too_long")]
+    sums = [
+        sum(getattr(each, name) for each in tallies)
+        for name in ("cases", "done", "refused", "failed", "tracebacks", "too_long")
+    ]
     slowest = max((each.slowest_s for each in tallies), default=0.0)
     rows.append(("all", *(f"{total:,}" for total in sums), f"{slowest:.2f} s"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

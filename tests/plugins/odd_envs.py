@@ -36,3 +36,20 @@ class Plain(gym.Env):
 
     def render(self) -> Any:
         return np.full((60, 80, 3), 255, np.uint8)
+
+
+class LateNan(Plain):
+    """Its third episode has one reward that is NaN, long after any check."""
+
+    episodes = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.episodes += 1
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *others = super().step(action)
+        return observation, float("nan") if self.episodes == 3 and self.t == 20 else reward, *others
+
+
+gym.register("LateNan-v0", entry_point="odd_envs:LateNan")

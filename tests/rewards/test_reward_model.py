@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.registry import find_reward_model
@@ -116,3 +117,9 @@ def test_a_message_shows_the_beginning_of_a_long_prompt() -> None:
     with pytest.raises(UserError) as caught:
         RewardSpec(("a " * 5_000,), ("a " * 5_000,))
     assert len(str(caught.value)) < 500
+
+
+def test_prompts_may_be_anything_that_can_be_iterated_once() -> None:
+    assert RewardSpec((text for text in ["a goal"]), ("a scene",)).goal_prompts == ("a goal",)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="expected a tuple of prompts"):
+        RewardSpec(torch.tensor(0.5), ("a scene",))  # type: ignore[arg-type]

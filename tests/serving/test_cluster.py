@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.serving import cluster
+from vlm_rm_sweeps.serving import cluster, ray_address, ray_internals
 
 SWEEP = """
 name: own
@@ -46,11 +46,10 @@ from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 
 if __name__ == "__main__":
     plan = load_plan(Path(sys.argv[1]))
-    specs = plan.served_specs()
     frames = np.arange(2 * 16 * 16 * 3, dtype=np.uint8).reshape(2, 16, 16, 3)
     with ray_cluster(lambda line: None):
         for model_id, config in pool_configs(plan, "own").items():
-            model = plan.models[model_id]
+            model, specs = plan.models[model_id], plan.served_specs(model_id)
             handles = start_pool(config, model)
             await_pool(config, handles, specs)
             rewards = RewardPool.connect(config).score(frames, specs)
@@ -137,19 +136,19 @@ def test_a_cluster_that_the_user_names_is_joined(no_ray: list[object], answers: 
 
 def test_auto_is_the_cluster_that_ray_finds(no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setattr(cluster, "address_of_auto", lambda: answers)
+    monkeypatch.setattr(ray_internals, "address_of_auto", lambda: answers)
     assert "as far as this test goes" in refusal()
     assert set(no_ray) == {"auto"}
 
 
 def test_auto_without_a_cluster_that_answers_is_refused_at_once(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.setattr(cluster, "address_of_auto", lambda: None)
+    monkeypatch.setattr(ray_internals, "address_of_auto", lambda: None)
     assert "RAY_ADDRESS='auto': no Ray runs on this machine; correct it, start" in refusal()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         left_behind = f"127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(cluster, "address_of_auto", lambda: left_behind)
+    monkeypatch.setattr(ray_internals, "address_of_auto", lambda: left_behind)
     assert f"RAY_ADDRESS='auto', which is {left_behind} here: nothing answers there" in refusal()
     assert not no_ray
 
@@ -170,7 +169,7 @@ def test_an_address_where_nothing_answers_is_refused_at_once(no_ray: list[object
 
 
 def test_an_address_of_something_else_is_refused_within_seconds(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(ray_address, "_ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{silent.getsockname()[1]}")
         threading.Thread(target=silent.accept, daemon=True).start()

@@ -190,9 +190,9 @@ def test_the_value_of_a_discrete_observation_can_be_tested(odd: Callable[..., Gy
 @pytest.mark.parametrize(
     ("success", "part"),
     [
-        ("obs[0] > 20", "obs[0] is never 20: of Discrete(41), each value has a number of its own"),
+        ("obs[0] > 20", "obs[0] is never 20: of Discrete(41), obs[0] is 1 while the value is 0, and else 0"),
         ("-3 < obs[1]", "obs[1] is never -3"),
-        ("reward > 0 and obs[0] == 20", "expected `obs[v] == 1` for the value v"),
+        ("reward > 0 and obs[0] == 20", "expected `obs[i] == 1` for the i that stands for the value"),
         ("obs == 20", "obs is a list of numbers, which is compared as a whole"),
         ("obs != 20", "compared as a whole"),
     ],

@@ -261,6 +261,20 @@ def test_bad_input_gets_one_message(config: dict[str, Any], parts: list[str]) ->
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("success", "remarks"),
+    [
+        ("obs[0] == 1", ["obs[0] is 1 while the value is 0, and else 0"]),
+        ("obs[-1] > 0 or obs[2] == 1", ["obs[-1] is 1 while the value is 15", "obs[2] is 1 while the value is 2"]),
+        ("reward > 0", []),
+    ],
+)
+def test_what_a_number_of_a_discrete_observation_means_is_said(success: str, remarks: list[str]) -> None:
+    task = make_task(GymEnv(id="FrozenLake-v1", episode_steps=9, success=success))
+    assert len(task.remarks) == len(remarks)
+    assert all(part in said for part, said in zip(remarks, task.remarks, strict=True))
+
+
 def refusal(config: dict[str, Any]) -> str:
     """The one message for a mistake, found in the text or by making the environment."""
     with pytest.raises((ValidationError, UserError)) as caught:

@@ -19,6 +19,7 @@ from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.rollouts import find_checkpoint, load_policy
 from vlm_rm_sweeps.metrics import BestBy
+from vlm_rm_sweeps.rewards.functions.history import History
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
@@ -258,18 +259,23 @@ def record_samples(algorithm: Any) -> list[Any]:
 
 
 @pytest.mark.sweeps
-@pytest.mark.parametrize("algorithm", ["dqn", "sac"])
+@pytest.mark.parametrize("algorithm", ["dqn", "dqn by history", "sac"])
 def test_resumes_from_its_last_checkpoint_to_the_bit(
     two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, algorithm: str
 ) -> None:
     """Without and with a process that died in the second of three results: same results, replay buffer and policy.
 
-    SAC has CLIP rewards, and dies while its random actions are repeated; the rest is as the policy draws it.
+    A reward of the last frames has some of them before the checkpoint, which is in the middle of episodes. SAC has CLIP rewards, and
+    dies while its random actions are repeated; the rest is as the policy draws it.
     """
 
     def three_results(folder: Path) -> TrainingJob:
         if algorithm == "dqn":
             return dataclasses.replace(job(None, folder), steps=1500)
+        if algorithm == "dqn by history":
+            spec = dataclasses.replace(SPEC, alpha=0.0, function=History(frames=20, weight=3.0))
+            reward = RewardSource(two_pools[0], spec, EMBEDDED_PREPROCESSING.frame_format)
+            return dataclasses.replace(job(reward, folder), steps=1500)
         return dataclasses.replace(sac_job("mountaincar-summit", two_pools[0], folder, 400), steps=600)
 
     undisturbed = TrainableTrial(config={"run": {"job": three_results(tmp_path / "undisturbed")}})

@@ -1,14 +1,16 @@
 """The command line: a module for each group of commands. Heavy libraries are imported by the commands that use them."""
 
 import errno
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.inventory import models, poses, render, schema, tasks
-from vlm_rm_sweeps.cli.measuring import epic, landscape
+from vlm_rm_sweeps.cli.heads import reward_app
+from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
+from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
@@ -19,6 +21,7 @@ from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.registry import import_module
 from vlm_rm_sweeps.user_modules import import_file, make_importable
 
+_LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{100})")
 _NAMES_NO_FILE_HAS = (errno.ENAMETOOLONG, errno.ELOOP)
 
 app = typer.Typer(
@@ -36,7 +39,7 @@ def before_any_command(
         list[str],
         typer.Option(
             metavar="FILE.py",
-            help="Python file, or an installed module such as my_package.tasks, to import first, for reward models, tasks and "
+            help="Python file, or an installed module such as my_package.tasks, to import first, for reward models, rewards, tasks and "
             "algorithms that it registers or defines; may be repeated.",
         ),
     ] = [],  # noqa: B006
@@ -51,9 +54,26 @@ def before_any_command(
             import_module(named)
 
 
-for _command in (sweep, dashboard, evaluate, report, schema, tasks, poses, models, render, label, labels, epic, landscape):
+for _command in (
+    sweep,
+    dashboard,
+    evaluate,
+    report,
+    schema,
+    tasks,
+    poses,
+    models,
+    rewards,
+    render,
+    label,
+    labels,
+    epic,
+    confusion,
+    landscape,
+):
     app.command()(_command)
 app.add_typer(states_app, name="states")
+app.add_typer(reward_app, name="reward")
 app.add_typer(pretrain_app, name="pretrain")
 
 
@@ -64,7 +84,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"vlm-rm: {error}", file=sys.stderr)
+        print(f"vlm-rm: {_without_long_words(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:
         if error.errno in _NAMES_NO_FILE_HAS:
@@ -78,3 +98,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
         print("vlm-rm: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _without_long_words(message: str) -> str:
+    """Shorten what nobody reads: a name or value of hundreds of letters, which a message may quote more than once."""
+    return _LONG_WORD.sub(r"\1...\2", message)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import Overrides, RenderedCamera, RenderedTextures, new_file, new_folder
+from vlm_rm_sweeps.cli.options import (
+    LARGEST_SEED,
+    MOST_STATES,
+    MOST_STEPS,
+    Overrides,
+    RenderedCamera,
+    RenderedTextures,
+    new_file,
+    new_folder,
+)
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import new_output
 
@@ -29,9 +38,9 @@ def tasks() -> None:
 
 def poses(
     out: Annotated[Path, typer.Option(callback=new_folder, help="Folder for poses.csv and poses.png.")] = Path("results/poses"),
-    samples: Annotated[int, typer.Option(min=1, help="Perturbed states for each reference pose.")] = 200,
-    degrees: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise on each joint.")] = 3.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, max=MOST_STATES, help="Perturbed states for each reference pose.")] = 200,
+    degrees: Annotated[float, typer.Option(min=0, max=180, help="Standard deviation of the noise on each joint.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the noise.")] = 0,
 ) -> None:
     """Check the humanoid's success tests against its reference poses."""
     from vlm_rm_sweeps.evaluation.poses import success_by_pose, write_success_by_pose
@@ -46,7 +55,8 @@ def models(
     containing: Annotated[str, typer.Argument(help="Only models whose id contains this.")] = "",
 ) -> None:
     """List the models: registered ones, the embedded family, then every pair that open_clip can download."""
-    from vlm_rm_sweeps.rewards.open_clip_models import downloadable_models, embedded_models
+    from vlm_rm_sweeps.rewards.open_clip_config import HF_COMMAND, HF_EXTRA, missing_packages
+    from vlm_rm_sweeps.rewards.open_clip_models import downloadable_models, embedded_models, models_of_transformers
     from vlm_rm_sweeps.rewards.registry import EMBEDDED, find_reward_model, registered_reward_models
 
     registered = [name for name in registered_reward_models() if name != EMBEDDED]
@@ -56,12 +66,36 @@ def models(
     ]
     if not listed:
         raise UserError(f"no model id contains {containing!r}; `vlm-rm models` without it lists all")
+    marks = dict.fromkeys(models_of_transformers(), f"  [{HF_EXTRA}]") | dict.fromkeys(registered, "  (registered)")
     for model_id in listed:
         if model_id in embedded:
             print(f"{model_id}  ({find_reward_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")
         else:
-            print(f"{model_id}  (registered)" if model_id in registered else model_id)
-    print("a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; and a reward model of your own: MODULE:CLASS")
+            print(model_id + marks.get(model_id, ""))
+    missing = missing_packages()
+    state = f"{' and '.join(missing)}, not installed here: {HF_COMMAND}" if missing else "transformers, which is installed"
+    print(f"models marked [{HF_EXTRA}] need {state}")
+    print(
+        "a checkpoint file works too: ARCHITECTURE/path/to/file.safetensors; a folder with open_clip_config.json: path/to/folder;"
+    )
+    print("a repository of the Hugging Face Hub: hf-hub:ORG/NAME; and a reward model of your own: MODULE:CLASS")
+
+
+def rewards() -> None:
+    """List the kinds of rewards with their formulas and parameters, for `rewards:` in a sweep file."""
+    from vlm_rm_sweeps.rewards.functions.registry import find_reward, reward_kinds
+
+    for kind in reward_kinds():
+        function = find_reward(kind)
+        print(f"{kind}  {function.formula}" + (f"  ({function.source})" if function.source else ""))
+        for name, field in function.model_fields.items():
+            default = "required" if field.is_required() else "" if field.default is None else f"default {_plain(field.default)}"
+            print(f"  {name:<12} {field.description}{f' ({default})' if default else ''}")
+    print("s: unit embedding of the frame; g: of the goal. And a reward of your own: MODULE:CLASS")
+
+
+def _plain(default: object) -> object:
+    return getattr(default, "label", default)  # of a reward within a reward
 
 
 def schema(
@@ -108,9 +142,10 @@ def render(
         Profile | None, typer.Option(help="Level of detail of OpenGL; by default the sweep file's, else fast without a GPU.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Environment steps; by default 1 for a picture, a whole episode for a video.")
+        int | None,
+        typer.Option(min=1, max=MOST_STEPS, help="Environment steps; by default 1 for a picture, a whole episode for a video."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the episode and of the actions.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the episode and of the actions.")] = 0,
     policy: Annotated[Policy, typer.Option(help="Random actions, or zeros.")] = Policy.RANDOM,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     overrides: Overrides = [],  # noqa: B006

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from vlm_rm_sweeps.cli.options import (
+    MOST_POINTS,
+    MOST_STATES,
     Alphas,
     Baseline,
     DatasetFolder,
@@ -13,14 +15,17 @@ from vlm_rm_sweeps.cli.options import (
     Prompts,
     RenderedCamera,
     RenderedTextures,
+    Rewards,
     listed,
     new_file,
     new_folder,
     read_alphas,
+    read_rewards,
     refuse_to_overwrite,
     write_table,
 )
-from vlm_rm_sweeps.cli.terminal import console, measures_table, shapes_table
+from vlm_rm_sweeps.cli.terminal import confusion_table, console, measures_table, shapes_table, undefined_lines
+from vlm_rm_sweeps.errors import UserError
 
 _CURVE_POINTS, _MAP_POINTS = 181, 41
 
@@ -28,7 +33,8 @@ _CURVE_POINTS, _MAP_POINTS = 181, 41
 def epic(
     dataset: DatasetFolder,
     model: Models,
-    alpha: Alphas = ["0"],  # noqa: B006
+    alpha: Alphas = [],  # noqa: B006
+    reward: Rewards = [],  # noqa: B006
     prompt: Prompts = [],  # noqa: B006
     baseline: Baseline = None,
     truth: Annotated[
@@ -42,7 +48,7 @@ def epic(
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Also write the table to this CSV file.")
     ] = None,
 ) -> None:
-    """Measure how well reward models agree with a ground truth: EPIC distance, correlations, false positives."""
+    """Measure how well reward models agree with a ground truth: EPIC and STARC distance, correlations, false positives, order."""
     import pandas as pd
 
     from vlm_rm_sweeps.evaluation.compare import check_models, compare_models
@@ -56,7 +62,7 @@ def epic(
     truth_values = read_truth(states, truth)
     task, models = states.task, listed("--model", model)
     prompts = prompts_to_compare(prompt, baseline, task)
-    specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
+    specs = read_rewards(alpha, "0", reward, prompts)
     for remark in check_models(models, specs):
         print(remark)
     known = int(truth_values.known.sum())
@@ -64,10 +70,40 @@ def epic(
     comparisons = list(compare_models(states, truth_values, models, specs))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
     console.print(measures_table(table))
+    for line in undefined_lines(table):
+        print(line)
     print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
     if output:
         write_table(output, table)
         print(f"written to {output}")
+
+
+def confusion(
+    datasets: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of data sets of states, made with `vlm-rm states`: one for each of at least two tasks."),
+    ],
+    model: Models,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and table; must not exist yet.")
+    ],
+    alpha: Alphas = ["0"],  # noqa: B006
+) -> None:
+    """Draw a matrix of prompts and tasks: how well each task's sentence detects the success of each task."""
+    from vlm_rm_sweeps.evaluation import confusion as confusions
+    from vlm_rm_sweeps.evaluation.states import load_states
+
+    refuse_to_overwrite(output)
+    models, alphas = listed("--model", model), read_alphas(alpha)
+    states = [load_states(each) for each in datasets]
+    table = confusions.confusion(states, models, alphas)
+    confusions.save_confusion(output, table)
+    for model_id in models:
+        for each in alphas:
+            cells = confusions.matrix(table, model_id, each)
+            console.print(confusion_table(cells, f"ROC-AUC of {model_id} at alpha {each:g}"))
+            print(f"own sentence best: {confusions.tasks_told_apart(cells)} of {len(cells)} tasks")
+    print(f"images encoded: {sum(map(len, states)) * len(models):,}\nwritten to {output}")
 
 
 def landscape(
@@ -76,7 +112,8 @@ def landscape(
     output: Annotated[
         Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and tables; must not exist yet.")
     ],
-    alpha: Alphas = ["0,0.25,0.5,0.75,1"],  # noqa: B006
+    alpha: Alphas = [],  # noqa: B006
+    reward: Rewards = [],  # noqa: B006
     prompt: Prompts = [],  # noqa: B006
     baseline: Baseline = None,
     variable: Annotated[
@@ -87,7 +124,10 @@ def landscape(
         ),
     ] = [],  # noqa: B006
     points: Annotated[
-        int | None, typer.Option(min=3, help="Number of values of each variable. Default: 181 for one variable, 41 for two.")
+        int | None,
+        typer.Option(
+            min=3, max=MOST_POINTS, help="Number of values of each variable. Default: 181 for one variable, 41 for two."
+        ),
     ] = None,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
@@ -106,9 +146,11 @@ def landscape(
     chosen, models = find_task(task), listed("--model", model)
     names = variable or [chosen.require_states().variables[0].name]
     values_each = points or (_CURVE_POINTS if len(names) == 1 else _MAP_POINTS)
+    if values_each ** len(names) > MOST_STATES:
+        raise UserError(f"--points {values_each} for {len(names)} variables: expected at most {MOST_STATES:,} states in all")
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)
-    specs = {(strength, each.id): each.spec(strength) for strength in read_alphas(alpha) for each in prompts}
+    specs = read_rewards(alpha, "0,0.25,0.5,0.75,1", reward, prompts)
     for remark in check_models(models, specs):
         print(remark)
     formats = {find_reward_model(each).frame_format for each in models}

@@ -13,6 +13,10 @@ from vlm_rm_sweeps.files import new_output
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vlm_rm_sweeps.rewards.functions.base import RewardFunction
+    from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+    from vlm_rm_sweeps.sweeping.config.sections import Prompt
+
 
 def new_file(path: Path | None) -> Path | None:
     """Check an output file before the work starts; the callback of options that name one.
@@ -70,10 +74,26 @@ def _refuse_unwritable(path: Path, folder: Path) -> None:
         )
 
 
+LARGEST_SEED = 2**32 - 1
+"""As in a sweep file: NumPy and Gymnasium take larger ones, torch and RLlib do not."""
+MOST_STATES = 1_000_000
+MOST_STEPS = 100_000
+"""Of one episode, whose frames are kept in memory, and of episodes in one evaluation."""
+MOST_POINTS = 10_000
+MOST_THREADS = 1_024
 Models = Annotated[list[str], typer.Option("--model", "--models", help="Model ids, separated by commas; may be repeated.")]
 Alphas = Annotated[
     list[str],
     typer.Option("--alpha", "--alphas", help="Alphas of goal-baseline regularisation in [0, 1], separated by commas."),
+]
+Rewards = Annotated[
+    list[str],
+    typer.Option(
+        "--reward",
+        "--rewards",
+        help="Another reward, beside or instead of --alpha: a kind of `vlm-rm rewards`, or YAML such as '{kind: softmax, negatives: [a "
+        "robot lying down]}'; may be repeated.",
+    ),
 ]
 Prompts = Annotated[
     list[str],
@@ -139,6 +159,38 @@ def read_alphas(values: list[str]) -> list[float]:
         raise UserError(f"--alpha {','.join(values)!r}: expected numbers in [0, 1], such as 0,0.25,0.5") from error
     _check_listed("--alpha", numbers, values)
     return numbers
+
+
+def read_rewards(
+    alphas: list[str], default: str, rewards: list[str], prompts: "Sequence[Prompt]"
+) -> "dict[tuple[float | str, str], RewardSpec]":
+    """Read the values of `--alpha` and `--reward`.
+
+    Args:
+        alphas: Values of `--alpha`.
+        default: Values of `--alpha` that are meant if there is neither option.
+        rewards: Values of `--reward`.
+        prompts: The prompts, each of which is scored by each reward.
+
+    Returns:
+        Specs by alpha, or label of the reward, and prompt id.
+
+    Raises:
+        UserError: A value is none, or two rewards are the same.
+    """
+    from vlm_rm_sweeps.rewards.functions.registry import make_reward
+    from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml
+
+    given = alphas or ([] if rewards else [default])
+    found: list[tuple[float | str, RewardFunction | None]] = [(alpha, None) for alpha in (read_alphas(given) if given else ())]
+    for text in rewards:
+        try:
+            function = make_reward(parse_yaml(text))
+        except UserError as error:
+            raise UserError(f"--reward {text!r}: {error}") from error
+        found.append((function.label, function))
+    _check_listed("--reward", [key for key, _ in found], rewards)
+    return {(key, each.id): each.spec(0.0 if function else float(key), function) for key, function in found for each in prompts}
 
 
 def _check_listed(option: str, found: Sequence[object], given: list[str]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import listed, new_folder
+from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_THREADS, listed, new_folder
 from vlm_rm_sweeps.errors import UserError
 
 pretrain_app = typer.Typer(help="Train or evaluate the embedded family of models.")
@@ -25,13 +25,15 @@ def pretrain(
             show_default="results/pretraining/seed-SEED",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Training samples: images with captions, with repetition.")] = 300_000,
-    images: Annotated[int, typer.Option(min=1, help="Distinct images to render.")] = 60_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of images, captions and initial weights.")] = 0,
+    samples: Annotated[
+        int, typer.Option(min=1, max=10**9, help="Training samples: images with captions, with repetition.")
+    ] = 300_000,
+    images: Annotated[int, typer.Option(min=1, max=10**7, help="Distinct images to render.")] = 60_000,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of images, captions and initial weights.")] = 0,
     start: Annotated[
         Path | None, typer.Option("--from", help="Start from the weights in this folder instead of random ones.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads for training.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads for training.")] = 1,
 ) -> None:
     """Train models of the embedded family on rendered states with generated captions, and write their model card."""
     if context.invoked_subcommand:

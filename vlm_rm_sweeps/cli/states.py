@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.cli.options import (
+    LARGEST_SEED,
+    MOST_STATES,
+    MOST_STEPS,
     DatasetFolder,
     ImageFormatOption,
     NewDataset,
@@ -30,8 +33,8 @@ states_app = typer.Typer(help="Make data sets of states, for measuring reward mo
 def states_sample(
     task: Annotated[str, typer.Argument(help="Name of a task; `vlm-rm tasks` lists them.")],
     output: NewDataset,
-    count: Annotated[int, typer.Option(min=1, help="Number of states.")] = 1_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random states.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=MOST_STATES, help="Number of states.")] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the random states.")] = 0,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
     image_format: ImageFormatOption = "png",
@@ -63,10 +66,13 @@ def states_rollouts(
         Which,
         typer.Option("--checkpoint", help="Checkpoint of each trial to use; all: each that is kept (the best and the newest)."),
     ] = Which.BEST,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes for each policy.")] = 5,
+    episodes: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Episodes for each policy.")] = 5,
     every: Annotated[int, typer.Option(min=1, help="Keep one state in this many steps of an episode.")] = 10,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of each policy's first episode; it rises by 1 for each further episode.")
+        int,
+        typer.Option(
+            min=0, max=LARGEST_SEED, help="Seed of each policy's first episode; it rises by 1 for each further episode."
+        ),
     ] = 10_000,
     image_format: ImageFormatOption = "png",
 ) -> None:
@@ -118,20 +124,25 @@ def label(
     ],
     criterion: Annotated[str | None, typer.Option(help="What raters judge by. Default: the task's success criterion.")] = None,
     task: Annotated[str | None, typer.Option(help="Task that the videos show, if they are not from a sweep.")] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Show two states side by side: which one is closer to the goal?")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the pairs.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Label states or videos in the browser, by keyboard or mouse; each label is saved at once."""
+    """Label states, pairs of them, or videos in the browser, by keyboard or mouse; each label is saved at once."""
     from vlm_rm_sweeps.evaluation.label_jobs import label_job
     from vlm_rm_sweeps.labelling.page import serve
 
-    serve(label_job(folder, task, criterion), port, open_browser, say=say)
+    serve(label_job(folder, task, criterion, seed if pairs else None), port, open_browser, say=say)
 
 
 def labels(
     folder: Annotated[
         Path, typer.Argument(help="A labelled data set of states, or a labelled folder of videos, such as a sweep's.")
     ],
+    pairs: Annotated[bool, typer.Option("--pairs", help="The pairs of states that raters have compared.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Write all labels to this CSV file.")
     ] = None,
@@ -141,7 +152,7 @@ def labels(
 
     if output:
         refuse_to_overwrite(output)
-    given = stored_labels(folder)
+    given = stored_labels(folder, pairs)
     print(describe_labels(given))
     if output:
         write_table(output, given.table)

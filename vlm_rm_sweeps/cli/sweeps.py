@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import Overrides, listed, new_file, new_folder
-from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, EXIT_INTERRUPTED, console, measures_table, say, trials_table
+from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, Overrides, listed, new_file, new_folder
+from vlm_rm_sweeps.cli.terminal import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    console,
+    measures_table,
+    say,
+    trials_table,
+    undefined_lines,
+)
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
+from vlm_rm_sweeps.serving.ray_address import check_ray_address
+from vlm_rm_sweeps.sweeping.config.yaml_file import SCREEN, read_sweep_keys
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import without_secrets
+from vlm_rm_sweeps.user_modules import make_importable
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -55,11 +66,15 @@ def sweep(
 
     An interrupted sweep can be resumed where it stopped.
     """
-    from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
-
     if new and (resume or yes):
         raise UserError("--new starts another sweep, --resume and --yes continue the newest one: give only one of them")
-    plan = load_plan(file, overrides)
+    keys = read_sweep_keys(file, overrides, make_importable)
+    if not dry_run and SCREEN not in keys:
+        check_ray_address()  # before the plan, which takes seconds
+
+    from vlm_rm_sweeps.sweeping.config.screening import Screening, plan_file
+
+    plan = plan_file(file, keys)
     if isinstance(plan, Screening):
         if resume:
             raise UserError(f"{file} is a screening, which cannot be resumed: leave out --resume to run it from its start")
@@ -122,6 +137,8 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     uri = tracking_uri or default_tracking_uri(results)
     outcome = run_screening(plan, results, uri, say=say)
     console.print(measures_table(outcome.ranking.head(_RANKS_SHOWN)))
+    for line in undefined_lines(outcome.ranking):
+        print(line)
     print(
         f"{len(outcome.ranking):,} combinations ranked in {duration(outcome.seconds)}; images encoded: {outcome.images_encoded:,}, "
         f"instead of {len(outcome.ranking) * outcome.states:,}\nall of them: {outcome.folder / 'combinations.csv'}\n"
@@ -132,7 +149,7 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
 
 def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
     """Find the sweep to resume; None starts a new one. UserError if the user must decide and cannot be asked."""
-    from vlm_rm_sweeps.sweeping.execution.run_sweep import check_resumable
+    from vlm_rm_sweeps.sweeping.execution.run_sweep import resumed_plan
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
     from vlm_rm_sweeps.sweeping.tracking.journal import ended_in_order, ended_trials, read_entries
 
@@ -150,7 +167,7 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
         print(f"{found.path} is being run by another process: starting another sweep")
         return None
     # If the file has changed, this raises: the sweep cannot be resumed, and a new one might not be intended.
-    check_resumable(plan, found)
+    resumed_plan(plan, found)
     finished = sum(status == RunStatus.FINISHED for status in ended_trials(entries).values())
     state = f"{found.path} was interrupted, with {finished} of {len(plan.trials)} trials finished"
     if yes:
@@ -181,13 +198,14 @@ def evaluate(
     checkpoint: Annotated[
         Path, typer.Argument(help="Folder of a checkpoint, or of a trial (RESULTS/trials/ID) for its best policy.")
     ],
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes with the greedy policy.")] = 20,
+    episodes: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Episodes with the greedy policy.")] = 20,
     video: Annotated[
         bool, typer.Option("--video", help="Also write a video of the first episode with its reward, as mp4 and gif.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="New folder for the results; by default in the trial's folder.")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the first episode; it rises by 1 for each further episode.")
+        int,
+        typer.Option(min=0, max=LARGEST_SEED, help="Seed of the first episode; it rises by 1 for each further episode."),
     ] = 10_000,
     device: Annotated[str, typer.Option(help="PyTorch device of the reward models, such as cpu or cuda.")] = "cpu",
     judge: Annotated[

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from vlm_rm_sweeps.metrics import CLIP_RETURN, EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SUCCESS, TRUE_RETURN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,8 +85,21 @@ def trials_table(outcome: "SweepOutcome") -> Table:
     """
     table = Table(title="trials: greedy policy at the end of training")
     drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
-    words = ("model", "prompt", *drawn, "status")
-    for heading in ("model", "alpha", "prompt", *drawn, "seed", "CLIP return", "true return", "success", "steps/s", "status"):
+    named = [heading for heading in (REWARD,) if heading in outcome.table.columns]
+    words = ("model", *named, "prompt", *drawn, "status")
+    for heading in (
+        "model",
+        "alpha",
+        *named,
+        "prompt",
+        *drawn,
+        "seed",
+        "CLIP return",
+        "true return",
+        "success",
+        "steps/s",
+        "status",
+    ):
         table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
 
     best_trials = outcome.best.outcomes if outcome.best else ()
@@ -95,6 +108,7 @@ def trials_table(outcome: "SweepOutcome") -> Table:
         table.add_row(
             row["model"],
             _shown(row["alpha"], 2),
+            *(row[heading] for heading in named),
             row["prompt"],
             *(row[heading] for heading in drawn),
             str(row["seed"]),
@@ -117,18 +131,54 @@ def measures_table(measures: "pd.DataFrame") -> Table:
     Returns:
         A row for each model, alpha and prompt.
     """
-    table = Table(box=SIMPLE_HEAD, caption="FPR95: false-positive rate at the threshold that keeps 95 % of the true positives")
-    for heading in ("model", "alpha", "prompt", "EPIC", "95 % interval", "Pearson", "Spearman", "ROC-AUC", "FPR95"):
-        text = heading in ("model", "prompt")
+    table = Table(
+        box=SIMPLE_HEAD,
+        caption="beneath: 95 % interval; FPR95: false-positive rate at the threshold that keeps 95 % of the true positives",
+    )
+    # Of most data sets some measures are undefined: their columns would be empty.
+    shown = [name for name in HEADINGS if measures[name].notna().any()]
+    named = _rewards_column(measures)
+    for heading in ("model", named, "prompt", *(HEADINGS[name] for name in shown)):
+        text = heading in ("model", REWARD, "prompt")
         table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=heading != "prompt")
     for row in measures.to_dict("records"):
+        cells = (_with_interval(row[name], *(row[end] for end in INTERVALS.get(name, ()))) for name in shown)
+        table.add_row(row["model"], _reward_shown(row[named]), row["prompt"], *cells)
+    return table
+
+
+def undefined_lines(measures: "pd.DataFrame") -> list[str]:
+    """List why measures are undefined, once for each reason.
+
+    Args:
+        measures: As `compare_models` returns it.
+
+    Returns:
+        Lines such as "undefined: roc_auc: the truth is not yes or no".
+    """
+    reasons = dict.fromkeys(reason for text in measures["undefined"] if text for reason in text.split("; "))
+    return [f"undefined: {reason}" for reason in reasons]
+
+
+def confusion_table(cells: "pd.DataFrame", title: str) -> Table:
+    """Make the table of a confusion matrix.
+
+    Args:
+        cells: As `confusion.matrix` returns it.
+        title: What it shows.
+
+    Returns:
+        A row for each prompt, a column for each task, the prompt's own task in bold.
+    """
+    table = Table(
+        box=SIMPLE_HEAD, title=title, caption="rows: the task whose sentence is the prompt; columns: the task that succeeds"
+    )
+    table.add_column("prompt", no_wrap=True)
+    for task in cells.columns.map(str):
+        table.add_column(task, justify="right", overflow="fold")
+    for prompt, row in cells.iterrows():
         table.add_row(
-            row["model"],
-            f"{row['alpha']:.2f}",
-            row["prompt"],
-            _shown(row[EPIC_DISTANCE], 3),
-            _interval(row[EPIC_LOW], row[EPIC_HIGH]),
-            *(_shown(row[key], 3) for key in ("pearson", "spearman", "roc_auc", "false_positive_rate")),
+            str(prompt), *(f"[bold]{_shown(area, 2)}[/]" if task == prompt else _shown(area, 2) for task, area in row.items())
         )
     return table
 
@@ -148,16 +198,26 @@ def shapes_table(shapes: "pd.DataFrame", units: str) -> Table:
         caption="distance: from the largest reward to the goal; Spearman: of the reward with closeness to the goal",
     )
     peaks = [column for column in shapes.columns.map(str) if column.startswith("peak_") and column != "peak_distance"]
-    for heading in ("model", "alpha", "prompt", *(peak.replace("_", " ") for peak in peaks), f"distance ({units})", "Spearman"):
-        table.add_column(heading, justify="left" if heading in ("model", "prompt") else "right", overflow="fold")
+    named = _rewards_column(shapes)
+    for heading in ("model", named, "prompt", *(peak.replace("_", " ") for peak in peaks), f"distance ({units})", "Spearman"):
+        table.add_column(heading, justify="left" if heading in ("model", REWARD, "prompt") else "right", overflow="fold")
     for row in shapes.to_dict("records"):
         numbers = (_shown(row[key], 3) for key in (*peaks, "peak_distance", "spearman"))
-        table.add_row(row["model"], f"{row['alpha']:.2f}", row["prompt"], *numbers)
+        table.add_row(row["model"], _reward_shown(row[named]), row["prompt"], *numbers)
     return table
 
 
-def _interval(low: float, high: float) -> str:
-    return "-" if low != low else f"{low:.3f}..{high:.3f}"
+def _rewards_column(table: "pd.DataFrame") -> str:
+    """Return the column that tells rewards: `reward` if some have labels, else `alpha`."""
+    return REWARD if REWARD in table.columns else "alpha"
+
+
+def _reward_shown(reward: float | str) -> str:
+    return reward if isinstance(reward, str) else f"{reward:.2f}"
+
+
+def _with_interval(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
+    return _shown(value, 3) if low != low else f"{_shown(value, 3)}\n{low:.2f}..{high:.2f}"
 
 
 def _shown(value: float, digits: int) -> str:

@@ -2,21 +2,41 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from vlm_rm_sweeps.evaluation.epic import measure
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
+from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
-from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS
+from vlm_rm_sweeps.evaluation.thresholds import with_values
+from vlm_rm_sweeps.evaluation.trajectories import Trajectories
+from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
-Specs = Mapping[tuple[float, str], RewardSpec]
-"""Reward specs by alpha and prompt id."""
+Specs = Mapping[tuple[Any, str], RewardSpec]
+"""Reward specs by alpha (a number), or the label of another reward (a text), and prompt id."""
+
+
+def reward_columns(specs: Specs) -> list[dict[str, float | str]]:
+    """Return the columns of a table that tell rewards.
+
+    Args:
+        specs: All specs of the table.
+
+    Returns:
+        For each spec `alpha`, NaN for a reward without one, and, if any reward of the table has a label, `reward`.
+    """
+    labelled = any(isinstance(key, str) for key, _ in specs)
+    columns = []
+    for (key, _), spec in specs.items():
+        alpha: dict[str, float | str] = {"alpha": spec.alpha if spec.function is None else float("nan")}
+        columns.append(alpha | ({REWARD: key if isinstance(key, str) else f"alpha {key:g}"} if labelled else {}))
+    return columns
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,7 @@ class ModelComparison:
 
     Attributes:
         model_id: The model.
-        table: A row for each alpha and prompt, as `measure_rewards` returns it.
+        table: A row for each reward and prompt, as `measure_rewards` returns it.
         images_encoded: Number of images that the model encoded.
     """
 
@@ -52,7 +72,7 @@ def check_models(model_ids: Sequence[str], specs: Specs) -> list[str]:
         model = find_reward_model(model_id)
         remarks += model.remarks()
         for spec in specs.values():
-            model.check_spec(spec)
+            model.check(spec)
             remarks += model.remarks_on(spec)
     return list(dict.fromkeys(remarks))
 
@@ -72,7 +92,12 @@ def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch
 
 
 def measure_rewards(
-    model: RewardModel, specs: Specs, rewards: np.ndarray, truth: Truth, groups: np.ndarray | None = None
+    model: RewardModel,
+    specs: Specs,
+    rewards: np.ndarray,
+    truth: Truth,
+    groups: np.ndarray | None = None,
+    trajectories: Trajectories | None = None,
 ) -> pd.DataFrame:
     """Measure how well a model's rewards agree with a ground truth.
 
@@ -82,23 +107,25 @@ def measure_rewards(
         rewards: float32 (N, number of specs).
         truth: The ground truth of the same N states.
         groups: int (N,): states with equal entries are drawn together in the bootstrap, see `measure`.
+        trajectories: The episodes of the same N states, if any.
 
     Returns:
-        A row for each spec: model, parameters_millions, alpha, prompt and the measures of `epic.Measures`.
+        A row for each spec: model, parameters_millions, alpha (and reward), prompt and the measures of `measures.Measures`.
 
     Raises:
         UserError: All rewards are constant over the states.
     """
-    names = [f"{model.model_id} at alpha {alpha:g} with prompt {prompt!r}" for alpha, prompt in specs]
+    names = [f"{model.model_id} at {spec.label} with prompt {prompt!r}" for (_, prompt), spec in specs.items()]
+    measured = measure(rewards, truth, names, groups=groups, trajectories=trajectories)
     rows = [
         {
             "model": model.model_id,
             PARAMETERS_MILLIONS: round(model.parameters / 1e6, 3),
-            "alpha": alpha,
+            **reward,
             "prompt": prompt,
             **measures.to_dict(),
         }
-        for (alpha, prompt), measures in zip(specs, measure(rewards, truth, names, groups=groups), strict=True)
+        for (_, prompt), reward, measures in zip(specs, reward_columns(specs), measured, strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -129,5 +156,6 @@ def compare_models(
     check_models(model_ids, specs)
     for model_id in model_ids:
         model = load(model_id)
-        rewards = score_states(model, dataset, list(specs.values()))
-        yield ModelComparison(model_id, measure_rewards(model, specs, rewards, truth, dataset.episodes), len(dataset))
+        rewards = score_states(model, dataset, list(with_values(model, specs).values()))
+        table = measure_rewards(model, specs, rewards, truth, dataset.episodes, dataset.trajectories)
+        yield ModelComparison(model_id, table, len(dataset))

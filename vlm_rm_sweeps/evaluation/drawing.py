@@ -4,7 +4,7 @@ OpenGL draws a small frame directly, and a large one that is shrunk afterwards l
 OpenGL, its states are drawn again at each reward model's own size. All others are drawn at one size and resized, in training, too.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 
 import gymnasium as gym
@@ -67,26 +67,30 @@ class StateDrawer:
         return frames
 
 
-def drawn_states(dataset: StateDataset, formats: Collection[FrameFormat]) -> Iterator[dict[FrameFormat, np.ndarray]]:
-    """Draw the states of a data set, as each of them was drawn for it. Images without a state are resized.
+def drawn_states(
+    dataset: StateDataset, formats: Collection[FrameFormat], positions: Iterable[int] | None = None
+) -> Iterator[dict[FrameFormat, np.ndarray]]:
+    """Draw states of a data set, as each of them was drawn for it. Images without a state are resized.
 
     Args:
-        dataset: N states.
+        dataset: The states.
         formats: The formats.
+        positions: Which of them; None for all.
 
     Yields:
-        N times, uint8 (H, W, 3) by format.
+        For each state, uint8 (H, W, 3) by format.
 
     Raises:
         UserError: An image cannot be read, or this machine has no OpenGL and the task needs it.
     """
+    chosen = range(len(dataset)) if positions is None else map(int, positions)
     if not redraws(dataset.task):
-        for position in range(len(dataset)):
+        for position in chosen:
             yield {each: resize_frames(dataset.frame(position)[None], each)[0] for each in formats}
         return
     drawers: dict[Rendering, StateDrawer] = {}
     try:
-        for position in range(len(dataset)):
+        for position in chosen:
             frame, rendering = dataset.frame(position), dataset.rendering(position)
             if rendering is None:
                 yield {each: resize_frames(frame[None], each)[0] for each in formats}

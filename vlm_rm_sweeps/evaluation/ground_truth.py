@@ -1,8 +1,9 @@
 """Ground truths against which rewards are measured: success tests, labels by raters, or formulas over state variables."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,21 +115,23 @@ def _labels(dataset: StateDataset, name: str) -> np.ndarray:
     return chosen.reindex(dataset.ids).to_numpy(dtype=np.float64)
 
 
-def refuse_foreign_labels(dataset: StateDataset, items: list[str]) -> None:
+def refuse_foreign_labels(dataset: StateDataset, items: Iterable[str], file: Path | None = None) -> None:
     """Refuse labels of states that are not in the data set.
 
     Args:
         dataset: The states.
         items: Ids of the labelled states.
+        file: The file that they are from; by default that of the labels of states.
 
     Raises:
         UserError: At least one of them is not in the data set.
     """
-    foreign = sorted(set(items) - set(dataset.ids))
+    labelled = set(items)
+    foreign = sorted(labelled - set(dataset.ids))
     if foreign:
         raise UserError(
-            f"{dataset.labels_file} belongs to another data set: {len(foreign)} of its {len(items)} labelled states are not in "
-            f"{dataset.folder} (the first is {foreign[0]}); restore the label file of this data set"
+            f"{file or dataset.labels_file} belongs to another data set: {len(foreign)} of its {len(labelled)} labelled states are not "
+            f"in {dataset.folder} (the first is {foreign[0]}); restore the file of this data set"
         )
 
 

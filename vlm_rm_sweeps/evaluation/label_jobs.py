@@ -1,4 +1,4 @@
-"""Labelling jobs for a folder (the states of a data set, or videos), and a summary of the labels given so far."""
+"""Labelling jobs for a folder (states, pairs of them, or videos), and a summary of the labels given so far."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,24 +7,26 @@ import pandas as pd
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.ground_truth import refuse_foreign_labels
-from vlm_rm_sweeps.evaluation.states import LABELS, TABLE, StateDataset, load_states
+from vlm_rm_sweeps.evaluation.states import LABELS, PAIRS, TABLE, StateDataset, load_states
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.labelling.agreement import agreement
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
-from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO, Scale
+from vlm_rm_sweeps.labelling.pairs import states_of_pair
+from vlm_rm_sweeps.labelling.scales import CLOSER, SHARE, YES_NO, Scale
 from vlm_rm_sweeps.labelling.store import LabelStore
 from vlm_rm_sweeps.metrics import GOAL_FRACTION, is_success
 from vlm_rm_sweeps.tasks.registry import find_task, known_task
 from vlm_rm_sweeps.videos import read_episode
 
 
-def label_job(folder: Path, task_name: str | None, criterion: str | None) -> LabelJob:
+def label_job(folder: Path, task_name: str | None, criterion: str | None, pair_seed: int | None = None) -> LabelJob:
     """Set up the labelling of a folder.
 
     Args:
         folder: A data set of states, a sweep's folder, or any folder of mp4 videos.
         task_name: Task that the videos show; read from their descriptions by default. Unused for states.
         criterion: What raters judge by; the task's success criterion by default.
+        pair_seed: Seed of the pairs in which states are compared; None to judge each by itself.
 
     Returns:
         The items to label, with question and answers.
@@ -33,7 +35,11 @@ def label_job(folder: Path, task_name: str | None, criterion: str | None) -> Lab
         UserError: There is nothing to label, no criterion, or the labels in the folder belong to another data set.
     """
     if (folder / TABLE).is_file():
-        return _job_of_states(load_states(folder), criterion)
+        return _job_of_states(load_states(folder), criterion, pair_seed)
+    if pair_seed is not None:
+        raise UserError(
+            f"{folder} has no states to compare in pairs: expected a data set of states, as `vlm-rm states` makes it"
+        )
     items = videos_to_label(folder)
     task = find_task(task_name) if task_name else None
     criterion = criterion or (task.success_criterion if task else _criterion_of(folder, items))
@@ -64,26 +70,35 @@ def _criterion_of(folder: Path, videos: list[LabelItem]) -> str | None:
         raise UserError(f"{folder}: {error}; or say what its videos are judged by with --criterion") from error
 
 
-def _job_of_states(dataset: StateDataset, criterion: str | None) -> LabelJob:
+def _job_of_states(dataset: StateDataset, criterion: str | None, pair_seed: int | None) -> LabelJob:
     task = dataset.task
-    if dataset.labels_file.exists():
-        _labels_of_states(dataset)
+    are_pairs = pair_seed is not None
+    if _labels_file(dataset, are_pairs).exists():
+        _labels_of_states(dataset, are_pairs)
     return LabelJob(
         title=f"{task.name}: {len(dataset)} states",
-        question="Is this state in the goal?",
+        question="Which one is closer to this?" if are_pairs else "Is this state in the goal?",
         criterion=criterion or task.success_criterion or task.goal_prompt,
         items=[
             LabelItem(each, dataset.image_file(index), str(dataset.table["sha256"].iloc[index]))
             for index, each in enumerate(dataset.ids)
         ],
-        scale=YES_NO,
-        labels_file=dataset.labels_file,
+        scale=CLOSER if are_pairs else YES_NO,
+        labels_file=_labels_file(dataset, are_pairs),
+        pair_seed=pair_seed,
     )
 
 
-def _labels_of_states(dataset: StateDataset) -> LabelStore:
-    store = LabelStore(dataset.labels_file, YES_NO)
-    refuse_foreign_labels(dataset, sorted(set(store.table()["item"])))
+def _labels_file(dataset: StateDataset, are_pairs: bool) -> Path:
+    return dataset.pairs_file if are_pairs else dataset.labels_file
+
+
+def _labels_of_states(dataset: StateDataset, are_pairs: bool) -> LabelStore:
+    """Open the labels of states, or of pairs of them, all of which are in the data set."""
+    store = LabelStore(_labels_file(dataset, are_pairs), CLOSER if are_pairs else YES_NO)
+    items = store.table()["item"]
+    states = [state for item in items for state in (states_of_pair(item) or [item])] if are_pairs else items
+    refuse_foreign_labels(dataset, states, store.file)
     return store
 
 
@@ -103,11 +118,12 @@ class GivenLabels:
     elsewhere: int = 0
 
 
-def stored_labels(folder: Path) -> GivenLabels:
+def stored_labels(folder: Path, are_pairs: bool = False) -> GivenLabels:
     """Read the labels of a folder.
 
     Args:
         folder: A data set of states, a sweep's folder, or any folder of mp4 videos.
+        are_pairs: Whether to read the pairs of states that raters have compared, instead of the labels of each state.
 
     Returns:
         All standing labels.
@@ -115,11 +131,13 @@ def stored_labels(folder: Path) -> GivenLabels:
     Raises:
         UserError: There are no labels, or they belong to another data set.
     """
-    file = file_inside(folder, LABELS)
+    file = file_inside(folder, PAIRS if are_pairs else LABELS)
     if not file.exists():
-        raise UserError(f"{folder} has no labels: add some with `vlm-rm label {folder}`")
+        what, option = ("compared pairs", " --pairs") if are_pairs else ("labels", "")
+        compared = " (only compared pairs: --pairs shows them)" if not are_pairs and (folder / PAIRS).exists() else ""
+        raise UserError(f"{folder} has no {what}{compared}: add some with `vlm-rm label {folder}{option}`")
     if (folder / TABLE).is_file():
-        store = _labels_of_states(load_states(folder))
+        store = _labels_of_states(load_states(folder), are_pairs)
         return GivenLabels(store.table(), store.scale)
     videos = {item.id: item.file for item in videos_to_label(folder)}
     table = LabelStore(file, SHARE).table()

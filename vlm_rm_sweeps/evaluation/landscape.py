@@ -10,10 +10,13 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.compare import Specs, reward_columns
 from vlm_rm_sweeps.evaluation.drawing import StateDrawer
 from vlm_rm_sweeps.evaluation.score import score_frames
+from vlm_rm_sweeps.evaluation.thresholds import with_values
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.metrics import REWARD
+from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.state_space import StateVariable, find_variable
 from vlm_rm_sweeps.tasks.task import Task
@@ -21,6 +24,8 @@ from vlm_rm_sweeps.tasks.task import Task
 _AXES_AT_MOST = 2
 _STATES_AT_MOST = 10_000
 """At 224 x 224 pixels, the frames of this many states take 1.5 GB."""
+LABEL = "reward_label"
+"""Column of a landscape: the label of a reward, where `reward` is its value."""
 PICTURES, PICTURES_OF_TWO = 5, 3
 """Number of pictures along the axis of a landscape over one variable, and along each axis over two."""
 
@@ -172,29 +177,31 @@ def pictured(axes: Sequence[Axis]) -> list[int]:
     return [int(index) for index in grid.ravel()]
 
 
-def landscape(walked: Walk, model: RewardModel, specs: Mapping[tuple[float, str], RewardSpec]) -> pd.DataFrame:
+def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
     """Score the states of a landscape. Each frame is encoded once for all specs.
 
     Args:
         walked: States with frames in the model's format.
         model: A loaded model.
-        specs: Reward specs by alpha and prompt id.
+        specs: Reward specs by alpha, or the label of another reward, and prompt id.
 
     Returns:
-        A row for each spec and state: `model`, `alpha`, `prompt`, the variables, `reward`, and `rescaled`, the reward of that
-        spec rescaled to [0, 1] over all states, as in the paper's figure (0 throughout if the reward is constant).
+        A row for each spec and state: `model`, `alpha` (and `reward_label`), `prompt`, the variables, `reward`, and `rescaled`,
+        the reward of that spec rescaled to [0, 1] over all states, as in the paper's figure (0 throughout if the reward is constant).
     """
-    rewards = score_frames(model, walked.frames[model.frame_format], list(specs.values())).astype(np.float64)
+    told = [{LABEL if name == REWARD else name: value for name, value in each.items()} for each in reward_columns(specs)]
+    measured = with_values(model, specs)
+    rewards = score_frames(model, walked.frames[model.frame_format], list(measured.values())).astype(np.float64)
     spread = np.ptp(rewards, axis=0)
     rescaled = (rewards - rewards.min(axis=0)) / np.where(spread > 0, spread, 1)
     names = [axis.variable.name for axis in walked.axes]
     parts = [
         pd.DataFrame(
-            {"model": model.model_id, "alpha": alpha, "prompt": prompt}
+            {"model": model.model_id, **reward, "prompt": prompt}
             | dict(zip(names, walked.points.T, strict=True))
             | {"reward": rewards[:, column], "rescaled": rescaled[:, column]}
         )
-        for column, (alpha, prompt) in enumerate(specs)
+        for column, ((_, prompt), reward) in enumerate(zip(specs, told, strict=True))
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -234,11 +241,12 @@ def shapes(walked: Walk, table: pd.DataFrame) -> pd.DataFrame:
         A row for each model, alpha and prompt: `peak_<variable>` for each variable, `peak_distance` and `spearman`.
     """
     rows = []
-    for (model_id, alpha, prompt), part in table.groupby(["model", "alpha", "prompt"], sort=False):
+    named = [name for name in ("model", "alpha", LABEL, "prompt") if name in table]
+    for key, part in table.groupby(named, sort=False, dropna=False):
         shape = shape_of(walked, part["reward"].to_numpy())
         peaks = {f"peak_{axis.variable.name}": value for axis, value in zip(walked.axes, shape.peak, strict=True)}
         rows.append(
-            {"model": model_id, "alpha": alpha, "prompt": prompt}
+            dict(zip([REWARD if name == LABEL else name for name in named], key, strict=True))
             | peaks
             | {"peak_distance": shape.peak_distance, "spearman": shape.spearman}
         )

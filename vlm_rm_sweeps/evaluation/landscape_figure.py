@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.landscape import PICTURES, Axis, Walk, pictured, shapes
+from vlm_rm_sweeps.evaluation.landscape import LABEL, PICTURES, Axis, Walk, pictured, shapes
 from vlm_rm_sweeps.files import new_output
 
 _PANEL_WIDTH = 4.6
@@ -63,24 +63,25 @@ def draw_landscape(walked: Walk, table: pd.DataFrame) -> Figure:
 
 def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
     (axis,) = walked.axes
-    models, alphas, prompts = (list(table[key].unique()) for key in ("model", "alpha", "prompt"))
+    named = _rewards_column(table)
+    models, rewards, prompts = (list(table[key].unique()) for key in ("model", named, "prompt"))
     figure = plt.figure(figsize=(_PANEL_WIDTH * len(models) + 1.4, 4.4), layout="constrained")
     grid = figure.add_gridspec(2, len(models) * PICTURES, height_ratios=[1, 4.2])
-    shades = np.linspace(_DARKEST, _LIGHTEST, len(alphas)) if len(alphas) > 1 else [_DARKEST]
-    colours = dict(zip(alphas, plt.get_cmap(_COLOURS)(shades), strict=True))
+    shades = np.linspace(_DARKEST, _LIGHTEST, len(rewards)) if len(rewards) > 1 else [_DARKEST]
+    colours = dict(zip(rewards, plt.get_cmap(_COLOURS)(shades), strict=True))
     first: Axes | None = None
     for column, model_id in enumerate(models):
         across = slice(column * PICTURES, (column + 1) * PICTURES)
         panel = figure.add_subplot(grid[1, across], sharey=first)
         first = first or panel
-        for (alpha, prompt), line in table[table["model"] == model_id].groupby(["alpha", "prompt"], sort=False):
+        for (reward, prompt), line in table[table["model"] == model_id].groupby([named, "prompt"], sort=False):
             panel.plot(
                 line[axis.variable.name],
                 line["rescaled"],
-                color=colours[alpha],
+                color=colours[reward],
                 linestyle=_STYLES[prompts.index(prompt) % len(_STYLES)],
                 linewidth=1.8,
-                label=f"alpha {alpha:g}" + (f", {prompt}" if len(prompts) > 1 else ""),
+                label=_reward_name(reward) + (f", {prompt}" if len(prompts) > 1 else ""),
             )
         _mark_goal(panel, axis)
         panel.set(title=model_id, xlabel=axis.variable.axis_label, xlim=(axis.values[0], axis.values[-1]))
@@ -95,6 +96,14 @@ def _curves(walked: Walk, table: pd.DataFrame) -> Figure:
     handles, labels = first.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     return figure
+
+
+def _rewards_column(table: pd.DataFrame) -> str:
+    return LABEL if LABEL in table else "alpha"
+
+
+def _reward_name(reward: float | str) -> str:
+    return reward if isinstance(reward, str) else f"alpha {reward:g}"
 
 
 def _pictures(figure: Figure, grid: GridSpec, column: int, walked: Walk, axis: Axis) -> None:
@@ -135,7 +144,8 @@ def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
     """Draw a row for each alpha (and prompt) and a column for each model, the first variable along x."""
     across, upwards = walked.axes
     models = list(table["model"].unique())
-    specs = list(table[["alpha", "prompt"]].drop_duplicates().itertuples(index=False, name=None))
+    named = _rewards_column(table)
+    specs = list(table[[named, "prompt"]].drop_duplicates().itertuples(index=False, name=None))
     size = (_PANEL_WIDTH + 3.4 * len(models) + 1.6, max(3.6, 2.5 * len(specs) + 0.6))
     figure = plt.figure(figsize=size, layout="constrained")
     halves = figure.add_gridspec(1, 2, width_ratios=[_PANEL_WIDTH, size[0] - _PANEL_WIDTH])
@@ -143,16 +153,16 @@ def _heat_maps(walked: Walk, table: pd.DataFrame) -> Figure:
     _grid_of_pictures(states, walked)
     panels = maps.subplots(len(specs), len(models), squeeze=False, sharex=True, sharey=True)
     several_prompts = table["prompt"].nunique() > 1
-    for row, (alpha, prompt) in enumerate(specs):
+    for row, (reward, prompt) in enumerate(specs):
         for column, model_id in enumerate(models):
             panel = panels[row, column]
-            part = table[(table["model"] == model_id) & (table["alpha"] == alpha) & (table["prompt"] == prompt)]
+            part = table[(table["model"] == model_id) & (table[named] == reward) & (table["prompt"] == prompt)]
             mesh = panel.pcolormesh(
                 across.values, upwards.values, part["rescaled"].to_numpy().reshape(walked.shape).T, cmap=_COLOURS, vmin=0, vmax=1,
                 shading="nearest", rasterized=True,
             )  # fmt: skip
             _mark_goal_region(panel, walked)
-            title = f"alpha {alpha:g}" + (f", {prompt}" if several_prompts else "")
+            title = _reward_name(reward) + (f", {prompt}" if several_prompts else "")
             panel.set_title(f"{model_id}, {title}", fontsize=9)
             if row == len(specs) - 1:
                 panel.set_xlabel(across.variable.axis_label)

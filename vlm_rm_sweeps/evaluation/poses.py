@@ -70,9 +70,10 @@ def write_success_by_pose(shares: pd.DataFrame, out: Path) -> tuple[Path, Path]:
     axes.set_yticks(range(shares.shape[0]), shares.index)
     axes.set_xlabel("success test of the task")
     axes.set_title("Share of perturbed reference poses that count as success\n(framed: should be 1, all others 0)")
+    expected = expected_success().to_numpy()
     for (row, column), share in np.ndenumerate(shares.to_numpy()):
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.5 else "0.4")
-        if expected_success().iat[row, column]:
+        if expected[row, column]:
             axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, edgecolor="tab:orange", linewidth=2))
     with new_output(picture) as unfinished:
         figure.savefig(unfinished, dpi=120)

@@ -17,6 +17,8 @@ from vlm_rm_sweeps.evaluation.score import refuse_not_finite
 from vlm_rm_sweeps.files import new_output, problems_in
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is_success
+from vlm_rm_sweeps.rewards.columns import score_episode
+from vlm_rm_sweeps.rewards.functions.registry import make_reward
 from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.control import Control
@@ -29,10 +31,11 @@ from vlm_rm_sweeps.training.policy import Policy
 from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, VIDEO_SUFFIXES, EpisodeContent, write_episode, write_video
 
 CONFIDENCE = 0.95
-Scorer = Callable[[np.ndarray], np.ndarray]
-"""Scores frames, uint8 (N, H, W, 3), and returns rewards, float32 (N,)."""
+Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Scores the frames of an episode, uint8 (T, H, W, 3), with its true rewards (T,), and returns rewards, float32 (T,)."""
 _PICTURE_EDGE = 256
-_STRIP = 96
+_STRIP, _CURVE = 114, 46
+"""Height in pixels of what is drawn beneath a picture, and of the curve in it."""
 _MARGIN = 8
 
 
@@ -152,9 +155,25 @@ def rendering_of(checkpoint: Checkpoint, task: Task) -> Rendering:
 
 
 def spec_of(checkpoint: Checkpoint) -> RewardSpec | None:
-    """Return the reward spec that the policy learned from; None if it learned from the true reward."""
+    """Return the reward spec that the policy learned from; None if it learned from the true reward.
+
+    Args:
+        checkpoint: The checkpoint.
+
+    Returns:
+        The spec, or None.
+
+    Raises:
+        UserError: Its reward function is unknown, or of a module that the user has not named.
+    """
     reward = checkpoint.content["reward"]
-    return RewardSpec(tuple(reward["goal"]), tuple(reward["baseline"]), reward["alpha"]) if reward else None
+    if reward is None:
+        return None
+    try:
+        function = make_reward(reward["function"], from_data=True) if "function" in reward else None
+        return RewardSpec(tuple(reward["goal"]), tuple(reward["baseline"]), reward["alpha"], function)
+    except UserError as error:
+        raise UserError(f"{checkpoint.folder}: {error}") from error
 
 
 def load_policy(checkpoint: Checkpoint, task: Task | None = None) -> Policy:
@@ -200,8 +219,8 @@ def load_scorer(checkpoint: Checkpoint, device: str = "cpu") -> tuple[Scorer, Fr
 
 
 def _scorer(model: RewardModel, spec: RewardSpec) -> Scorer:
-    def score(frames: np.ndarray) -> np.ndarray:
-        rewards = model.score(frames, [spec])[:, 0]
+    def score(frames: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
+        rewards = score_episode(model, spec, frames, true_rewards)
         refuse_not_finite(rewards, model.model_id)
         return rewards
 
@@ -260,12 +279,13 @@ def run_episode(
         if each is not None:
             each.close()
     frames = np.stack([info[INFO_FRAME] for info in infos]) if frame_format else None
+    true_rewards = np.array([info[INFO_TRUE_REWARD] for info in infos])
     return Episode(
         observations=np.stack(observations),
-        true_rewards=np.array([info[INFO_TRUE_REWARD] for info in infos]),
+        true_rewards=true_rewards,
         in_goal=np.array([info.get(INFO_SUCCESS, np.nan) for info in infos], np.float64),
         frames=frames,
-        clip_rewards=score(frames) if score and frames is not None else None,
+        clip_rewards=score(frames, true_rewards) if score and frames is not None else None,
         pictures=drawn,
         visited=visited,
     )
@@ -343,16 +363,21 @@ def evaluate(
     for index in range(episodes):
         drawn = rendering_of(checkpoint, task)
         episode = run_episode(task, policy, seed + index, frame_format, score, drawn, pictures=pictures and index == 0)
-        judged = {model_id: float(judge(episode.frames).sum(dtype=np.float64)) for model_id, judge in judging.items()}
+        judged = {model_id: _judged(judge, episode) for model_id, judge in judging.items()}
         ran.append(replace(episode, judged=judged, frames=None))
     return ran
 
 
+def _judged(judge: Scorer, episode: Episode) -> float:
+    assert episode.frames is not None
+    return float(judge(episode.frames, episode.true_rewards).sum(dtype=np.float64))
+
+
 def _load_judges(
     checkpoint: Checkpoint, judges: Sequence[str], frame_format: FrameFormat | None, device: str
-) -> dict[str, Callable[[Any], np.ndarray]]:
+) -> dict[str, Scorer]:
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
-    loaded: dict[str, Callable[[Any], np.ndarray]] = {}
+    loaded: dict[str, Scorer] = {}
     for model_id in judges:
         if reward is None or spec is None:
             raise UserError(
@@ -364,6 +389,7 @@ def _load_judges(
                 f"{model.model_id} wants other frames than {reward['model']}, which the policy learned from ({model.frame_format}, not "
                 f"{frame_format}): name a judge with the same input"
             )
+        model.check(spec)
         model.load(device, "fp32", reward["micro_batch"])
         loaded[model_id] = _scorer(model, spec)
     return loaded
@@ -404,12 +430,13 @@ def write_evaluation(
     return summary
 
 
-def overlay(episode: Episode, title: str) -> list[np.ndarray]:
+def overlay(episode: Episode, title: str, note: str = "") -> list[np.ndarray]:
     """Draw the reward beneath each of an episode's pictures: its curve up to the step, and its value.
 
     Args:
         episode: With pictures. The true reward is drawn if nothing was scored.
         title: Line below the curve.
+        note: Smaller line below the title.
 
     Returns:
         A larger picture for each step, uint8 (H, W, 3).
@@ -417,10 +444,10 @@ def overlay(episode: Episode, title: str) -> list[np.ndarray]:
     scored = episode.clip_rewards is not None
     rewards = np.asarray(episode.clip_rewards if scored else episode.true_rewards, np.float64)
     name = "CLIP reward" if scored else "true reward"
-    return [_overlaid(picture, rewards, step, name, title) for step, picture in enumerate(episode.pictures)]
+    return [_overlaid(picture, rewards, step, name, (title, note)) for step, picture in enumerate(episode.pictures)]
 
 
-def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, title: str) -> np.ndarray:
+def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, captions: tuple[str, str]) -> np.ndarray:
     image = Image.fromarray(picture)
     scale = max(1.0, _PICTURE_EDGE / min(image.size))
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
@@ -430,11 +457,13 @@ def _overlaid(picture: np.ndarray, rewards: np.ndarray, step: int, name: str, ti
     font = ImageFont.load_default(size=14)
     top = image.height
     draw.text((_MARGIN, top + 2), f"{name} {rewards[step]:.3f}   step {step + 1}/{len(rewards)}", fill="black", font=font)
-    draw.text((_MARGIN, top + _STRIP - 20), title, fill="dimgray", font=font)
+    below = top + 24 + _CURVE
+    draw.text((_MARGIN, below + 6), captions[0], fill="dimgray", font=font)
+    draw.text((_MARGIN, below + 26), captions[1], fill="dimgray", font=ImageFont.load_default(size=11))
     low, high = float(rewards.min()), float(rewards.max())
     spread = (high - low) or 1.0
     left, width = _MARGIN, canvas.width - 2 * _MARGIN
-    upper, height = top + 24, _STRIP - 50
+    upper, height = top + 24, _CURVE
     points = [
         (left + width * index / max(1, len(rewards) - 1), upper + height * (1 - (value - low) / spread))
         for index, value in enumerate(rewards)
@@ -452,7 +481,7 @@ def write_videos(
     """Write videos of an episode with its reward, see `overlay`.
 
     Args:
-        checkpoint: Its goal prompt is the title.
+        checkpoint: Its goal prompt is the title, and how its policy was chosen stands below.
         episode: With pictures.
         folder: Made if it does not exist.
         suffixes: File types.
@@ -463,12 +492,21 @@ def write_videos(
     spec = spec_of(checkpoint)
     reference = "learned from the true reward" if checkpoint.env_steps else "untrained"
     title = f'"{spec.goal_prompts[0]}"' if spec else reference
-    frames = overlay(episode, title)
+    frames = overlay(episode, title, caption(checkpoint))
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"episode{suffix}" for suffix in suffixes]
     for file in files:
         write_video(frames, file)
     return files
+
+
+def caption(checkpoint: Checkpoint) -> str:
+    """Say which policy is shown: its step, and how it was chosen."""
+    if not checkpoint.env_steps:
+        return "before training"
+    return ", ".join(
+        ["best policy, " + checkpoint.chosen if checkpoint.chosen else "last policy", f"step {checkpoint.env_steps:,}"]
+    )
 
 
 def write_plain_video(checkpoint: Checkpoint, episode: Episode, seed: int, folder: Path) -> None:

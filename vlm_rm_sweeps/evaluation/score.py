@@ -1,14 +1,15 @@
 """Scoring of frames and data sets of states by any reward model or pool. Each image is encoded once for all specs."""
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.drawing import drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
-from vlm_rm_sweeps.frames import resize_frames
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
 _CHUNK = 1_024
@@ -16,7 +17,7 @@ _CHUNK = 1_024
 
 
 def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequence[RewardSpec]) -> np.ndarray:
-    """Score frames, whose sizes may differ.
+    """Score frames, whose sizes may differ. Each stands alone: a reward of several frames sees one.
 
     Args:
         model: A loaded model, or a pool.
@@ -29,20 +30,44 @@ def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequen
     Raises:
         UserError: A reward is not finite.
     """
-    rewards = []
-    resized = (resize_frames(frame[None], model.frame_format)[0] for frame in frames)
-    for _, same_size in groupby(resized, key=lambda frame: frame.shape):
-        chunk: list[np.ndarray] = []
-        for frame in same_size:
-            chunk.append(frame)
-            if len(chunk) == _CHUNK:
-                rewards.append(model.score(np.stack(chunk), specs))
-                chunk = []
-        if chunk:
-            rewards.append(model.score(np.stack(chunk), specs))
-    scored = np.concatenate(rewards)
+    columns = Columns(specs)
+    rewards = [model.score(chunk, columns.asked) for chunk in in_chunks(frames, model.frame_format)]
+    scored = columns.alone(np.concatenate(rewards))
     refuse_not_finite(scored, model.model_id)
     return scored
+
+
+def in_chunks(frames: Iterable[np.ndarray], frame_format: FrameFormat) -> Iterator[np.ndarray]:
+    """Resize frames, whose sizes may differ, and stack them by size.
+
+    Args:
+        frames: Each uint8 (H, W, 3). They are consumed one by one.
+        frame_format: The size.
+
+    Yields:
+        Frames in their order, uint8 (N, H', W', 3) with N of at most 1 024.
+    """
+    resized = (resize_frames(frame[None], frame_format)[0] for frame in frames)
+    for _, same_size in groupby(resized, key=lambda frame: frame.shape):
+        while chunk := list(islice(same_size, _CHUNK)):
+            yield np.stack(chunk)
+
+
+def frames_of(dataset: StateDataset, frame_format: FrameFormat, positions: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+    """Draw states of a data set one by one, as training would draw them (see `drawing`).
+
+    Args:
+        dataset: The states.
+        frame_format: The reward model's.
+        positions: Which of them; None for all.
+
+    Yields:
+        uint8 (H, W, 3) each.
+
+    Raises:
+        UserError: An image cannot be read.
+    """
+    return (frames[frame_format] for frames in drawn_states(dataset, [frame_format], positions))
 
 
 def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
@@ -77,5 +102,4 @@ def score_states(model: RewardModel, dataset: StateDataset, specs: Sequence[Rewa
     Raises:
         UserError: An image cannot be read, or a reward is not finite.
     """
-    drawn = drawn_states(dataset, [model.frame_format])
-    return score_frames(model, (frames[model.frame_format] for frames in drawn), specs)
+    return score_frames(model, frames_of(dataset, model.frame_format), specs)

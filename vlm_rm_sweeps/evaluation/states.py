@@ -1,8 +1,8 @@
 """Data sets of states: frames, the simulator states that they show, and their provenance.
 
 A data set is a folder with `states.parquet` (a row for each state), `images/` (a PNG or lossless WebP for each) and, once
-raters have labelled it, `labels.sqlite`. States and images are written once and never change, so labels and measurements can
-refer to states by id.
+raters have labelled it, `labels.sqlite`, or `pairs.sqlite` once they have compared states. States and images are written once
+and never change, so labels and measurements can refer to states by id.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from pandas.api.types import pandas_dtype
 from PIL import Image
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of, unknown_name
+from vlm_rm_sweeps.evaluation.trajectories import NO_EPISODE, Trajectories
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
 from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering
@@ -31,6 +32,7 @@ from vlm_rm_sweeps.tasks.task import Task
 ImageFormat = Literal["png", "webp"]
 TABLE = "states.parquet"
 LABELS = "labels.sqlite"
+PAIRS = "pairs.sqlite"
 ROLLOUT = "rollout"
 """The provenance's `source` of states that a policy visited."""
 _IMAGES = "images"
@@ -129,15 +131,35 @@ class StateDataset:
     @property
     def episodes(self) -> np.ndarray:
         """Group of each state, int (N,): states of one episode share a number, every other state has its own."""
-        rollout = (self.table["source"] == ROLLOUT).to_numpy()
-        of_episode = self.table.groupby(["origin", "trial", "checkpoint", "seed"], dropna=False).ngroup().to_numpy()
+        of_episode = self.trajectories.episodes
         alone = len(self) + np.arange(len(self))
-        return np.where(rollout, of_episode, alone)
+        return np.where(of_episode == NO_EPISODE, alone, of_episode)
+
+    @property
+    def trajectories(self) -> Trajectories:
+        """Where the states lie along the episodes of policies."""
+        rollout = (self.table["source"] == ROLLOUT).to_numpy()
+
+        def numbered(*columns: str) -> np.ndarray:
+            return np.where(rollout, self.table.groupby(list(columns), dropna=False).ngroup(), NO_EPISODE)
+
+        policy = ("origin", "trial", "checkpoint")
+        return Trajectories(
+            episodes=numbered(*policy, "seed"),
+            steps=self.table["step"].fillna(0).to_numpy(np.int64),
+            policies=numbered(*policy),
+            in_goal=self.table["success"].astype("float64").to_numpy(na_value=np.nan),
+        )
 
     @property
     def labels_file(self) -> Path:
         """The file of the raters' labels, which may not exist yet. UserError: it is a link that leads out of the folder."""
         return file_inside(self.folder, LABELS)
+
+    @property
+    def pairs_file(self) -> Path:
+        """The file of the pairs that raters have compared, which may not exist yet. UserError: see `labels_file`."""
+        return file_inside(self.folder, PAIRS)
 
     @property
     def variables(self) -> list[str]:

@@ -1,12 +1,15 @@
-"""The items that raters judge, states or videos, and the question about them."""
+"""The items that raters judge, states, pairs of them, or videos, and the question about them."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import UNFINISHED, file_inside, sha256_of
+from vlm_rm_sweeps.labelling.pairs import draw_pairs, pair_id, states_of_pair
 from vlm_rm_sweeps.labelling.scales import Scale
 from vlm_rm_sweeps.videos import PLAIN_VIDEO
 
@@ -38,16 +41,30 @@ class LabelItem:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a rater answers at a time.
+
+    Attributes:
+        id: Id of the item, or of the pair; labels are stored by it.
+        shown: One item, or two side by side, the left one first.
+    """
+
+    id: str
+    shown: tuple[LabelItem, ...]
+
+
+@dataclass(frozen=True)
 class LabelJob:
     """Everything that the label page needs to know.
 
     Attributes:
         title: Heading of the page.
-        question: Asked about each item.
+        question: Asked about each item, or pair.
         criterion: What raters judge by.
         items: In any order.
         scale: The possible answers.
         labels_file: Where labels are stored; made if it does not exist.
+        pair_seed: Seed of the pairs in which raters compare the items; None if they judge each item by itself.
     """
 
     title: str
@@ -56,17 +73,39 @@ class LabelJob:
     items: Sequence[LabelItem]
     scale: Scale
     labels_file: Path
+    pair_seed: int | None = None
 
-    def in_order(self) -> list[LabelItem]:
-        """Sort the items into the order in which every rater gets them.
+    def questions(self, rater: str) -> list[Question]:
+        """List a rater's questions in their order.
 
-        The order is arbitrary, so that neighbouring states of an episode do not follow each other, and the same for all raters,
-        so that the first few hundred labels of two raters can be compared.
+        The order of items is arbitrary, so that neighbouring states of an episode do not follow each other, and the same for all
+        raters, so that the first few hundred labels of two raters can be compared. So is every second pair, see `draw_pairs`.
+
+        Args:
+            rater: Name of the rater.
 
         Returns:
-            All items.
+            A question for each item, or for each of the rater's pairs.
         """
-        return sorted(self.items, key=lambda item: item.id)
+        items = {item.id: item for item in self.items}
+        if self.pair_seed is None:
+            return [Question(item_id, (items[item_id],)) for item_id in sorted(items)]
+        pairs = draw_pairs(list(items), self.pair_seed, rater)
+        return [Question(pair_id(*pair), tuple(items[each] for each in pair)) for pair in pairs]
+
+    def without_others(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """Leave out labels of items that are not in this job.
+
+        Args:
+            labels: As `LabelStore.table` returns them.
+
+        Returns:
+            Those of the job's items, or of pairs of them, of any rater and seed.
+        """
+        known = {item.id for item in self.items}
+        if self.pair_seed is None:
+            return labels[labels["item"].isin(known)]
+        return labels[[known.issuperset(states_of_pair(pair) or [pair]) for pair in labels["item"]]]
 
 
 def videos_to_label(folder: Path) -> list[LabelItem]:

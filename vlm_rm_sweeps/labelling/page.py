@@ -7,6 +7,7 @@ refused, by the Host header (against DNS rebinding) and, for requests that chang
 import socket
 import webbrowser
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.labelling.agreement import agreement
-from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob
+from vlm_rm_sweeps.labelling.items import LabelJob, Question
 from vlm_rm_sweeps.labelling.store import ConflictingLabelError, LabelStore, check_rater
 
 LOOPBACK = "127.0.0.1"
@@ -30,6 +31,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_RATERS_KEPT = 100
+"""Raters whose questions are kept in memory."""
 _SAFE_METHODS = ("GET", "HEAD")
 
 
@@ -72,7 +75,13 @@ def create_app(job: LabelJob) -> FastAPI:
     """
     store = LabelStore(job.labels_file, job.scale)
     store.check_writable()
-    items = {item.id: item for item in job.in_order()}
+    items = {item.id: item for item in job.items}
+
+    @lru_cache(_RATERS_KEPT)
+    def questions(rater: str) -> dict[str, Question]:
+        check_rater(rater)
+        return {question.id: question for question in job.questions(rater)}
+
     app = FastAPI(title=job.title, docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
@@ -97,12 +106,12 @@ def create_app(job: LabelJob) -> FastAPI:
 
     @app.get("/api/raters/{rater}")
     def progress(rater: str) -> dict[str, Any]:
-        check_rater(rater)
-        return _progress(store, items, rater)
+        return _progress(store, questions(rater), rater)
 
     @app.post("/api/labels")
     def label(new: NewLabel) -> Any:
-        if new.item not in items:
+        own = questions(new.rater)
+        if new.item not in own:
             raise HTTPException(404, f"there is no item {new.item!r}: reload the page")
         if new.value is not None and job.scale.answer(new.value) is None:
             raise UserError(f"{new.value:g} is not an answer of the scale {job.scale.name!r}: expected one of {_values(job)}")
@@ -111,27 +120,26 @@ def create_app(job: LabelJob) -> FastAPI:
         except ConflictingLabelError as conflict:
             given = "skipped it" if conflict.standing.value is None else f"answered {_text(job, conflict.standing.value)!r}"
             message = f"You have already {given}, perhaps in another tab. That answer is kept; undo it to change it."
-            return JSONResponse({"message": message, "progress": _progress(store, items, new.rater)}, 409)
-        return _progress(store, items, new.rater)
+            return JSONResponse({"message": message, "progress": _progress(store, own, new.rater)}, 409)
+        return _progress(store, own, new.rater)
 
     @app.post("/api/undo")
     def undo(which: Undo) -> dict[str, Any]:
-        check_rater(which.rater)
+        own = questions(which.rater)
         store.undo(which.rater, which.number)
-        return _progress(store, items, which.rater)
+        return _progress(store, own, which.rater)
 
     @app.post("/api/skipped")
     def ask_again(who: AskAgain) -> dict[str, Any]:
-        check_rater(who.rater)
+        own = questions(who.rater)
         store.undo_skips(who.rater)
-        return _progress(store, items, who.rater)
+        return _progress(store, own, who.rater)
 
     @app.get("/api/agreement")
     def raters_agreement() -> list[dict[str, Any]]:
-        labels = store.table()
-        pairs = agreement(labels[labels["item"].isin(items)], job.scale)
+        raters = agreement(job.without_others(store.table()), job.scale)
         # JSON has no NaN.
-        records = pairs.astype(object).where(pairs.notna(), None).to_dict("records")
+        records = raters.astype(object).where(raters.notna(), None).to_dict("records")
         return [{str(key): value for key, value in record.items()} for record in records]
 
     @app.get("/items/{item_id}")
@@ -153,20 +161,24 @@ def _values(job: LabelJob) -> str:
     return ", ".join(f"{answer.value:g}" for answer in job.scale.answers)
 
 
-def _progress(store: LabelStore, items: dict[str, LabelItem], rater: str) -> dict[str, Any]:
-    """Describe a rater's progress: counts, the next item, the one after it (to preload) and the label to undo next."""
-    given = [label for label in store.standing(rater) if label.item in items]
+def _progress(store: LabelStore, questions: dict[str, Question], rater: str) -> dict[str, Any]:
+    """Describe a rater's progress: counts, the next question, the one after it (to preload) and the label to undo next."""
+    given = [label for label in store.standing(rater) if label.item in questions]
     done = {label.item for label in given}
-    open_items = [item for item_id, item in items.items() if item_id not in done]
-    upcoming = [{"id": item.id, "video": item.is_video} for item in open_items[:2]]
+    open_questions = [question for question in questions.values() if question.id not in done]
+    upcoming = [_described(question) for question in open_questions[:2]]
     return {
-        "total": len(items),
+        "total": len(questions),
         "answered": sum(label.value is not None for label in given),
         "skipped": sum(label.value is None for label in given),
         "next": upcoming[0] if upcoming else None,
         "after": upcoming[1] if len(upcoming) > 1 else None,
         "last": given[-1].number if given else None,
     }
+
+
+def _described(question: Question) -> dict[str, Any]:
+    return {"id": question.id, "shown": [{"id": item.id, "video": item.is_video} for item in question.shown]}
 
 
 def serve(job: LabelJob, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
@@ -188,9 +200,10 @@ def serve(job: LabelJob, port: int, open_browser: bool, say: Callable[[str], Non
         raise UserError(
             f"port {port} cannot be used ({error.strerror}): choose another with --port, or 0 for any free one"
         ) from error
+    verb = "label" if job.pair_seed is None else "compare"
     url = f"http://{LOOPBACK}:{listening.getsockname()[1]}/"
     say(
-        f"{len(job.items)} items to label at {url} (Ctrl-C stops the server; each label is saved at once)\nlabels: {job.labels_file}"
+        f"{len(job.items)} items to {verb} at {url} (Ctrl-C stops the server; each label is saved at once)\nlabels: {job.labels_file}"
     )
     if open_browser:
         webbrowser.open(url)

@@ -1,4 +1,4 @@
-"""Scales of answers: yes or no for a state, the share of time in the goal for a video."""
+"""Scales of answers: yes or no for a state, the closer one of two states, the share of time in the goal for a video."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ class Answer:
     """One possible answer.
 
     Attributes:
-        key: Key of the keyboard that gives it.
+        key: Key of the keyboard that gives it, as browsers name it, in small letters.
         text: What the page shows.
         value: What is stored.
     """
@@ -36,6 +36,10 @@ class Scale:
 
 
 YES_NO = Scale("yes-no", (Answer("1", "yes", 1.0), Answer("0", "no", 0.0)))
+CLOSER = Scale(
+    "closer", (Answer("arrowleft", "left", 1.0), Answer("arrowdown", "the same", 0.5), Answer("arrowright", "right", 0.0))
+)
+"""Which of two states is closer to the goal: how far that is the left one."""
 SHARE = Scale(
     "share", tuple(Answer(str(index), f"{percent} %", float(percent)) for index, percent in enumerate((0, 25, 50, 75, 100)))
 )

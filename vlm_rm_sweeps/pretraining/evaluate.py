@@ -19,8 +19,10 @@ import torch
 from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.epic import bootstrap_distances, bootstrap_interval, measure
+from vlm_rm_sweeps.evaluation.bootstrap import bootstrap_interval, drawn_counts
+from vlm_rm_sweeps.evaluation.epic import epic_distances
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
+from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
@@ -234,7 +236,7 @@ def measure_rewards(model: RewardModel, sets: Mapping[str, HeldOut]) -> tuple[pd
             for alpha, measures in zip(ALPHAS, measure(own, Truth(task, values), labels), strict=True):
                 rows.append({"set": name, "task": task, "alpha": alpha, **measures.to_dict()})
             if name in MAIN_SETS:
-                samples.append(bootstrap_distances(own, values))
+                samples.append(epic_distances(drawn_counts(np.arange(len(values))), own, values))
     table = pd.DataFrame(rows)
     means = table[table["set"].isin(MAIN_SETS)].groupby("alpha")[[EPIC_DISTANCE]].mean().reset_index()
     if samples:

@@ -11,8 +11,10 @@ from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
-from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, Texts, rewards_of
+from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
+from vlm_rm_sweeps.rewards.prompt_tokens import count_tokens
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 
 _NUMBERS_AT_ONCE = 2**24
@@ -20,18 +22,20 @@ _NUMBERS_AT_ONCE = 2**24
 
 
 class ClipRewardModel(RewardModel):
-    """Any open_clip model as a reward model, with goal-baseline regularisation (arXiv 2310.12921, section 3.2).
+    """Any open_clip model as a reward model, with any reward function of its embeddings.
 
     Frames are encoded in micro-batches of one fixed shape, the last one padded. A processor chooses its kernels, and so its
     rounding, by shape: with a fixed shape a frame's reward is bit-identical whatever it is batched with.
 
     Args:
-        model_id: open_clip's `architecture/pretrained`, or `embedded/<size>`.
+        model_id: In one of the forms that `open_clip_models.py` lists.
         source: Where the model comes from; None for the place that its id names. Used for embedded models in other folders.
 
     Raises:
         UserError: There is no such architecture, tag or file.
     """
+
+    embeds = True
 
     def __init__(self, model_id: str, source: ModelSource | None = None) -> None:
         super().__init__(model_id)
@@ -63,19 +67,29 @@ class ClipRewardModel(RewardModel):
             spec: Prompts and alpha to check.
 
         Raises:
-            UserError: A prompt is longer than the model's context, or goal and baseline have the same tokens.
+            UserError: A prompt is longer than the model's context, goal and baseline have the same tokens, or so have the goal and
+                a text of the reward function; or the function needs another model.
         """
-        for prompt in (*spec.goal_prompts, *spec.baseline_prompts):
+        if spec.function is not None:
+            spec.function.check_model(self)
+        others = spec.function.prompts() if spec.function else ()
+        for prompt in (*spec.goal_prompts, *spec.baseline_prompts, *others):
             self._refuse_cut_prompt(prompt)
-        goal, baseline = (
-            {tuple(tokens) for tokens in self._tokenizer(list(prompts)).tolist()}
-            for prompts in (spec.goal_prompts, spec.baseline_prompts)
-        )
+        goal, baseline = self._tokens(spec.goal_prompts), self._tokens(spec.baseline_prompts)
+        for other in others:
+            if self._tokens((other,)) <= goal:
+                raise UserError(
+                    f"{other!r} and the goal {list(spec.goal_prompts)!r} are the same to {self.model_id}, which does not tell capitals "
+                    "or spaces apart: word them differently"
+                )
         if goal == baseline:
             raise UserError(
                 f"goal {list(spec.goal_prompts)!r} and baseline {list(spec.baseline_prompts)!r} are the same to {self.model_id}, which "
                 "does not tell capitals or spaces apart: word them differently"
             )
+
+    def _tokens(self, prompts: Sequence[str]) -> set[tuple[int, ...]]:
+        return {tuple(tokens) for tokens in self._tokenizer(list(prompts)).tolist()}
 
     def use_backend(self, backend: BackendName, device: str = "cpu", precision: Precision = "fp32") -> None:
         """Choose what will run the image tower, before `load`.
@@ -86,15 +100,30 @@ class ClipRewardModel(RewardModel):
             precision: Floating-point precision of the weights.
 
         Raises:
-            UserError: A package is missing, or the backend does not support the device or the precision.
+            UserError: A package is missing, the backend does not support the device or the precision, or the architecture does not
+                support the precision.
         """
         check_backend(backend, device, precision)
+        self.source.check_precision(precision)
         self.backend = backend
 
     @property
     def identity(self) -> str:
         """The same for two ids of one architecture with the same weights."""
         return self.source.identity
+
+    @cached_property
+    def weights_identity(self) -> str:
+        """The same for two ids of one architecture with the same weights, also on different machines.
+
+        It reads the whole of a checkpoint file, once.
+        """
+        return self.source.weights_identity
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions, known without loading weights."""
+        return self.source.width
 
     def remarks_on(self, spec: RewardSpec) -> list[str]:
         """Name the words of the prompts that the captions of an embedded model never used."""
@@ -114,11 +143,7 @@ class ClipRewardModel(RewardModel):
     def _refuse_cut_prompt(self, prompt: str) -> None:
         """Refuse a prompt that the tokenizer would silently truncate: the model would score another text."""
         context = self._tokenizer.context_length
-        # Tokenized with a longer context, all tokens beyond the model's own are padding unless the prompt is too long. One that is
-        # too long by a token has its end there, which some tokenizers pad with, and in its place another token.
-        cut, whole = self._tokenizer([prompt])[0], self._tokenizer([prompt], context_length=4 * context)[0]
-        beyond = whole[context:]
-        if bool((beyond != beyond[-1]).any()) or bool((cut != whole[:context]).any()):
+        if count_tokens(self._tokenizer, prompt) > context:
             raise UserError(
                 f"prompt {shown(prompt)} is longer than the {context} tokens that {self.model_id} reads: the rest would be ignored; "
                 "shorten it"
@@ -229,7 +254,7 @@ class ClipRewardModel(RewardModel):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             Rewards, float32 (N, number of specs).
@@ -242,6 +267,16 @@ class ClipRewardModel(RewardModel):
         if not len(frames):
             return np.zeros((0, len(specs)), np.float32)
         images_nd = self.encode_frames(frames)
+        rewards = np.empty((len(frames), len(specs)), np.float32)
+        by_alpha = [column for column, spec in enumerate(specs) if spec.function is None]
+        if by_alpha:
+            rewards[:, by_alpha] = self._goal_baseline(images_nd, [specs[column] for column in by_alpha])
+        for column, spec in enumerate(specs):
+            if isinstance(spec.function, FrameReward):
+                rewards[:, column] = rewards_of(spec.function, images_nd.numpy(), self._texts(spec))
+        return rewards
+
+    def _goal_baseline(self, images_nd: torch.Tensor, specs: Sequence[RewardSpec]) -> np.ndarray:
         goals_sd = torch.stack([self._embed(spec.goal_prompts) for spec in specs])
         baselines_sd = torch.stack([self._embed(spec.baseline_prompts) for spec in specs])
         alphas_s = torch.tensor([spec.alpha for spec in specs])
@@ -249,7 +284,17 @@ class ClipRewardModel(RewardModel):
         # depend on the other specs.
         part = max(1, _NUMBERS_AT_ONCE // images_nd.numel())
         parts = zip(goals_sd.split(part), baselines_sd.split(part), alphas_s.split(part), strict=True)
-        return torch.cat([goal_baseline_reward(images_nd, *each) for each in parts], dim=1).numpy()
+        rewards: np.ndarray = torch.cat([goal_baseline_reward(images_nd, *each) for each in parts], dim=1).numpy()
+        return rewards
+
+    def _texts(self, spec: RewardSpec) -> Texts:
+        goal, baseline = (self._embed(prompts).numpy() for prompts in (spec.goal_prompts, spec.baseline_prompts))
+        return Texts(
+            goal,
+            baseline,
+            lambda text: self.encode_prompt(text).numpy(),
+            float(self.network.logit_scale.detach().float().exp()),
+        )
 
     def _embed(self, prompts: tuple[str, ...]) -> torch.Tensor:
         return prompt_embedding(torch.stack([self.encode_prompt(prompt) for prompt in prompts]))

@@ -29,7 +29,7 @@ class ClipRewardWrapper(gym.Wrapper):
     Args:
         env: An environment with `render_mode="rgb_array"`.
         model: A loaded reward model, or a reward pool.
-        spec: Prompts and alpha of the reward.
+        spec: Prompts and function of the reward, which is one of single frames.
 
     Raises:
         UserError: The environment renders no arrays, or the model cannot score the spec.
@@ -57,7 +57,7 @@ class ClipRewardVectorWrapper(VectorWrapper):
     Args:
         env: A vector environment with `render_mode="rgb_array"` and next-step autoreset.
         model: A loaded reward model, or a reward pool.
-        spec: Prompts and alpha of the reward.
+        spec: Prompts and function of the reward, which is one of single frames.
         deferred: Whether scoring is left to `rollout_rewards`. The rewards that `step` returns are then NaN.
 
     Raises:
@@ -115,7 +115,11 @@ class ClipRewardVectorWrapper(VectorWrapper):
 def _check(render_mode: str | None, env: Any, model: RewardModel, spec: RewardSpec) -> None:
     if render_mode != "rgb_array":
         raise UserError(f"{env} has the render mode {render_mode!r}: make it with render_mode='rgb_array'")
-    model.check_spec(spec)
+    if spec.parts() != (spec,):
+        raise UserError(
+            f"reward {spec.label} needs the earlier steps of an episode, and this wrapper scores frames alone: expected another reward"
+        )
+    model.check(spec)
 
 
 def _resized(frames: Any, model: RewardModel) -> np.ndarray:

@@ -1,33 +1,47 @@
 """Where CLIP models come from: open_clip's tags, checkpoint files, and the embedded family.
 
-The id of a CLIP model is open_clip's pair `architecture/pretrained`, where `pretrained` is a tag that open_clip downloads
-(`ViT-B-32/laion2b_s34b_b79k`) or the path of a checkpoint file (`ViT-B-32/path/to/file.safetensors`), or `embedded/<size>`
-for the small models that ship in this package (`embedded/v1/<size>` for their first version).
+The id of a CLIP model is one of
+
+- open_clip's pair `architecture/pretrained`, where `pretrained` is a tag that open_clip downloads (`ViT-B-32/laion2b_s34b_b79k`) or
+  the path of a checkpoint file (`ViT-B-32/path/to/file.safetensors`);
+- the path of a folder with open_clip_config.json and weights, with or without `local-dir:` before it;
+- `hf-hub:org/name`, a repository of the Hugging Face Hub with the same files;
+- `embedded/<size>`, for the small models that ship in this package, or `embedded/v1/<size>` for their first version.
 """
 
 import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NotRequired, get_args
+from typing import Any, NotRequired, ParamSpec, TypeVar, get_args
 
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from open_clip.model import get_input_dtype
+from open_clip.pretrained import download_pretrained_from_hf
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 from vlm_rm_sweeps.files import read_json, sha256_of
+from vlm_rm_sweeps.rewards.hub import NotFetchedError, fetch
+from vlm_rm_sweeps.rewards.open_clip_config import (
+    CONFIG_FILE,
+    check_model_config,
+    preprocessing_of,
+    read_config,
+    refuse_missing_packages,
+    uses_transformers,
+)
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, EmbeddedVersion, registered_reward_models, with_version
 from vlm_rm_sweeps.rewards.reward_model import Precision
-from vlm_rm_sweeps.rewards.weights_files import check_is_weights, why_not_loaded
+from vlm_rm_sweeps.rewards.weights_files import check_is_weights, load_weights, weights_in, why_not_loaded
 
 EMBEDDED_FOLDERS = {version: Path(__file__).parent / EMBEDDED / version for version in get_args(EmbeddedVersion)}
 EMBEDDED_FOLDER = EMBEDDED_FOLDERS[NEWEST_EMBEDDED]
@@ -43,7 +57,9 @@ EMBEDDED_PREPROCESSING = Preprocessing(
     interpolation="bicubic",
     resize_mode="squash",
 )
-_OPEN_CLIP_CONFIG = "open_clip_config.json"
+FOLDER_PREFIX = "local-dir:"
+HUB_PREFIX = "hf-hub:"
+"""How open_clip names architectures that are described in a folder or a repository."""
 
 
 class TrainedSize(TypedDict):
@@ -62,6 +78,8 @@ class TrainedSize(TypedDict):
     training_seconds: int
 
 
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made")
 _FAMILY = TypeAdapter(dict[str, TrainedSize])
 
 
@@ -81,14 +99,25 @@ def downloadable_models() -> list[str]:
     return [f"{architecture}/{tag}" for architecture, tag in open_clip.list_pretrained()]
 
 
+def models_of_transformers() -> set[str]:
+    """Return those of `downloadable_models` whose text tower or tokenizer comes from transformers."""
+    return {
+        f"{architecture}/{tag}"
+        for architecture, tag in open_clip.list_pretrained()
+        if uses_transformers(open_clip.get_model_config(architecture))
+    }
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """Where one CLIP model comes from: an open_clip architecture, its weights, and its own preprocessing.
 
     Attributes:
         model_id: Its id in sweep files.
-        architecture: Name of the open_clip architecture.
-        pretrained: open_clip's tag, or the path of a checkpoint file.
+        architecture: Name of the open_clip architecture; for a folder or a repository, open_clip's name of that.
+        pretrained: open_clip's tag, or the path of a checkpoint file; empty for a repository, which has one checkpoint.
+        config_folder: Folder whose open_clip_config.json describes the architecture; None if open_clip knows it by name.
+        uses_transformers: Whether its text tower or its tokenizer comes from transformers.
         preprocessing: Resizing and normalisation of its frames.
         quick_gelu: Whether the weights were trained with the QuickGELU activation.
         embedded_folder: Folder with the weights and vocabulary of a model of the embedded family; None for all others.
@@ -99,6 +128,8 @@ class ModelSource:
     architecture: str
     pretrained: str
     preprocessing: Preprocessing
+    config_folder: Path | None = None
+    uses_transformers: bool = False
     quick_gelu: bool = False
     embedded_folder: Path | None = None
     remark: str | None = None
@@ -106,25 +137,45 @@ class ModelSource:
     @property
     def identity(self) -> str:
         """What two ids of the same model have in common: open_clip takes a tag in capitals, too, and a file has many paths."""
-        file = self.pretrained if os.path.isfile(self.pretrained) else None
-        weights = os.path.realpath(file) if file else self.pretrained.lower().replace("-", "_")
-        return f"{self.architecture}/{weights}"
+        if self._tag is None and os.path.isfile(self.pretrained):
+            weights = os.path.realpath(self.pretrained)
+            return weights if self.architecture.startswith(FOLDER_PREFIX) else f"{self.architecture}/{weights}"
+        return f"{self.architecture}/{self.pretrained.lower().replace('-', '_')}"
+
+    @property
+    def weights_identity(self) -> str:
+        """The identity with a checkpoint file's checksum instead of its path, which differs between machines.
+
+        It reads the whole file.
+        """
+        if self._tag is not None or not os.path.isfile(self.pretrained):
+            return self.identity
+        checksum = f"sha256:{sha256_of(Path(self.pretrained))}"
+        return checksum if self.architecture.startswith(FOLDER_PREFIX) else f"{self.architecture}/{checksum}"
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions."""
+        if self.config_folder:
+            model, _ = read_config(self.config_folder / CONFIG_FILE, f"model {self.model_id!r}")
+            return int(model["embed_dim"])
+        self._register()
+        return int(open_clip.get_model_config(self.architecture)["embed_dim"])
 
     @property
     def parameters(self) -> int:
         """Number of parameters, counted without loading or allocating weights."""
-        self._register()
-        with self._naming_what_is_missing():
-            return _count_parameters(self.architecture, self.embedded_folder)
+        return self._made("network", _count_parameters, self._network_name, self.embedded_folder)
 
     @property
     def tokenizer(self) -> Any:
         """open_clip's tokenizer for this architecture."""
-        self._register()
         if self.embedded_folder:
+            self._register()
             return embedded_tokenizer(self.architecture, self.embedded_folder)
-        with self._naming_what_is_missing():
-            return open_clip.get_tokenizer(self.architecture)
+        # A folder or a repository could name code of its own for its tokenizer: it is never run.
+        options = {"trust_remote_code": False} if self.uses_transformers else {}
+        return self._made("tokenizer", open_clip.get_tokenizer, self.architecture, **options)
 
     def unknown_words(self, prompts: Iterable[str]) -> list[str]:
         """Return the words of prompts, in their order, that the captions of an embedded model never used; none of other models."""
@@ -133,18 +184,19 @@ class ModelSource:
         known = set((self.embedded_folder / WORDS).read_text(encoding="utf-8").split())
         return list(dict.fromkeys(word for prompt in prompts for word in words_of(prompt) if word not in known))
 
-    @contextmanager
-    def _naming_what_is_missing(self) -> Iterator[None]:
-        """Turn what open_clip raises where a package is not installed into one message."""
-        try:
-            yield
-        except (ImportError, RuntimeError) as error:
-            missing = getattr(error, "name", None) or ("transformers" if "transformers" in str(error) else None)
-            if missing is None:
-                raise
-            raise UserError(
-                f"model {self.model_id!r} needs {missing}, which is not installed: `pip install {missing}`, or choose another model"
-            ) from error
+    def check_precision(self, precision: Precision) -> None:
+        """Refuse a precision that the architecture cannot be used in, without loading or allocating weights.
+
+        Some load in it, and fail when they encode.
+
+        Args:
+            precision: Floating-point precision of the weights.
+
+        Raises:
+            UserError: A frame or a prompt cannot be encoded in it, though both can in fp32.
+        """
+        if precision != "fp32" and (reason := self._made("network", _why_not_in, self._network_name, precision)):
+            raise UserError(f"{self.model_id} cannot be used in {precision} ({reason}): expected fp32")
 
     def load(self, device: str, precision: Precision) -> torch.nn.Module:
         """Load the model with its weights.
@@ -159,35 +211,83 @@ class ModelSource:
             open_clip's model, on the device.
 
         Raises:
-            UserError: This machine has no such device, or the weights are missing, damaged or cannot be downloaded.
+            UserError: This machine has no such device, a package is missing, or the weights are missing, damaged or cannot be
+                downloaded.
         """
         _check_device(device)
-        self._register()
         if self.embedded_folder:
             check_embedded_files(self.architecture.removeprefix(f"{EMBEDDED}-"), self.embedded_folder)
-        elif os.path.isfile(self.pretrained) and (wrong := check_is_weights(Path(self.pretrained))):
-            raise UserError(f"the weights of model {self.model_id!r} could not be loaded: {self.pretrained} {wrong}")
+        file = self._weights_file()
+        model = self._made("network", _untrained, self._network_name, device, precision, self.quick_gelu)
         try:
-            model: torch.nn.Module = open_clip.create_model(
-                self.architecture,
-                pretrained=self.pretrained,
-                precision=precision,
-                device=device,
-                # open_clip only warns if a tag was trained with another activation than that of its architecture.
-                force_quick_gelu=self.quick_gelu,
-                require_pretrained=True,
-                weights_only=True,
-            )
+            load_weights(model, file)
         except Exception as error:
             reason = why_not_loaded(error, self.architecture)
-            if Path(self.pretrained).is_file():
-                raise UserError(f"the weights of model {self.model_id!r} could not be loaded: {reason}") from error
-            raise UserError(
-                f"the weights of model {self.model_id!r} could not be loaded: {reason}. A tag is downloaded once, by open_clip, and "
-                f"needs the network; without it use a checkpoint file ('{self.architecture}/path/to/file.safetensors') or an "
-                f"embedded model ({', '.join(embedded_models())})"
-            ) from error
+            raise UserError(f"the weights of model {self.model_id!r} could not be loaded: {reason}") from error
         return model
+
+    def _weights_file(self) -> Path:
+        """Return the file of the weights, downloaded if they are a tag or a repository.
+
+        Raises:
+            UserError: It cannot be downloaded, or is something else than weights.
+        """
+        try:
+            file = Path(self._download() or self.pretrained)
+        except NotFetchedError as error:
+            raise UserError(
+                f"the weights of model {self.model_id!r} could not be loaded: {error}. A model is downloaded once, by open_clip, "
+                "and needs the network; without it use a checkpoint file ('ViT-B-32/path/to/file.safetensors') or an embedded "
+                f"model ({', '.join(embedded_models())})"
+            ) from error
+        if file.is_file() and (wrong := check_is_weights(file)):
+            raise UserError(f"the weights of model {self.model_id!r} could not be loaded: {file} {wrong}")
+        return file
+
+    def _download(self) -> str | None:
+        if self.architecture.startswith(HUB_PREFIX):
+            return fetch(download_pretrained_from_hf, self.architecture.removeprefix(HUB_PREFIX))
+        return None if self._tag is None else fetch(open_clip.download_pretrained, self._tag)
+
+    @property
+    def _tag(self) -> dict[str, Any] | None:
+        """What open_clip knows of the weights, if they are one of its tags."""
+        return open_clip.get_pretrained_cfg(self.architecture, self.pretrained) or None
+
+    @property
+    def _network_name(self) -> str:
+        # By the name of a repository, open_clip would download the weights even to count parameters.
+        return f"{FOLDER_PREFIX}{self.config_folder}" if self.config_folder else self.architecture
+
+    def _made(self, what: str, make: Callable[Arguments, Made], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Made:
+        """Make something of the model's, which may need a package, or files from the Hub.
+
+        Args:
+            what: Its name in messages.
+            make: Makes it.
+            *args: Arguments of `make`.
+            **kwargs: Arguments of `make`, by name.
+
+        Returns:
+            What it makes.
+
+        Raises:
+            UserError: A package is missing, a file cannot be had, or open_clip cannot make it.
+        """
+        self._register()
+        if not self.uses_transformers:
+            try:
+                return make(*args, **kwargs)
+            except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise UserError(f"the {what} of model {self.model_id!r} cannot be made ({reason_of(error)})") from error
+        refuse_missing_packages(self.model_id)
+        try:
+            return fetch(make, *args, **kwargs)
+        except NotFetchedError as error:
+            raise UserError(
+                f"the {what} of model {self.model_id!r} cannot be made ({error}); vocabularies and configurations of transformers "
+                "are downloaded once, and need the network"
+            ) from error
 
     def _register(self) -> None:
         # At each use: open_clip keeps one configuration for each name, and several folders may hold embedded models.
@@ -204,20 +304,25 @@ def find_model(model_id: str) -> ModelSource:
     """Find where a CLIP model comes from, without loading its weights.
 
     Args:
-        model_id: open_clip's `architecture/pretrained`, or `embedded/<size>`.
+        model_id: In one of the forms that this module's docstring lists.
 
     Returns:
         The model's architecture, weights and preprocessing.
 
     Raises:
-        UserError: The architecture, tag or file does not exist, or the configuration beside a checkpoint file is not JSON.
+        UserError: The architecture, tag, file, folder or repository does not exist, or a configuration cannot be used.
     """
+    if model_id.startswith(HUB_PREFIX):
+        return _hub_source(model_id)
+    if model_id.startswith(FOLDER_PREFIX) or (model_id and os.path.isfile(os.path.join(model_id, CONFIG_FILE))):
+        return _folder_source(model_id, Path(model_id.removeprefix(FOLDER_PREFIX)))
     architecture, separator, pretrained = model_id.partition("/")
     if not separator or not architecture or not pretrained:
         raise UserError(
             f"model {model_id!r}: expected `architecture/pretrained`, such as 'ViT-B-32/laion2b_s34b_b79k', a checkpoint file as in "
-            "'ViT-B-32/path/to/file.safetensors', a reward model of your own as 'module:Class', or a registered one "
-            f"({', '.join(registered_reward_models())}), as in 'embedded/small'"
+            f"'ViT-B-32/path/to/file.safetensors', a folder with {CONFIG_FILE}, a repository as in 'hf-hub:org/name', a reward "
+            f"model of your own as 'module:Class', or a registered one ({', '.join(registered_reward_models())}), as in "
+            "'embedded/small'"
         )
     if architecture == EMBEDDED:
         return _embedded_model(model_id)
@@ -230,10 +335,16 @@ def find_model(model_id: str) -> ModelSource:
             )
         known = [*registered_reward_models(), *architectures]
         raise UserError(unknown_name("architecture", architecture, known, "; `vlm-rm models` lists all"))
+    model = open_clip.get_model_config(architecture)
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)
     if tag:
         return ModelSource(
-            model_id, architecture, pretrained, _preprocessing(architecture, tag), bool(tag.get("quick_gelu", False))
+            model_id,
+            architecture,
+            pretrained,
+            preprocessing_of(model, tag, model_id),
+            uses_transformers=uses_transformers(model),
+            quick_gelu=bool(tag.get("quick_gelu", False)),
         )
     if os.path.isfile(pretrained):  # false, too, for a name that no file can have
         return _file_source(model_id, architecture, Path(pretrained))
@@ -255,41 +366,85 @@ def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
     Raises:
         UserError: The file beside it cannot be read or used.
     """
-    config_file = file.parent / _OPEN_CLIP_CONFIG
-    if not config_file.is_file():
-        return ModelSource(
-            model_id, architecture, str(file), _preprocessing(architecture, {}), remark=_guessed(model_id, architecture)
-        )
-    beside = f"{config_file}, beside the checkpoint,"
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{beside} is not JSON: {error}") from error
-    parts: list[Any] = [config.get(part, {}) if isinstance(config, dict) else None for part in ("model_cfg", "preprocess_cfg")]
-    if not all(isinstance(part, dict) for part in parts):
-        raise UserError(f"{beside} has other content: expected an object with the objects model_cfg and preprocess_cfg")
-    model, preprocess = parts
-    try:
-        preprocessing = _preprocessing(architecture, preprocess)
-        preprocessing.check()
-    except (ArithmeticError, AssertionError, KeyError, TypeError, ValueError) as error:
+    model = open_clip.get_model_config(architecture)
+    config_file = file.parent / CONFIG_FILE
+    where = f"{config_file}, beside the checkpoint,"
+    beside, preprocess = read_config(config_file, where) if config_file.is_file() else ({}, {})
+    return ModelSource(
+        model_id,
+        architecture,
+        str(file),
+        preprocessing_of(model, preprocess, where),
+        uses_transformers=uses_transformers(model),
+        quick_gelu=bool(beside.get("quick_gelu", False)),
+        remark=None if config_file.is_file() else _guessed(model_id, architecture),
+    )
+
+
+def _folder_source(model_id: str, folder: Path) -> ModelSource:
+    """Describe a folder as open_clip exports it: configuration, weights and, if it is one of transformers, tokenizer.
+
+    Raises:
+        UserError: There is no such folder, or its configuration or its weights cannot be used.
+    """
+    if not os.path.isfile(folder / CONFIG_FILE):
         raise UserError(
-            f"{beside} has a preprocess_cfg that cannot be used ({reason_of(error)}): export the checkpoint again"
+            f"model {model_id!r}: there is no file {folder / CONFIG_FILE}: expected a folder as open_clip exports it"
+        )
+    return _described_source(model_id, f"{FOLDER_PREFIX}{folder}", str(weights_in(folder)), folder)
+
+
+def _hub_source(model_id: str) -> ModelSource:
+    """Describe a repository of the Hugging Face Hub, whose configuration is downloaded unless open_clip has a tag for it.
+
+    Raises:
+        UserError: There is no such repository, it cannot be reached, or its configuration cannot be used.
+    """
+    if same := _same_model(model_id):
+        return replace(find_model(same), model_id=model_id)
+    repository = model_id.removeprefix(HUB_PREFIX)
+    try:
+        config_file = Path(fetch(download_pretrained_from_hf, repository, filename=CONFIG_FILE))
+    except NotFetchedError as error:
+        raise UserError(
+            f"model {model_id!r}: its {CONFIG_FILE} could not be had ({error}): expected a repository of open_clip's kind, and the "
+            "network; without it, name a folder that holds a copy"
         ) from error
-    return ModelSource(model_id, architecture, str(file), preprocessing, bool(model.get("quick_gelu", False)))
+    return _described_source(model_id, model_id, "", config_file.parent)
+
+
+def _described_source(model_id: str, architecture: str, pretrained: str, folder: Path) -> ModelSource:
+    """Describe a model whose architecture is in a folder's open_clip_config.json.
+
+    Raises:
+        UserError: The file cannot be read or used.
+    """
+    where = f"model {model_id!r}: {folder / CONFIG_FILE}"
+    model, preprocess = read_config(folder / CONFIG_FILE, where)
+    check_model_config(model, where)
+    preprocessing = preprocessing_of(model, preprocess, where)
+    return ModelSource(model_id, architecture, pretrained, preprocessing, folder, uses_transformers(model))
 
 
 def _guessed(model_id: str, architecture: str) -> str | None:
     """Say that the preprocessing of weights without a configuration is a guess, if the architecture's tags have several."""
-    guess = _preprocessing(architecture, {})
+    model = open_clip.get_model_config(architecture)
+    guess = preprocessing_of(model, {}, model_id)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    others = [tag for tag in tags if _preprocessing(architecture, open_clip.get_pretrained_cfg(architecture, tag)) != guess]
+    known = {tag: preprocessing_of(model, open_clip.get_pretrained_cfg(architecture, tag), model_id) for tag in tags}
+    others = [tag for tag in tags if known[tag] != guess]
     if not others:
         return None
     return (
-        f"{model_id}: there is no {_OPEN_CLIP_CONFIG} beside the file, so its frames are normalised as OpenAI's were; if it was "
-        f"trained as {others[0]} was, put one there with that preprocess_cfg"
+        f"{model_id}: there is no {CONFIG_FILE} beside the file, so its frames are resized and normalised as OpenAI's were; if it "
+        f"was trained as {others[0]} was ({_shown_preprocessing(known[others[0]])}), put one there with that preprocess_cfg"
     )
+
+
+def _shown_preprocessing(preprocessing: Preprocessing) -> str:
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (preprocessing.mean, preprocessing.std))
+    resize_mode = "shortest" if preprocessing.resize_mode == "longest" else preprocessing.resize_mode
+    return f"mean {mean}, std {std}, {preprocessing.interpolation}, {resize_mode}"
 
 
 _OPENAI_REPOSITORIES = {
@@ -380,27 +535,6 @@ def embedded_source(size: str, folder: Path) -> ModelSource:
     )
 
 
-def _preprocessing(architecture: str, own: dict[str, Any]) -> Preprocessing:
-    """Build open_clip's preprocessing without its cropping.
-
-    open_clip's `shortest` cuts the sides off a wide frame, and with them what the prompt describes: MountainCar's flag, or the
-    cart at the ends of its track. Such frames are fitted whole, between bars of the checkpoint's mean colour. Square frames are
-    processed exactly as in open_clip.
-    """
-    config = open_clip.get_model_config(architecture)
-    merged = merge_preprocess_dict(PreprocessCfg(), own)
-    crops = merged["resize_mode"] == "shortest"
-    return Preprocessing(
-        # The architecture decides, as in open_clip: a tag's own `size` may be that of another variant.
-        size=int(config["vision_cfg"]["image_size"]),
-        mean=tuple(merged["mean"]),
-        std=tuple(merged["std"]),
-        interpolation=merged["interpolation"],
-        resize_mode="longest" if crops else merged["resize_mode"],
-        fill_color=round(255 * sum(merged["mean"]) / 3) if crops else merged["fill_color"],
-    )
-
-
 @contextmanager
 def without_missing_weights_warning() -> Iterator[None]:
     """Silence open_clip's warning of missing weights, for models that are built without weights on purpose."""
@@ -412,9 +546,45 @@ def without_missing_weights_warning() -> Iterator[None]:
         logging.disable(disabled)
 
 
+def _untrained(architecture: str, device: str, precision: Precision, quick_gelu: bool = False) -> torch.nn.Module:
+    """Make a model with random weights, for others to be loaded into; on the device `meta`, without allocating any."""
+    # Context and argument both: open_clip builds on the default device and then moves the model to the named one.
+    building = torch.device("meta" if device == "meta" else "cpu")
+    with without_missing_weights_warning(), building:
+        model: torch.nn.Module = open_clip.create_model(
+            architecture,
+            precision=precision,
+            device=device,
+            # open_clip's own configuration has the activation of most tags, not of all.
+            force_quick_gelu=quick_gelu,
+            load_weights=False,
+            pretrained_text=False,
+        )
+    return model
+
+
 @cache
 def _count_parameters(architecture: str, embedded_folder: Path | None) -> int:  # an architecture for each embedded folder
-    # Context and argument both: open_clip builds on the default device and then moves the model to the named one.
-    with without_missing_weights_warning(), torch.device("meta"):
-        model = open_clip.create_model(architecture, load_weights=False, device="meta")
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in _untrained(architecture, "meta", "fp32").parameters())
+
+
+@cache
+def _why_not_in(architecture: str, precision: Precision) -> str | None:
+    """Say why an architecture cannot be used in a precision, though it can in fp32; None if it can, or if none can be tried."""
+    if _what_fails(architecture, "fp32"):
+        return None
+    return _what_fails(architecture, precision)
+
+
+@torch.inference_mode()
+def _what_fails(architecture: str, precision: Precision) -> str | None:
+    """Encode a frame and a prompt with a model that has shapes and types, and no weights."""
+    model: Any = _untrained(architecture, "meta", precision).eval()
+    size, context = model.visual.image_size, getattr(model, "context_length", None) or model.text.context_length
+    edges = size if isinstance(size, tuple | list) else (size, size)
+    try:
+        model.encode_image(torch.empty(1, 3, *edges, device="meta", dtype=get_input_dtype(precision)))
+        model.encode_text(torch.zeros(1, context, device="meta", dtype=torch.long))
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        return reason_of(error)
+    return None

@@ -4,7 +4,6 @@ Everything that uses rewards (servers, pools, training, evaluation) depends only
 model, write one subclass, and register it by `register_reward_model` or name it in a sweep file as `module:Class`.
 """
 
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,9 @@ import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
+from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
+from vlm_rm_sweeps.rewards.prompt_text import visible_text
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point precision of the weights. On near-identical frames, less than fp32 changes the order of rewards."""
@@ -23,39 +25,35 @@ BackendName = Literal["torch", "folded", "onnxruntime"]
 """What runs a CLIP model's image tower, see `backends.py`."""
 
 
-def visible_text(text: str) -> str:
-    """Return a text without the characters that nobody sees: control and format characters, and spaces around the rest."""
-    return "".join(letter for letter in text if unicodedata.category(letter) not in ("Cc", "Cf") or letter.isspace()).strip()
-
-
 @dataclass(frozen=True)
 class RewardSpec:
-    """Prompts and alpha of one reward: plain, hashable data that is sent with every request.
+    """Prompts and function of one reward: plain, hashable data that is sent with every request.
 
     Args:
         goal_prompts: One or more prompts that describe the goal; their embeddings are averaged (prompt ensembling).
         baseline_prompts: One or more prompts that describe the scene without the goal, averaged in the same way.
         alpha: Weight of goal-baseline regularisation (paper, section 3.2), from 0 (none: cosine similarity to the goal) to 1
-            (only the direction from baseline to goal counts).
+            (only the direction from baseline to goal counts). It is the short form of a `GoalBaseline` function.
+        function: How embeddings become the reward, if not by goal-baseline regularisation; alpha is 0 then.
 
     Raises:
-        UserError: The prompts are a string, one of them is empty, alpha is out of range, or goal and baseline are the same, so
-            that they define no direction.
+        UserError: The prompts are a string, one of them is empty, alpha is out of range, goal and baseline are the same, so
+            that they define no direction, or the function cannot go with them.
     """
 
     goal_prompts: tuple[str, ...]
     baseline_prompts: tuple[str, ...]
     alpha: float = 0.0
+    function: RewardFunction | None = None
 
     def __post_init__(self) -> None:
         for kind, prompts in (("goal", self.goal_prompts), ("baseline", self.baseline_prompts)):
-            if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-                raise UserError(f"{kind} prompts {shown(prompts)}: expected a tuple of prompts, such as ('a pole',)")
-            object.__setattr__(self, f"{kind}_prompts", tuple(prompts))
-            if any(not isinstance(prompt, str) for prompt in prompts):
-                raise UserError(f"{kind} prompts {shown(list(prompts))}: expected strings")
-            if not prompts or not all(map(visible_text, prompts)):
-                raise UserError(f"{kind} prompts {shown(list(prompts))}: expected at least one, and none of them empty")
+            listed = _as_tuple(kind, prompts)
+            object.__setattr__(self, f"{kind}_prompts", listed)
+            if any(not isinstance(prompt, str) for prompt in listed):
+                raise UserError(f"{kind} prompts {shown(list(listed))}: expected strings")
+            if not listed or not all(map(visible_text, listed)):
+                raise UserError(f"{kind} prompts {shown(list(listed))}: expected at least one, and none of them empty")
         if not isinstance(self.alpha, Real) or not 0 <= self.alpha <= 1:  # NaN is neither
             raise UserError(
                 f"alpha {shown(self.alpha)}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"
@@ -66,6 +64,40 @@ class RewardSpec:
                 f"goal and baseline are the same, {shown(list(self.goal_prompts))}: the baseline describes the scene without the goal, "
                 "such as 'pole and cart'"
             )
+        if self.function is not None:
+            self._check_function(self.function)
+
+    def _check_function(self, function: RewardFunction) -> None:
+        if not isinstance(function, RewardFunction):
+            raise UserError(f"function {shown(function)}: expected a RewardFunction, such as Softmax(negatives=('a pole',))")
+        if self.alpha:
+            raise UserError(f"alpha {self.alpha:g} and {function.label}: expected one of both; alpha means goal_baseline")
+        if isinstance(function, GoalBaseline):  # so that equal rewards are equal specs
+            object.__setattr__(self, "alpha", function.alpha)
+            object.__setattr__(self, "function", None)
+            return
+        function.check_prompts(self.goal_prompts, self.baseline_prompts)
+
+    @property
+    def label(self) -> str:
+        """The reward without its prompts, for messages and labels: `alpha 0.5`, or the function's own label."""
+        return f"alpha {self.alpha:g}" if self.function is None else self.function.label
+
+    def parts(self) -> "tuple[RewardSpec, ...]":
+        """Return the specs that a model scores, one column each: of a reward of single frames, itself alone."""
+        if self.function is None or isinstance(self.function, FrameReward):
+            return (self,)
+        return tuple(RewardSpec(self.goal_prompts, self.baseline_prompts, function=part) for part in self.function.parts())
+
+
+def _as_tuple(kind: str, prompts: Any) -> tuple[Any, ...]:
+    expected = f"{kind} prompts {shown(prompts)}: expected a tuple of prompts, such as ('a pole',)"
+    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+        raise UserError(expected)
+    try:
+        return tuple(prompts)
+    except Exception as error:  # a tensor or an array without axes
+        raise UserError(expected) from error
 
 
 def check_request(frames: Any, specs: Any) -> None:
@@ -76,11 +108,15 @@ def check_request(frames: Any, specs: Any) -> None:
         specs: Anything.
 
     Raises:
-        UserError: The frames are not uint8 (N, H, W, 3), or the specs are not a sequence of at least one RewardSpec.
+        UserError: The frames are not uint8 (N, H, W, 3), or the specs are not a sequence of at least one RewardSpec, each of a
+            reward of single frames.
     """
     check_frames(frames)
     if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, RewardSpec) for spec in specs):
         raise UserError(f"specs {shown(specs)}: expected a sequence of at least one RewardSpec, such as [RewardSpec(...)]")
+    for spec in specs:
+        if spec.function is not None and not isinstance(spec.function, FrameReward):
+            raise UserError(f"reward {spec.function.label} has no value of one frame: ask for the specs of `spec.parts()`")
 
 
 class RewardModel(ABC):
@@ -101,6 +137,8 @@ class RewardModel(ABC):
         parameters: Number of parameters of the whole model; 0 for a model without any.
         micro_batch: Frames in one forward pass. The server halves it when memory runs out.
         backend: What runs its network.
+        embeds: Whether it computes rewards from embeddings, so that it can compute any reward function; else it scores by alpha
+            alone.
     """
 
     model_id: str
@@ -108,9 +146,29 @@ class RewardModel(ABC):
     parameters: int = 0
     micro_batch: int = 64
     backend: BackendName = "torch"
+    embeds: bool = False
 
     def __init__(self, model_id: str) -> None:
         self.model_id = model_id
+
+    def check(self, spec: RewardSpec) -> None:
+        """Refuse a spec that this model cannot score, part by part.
+
+        Call this; `check_spec` is what models override.
+
+        Args:
+            spec: Prompts and function to check.
+
+        Raises:
+            UserError: The model scores by alpha alone and the spec has another function, or `check_spec` refuses a part.
+        """
+        if spec.function is not None and not self.embeds:
+            raise UserError(
+                f"{self.model_id} has no embeddings, so it cannot compute the reward {spec.function.label}: expected a CLIP model for "
+                "it, or `alphas` (goal_baseline), which such a model may read as it likes"
+            )
+        for part in spec.parts():
+            self.check_spec(part)
 
     def check_spec(self, spec: RewardSpec) -> None:  # noqa: B027 - most models can score any spec
         """Refuse a spec that this model cannot score.
@@ -118,7 +176,7 @@ class RewardModel(ABC):
         It is called before anything starts, without weights.
 
         Args:
-            spec: Prompts and alpha to check.
+            spec: Prompts and alpha, or a function of single frames, to check.
 
         Raises:
             UserError: The model cannot score it, for example because a prompt is longer than its context.
@@ -178,7 +236,7 @@ class RewardModel(ABC):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             Rewards, float32 (N, number of specs).

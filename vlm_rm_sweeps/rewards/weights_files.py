@@ -1,18 +1,117 @@
-"""Why a checkpoint file cannot be loaded, in one sentence: what it is instead, or what its tensors do not fit."""
+"""Checkpoint files: which of a folder's is meant, what their tensors are called, and why one cannot be loaded."""
 
 import json
 import pickle
 import re
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from vlm_rm_sweeps.errors import reason_of
+import open_clip
+import torch
+from safetensors.torch import load_file
+
+from vlm_rm_sweeps.errors import UserError, reason_of
 
 _SAFETENSORS = ".safetensors"
+_SUFFIXES = (_SAFETENSORS, ".bin", ".pth", ".pt")
+_EXPORTED = ("open_clip_model", "open_clip_pytorch_model", "model", "pytorch_model")
+"""Names under which open_clip and the Hub keep a model's weights, the first found first."""
+_AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
+_TRAINED = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What torch puts before every name of a model that was distributed, averaged or compiled."""
+_COUNT_OF_AVERAGED = "n_averaged"
 _LONGEST_REASON = 300
 _MISSING = re.compile(r"Missing key\(s\) in state_dict: (.*?)\. *$", re.MULTILINE)
 _UNEXPECTED = re.compile(r"Unexpected key\(s\) in state_dict: (.*?)\. *$", re.MULTILINE)
 _OTHER_SHAPE = re.compile(r"size mismatch for (\S+): .*? shape torch\.Size\((.*?)\) .*? is torch\.Size\((.*?)\)")
+
+
+def weights_in(folder: Path) -> Path:
+    """Find the weights in a folder that open_clip exported.
+
+    Args:
+        folder: Any folder.
+
+    Returns:
+        Its only checkpoint file, or the one with the name that exports have.
+
+    Raises:
+        UserError: There is none, or there are several, none of them with such a name.
+    """
+    found = sorted((file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file()), key=_rank)
+    if not found:
+        raise UserError(f"there are no weights in {folder}: expected a file that ends in {', '.join(_SUFFIXES)}")
+    if len(found) > 1 and found[0].stem not in _EXPORTED:
+        raise UserError(
+            f"{folder} has several checkpoints ({', '.join(file.name for file in found)}): call the one that is meant "
+            f"{_EXPORTED[0]}{found[0].suffix}"
+        )
+    return found[0]
+
+
+def _rank(file: Path) -> tuple[int, int, str]:
+    name = _EXPORTED.index(file.stem) if file.stem in _EXPORTED else len(_EXPORTED)
+    return name, _SUFFIXES.index(file.suffix), file.name
+
+
+def load_weights(model: torch.nn.Module, file: Path) -> None:
+    """Load a checkpoint file into a model, all of it.
+
+    open_clip loads what it exports, and what its trainer saves (`state_dict`, names after `module.`). Beyond that, names may start
+    with what torch puts before those of a compiled or an averaged model. Of a checkpoint with averaged weights (EMA), those are
+    taken.
+
+    Args:
+        model: open_clip's model.
+        file: The checkpoint, of which only tensors are read: no code in it runs.
+
+    Raises:
+        Exception: Whatever open_clip and torch raise for what is damaged or does not fit; see `why_not_loaded`.
+    """
+    renamed = _renamed_tensors(file)
+    if renamed is None:
+        open_clip.load_checkpoint(model, str(file), strict=True, weights_only=True, device="cpu")
+    else:
+        model.load_state_dict(renamed, strict=True)
+
+
+def _renamed_tensors(file: Path) -> dict[str, Any] | None:
+    """Return the tensors of a checkpoint in whose names or layout open_clip would be lost; None for all others."""
+    content = _content(file)
+    if not isinstance(content, dict):
+        return None
+    part = next((key for key in (*_AVERAGED, *_TRAINED) if _has_tensors(content.get(key))), None)
+    tensors = content if part is None else content[part]
+    renamed = {_without_wrappers(name): tensor for name, tensor in tensors.items() if name != _COUNT_OF_AVERAGED}
+    as_open_clip_reads = {name.removeprefix(_WRAPPERS[0]) for name in tensors}
+    return None if part in (None, _TRAINED[0]) and as_open_clip_reads == renamed.keys() else renamed
+
+
+def _content(file: Path) -> Any:
+    """Return what a file holds, without reading its tensors before they are needed; None if it must be read as a whole."""
+    if file.suffix == _SAFETENSORS:
+        return load_file(file) if _is_wrapped(_header(file)[0]) else None
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # open_clip raises it again, or reads an older format that cannot be mapped
+        return None
+
+
+def _has_tensors(part: Any) -> bool:
+    return isinstance(part, Mapping) and any(isinstance(each, torch.Tensor) for each in part.values())
+
+
+def _is_wrapped(names: Iterable[str]) -> bool:
+    return any(name.startswith((*_WRAPPERS, _COUNT_OF_AVERAGED)) for name in names)
+
+
+def _without_wrappers(name: str) -> str:
+    while name.startswith(_WRAPPERS):
+        name = name.removeprefix(next(wrapper for wrapper in _WRAPPERS if name.startswith(wrapper)))
+    return name
 
 
 def check_is_weights(file: Path) -> str | None:
@@ -42,13 +141,18 @@ def check_is_weights(file: Path) -> str | None:
     return None
 
 
-def _wrong_with_safetensors(file: Path, size: int) -> str | None:
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """Read the header of a safetensors file: what it says of each tensor, and where the tensors begin."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        text = opened.read(length) if length < size else b""
+        text = opened.read(length) if length < file.stat().st_size else b""
+    return {name: tensor for name, tensor in json.loads(text).items() if name != "__metadata__"}, 8 + length
+
+
+def _wrong_with_safetensors(file: Path, size: int) -> str | None:
     try:
-        header = json.loads(text)
-        end = 8 + length + max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+        header, start = _header(file)
+        end = start + max(tensor["data_offsets"][1] for tensor in header.values())
     except (ValueError, AttributeError, KeyError, IndexError, TypeError):
         return "is no safetensors file, or is cut off: download it again"
     return f"is cut off, at {size:,} of {end:,} bytes: download it again" if size < end else None
@@ -71,10 +175,6 @@ def why_not_loaded(error: Exception, architecture: str) -> str:
             "`model.state_dict()` instead"
         )
     missing, unexpected = (_names(found) for found in (_MISSING.search(text), _UNEXPECTED.search(text)))
-    if unexpected and all("_orig_mod." in name for name in unexpected):
-        return (
-            "it was saved from a compiled model, its names start with `_orig_mod.`: save `model._orig_mod.state_dict()` instead"
-        )
     parts = []
     if missing:
         parts.append(f"it lacks {len(missing)} tensor(s) of {architecture}, such as {missing[0]}")

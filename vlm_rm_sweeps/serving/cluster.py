@@ -2,25 +2,21 @@
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
-from vlm_rm_sweeps.serving.ray_internals import address_of_auto
+from vlm_rm_sweeps.serving.ray_address import check_ray_address
 from vlm_rm_sweeps.user_modules import imported_user_modules
 
 _LOOPBACK = "127.0.0.1"
 _RAY_TRIES = 3
-_ANSWER_S = 5.0
-"""Seconds in which a cluster must answer."""
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket below Ray's temporary folder."""
 _LONGEST_SOCKET = 107
@@ -69,9 +65,8 @@ def _start_ray(say: Callable[[str], None]) -> Any:
         UserError: Ray did not start at any try.
     """
     address = os.environ.get("RAY_ADDRESS")
-    if address:
-        _check_answers(address)
-    else:
+    check_ray_address()
+    if not address:
         _check_token_file()
         _check_temporary_folder()
     prepare_ray()
@@ -97,46 +92,6 @@ def _start_ray(say: Callable[[str], None]) -> Any:
                     "must name a cluster that runs"
                 ) from error
             say(f"Ray does not start ({_last_line(error)}): retrying")
-
-
-def _check_answers(address: str) -> None:
-    """Refuse an address at which no Ray answers, for which Ray itself would wait minutes, deaf to Ctrl-C.
-
-    Raises:
-        UserError: Nothing answers there within seconds, or the address is none.
-    """
-    if address == "local":
-        return
-    import grpc  # type: ignore[import-untyped]  # here: few set an address
-
-    named = f"RAY_ADDRESS={address!r}"
-    advice = "correct it, start a cluster there with `ray start --head`, or unset it to have Ray started on this machine"
-    if address == "auto":
-        # Ray may find one that has ended, or of which another user's processes run.
-        found = address_of_auto()
-        if found is None:
-            raise UserError(f"{named}: no Ray runs on this machine; {advice}")
-        address, named = found, f"{named}, which is {found} here"
-    try:
-        parsed = urlsplit(address if "://" in address else f"ray://{address}")
-        host, port = parsed.hostname, parsed.port
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        raise UserError(f"{named}: expected host:port, such as 10.0.0.1:6379, or ray://host:10001; {advice}")
-    try:
-        socket.create_connection((host, port), timeout=_ANSWER_S).close()
-    except OSError as error:
-        raise UserError(f"{named}: nothing answers there ({error.strerror or error}); {advice}") from error
-    if os.environ.get("RAY_USE_TLS", "0") == "1":  # a plain connection would be refused
-        return
-    channel = grpc.insecure_channel(f"{host}:{port}")
-    try:
-        grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
-    except grpc.FutureTimeoutError as error:
-        raise UserError(f"{named}: what answers there is not Ray, or hangs; {advice}") from error
-    finally:
-        channel.close()
 
 
 def _check_token_file() -> None:

@@ -19,6 +19,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
@@ -124,7 +125,7 @@ class PendingRewards:
         pool: The client that sends the request, and sends it again if necessary.
         frames: Reference to frames uint8 (N, H, W, 3) in Ray's object store.
         count: Number of frames, N.
-        specs: Prompts and alpha of each reward.
+        specs: Prompts and function of each reward, each of single frames.
     """
 
     def __init__(self, pool: "RewardPool", frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> None:
@@ -272,6 +273,9 @@ class RewardPool(RewardModel):
         handles: Ray handles of its servers.
     """
 
+    embeds = True
+    """The servers know whether their model does."""
+
     def __init__(self, config: PoolConfig, handles: Iterable[ActorHandle]) -> None:
         super().__init__(config.model_id)
         self.config = config
@@ -305,7 +309,7 @@ class RewardPool(RewardModel):
         """Refuse a spec that the served model cannot score: a server asks its model.
 
         Args:
-            spec: Prompts and alpha to check.
+            spec: Prompts and function of single frames to check.
 
         Raises:
             UserError: The model cannot score it.
@@ -330,7 +334,7 @@ class RewardPool(RewardModel):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             A future for the rewards.
@@ -350,7 +354,7 @@ class RewardPool(RewardModel):
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             Rewards, float32 (N, number of specs), in the order of the frames.
@@ -504,7 +508,7 @@ def await_pool(
     try:
         ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
         if specs:
-            RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), specs)
+            RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), Columns(specs).asked)
     except GetTimeoutError as error:
         raise UserError(
             f"the {config.servers} reward servers of {config.model_id} were not ready within {timeout_s:.0f} s: each needs "

@@ -42,7 +42,7 @@ def reward_pool(
     """
     chosen = find_reward_model(model) if isinstance(model, str) else model
     for spec in specs:
-        chosen.check_spec(spec)
+        chosen.check(spec)
     config = PoolConfig.of(f"pool-{uuid.uuid4().hex[:6]}", chosen, **settings)
     with ray_cluster(say):
         check_placement([config], trial_cpus=0, trial_gpus=0)

@@ -77,19 +77,19 @@ class RewardServer:
         """Refuse a spec that the model cannot score.
 
         Args:
-            spec: Prompts and alpha to check.
+            spec: Prompts and function to check.
 
         Raises:
             UserError: The model cannot score it.
         """
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._model.check_spec, spec)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._model.check, spec)
 
     async def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> ScoredFrames:
         """Score frames for all specs, encoding each frame once.
 
         Args:
             frames: uint8 (N, H, W, 3), of any height and width.
-            specs: Prompts and alpha of each reward.
+            specs: Prompts and function of each reward, each of single frames.
 
         Returns:
             Rewards, float32 (N, number of specs), with timing and load of the server.

@@ -151,17 +151,26 @@ def _leaf_problem(space: gym.Space) -> str | None:
     return "cannot be made one vector: expected Box, Discrete, or a Dict or Tuple of them"
 
 
-def indicators(space: gym.Space) -> list[bool]:
-    """Tell which numbers of a flattened observation are indicators: 1 for the value of a Discrete, 0 for all others.
+def indicated_values(space: gym.Space) -> list[int | None]:
+    """Tell which numbers of a flattened observation are indicators: 1 for one value of a Discrete, 0 for all others.
 
     Args:
         space: The observation space.
 
     Returns:
-        A bool for each number of the flattened observation.
+        For each number of the flattened observation, the value that it indicates; None for a number that is a value itself.
     """
-    kinds = (gym.spaces.Discrete, gym.spaces.MultiDiscrete)
-    return [isinstance(leaf, kinds) for _, leaf in _leaves(space) for _ in range(gym.spaces.flatdim(leaf))]
+    return [value for _, leaf in _leaves(space) for value in _indicated(leaf)]
+
+
+def _indicated(leaf: gym.Space) -> list[int | None]:
+    match leaf:
+        case gym.spaces.Discrete():
+            return [int(leaf.start) + value for value in range(int(leaf.n))]
+        case gym.spaces.MultiDiscrete():
+            starts_and_counts = zip(np.ravel(leaf.start), np.ravel(leaf.nvec), strict=True)
+            return [int(start) + value for start, count in starts_and_counts for value in range(int(count))]
+    return [None] * gym.spaces.flatdim(leaf)
 
 
 def _tried(name: str, where: str, call: Callable[[], Any]) -> Any:

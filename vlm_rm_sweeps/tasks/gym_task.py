@@ -9,6 +9,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, SupportsFloat
 
@@ -23,7 +24,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.registry import refuse_untrusted, trust
-from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicators
+from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicated_values
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
@@ -155,11 +156,12 @@ def make_task(env: GymEnv) -> Task:
         if is_success is not None:
             is_success(made.observation_space, step[0], step[1], step[4])
 
+    remarks: list[str] = []
     with closed_after(made, env.id):
         check_env(made, env.id, visit=evaluate_success)
         if is_success is not None:
-            is_success.refuse_undecided(made.observation_space)
-    return env.task(named_wrapper)
+            remarks = is_success.remarks(made.observation_space)
+    return replace(env.task(named_wrapper), remarks=tuple(remarks))
 
 
 def _make_native_env(
@@ -240,22 +242,32 @@ class SuccessTest:
             raise UserError(f"success {self._shown} is {value!r}, not true or false: expected a comparison")
         return bool(value)
 
-    def refuse_undecided(self, space: gym.Space) -> None:
-        """Refuse a comparison that has the same result in all states, because `obs[i]` is the indicator of a value.
+    def remarks(self, space: gym.Space) -> list[str]:
+        """Say what `obs[i]` means where it is not a value, but the indicator of one, and is compared with a number.
 
         Args:
             space: The environment's observation space.
 
+        Returns:
+            A remark for each such `obs[i]`.
+
         Raises:
-            UserError: Such an `obs[i]` is compared with a number other than 0 and 1 and those between.
+            UserError: It is compared with a number other than 0 and 1 and those between: all states have the same result.
         """
-        is_indicator = indicators(space)
+        indicated = indicated_values(space)
+        remarks: dict[str, None] = {}
         for index, number in _compared_numbers(self._formula.parsed):
-            if -len(is_indicator) <= index < len(is_indicator) and is_indicator[index] and not 0 <= number <= 1:
+            value = indicated[index] if -len(indicated) <= index < len(indicated) else None
+            if value is None:
+                continue
+            meaning = f"of {shown(space)}, obs[{index}] is 1 while the value is {value}, and else 0"
+            if not 0 <= number <= 1:
                 raise UserError(
-                    f"success {self._shown}: obs[{index}] is never {number:g}: of {space}, each value has a number of its own, "
-                    f"which is 1 while that is the value, and else 0; expected `obs[v] == 1` for the value v"
+                    f"success {self._shown}: obs[{index}] is never {number:g}: {meaning}; expected `obs[i] == 1` for the i that stands "
+                    "for the value"
                 )
+            remarks[f"success {self._shown}: {meaning}"] = None
+        return list(remarks)
 
 
 def _compared_numbers(expression: ast.AST) -> Iterator[tuple[int, float]]:

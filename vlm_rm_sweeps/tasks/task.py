@@ -36,6 +36,7 @@ class Task:
         cameras: Names of the scene's cameras, the default first.
         draws_with_opengl: Whether frames need OpenGL, whose availability is then checked before a sweep starts.
         control: How a policy acts, and what it observes; change it with `controlled`.
+        remarks: What may surprise about it, said before a sweep starts.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Task:
     cameras: tuple[str, ...] = ("default",)
     draws_with_opengl: bool = False
     control: Control = field(default_factory=Control)
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.episode_steps < 1:

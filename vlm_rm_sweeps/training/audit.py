@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_SECONDS, AUDIT_SPEC, AUDIT_TRUE_REWARD
+from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 
@@ -209,8 +210,11 @@ class Audit:
         if not self._pools:
             return {}
         frames = np.stack(sample)
-        asked = [(pool.config.model_id, pool.submit(frames, [self._spec])) for pool in self._pools]
-        return {gold_metric(model_id): float(pending.result().rewards.mean(dtype=np.float64)) for model_id, pending in asked}
+        # A sample has no order, so each frame stands alone.
+        columns = Columns([self._spec])
+        asked = [(pool.config.model_id, pool.submit(frames, columns.asked)) for pool in self._pools]
+        rewards = {model_id: columns.alone(pending.result().rewards) for model_id, pending in asked}
+        return {gold_metric(model_id): float(each.mean(dtype=np.float64)) for model_id, each in rewards.items()}
 
 
 def _merged_sample(intervals: Sequence[Interval], frames: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -102,7 +102,9 @@ class RewardContent(TypedDict):
         micro_batch: Frames in one forward pass.
         goal: The goal prompts.
         baseline: The baseline prompts.
-        alpha: The alpha of goal-baseline regularisation, from 0 to 1.
+        alpha: The alpha of goal-baseline regularisation, from 0 to 1; 0 beside another function.
+        function: The reward function, as `describe_reward` describes it; missing for goal-baseline regularisation.
+        label: What the sweep called the reward, if its file names rewards.
     """
 
     model: str
@@ -111,6 +113,8 @@ class RewardContent(TypedDict):
     goal: Annotated[list[str], Field(min_length=1)]
     baseline: list[str]
     alpha: Annotated[float, Field(ge=0, le=1)]
+    function: NotRequired[dict[str, Any]]
+    label: NotRequired[str]
 
 
 class JobContent(TypedDict):

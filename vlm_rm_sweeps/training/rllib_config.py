@@ -37,7 +37,7 @@ def use_rewards(
     Args:
         config: Configuration of any algorithm on RLlib's new API stack. It is not changed.
         pool: The reward model's pool, whose servers must have been started.
-        spec: Prompts and alpha of the reward.
+        spec: Prompts and function of the reward.
         task: The task to learn.
         rendering: How states are rendered; None for the task's default.
 

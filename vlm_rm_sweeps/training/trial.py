@@ -49,6 +49,7 @@ from vlm_rm_sweeps.metrics import (
     WAIT_SECONDS,
     BestBy,
 )
+from vlm_rm_sweeps.rewards.functions.registry import describe_reward
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, with_version
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
@@ -125,7 +126,7 @@ class TrainingJob:
 
 
 def _describe_reward(reward: RewardSource) -> RewardContent:
-    return {
+    described: RewardContent = {
         "model": with_version(reward.pool.model_id, NEWEST_EMBEDDED),
         "precision": reward.pool.precision,
         "micro_batch": reward.pool.micro_batch,
@@ -133,6 +134,11 @@ def _describe_reward(reward: RewardSource) -> RewardContent:
         "baseline": list(reward.spec.baseline_prompts),
         "alpha": reward.spec.alpha,
     }
+    if reward.spec.function is not None:
+        described["function"] = describe_reward(reward.spec.function)
+    if reward.label is not None:
+        described["label"] = reward.label
+    return described
 
 
 def _cause(error: BaseException) -> BaseException:

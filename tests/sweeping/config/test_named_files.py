@@ -108,3 +108,12 @@ def test_modules_beside_a_base_are_found(tmp_path: Path, monkeypatch: pytest.Mon
     write(tmp_path / "shared" / "base.yaml", keys)
     plan = load_plan(write(tmp_path / "sweep.yaml", {"base": "shared/base.yaml"}))
     assert "  up: goal 'a pole # stands', baseline 'a cart'" in plan.describe().splitlines()
+
+
+def test_a_folder_of_a_model_is_found_beside_the_sweep_file(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "clip").mkdir(parents=True)
+    (tmp_path / "mine" / "clip" / "open_clip_config.json").touch()
+    named = ["mine/clip", "./mine/clip", "local-dir:mine/clip", "mine/other", "hf-hub:org/name", ""]
+    found = absolute_paths({"models": named}, tmp_path)["models"]
+    folder = str(tmp_path / "mine" / "clip")
+    assert found == [folder, folder, f"local-dir:{folder}", "mine/other", "hf-hub:org/name", ""]

@@ -76,6 +76,11 @@ def made(**changes: Any) -> Plan:
             id="unknown key in pool",
         ),
         pytest.param(
+            {"pool": {"gpus": 1.5}},
+            ["pool.gpus = 1.5: expected a whole number of GPUs, or a fraction of one"],
+            id="more than a GPU and less than two",
+        ),
+        pytest.param(
             {"prompts": [WORDING, WORDING | {"id": "b", "gaol": "x"}]},
             ["unknown key 'prompts.1.gaol' (value 'x')", "did you mean 'goal'?", "baseline"],
             id="unknown key in a prompt",
@@ -213,6 +218,20 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert all(part in message for part in ("task = 'cartpole'", "alphas = [7]", "unknown key 'foo'"))
 
 
+def test_a_list_is_not_called_short_because_of_the_bad_values_in_it(tmp_path: Path) -> None:
+    message = problem_with(write(tmp_path, seeds=[-1]))
+    assert message == "seeds.0 = -1: input should be greater than or equal to 0"
+    assert "at least 1" in problem_with(write(tmp_path, seeds=[]))
+
+
+def test_a_message_has_a_bounded_length(tmp_path: Path) -> None:
+    misnamed = {f"{'x' * 3_000}{number}": "y" * 3_000 for number in range(30)}
+    message = problem_with(write(tmp_path, **misnamed))
+    assert "and 20 more problems" in message
+    assert message.count("expected one of") == 1
+    assert len(message) < 4_000
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
@@ -222,7 +241,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
         pytest.param("quickstart", ["expected keys such as `name`", "found str"], id="word"),
         pytest.param("", ["expected keys such as `name`", "found NoneType"], id="empty"),
         pytest.param("1: 2", ["'name' is missing", "keys should be strings"], id="key that is a number"),
-        pytest.param("name: 2001-99-99", ["is not YAML"], id="date that does not exist"),
+        pytest.param("name: 2001-99-99", ["means a date"], id="date that does not exist"),
     ],
 )
 def test_file_that_is_no_mapping_is_refused(text: str, parts: list[str], tmp_path: Path) -> None:
@@ -562,7 +581,7 @@ def test_each_trial_is_audited_by_the_specs_that_are_not_its_own() -> None:
     assert sweep.audit_specs(reference) == {}
     assert [list(sweep.audit_specs(trial)) for trial in trials] == [["alpha_1_task"], ["alpha_0_task", "alpha_1_task"]]
     assert list(sweep.models) == ["embedded/tiny", "embedded/small"]
-    assert {spec.alpha for spec in sweep.served_specs()} == {0.0, 0.5, 1.0}
+    assert {spec.alpha for spec in sweep.served_specs("embedded/tiny")} == {0.0, 0.5, 1.0}
     assert "audited, 500 frames of them by embedded/small" in sweep.describe()
 
 
@@ -633,7 +652,8 @@ def test_a_model_that_needs_a_package_says_which(model_id: str, tmp_path: Path) 
     if importlib.util.find_spec("transformers") is not None:
         pytest.skip("transformers is installed here")
     message = problem_with(write(tmp_path, models=[model_id]))
-    assert f"model {model_id!r} needs transformers, which is not installed: `pip install transformers`" in message
+    assert f"model {model_id!r} needs transformers and sentencepiece, not installed here" in message
+    assert "`pip install 'vlm-rm-sweeps[hf]'`" in message
     assert "\n" not in message
 
 
@@ -648,8 +668,8 @@ def test_half_precision_on_a_cpu_is_said_to_be_slow() -> None:
 
 def test_a_backend_that_cannot_run_a_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlm_rm_sweeps.rewards.backends.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pool\.backend: backend 'onnxruntime' needs onnxruntime and onnx, not installed here"):
+    with pytest.raises(UserError, match=r"pool: backend 'onnxruntime' needs onnxruntime and onnx, not installed here"):
         made(pool={"backend": "onnxruntime"})
-    with pytest.raises(UserError, match=r"pool\.backend: backend 'folded' is for CLIP models, and own_rewards:"):
+    with pytest.raises(UserError, match=r"pool: backend 'folded' is for CLIP models, and own_rewards:"):
         made(models=["own_rewards:Brightness"], pool={"backend": "folded"})
     assert "in fp32 by folded" in made(pool={"backend": "folded"}).describe()

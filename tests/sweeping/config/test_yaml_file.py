@@ -139,7 +139,7 @@ def test_overrides_follow_each_other_and_leave_the_keys_of_the_file_alone() -> N
         ("=3", "expected key.path=value"),
         ("trial..cpus=3", "expected key.path=value"),
         ("alphas=[0", "the value is not YAML"),
-        ("pool={gpus: 1, gpus: 2}", "the value is not YAML: key 'gpus' stands there 2 times"),
+        ("pool={gpus: 1, gpus: 2}", "the value: key 'gpus' stands there 2 times"),
         ("steps.x=3", "steps is 1000, which has no keys"),
         ("prompts.1.goal=x", "'1' is no entry of a list of 1: expected one of 0"),
         ("prompts.first.goal=x", "'first' is no entry of a list of 1: expected one of 0"),

@@ -58,6 +58,7 @@ def test_a_value_is_what_it_looks_like(text: str, meaning: Any) -> None:
 def test_what_surprises_is_refused_with_its_line(text: str, parts: list[str]) -> None:
     with pytest.raises(UserError) as refused:
         parse_yaml(f"first: 1\nkey: {text}")
+    assert "is not YAML" not in str(refused.value)
     assert all(part in str(refused.value) for part in parts), refused.value
     assert len(str(refused.value)) < 400
 
@@ -66,7 +67,7 @@ def test_what_surprises_is_refused_with_its_line(text: str, parts: list[str]) ->
 def test_aliases_are_bounded_by_what_they_stand_for(use: str) -> None:
     lines = ["a0: &a0 {x: 1}"]
     lines += [f"a{level}: &a{level} " + use.format(", ".join([f"*a{level - 1}"] * 10)) for level in range(1, 10)]
-    with pytest.raises(UserError, match="with its aliases more than 100,000 values or 50 levels"):
+    with pytest.raises(UserError, match="with its aliases more than 30,000 values or 50 levels"):
         parse_yaml("\n".join(lines))
 
 

@@ -59,7 +59,7 @@ def until_the_first_trial(file: Path, results: Path, database: Path, monkeypatch
     folder = SweepFolder.new(plan.sweep, results)
     folder.create(plan.sweep)
     with SweepRun(plan, folder, f"sqlite:///{database}", lambda line: None) as run:
-        run.run(pool_configs(plan, "unused"), None)
+        run.run(pool_configs(plan, "unused"), None, {})
 
 
 def test_the_quick_start(calls: Counter[str], tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

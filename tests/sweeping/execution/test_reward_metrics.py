@@ -94,7 +94,7 @@ def test_on_labels_of_people_it_is_what_measuring_without_training_gives(pools: 
         store.add("anna", state, float(abs(theta) < 1))
     labelled = changed(epic_states={"states": str(dataset.folder), "truth": "rater:anna"})
     table = measure_sweep(labelled, pools)
-    specs = {(alpha, prompt.id): prompt.spec(alpha) for _, alpha, prompt in PLAN.combinations}
+    specs = {(reward.key, prompt.id): reward.spec(prompt) for _, reward, prompt in PLAN.combinations}
     (expected,) = compare_models(dataset, read_truth(dataset, "rater:anna"), ["embedded/tiny"], specs)
     assert (table["truth"] == "rater:anna").all()
     assert (table["states"] == 60).all()

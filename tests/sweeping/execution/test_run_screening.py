@@ -215,3 +215,34 @@ def test_data_that_cannot_be_used_leaves_no_folder(
     with pytest.raises(UserError, match=message):
         run_screening(screening, tmp_path / "results", "sqlite:///unused.db", lambda line: None)
     assert not (tmp_path / "results").exists()
+
+
+def test_another_measure_ranks_if_it_is_asked_for(dataset: StateDataset, tmp_path: Path, mlflow_database: Path) -> None:
+    settings = {"states": str(dataset.folder), "truth": "success", "keep": 1, "rank_by": "roc_auc"}
+    screening = screening_of(screening_file(tmp_path, dataset, name="areas", alphas=[0.0, 1.0], screen=settings))
+    outcome = run_screening(screening, tmp_path, f"sqlite:///{mlflow_database}", lambda line: None)
+    assert outcome.ranking["roc_auc"].is_monotonic_decreasing
+    assert outcome.ranking["roc_auc"].nunique() > 1
+    best = load_sweep(outcome.best_file).only[0]
+    first = outcome.ranking.iloc[0]
+    assert (best.model, best.alpha, best.prompt) == (first["model"], first["alpha"], first["prompt"])
+
+
+@pytest.mark.parametrize(
+    ("rank_by", "reason"),
+    [
+        ("roc_auc", "the truth is not yes or no"),
+        ("value_order_correlation", "the states are of no episodes"),
+        ("kendall_tau", "the states are of no episodes"),
+    ],
+)
+def test_a_measure_without_a_value_is_refused_before_anything_is_measured(
+    dataset: StateDataset, tmp_path: Path, rank_by: str, reason: str
+) -> None:
+    settings = {"states": str(dataset.folder), "truth": "-abs(theta)", "rank_by": rank_by}
+    screening = screening_of(screening_file(tmp_path, dataset, screen=settings))
+    with pytest.raises(
+        UserError, match=rf"screen.rank_by = '{rank_by}' has no value here, because {reason}: choose another of"
+    ):
+        run_screening(screening, tmp_path / "results", "sqlite:///unused.db", lambda line: None)
+    assert not (tmp_path / "results").exists()

@@ -1,6 +1,7 @@
 """Trials that fail, in small sweeps on real Ray."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from small_sweeps import SWEEP, parent_and_children
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.cli.terminal import EXIT_FAILED
@@ -17,7 +18,8 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.journal import read_entries
+from vlm_rm_sweeps.sweeping.tracking.journal import TrialEnded, read_entries
+from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.training.trial import TrainableTrial
 
 FAILING = SWEEP | {"name": "failing", "models": ["own_rewards:Brightness"], "videos": False, "trial": {"cpus": 2, "retries": 5}}
@@ -89,3 +91,44 @@ def test_an_env_runner_that_keeps_dying_is_started_a_few_times_and_then_given_up
     assert sum(", retrying" in line for line in said) == 2
     assert outcome.table["status"].tolist() == ["failed"]
     assert "died" in outcome.table["reason"][0]
+
+
+@pytest.mark.sweeps
+def test_a_reward_that_is_not_finite_is_told_everywhere_also_when_a_moved_folder_is_resumed(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = FAILING | {"name": "late-nan", "true_reward": False, "untrained": True, "evaluation_episodes": 2, "steps": 640}
+    del keys["task"]
+    keys["env"] = {"id": "odd_envs:LateNan-v0", "episode_steps": 25}
+    keys["prompts"] = [{"id": "a", "goal": "a red block", "baseline": "a block"}]
+    file, results, moved = tmp_path / "late.yaml", tmp_path / "results", tmp_path / "moved"
+    file.write_text(yaml.safe_dump(keys))
+    cause = r"environment odd_envs:LateNan-v0, step 20 of an episode, action \d: its reward is nan: expected a finite number"
+
+    def check_all_say_why(shown: Result, results: Path) -> SweepFolder:
+        assert shown.exit_code == EXIT_FAILED, shown.output
+        assert re.search(rf"failed: own_rewards:Brightness.*: EnvironmentFault: {cause}\n", shown.output)
+        folder = SweepFolder.newest(Sweep.model_validate(keys), results)
+        assert folder is not None
+        table = pd.read_csv(folder.table, keep_default_na=False)
+        assert table["status"].tolist() == ["finished", "failed"]
+        ended = [entry for entry in read_entries(folder.journal) if isinstance(entry, TrialEnded)]
+        _, children = parent_and_children(MlflowClient(f"sqlite:///{results}/mlflow.db"), "late-nan")
+        in_mlflow = [child.data.tags["reason"] for child in children if child.info.status == "FAILED"]
+        page = write_report(folder.path).read_text()
+        for reason in (table["reason"][1], ended[-1].tags["reason"], *in_mlflow, page):
+            assert re.search(cause, reason)
+        assert len(in_mlflow) == 1
+        return folder
+
+    check_all_say_why(CliRunner().invoke(app, ["sweep", str(file), "--results", str(results)]), results)
+    results.rename(moved)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed = CliRunner().invoke(app, ["sweep", str(file), "--results", str(moved), "--resume"])
+    folder = check_all_say_why(resumed, moved)
+    untrained = folder.trial(plan_of(keys).trials[0].trial_id)
+    evaluated = CliRunner().invoke(app, ["evaluate", str(untrained), "--episodes", "2"])
+    assert evaluated.exit_code == 0, evaluated.output
+    assert {each.name for each in tmp_path.iterdir()} == {"late.yaml", "moved", "elsewhere"}
+    assert not list((tmp_path / "elsewhere").iterdir())

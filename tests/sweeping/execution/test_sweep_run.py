@@ -136,7 +136,7 @@ def test_a_video_that_was_not_recorded_is_recorded_by_whoever_goes_on(
     begun.journal.append(FileWritten(time=5, trial=begun.trials[1], file=file, to="video"))
     assert Remaining.of(begun.plan, begun.folder)
     with begun.execution() as resumed:
-        resumed.run(pool_configs(begun.plan, "unused"), None)
+        resumed.run(pool_configs(begun.plan, "unused"), None, {})
     recorded = [each for each in read_entries(begun.folder.journal) if isinstance(each, FileWritten) and each.to == "video"]
     assert [entry.trial for entry in recorded] == begun.trials[::-1]
     assert not Remaining.of(begun.plan, begun.folder)
@@ -158,7 +158,7 @@ def test_a_full_disk_ends_a_sweep_in_order(ray_cluster: None, begun: Begun, monk
         pytest.raises(UserError, match=r"the sweep stopped \(.*No space left on device\): free some disk space"),
         begun.execution() as resumed,
     ):
-        resumed.run(pool_configs(begun.plan, "unused"), None)
+        resumed.run(pool_configs(begun.plan, "unused"), None, {})
     assert begun.statuses() == ("KILLED", ["FINISHED", "KILLED"])
     assert any("trials.csv could not be written (No space left on device)" in line for line in begun.said)
 

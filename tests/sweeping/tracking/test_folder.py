@@ -55,12 +55,14 @@ def test_a_sweep_of_an_earlier_version_goes_on_with_its_models(tmp_path: Path) -
     stored = yaml.safe_load(folder.sweep_file.read_text())
     assert stored.pop("embedded_version") == "v2"
     folder.sweep_file.write_text(yaml.safe_dump(stored))
-    assert folder.differences(plan()) == ""
     resumed = plan().going_on_with(folder.stored_sweep())
+    assert folder.differences(resumed) == ""
     assert {model_id: model.model_id for model_id, model in resumed.models.items()} == {"embedded/tiny": "embedded/v1/tiny"}
     assert [trial.trial_id for trial in resumed.trials] == [trial.trial_id for trial in plan().trials]
     # Unless the file says otherwise.
-    assert "-embedded_version: v1\n+embedded_version: v2" in folder.differences(plan(embedded_version="v2"))
+    assert "-embedded_version: v1\n+embedded_version: v2" in folder.differences(
+        plan(embedded_version="v2").going_on_with(folder.stored_sweep())
+    )
 
 
 def test_keys_that_an_earlier_version_did_not_know_are_no_difference(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
+from mlflow_server import MlflowServer
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
@@ -46,7 +47,7 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_
 class Mirrored:
     """A sweep of two trials with its journal, and what MLflow has of it."""
 
-    def __init__(self, folder: Path, store: Path, name: str) -> None:
+    def __init__(self, folder: Path, store: Path, name: str, sweep_id: str = "") -> None:
         self.plan = plan_of(
             {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
         )
@@ -55,7 +56,7 @@ class Mirrored:
         self.uri = f"sqlite:///{store}"
         self.trials = [trial.trial_id for trial in self.plan.trials]
         self.journal = Journal(self.folder.journal)
-        self.journal.append(SweepStarted(time=1, id=f"id of {name}"))
+        self.journal.append(SweepStarted(time=1, id=sweep_id or f"id of {name}"))
         self.said: list[str] = []
 
     def mirror(self, patience_s: float = 20) -> int:
@@ -232,6 +233,81 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(mirrored: Mirrored) -> No
     # It is not forgotten.
     assert mirrored.mirror() == 1
     assert mirrored.steps() == [[20], [20]]
+
+
+def test_results_that_wait_are_delivered_together(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[int] = []
+    log_batch = MlflowClient.log_batch
+
+    def counted(client: MlflowClient, run_id: str, metrics: Any = (), **named: Any) -> Any:
+        if metrics:
+            requests.append(len({metric.step for metric in metrics}))
+        return log_batch(client, run_id, metrics=metrics, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    mirrored.start_all()
+    steps = list(range(10, 12_010, 10))
+    for step in steps:
+        mirrored.journal.entries += [
+            ResultLogged(time=step, trial=trial, step=step, metrics={"true_return": step / 2}) for trial in mirrored.trials
+        ]
+    mirror = MlflowMirror(mirrored.journal, mirrored.plan, mirrored.folder, mirrored.uri, mirrored.said.append)
+    mirror.start()
+    assert mirror.close(60) == 0
+    assert sum(requests) == len(steps) * len(mirrored.trials) + len(mirrored.trials) - 1  # and the size of one model
+    assert len(requests) < 12
+    assert mirrored.steps() == [steps, steps]
+
+
+def test_of_results_that_wait_mlflow_misses_only_the_one_that_it_refuses(mirrored: Mirrored) -> None:
+    mirrored.start_all()
+    mirrored.result(10)
+    mirrored.journal.append(ResultLogged(time=5, trial=mirrored.trials[0], step=15, metrics={"n" * 300: 1.0}))
+    mirrored.result(20)
+    mirrored.result(10)  # again, as after a resumption
+    assert mirrored.mirror() == 1
+    assert mirrored.steps() == [[10, 20], [10, 20]]
+
+
+def test_artifacts_that_cannot_be_written_hold_up_nothing_else(mirrored: Mirrored, tmp_path: Path) -> None:
+    """Another user has made the experiment: its artifacts are kept on that user's machine."""
+    (tmp_path / "elsewhere").write_text("no folder")
+    client = MlflowClient(mirrored.uri)
+    place = (tmp_path / "elsewhere" / "mlartifacts").as_uri()
+    client.create_experiment(mirrored.plan.sweep.name, artifact_location=place)
+    mirrored.start_all()
+    mirrored.result(10)
+    mirrored.journal.append(FileWritten(time=5, trial=mirrored.trials[0], file="sweep.yaml", to=None))
+    mirrored.result(20)
+    assert mirrored.mirror() == 2  # the sweep file, and the trial's copy of it
+    assert mirrored.steps() == [[10, 20], [10, 20]]
+    assert "no artifact can be written to file://" in mirrored.said[0]
+    (tmp_path / "elsewhere").unlink()
+    assert mirrored.mirror() == 0
+    parent, _ = mirrored.runs()
+    assert [item.path for item in client.list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
+
+
+@pytest.mark.slow
+def test_a_server_keeps_the_artifacts_of_all_its_users(tmp_path: Path) -> None:
+    server = MlflowServer(tmp_path / "mlflow.db")
+    server.start()
+    try:
+        for user in ("one", "two"):
+            mirrored = Mirrored(tmp_path / user, tmp_path / "unused.db", "shared", sweep_id=user)
+            mirrored.uri = server.url
+            mirrored.start_all()
+            mirrored.journal.append(FileWritten(time=5, trial=mirrored.trials[0], file="sweep.yaml", to="files"))
+            assert mirrored.mirror(60) == 0
+        client = MlflowClient(server.url)
+        experiment = client.get_experiment_by_name("shared")
+        assert experiment is not None
+        assert experiment.artifact_location.startswith("mlflow-artifacts:/")
+        runs = client.search_runs([experiment.experiment_id])
+        kept = [item.path for run in runs for item in client.list_artifacts(run.info.run_id)]
+        assert sorted(kept) == ["files", "files", "sweep.yaml", "sweep.yaml"]
+    finally:
+        server.stop()
 
 
 def test_a_deleted_experiment_loses_nothing(mirrored: Mirrored) -> None:

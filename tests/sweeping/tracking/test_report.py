@@ -112,6 +112,14 @@ def test_the_summary_for_each_model_size_is_in_it(folder: SweepFolder) -> None:
         assert part in page.text
 
 
+def test_measures_from_before_training_are_in_it(folder: SweepFolder) -> None:
+    assert "Rewards before training" not in write_report(folder.path).read_text(encoding="utf-8")
+    folder.epic.write_text("model,prompt,roc_auc,undefined\nembedded/tiny,NA,,roc_auc: the truth is not yes or no\n")
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    for part in ("Rewards before training", "roc auc", "NA", "roc_auc: the truth is not yes or no"):
+        assert part in page.text
+
+
 def test_what_prompts_and_failures_say_stays_text(folder: SweepFolder) -> None:
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     assert "script" not in page.tags

@@ -9,6 +9,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from replayed import replayed
 
 from vlm_rm_sweeps import metrics
+from vlm_rm_sweeps.rewards.functions.history import History
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -105,6 +106,35 @@ def test_updates_follow_the_ratio_that_was_asked_for(trained: tuple[Any, dict[st
     updates = learner["num_module_steps_trained_lifetime"] / SETTINGS.batch
     learned_steps = 840 - SETTINGS.learning_starts
     assert updates == pytest.approx(learned_steps * SETTINGS.updates_per_step, abs=2)
+
+
+def test_a_reward_of_the_last_frames_sees_them_across_rollouts(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
+    """The reward in the buffer is that of the whole episode, though it was scored in chunks of 5 steps."""
+    function = History(frames=8, weight=2.0)
+    spec = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), function=function)
+    source = RewardSource(two_pools[0], spec, EMBEDDED_PREPROCESSING.frame_format)
+    algorithm = build_trainer(SETTINGS, TASK, source, seed=3, steps_per_result=840, evaluation_episodes=2)
+    algorithm.train()
+    model = load_reward_model("embedded/tiny", micro_batch=16)
+    env = UprightCartPole()
+    env.reset(seed=0)
+    checked = 0
+    for episode in replayed(algorithm):
+        frames = []
+        for observation in episode.get_observations()[1:]:
+            env.state = np.asarray(observation, np.float64)
+            frames.append(render_frame(env, EMBEDDED_PREPROCESSING.frame_format))
+        columns, nothing = model.score(np.stack(frames), list(spec.parts())), np.zeros(len(frames), np.float32)
+        in_chunks = [function.combine(columns[start : start + 5], nothing) for start in range(0, len(frames), 5)]
+        rewards, whole = np.asarray(episode.get_rewards()), function.combine(columns, nothing)
+        # A pixel's edge may round differently, as above.
+        np.testing.assert_allclose(rewards, whole, atol=0.1)
+        apart = np.abs(rewards - whole)
+        assert np.median(apart) < 1e-3
+        assert np.median(np.abs(np.concatenate(in_chunks) - whole)) > 100 * np.median(apart)
+        checked += len(episode)
+    assert checked == 840
+    algorithm.stop()
 
 
 def test_stepping_goes_on_while_servers_score(reward: RewardSource, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 const element = (id) => document.getElementById(id);
 const RATER = "vlm-rm-rater";
 const SMALL_PIXELS = 200; // images up to this size are enlarged without smoothing
+const KEY_NAMES = { arrowleft: "\u2190", arrowdown: "\u2193", arrowright: "\u2192" };
 
 let job = null;
 let rater = null;
@@ -68,7 +69,7 @@ function load(item) {
       Object.assign(view, { controls: true, loop: true, muted: true, autoplay: true, playsInline: true });
       view.addEventListener("loadeddata", () => resolve(view));
     } else {
-      view.alt = "the state to judge";
+      view.alt = item.name;
       view.addEventListener("load", () => {
         view.classList.toggle("small", Math.max(view.naturalWidth, view.naturalHeight) <= SMALL_PIXELS);
         resolve(view);
@@ -76,6 +77,12 @@ function load(item) {
     }
     view.src = `/items/${item.id}`;
   });
+}
+
+// One view, or two side by side; none is shown unless all of them can be.
+function loadAll(shown) {
+  const names = shown.length === 2 ? ["the left state", "the right state"] : ["the state to judge"];
+  return Promise.all(shown.map((item, index) => load({ ...item, name: names[index] })));
 }
 
 async function show(received) {
@@ -94,7 +101,7 @@ async function show(received) {
     element("stage").classList.add("waiting");
     unseen = true;
     try {
-      element("stage").replaceChildren(await load(progress.next));
+      element("stage").replaceChildren(...await loadAll(progress.next.shown));
       unseen = false;
     } catch (error) {
       element("stage").replaceChildren();
@@ -102,7 +109,8 @@ async function show(received) {
     }
     element("stage").classList.remove("waiting");
     element("stage").dataset.item = progress.next.id;
-    if (progress.after && !progress.after.video) new Image().src = `/items/${progress.after.id}`;
+    element("stage").classList.toggle("pair", progress.next.shown.length === 2);
+    for (const item of progress.after ? progress.after.shown : []) if (!item.video) new Image().src = `/items/${item.id}`;
   }
   setBusy(false);
 }
@@ -152,7 +160,7 @@ function askForName() {
 function button(each) {
   const made = document.createElement("button");
   const key = document.createElement("kbd");
-  key.textContent = each.key;
+  key.textContent = KEY_NAMES[each.key] || each.key;
   made.append(key, ` ${each.text}`);
   made.dataset.value = each.value;
   made.addEventListener("click", () => answer(each.value));
@@ -164,7 +172,10 @@ function onKey(event) {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "INPUT" || busy) return;
   const key = event.key.toLowerCase();
   const chosen = job.answers.find((each) => each.key === key);
-  if (chosen) answer(chosen.value);
+  if (chosen) {
+    event.preventDefault(); // an arrow would scroll the page
+    answer(chosen.value);
+  }
   else if (key === "s") answer(null);
   else if (key === "z") undo();
 }

@@ -9,6 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+_REWARD_FILES = ("states", "head")
+"""Parameters of rewards that name files or folders."""
+_FOLDER_PREFIX = "local-dir:"
+_IN_A_MODEL_FOLDER = "open_clip_config.json"
+"""What a folder that is a model id may have before its path, and the file that it holds (`rewards/open_clip_models.py`)."""
+
 
 def folder_of(file: Path) -> Path:
     """Return the folder that names in a file are relative to: its own, or the working folder for a pipe such as /dev/stdin."""
@@ -23,8 +29,8 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         folder: What relative paths are relative to.
 
     Returns:
-        The keys, with absolute paths for checkpoint files (the part of a model id after its first slash), data sets, prompt
-        files, and files or folders among the arguments of an environment.
+        The keys, with absolute paths for checkpoint files (the part of a model id after its first slash) and folders of models,
+        data sets (also of rewards), prompt files, and files or folders among the arguments of an environment.
     """
     beside = _Beside(folder)
     changed = dict(keys)
@@ -34,6 +40,7 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     _change_in(changed, "screen", "states", beside.path)
     _change_in(changed, "audit", "models", beside.models)
     _change_in(changed, "env", "kwargs", beside.argument)
+    _change(changed, "rewards", beside.rewards)
     if isinstance(only := changed.get("only"), list):
         changed["only"] = [beside.combination(each) for each in only]
     return changed
@@ -113,13 +120,25 @@ class _Beside:
         return [self.model(each) for each in named] if isinstance(named, list) else self.model(named)
 
     def model(self, named: Any) -> Any:
-        if not isinstance(named, str):
+        if not isinstance(named, str) or not named:
             return named
+        prefix = _FOLDER_PREFIX if named.startswith(_FOLDER_PREFIX) else ""
+        if os.path.isfile(self._folder / named.removeprefix(prefix) / _IN_A_MODEL_FOLDER):
+            return prefix + os.path.normpath(self._folder / named.removeprefix(prefix))
         name, separator, file = named.partition("/")
         return f"{name}/{self.path(file)}" if separator and os.path.isfile(self._folder / file) else named
 
     def combination(self, named: Any) -> Any:
         return named | {"model": self.model(named.get("model"))} if isinstance(named, dict) and "model" in named else named
+
+    def rewards(self, named: Any) -> Any:
+        """Return rewards with absolute paths in the parameters that name files, however deep they are."""
+        match named:
+            case dict():
+                return {key: self.path(value) if key in _REWARD_FILES else self.rewards(value) for key, value in named.items()}
+            case list():
+                return [self.rewards(value) for value in named]
+        return named
 
     def argument(self, named: Any) -> Any:
         match named:

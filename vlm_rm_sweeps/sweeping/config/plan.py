@@ -7,18 +7,20 @@ the renderer.
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import ValidationError
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, shown, unknown_name
+from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
+from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion, find_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
-from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, LabelledStates, PoolSettings, Prompt
+from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, Combination, LabelledStates, PoolSettings, Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Trial
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Reward, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import make_task
@@ -45,7 +47,10 @@ class Plan:
         models: Every model that is served, by id, without weights: those that trials learn from, then the audit's gold models.
         prompts: The prompts to compare: those of the file, else the task's own.
         renderings: The renderings to compare, the task's default if the file names none.
+        rewards: The rewards to compare, those of `alphas` or of `rewards`.
+        thresholds: Measured thresholds, by model, key of the reward and prompt: see `with_thresholds`.
         trials: All trials in a fixed order, the references (true reward, untrained) first.
+        machine_drawn: Whether the profile is this machine's, because the file names none.
     """
 
     sweep: Sweep
@@ -55,11 +60,18 @@ class Plan:
     prompts: tuple[Prompt, ...]
     renderings: tuple[Rendering, ...]
     trials: tuple[Trial, ...]
+    rewards: tuple[Reward, ...]
+    machine_drawn: bool = False
+    thresholds: Mapping[tuple[str, float | str, str], float] = field(default_factory=dict)
 
     @property
-    def combinations(self) -> list[tuple[str, float, Prompt]]:
-        """Model, alpha and prompt of each cell of the grid, or of the cells that `only` names."""
-        return _combinations(self.sweep, self.prompts)
+    def combinations(self) -> list[tuple[str, Reward, Prompt]]:
+        """Model, reward and prompt of each cell of the grid, or of the cells that `only` names."""
+        cells = _combinations(self.sweep, self.rewards, self.prompts)
+        return [
+            (model, reward.measured(self.thresholds.get((model, reward.key, prompt.id))), prompt)
+            for model, reward, prompt in cells
+        ]
 
     @property
     def trained_models(self) -> tuple[str, ...]:
@@ -78,16 +90,48 @@ class Plan:
         sweep = self.sweep.model_copy(update={"embedded_version": version})
         return replace(self, sweep=sweep, models=_models("models", list(self.models), _Problems(), version))
 
+    def drawn_as(self, stored: Sweep) -> "Plan":
+        """Return the plan with the profile of a stored sweep, unless the file names one: another machine may have begun it."""
+        if not self.machine_drawn or stored.profile is None:
+            return self
+        sweep = self.sweep.model_copy(update={"profile": stored.profile})
+        renderings = tuple(replace(each, profile=stored.profile) for each in self.renderings)
+        return replace(self, sweep=sweep, renderings=renderings, trials=_trials(sweep, self.rewards, self.prompts, renderings))
+
     def with_ids_of(self, stored: Sweep) -> "Plan":
         """Return the plan with the trial ids of a stored sweep, which are derived from the names of its files as stored."""
         names = {model_id: stored_name(model_id, stored.models) for model_id in self.trained_models}
         return replace(self, trials=tuple(trial.named(names.get(trial.model_id, trial.model_id)) for trial in self.trials))
 
-    def served_specs(self) -> list[RewardSpec]:
+    def with_thresholds(self, values: Mapping[str, float]) -> "Plan":
+        """Return the plan with measured thresholds in its rewards.
+
+        Args:
+            values: The value of each trial whose reward has to be measured, by trial id.
+
+        Returns:
+            A plan whose trials have the same ids.
+        """
+        trials = [replace(each, reward=each.reward and each.reward.measured(values.get(each.trial_id))) for each in self.trials]
+        of_cells = {
+            (each.model_id, each.reward_key, each.prompt_id): values[each.trial_id]
+            for each in trials
+            if each.trial_id in values
+        }
+        return replace(self, trials=tuple(trials), thresholds=of_cells)
+
+    def rewards_of(self, model_id: str) -> list[Reward]:
+        """Return the rewards that a model computes: those of its own trials and, of a gold model, those of all trials."""
+        gold = self.sweep.audit.models if self.sweep.audit else ()
+        own = {reward.key for model, reward, _ in self.combinations if model == model_id or model_id in gold}
+        return [reward for reward in self.rewards if reward.key in own]
+
+    def served_specs(self, model_id: str) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""
         audited = self.sweep.audit.alphas if self.sweep.audit else ()
-        alphas = dict.fromkeys((*self.sweep.alphas, *audited))
-        return [prompt.spec(alpha) for prompt in self.prompts for alpha in alphas]
+        # Before a threshold is measured, the reward that it is applied to is scored.
+        specs = [reward.to_measure().spec(prompt) for prompt in self.prompts for reward in self.rewards_of(model_id)]
+        return list(dict.fromkeys([*specs, *(prompt.spec(alpha) for prompt in self.prompts for alpha in audited)]))
 
     def audit_specs(self, trial: Trial) -> dict[str, RewardSpec]:
         """Return the specs, by name, that a trial's own model scores in the audit, besides the trial's own spec."""
@@ -95,8 +139,11 @@ class Plan:
         if audit is None or trial.prompt is None:
             return {}
         prompts = {prompt.id: prompt for prompt in self.prompts}
-        pairs = itertools.product(audit.alphas or (trial.alpha,), audit.prompts or (trial.prompt.id,))
-        specs = {f"alpha_{alpha:g}_{prompt}": prompts[prompt].spec(alpha) for alpha, prompt in pairs}
+        rewards = [Reward(GoalBaseline(alpha=alpha)) for alpha in audit.alphas or (() if trial.reward else (trial.alpha,))]
+        if not audit.alphas and trial.reward:
+            rewards = [trial.reward]
+        pairs = itertools.product(rewards, audit.prompts or (trial.prompt.id,))
+        specs = {f"{_audit_name(reward)}_{prompt}": reward.spec(prompts[prompt]) for reward, prompt in pairs}
         return {name: spec for name, spec in specs.items() if spec != trial.spec()}
 
     @property
@@ -119,12 +166,12 @@ class Plan:
 
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
-        remarks = self.algorithm.remarks(self.sweep.steps)
+        remarks = [*self.task.remarks, *self.algorithm.remarks(self.sweep.steps)]
         remarks += [remark for model in self.models.values() for remark in model.remarks()]
         # Of one alpha: words do not depend on it.
         pairs = itertools.product(self.models.values(), self.prompts)
         remarks += [remark for model, prompt in pairs for remark in model.remarks_on(prompt.spec(0.0))]
-        others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool))
+        others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool), _frames_alone(self))
         return [*remarks, *(remark for remark in others if remark)]
 
     def describe(self) -> str:
@@ -137,6 +184,9 @@ class Plan:
         # As read: what a `#` made a comment is seen to be missing.
         lines.append("prompts, as they will be encoded:")
         lines += [f"  {prompt.id}: goal {_quoted(prompt.goal)}, baseline {_quoted(prompt.baseline)}" for prompt in self.prompts]
+        if sweep.rewards:
+            lines.append("rewards:")
+            lines += [f"  {reward.label}: {_in_words(reward)}" for reward in self.rewards]
         lines.append(f"{sweep.algorithm} learns {self.task.name} in episodes of {self.task.episode_steps} steps, drawn with")
         lines += [f"  {each.textures} textures, {each.camera} camera, {each.profile} profile" for each in self.renderings]
         if changed := sweep.control.model_dump(exclude_defaults=True):
@@ -193,14 +243,26 @@ def make_plan(sweep: Sweep) -> Plan:
     name = problems.look_up("algorithm", sweep.algorithm, choose_algorithm, sweep.algorithm, task)
     algorithm = problems.look_up("", None, _algorithm, sweep, name) if name else None
     renderings = problems.look_up("", None, _renderings, sweep, task)
+    rewards = _rewards(sweep, problems)
     problems.raise_if_any()
     assert algorithm is not None
     assert renderings is not None
     prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
+    machine_drawn = sweep.profile is None
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)
-    plan = Plan(sweep, task, algorithm, models, prompts, renderings, _trials(sweep, prompts, renderings))
-    for check in (_check_only, _check_size, _check_states, _check_audit, _check_models, _check_prompts, _check_backend):
+    trials = _trials(sweep, rewards, prompts, renderings)
+    plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
+    for check in (
+        _check_rewards,
+        _check_only,
+        _check_size,
+        _check_states,
+        _check_audit,
+        _check_models,
+        _check_prompts,
+        _check_backend,
+    ):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
     return plan
@@ -307,35 +369,79 @@ def _resolved_audit(sweep: Sweep, models: Mapping[str, RewardModel]) -> AuditSet
     return sweep.audit.model_copy(update={"models": tuple(dict.fromkeys(named)), "every": every})
 
 
-def _combinations(sweep: Sweep, prompts: Sequence[Prompt]) -> list[tuple[str, float, Prompt]]:
-    named = {(each.model, each.alpha, each.prompt) for each in sweep.only}
-    grid = itertools.product(sweep.models, sweep.alphas, prompts)
-    return [(model, alpha, prompt) for model, alpha, prompt in grid if not named or (model, alpha, prompt.id) in named]
+def _rewards(sweep: Sweep, problems: _Problems) -> tuple[Reward, ...]:
+    """Return the rewards of `alphas`, or those that `rewards` names, without those that cannot be made."""
+    rewards = [Reward(GoalBaseline(alpha=alpha)) for alpha in sweep.alphas]
+    for number, each in enumerate(sweep.rewards):
+        function = problems.look_up(f"rewards.{number}", None, make_reward, each.described())
+        if function is not None:
+            rewards.append(Reward(function, each.name or function.label))
+    return tuple(rewards)
 
 
-def _trials(sweep: Sweep, prompts: Sequence[Prompt], renderings: Sequence[Rendering]) -> tuple[Trial, ...]:
+def _combinations(sweep: Sweep, rewards: Sequence[Reward], prompts: Sequence[Prompt]) -> list[tuple[str, Reward, Prompt]]:
+    named = {(each.model, _key(each), each.prompt) for each in sweep.only}
+    grid = itertools.product(sweep.models, rewards, prompts)
+    return [(model, reward, prompt) for model, reward, prompt in grid if not named or (model, reward.key, prompt.id) in named]
+
+
+def _key(cell: Combination) -> float | str | None:
+    return cell.alpha if cell.reward is None else cell.reward
+
+
+def _trials(
+    sweep: Sweep, rewards: Sequence[Reward], prompts: Sequence[Prompt], renderings: Sequence[Rendering]
+) -> tuple[Trial, ...]:
     named_references = [TRUE_REWARD] * sweep.true_reward + [UNTRAINED] * sweep.untrained
-    references: list[tuple[str, float, Prompt | None, Rendering, int]] = [
-        (name, 0.0, None, renderings[0], seed) for name, seed in itertools.product(named_references, sweep.seeds)
+    references = [
+        Trial.of(name, 0.0, None, renderings[0], seed, len(renderings) > 1)
+        for name, seed in itertools.product(named_references, sweep.seeds)
     ]
-    grid = [
-        (*combination, rendering, seed)
-        for combination, rendering, seed in itertools.product(_combinations(sweep, prompts), renderings, sweep.seeds)
+    grid = itertools.product(_combinations(sweep, rewards, prompts), renderings, sweep.seeds)
+    trained = [
+        Trial.of(
+            model,
+            reward.alpha or 0.0,
+            prompt,
+            rendering,
+            seed,
+            len(renderings) > 1,
+            reward if reward.label is not None else None,
+        )
+        for (model, reward, prompt), rendering, seed in grid
     ]
-    return tuple(Trial.of(*each, rendering_named=len(renderings) > 1) for each in [*references, *grid])
+    return (*references, *trained)
 
 
 def _prompt_ids(plan: Plan) -> list[str]:
     return [prompt.id for prompt in plan.prompts]
 
 
+def _check_rewards(plan: Plan) -> None:
+    """Refuse rewards that tables could not tell apart, or that are the same."""
+    if not plan.sweep.rewards:
+        return
+    labels = [reward.label for reward in plan.rewards]
+    identities = [identity_of(reward.function) for reward in plan.rewards]
+    for number, (label, identity) in enumerate(zip(labels, identities, strict=True)):
+        if identity in identities[:number]:
+            raise UserError(
+                f"rewards: {labels[identities.index(identity)]} and {label} are the same: expected each reward once"
+            )
+        if label in labels[:number]:
+            raise UserError(f"rewards: two are called {label!r}: expected a `name` of its own for each")
+
+
 def _check_only(plan: Plan) -> None:
     sweep = plan.sweep
     for each in sweep.only:
-        if each.model not in sweep.models or each.alpha not in sweep.alphas or each.prompt not in _prompt_ids(plan):
+        keys = [reward.key for reward in plan.rewards]
+        if each.model not in sweep.models or _key(each) not in keys or each.prompt not in _prompt_ids(plan):
+            reward = f"alpha {each.alpha:g}" if each.reward is None else f"reward {each.reward!r}"
+            axis = f"rewards ({', '.join(map(str, keys))})" if sweep.rewards else "alphas"
             raise UserError(
-                f"only: {each.model!r}, alpha {each.alpha:g}, prompt {each.prompt!r} is not in the grid: expected values of "
-                "models, alphas and ids of prompts"
+                f"only: {each.model!r}, {reward}, prompt {each.prompt!r} is not in the grid: expected values of "
+                f"models, {axis} and ids of prompts"
             )
 
 
@@ -354,6 +460,12 @@ def _check_states(plan: Plan) -> None:
             f"epic_states: the images in {states.states} are drawn in one way, and the sweep compares {len(plan.renderings)}: "
             "expected one of textures and one of cameras, or a number of random states"
         )
+    for reward in plan.rewards:
+        if reward.function.needs_states and len(plan.renderings) > 1:
+            raise UserError(
+                f"rewards: {reward.label} is measured on images that are drawn in one way, and the sweep compares "
+                f"{len(plan.renderings)}: expected one of textures and one of cameras, or `above` in the place of `quantile`"
+            )
     if isinstance(states, int) and states:
         plan.task.require_states()
 
@@ -384,11 +496,14 @@ def _check_models(plan: Plan) -> None:
 
 
 def _check_prompts(plan: Plan) -> None:
-    for model, prompt in itertools.product(plan.models.values(), plan.prompts):
-        try:
-            model.check_spec(prompt.spec(alpha=0.0))
-        except UserError as error:
-            raise UserError(f"prompts, {prompt.id}: {error}") from error
+    for model_id, model in plan.models.items():
+        # Alpha changes nothing in what can be scored.
+        rewards = plan.rewards_of(model_id) if plan.sweep.rewards else [Reward(GoalBaseline())]
+        for prompt, reward in itertools.product(plan.prompts, rewards):
+            try:
+                model.check(reward.spec(prompt))
+            except UserError as error:
+                raise UserError(f"prompts, {prompt.id}: {error}") from error
 
 
 def _check_backend(plan: Plan) -> None:
@@ -397,7 +512,7 @@ def _check_backend(plan: Plan) -> None:
         try:
             model.use_backend(pool.backend, "cuda" if pool.gpus else "cpu", pool.precision)
         except UserError as error:
-            raise UserError(f"pool.backend: {error}") from error
+            raise UserError(f"pool: {error}") from error
 
 
 def _slow_precision(pool: PoolSettings) -> str | None:
@@ -405,6 +520,27 @@ def _slow_precision(pool: PoolSettings) -> str | None:
         return None
     which = "" if pool.precision == "fp16" else " that does not compute in it (AVX512_BF16, AMX)"
     return f"pool: {pool.precision} on a CPU{which} is several times slower than fp32: give servers a GPU, or choose fp32"
+
+
+def _frames_alone(plan: Plan) -> str | None:
+    """Say where rewards are measured on frames without an episode."""
+    partial = [str(reward.label) for reward in plan.rewards if reward.function.memory or reward.function.uses_true_reward]
+    if not partial or not (plan.sweep.epic_states or plan.sweep.audit):
+        return None
+    return (
+        f"rewards: {', '.join(partial)}: `epic_states` and the other models of an audit see frames alone: a history of one frame, and "
+        "no reward of the environment"
+    )
+
+
+def _audit_name(reward: Reward) -> str:
+    return f"alpha_{reward.alpha:g}" if reward.label is None else reward.label
+
+
+def _in_words(reward: Reward) -> str:
+    described = readable_reward(reward.function)
+    given = ", ".join(f"{name} {shown(value)}" for name, value in described.items() if name != KIND and value is not None)
+    return f"{described[KIND]}{f' ({given})' if given else ''}"
 
 
 def _few_audit_points(sweep: Sweep) -> str | None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import read_text
-from vlm_rm_sweeps.rewards.reward_model import visible_text
+from vlm_rm_sweeps.rewards.prompt_text import visible_text
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml
 from vlm_rm_sweeps.tasks.task import Task

@@ -10,9 +10,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from vlm_rm_sweeps.sweeping.config.screening import SCREEN, ScreenSettings
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction
+from vlm_rm_sweeps.rewards.functions.registry import KIND, find_reward, reward_kinds
+from vlm_rm_sweeps.sweeping.config.screening import ScreenSettings
+from vlm_rm_sweeps.sweeping.config.sections import RewardSettings
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.config.yaml_file import BASE
+from vlm_rm_sweeps.sweeping.config.yaml_file import BASE, SCREEN
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import algorithm_names, find_algorithm
 
@@ -69,9 +72,13 @@ def _algorithms() -> dict[str, type[Algorithm]]:
     return {name: find_algorithm(name) for name in algorithm_names()}
 
 
+def _rewards() -> dict[str, type[RewardFunction]]:
+    return {kind: find_reward(kind) for kind in reward_kinds()}
+
+
 def _described() -> tuple[Schema, dict[str, Schema]]:
     """Return the schema of a whole sweep file and the definitions that it refers to, as pydantic generates them."""
-    parts: tuple[type[BaseModel], ...] = (Sweep, ScreenSettings, *_algorithms().values())
+    parts: tuple[type[BaseModel], ...] = (Sweep, ScreenSettings, *_algorithms().values(), *_rewards().values())
     references, described = models_json_schema([(part, "validation") for part in parts], schema_generator=_WithoutTitles)
     definitions = described["$defs"]
     schema = definitions.pop(Sweep.__name__)
@@ -80,12 +87,38 @@ def _described() -> tuple[Schema, dict[str, Schema]]:
         "anyOf": [references[settings, "validation"] for settings in _algorithms().values()],
         "description": keys["settings"]["description"],
     }
+    keys["rewards"] = {
+        "type": "array",
+        "items": {"anyOf": _reward_schemas(references, definitions)},
+        "description": keys["rewards"]["description"],
+    }
     keys[SCREEN] = {**references[ScreenSettings, "validation"], "description": _SCREEN_MEANING}
     _allow(keys["prompts"], {"type": "string"})
     for key in keys.values():
         if isinstance(key.get("default"), Mapping):
             del key["default"]  # the keys in it have defaults of their own
     return schema | {"properties": keys}, definitions
+
+
+def _reward_schemas(references: Mapping[Any, Schema], definitions: Mapping[str, Schema]) -> list[Schema]:
+    """Describe a reward: a kind alone, each kind with its parameters, and a class of the user's own with any."""
+    own = definitions[RewardSettings.__name__]
+    kind, name = (own["properties"][key] for key in (KIND, "name"))
+    schemas: list[Schema] = [{"type": "string"}]
+    for each, function in _rewards().items():
+        reference = references[function, "validation"]
+        described = definitions[_definition(reference)]
+        parameters = {key: _without_default_section(value) for key, value in _properties(described).items()}
+        described["properties"] = {KIND: {"const": each, "description": kind["description"]}, "name": name} | parameters
+        described["required"] = [KIND, *described.get("required", ())]
+        schemas.append(reference)
+    own["properties"][KIND] = kind | {"pattern": ":"}
+    return [*schemas, {"$ref": f"#/$defs/{RewardSettings.__name__}"}]
+
+
+def _without_default_section(key: Schema) -> Schema:
+    """Leave out a default that is a mapping: its keys have defaults of their own."""
+    return {part: value for part, value in key.items() if part != "default" or not isinstance(value, Mapping)}
 
 
 def _properties(schema: Schema) -> dict[str, Schema]:
@@ -130,11 +163,11 @@ def _allow_underscores(part: Schema) -> None:
 def keys_as_markdown() -> str:
     """Format all keys as Markdown tables: those of the file, of each section, and the settings of each algorithm."""
     schema, definitions = _described()
-    lines = _table(schema, definitions)
-    lines += ["", "<details>", "<summary>Keys in the sections, and the settings of the algorithms</summary>"]
+    lines = ["### Keys of the file", "", *_table(schema, definitions)]
     for name, section in _listed_sections(schema, definitions):
-        lines += ["", f"`{name}`:", "", *_table(definitions[section], definitions)]
-    lines += ["", "`settings`, with the default of each algorithm:", "", *_settings_table(definitions), "", "</details>"]
+        lines += ["", f"### `{name}`", "", *_table(definitions[section], definitions)]
+    lines += ["", "### `settings`", "", "With the default of each algorithm.", "", *_settings_table(definitions)]
+    lines += ["", "### `rewards`", "", "By kind; `module:Class` is one of your own.", "", *_rewards_table(definitions)]
     return "\n".join(lines)
 
 
@@ -167,6 +200,19 @@ def _settings_table(definitions: Mapping[str, Schema]) -> list[str]:
     for name, meaning in meanings.items():
         defaults = (_default(keys[name]) if name in keys else "-" for keys in of_algorithms.values())
         rows.append(f"| `{name}` | {meaning} | {' | '.join(defaults)} |")
+    return rows
+
+
+def _rewards_table(definitions: Mapping[str, Schema]) -> list[str]:
+    rows = ["| key | meaning | default |", "|---|---|---|"]
+    for kind, function in _rewards().items():
+        formula = function.formula.replace("|", r"\|")
+        rows.append(f"| `{kind}` | {formula}. |  |")
+        described = definitions[function.__name__]
+        for name, key in _properties(described).items():
+            if name not in (KIND, "name"):
+                default = "required" if name in described["required"] else _default(key)
+                rows.append(f"| `{kind}.{name}` | {_meaning(key)} | {default} |")
     return rows
 
 

@@ -11,15 +11,15 @@ from typing import Any
 from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import RewardMeasure
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
-from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
+from vlm_rm_sweeps.sweeping.config.yaml_file import SCREEN, read_sweep_keys
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.user_modules import make_importable
 
-SCREEN = "screen"
 _MOST_COMBINATIONS = 100_000
 _NAME_LENGTH = 60
 
@@ -27,6 +27,9 @@ _NAME_LENGTH = 60
 class ScreenSettings(LabelledStates):
     """What combinations are screened on, and how many of them are kept for training."""
 
+    rank_by: RewardMeasure = Field(
+        "epic_distance", description="The measure that combinations are ranked by, as in the table of `vlm-rm epic`."
+    )
     keep: int = Field(3, ge=1, description="How many of the best combinations the sweep file for training has.")
 
 
@@ -47,7 +50,8 @@ class Screening:
     def describe(self) -> str:
         """Describe what will be screened, in one line."""
         plan = self.plan
-        grid = f"{len(plan.sweep.models)} models, {len(plan.sweep.alphas)} alphas, {len(plan.prompts)} prompts"
+        rewards = f"{len(plan.rewards)} {'rewards' if plan.sweep.rewards else 'alphas'}"
+        grid = f"{len(plan.sweep.models)} models, {rewards}, {len(plan.prompts)} prompts"
         return (
             f"screening {len(plan.combinations):,} combinations ({grid}) on the states in {self.settings.states}, truth: "
             f"{self.settings.truth}"
@@ -68,11 +72,19 @@ class Screening:
             | {
                 "name": f"{sweep.name[: _NAME_LENGTH - 5]}-best",
                 "models": list(dict.fromkeys(each.model for each in best)),
-                "alphas": sorted({each.alpha for each in best}),
+                **self._best_rewards(best),
                 "prompts": list(kept.values()),
-                "only": [each.model_dump(mode="json") for each in best],
+                "only": [each.model_dump(mode="json", exclude_none=True) for each in best],
             }
         )
+
+    def _best_rewards(self, best: list[Combination]) -> dict[str, Any]:
+        """Return the key for the rewards of these combinations: `alphas`, or `rewards`."""
+        if not self.plan.sweep.rewards:
+            return {"alphas": sorted({each.alpha for each in best if each.alpha is not None})}
+        kept = {each.reward for each in best}
+        pairs = zip(self.plan.sweep.rewards, self.plan.rewards, strict=True)
+        return {"rewards": [given.model_dump(mode="json", exclude_none=True) for given, made in pairs if made.label in kept]}
 
 
 def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
@@ -90,7 +102,22 @@ def load_plan(path: Path, overrides: Sequence[str] = ()) -> Plan | Screening:
     Raises:
         UserError: One message that names the file and everything that is wrong with it.
     """
-    data = read_sweep_keys(path, overrides, make_importable)
+    return plan_file(path, read_sweep_keys(path, overrides, make_importable))
+
+
+def plan_file(path: Path, data: dict[str, Any]) -> Plan | Screening:
+    """Look up everything that the keys of a sweep file or a screening file name.
+
+    Args:
+        path: The file, for messages.
+        data: Its keys, with its folder and those of its bases made importable.
+
+    Returns:
+        As `load_plan`.
+
+    Raises:
+        UserError: One message that names the file and everything that is wrong with it.
+    """
     try:
         return _screening(data) if SCREEN in data else plan_of(data)
     except UserError as error:
@@ -117,7 +144,10 @@ def _check_training(screening: Screening) -> None:
     Raises:
         UserError: The sweep file of the best combinations would be refused.
     """
-    grid = [Combination(model=model, alpha=alpha, prompt=prompt.id) for model, alpha, prompt in screening.plan.combinations]
+    grid = [
+        Combination(model=model, alpha=None if reward.label else reward.alpha, reward=reward.label, prompt=prompt.id)
+        for model, reward, prompt in screening.plan.combinations
+    ]
     kept = grid[: screening.settings.keep]
     try:
         plan_of(screening.best_sweep(kept))

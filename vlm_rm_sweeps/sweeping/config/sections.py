@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction
+from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpec
 
 LARGEST = "largest"
 """In `audit.models`: the largest of the sweep's models."""
+_SHORT_NAME = r"^[A-Za-z0-9_.-]{1,40}$"
 
 
 class Section(BaseModel):
@@ -30,6 +33,16 @@ class Section(BaseModel):
         return value
 
 
+def _whole_or_less_than_one(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        raise UserError("expected a whole number of GPUs, or a fraction of one: Ray gives nothing in between")
+    return gpus
+
+
+Gpus = Annotated[float, AfterValidator(_whole_or_less_than_one)]
+"""A number of GPUs that Ray can reserve."""
+
+
 def _types_in(annotation: Any) -> Iterator[Any]:
     yield annotation
     for part in get_args(annotation):
@@ -39,7 +52,7 @@ def _types_in(annotation: Any) -> Iterator[Any]:
 class Prompt(Section):
     """One goal in words. `goal` and `baseline` are a sentence, or several whose embeddings are averaged."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,40}$", description="Short name, shown in tables and used as a tag.")
+    id: str = Field(pattern=_SHORT_NAME, description="Short name, shown in tables and used as a tag.")
     goal: tuple[str, ...] = Field(description="What the robot should do: a sentence, or a list of sentences.")
     baseline: tuple[str, ...] = Field(description="What is to be seen in any state, with or without the goal.")
 
@@ -56,36 +69,68 @@ class Prompt(Section):
         self.spec(alpha=0.0)
         return self
 
-    def spec(self, alpha: float) -> RewardSpec:
-        """Return the reward spec of this prompt at one alpha."""
-        return RewardSpec(self.goal, self.baseline, alpha)
+    def spec(self, alpha: float = 0.0, function: RewardFunction | None = None) -> RewardSpec:
+        """Return the reward spec of this prompt at one alpha, or with another reward function.
+
+        Args:
+            alpha: Goal-baseline regularisation.
+            function: Another reward function; alpha is 0 then.
+
+        Returns:
+            The spec.
+
+        Raises:
+            UserError: The function's own texts do not go with this prompt.
+        """
+        return RewardSpec(self.goal, self.baseline, alpha, function)
+
+
+class RewardSettings(Section):
+    """One reward: its kind, parameters of that kind, and a name."""
+
+    # The parameters depend on the kind, which is looked up when the sweep is planned.
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = Field(description="One of `vlm-rm rewards`, or `module:Class`.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$",
+        description="What tables, tags and `only` call it; by default its kind with the parameters that are not defaults.",
+    )
+
+    def described(self) -> dict[str, Any]:
+        """Return kind and parameters, as `make_reward` takes them."""
+        return {KIND: self.kind, **(self.model_extra or {})}
 
 
 class PoolSettings(Section):
     """How each model is served."""
 
-    servers: int = Field(1, ge=1, description="Reward servers for each model.")
+    servers: int = Field(1, ge=1, le=1_024, description="Reward servers for each model.")
     precision: Precision = Field("fp32", description="Precision of the weights.")
     backend: BackendName = Field(
         "torch",
         description="What runs CLIP's image tower on the servers: `folded` multiplies batch normalisations into convolutions; "
         "`onnxruntime` is fastest on a CPU, in fp32, and needs the package's extra `onnxruntime`. Rewards differ in their last digits.",
     )
-    micro_batch: int = Field(64, ge=1, description="Frames in one forward pass.")
+    micro_batch: int = Field(64, ge=1, le=65_536, description="Frames in one forward pass.")
     cpus: float = Field(0, ge=0, description="CPUs that Ray reserves for each server.")
-    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
-    threads: int = Field(1, ge=1, description="Threads that each server uses.")
-    timeout_s: float = Field(600, gt=0, description="Seconds after which a server that has not answered is restarted.")
+    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each server.")
+    threads: int = Field(1, ge=1, le=1_024, description="Threads that each server uses.")
+    timeout_s: float = Field(
+        600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
+    )
 
 
 class TrialResources(Section):
     """What each trial reserves, how often it is retried, and how its best policy is chosen."""
 
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
-    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
+    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
     env_runners: int = Field(
         0,
         ge=0,
+        le=1_024,
         description="RLlib env runners of each trial, each with a CPU of its own; 0 steps the environments in the trial.",
     )
     evaluation_interval: int | None = Field(
@@ -139,8 +184,15 @@ class Combination(Section):
     """One cell of the grid."""
 
     model: str = Field(description="One of `models`.")
-    alpha: float = Field(description="One of `alphas`.")
+    alpha: float | None = Field(None, description="One of `alphas`.")
+    reward: str | None = Field(None, description="The label of one of `rewards`, in the place of `alpha`.")
     prompt: str = Field(description="The id of one of `prompts`.")
+
+    @model_validator(mode="after")
+    def _one_reward(self) -> "Combination":
+        if (self.alpha is None) == (self.reward is None):
+            raise UserError("expected either `alpha`, one of `alphas`, or `reward`, the label of one of `rewards`")
+        return self
 
 
 def check_alphas(alphas: tuple[float, ...]) -> tuple[float, ...]:

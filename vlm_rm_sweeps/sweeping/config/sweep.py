@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
+from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion
 from vlm_rm_sweeps.sweeping.config.sections import (
     AuditSettings,
@@ -19,6 +20,7 @@ from vlm_rm_sweeps.sweeping.config.sections import (
     LabelledStates,
     PoolSettings,
     Prompt,
+    RewardSettings,
     Section,
     TrialResources,
     check_alphas,
@@ -31,21 +33,27 @@ from vlm_rm_sweeps.tasks.rendering import Profile
 
 
 class Sweep(Section):
-    """A sweep: each combination of model, alpha, prompt, textures, camera and seed is a trial."""
+    """A sweep: each combination of model, reward, prompt, textures, camera and seed is a trial."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Names the results folder and the MLflow experiment.")
     task: str | None = Field(None, description="One of `vlm-rm tasks`, or `module:Class`; or else `env`.")
     env: GymEnv | None = Field(None, description="Any Gymnasium environment, in the place of a task; it needs `prompts`.")
     control: Control = Field(Control(), description="How policies act, and what they observe.")
     models: tuple[str, ...] = Field(
-        description="Model ids: one of `vlm-rm models`, or `module:Class`; [], with `alphas: []`, for references alone."
+        description="Model ids: one of `vlm-rm models`, or `module:Class`; [], without `alphas` and `rewards`, for references alone."
     )
     embedded_version: EmbeddedVersion = Field(
         NEWEST_EMBEDDED,
         description="Version of the embedded family that `embedded/<size>` means; sweeps of version 0.1 go on with v1.",
     )
     alphas: tuple[float, ...] = Field(
-        description="Goal-baseline regularisation, from 0 (cosine to the goal) to 1 (only the direction from baseline to goal counts).",
+        (),
+        description="Goal-baseline regularisation, from 0 (cosine to the goal) to 1 (only the direction from baseline to goal counts); "
+        "or else `rewards`.",
+    )
+    rewards: tuple[RewardSettings, ...] = Field(
+        (),
+        description="Rewards to compare, in the place of `alphas`: each a kind of `vlm-rm rewards`, or `kind` with its parameters.",
     )
     prompts: tuple[Prompt, ...] = Field((), description="Prompts to compare; by default the task's own.")
     only: tuple[Combination, ...] = Field((), description="Of the grid, only these combinations; by default all of it.")
@@ -77,7 +85,7 @@ class Sweep(Section):
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")
     epic_states: int | LabelledStates = Field(
         0,
-        description="What every model, alpha and prompt is measured on by EPIC before training: a number of random states (0: none), "
+        description="What every model, reward and prompt is measured on by EPIC before training: a number of random states (0: none), "
         "or a labelled data set.",
     )
     audit: AuditSettings | None = Field(
@@ -85,6 +93,15 @@ class Sweep(Section):
         description="Score each trial's frames for other specs and models too; the over-optimisation alarm takes five audit points.",
     )
     max_trials: int = Field(100, gt=0, description="Refuse to start more trials than this.")
+
+    @field_validator("rewards", mode="before", json_schema_input_type=tuple[str | RewardSettings, ...])
+    @classmethod
+    def _kinds_alone(cls, rewards: Any) -> Any:
+        return (
+            [{KIND: each} if isinstance(each, str) else each for each in rewards]
+            if isinstance(rewards, list | tuple)
+            else rewards
+        )
 
     @field_validator("alphas")
     @classmethod
@@ -121,11 +138,15 @@ class Sweep(Section):
         return self
 
     def _check_references_alone(self) -> None:
-        """Refuse a grid without models or alphas, unless it has neither, and all that is left is what the references need."""
-        if bool(self.models) != bool(self.alphas):
+        """Refuse a grid without models or rewards, unless it has neither, and all that is left is what the references need."""
+        if self.alphas and self.rewards:
             raise UserError(
-                f"models = {list(self.models)}, alphas = {list(self.alphas)}: expected at least 1 of each, or none of both for the "
-                "references alone (`true_reward`, `untrained`)"
+                "expected either `alphas` or `rewards`, found both: alpha 0.5 among `rewards` is {kind: goal_baseline, alpha: 0.5}"
+            )
+        if bool(self.models) != bool(self.alphas or self.rewards):
+            raise UserError(
+                f"models = {list(self.models)}, alphas = {list(self.alphas)}, {len(self.rewards)} rewards: expected at least 1 model, "
+                "and either alphas or rewards; or none of all for the references alone (`true_reward`, `untrained`)"
             )
         if self.models:
             return

@@ -5,6 +5,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction
+from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
+from vlm_rm_sweeps.rewards.functions.registry import describe_reward, identity_of, make_reward
+from vlm_rm_sweeps.rewards.functions.threshold import Threshold
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -16,17 +20,57 @@ UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
+class Reward:
+    """One value of the axis of rewards.
+
+    Attributes:
+        function: How embeddings become rewards.
+        label: What the sweep calls it; None for a value of `alphas`.
+    """
+
+    function: RewardFunction
+    label: str | None = None
+
+    @property
+    def alpha(self) -> float | None:
+        """Its alpha if it is goal-baseline regularisation; else None."""
+        return self.function.alpha if isinstance(self.function, GoalBaseline) else None
+
+    @property
+    def key(self) -> float | str:
+        """What tables tell it by: its label, or the value of `alphas`."""
+        return self.label if self.label is not None else self.alpha or 0.0
+
+    def spec(self, prompt: Prompt) -> RewardSpec:
+        """Return the spec of this reward with a prompt."""
+        return prompt.spec(function=self.function)
+
+    def measured(self, threshold: float | None) -> "Reward":
+        """Return this reward with a measured threshold, if it needs one and there is one."""
+        if threshold is None or not isinstance(self.function, Threshold) or not self.function.needs_states:
+            return self
+        return replace(self, function=self.function.at(threshold))
+
+    def to_measure(self) -> "Reward":
+        """Return the reward that a threshold without a value is applied to; any other one itself."""
+        if isinstance(self.function, Threshold) and self.function.needs_states:
+            return replace(self, function=self.function.of)
+        return self
+
+
+@dataclass(frozen=True)
 class Trial:
-    """One combination of model, alpha, prompt, rendering and seed.
+    """One combination of model, reward, prompt, rendering and seed.
 
     Attributes:
         trial_id: Hash of the combination; independent of the position in the grid.
         model_id: Id of the reward model, or `TRUE_REWARD` or `UNTRAINED`.
-        alpha: Goal-baseline regularisation, 0 to 1; 0 for a reference.
+        alpha: Goal-baseline regularisation, 0 to 1; 0 for a reference, and for any other reward.
         prompt: None for a reference, which learns from no reward model.
         rendering: How states are drawn.
         seed: Seed of the training.
         rendering_named: Whether the sweep compares renderings, so that the label must name this trial's.
+        reward: The reward, if the sweep names `rewards`; None if alpha says it, and for a reference.
     """
 
     trial_id: str
@@ -36,20 +80,30 @@ class Trial:
     rendering: Rendering
     seed: int
     rendering_named: bool = False
+    reward: Reward | None = None
 
     @classmethod
     def of(
-        cls, model_id: str, alpha: float, prompt: Prompt | None, rendering: Rendering, seed: int, rendering_named: bool = False
+        cls,
+        model_id: str,
+        alpha: float,
+        prompt: Prompt | None,
+        rendering: Rendering,
+        seed: int,
+        rendering_named: bool = False,
+        reward: Reward | None = None,
     ) -> "Trial":
         """Make a trial whose id is derived from its combination."""
         # The true reward does not depend on how states are drawn.
         drawn = [prompt.model_dump(mode="json"), asdict(rendering)] if prompt else None
-        digest = hashlib.sha256(json.dumps([model_id, alpha, drawn, seed]).encode()).hexdigest()
-        return cls(digest[:10], model_id, alpha, prompt, rendering, seed, rendering_named)
+        # Goal-baseline regularisation has the same id, whether `alphas` or `rewards` names it.
+        other = identity_of(reward.function) if reward is not None and reward.alpha is None else None
+        digest = hashlib.sha256(json.dumps([model_id, other or alpha, drawn, seed]).encode()).hexdigest()
+        return cls(digest[:10], model_id, alpha, prompt, rendering, seed, rendering_named, reward)
 
     def named(self, model_id: str) -> "Trial":
         """Return this trial with the id that it has if its model is called `model_id`."""
-        called = Trial.of(model_id, self.alpha, self.prompt, self.rendering, self.seed)
+        called = Trial.of(model_id, self.alpha, self.prompt, self.rendering, self.seed, reward=self.reward)
         return replace(self, trial_id=called.trial_id)
 
     @property
@@ -68,18 +122,37 @@ class Trial:
         if self.prompt is None:
             return self.model_id
         drawn = f", {self.rendering.textures} textures, {self.rendering.camera} camera" if self.rendering_named else ""
-        return f"{self.model_id}, alpha {self.alpha:g}, prompt {self.prompt.id}{drawn}"
+        reward = f"reward {self.reward.label}" if self.reward else f"alpha {self.alpha:g}"
+        return f"{self.model_id}, {reward}, prompt {self.prompt.id}{drawn}"
+
+    @property
+    def known_alpha(self) -> float | None:
+        """Alpha of goal-baseline regularisation; None for a reference, and for any other reward."""
+        if self.prompt is None:
+            return None
+        return self.reward.alpha if self.reward else self.alpha
+
+    @property
+    def reward_key(self) -> float | str:
+        """What tables tell the trial's reward by: its label, or its alpha if the sweep has `alphas`."""
+        return self.reward.key if self.reward else self.alpha
 
     def spec(self) -> RewardSpec | None:
         """Return the reward spec that the trial learns from; None for a reference."""
-        return self.prompt.spec(self.alpha) if self.prompt else None
+        if self.prompt is None:
+            return None
+        return self.reward.spec(self.prompt) if self.reward else self.prompt.spec(self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the trial to plain data, for Tune."""
-        return asdict(self) | {"prompt": self.prompt.model_dump(mode="json") if self.prompt else None}
+        prompt = self.prompt.model_dump(mode="json") if self.prompt else None
+        reward = {"function": describe_reward(self.reward.function), "label": self.reward.label} if self.reward else None
+        return asdict(replace(self, reward=None)) | {"prompt": prompt, "reward": reward}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Trial":
         """Rebuild a trial from the result of `to_dict`."""
         prompt = Prompt(**data["prompt"]) if data["prompt"] else None
-        return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"])}))
+        named = data["reward"]
+        reward = Reward(make_reward(named["function"]), named["label"]) if named else None
+        return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"]), "reward": reward}))

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 
 Checked = TypeVar("Checked", bound=BaseModel)
+_MOST_PROBLEMS = 10
+_SHOWN_LETTERS = 80
 
 
 def check_keys(model: type[Checked], data: Any, within: str = "", hint: str = "") -> Checked:
@@ -37,8 +39,24 @@ def check_keys(model: type[Checked], data: Any, within: str = "", hint: str = ""
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], within: str = "") -> list[str]:
-    """Explain each bad key of a part of the sweep file; `within` is the part's path, as for `check_keys`."""
-    return [_explain(problem, model, within) for problem in error.errors(include_url=False)]
+    """Explain the bad keys of a part of the sweep file; `within` is the part's path, as for `check_keys`."""
+    problems = [each for each in error.errors(include_url=False) if not _follows_from_another(each, error)]
+    explained, listed = [], set()
+    for problem in problems[:_MOST_PROBLEMS]:
+        section = problem["loc"][:-1]
+        explained.append(_explain(problem, model, within, lists_keys=section not in listed))
+        if problem["type"] == "extra_forbidden":
+            listed.add(section)
+    more = len(problems) - len(explained)
+    return [*explained, *([f"and {more} more problems"] if more else [])]
+
+
+def _follows_from_another(problem: ErrorDetails, error: ValidationError) -> bool:
+    """Whether pydantic counts a list as too short only because it leaves out the bad values in it."""
+    place = problem["loc"]
+    return problem["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in error.errors(include_url=False)
+    )
 
 
 def in_file(path: Path, error: UserError) -> UserError:
@@ -62,13 +80,15 @@ def refuse_repeats(axis: str, values: Iterable[Any]) -> None:
             raise UserError(f"duplicate value {value!r} in `{axis}`: expected each value once")
 
 
-def _explain(problem: ErrorDetails, model: type[BaseModel], within: str) -> str:
-    key = within + ".".join(str(part) for part in problem["loc"])
+def _explain(problem: ErrorDetails, model: type[BaseModel], within: str, lists_keys: bool) -> str:
+    key = within + ".".join(_shortened(str(part)) for part in problem["loc"])
+    found = shown(problem["input"])
     if problem["type"] == "extra_forbidden":
         known = list(_fields_at(problem["loc"][:-1], model))
         nearest = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
-        return f"unknown key {key!r} (value {problem['input']!r}): {suggestion}expected one of {', '.join(known)}"
+        helps = [f"did you mean {nearest[0]!r}?"] if nearest else []
+        helps += [f"expected one of {', '.join(known)}"] if lists_keys else []
+        return f"unknown key {key!r} (value {found}){': ' if helps else ''}{' '.join(helps)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
     message = "expected a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Value error, ")
@@ -77,7 +97,11 @@ def _explain(problem: ErrorDetails, model: type[BaseModel], within: str) -> str:
         return message
     if isinstance(problem["input"], dict):
         return f"{key}: {message}"
-    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {found}: {message[0].lower()}{message[1:]}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _SHOWN_LETTERS else f"{name[:_SHOWN_LETTERS]}..."
 
 
 def _fields_at(location: tuple[int | str, ...], model: Any) -> Iterable[str]:

@@ -19,6 +19,8 @@ from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml
 
 BASE = "base"
 """The key that names the sweep file to overlay."""
+SCREEN = "screen"
+"""The key that makes a sweep file a screening, which needs no Ray."""
 _MOST_BASES = 20
 _MOST_PARTS = 20
 _OVERRIDE = re.compile(r"(?P<path>[^\s.=]+(?:\.[^\s.=]+)*)=(?P<value>.*\S.*)", re.DOTALL)
@@ -138,7 +140,9 @@ def apply_overrides(keys: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         try:
             value = parse_yaml(matched["value"])
         except UserError as error:
-            raise UserError(f"--set {override!r}: the value {error}") from error
+            raise UserError(
+                f"--set {shown(override)}: the value{'' if str(error).startswith('is') else ':'} {error}"
+            ) from error
         try:
             _set(changed, path, value)
         except UserError as error:

@@ -14,7 +14,8 @@ import yaml
 
 from vlm_rm_sweeps.errors import UserError
 
-_MOST_VALUES = 100_000
+_MOST_VALUES = 30_000
+"""PyYAML takes about a second for them."""
 _MOST_DEPTH = 50
 _MOST_DIGITS = 40
 _LARGEST = 10**18
@@ -22,6 +23,10 @@ _EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
 _BOOLEANS = {"true": True, "false": False}
 _FLOAT = "tag:yaml.org,2002:float"
+
+
+class _RefusedError(Exception):
+    """The document is YAML, but has something that no sweep file should have."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -119,6 +124,8 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
+    except _RefusedError as error:
+        raise UserError(str(error)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"is not YAML: {error}") from error
 
@@ -129,11 +136,11 @@ def to_yaml(data: dict[str, Any]) -> str:
     return text
 
 
-def _refused(part: Any, problem: str) -> yaml.YAMLError:
-    return yaml.YAMLError(f"{problem} (line {part.start_mark.line + 1}, column {part.start_mark.column + 1})")
+def _refused(part: Any, problem: str) -> _RefusedError:
+    return _RefusedError(f"{problem} (line {part.start_mark.line + 1}, column {part.start_mark.column + 1})")
 
 
-def _ambiguous(node: yaml.ScalarNode, meaning: str, *meant: str) -> yaml.YAMLError:
+def _ambiguous(node: yaml.ScalarNode, meaning: str, *meant: str) -> _RefusedError:
     return _refused(
         node, f"{node.value} means {meaning} in YAML 1.1 and something else in YAML 1.2: write {', or '.join(meant)}"
     )

@@ -12,10 +12,12 @@ import ray
 from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.serving.cluster import ray_cluster
+from vlm_rm_sweeps.serving.nodes import check_nodes
 from vlm_rm_sweeps.serving.pool import PoolConfig, check_placement, start_pool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
+from vlm_rm_sweeps.sweeping.execution.thresholds import check_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 
@@ -41,11 +43,13 @@ def start_pools(
         The pool and the servers of each model, by model id.
 
     Raises:
-        UserError: The labelled data set of `epic_states` cannot be used, the task draws with OpenGL and there is none, Ray does
-            not start, or the servers and one trial cannot be placed.
+        UserError: The labelled data set of `epic_states` or of a threshold cannot be used, the task draws with OpenGL and there
+            is none, Ray does not start, a node of its cluster lacks this package or the results folder, or the servers and one trial
+            cannot be placed.
     """
     if isinstance(plan.sweep.epic_states, LabelledStates) and not _is_measured(folder):
         read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports its problems before anything starts
+    check_thresholds(plan, folder)
     # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
     if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
         choose_backend()
@@ -53,6 +57,7 @@ def start_pools(
     # A unique name: the servers of a killed driver may still be running.
     pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
     reserved = plan.sweep.trial
+    check_nodes(folder.path.parent)
     check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
     if pools:
         say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")

@@ -1,4 +1,4 @@
-"""EPIC distances of a sweep's reward models, measured once before training, for figures that compare them with success.
+"""Measures of a sweep's rewards, taken once before training, for figures that compare them with success.
 
 The pools that serve the trials score random states of the task, in the trials' renderings, or a labelled data set.
 """
@@ -16,12 +16,13 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.compare import Specs, measure_rewards
 from vlm_rm_sweeps.evaluation.drawing import StateDrawer, drawn_states
-from vlm_rm_sweeps.evaluation.epic import Measures
 from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth
+from vlm_rm_sweeps.evaluation.measures import MEASURED, Measures
 from vlm_rm_sweeps.evaluation.score import score_frames
+from vlm_rm_sweeps.evaluation.trajectories import Trajectories
 from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW
+from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, REWARD
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -31,9 +32,10 @@ from vlm_rm_sweeps.tasks.state_space import StateValue, StateVariable
 from vlm_rm_sweeps.tasks.task import Task
 
 _SEED = 0
-_KEY = ("model", "alpha", "prompt", "textures", "camera")
-LOGGED = (EPIC_DISTANCE, EPIC_LOW, EPIC_HIGH)
-"""The columns that become metrics of each trial."""
+_COLUMNS = ("model", "alpha", REWARD, "prompt", "textures", "camera")
+"""Columns that tell the rows apart, those that there are."""
+_ALWAYS = (EPIC_DISTANCE, EPIC_LOW, EPIC_HIGH)
+"""Columns of every table; those of earlier versions lack the other measures."""
 
 
 def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
         pools: The pool of each model, by model id. They must be running.
 
     Returns:
-        A row for each model, alpha, prompt and rendering, with the measures of `epic.Measures`.
+        A row for each model, reward, prompt and rendering, with the measures of `measures.Measures`.
 
     Raises:
         UserError: The truth or a reward is the same for all states, a reward is not finite, or a labelled data set cannot be
@@ -55,13 +57,19 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
     """
     parts = []
     for rendering in plan.renderings:
-        frames, truth, groups = _states(plan, rendering, {pools[model_id].frame_format for model_id in plan.trained_models})
+        frames, truth, groups, trajectories = _states(
+            plan, rendering, {pools[model_id].frame_format for model_id in plan.trained_models}
+        )
         for model_id in plan.trained_models:
-            specs = {(alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id}
+            specs = {
+                (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
+            }
             pool = RewardPool.connect(pools[model_id])
-            table = measure_rewards(pool, specs, _scored(pool, frames[pool.frame_format], specs), truth, groups)
+            rewards = _scored(pool, frames[pool.frame_format], specs)
+            table = measure_rewards(pool, specs, rewards, truth, groups, trajectories)
             drawn = {"textures": rendering.textures, "camera": rendering.camera, "truth": truth.name}
-            parts.append(table.assign(**drawn)[[*_KEY, "truth", *Measures.__dataclass_fields__]])
+            key = [name for name in _COLUMNS if name in (*table, *drawn)]
+            parts.append(table.assign(**drawn)[[*key, "truth", *Measures.__dataclass_fields__]])
     return pd.concat(parts, ignore_index=True)
 
 
@@ -73,12 +81,21 @@ def metrics_of(table: pd.DataFrame, trial: Trial) -> dict[str, float]:
         trial: A trial of the same sweep.
 
     Returns:
-        The EPIC distance and its confidence interval, as metrics; empty for a reference, and for a reward that is the same for
-        all states.
+        The measures and their intervals, as metrics, without those that are undefined; none for a reference, and for a reward
+        that is the same for all states.
     """
-    key = (trial.model_id, trial.alpha, trial.prompt_id, trial.rendering.textures, trial.rendering.camera)
-    found = table[(table[list(_KEY)] == pd.Series(key, index=_KEY)).all(axis=1)]
-    values = {name: float(found[name].iloc[0]) for name in LOGGED} if len(found) else {}
+    named = REWARD if REWARD in table else "alpha"
+    key = pd.Series(
+        {
+            "model": trial.model_id,
+            named: trial.reward_key,
+            "prompt": trial.prompt_id,
+            "textures": trial.rendering.textures,
+            "camera": trial.rendering.camera,
+        }
+    )
+    found = table[(table[list(key.index)] == key).all(axis=1)]
+    values = {name: float(found[name].iloc[0]) for name in MEASURED if name in found} if len(found) else {}
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
@@ -97,12 +114,14 @@ def known_measures(file: Path) -> pd.DataFrame | None:
         content = read_whole(file, "measure again")
         table = pd.read_csv(
             io.BytesIO(content),
-            dtype={name: str for name in _KEY if name != "alpha"},
+            dtype={name: str for name in _COLUMNS if name != "alpha"},
             keep_default_na=False,
-            na_values={name: [""] for name in Measures.__dataclass_fields__},
+            na_values={name: [""] for name in ("alpha", *MEASURED)},
         )
-        numeric = all(is_numeric_dtype(table[name]) for name in ("alpha", *LOGGED)) and bool(table["alpha"].notna().all())
-        keyed = not table[list(_KEY)].isna().any(axis=None)
+        numbers = {"alpha", *_ALWAYS} | set(MEASURED).intersection(table)
+        numeric = all(is_numeric_dtype(table[name]) for name in numbers)
+        named = REWARD if REWARD in table else "alpha"
+        keyed = not table[["model", named, "prompt", "textures", "camera"]].isna().any(axis=None)
         return table if numeric and keyed and content.endswith(b"\n") else None
     except (ValueError, KeyError):  # the first includes a file that is missing or cannot be read
         return None
@@ -112,13 +131,15 @@ Frames = dict[FrameFormat, list[np.ndarray]]
 """Frames uint8 (H, W, 3) of the same states in each format."""
 
 
-def _states(plan: Plan, rendering: Rendering, formats: set[FrameFormat]) -> tuple[Frames, Truth, np.ndarray | None]:
-    """Return the frames of `epic_states`, the truth, and the groups of dependent states, as `measure` takes them."""
+def _states(
+    plan: Plan, rendering: Rendering, formats: set[FrameFormat]
+) -> tuple[Frames, Truth, np.ndarray | None, Trajectories | None]:
+    """Return the frames of `epic_states`, the truth, groups of dependent states and their episodes, as `measure` takes them."""
     states = plan.sweep.epic_states
     if isinstance(states, int):
-        return *_random_states(plan.task, states, rendering, formats), None
+        return *_random_states(plan.task, states, rendering, formats), None, None
     dataset, truth = read_labelled(states, plan, "epic_states")
-    return _by_format(drawn_states(dataset, formats)), truth, dataset.episodes
+    return _by_format(drawn_states(dataset, formats)), truth, dataset.episodes, dataset.trajectories
 
 
 def _by_format(drawn: Iterable[Mapping[FrameFormat, np.ndarray]]) -> Frames:

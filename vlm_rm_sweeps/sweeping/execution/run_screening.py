@@ -1,4 +1,4 @@
-"""Runs a screening: ranks every combination by EPIC distance, and writes a sweep file for the best.
+"""Runs a screening: ranks every combination by `rank_by`, and writes a sweep file for the best.
 
 Each combination is logged to MLflow as a trial is. The folder holds `screening.yaml` (the resolved file), `mlflow.json` (the
 ids of its runs), `combinations.csv` (the ranking, rewritten after each model) and `best.yaml` (a sweep file for training).
@@ -20,9 +20,18 @@ from mlflow.tracking import MlflowClient
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.evaluation.compare import Specs, compare_models, load_for_measuring
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
+from vlm_rm_sweeps.evaluation.measures import MEASURED, why_undefined
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import write_whole
-from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS, RunStatus
+from vlm_rm_sweeps.metrics import (
+    EPIC_DISTANCE,
+    HEADINGS,
+    PARAMETERS_MILLIONS,
+    REWARD,
+    SMALLER_IS_BETTER,
+    RewardMeasure,
+    RunStatus,
+)
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.screening import Screening
@@ -41,17 +50,7 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
 )
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
 
-MEASURES = (
-    "states",
-    EPIC_DISTANCE,
-    EPIC_LOW,
-    EPIC_HIGH,
-    "pearson",
-    "spearman",
-    "roc_auc",
-    "false_positive_rate",
-    PARAMETERS_MILLIONS,
-)
+MEASURES = ("states", *MEASURED, PARAMETERS_MILLIONS)
 """The metrics of a combination's run."""
 
 
@@ -89,11 +88,14 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
         The ranking and the files that were written.
 
     Raises:
-        UserError: The data set or its labels cannot be used, or MLflow does not respond, which is reported before any model is
-            loaded; or MLflow did not accept all runs, which is reported after everything is measured and written.
+        UserError: The data set or its labels cannot be used, the measure to rank by is undefined on it, or MLflow does not
+            respond, which is reported before any model is loaded; the measure is undefined for every reward; or MLflow did not
+            accept all runs, which is reported after everything is measured and written.
     """
     started = time.monotonic()
     dataset, truth = read_labelled(screening.settings, screening.plan, "screen")
+    rank_by = screening.settings.rank_by
+    _refuse_undefined(rank_by, why_undefined(truth, dataset.trajectories).get(rank_by))
     folder = new_path(results, screening.plan.sweep.name)
     resolved = screening.plan.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
     set_up_store(tracking_uri)
@@ -110,7 +112,7 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
         with ThreadPoolExecutor(max_workers=1) as writer:
             for table, images in _measured(screening, dataset, truth, say):
                 tables.append(table)
-                ranking = pd.concat(tables, ignore_index=True).sort_values(EPIC_DISTANCE, kind="stable", ignore_index=True)
+                ranking = _ranked(pd.concat(tables, ignore_index=True), rank_by)
                 write_whole(ranking_file, ranking.to_csv(index=False))
                 written.append(writer.submit(tracker.log, table))
                 encoded += images
@@ -123,12 +125,12 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
             tracker.end(RunStatus.FAILED, {})
         raise
     seconds = time.monotonic() - started
-    best_distance = float(ranking[EPIC_DISTANCE].iloc[0])
     measured = {
         "images_encoded": encoded,
         "combinations": len(ranking),
         "screening_seconds": seconds,
-        "best_epic_distance": best_distance,
+        f"best_{EPIC_DISTANCE}": float(ranking[EPIC_DISTANCE].min()),
+        f"best_{rank_by}": float(ranking[rank_by].iloc[0]),
     }
     try:
         for each in written:
@@ -151,22 +153,42 @@ def _measured(
     for model_id in plan.trained_models:
         started = time.monotonic()
         specs: Specs = {
-            (alpha, prompt.id): prompt.spec(alpha) for model, alpha, prompt in plan.combinations if model == model_id
+            (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
         }
         for part in compare_models(
             dataset, truth, [model_id], specs, lambda name: load_for_measuring(name, plan.sweep.pool.precision)
         ):
-            best = part.table[EPIC_DISTANCE].min()
+            rank_by = screening.settings.rank_by
+            best = _ranked(part.table, rank_by)[rank_by].iloc[0]
             say(
                 f"{model_id}: {part.images_encoded:,} images encoded and {len(part.table):,} combinations measured in "
-                f"{time.monotonic() - started:.1f} s, best EPIC distance {best:.3f}"
+                f"{time.monotonic() - started:.1f} s, best {HEADINGS[rank_by]} {best:.3f}"
             )
             yield part.table, part.images_encoded
 
 
+def _ranked(table: pd.DataFrame, rank_by: RewardMeasure) -> pd.DataFrame:
+    """Sort combinations, the best first and those without a value last."""
+    return table.sort_values(rank_by, ascending=rank_by in SMALLER_IS_BETTER, kind="stable", ignore_index=True)
+
+
+def _refuse_undefined(rank_by: RewardMeasure, reason: str | None) -> None:
+    if reason:
+        others = ", ".join(name for name in HEADINGS if name != rank_by)
+        raise UserError(f"screen.rank_by = {rank_by!r} has no value here, because {reason}: choose another of {others}")
+
+
 def _write_best(screening: Screening, ranking: pd.DataFrame, folder: Path) -> Path:
-    rows = ranking.dropna(subset=[EPIC_DISTANCE]).head(screening.settings.keep).to_dict("records")
-    best = [Combination(model=row["model"], alpha=row["alpha"], prompt=row["prompt"]) for row in rows]
+    rank_by = screening.settings.rank_by
+    rows = ranking.dropna(subset=[rank_by]).head(screening.settings.keep).to_dict("records")
+    if not rows:
+        _refuse_undefined(rank_by, "it is undefined for every combination")
+    best = [
+        Combination(
+            model=row["model"], alpha=None if REWARD in row else row["alpha"], reward=row.get(REWARD), prompt=row["prompt"]
+        )
+        for row in rows
+    ]
     file, keys = folder / "best.yaml", screening.best_sweep(best)
     plan_of(keys)  # the sweep file that is recommended must be valid
     write_whole(file, to_yaml(keys))
@@ -180,7 +202,7 @@ class _Tracker:
         self._screening, self._folder = screening, folder
         self._client = MlflowClient(tracking_uri)
         task = screening.plan.task.name
-        self._experiment_id = experiment_id(self._client, screening.plan.sweep.name, folder)
+        self._experiment_id = experiment_id(self._client, tracking_uri, screening.plan.sweep.name, folder)
         self._tags = parent_tags(folder, task)
         self._run_id = self._create_run(folder.name, {})
         environment = environment_params()
@@ -199,12 +221,15 @@ class _Tracker:
         """Create a finished child run for each row."""
         prompts = {prompt.id: prompt for prompt in self._screening.plan.prompts}
         for row in table.to_dict("records"):
-            prompt, alpha = prompts[row["prompt"]], f"{row['alpha']:g}"
+            prompt, label = prompts[row["prompt"]], row.get(REWARD)
+            alpha = None if math.isnan(row["alpha"]) else row["alpha"]
+            shown = f"alpha {alpha:g}" if label is None else f"reward {label}"
             run_id = self._create_run(
-                f"{row['model']}, alpha {alpha}, prompt {prompt.id}",
-                child_tags(self._run_id, row["model"], row["alpha"], prompt.id),
+                f"{row['model']}, {shown}, prompt {prompt.id}",
+                child_tags(self._run_id, row["model"], alpha, prompt.id, label),
             )
-            described = {"model": row["model"], "alpha": alpha, PARAMETERS_MILLIONS: f"{row[PARAMETERS_MILLIONS]:g}"}
+            named = ({} if alpha is None else {"alpha": f"{alpha:g}"}) | ({} if label is None else {REWARD: label})
+            described = {"model": row["model"], **named, PARAMETERS_MILLIONS: f"{row[PARAMETERS_MILLIONS]:g}"}
             # One call for both, because large screenings wait for MLflow.
             self._client.log_batch(
                 run_id,

@@ -19,27 +19,43 @@ from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.execution.pools import start_pools
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
+from vlm_rm_sweeps.sweeping.execution.thresholds import measure_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.journal import ended_trials, read_entries
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 
 
-def check_resumable(plan: Plan, folder: SweepFolder) -> None:
+def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
     """Check that a plan is that of the sweep in a folder, so that it can be resumed.
 
     Args:
-        plan: The plan of the sweep file as it is now.
+        plan: The plan of the sweep file as it is now, on this machine.
         folder: The folder of the sweep to resume.
 
+    Returns:
+        The plan with the ids of the stored trials, drawn as they were, and with their version of the embedded family.
+
     Raises:
-        UserError: They differ; the message has the differences.
+        UserError: They differ; the message has the differences. Or trials have started that the plan lacks.
     """
-    differences = folder.differences(plan)
+    stored = folder.stored_sweep()
+    drawn = plan.going_on_with(stored).drawn_as(stored)
+    differences = folder.differences(drawn)
     if differences:
         raise UserError(
             f"the sweep in {folder.path} cannot be resumed, because its sweep file has changed since. Undo the changes, or start a new "
             f"sweep with --new:\n{differences}"
         )
+    named = drawn.with_ids_of(stored)
+    planned = {trial.trial_id for trial in named.trials}
+    others = [started.name for started in folder.trials() if started.name not in planned]
+    if others:
+        raise UserError(
+            f"the sweep in {folder.path} cannot be resumed, because a file that its sweep file names has changed since, such as the "
+            f"head of a learned reward: {len(others)} of its trials had another one ({others[0]}). Restore the file, or start a new "
+            "sweep with --new"
+        )
+    return named
 
 
 def run_sweep(
@@ -90,9 +106,9 @@ def _run_sweep(
 ) -> SweepOutcome:
     with ExitStack() as cleanup:
         if resumed:
-            check_resumable(plan, resumed)
-            stored = resumed.stored_sweep()
-            plan = plan.going_on_with(stored).with_ids_of(stored)
+            machines, plan = plan.sweep.profile, resumed_plan(plan, resumed)
+            if plan.sweep.profile != machines:
+                say(f"frames are drawn in the {plan.sweep.profile} profile, as before; this machine's would be {machines}")
             cleanup.enter_context(resumed.locked())
             _set_up_store_if_it_answers(tracking_uri, say)
         needed = bool(Remaining.of(plan, folder))
@@ -104,14 +120,16 @@ def _run_sweep(
         if not resumed:
             set_up_store(tracking_uri)
         for model_id, pool in pools.items():
-            await_pool(pool, servers[model_id], plan.served_specs())
+            await_pool(pool, servers[model_id], plan.served_specs(model_id))
+        thresholds = measure_thresholds(plan, folder, pools) if needed else {}
+        plan = plan.with_thresholds(thresholds)
         measured = _measured(plan, folder, pools, say) if needed else None
         if not resumed:
             folder.create(plan.sweep)
             cleanup.enter_context(folder.locked())
         run = cleanup.enter_context(SweepRun(plan, folder, tracking_uri, say))
         if needed:
-            run.run(pools, measured)
+            run.run(pools, measured, thresholds)
         return run.outcome()
 
 

@@ -14,7 +14,7 @@ from ray import tune
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import DISK_ERRORS, write_whole
-from vlm_rm_sweeps.metrics import EVALUATION, RunStatus, TrialStatus
+from vlm_rm_sweeps.metrics import EVALUATION, REWARD_THRESHOLD, RunStatus, TrialStatus
 from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -29,6 +29,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     Journal,
     SweepEnded,
     SweepStarted,
+    ThresholdsMeasured,
     TrialEnded,
     ended_in_order,
     open_trials,
@@ -91,13 +92,18 @@ class SweepRun:
         if self._journal.unwritten():
             self._say(f"{self._folder.journal} could not be written completely: is the disk full?")
 
-    def run(self, pools: Mapping[str, PoolConfig], measured: pd.DataFrame | None) -> None:
+    def run(self, pools: Mapping[str, PoolConfig], measured: pd.DataFrame | None, thresholds: Mapping[str, float]) -> None:
         """Run the unfinished trials, and record the missing videos.
 
         Args:
             pools: The pool of each model, by model id. They must be running.
             measured: Table of `measure_sweep`; None if the sweep measures nothing before training.
+            thresholds: The measured threshold of each trial whose reward has one, by trial id.
         """
+        if thresholds:
+            if not any(isinstance(entry, ThresholdsMeasured) for entry in self._journal.entries):
+                self._journal.append(ThresholdsMeasured(values=dict(thresholds)))
+            self._callback.measured({trial_id: {REWARD_THRESHOLD: value} for trial_id, value in thresholds.items()})
         if measured is not None:
             self._write(self._folder.epic.name, measured)
             self._take_in(measured)

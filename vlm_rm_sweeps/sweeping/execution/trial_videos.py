@@ -43,6 +43,8 @@ def record_video(job: TrainingJob) -> Path:
         write_plain_video,
         write_videos,
     )
+    from vlm_rm_sweeps.rewards.columns import score_episode
+    from vlm_rm_sweeps.rewards.functions.registry import describe_reward, make_reward
     from vlm_rm_sweeps.serving.pool import RewardPool
     from vlm_rm_sweeps.training.algorithms.registry import algorithm_name, find_algorithm
 
@@ -53,10 +55,13 @@ def record_video(job: TrainingJob) -> Path:
         pool, spec = RewardPool.connect(job.reward.pool), job.reward.spec
         frame_format = pool.frame_format
 
-        def score(frames: Any) -> Any:
-            return pool.score(frames, [spec])[:, 0]
+        def score(frames: Any, true_rewards: Any) -> Any:
+            return score_episode(pool, spec, frames, true_rewards)
 
-    find_algorithm(algorithm_name(type(job.settings)))  # the user named it: this process may find it by the checkpoint's name
+    # The user named them: this process may find them by the checkpoint's names.
+    find_algorithm(algorithm_name(type(job.settings)))
+    if job.reward is not None and job.reward.spec.function is not None:
+        make_reward(describe_reward(job.reward.spec.function))
     policy = load_policy(checkpoint, job.task)
     episode = run_episode(job.task, policy, _SEED, frame_format, score, rendering_of(checkpoint, job.task), pictures=True)
     folder = file_inside(job.folder, VIDEO_FOLDER)

@@ -169,7 +169,6 @@ class SweepFolder:
             A unified diff from the stored sweep file (`-`) to the plan's (`+`); empty if they are the same.
         """
         stored = self.stored_sweep()
-        plan = plan.going_on_with(stored)
         if stored.algorithm == plan.sweep.algorithm:
             with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
                 settings = type(plan.algorithm).model_validate(stored.settings).model_dump()

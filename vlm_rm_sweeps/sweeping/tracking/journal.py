@@ -66,6 +66,17 @@ class RewardMeasured(_Entry):
     metrics: dict[str, float]
 
 
+class ThresholdsMeasured(_Entry):
+    """The thresholds of the sweep's rewards were measured, before the first trial.
+
+    Attributes:
+        values: The threshold of each trial whose reward has a measured one, by trial id.
+    """
+
+    kind: Literal["thresholds"] = "thresholds"
+    values: dict[str, float]
+
+
 class ResultLogged(_Entry):
     """A result of a trial: its metrics at an environment step."""
 
@@ -120,7 +131,7 @@ class SweepEnded(_Entry):
     metrics: dict[str, float]
 
 
-Entry = SweepStarted | TrialStarted | RewardMeasured | ResultLogged | TrialEnded | FileWritten | SweepEnded
+Entry = SweepStarted | TrialStarted | RewardMeasured | ThresholdsMeasured | ResultLogged | TrialEnded | FileWritten | SweepEnded
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="kind")])
 
 

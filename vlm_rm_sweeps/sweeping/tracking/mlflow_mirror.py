@@ -4,10 +4,13 @@ Ray's own MLflow callback is not used: it creates flat runs, logs hundreds of va
 environment steps.
 """
 
+import itertools
+import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Metric, RunTag
@@ -17,10 +20,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus
+from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Entry,
     FileWritten,
@@ -29,6 +33,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     RewardMeasured,
     SweepEnded,
     SweepStarted,
+    ThresholdsMeasured,
     TrialEnded,
     TrialStarted,
 )
@@ -39,11 +44,12 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     environment_params,
     experiment_id,
     has_run,
+    keeps_files_in,
     parent_tags,
     prompt_params,
     read_runs_file,
 )
-from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
 _MAX_TAG = 5000
 _REASON = "reason"
@@ -53,7 +59,11 @@ _LONGEST_WAIT_S = 30.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 _PERHAPS_REFUSED = "BAD_REQUEST"
 """MLflow uses this code for most errors of its database too, which are temporary."""
+_TEMPORARY = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR")
 _TRIES = 6
+_ENTRIES_AT_ONCE = 2_000
+_METRICS_AT_ONCE = 1_000
+"""MLflow takes no more in one request."""
 
 
 def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
     params: dict[str, Any] = {"model": trial.model_id, "seed": trial.seed}
     if trial.prompt is not None:
         params |= prompt_params(trial.prompt) | {
-            "alpha": trial.alpha,
+            **_reward_params(trial),
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
             "profile": trial.rendering.profile,
@@ -72,6 +82,14 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
     return params
 
 
+def _reward_params(trial: Trial) -> dict[str, Any]:
+    """Return alpha; of a sweep that names rewards, the label, what the reward is and, if it has one, alpha."""
+    if trial.reward is None:
+        return {"alpha": trial.alpha}
+    alpha = {} if trial.known_alpha is None else {"alpha": trial.known_alpha}
+    return {REWARD: trial.reward.label, "reward_function": json.dumps(readable_reward(trial.reward.function))} | alpha
+
+
 class MlflowMirror(threading.Thread):
     """Delivers the entries of a sweep's journal to MLflow, in order, each once: the only thread that talks to MLflow.
 
@@ -79,8 +97,9 @@ class MlflowMirror(threading.Thread):
     this process knowing (it was killed, or the response was lost), so every write can be repeated: runs are found again by
     their tags, and a metric is skipped if its run has it at that step.
 
-    mlflow.json names the last entry up to which everything is delivered. An entry that MLflow refuses does not block later
-    ones, but the next execution of the sweep retries from there.
+    mlflow.json names the last entry up to which everything is delivered. An entry that MLflow refuses does not block later ones,
+    but the next execution of the sweep retries from there. Results that wait are delivered together: a request takes a server as
+    long as a hundred metrics do.
 
     Args:
         journal: The sweep's journal.
@@ -105,6 +124,7 @@ class MlflowMirror(threading.Thread):
         self._next = uids.index(self._runs.delivered) + 1 if self._runs.delivered in uids else 0
         self._refused: set[str] = set()
         self._refusals = 0
+        self._unattached = False
         self._trials = {trial.trial_id: trial for trial in plan.trials}
         self._steps: dict[tuple[str, str], set[int]] = {}
         self._closing = threading.Event()
@@ -152,7 +172,7 @@ class MlflowMirror(threading.Thread):
                     return
                 continue
             try:
-                self._deliver(self._journal.entries[self._next], last_try=failures >= _TRIES - 1)
+                delivered = self._deliver_next(last_try=failures >= _TRIES - 1)
             except Exception as error:
                 if self._closing.is_set():
                     return
@@ -162,11 +182,42 @@ class MlflowMirror(threading.Thread):
                 self._steps.clear()
                 self._closing.wait(min(_LONGEST_WAIT_S, 2.0**failures / 4))
                 continue
-            self._next += 1
+            self._next += delivered
             self._moved_on = time.monotonic()
             if failures:
                 failures = 0
-                self._say(f"MLflow answers again: {self._waiting() + 1} entries follow")
+                self._say(f"MLflow answers again: {self._waiting() + delivered} entries follow")
+
+    def _deliver_next(self, last_try: bool) -> int:
+        """Deliver the next entry, or all results up to the next entry of another kind, and return how many entries that were."""
+        waiting = self._journal.entries[self._next : self._next + _ENTRIES_AT_ONCE]
+        results = list(itertools.takewhile(lambda entry: isinstance(entry, ResultLogged), waiting))
+        if len(results) > 1 and self._deliver_results(results):
+            return len(results)
+        self._deliver(waiting[0], last_try)
+        return 1
+
+    def _deliver_results(self, entries: Sequence[Entry]) -> bool:
+        """Write results, those of each run together. False: one of them is refused, so they have to be delivered one by one."""
+        try:
+            by_run: dict[str, list[ResultLogged]] = {}
+            for entry in entries:
+                if isinstance(entry, ResultLogged):
+                    by_run.setdefault(self._run_of(entry.trial, entry.time), []).append(entry)
+            for run_id, results in by_run.items():
+                known = self._logged_steps(run_id, ENV_STEPS)
+                new = {result.step: result for result in reversed(results) if result.step not in known}  # the first at a step
+                for request in _requests([new[step] for step in sorted(new)]):
+                    self._client.log_batch(run_id, metrics=request)
+                known.update(new)
+        except (MlflowException, UserError) as error:
+            self._steps.clear()
+            if isinstance(error, UserError) or _is_refusal(error, last_try=True):
+                return False
+            raise
+        if not self._refusals:
+            self._keep(delivered=entries[-1].uid)
+        return True
 
     def _deliver(self, entry: Entry, last_try: bool) -> None:
         """Write one entry. Temporary errors are raised; others are reported, and the entry is skipped."""
@@ -177,26 +228,35 @@ class MlflowMirror(threading.Thread):
         except (MlflowException, UserError) as error:
             if isinstance(error, MlflowException) and not _is_refusal(error, last_try):
                 raise
-            # Retrying would block all later entries for ever.
-            self._refusals += 1
-            message = f"MLflow does not get an entry of {self._folder.journal} ({entry.kind}): {self._reason(error)}"
-            if message not in self._refused:
-                self._refused.add(message)
-                self._say(message)
+            self._refuse(error, entry.kind)
+
+    def _refuse(self, error: Exception, kind: str) -> None:
+        """Skip what MLflow does not take: retrying would block all later entries for ever."""
+        self._refusals += 1
+        message = f"MLflow does not get an entry of {self._folder.journal} ({kind}): {self._reason(error)}"
+        if message not in self._refused:
+            self._refused.add(message)
+            self._say(message)
 
     def _reason(self, error: Exception) -> str:
         return hide_secrets(reason_of(error), self._tracking_uri)
 
     def _on_sweep(self, entry: SweepStarted) -> None:
-        self._keep(experiment_id=experiment_id(self._client, self._plan.sweep.name, self._folder.path))
+        self._keep(experiment_id=experiment_id(self._client, self._tracking_uri, self._plan.sweep.name, self._folder.path))
         tags = self._tags() | {"sweep_id": entry.id}
         run_id = self._runs.run_id or self._found_or_made("", self._folder.path.name, tags, entry.time)
         self._client.update_run(run_id, status=RunStatus.RUNNING)
         if run_id != self._runs.run_id:
             self._describe(run_id, self._common() | {"trials": len(self._trials)})
-            self._client.log_artifact(run_id, str(self._folder.sweep_file))
-            # Last: only complete runs are recorded.
-            self._keep(run_id=run_id)
+        try:
+            self._attach(run_id, self._folder.sweep_file)
+        except UserError as error:  # the trials' runs need this run, not its files
+            self._refuse(error, entry.kind)
+        # Last: only complete runs are recorded.
+        self._keep(run_id=run_id)
+
+    def _on_thresholds(self, entry: ThresholdsMeasured) -> None:
+        """Do nothing: each trial's threshold is among its measures."""
 
     def _on_start(self, entry: TrialStarted) -> None:
         self._start(entry.trial, entry.time)
@@ -205,8 +265,8 @@ class MlflowMirror(threading.Thread):
         trial = self._trials.get(trial_id)
         if trial is None:
             raise UserError(f"the sweep has no trial {trial_id!r}: the journal is damaged")
-        alpha = trial.alpha if trial.prompt else None
-        tags = self._tags() | child_tags(self._sweep_run(), trial.model_id, alpha, trial.prompt_id)
+        label = trial.reward.label if trial.reward else None
+        tags = self._tags() | child_tags(self._sweep_run(), trial.model_id, trial.known_alpha, trial.prompt_id, label)
         tags |= {
             "textures": trial.rendering.textures,
             "camera": trial.rendering.camera,
@@ -234,12 +294,16 @@ class MlflowMirror(threading.Thread):
         """Log metrics that are always logged together, unless the run has one of them at that step already."""
         if not metrics:
             return
-        one = ENV_STEPS if ENV_STEPS in metrics else min(metrics)
-        if (run_id, one) not in self._steps:
-            self._steps[run_id, one] = {metric.step for metric in self._client.get_metric_history(run_id, one)}
-        if step not in self._steps[run_id, one]:
-            self._client.log_batch(run_id, metrics=[Metric(name, value, time_ms, step) for name, value in metrics.items()])
-            self._steps[run_id, one].add(step)
+        known = self._logged_steps(run_id, ENV_STEPS if ENV_STEPS in metrics else min(metrics))
+        if step not in known:
+            self._client.log_batch(run_id, metrics=_at_step(metrics, step, time_ms))
+            known.add(step)
+
+    def _logged_steps(self, run_id: str, metric: str) -> set[int]:
+        """Return the steps at which a run has a metric, asked for once."""
+        if (run_id, metric) not in self._steps:
+            self._steps[run_id, metric] = {each.step for each in self._client.get_metric_history(run_id, metric)}
+        return self._steps[run_id, metric]
 
     def _experiment(self) -> str:
         if self._runs.experiment_id is None:
@@ -264,8 +328,7 @@ class MlflowMirror(threading.Thread):
         self._log_once(self._run_of(entry.trial, entry.time), 0, entry.metrics, entry.time)
 
     def _on_result(self, entry: ResultLogged) -> None:
-        metrics = entry.metrics | {ENV_STEPS: float(entry.step)}
-        self._log_once(self._run_of(entry.trial, entry.time), entry.step, metrics, entry.time)
+        self._log_once(self._run_of(entry.trial, entry.time), entry.step, _metrics_of(entry), entry.time)
 
     def _on_end(self, entry: TrialEnded) -> None:
         run_id = self._run_of(entry.trial, entry.time)
@@ -279,7 +342,33 @@ class MlflowMirror(threading.Thread):
         run_id = self._run_of(entry.trial, entry.time)
         file = file_inside(self._folder.path, entry.file)
         if file.is_file():
-            self._client.log_artifact(run_id, str(file), entry.to)
+            self._attach(run_id, file, entry.to)
+
+    def _attach(self, run_id: str, file: Path, to: str | None = None) -> None:
+        """Log a file, unless the database beside the sweep says that it belongs outside of the results folder."""
+        results = self._folder.path.resolve().parent
+        place = self._client.get_run(run_id).info.artifact_uri
+        if sqlite_file(self._tracking_uri) != results / DATABASE or keeps_files_in(results, place):
+            self._upload(run_id, str(file), to)
+        elif not self._unattached:
+            self._say(
+                f"MLflow keeps the files of these runs outside of {results} ({place}): they stay in the sweep's folder alone"
+            )
+            self._unattached = True
+
+    def _upload(self, run_id: str, file: str, to: str | None = None) -> None:
+        """Upload a file.
+
+        Raises:
+            UserError: Artifacts cannot be written though MLflow answers, which concerns no other entry.
+        """
+        try:
+            self._client.log_artifact(run_id, file, to)
+        except Exception as error:  # whatever a store of artifacts raises: a disk, S3, a proxy
+            if isinstance(error, MlflowException) and error.error_code in _TEMPORARY:
+                raise
+            place = without_secrets(self._client.get_run(run_id).info.artifact_uri)
+            raise UserError(f"no artifact can be written to {place}: {reason_of(error)}") from error
 
     def _on_sweep_end(self, entry: SweepEnded) -> None:
         run_id = self._sweep_run()
@@ -336,6 +425,27 @@ def _known_runs(folder: SweepFolder, tracking_uri: str) -> RunsFile:
             "it has moved to"
         )
     return found.model_copy(update={"tracking_uri": named})
+
+
+def _metrics_of(entry: ResultLogged) -> dict[str, float]:
+    return entry.metrics | {ENV_STEPS: float(entry.step)}
+
+
+def _at_step(metrics: Mapping[str, float], step: int, time_ms: int) -> list[Metric]:
+    return [Metric(name, value, time_ms, step) for name, value in metrics.items()]
+
+
+def _requests(results: Sequence[ResultLogged]) -> Iterator[list[Metric]]:
+    """Divide the metrics of results into requests that MLflow takes, each with whole results."""
+    request: list[Metric] = []
+    for result in results:
+        metrics = _at_step(_metrics_of(result), result.step, result.time)
+        if request and len(request) + len(metrics) > _METRICS_AT_ONCE:
+            yield request
+            request = []
+        request += metrics
+    if request:
+        yield request
 
 
 def _is_refusal(error: MlflowException, last_try: bool) -> bool:

@@ -8,14 +8,14 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, default_tracking_uri
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import RunsFile, has_run, read_runs_file, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.mlflow_store import RunsFile, has_run, keeps_files_in, read_runs_file, set_up_store
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import sqlite_file, without_secrets
 
 
@@ -69,7 +69,7 @@ def find_runs(folder: Path, tracking_uri: str | None = None) -> FinishedRuns:
         set_up_store(uri)
         if has_run(uri, named.run_id):
             client = MlflowClient(uri)
-            attachable = trusted or _keeps_files_in(results, client.get_run(named.run_id).info.artifact_uri)
+            attachable = trusted or keeps_files_in(results, client.get_run(named.run_id).info.artifact_uri)
             return FinishedRuns(client, named.run_id, named.experiment_id, attachable)
     raise UserError(_not_found(folder, results, named, tracking_uri))
 
@@ -99,11 +99,6 @@ def _check_database(file: Path | None) -> None:
         raise UserError(f"{file} is not MLflow's database ({error}): name another with --tracking-uri") from error
     if found is None:
         raise UserError(f"{file} is not MLflow's database: name another with --tracking-uri")
-
-
-def _keeps_files_in(results: Path, artifact_uri: str) -> bool:
-    place = urlsplit(artifact_uri)
-    return place.scheme in ("", "file") and Path(unquote(place.path)).resolve().is_relative_to(results)
 
 
 def _not_found(folder: Path, results: Path, named: RunsFile, tracking_uri: str | None) -> str:

@@ -7,14 +7,15 @@ import fcntl
 import logging
 import os
 import shlex
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LifecycleStage, Param
 from mlflow.exceptions import MlflowException
@@ -24,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import read_json, write_whole
+from vlm_rm_sweeps.metrics import REWARD
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
@@ -106,7 +108,10 @@ def set_up_store(tracking_uri: str) -> None:
     prepare_mlflow()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
-        with _alone_in(sqlite_file(tracking_uri)):
+        database = sqlite_file(tracking_uri)
+        with _alone_in(database):
+            if database is not None:
+                _check_opens(database)
             MlflowClient(tracking_uri).search_experiments(max_results=1)
     except Exception as error:  # whatever a database or a server may raise
         reason = hide_secrets(reason_of(error), tracking_uri)
@@ -116,18 +121,39 @@ def set_up_store(tracking_uri: str) -> None:
         ) from error
 
 
+def _check_opens(database: Path) -> None:
+    """Raise SQLite's error for a file that it cannot open or write, which MLflow would try for minutes.
+
+    Raises:
+        sqlite3.Error: The file is a folder, no database, or cannot be written. A database that is only locked is left to MLflow.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+        connection.rollback()
+
+
 @contextmanager
 def _alone_in(database: Path | None) -> Iterator[None]:
     """Let one process at a time open the databases of a folder; the system releases the lock however the process ends."""
     if database is None:
         yield
         return
+    made = [each for each in (database.parent, *database.parent.parents) if not each.exists()]
     database.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(database.parent, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    except BaseException:
+        with suppress(OSError):  # somebody has put something in it
+            for each in made:
+                each.rmdir()
+        raise
     finally:
         os.close(handle)
 
@@ -140,11 +166,14 @@ def has_run(tracking_uri: str, run_id: str) -> bool:
         return False
 
 
-def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
-    """Find or create an experiment, whose artifacts are kept beside the folder of the sweep or screening.
+def experiment_id(client: MlflowClient, tracking_uri: str, name: str, folder: Path) -> str:
+    """Find or create an experiment.
+
+    A server keeps its artifacts, which it takes over HTTP. Those of a database are kept beside the folder of the sweep or screening.
 
     Args:
         client: Client of the MLflow store.
+        tracking_uri: The MLflow server or database.
         name: Name of the experiment.
         folder: The folder of the sweep or screening.
 
@@ -162,8 +191,8 @@ def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
         )
     if experiment is not None:
         return str(experiment.experiment_id)
-    # Artifacts would otherwise land in the working directory.
-    location = (folder.parent / "mlartifacts").resolve().as_uri()
+    # Of a database, artifacts would otherwise land in the working directory.
+    location = None if is_server(tracking_uri) else (folder.parent / "mlartifacts").resolve().as_uri()
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:
@@ -173,15 +202,43 @@ def experiment_id(client: MlflowClient, name: str, folder: Path) -> str:
         return str(made.experiment_id)
 
 
+def keeps_files_in(results: Path, artifact_uri: str) -> bool:
+    """Whether a run keeps its files in a results folder: not if that has been moved, or is somebody else's.
+
+    Args:
+        results: The results folder, without links in its path.
+        artifact_uri: Where the run keeps its files.
+
+    Returns:
+        Whether that is in the folder.
+    """
+    place = urlsplit(artifact_uri)
+    return place.scheme in ("", "file") and Path(unquote(place.path)).resolve().is_relative_to(results)
+
+
 def parent_tags(folder: Path, task: str) -> dict[str, str]:
     """Return the tags of the run of a sweep or screening, which its child runs have too."""
     return {"sweep": folder.name, "task": task}
 
 
-def child_tags(parent_run_id: str, model_id: str, alpha: float | None, prompt_id: str) -> dict[str, str]:
-    """Return the tags that identify a child run; alpha is None for a reference."""
+def child_tags(
+    parent_run_id: str, model_id: str, alpha: float | None, prompt_id: str, reward: str | None = None
+) -> dict[str, str]:
+    """Return the tags that identify a child run.
+
+    Args:
+        parent_run_id: The run of the sweep or screening.
+        model_id: The model.
+        alpha: Alpha of goal-baseline regularisation; None for a reference, and for another reward.
+        prompt_id: The prompt.
+        reward: The reward's label, if the file names rewards.
+
+    Returns:
+        Tags by name.
+    """
     written = "-" if alpha is None else f"{alpha:g}"
-    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": written, "prompt": prompt_id}
+    named = {} if reward is None else {REWARD: reward}
+    return {MLFLOW_PARENT_RUN_ID: parent_run_id, "model": model_id, "alpha": written, "prompt": prompt_id} | named
 
 
 def prompt_params(prompt: Prompt) -> dict[str, str]:
@@ -199,6 +256,11 @@ def as_params(params: Mapping[str, Any]) -> list[Param]:
     return [Param(key, str(value)[:_MAX_PARAM]) for key, value in params.items()]
 
 
+def is_server(tracking_uri: str) -> bool:
+    """Whether an address is that of an MLflow server, and not of its database."""
+    return urlsplit(without_secrets(tracking_uri)).scheme in ("http", "https")
+
+
 def mlflow_ui_command(tracking_uri: str) -> str:
     """Compose the instruction for opening runs in a browser.
 
@@ -209,7 +271,7 @@ def mlflow_ui_command(tracking_uri: str) -> str:
         A shell command that serves a database on the loopback address without telemetry, or the server's address in words.
     """
     shown = without_secrets(tracking_uri)
-    if urlsplit(shown).scheme in ("http", "https"):
+    if is_server(tracking_uri):
         return f"a browser at {shown}"
     program = Path(sys.executable).parent / "mlflow"
     # The defaults of this package do not apply in a shell.

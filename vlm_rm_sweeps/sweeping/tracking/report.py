@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
-from vlm_rm_sweeps.metrics import SUCCESS, TRUE_RETURN, TrialStatus
+from vlm_rm_sweeps.metrics import REWARD, SUCCESS, TRUE_RETURN, TrialStatus
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -105,6 +105,7 @@ def _render(folder: SweepFolder, tracking_uri: str | None) -> str:
         columns=[{"name": name.replace("_", " "), "number": name not in TEXT_COLUMNS} for name in table.columns.map(str)],
         rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
         videos=_videos(folder, table, sweep, parts),
+        measures=parts.read(_measures, folder.epic),
         by_model=parts.read(_table, file_inside(folder.path, f"figures/{_BY_MODEL}")),
         figures=[figure for figure in figures if figure],
         folder=folder.path,
@@ -184,19 +185,25 @@ def _described(row: Mapping[Any, Any], episode: EpisodeContent, chosen: str) -> 
 def _label(row: Mapping[Any, Any]) -> str:
     """Describe a trial as `Trial.label` does."""
     drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
-    return f"{row['model']}, alpha {row['alpha']:g}, prompt {row['prompt']}, {drawn}seed {row['seed']}"
+    reward = f"reward {row[REWARD]}" if REWARD in row else f"alpha {row['alpha']:g}"
+    return f"{row['model']}, {reward}, prompt {row['prompt']}, {drawn}seed {row['seed']}"
 
 
-def _table(file: Path) -> dict[str, Any] | None:
-    """Read a table that was made with the figures; None if there is none."""
+def _measures(file: Path) -> dict[str, Any] | None:
+    return _table(file, "restore it")
+
+
+def _table(file: Path, remedy: str = _REMEDY) -> dict[str, Any] | None:
+    """Read a table that was written beside the trials; None if there is none."""
     if not file.exists():
         return None
     try:
-        table = pd.read_csv(io.BytesIO(read_whole(file, _REMEDY)))
+        # A prompt's id may look like a missing value to pandas.
+        table = pd.read_csv(io.BytesIO(read_whole(file, remedy)), keep_default_na=False, na_values=[""])
     except UserError:
         raise
     except ValueError as error:  # pandas' own errors, and what is not UTF-8
-        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {remedy}") from error
     numbers = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table.columns.map(str)}
     return {
         "columns": [{"name": name.replace("_", " "), "number": number} for name, number in numbers.items()],

@@ -15,6 +15,7 @@ from vlm_rm_sweeps.metrics import (
     CLIP_RETURN,
     EPIC_DISTANCE,
     EVALUATION,
+    REWARD,
     STEPS_PER_SECOND,
     SUCCESS,
     TRUE_RETURN,
@@ -37,7 +38,7 @@ COLUMNS = [
 ]
 
 
-TEXT_COLUMNS = ("trial_id", "model", "prompt", "textures", "camera", "status", "reason")
+TEXT_COLUMNS = ("trial_id", "model", REWARD, "prompt", "textures", "camera", "status", "reason")
 """Columns of the table that are text; all others are numbers."""
 _REQUIRED = ("trial_id", "model", "alpha", "prompt", "seed", "true_return", "success", "status")
 _REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
@@ -61,12 +62,15 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
 
     Returns:
         A row for each trial with the columns `COLUMNS`. Returns and success are those of the greedy policy at the end, NaN
-        where missing. There are columns textures and camera if the sweep compares renderings, and epic_distance and
-        overoptimisation_alarm if a trial has them.
+        where missing. There is a column reward if the sweep names rewards. There are columns textures and camera if the
+        sweep compares renderings, and epic_distance and overoptimisation_alarm if a trial has them.
     """
     table = pd.DataFrame([_row(outcome) for outcome in outcomes], columns=COLUMNS)
+    if any(outcome.trial.reward for outcome in outcomes):
+        labels = [outcome.trial.reward.label if outcome.trial.reward else "-" for outcome in outcomes]
+        table.insert(COLUMNS.index("alpha") + 1, REWARD, labels)
     if any(outcome.trial.rendering_named for outcome in outcomes):
-        after_prompt = COLUMNS.index("prompt") + 1
+        after_prompt = table.columns.tolist().index("prompt") + 1
         table.insert(after_prompt, "textures", [outcome.trial.rendering.textures for outcome in outcomes])
         table.insert(after_prompt + 1, "camera", [outcome.trial.rendering.camera for outcome in outcomes])
     for metric in (EPIC_DISTANCE, ALARM):
@@ -85,7 +89,7 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
     return {
         "trial_id": outcome.trial.trial_id,
         "model": outcome.trial.model_id,
-        "alpha": outcome.trial.alpha if outcome.trial.prompt else float("nan"),
+        "alpha": float("nan") if outcome.trial.known_alpha is None else outcome.trial.known_alpha,
         "prompt": outcome.trial.prompt_id,
         "seed": outcome.trial.seed,
         "clip_return": metric(EVALUATION + CLIP_RETURN),

@@ -63,8 +63,8 @@ class JournalCallback(tune.Callback):
 
     def measured(self, metrics: dict[str, dict[str, float]]) -> None:
         """Record the metrics of each trial's reward from before training, by trial id."""
-        self._measured = metrics
         for trial_id, known in metrics.items():
+            self._measured[trial_id] = self._measured.get(trial_id, {}) | known
             self._metrics[trial_id] = known | self._metrics.get(trial_id, {})
 
     def recall(self, trial: Trial, checkpoints: TrialFolder, finished: bool) -> None:

@@ -7,7 +7,7 @@ servers score.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from vlm_rm_sweeps.metrics import (
     RENDER_SECONDS,
     WAIT_SECONDS,
 )
+from vlm_rm_sweeps.rewards.columns import Columns
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
 from vlm_rm_sweeps.serving.telemetry import ConnectorMetrics
@@ -38,6 +40,7 @@ from vlm_rm_sweeps.training.rllib_internals import env_to_module_pieces
 
 Scored = dict[int, dict[int, float]]
 """Rewards by `id` of their episode's object, then by step in the episode."""
+_EARLIER = "earlier"
 
 
 @dataclass(frozen=True)
@@ -46,25 +49,57 @@ class RewardSource:
 
     Args:
         pool: Configuration of the reward model's pool.
-        spec: Prompts and alpha of the reward.
+        spec: Prompts and function of the reward.
         frame_format: Size and resizing of the reward model's frames.
         rendering: How states are rendered; None for the task's default.
+        label: What the sweep calls the reward; None if it has no name.
     """
 
     pool: PoolConfig
     spec: RewardSpec
     frame_format: FrameFormat
     rendering: Rendering | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
 class _Request:
-    """A request for the rewards of some frames: their episodes and steps, ground truth and, for an audit, the frames."""
+    """A request for the rewards of some frames: the columns, their episodes and steps, ground truth and, for an audit, the frames."""
 
     pending: PendingRewards
+    columns: Columns
     steps: list[tuple[SingleAgentEpisode, int]]
     truths: list[StepTruth]
     frames: np.ndarray | None
+
+
+class _EpisodeRewards:
+    """Makes rewards of columns, episode by episode, for a reward that is not a model's column as it is.
+
+    Episodes arrive in chunks. Those that go on leave behind the steps that the next chunk's rewards depend on.
+
+    Args:
+        function: The reward.
+    """
+
+    def __init__(self, function: RewardFunction) -> None:
+        self._function = function
+        self.earlier: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        """Columns (m, p) and true rewards (m,) of the last steps of running episodes, by the episode's id."""
+
+    def combine(self, chunks: Iterable[tuple[SingleAgentEpisode, np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Yield the rewards float32 (t,) of each chunk: an episode with its columns (t, p) and true rewards (t,)."""
+        still_running: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for episode, columns, true_rewards in chunks:
+            steps = len(columns)
+            if episode.id_ in self.earlier:
+                before, true_before = self.earlier[episode.id_]
+                columns, true_rewards = np.concatenate([before, columns]), np.concatenate([true_before, true_rewards])
+            if self._function.memory and not episode.is_done:
+                kept = slice(-self._function.memory, None)
+                still_running[episode.id_] = columns[kept].copy(), true_rewards[kept].copy()
+            yield self._function.combine(columns, true_rewards)[-steps:]
+        self.earlier = still_running
 
 
 class RewardConnector(TrueReturnConnector):
@@ -85,6 +120,8 @@ class RewardConnector(TrueReturnConnector):
     def __init__(self, *args: Any, source: RewardSource, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._source = source
+        function = source.spec.function
+        self._of_episodes = None if function is None or isinstance(function, FrameReward) else _EpisodeRewards(function)
         self._ray_metrics = ConnectorMetrics(source.pool.model_id)
         self._pool: RewardPool | None = None
         self._render_seconds = 0.0
@@ -112,9 +149,9 @@ class RewardConnector(TrueReturnConnector):
         if self._pool is None:
             self._pool = RewardPool.connect(self._source.pool)
         frames = np.stack(self._frames)
-        specs = [self._source.spec, *(self.tally.specs if self.tally else [])]
-        pending = self._pool.submit(frames, specs)
-        self._requests.append(_Request(pending, self._steps, self._truths, frames if self.tally else None))
+        columns = Columns([self._source.spec, *(self.tally.specs if self.tally else [])])
+        pending = self._pool.submit(frames, columns.asked)
+        self._requests.append(_Request(pending, columns, self._steps, self._truths, frames if self.tally else None))
         self._frames, self._steps, self._truths = [], [], []
 
     def request_rewards(self) -> None:
@@ -147,20 +184,70 @@ class RewardConnector(TrueReturnConnector):
 
     def _await_rewards(self, metrics: MetricsLogger) -> tuple[Scored, int]:
         """Wait for all requested rewards, and return them with their number."""
-        scored: Scored = {}
+        answers = []
         encode_seconds, frames = 0.0, 0
         for request in self._requests:
             answer = request.pending.result()
             metrics.log_value(MICRO_BATCH, answer.micro_batch, reduce="min")
             encode_seconds += answer.seconds
             frames += len(request.steps)
-            if self.tally and request.frames is not None:
-                self.tally.record(request.frames, answer.rewards, request.truths)
-            for (episode, index), reward in zip(request.steps, answer.rewards[:, 0], strict=True):
-                scored.setdefault(id(episode), {})[index] = float(reward)
+            answers.append((request, answer.rewards))
         self._requests = []
+        scored = self._scored(answers)
+        for request, answered in answers:
+            if self.tally and request.frames is not None:
+                self.tally.record(request.frames, self._audited(request, answered, scored), request.truths)
         metrics.log_value(ENCODE_SECONDS, encode_seconds, reduce="sum")
         return scored, frames
+
+    def _scored(self, answers: Sequence[tuple[_Request, np.ndarray]]) -> Scored:
+        """Return the rewards of all steps that were asked for."""
+        scored: Scored = {}
+        if self._of_episodes is None:
+            for request, answered in answers:
+                for (episode, index), reward in zip(request.steps, answered[:, 0], strict=True):
+                    scored.setdefault(id(episode), {})[index] = float(reward)
+            return scored
+        chunks = _by_episode(answers)
+        rewards = self._of_episodes.combine((episode, columns, truths) for episode, _, columns, truths in chunks)
+        for (episode, indices, _, _), of_chunk in zip(chunks, rewards, strict=True):
+            scored[id(episode)] = dict(zip(indices, map(float, of_chunk), strict=True))
+        return scored
+
+    def _audited(self, request: _Request, answered: np.ndarray, scored: Scored) -> np.ndarray:
+        """Return the rewards that the tally records: those that are learned from, then those of the audit's specs."""
+        rewards = request.columns.alone(answered)
+        if self._of_episodes is not None:
+            rewards[:, 0] = [scored[id(episode)][index] for episode, index in request.steps]
+        return rewards
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """Return the steps of running episodes that rewards of later ones depend on, for a checkpoint."""
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+        return state | ({_EARLIER: self._of_episodes.earlier} if self._of_episodes else {})
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` returned."""
+        super().set_state(state)
+        if self._of_episodes:
+            self._of_episodes.earlier = dict(state.get(_EARLIER, {}))
+
+
+def _by_episode(
+    answers: Sequence[tuple[_Request, np.ndarray]],
+) -> list[tuple[SingleAgentEpisode, list[int], np.ndarray, np.ndarray]]:
+    """Sort the answers by episode and step: the episode, the numbers of its steps, their own columns, their true rewards."""
+    found: dict[int, tuple[SingleAgentEpisode, dict[int, tuple[np.ndarray, float]]]] = {}
+    for request, answered in answers:
+        rows = request.columns.of(0, answered)
+        for (episode, index), row, truth in zip(request.steps, rows, request.truths, strict=True):
+            found.setdefault(id(episode), (episode, {}))[1][index] = row, truth.reward
+    chunks = []
+    for episode, steps in found.values():
+        indices = sorted(steps)
+        columns = np.stack([steps[index][0] for index in indices])
+        chunks.append((episode, indices, columns, np.array([steps[index][1] for index in indices], np.float32)))
+    return chunks
 
 
 def _write_rewards(episode: SingleAgentEpisode, rewards: dict[int, float]) -> None:

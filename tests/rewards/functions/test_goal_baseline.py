@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vlm_rm_sweeps.rewards.goal_baseline import goal_baseline_reward, prompt_embedding
+from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward, prompt_embedding
 
 # The first call of torch's functions takes longer than hypothesis allows an example.
 patient = settings(deadline=None)

@@ -1,0 +1,190 @@
+"""Every command, sweep file and Python block of the README and the documentation works, or says what it needs."""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from command_line import vlm_rm
+from pages import PAGES, REPOSITORY, blocks_of, text_of, without_blocks
+
+from vlm_rm_sweeps import user_modules
+from vlm_rm_sweeps.cli import app
+from vlm_rm_sweeps.sweeping.config.screening import load_plan
+from vlm_rm_sweeps.tasks import registry
+
+LANGUAGES = {"console", "yaml", "python", "text", "bibtex"}
+OF_OTHERS = {"apt", "cd", "export", "git", "pip", "source"}
+"""First words of commands that are nobody's here; their blocks say what they need."""
+_CHEAP = ("tasks", "schema")
+_INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make) [^`\n]+)`(?!`)")
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
+def pages_with(*languages: str) -> list[str]:
+    return [page for page in PAGES if any(blocks_of(page, language) for language in languages)]
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set that the pages make first, smaller."""
+    folder = tmp_path_factory.mktemp("states") / "cartpole"
+    vlm_rm("states", "sample", "cartpole-upright", "--count", "4", "-o", str(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, states: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder like the repository's, in which nothing that a page does is left behind."""
+    for name in ("sweeps", "examples"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "results" / "states").mkdir(parents=True)
+    (tmp_path / "results" / "states" / "cartpole").symlink_to(states)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(user_modules, "_folders", [])
+    monkeypatch.setattr(registry._REGISTRY, "_entries", dict(registry._REGISTRY._entries))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if Path(file).parent in (tmp_path, REPOSITORY / "examples"):
+            del sys.modules[name]
+
+
+def save_named_blocks(page: str, folder: Path) -> None:
+    for block in blocks_of(page):
+        if block.file:
+            (folder / block.file).write_text(block.text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_says_what_it_is(page: str) -> None:
+    found = blocks_of(page)
+    assert {block.language for block in found} <= LANGUAGES
+    assert len(re.findall(r"^\s*```", text_of(page), re.MULTILINE)) == 2 * len(found)
+    of_text = [line for block in found if block.language == "text" for line in block.text.splitlines()]
+    usages = re.compile(r"vlm-rm [\w -]*\[OPTIONS\]")
+    assert [line for line in of_text if re.match(r"(\.venv/bin/)?(vlm-rm|make) ", line) and not usages.match(line)] == []
+
+
+@pytest.mark.parametrize("page", pages_with("yaml"))
+def test_sweep_files_are_accepted(page: str, folder: Path) -> None:
+    save_named_blocks(page, folder)
+    for number, block in enumerate(blocks_of(page, "yaml")):
+        file = folder / (block.file or f"block-{number}.yaml")
+        file.write_text(block.text, encoding="utf-8")
+        load_plan(file)
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_python_runs(page: str, folder: Path) -> None:
+    for block in blocks_of(page, "python"):
+        names: dict[str, Any] = {"__name__": "page", "frames": np.zeros((2, 64, 96, 3), np.uint8)}
+        exec(compile(block.text, page, "exec"), names)
+        if "rewards" in names:
+            assert np.isfinite(names["rewards"]).all()
+
+
+@pytest.mark.parametrize("page", pages_with("console"))
+def test_commands_exist_with_their_options_and_files(page: str, folder: Path) -> None:
+    save_named_blocks(page, folder)
+    for block in blocks_of(page, "console"):
+        for line in block.text.splitlines():
+            for command in line.split(" && "):
+                check_command(command, block.needs)
+
+
+@pytest.mark.parametrize("page", [page for page in pages_with("console") if "vlm-rm" in text_of(page)])
+def test_cheap_commands_run(page: str, folder: Path) -> None:
+    save_named_blocks(page, folder)
+    for block in blocks_of(page, "console"):
+        for line in block.text.splitlines():
+            program, *words = shlex.split(line)
+            if program.endswith("vlm-rm") and (block.runs or "--dry-run" in words or "--help" in words or words[0] in _CHEAP):
+                assert vlm_rm(*words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_in_sentences_exist_with_their_options(page: str) -> None:
+    for inline in _INLINE.findall(without_blocks(page)):
+        program, *words = shlex.split(inline)
+        if program == "make":
+            check_make(words)
+        elif words[0].islower():  # else a placeholder, such as COMMAND
+            command, _, rest = find_command(words)
+            known = {spelled for each in command.params for spelled in (*each.opts, *each.secondary_opts)} | {"--help"}
+            assert {word for word in rest if re.match(r"--\w|-\w$", word)} <= known, inline
+
+
+@pytest.mark.parametrize("file", sorted(file.name for file in (REPOSITORY / "sweeps").glob("*.yaml")))
+def test_commands_in_the_headers_of_sweep_files(file: str, folder: Path) -> None:
+    commands = re.findall(r"^# {2,}((?:vlm-rm|make) .*?)(?: {2,}.*)?$", text_of(f"sweeps/{file}"), re.MULTILINE)
+    assert commands
+    for command in commands:
+        check_command(command, "")
+
+
+def check_command(line: str, needs: str) -> None:
+    program, *words = shlex.split(line)
+    if program == "make":
+        check_make(words)
+    elif program.endswith("vlm-rm"):
+        if "--help" not in words:
+            parse(words)
+        check_files(words)
+    elif program == "python" and words[0].startswith("analysis/"):
+        assert (Path(__file__).parents[1] / "analysis" / f"test_{Path(words[0]).name}").is_file(), line
+    elif program == "python":
+        assert words[0].removeprefix("examples/").removesuffix(".py") in text_of("tests/test_examples.py"), line
+        check_files(words)
+    else:
+        assert program in OF_OTHERS, line
+        assert needs, f"{line}: say what it needs"
+
+
+def check_make(words: list[str]) -> None:
+    targets = [word for word in words if "=" not in word]
+    variables = dict(word.split("=", 1) for word in words if "=" in word)
+    assert [target for target in targets if not re.search(rf"^{target}:.*##", MAKEFILE, re.MULTILINE)] == []
+    assert [name for name in variables if f"$({name})" not in MAKEFILE] == []
+    check_files([variables.get("SWEEP", "")])
+
+
+def check_files(words: list[str]) -> None:
+    """What ends like a file that people write must exist, unless it is an output."""
+    inputs = [word for before, word in pairwise(["", *words]) if before not in ("-o", "--output")]
+    named = [word for word in inputs if Path(word).suffix in (".yaml", ".py", ".txt") and "<" not in word]
+    assert [word for word in named if not Path(word).exists()] == []
+
+
+def find_command(words: list[str]) -> tuple[Any, str, list[str]]:
+    """Find the command that these words call, its name, and what is left of the words."""
+    command: Any = typer.main.get_command(app)
+    name, rest = "vlm-rm", words
+    while rest[:1] == ["--module"]:
+        rest = rest[2:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        name, *rest = rest
+        command = command.commands[name]
+    assert name != "vlm-rm" or not rest, f"there is no command {words}"
+    return command, name, rest
+
+
+def parse(words: list[str]) -> None:
+    command, name, rest = find_command(words)
+    command.make_context(name, list(rest))
+
+
+@pytest.mark.parametrize(
+    "line", ["vlm-rm swep my.yaml", "vlm-rm sweep sweeps/quickstart.yaml --dry", "vlm-rm sweep gone.yaml", "make swep", "ls"]
+)
+def test_what_is_wrong_is_found(line: str, folder: Path) -> None:
+    with pytest.raises(Exception):  # noqa: B017, PT011 - click's, or an assertion
+        check_command(line, "")

@@ -1,0 +1,88 @@
+"""Links lead somewhere, every page is in the site's navigation, and generated parts are what the code says."""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import PAGES, REPOSITORY, text_of, without_blocks
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def anchors_of(page: str) -> set[str]:
+    """The anchors of a page's headings, as code hosts and the site make them; on pages of the API also those of names."""
+    headings = (
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in _HEADING.findall(text_of(page))
+    )
+    return {*headings, *re.findall(r"^::: (\S+)$", text_of(page), re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in _LINK.findall(without_blocks(page)):
+        if re.match(r"https?://|mailto:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = ((REPOSITORY / page).parent / path).resolve() if path else REPOSITORY / page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors_of(str(target.relative_to(REPOSITORY))), link
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = text_of("mkdocs.yml").partition("\nnav:\n")[2]
+    missing = [page for page in PAGES if page.startswith("docs/") and page.removeprefix("docs/") not in navigation]
+    assert missing == []
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(text_of("README.md").splitlines()) < 120
+
+
+@pytest.fixture(scope="module")
+def generate() -> Any:
+    specification = importlib.util.spec_from_file_location("generate_docs", REPOSITORY / "docs" / "generate.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", sorted(page for page in PAGES if page.startswith("docs/reference/")))
+def test_generated_parts_are_what_the_code_says(page: str, generate: Any) -> None:
+    written = text_of(page)
+    assert generate.generated(written) == written, "run `make schema`"
+
+
+def test_every_generated_part_has_a_page(generate: Any) -> None:
+    written = "".join(map(text_of, PAGES))
+    assert [name for name in generate.PARTS if f"<!-- generated: {name} -->" not in written] == []
+
+
+def test_the_site_loads_nothing_from_elsewhere() -> None:
+    settings = text_of("mkdocs.yml")
+    assert "font: false" in settings
+    assert "http" not in settings
+    assert "extra_javascript" not in settings
+    assert "extra_css" not in settings
+
+
+def test_pictures_are_shown_somewhere() -> None:
+    written = "".join(map(text_of, PAGES))
+    assert [file.name for file in sorted(Path(REPOSITORY / "docs" / "images").iterdir()) if file.name not in written] == []
+
+
+def test_pre_commit_has_the_ruff_of_the_lock() -> None:
+    locked = re.search(r"^ruff==(\S+)", text_of("requirements.lock"), re.MULTILINE)
+    assert locked
+    assert f"rev: v{locked[1]}\n" in text_of(".pre-commit-config.yaml")
+
+
+def test_the_citation_has_the_packages_version() -> None:
+    version = re.search(r'^version = "(.+)"$', text_of("pyproject.toml"), re.MULTILINE)
+    assert version
+    assert f"\nversion: {version[1]}\n" in text_of("CITATION.cff")

@@ -1,0 +1,286 @@
+"""A small instance of each kind of architecture, with random weights, does what open_clip's own model, transform and tokenizer do."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.open_clip_config import CONFIG_FILE
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+
+HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
+OPENAI: dict[str, Any] = {}
+SIGLIP = HALF | {"interpolation": "bicubic", "resize_mode": "squash"}
+MOBILE = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "resize_mode": "shortest"}
+PERCEPTION = HALF | {"interpolation": "bilinear", "resize_mode": "squash"}
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+VIT = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+TRANSFORMERS_TEXT = TEXT | {"context_length": 16, "vocab_size": 64, "hf_tokenizer_name": "in-the-folder"}
+
+
+def timm(name: str, size: int, pool: str, proj: str | None, **others: Any) -> dict[str, Any]:
+    return {
+        "timm_model_name": name,
+        "timm_model_pretrained": False,
+        "image_size": size,
+        "timm_pool": pool,
+        "timm_proj": proj,
+        **others,
+    }
+
+
+def clip(vision: Mapping[str, Any], text: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    return {"embed_dim": 64, "vision_cfg": dict(vision), "text_cfg": dict(text), **others}
+
+
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "vit": (clip(VIT, TEXT), OPENAI),
+    "resnet": (clip({"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}, TEXT, quick_gelu=True), OPENAI),
+    "convnext": (clip(timm("convnext_atto", 64, "", "linear"), TEXT), OPENAI),
+    "eva": (clip(timm("eva02_tiny_patch14_224", 224, "token", None), TEXT, custom_text=True), OPENAI),
+    "vitamin": (clip(timm("vitamin_small_224", 224, "", "linear"), TEXT, custom_text=True), OPENAI),
+    "mobileclip2": (
+        clip(timm("fastvit_mci0", 64, "avg", None), TEXT | {"no_causal_mask": True}, custom_text=True),
+        MOBILE,
+    ),
+    "pe-core": (
+        clip(timm("vit_pe_core_tiny_patch16_384", 384, "map", None), TEXT | {"context_length": 32}, custom_text=True),
+        PERCEPTION,
+    ),
+    "coca": (
+        clip(
+            VIT | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+            TEXT | {"context_length": 76, "embed_cls": True, "output_tokens": True},
+            multimodal_cfg=TEXT | {"context_length": 76, "attn_pooler_heads": 2},
+            custom_text=True,
+        ),
+        OPENAI,
+    ),
+    "siglip": (
+        clip(
+            timm("vit_tiny_patch16_224", 224, "map", "none"),
+            TRANSFORMERS_TEXT
+            | {
+                "tokenizer_kwargs": {"clean": "canonicalize"},
+                "no_causal_mask": True,
+                "proj_bias": True,
+                "pool_type": "last",
+                "norm_kwargs": {"eps": 1e-6},
+            },
+            init_logit_bias=-10,
+            custom_text=True,
+        )
+        | {"embed_dim": 192},
+        SIGLIP,
+    ),
+    "clipa": (
+        clip(
+            VIT | {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+            TRANSFORMERS_TEXT | {"tokenizer_kwargs": {"strip_sep_token": True}, "no_causal_mask": True, "pool_type": "last"},
+        ),
+        OPENAI | {"interpolation": "bilinear", "resize_mode": "squash"},
+    ),
+    "worldwide": (clip(VIT, TRANSFORMERS_TEXT | {"eos_id": 1, "pool_type": "eos"}), OPENAI),
+    "roberta": (clip(VIT, {}), OPENAI),
+    "nllb": (clip(VIT, {}), OPENAI),
+}
+TOWERS: dict[str, dict[str, Any]] = {
+    "roberta": {
+        "model_type": "roberta",
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 20,
+    },
+    "nllb": {
+        "model_type": "m2m_100",
+        "vocab_size": 64,
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 20,
+    },
+}
+OF_TRANSFORMERS = ("siglip", "clipa", "worldwide", *TOWERS)
+PROMPTS = ("an upright pole", "A pole, and a cart!")
+needs_transformers = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("transformers", "sentencepiece")),
+    reason="the extra [hf] is not installed",
+)
+
+
+def exported(kind: str, folder: Path) -> Path:
+    """Write a folder as open_clip exports it, with random weights, and return it."""
+    model_config, preprocess = KINDS[kind]
+    folder.mkdir()
+    if kind in OF_TRANSFORMERS:
+        (write_siglip_tokenizer if kind == "siglip" else write_word_tokenizer)(folder)
+    if kind in TOWERS:
+        tower = folder / "tower"
+        tower.mkdir()
+        (tower / "config.json").write_text(json.dumps(TOWERS[kind] | {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}))
+        pooler = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler" if kind == "roberta" else "cls_pooler"}
+        text = {"hf_model_name": str(tower), "hf_tokenizer_name": "in-the-folder", "context_length": 16, **pooler}
+        model_config = model_config | {"text_cfg": text}
+    (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": model_config, "preprocess_cfg": preprocess}))
+    torch.manual_seed(0)
+    state = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False).state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_siglip_tokenizer(folder: Path) -> None:
+    """Train a vocabulary as SigLIP's, which pads with the token that ends a prompt."""
+    import sentencepiece
+    from transformers import AutoTokenizer
+
+    training, lines = folder / "training", ["an upright pole", "a pole and a cart", "a car on a hill", "one two three four"]
+    training.mkdir()
+    (training / "lines.txt").write_text("\n".join(lines * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(training / "lines.txt"),
+        model_prefix=str(training / "spiece"),
+        vocab_size=30,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    words = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>", "extra_ids": 0}
+    (training / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "T5Tokenizer", **words}))
+    AutoTokenizer.from_pretrained(training).save_pretrained(folder)
+
+
+def write_word_tokenizer(folder: Path) -> None:
+    """Make a vocabulary of words between a start and an end."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors  # type: ignore[import-not-found,unused-ignore]
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "</s>", "<s>", "<unk>", "an", "a", "A", "upright", "pole", "and", "cart", ",", "!", "one", "two", "three"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 1)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(folder)
+
+
+KINDS_TO_TEST = [pytest.param(kind, marks=[needs_transformers] * (kind in OF_TRANSFORMERS)) for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", KINDS_TO_TEST)
+def test_a_folder_encodes_as_open_clip_does(kind: str, tmp_path: Path) -> None:
+    folder = exported(kind, tmp_path / kind)
+    torch.manual_seed(1)  # what is not loaded would show
+    model = ClipRewardModel(str(folder))
+    model.check_spec(RewardSpec((PROMPTS[0],), (PROMPTS[1],)))
+    model.load(micro_batch=2)
+    own, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    edge = model.frame_format.size
+    frames = np.random.default_rng(0).integers(0, 256, (2, edge, edge, 3), np.uint8)
+    with torch.inference_mode():
+        images = own.eval().encode_image(torch.stack([transform(Image.fromarray(frame)) for frame in frames]), normalize=True)
+        texts = own.encode_text(tokenizer(list(PROMPTS)), normalize=True)
+    torch.testing.assert_close(model.encode_frames(frames), images, atol=1e-5, rtol=0)
+    for prompt, expected in zip(PROMPTS, texts, strict=True):
+        torch.testing.assert_close(model.encode_prompt(prompt), expected, atol=1e-5, rtol=0)
+    assert model.source.parameters == sum(parameter.numel() for parameter in own.parameters())
+
+
+@pytest.mark.parametrize("kind", ["siglip", "worldwide"])
+@needs_transformers
+def test_a_prompt_one_token_too_long_is_refused(kind: str, tmp_path: Path) -> None:
+    model = ClipRewardModel(f"local-dir:{exported(kind, tmp_path / kind)}")
+    tokens = model.source.tokenizer
+    baseline = ("a cart",)
+    fits = next("one " * count for count in range(20, 0, -1) if len(tokens.tokenizer("one " * count).input_ids) <= 16)
+    exact = len(tokens.tokenizer(fits).input_ids)
+    model.check_spec(RewardSpec((fits,), baseline))
+    with pytest.raises(UserError, match="is longer than the 16 tokens"):
+        model.check_spec(RewardSpec((fits + "a " * (17 - exact),), baseline))
+    # The same word for longer than any padding.
+    with pytest.raises(UserError, match="is longer than the 16 tokens"):
+        model.check_spec(RewardSpec(("one " * 100,), baseline))
+
+
+def test_a_precision_that_fails_at_the_first_request_is_refused_without_weights(tmp_path: Path) -> None:
+    coca, vit = (ClipRewardModel(str(exported(kind, tmp_path / kind))) for kind in ("coca", "vit"))
+    coca.use_backend("torch")
+    vit.use_backend("torch", precision="bf16")
+    with pytest.raises(UserError, match=r"cannot be used in bf16 \(.*\): expected fp32"):
+        coca.use_backend("torch", precision="bf16")
+
+
+def test_what_is_wrong_with_a_folder_is_one_message(tmp_path: Path) -> None:
+    def refused(model_id: str) -> str:
+        with pytest.raises(UserError) as caught:
+            ClipRewardModel(model_id)
+        return str(caught.value)
+
+    folder = exported("vit", tmp_path / "vit")
+    weights = folder / "open_clip_model.safetensors"
+    assert "there is no file" in refused(f"local-dir:{tmp_path / 'nowhere'}")
+    for name in ("one.pt", "two.pt"):
+        (folder / name).touch()
+    assert ClipRewardModel(str(folder)).source.pretrained == str(weights)
+    weights.unlink()
+    assert "has several checkpoints (one.pt, two.pt)" in refused(str(folder))
+    for name in ("one.pt", "two.pt"):
+        (folder / name).unlink()
+    assert "there are no weights in" in refused(str(folder))
+    weights.touch()
+    (folder / CONFIG_FILE).write_text('{"model_cfg": {"embed_dim": 1}}')
+    assert "has a model_cfg without vision_cfg or text_cfg" in refused(str(folder))
+    oblong = clip(VIT | {"image_size": [32, 64]}, TEXT)
+    (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": oblong}))
+    assert "image_size is [32, 64], expected the edge of a square" in refused(str(folder))
+
+
+def test_a_repository_that_cannot_be_had_is_one_message_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"hf-hub:org/name.*127\.0\.0\.1:9 does not answer.*the network"):
+        ClipRewardModel("hf-hub:org/name")
+    assert constants.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.slow
+def test_every_pair_resolves_or_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.rewards.open_clip_config.find_spec", lambda name: None)
+    needing = {}
+    for architecture, tag in open_clip.list_pretrained():
+        source = ClipRewardModel(f"{architecture}/{tag}").source
+        try:
+            context = source.tokenizer.context_length
+        except UserError as error:
+            needing[source.model_id] = str(error)
+        else:
+            assert context == open_clip.get_model_config(architecture)["text_cfg"]["context_length"]
+    assert len(needing) == 47
+    command = "needs transformers and sentencepiece, not installed here: `pip install 'vlm-rm-sweeps[hf]'`"
+    assert all(command in message for message in needing.values())
+    assert {"ViT-B-16-SigLIP/webli", "roberta-ViT-B-32/laion2b_s12b_b32k", "nllb-clip-base/v1"} < needing.keys()

@@ -1,0 +1,104 @@
+"""Nodes that lack what a sweep needs are named before anything starts."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from vlm_rm_sweeps.serving import nodes
+from vlm_rm_sweeps.serving.nodes import NodeReport, check_nodes, look
+
+
+def test_a_folder_that_is_shared_has_no_trouble_and_keeps_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    mark.touch()
+    assert look(mark).folder is None
+    assert list(tmp_path.iterdir()) == [mark]
+
+
+def test_a_folder_that_is_not_shared_is_told_from_one_that_is_missing(tmp_path: Path) -> None:
+    assert look(tmp_path / "mark").folder == "is another folder"
+    assert look(tmp_path / "missing" / "mark").folder == "does not exist"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_trouble(tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+    tmp_path.chmod(0o500)
+    assert look(tmp_path / "mark").folder == "cannot be written (Permission denied)"
+    tmp_path.chmod(0o700)
+
+
+def test_a_node_with_another_version_is_named_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "version", lambda package: "0.3.0")
+    problem = nodes._problem_of(NodeReport("far-away", "0.2.0", None), Path("results/mark"))
+    assert problem is not None
+    assert "node far-away has vlm-rm-sweeps 0.2.0, and this machine 0.3.0" in problem
+
+
+def test_a_cluster_of_one_node_is_not_asked(ray_cluster: None, tmp_path: Path) -> None:
+    check_nodes(tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+NAMESPACE = ("unshare", "--net", "--mount")
+TWO_NODES = """
+import subprocess, sys
+from pathlib import Path
+import ray
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.process_defaults import prepare_ray
+from vlm_rm_sweeps.serving.nodes import check_nodes
+
+results, private = Path(sys.argv[1]), sys.argv[2] == "private"
+prepare_ray()
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+ray.init(address=cluster.address, log_to_driver=False)
+start = f"ray start --address={cluster.address} --num-cpus=1 --node-name=second --block"
+if private:
+    start = f"mount -t tmpfs none {results} && {start}"
+node = subprocess.Popen(["unshare", "--mount", "sh", "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+try:
+    while sum(each["Alive"] for each in ray.nodes()) < 2:
+        assert node.poll() is None, "the second node has ended"
+    check_nodes(results)
+    print("shared")
+except UserError as error:
+    print(error)
+finally:
+    node.terminate()
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(shutil.which(program) is None for program in ("unshare", "ip"))
+    or subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0,
+    reason="a node with folders of its own needs namespaces for networks and mounts",
+)
+@pytest.mark.parametrize(("kind", "said"), [("private", "is another folder on node"), ("shared", "shared")])
+def test_the_results_folder_of_two_nodes(kind: str, said: str, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    script = tmp_path / "two_nodes.py"
+    script.write_text(textwrap.dedent(TWO_NODES))
+    # Ray's program is beside this Python.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        # In a network of its own: a cluster that others may join listens on all interfaces.
+        [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {sys.executable} {script} {results} {kind}"],
+        env=os.environ | {"PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    assert said in done.stdout
+    assert list(results.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Reward functions: how a model's embeddings become rewards."""

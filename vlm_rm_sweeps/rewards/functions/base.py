@@ -1,0 +1,263 @@
+"""The contract of reward functions: how embeddings of images and texts become rewards.
+
+To add one, write a subclass, usually of `FrameReward`, and register it by `register_reward` or name it in a sweep file as
+`module:Class`. Its fields are the parameters that the sweep file may set.
+
+Shape suffixes: n images, d embedding dimensions, t steps of an episode, p parts.
+"""
+
+import hashlib
+import json
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import FrameFormat
+
+Range = tuple[float, float]
+"""The least and the largest reward; each may be infinite."""
+_DIGEST = 6
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a reward is computed from besides the images: embeddings of texts, by the model that embedded the images.
+
+    Attributes:
+        goal: Mean of the unit embeddings of the goal prompts, float32 (d,).
+        baseline: Mean of the unit embeddings of the baseline prompts, float32 (d,).
+        embed: Returns the unit embedding of another text, float32 (d,); it is cached.
+        logit_scale: The factor by which the model multiplies cosines before a softmax, as it was trained.
+    """
+
+    goal: np.ndarray
+    baseline: np.ndarray
+    embed: Callable[[str], np.ndarray]
+    logit_scale: float
+
+
+class EmbeddingModel(Protocol):
+    """What a reward function may ask of the model that embeds its images, before weights are loaded.
+
+    Attributes:
+        model_id: Its id in sweep files.
+        frame_format: Size and resizing of its frames.
+    """
+
+    model_id: str
+    frame_format: FrameFormat
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions."""
+
+    @property
+    def weights_identity(self) -> str:
+        """What two models with the same embeddings have in common, on every machine."""
+
+
+def dots(images_nd: np.ndarray, vector_d: np.ndarray) -> np.ndarray:
+    """Compute the dot product of each image with a vector.
+
+    It is a sum over the last axis. A matrix product (`images @ vector`) is rounded differently for other numbers of images, so a
+    frame's reward would depend on what it is batched with.
+
+    Args:
+        images_nd: Embeddings of the images.
+        vector_d: Any vector.
+
+    Returns:
+        float32 (n,); with unit vectors, the cosines.
+    """
+    products: np.ndarray = (images_nd * vector_d).sum(axis=-1, dtype=np.float32)
+    return products
+
+
+class RewardFunction(BaseModel, ABC):
+    """Base class of reward functions with their parameters.
+
+    A server computes the `parts` for each frame, one column each. The process that samples episodes makes rewards of them by
+    `combine`. An instance is plain data, which is compared, hashed, and sent with every request.
+
+    Subclasses set `formula` and `source`, and implement `parts` and `combine`; all other methods have defaults.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    formula: ClassVar[str] = ""
+    """The reward in one line, shown by `vlm-rm rewards`."""
+    source: ClassVar[str] = ""
+    """Where it comes from, such as a paper; empty if it is nobody's in particular."""
+
+    @abstractmethod
+    def parts(self) -> "tuple[FrameReward, ...]":
+        """Return what a server computes for each frame, one column each."""
+
+    @abstractmethod
+    def combine(self, columns: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
+        """Compute the rewards of consecutive steps of one episode.
+
+        A step's reward may depend on that step and the `memory` steps before it, and on nothing else, to the bit: an episode
+        arrives in chunks, each with the steps that it needs before it.
+
+        Args:
+            columns: Values of the parts, float32 (t, p).
+            true_rewards: The environment's own rewards, float32 (t,).
+
+        Returns:
+            float32 (t,).
+        """
+
+    @property
+    def memory(self) -> int:
+        """Number of earlier steps of the episode that a step's reward depends on."""
+        return 0
+
+    @property
+    def uses_true_reward(self) -> bool:
+        """Whether `combine` uses the environment's own rewards."""
+        return False
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether a parameter has to be measured on states before there are rewards, see `Threshold`."""
+        return False
+
+    def range(self) -> Range:
+        """Return the least and the largest reward that are possible; infinite where unknown."""
+        return -math.inf, math.inf
+
+    def prompts(self) -> tuple[str, ...]:
+        """Return the texts that it brings along, which are checked as prompts are. None of them may mean the goal."""
+        return ()
+
+    def check_prompts(self, goal: tuple[str, ...], baseline: tuple[str, ...]) -> None:
+        """Refuse a goal and a baseline that its own texts do not go with.
+
+        Args:
+            goal: The goal prompts.
+            baseline: The baseline prompts.
+
+        Raises:
+            UserError: One of its `prompts` is a goal.
+        """
+        for text in self.prompts():
+            if text in goal:
+                raise UserError(f"{self.label}: {text!r} is the goal, too: expected another text")
+
+    def check_model(self, model: EmbeddingModel) -> None:
+        """Refuse a model whose embeddings it cannot compute rewards from.
+
+        Args:
+            model: The model; its weights are not loaded.
+
+        Raises:
+            UserError: It needs another one.
+        """
+
+    def alone(self, columns: np.ndarray) -> np.ndarray:
+        """Compute the rewards of frames that stand alone, each as if it were an episode of one step.
+
+        Data sets of states have no order, and no rewards of the environment: those count as 0.
+
+        Args:
+            columns: Values of the parts, float32 (n, p).
+
+        Returns:
+            float32 (n,).
+        """
+        if not self.memory:
+            return self.combine(columns, np.zeros(len(columns), np.float32))
+        rewards = [self.combine(row[None], np.zeros(1, np.float32)) for row in columns]
+        return np.concatenate(rewards) if rewards else np.zeros(0, np.float32)
+
+    @property
+    def label(self) -> str:
+        """Short name in tables: the class's, then each number that is not its default, and a checksum of all else."""
+        words, other = [_snake_case(type(self).__name__)], {}
+        for name, value in self.chosen().items():
+            if isinstance(value, bool | int | float):
+                words.append(f"{name}-{value:g}" if not isinstance(value, bool) else name if value else f"no-{name}")
+            else:
+                other[name] = value
+        if other:
+            words.append(hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:_DIGEST])
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(words))
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the parameters that are not defaults as plain data, by which this reward is told from others of its kind.
+
+        Returns:
+            Values by name. Files and folders are there by their name alone, so that it is the same on other machines.
+        """
+        given = self.model_dump(exclude_defaults=True)
+        plain: dict[str, Any] = json.loads(json.dumps(given, default=lambda value: Path(value).name))
+        return plain
+
+
+class FrameReward(RewardFunction):
+    """Base class of rewards of one frame: a subclass implements `reward` alone.
+
+    For example:
+
+        class Closeness(FrameReward):
+            def reward(self, images, texts):
+                return dots(images, texts.goal) - dots(images, texts.baseline)
+    """
+
+    @abstractmethod
+    def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
+        """Compute the rewards of images.
+
+        An image's reward must not depend on the other images, to the bit: compute dot products by `dots`.
+
+        Args:
+            images: Unit embeddings of the images, float32 (n, d).
+            texts: Goal, baseline and other texts.
+
+        Returns:
+            float32 (n,).
+        """
+
+    def parts(self) -> "tuple[FrameReward, ...]":
+        """Return itself, the only part."""
+        return (self,)
+
+    def combine(self, columns: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
+        """Return the only column."""
+        return columns[:, 0]
+
+
+def rewards_of(function: FrameReward, images: np.ndarray, texts: Texts) -> np.ndarray:
+    """Compute the rewards of images, and check that there is one for each.
+
+    Args:
+        function: Any frame reward, also a user's.
+        images: Unit embeddings of the images, float32 (n, d).
+        texts: Goal, baseline and other texts.
+
+    Returns:
+        float32 (n,).
+
+    Raises:
+        UserError: The function returned something else.
+    """
+    rewards: Any = np.asarray(function.reward(images, texts))
+    if rewards.shape != (len(images),) or rewards.dtype.kind != "f":
+        raise UserError(
+            f"reward {function.label} returned {rewards.dtype} of shape {rewards.shape} for {len(images)} images: expected one float "
+            "for each"
+        )
+    return rewards.astype(np.float32, copy=False)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

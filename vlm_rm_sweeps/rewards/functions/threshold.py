@@ -1,0 +1,97 @@
+"""Threshold: a reward of 1 above a value, because false positives hurt most (arXiv 2409.15922)."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.functions.base import EmbeddingModel, FrameReward, Range, Texts
+from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
+from vlm_rm_sweeps.rewards.functions.registry import NestedFrameReward
+
+
+class Threshold(FrameReward):
+    """1 where another reward is above a value, else 0 (arXiv 2409.15922 recommends it against false positives).
+
+    With R the other reward, of a single frame, and x the value,
+
+        T(s) = 1 if R(s) > x else 0
+
+    The value is given as `above`. Or it is the `quantile` q of R over those labelled `states` that fail the success test, which a
+    sweep measures for each model and prompt before the first trial: of such states, 1 - q get a reward.
+    """
+
+    formula: ClassVar[str] = "1 if R(s) > above else 0, with R another reward of one frame"
+    source: ClassVar[str] = "arXiv 2409.15922"
+
+    of: NestedFrameReward = Field(
+        GoalBaseline(), description="Another reward of one frame; by default goal_baseline at alpha 0."
+    )
+    above: float | None = Field(None, description="The value; or else `quantile` and `states`.")
+    quantile: float | None = Field(
+        None, gt=0, lt=1, description="Quantile of the rewards of labelled states that fail the success test, such as 0.95."
+    )
+    states: Path | None = Field(None, description="Folder of a labelled data set of states, as `vlm-rm states` makes it.")
+
+    @model_validator(mode="after")
+    def _has_a_value(self) -> "Threshold":
+        if (self.above is None) == (self.quantile is None) or (self.quantile is None) != (self.states is None):
+            raise UserError("expected either `above`, a number, or `quantile` and `states`, a labelled data set")
+        low, high = self.of.range()
+        if self.above is not None and not low <= self.above < high:
+            raise UserError(
+                f"above = {self.above:g}: {self.of.label} is between {low:g} and {high:g}, so the reward would be the same everywhere: "
+                f"expected a number from {low:g} to less than {high:g}"
+            )
+        return self
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether its value has to be measured first."""
+        return self.above is None
+
+    def at(self, value: float) -> "Threshold":
+        """Return the threshold with a measured value in the place of the quantile.
+
+        Args:
+            value: The quantile of the other reward's values.
+
+        Returns:
+            A threshold that can compute rewards.
+        """
+        return Threshold.model_construct(of=self.of, above=value, quantile=None, states=None)
+
+    def prompts(self) -> tuple[str, ...]:
+        """Return the other reward's texts."""
+        return self.of.prompts()
+
+    def check_prompts(self, goal: tuple[str, ...], baseline: tuple[str, ...]) -> None:
+        """Refuse what the other reward refuses."""
+        self.of.check_prompts(goal, baseline)
+
+    def check_model(self, model: EmbeddingModel) -> None:
+        """Refuse a model that the other reward refuses."""
+        self.of.check_model(model)
+
+    def range(self) -> Range:
+        """Return 0 and 1."""
+        return 0.0, 1.0
+
+    def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
+        """Compute 1 for each image whose other reward is above the value, else 0.
+
+        Args:
+            images: Unit embeddings of the images, float32 (n, d).
+            texts: Goal, baseline and other texts.
+
+        Returns:
+            float32 (n,).
+
+        Raises:
+            UserError: The value has to be measured first.
+        """
+        if self.above is None:
+            raise UserError(f"{self.label}: its value is not measured yet: expected `above`")
+        return (self.of.reward(images, texts).astype(np.float64) > self.above).astype(np.float32)

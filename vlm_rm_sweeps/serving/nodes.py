@@ -1,0 +1,132 @@
+"""What the nodes of a cluster must have in common before a sweep starts: this package's version, and the results folder."""
+
+import os
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vlm_rm_sweeps.errors import UserError, reason_of
+
+_PACKAGE = "vlm-rm-sweeps"
+_ANSWER_S = 120.0
+"""Seconds in which a node must answer: the first process there imports this package."""
+_NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What one node says of itself.
+
+    Attributes:
+        host: Its host name.
+        version: The version of this package there.
+        folder: What is wrong with the results folder there; None if nothing is.
+    """
+
+    host: str
+    version: str
+    folder: str | None
+
+
+def check_nodes(results: Path) -> None:
+    """Refuse a cluster on whose nodes trials would fail, or whose checkpoints would vanish with a node.
+
+    A cluster of one node, such as the one that a sweep starts itself, is not asked.
+
+    Args:
+        results: The folder that all nodes must share. It is made if it does not exist.
+
+    Raises:
+        UserError: One message that names the nodes, and for each what is wrong: another version of this package, or a folder that
+            is missing, is another one, or cannot be written.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
+    if len(nodes) < 2:
+        return
+    is_new = not results.exists()
+    results.mkdir(parents=True, exist_ok=True)
+    mark = results.resolve() / f".seen-by-all-nodes-{uuid.uuid4().hex[:12]}"
+    mark.touch()
+    try:
+        problems = [problem for problem in (_problem_of(report, mark) for report in _reports(nodes, mark)) if problem]
+    finally:
+        mark.unlink(missing_ok=True)
+    if problems:
+        if is_new:
+            results.rmdir()
+        more = f"; and {len(problems) - _NAMED_AT_MOST} more nodes" if len(problems) > _NAMED_AT_MOST else ""
+        raise UserError(f"{'; '.join(problems[:_NAMED_AT_MOST])}{more}")
+
+
+def _reports(nodes: list[Mapping[str, Any]], mark: Path) -> list[NodeReport | str]:
+    """Ask all nodes at once: the report of each, or why it has none."""
+    asked = [
+        ray.remote(num_cpus=0, max_retries=0)(look)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote(mark)
+        for node in nodes
+    ]
+    reports: list[NodeReport | str] = []
+    for node, answer in zip(nodes, asked, strict=True):
+        host = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
+        try:
+            reports.append(ray.get(answer, timeout=_ANSWER_S))
+        except GetTimeoutError:
+            reports.append(
+                f"node {host} has not answered within {_ANSWER_S:g} s: look at its log, or remove it from the cluster"
+            )
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            if isinstance(cause, ModuleNotFoundError):
+                reports.append(f"node {host} lacks {cause.name}: install {_PACKAGE} {version(_PACKAGE)} there")
+            else:
+                reports.append(f"node {host} cannot run this package: {reason_of(cause)}")
+    return reports
+
+
+def look(mark: Path) -> NodeReport:
+    """Look at the node that this runs on.
+
+    Args:
+        mark: A file that the driver has put into the results folder.
+
+    Returns:
+        The node's report.
+    """
+    return NodeReport(socket.gethostname(), version(_PACKAGE), _trouble_with(mark))
+
+
+def _trouble_with(mark: Path) -> str | None:
+    if not mark.parent.is_dir():
+        return "does not exist"
+    if not mark.is_file():
+        return "is another folder"
+    own = mark.with_name(f"{mark.name}-{socket.gethostname()}-{os.getpid()}")
+    try:
+        own.write_bytes(b"written")
+        own.unlink()
+    except OSError as error:
+        return f"cannot be written ({error.strerror})"
+    return None
+
+
+def _problem_of(report: NodeReport | str, mark: Path) -> str | None:
+    if isinstance(report, str):
+        return report
+    here = version(_PACKAGE)
+    if report.version != here:
+        return f"node {report.host} has {_PACKAGE} {report.version}, and this machine {here}: install the same version on both"
+    if report.folder:
+        return (
+            f"the results folder {mark.parent} {report.folder} on node {report.host}: trials write their checkpoints there, so name a "
+            "folder that all nodes share with --results"
+        )
+    return None
