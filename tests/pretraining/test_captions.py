@@ -147,7 +147,7 @@ def _height(state: CaptionedState) -> float:
         case humanoid.HumanoidState():
             return state.posture.hips
         case _:
-            return state.position  # type: ignore[attr-defined,no-any-return]
+            return state.position  # type: ignore[attr-defined]
 
 
 def test_expands_options_names_and_nests() -> None:

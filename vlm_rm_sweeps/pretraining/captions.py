@@ -13,7 +13,7 @@ direction, degree and negation occurs with many states, in combinations that onl
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,7 @@ generalisation."""
 _TEST_PROMPTS = frozenset(text for prompts in TEST.values() for text in (*prompts.paraphrases, *prompts.opposites))
 _BASELINES = frozenset(task.baseline_prompt for task in _TASKS)
 
+Option = TypeVar("Option")
 Buckets = tuple[tuple[float, tuple[str, ...]], ...]
 """Wordings by the value of one quantity: pairs of upper limit and wordings, rising; the last pair also covers larger values."""
 
@@ -67,7 +68,7 @@ class CaptionedState(Protocol):
         """
 
 
-def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     """Draw one option, all equally likely.
 
     Args:

@@ -202,9 +202,9 @@ def _walks(results: FamilyResults) -> str:
     sizes = list(results.speed["size"])
     summaries = {size: monotonicity(results.walks[results.walks["size"] == size]) for size in sizes}
     rows = []
-    for index, (task, attribute) in summaries[sizes[0]][["task", "attribute"]].iterrows():
-        cells = [f"{each.spearman.loc[index]:.2f} / {each.fall.loc[index]:.2f}" for each in summaries.values()]
-        rows.append((task, attribute, *cells))
+    for index, walk in enumerate(summaries[sizes[0]].itertuples()):
+        cells = [f"{each['spearman'].iloc[index]:.2f} / {each['fall'].iloc[index]:.2f}" for each in summaries.values()]
+        rows.append((walk.task, walk.attribute, *cells))
     bent = results.walks[(results.walks["task"] == "humanoid-standing") & (results.walks["attribute"] == TRUNK_BENT)]
     degrees = sorted(bent["value"].unique())
     trunk = [
