@@ -55,6 +55,10 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
 def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -> tuple[Prompt, ...]:
     """Return the prompts that `names` specify (see `read_prompts`), or the task's own prompt if `names` is empty."""
     baseline = baseline or task.baseline_prompt
+    if not visible_text(baseline):
+        raise UserError(
+            f"baseline {baseline!r}: expected a sentence that describes any state, such as {task.baseline_prompt!r}"
+        )
     return read_prompts(names, baseline) if names else (Prompt(id="task", goal=(task.goal_prompt,), baseline=(baseline,)),)
 
 
