@@ -8,16 +8,17 @@ over the held-out states. Expect the learned rewards to be clearly better where 
 
 import argparse
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from vlm_rm_sweeps.evaluation.bootstrap import drawn_counts
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
+from vlm_rm_sweeps.evaluation.detection import detection
 from vlm_rm_sweeps.evaluation.heads.examples import LabelledStates
 from vlm_rm_sweeps.evaluation.heads.fit import fit_head, predicted
-from vlm_rm_sweeps.evaluation.heads.validate import Interval, cross_validate, detection, with_intervals
+from vlm_rm_sweeps.evaluation.heads.validate import cross_validate
 from vlm_rm_sweeps.evaluation.score import in_chunks
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward
@@ -60,18 +61,20 @@ def compare(model: ClipRewardModel, task: Task, labels: int, held_out: int) -> I
         penalty = cross_validate(training, hidden, seed=0).penalty
         name = f"learned, {hidden} hidden units" if hidden else "learned, logistic"
         scores[name] = predicted(fit_head(training, hidden, penalty, seed=0), testing)
-    for name, scores_n in scores.items():
-        measures = with_intervals(partial(detection, scores_n, testing.targets_n), testing.episodes)
+    counts_bn = drawn_counts(testing.episodes[:, 0])
+    areas, rates = detection(np.stack(list(scores.values()), axis=1), testing.targets_n, counts_bn)
+    for column, name in enumerate(scores):
+        measures = {"roc_auc": areas, "false_positive_rate": rates}
         yield {
             "task": task.name,
             "labels": f"{int(training.targets_n.sum())} of {labels}",
             "reward": name,
-            **{name: column for measure, interval in measures.items() for name, column in _columns(measure, interval)},
+            **{
+                measure + end: values[column]
+                for measure, estimates in measures.items()
+                for end, values in zip(("", "_low", "_high"), estimates, strict=True)
+            },
         }
-
-
-def _columns(name: str, interval: Interval) -> list[tuple[str, float]]:
-    return [(name, interval.value), (f"{name}_low", interval.low), (f"{name}_high", interval.high)]
 
 
 def main() -> None:

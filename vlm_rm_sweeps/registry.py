@@ -6,13 +6,14 @@ other file has to know what is registered.
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Generic, TypeVar
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 
 Entry = TypeVar("Entry")
+Base = TypeVar("Base")
 
 _REFERENCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*")
 
@@ -105,6 +106,33 @@ def import_object(reference: str) -> object:
             known = [name for name in dir(found) if not name.startswith("_")]
             raise UserError(f"{reference!r}: " + unknown_name(f"name in {module_name}", part, known))
         found = getattr(found, part)
+    return found
+
+
+def complete_class(
+    kind: str, name: str, found: object, base: type[Base], expected: str, attributes: Sequence[str] = ()
+) -> type[Base]:
+    """Check that what was found under a name is a class that can be instantiated.
+
+    Args:
+        kind: What it is, for messages: `reward`, `algorithm`.
+        name: The name.
+        found: Anything.
+        base: The class that it must derive from.
+        expected: That class in words.
+        attributes: What it must define besides the abstract methods.
+
+    Returns:
+        `found`.
+
+    Raises:
+        UserError: It is something else, or lacks methods or attributes.
+    """
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{kind} {name!r} is {found!r}: expected a subclass of {expected}")
+    missing = sorted(getattr(found, "__abstractmethods__", ())) + [each for each in attributes if not hasattr(found, each)]
+    if missing:
+        raise UserError(f"{kind} {name!r} is not complete: its class must define {', '.join(missing)}")
     return found
 
 

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_row_for_each_reward_of_a_task(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     options: list[str | Path] = [

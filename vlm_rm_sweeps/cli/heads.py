@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import DatasetFolder, new_file
+from vlm_rm_sweeps.cli.options import LARGEST_SEED, DatasetFolder, new_file
 from vlm_rm_sweeps.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def reward_train(
         bool, typer.Option("--pairs", help="Learn from pairs that raters have compared (`vlm-rm label DATASET --pairs`).")
     ] = False,
     hidden: Annotated[int, typer.Option(min=0, max=64, help="Hidden units of a small network; 0: logistic regression.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the cross-validation and of a network's first weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the cross-validation and of a network's first weights.")
+    ] = 0,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -127,7 +127,7 @@ def label(
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Show two states side by side: which one is closer to the goal?")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the pairs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the pairs.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:

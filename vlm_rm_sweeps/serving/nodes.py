@@ -68,12 +68,9 @@ def check_nodes(results: Path) -> None:
 
 def _reports(nodes: list[Mapping[str, Any]], mark: Path) -> list[NodeReport | str]:
     """Ask all nodes at once: the report of each, or why it has none."""
-    asked = [
-        ray.remote(num_cpus=0, max_retries=0)(look)
-        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        .remote(mark)
-        for node in nodes
-    ]
+    ask: Any = ray.remote(num_cpus=0, max_retries=0)(look)
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    asked = [ask.options(scheduling_strategy=place).remote(mark) for place in places]
     reports: list[NodeReport | str] = []
     for node, answer in zip(nodes, asked, strict=True):
         host = node.get("NodeManagerHostname") or node["NodeManagerAddress"]

@@ -10,7 +10,6 @@ from vlm_rm_sweeps.evaluation.heads.validate import (
     _splits,
     calibration_error,
     cross_validate,
-    detection,
     reliability,
 )
 
@@ -78,26 +77,6 @@ def test_episodes_that_repeat_themselves_do_not_narrow_an_interval() -> None:
     copied = LabelledStates(*(np.repeat(each, 10, axis=0) for each in (once.images_nd, once.targets_n, once.episodes_n)))
     first, second = (cross_validate(each, 0, 0).measures["brier"] for each in (once, copied))
     assert second.high - second.low > 0.5 * (first.high - first.low)
-
-
-def test_detection_against_a_slow_literal_implementation() -> None:
-    scores = RANDOM.integers(0, 12, 60).astype(float)
-    targets = (scores + RANDOM.normal(0, 4, 60) > 6).astype(float)
-    weights = RANDOM.integers(0, 3, 60).astype(float)
-    found = detection(scores, targets, weights)
-    positive, negative = targets == 1, targets == 0
-    wins = total = 0.0
-    for i in np.flatnonzero(positive):
-        for j in np.flatnonzero(negative):
-            total += weights[i] * weights[j]
-            wins += weights[i] * weights[j] * (1.0 if scores[i] > scores[j] else 0.5 if scores[i] == scores[j] else 0.0)
-    assert found["roc_auc"] == pytest.approx(wins / total)
-    for threshold in sorted(set(scores), reverse=True):
-        if weights[positive & (scores >= threshold)].sum() / weights[positive].sum() >= 0.95:
-            rate = weights[negative & (scores >= threshold)].sum() / weights[negative].sum()
-            break
-    assert found["false_positive_rate"] == pytest.approx(rate)
-    assert np.isnan(detection(scores, np.ones(60), weights)["roc_auc"])
 
 
 def test_calibration_against_the_reliability_table() -> None:

@@ -75,3 +75,9 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, name: str, content:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(UserError, match=r"goals\.txt: cannot be read \(No such file"):
         read_prompts(["goals.txt"], "a cart")
+
+
+def test_an_invisible_baseline_is_one_message() -> None:
+    for names in ([], ["a pole upright"]):
+        with pytest.raises(UserError, match="baseline ' ': expected a sentence"):
+            prompts_to_compare(names, " ", find_task("cartpole-upright"))

@@ -10,10 +10,11 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.bootstrap import bootstrap_interval
-from vlm_rm_sweeps.evaluation.detection import KEPT_TRUE_POSITIVES
+from vlm_rm_sweeps.evaluation.bootstrap import bootstrap_interval, drawn_counts
+from vlm_rm_sweeps.evaluation.detection import detection
 from vlm_rm_sweeps.evaluation.heads.examples import ComparedStates, Examples
 from vlm_rm_sweeps.evaluation.heads.fit import PENALTIES, fit_head, losses, predicted
+from vlm_rm_sweeps.metrics import FALSE_POSITIVE_RATE, ROC_AUC
 
 FOLDS = 5
 BOOTSTRAP_SAMPLES = 400
@@ -166,18 +167,25 @@ def _measures(probabilities_n: np.ndarray, targets_n: np.ndarray, episodes: np.n
     are_pairs = episodes.shape[1] == 2
 
     def measured(weights_n: np.ndarray) -> dict[str, float]:
-        found = (
-            _accuracy(probabilities_n, targets_n, weights_n) if are_pairs else detection(probabilities_n, targets_n, weights_n)
-        )
+        found = _accuracy(probabilities_n, targets_n, weights_n) if are_pairs else {}
         return found | {
             "brier": float(np.average((probabilities_n - targets_n) ** 2, weights=weights_n)),
             "calibration_error": calibration_error(probabilities_n, targets_n, weights_n),
         }
 
-    return with_intervals(measured, episodes, seed)
+    others = _with_intervals(measured, episodes, seed)
+    return others if are_pairs else _detection(probabilities_n, targets_n, episodes[:, 0], seed) | others
 
 
-def with_intervals(
+def _detection(scores_n: np.ndarray, targets_n: np.ndarray, episodes_n: np.ndarray, seed: int) -> dict[str, Interval]:
+    estimates = detection(scores_n[:, None], targets_n, drawn_counts(episodes_n, seed))
+    return {
+        name: Interval(*(float(end[0]) for end in each))
+        for name, each in zip((ROC_AUC, FALSE_POSITIVE_RATE), estimates, strict=True)
+    }
+
+
+def _with_intervals(
     measured: Callable[[np.ndarray], dict[str, float]], episodes: np.ndarray, seed: int = 0
 ) -> dict[str, Interval]:
     """Compute measures with intervals, bootstrapped over episodes.
@@ -206,30 +214,6 @@ def _bootstrap_weights(episodes: np.ndarray, seed: int) -> Iterator[np.ndarray]:
         weights_n = drawn[places.reshape(episodes.shape)].prod(axis=1).astype(np.float64)
         if weights_n.any():
             yield weights_n
-
-
-def detection(scores_n: np.ndarray, targets_n: np.ndarray, weights_n: np.ndarray) -> dict[str, float]:
-    """Measure how well scores detect the goal.
-
-    Args:
-        scores_n: Rewards or probabilities.
-        targets_n: 0 or 1.
-        weights_n: Weight of each example, at least 0.
-
-    Returns:
-        `roc_auc`, and `false_positive_rate` at the highest threshold that keeps 95 % of the positives; NaN without both classes.
-    """
-    from sklearn.metrics import auc, roc_curve  # here: it takes a second to import
-
-    drawn = weights_n > 0
-    if len(set(targets_n[drawn])) < 2:
-        return {"roc_auc": float("nan"), "false_positive_rate": float("nan")}
-    false_positives, true_positives, _ = roc_curve(
-        targets_n[drawn], scores_n[drawn], sample_weight=weights_n[drawn], drop_intermediate=False
-    )
-    # Sums of weights are rounded, so a share of exactly 95 % may come out as a little less.
-    kept = np.argmax(true_positives >= KEPT_TRUE_POSITIVES - 1e-12)
-    return {"roc_auc": float(auc(false_positives, true_positives)), "false_positive_rate": float(false_positives[kept])}
 
 
 def _accuracy(probabilities_n: np.ndarray, targets_n: np.ndarray, weights_n: np.ndarray) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, ValidationError, ValidationInfo
 
 from vlm_rm_sweeps.errors import UserError, shown
-from vlm_rm_sweeps.registry import Registry
+from vlm_rm_sweeps.registry import Registry, complete_class
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
 
 KIND = "kind"
@@ -76,14 +76,8 @@ def known_reward(kind: str) -> type[RewardFunction]:
 
 
 def _complete(kind: str, found: object) -> type[RewardFunction]:
-    if not (isinstance(found, type) and issubclass(found, RewardFunction)):
-        raise UserError(
-            f"reward {kind!r} is {found!r}: expected a subclass of FrameReward or RewardFunction of {_PACKAGE}.base"
-        )
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
-    if missing:
-        raise UserError(f"reward {kind!r} is not complete: its class must define {', '.join(missing)}")
-    return found
+    expected = f"FrameReward or RewardFunction of {_PACKAGE}.base"
+    return complete_class("reward", kind, found, RewardFunction, expected)  # type: ignore[type-abstract]  # its subclasses
 
 
 def kind_of(function: RewardFunction) -> str:

@@ -308,7 +308,7 @@ class _Problems:
         try:
             return find(*args, **kwargs)
         except UserError as error:
-            where = f"{key} = {_plain(value)!r}: " if value is not None else f"{key}: " if key else ""
+            where = f"{key} = {shown(_plain(value))}: " if value is not None else f"{key}: " if key else ""
             self.messages.append(f"{where}{error}")
             return None
 

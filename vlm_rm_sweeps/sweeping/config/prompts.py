@@ -53,8 +53,24 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
 
 
 def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -> tuple[Prompt, ...]:
-    """Return the prompts that `names` specify (see `read_prompts`), or the task's own prompt if `names` is empty."""
+    """Return the prompts that `names` specify, or the task's own prompt if `names` is empty.
+
+    Args:
+        names: Files and goals, see `read_prompts`.
+        baseline: The baseline of every prompt that names none of its own; None for the task's.
+        task: The task.
+
+    Returns:
+        The prompts in order.
+
+    Raises:
+        UserError: See `read_prompts`; or the baseline has no visible letter.
+    """
     baseline = baseline or task.baseline_prompt
+    if not visible_text(baseline):
+        raise UserError(
+            f"baseline {baseline!r}: expected a sentence that describes any state, such as {task.baseline_prompt!r}"
+        )
     return read_prompts(names, baseline) if names else (Prompt(id="task", goal=(task.goal_prompt,), baseline=(baseline,)),)
 
 

@@ -347,14 +347,18 @@ class MlflowMirror(threading.Thread):
     def _attach(self, run_id: str, file: Path, to: str | None = None) -> None:
         """Log a file, unless the database beside the sweep says that it belongs outside of the results folder."""
         results = self._folder.path.resolve().parent
-        place = self._client.get_run(run_id).info.artifact_uri
-        if sqlite_file(self._tracking_uri) != results / DATABASE or keeps_files_in(results, place):
+        if sqlite_file(self._tracking_uri) != results / DATABASE or keeps_files_in(results, self._place_of(run_id)):
             self._upload(run_id, str(file), to)
         elif not self._unattached:
+            place = self._place_of(run_id)
             self._say(
                 f"MLflow keeps the files of these runs outside of {results} ({place}): they stay in the sweep's folder alone"
             )
             self._unattached = True
+
+    def _place_of(self, run_id: str) -> str:
+        """Return where MLflow keeps the files of a run."""
+        return str(self._client.get_run(run_id).info.artifact_uri)
 
     def _upload(self, run_id: str, file: str, to: str | None = None) -> None:
         """Upload a file.
@@ -367,7 +371,7 @@ class MlflowMirror(threading.Thread):
         except Exception as error:  # whatever a store of artifacts raises: a disk, S3, a proxy
             if isinstance(error, MlflowException) and error.error_code in _TEMPORARY:
                 raise
-            place = without_secrets(self._client.get_run(run_id).info.artifact_uri)
+            place = without_secrets(self._place_of(run_id))
             raise UserError(f"no artifact can be written to {place}: {reason_of(error)}") from error
 
     def _on_sweep_end(self, entry: SweepEnded) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.registry import Registry
+from vlm_rm_sweeps.registry import Registry, complete_class
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 
@@ -66,14 +66,10 @@ def known_algorithm(name: str) -> type[Algorithm]:
 
 
 def _complete(name: str, found: object) -> type[Algorithm]:
-    if not (isinstance(found, type) and issubclass(found, Algorithm)):
-        raise UserError(
-            f"algorithm {name!r} is {found!r}: expected a subclass of vlm_rm_sweeps.training.algorithms.base.Algorithm"
-        )
-    missing = sorted(getattr(found, "__abstractmethods__", ())) + ["action_spaces"] * (not hasattr(found, "action_spaces"))
-    if missing:
-        raise UserError(f"algorithm {name!r} is not complete: its class must define {', '.join(missing)}")
-    spaces: Any = found.action_spaces
+    expected = "vlm_rm_sweeps.training.algorithms.base.Algorithm"
+    attributes = ["action_spaces"]
+    algorithm = complete_class("algorithm", name, found, Algorithm, expected, attributes)  # type: ignore[type-abstract]
+    spaces: Any = algorithm.action_spaces
     if (
         not isinstance(spaces, tuple)
         or not spaces
@@ -82,7 +78,7 @@ def _complete(name: str, found: object) -> type[Algorithm]:
         raise UserError(
             f"algorithm {name!r}: action_spaces is {spaces!r}: expected a tuple of classes of spaces, such as (gym.spaces.Discrete,)"
         )
-    return found
+    return algorithm
 
 
 def algorithm_names() -> tuple[str, ...]:
