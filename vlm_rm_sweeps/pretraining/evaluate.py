@@ -26,7 +26,7 @@ from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
-from vlm_rm_sweeps.pretraining.captions import HELD_OUT_TEXTS, caption_batch
+from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import sample_states
 from vlm_rm_sweeps.pretraining.evaluate_prompts import measure_prompts, walk_attributes
@@ -71,7 +71,7 @@ class HeldOutSets:
 class FamilyResults:
     """Results for one training of the family, as tables.
 
-    All tables but `captions` and `overlap`, which describe the training data, have a column `size`.
+    All tables but `captions`, which describes the training data, have a column `size`.
 
     Attributes:
         folder: Folder of the training.
@@ -85,7 +85,6 @@ class FamilyResults:
         speed: Frames per second on one thread.
         captions: A row for each environment: number of training images, number of distinct captions in a sample of captions,
             and examples.
-        overlap: A row for each prompt of a task that is part of longer captions, with its share of the sample.
     """
 
     folder: Path
@@ -98,7 +97,6 @@ class FamilyResults:
     retrieval: pd.DataFrame
     speed: pd.DataFrame
     captions: pd.DataFrame
-    overlap: pd.DataFrame
 
 
 _LINE_DEGREES = np.arange(-90.0, 91.0)
@@ -191,8 +189,8 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             tables.setdefault(name, []).append(table.assign(**model_columns))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     training = manifest[sizes[0]]
-    captions, overlap = describe_captions(int(training["images"]), int(training["seed"]))
-    return FamilyResults(folder, **joined, captions=captions, overlap=overlap)
+    captions = describe_captions(int(training["images"]), int(training["seed"]))
+    return FamilyResults(folder, **joined, captions=captions)
 
 
 def _load(size: str, folder: Path) -> RewardModel:
@@ -308,7 +306,7 @@ def retrieve(model: RewardModel, retrievals: Mapping[str, Retrieval]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def describe_captions(images: int, seed: int) -> pd.DataFrame:
     """Describe the training captions, from a sample that is drawn as in training.
 
     Args:
@@ -316,23 +314,16 @@ def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFram
         seed: Seed of the training.
 
     Returns:
-        `captions` and `overlap` of `FamilyResults`.
+        `captions` of `FamilyResults`.
     """
-    facts, overlaps = [], []
+    facts = []
     for environment, states in sample_states(_CAPTIONED_STATES, seed):
         rng = np.random.default_rng(seed)
         captions = [caption for _ in range(_CAPTIONS_OF_A_STATE) for caption in caption_batch(states, rng)]
         shown = round(images * len(states) / _CAPTIONED_STATES)
         distinct, examples = f"{len(set(captions))} of {len(captions)}", "; ".join(captions[:_EXAMPLES])
         facts.append((environment, shown, distinct, examples))
-        for prompt in sorted(HELD_OUT_TEXTS):
-            share = float(np.mean([prompt in caption for caption in captions]))
-            if share:
-                overlaps.append((environment, prompt, share))
-    return (
-        pd.DataFrame(facts, columns=["environment", "images", "captions", "examples"]),
-        pd.DataFrame(overlaps, columns=["environment", "prompt", "share"]),
-    )
+    return pd.DataFrame(facts, columns=["environment", "images", "captions", "examples"])
 
 
 def frames_per_second(models: Sequence[RewardModel], frames: int = 1_024, turns: int = 5) -> list[float]:
