@@ -32,7 +32,10 @@ class Control(BaseModel):
         "velocities.",
     )
     action_repeat: int = Field(
-        1, gt=0, le=1_000, description="Steps of the environment for each action. The sweep's `steps` count actions, each with one frame."
+        1,
+        gt=0,
+        le=1_000,
+        description="Steps of the environment for each action. The sweep's `steps` count actions, each with one frame.",
     )
 
     @model_validator(mode="after")

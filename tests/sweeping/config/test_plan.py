@@ -175,8 +175,12 @@ def made(**changes: Any) -> Plan:
         pytest.param({"settings": {"hidden": [-3]}}, ["settings.hidden", "-3"], id="layer of negative width"),
         pytest.param({"settings": {"hidden": []}}, ["settings.hidden = []: expected at least 1 of them"], id="no layers"),
         pytest.param({"settings": {"hidden": [10**9]}}, ["settings.hidden.0", "less than or equal to 65536"], id="wide layer"),
-        pytest.param({"settings": {"envs": 10**9}}, ["settings.envs = 1000000000", "or equal to 1024"], id="many sub-environments"),
-        pytest.param({"settings": {"buffer": 10**15}}, ["settings.buffer", "or equal to 1000000000"], id="buffer beyond memory"),
+        pytest.param(
+            {"settings": {"envs": 10**9}}, ["settings.envs = 1000000000", "or equal to 1024"], id="many sub-environments"
+        ),
+        pytest.param(
+            {"settings": {"buffer": 10**15}}, ["settings.buffer", "or equal to 1000000000"], id="buffer beyond memory"
+        ),
         pytest.param({"settings": {"learning_rate": math.inf}}, ["settings.learning_rate", "a finite number"], id="infinite"),
         pytest.param({"control": "position"}, ["control = 'position': expected keys with their values"], id="control a word"),
         pytest.param({"models": ["EMBEDDED/tiny"]}, ["did you mean 'embedded'?"], id="model in capitals"),
