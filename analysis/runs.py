@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from scipy import stats
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, new_output
 from vlm_rm_sweeps.metrics import ENV_STEPS, REWARD, RunStatus
+from vlm_rm_sweeps.palette import model_colours
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
 
 _PAGE = 1_000
@@ -25,6 +28,9 @@ TRIAL_TAGS = ["model", "alpha", "prompt", *_RENDERING, "seed"]
 """The tags that identify a trial. References, which use no frames, have neither textures nor camera."""
 REFERENCE_PROMPT = "-"
 """The prompt of references: the trials that learn from the true reward, or not at all."""
+
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+"""What tells lines of one model apart, whose colour is the model's."""
 
 
 class DoesNotApplyError(Exception):
@@ -76,6 +82,12 @@ class SweepRuns:
     def is_screening(self) -> bool:
         """Whether the folder is that of a screening."""
         return (self.folder / "screening.yaml").is_file()
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """The colour of each model, references excepted: the report's, so that it does not depend on what has finished."""
+        named = [] if self.is_screening else SweepFolder(self.folder).stored_sweep().all_models
+        return model_colours([*named, *(child.data.tags["model"] for child in self.children if not _is_reference(child))])
 
     def trials(self) -> pd.DataFrame:
         """Make a table with one row for each finished trial.
@@ -157,10 +169,13 @@ def reward_told(tag: str) -> float | str:
     return float(tag) if tag[:1].isdigit() else tag  # labels begin with a letter
 
 
+def _is_reference(child: Run) -> bool:
+    return child.data.tags["prompt"] == REFERENCE_PROMPT
+
+
 def _rendering(child: Run) -> dict[str, str]:
     """Read how a trial's frames were rendered; empty values for references, and where nothing was trained."""
-    reference = child.data.tags["prompt"] == REFERENCE_PROMPT
-    return {key: "" if reference else child.data.tags.get(key, "") for key in _RENDERING}
+    return {key: "" if _is_reference(child) else child.data.tags.get(key, "") for key in _RENDERING}
 
 
 def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:

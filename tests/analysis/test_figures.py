@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
+from vlm_rm_sweeps.palette import model_colours
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
@@ -47,7 +48,8 @@ def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
         client.set_terminated(run_id)
     runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
     (folder / "mlflow.json").write_text(json.dumps(runs))
-    (folder / "sweep.yaml").write_text("not read by these figures")
+    keys = {"name": "drawn", "task": "cartpole-upright", "models": list(MODELS), "alphas": [0.0], "steps": 10}
+    (folder / "sweep.yaml").write_text(json.dumps(keys))
     return folder
 
 
@@ -154,6 +156,36 @@ def test_renderings_are_compared_and_not_merged(
     # The mean over the seeds of each of 3 reward models, with each of 2 textures; the seeds themselves have no name.
     named = [text for text in drawn["learning_curves"] if "embedded" in text]
     assert len(set(named)) == 6, named
+
+
+def test_a_model_has_the_same_colour_in_every_figure(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first model of the sweep file has no finished trial, and so is not drawn."""
+    import alpha
+    import learning_curves
+    import overoptimisation
+    import runs
+    from matplotlib.colors import to_hex
+
+    trials = [trial for trial in scaling_trials() if trial["model"] == "embedded/small"]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "coloured", store, trials))
+    expected = model_colours(MODELS)["embedded/small"]
+    assert sweep.colours == model_colours(MODELS)
+    found: dict[str, set[str]] = {}
+
+    def keep(drawing: Figure, data: pd.DataFrame, name: str) -> None:
+        lines = [line for axis in drawing.axes for line in axis.get_lines() if str(line.get_label())[:1] != "_"]
+        drawn = [line for line in lines if not str(line.get_label()).startswith(("truth", "true", "spec"))]
+        found[name] = {to_hex(line.get_color()) for line in drawn}
+        plt.close(drawing)
+
+    monkeypatch.setattr(sweep, "save", keep)
+    monkeypatch.setattr(sweep, "save_table", lambda *_: None)
+    for figure in (alpha, learning_curves, overoptimisation):
+        figure.draw(sweep)
+    assert found["learning_curves"] == {expected}
+    assert found["overoptimisation"] == {expected}  # as proxy and as gold model
 
 
 def test_figures_of_models_prompts_and_policies(
