@@ -1,8 +1,8 @@
 """One episode of the best trial's greedy policy and one of random actions: frames and CLIP reward by step.
 
-Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with the
-highest success, then the highest true return, among the seeds of the combination whose means are highest. Expect the reward of
-the learned policy to stay high, and that of random actions to drop when the pole falls.
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with
+the highest success, then the highest true return, among the seeds of the combination whose interquartile means are highest.
+Expect the reward of the learned policy to stay high, and that of random actions to drop when the pole falls.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
 
+from vlm_rm_sweeps.evaluation.over_seeds import interquartile_mean
 from vlm_rm_sweeps.evaluation.rollouts import (
     find_checkpoint,
     load_policy,
@@ -37,8 +38,8 @@ def draw(runs: SweepRuns) -> None:
     if not merits:
         raise DoesNotApplyError("nothing was trained")
     cells = [name for name in ("model", "alpha", "prompt", "textures", "camera") if name in table]
-    means = table.groupby(cells)[merits].transform("mean").add_prefix("mean_")
-    best = pd.concat([table, means], axis=1).sort_values([*means.columns, *merits], ascending=False).iloc[0]
+    of_cells = table.groupby(cells)[merits].transform(interquartile_mean).add_prefix("iqm_")
+    best = pd.concat([table, of_cells], axis=1).sort_values([*of_cells.columns, *merits], ascending=False).iloc[0]
     checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
     assert spec is not None
@@ -74,7 +75,7 @@ def draw(runs: SweepRuns) -> None:
     title = f"{model_id} ({parameters:.2f} M parameters), {spec.label}"
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     curve.grid(alpha=0.3)
-    runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode")
+    runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode", over_seeds=False)
 
 
 if __name__ == "__main__":

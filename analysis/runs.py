@@ -4,12 +4,15 @@ import argparse
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Run
@@ -17,7 +20,7 @@ from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, new_output
-from vlm_rm_sweeps.metrics import ENV_STEPS, REWARD, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, EVALUATION, PARAMETERS_MILLIONS, REWARD, SUCCESS, TRUE_RETURN, RunStatus
 from vlm_rm_sweeps.palette import model_colours
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
@@ -112,25 +115,38 @@ class SweepRuns:
         """
         columns = ["run_id", *TRIAL_TAGS, ENV_STEPS, "value"]
         rows = [
-            {"run_id": child.info.run_id}
-            | {key: child.data.tags.get(key, "") for key in TRIAL_TAGS}
-            | _reward(child)
-            | _rendering(child)
-            | {ENV_STEPS: point.step, "value": point.value}
+            {"run_id": child.info.run_id} | _tags(child) | {ENV_STEPS: point.step, "value": point.value}
             for child in self.children
             if metric in child.data.metrics
             for point in self._client.get_metric_history(child.info.run_id, metric)
         ]
         return pd.DataFrame(rows, columns=columns)
 
-    def save(self, figure: Figure, data: pd.DataFrame, name: str) -> None:
+    def seeds_note(self) -> str:
+        """Say how many seeds the combinations have, such as `1 seed` or `2 to 3 seeds`; empty for a screening."""
+        if self.is_screening:
+            return ""
+        trained = [child for child in self.children if not _is_reference(child)] or self.children
+        counts = Counter(tuple((_tags(child) | {"seed": ""}).values()) for child in trained).values()
+        fewest, most = min(counts), max(counts)
+        if fewest < most:
+            return f"{fewest} to {most} seeds"
+        return "1 seed" if most == 1 else f"{most} seeds"
+
+    def save(self, figure: Figure, data: pd.DataFrame, name: str, over_seeds: bool = True) -> None:
         """Write a figure and its data into the sweep's `figures` folder, and attach them to its MLflow run.
+
+        A figure can be shown apart from its sweep, so it says itself over how many seeds it is.
 
         Args:
             figure: Saved as PNG and SVG, then closed.
             data: Saved as CSV.
             name: Name of the files, which are replaced if they exist.
+            over_seeds: Whether it shows what was trained with several seeds; if not, it does not name them.
         """
+        if over_seeds:
+            # Below the figure: saving it extends the picture to all that is drawn.
+            figure.text(1, 0, self.seeds_note(), ha="right", va="top", fontsize="small", color="0.35")
         for suffix in ("png", "svg"):
             file = file_inside(self.folder, f"figures/{name}.{suffix}")
             with new_output(file) as unfinished:
@@ -157,6 +173,11 @@ class SweepRuns:
         print(
             f"{file}{'' if self._attachable else ' (not attached to its MLflow run, whose files lie outside of the results)'}"
         )
+
+
+def _tags(child: Run) -> dict[str, str]:
+    """Read the tags that identify a trial."""
+    return {key: child.data.tags.get(key, "") for key in TRIAL_TAGS} | _reward(child) | _rendering(child)
 
 
 def _reward(child: Run) -> dict[str, str]:
@@ -197,6 +218,45 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
     if table.empty:
         raise DoesNotApplyError("no trial that learned from a reward model has finished")
     return table
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good the trained policies are.
+
+    Attributes:
+        metric: What measures it: success, or the true return where success is unknown.
+        by_model: For each model, smallest first, the values of the seeds of each combination (reward, prompt, rendering): float
+            (seeds,). Trials without a value are left out.
+    """
+
+    metric: str
+    by_model: dict[str, dict[tuple[Any, ...], np.ndarray]]
+
+
+def scores(runs: SweepRuns) -> Scores:
+    """Read how good the trained policies of each model are.
+
+    Args:
+        runs: Runs of a sweep.
+
+    Returns:
+        The scores of all models that have some.
+
+    Raises:
+        DoesNotApplyError: There are none.
+    """
+    trials = reward_model_trials(runs)
+    metric = next((name for name in (SUCCESS, TRUE_RETURN) if EVALUATION + name in trials), None)
+    if metric is None:
+        raise DoesNotApplyError("its trials have neither success nor a true return")
+    known = trials.dropna(subset=[EVALUATION + metric])
+    if PARAMETERS_MILLIONS in known:
+        known = known.sort_values(PARAMETERS_MILLIONS, kind="stable")
+    by_model: dict[str, dict[tuple[Any, ...], np.ndarray]] = {}
+    for (model, *cell), of_seeds in known.groupby(["model", "alpha", "prompt", *_RENDERING], sort=False)[EVALUATION + metric]:
+        by_model.setdefault(str(model), {})[tuple(cell)] = of_seeds.to_numpy(dtype=float)
+    return Scores(metric.replace("_", " "), by_model)
 
 
 def success_interval(values: pd.Series) -> pd.Series:

@@ -114,6 +114,49 @@ def test_each_figure_is_written_from_all_pages(
     assert summary["truth_change"].tolist() == pytest.approx([-0.1, -0.1])
 
 
+def test_models_are_compared_over_combinations_and_seeds(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import improvement
+    import performance_profiles
+    import runs
+
+    # Of two seeds of each of two alphas, the small model is better by a tie and three wins.
+    rates = {"embedded/tiny": (0.2, 0.4, 0.2, 0.4), "embedded/small": (0.4, 0.6, 0.7, 0.8)}
+    values = iter([rate for model in MODELS for rate in rates[model]])
+    trials = [trial | {"metrics": trial["metrics"] | {"evaluation_success": next(values)}} for trial in scaling_trials()]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "compared_models", store, trials))
+    performance_profiles.draw(sweep)
+    profile = pd.read_csv(sweep.folder / "figures" / "performance_profiles.csv").set_index(["model", "threshold"])
+    assert profile.loc[("embedded/tiny", 0.3), "value"] == 0.5
+    assert profile.loc[("embedded/small", 0.3), "value"] == 1.0
+    improvement.draw(sweep)
+    compared = pd.read_csv(sweep.folder / "figures" / "improvement.csv").iloc[0]
+    assert (compared["model"], compared["than"], compared["combinations"]) == ("embedded/small", "embedded/tiny", 2)
+    assert compared["value"] == pytest.approx((3.5 / 4 + 1) / 2)
+    assert compared["low"] <= compared["value"] <= compared["high"] == 1.0
+
+
+def test_a_figure_says_itself_over_how_many_seeds_it_is(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import alpha
+    import improvement
+    import runs
+
+    for count, note in ((2, "2 seeds"), (1, "1 seed")):
+        trials = [trial for trial in scaling_trials() if trial["seed"] < count]
+        sweep = runs.SweepRuns(sweep_of(tmp_path / f"seeds_{count}", store, trials))
+        for figure in (alpha, improvement):
+            figure.draw(sweep)
+            picture = (sweep.folder / "figures" / f"{figure.__name__}.svg").read_text()
+            assert f"<!-- {note} -->" in picture
+    unequal = runs.SweepRuns(sweep_of(tmp_path / "seeds_unequal", store, scaling_trials()[:-1]))
+    assert unequal.seeds_note() == "1 to 2 seeds"
+    alone = pd.read_csv(sweep.folder / "figures" / "improvement.csv")
+    assert alone[["low", "high"]].isna().all(axis=None), "one seed has no interval"
+
+
 def test_renderings_are_compared_and_not_merged(
     scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

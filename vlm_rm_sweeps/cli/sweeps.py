@@ -13,6 +13,7 @@ from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, Overrides, liste
 from vlm_rm_sweeps.cli.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    cells_table,
     console,
     measures_table,
     say,
@@ -97,12 +98,16 @@ def sweep(
     from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
 
     console.print(trials_table(outcome))
+    several = len(plan.sweep.seeds) > 1
+    if several:
+        console.print(cells_table(outcome))
     for each in outcome.outcomes:
         if each.status == TrialStatus.FAILED:
             console.print(f"failed: {each.trial.label}: {each.reason}")
     if outcome.best:
-        best = "best trial" if len(plan.sweep.seeds) == 1 else "best combination"
-        console.print(f"{best}: {outcome.best.label}")
+        console.print(f"best {'combination' if several else 'trial'}: {outcome.best.label}")
+    if not several:
+        console.print("1 seed: a difference between trials may be luck; `--set seeds=[0,1,2]` trains more, and gives intervals")
     console.print(f"time: {duration(time.monotonic() - started)}")
     console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
     console.print(

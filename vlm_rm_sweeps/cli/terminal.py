@@ -4,7 +4,8 @@ import io
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -120,6 +121,42 @@ def trials_table(outcome: "SweepOutcome") -> Table:
             style="bold" if best else None,
         )
     return table
+
+
+def cells_table(outcome: "SweepOutcome") -> Table:
+    """Make the table of a sweep's combinations, each over its seeds.
+
+    Args:
+        outcome: Results of the sweep.
+
+    Returns:
+        A row for each combination, the best one in bold.
+    """
+    cells = outcome.cells
+    table = Table(
+        title="combinations: interquartile mean over the seeds",
+        caption="in brackets: 95 % interval (bootstrap over the seeds); without: too few seeds that differ",
+    )
+    told = [str(name) for name in cells.columns[: cells.columns.get_loc("seeds")]]
+    for heading in (*told, "seeds", "success", "true return"):
+        numeric = heading in ("alpha", "seeds", "success", "true return")
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    best = outcome.best.outcomes[0].trial.cell if outcome.best else None
+    names = dict.fromkeys(each.trial.cell for each in outcome.outcomes)
+    for name, row in zip(names, cells.to_dict("records"), strict=True):
+        table.add_row(
+            *(_shown(row[each], 2) if each == "alpha" else str(row[each]) for each in told),
+            str(row["seeds"]),
+            _in_brackets(row, SUCCESS, 2),
+            _in_brackets(row, TRUE_RETURN, 1),
+            style="bold" if name == best else None,
+        )
+    return table
+
+
+def _in_brackets(row: Mapping[Any, Any], name: str, digits: int) -> str:
+    value, low, high = (row[f"{name}_{part}"] for part in ("iqm", "low", "high"))
+    return _shown(value, digits) + ("" if low != low else f" ({low:.{digits}f} to {high:.{digits}f})")
 
 
 def measures_table(measures: "pd.DataFrame") -> Table:

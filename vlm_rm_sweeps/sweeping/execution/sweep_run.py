@@ -149,7 +149,8 @@ class SweepRun:
             self._journal.append(TrialEnded(trial=trial_id, status=RunStatus.KILLED, tags={}))
         outcome = self.outcome()
         self._write(self._folder.table.name, outcome.table)
-        for file in (self._folder.table, self._folder.epic):
+        self._write(self._folder.cells.name, outcome.cells)
+        for file in (self._folder.table, self._folder.cells, self._folder.epic):
             if file.is_file():
                 self._journal.append(FileWritten(trial="", file=file.name, to=None))
         stopped = stopped or outcome.interrupted
