@@ -31,7 +31,9 @@ def draw(runs: SweepRuns) -> None:
     table = pd.DataFrame(rows).astype({"value": float, "low": float, "high": float})
     figure, axis = plt.subplots(figsize=(6.4, 1.2 + 0.35 * len(table)), layout="constrained")
     bars = np.nan_to_num([table["value"] - table["low"], table["high"] - table["value"]]).clip(0)
-    axis.errorbar(table["value"], table.index, xerr=bars, fmt="o", capsize=3)
+    for row, model in enumerate(table["model"]):
+        bar = bars[:, row : row + 1]
+        axis.errorbar(table["value"][row], row, xerr=bar, fmt="o", capsize=3, color=runs.colours[model])
     axis.axvline(0.5, color="0.4", linestyle="--", linewidth=1)
     axis.set_yticks(table.index, [f"{row.model}\nbetter than {row.than}" for row in table.itertuples()], fontsize="small")
     axis.set(xlim=(-0.03, 1.03), ylim=(len(table) - 0.5, -0.5), xlabel=f"probability of more {found.metric}")

@@ -27,8 +27,9 @@ def draw(runs: SweepRuns) -> None:
     for model, cells in found.by_model.items():
         strata = list(cells.values())
         profile = performance_profile(strata, thresholds)
-        (line,) = axis.step(thresholds, profile.value, where="post", label=f"{model} ({sum(map(len, strata))} runs)")
-        axis.fill_between(thresholds, profile.low, profile.high, step="post", alpha=0.2, color=line.get_color(), linewidth=0)
+        colour = runs.colours[model]
+        axis.step(thresholds, profile.value, where="post", label=f"{model} ({sum(map(len, strata))} runs)", color=colour)
+        axis.fill_between(thresholds, profile.low, profile.high, step="post", alpha=0.2, color=colour, linewidth=0)
         tables.append(pd.DataFrame({"model": model, "threshold": thresholds} | profile._asdict()))
     axis.set(xlabel=found.metric, ylabel=f"share of runs with more {found.metric}", ylim=(-0.03, 1.03))
     axis.grid(alpha=0.3)

@@ -48,7 +48,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "poster")]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -89,7 +89,8 @@ def folder(reported: SweepFolder, tmp_path: Path) -> SweepFolder:
 
 def test_is_whole_in_one_file(folder: SweepFolder) -> None:
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
-    assert (page.tags.count("video"), page.tags.count("img")) == (2, 1)
+    # A figure, and for each video a film strip for paper.
+    assert (page.tags.count("video"), page.tags.count("img")) == (2, 3)
     assert all(address.startswith("data:") for address in page.addresses)
     files = [base64.b64decode(address.split(",")[1]) for address in page.addresses]
     assert (folder.path / "figures" / "learning_curves.png").read_bytes() in files
@@ -132,7 +133,7 @@ def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder)
     for file in [*folder.path.glob("figures/*"), *folder.path.glob("trials/*/video/*")]:
         file.unlink()
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
-    assert "None have been drawn yet" in page.text
+    assert "No figures have been drawn yet" in page.text
     assert "There are no videos of finished trials." in page.text
 
 

@@ -7,7 +7,7 @@ from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
-from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cell, cells_table, results_table
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cell, cells_of, results_table
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 
@@ -77,7 +77,7 @@ def test_combinations_are_compared_by_what_is_left_without_lucky_and_unlucky_see
         for model_id, of_seeds in rates.items()
         for seed, rate in enumerate(of_seeds)
     ]
-    table = cells_table([outcome_of(TRUE_REWARD, success=1.0, true_return=200), *outcomes]).set_index("model")
+    table = cells_of(results_table([outcome_of(TRUE_REWARD, success=1.0, true_return=200), *outcomes])).set_index("model")
     assert table["seeds"].to_dict() == {TRUE_REWARD: 1, "lucky": 4, "steady": 4}
     assert table["success_iqm"].to_dict() == pytest.approx({TRUE_REWARD: 1.0, "lucky": 0.5, "steady": 0.575})
     assert table.loc["steady", "success_low"] < 0.575 < table.loc["steady", "success_high"]
@@ -87,9 +87,9 @@ def test_combinations_are_compared_by_what_is_left_without_lucky_and_unlucky_see
 
 
 def test_one_seed_has_no_interval_nor_have_equal_seeds() -> None:
-    alone = cells_table([outcome_of("a", success=0.5, true_return=9)])
-    equal = cells_table([outcome_of("a", seed=seed, success=1.0, true_return=9) for seed in (0, 1)])
-    unfinished = cells_table([outcome_of("a", TrialStatus.FAILED, success=1.0)])
+    alone = cells_of(results_table([outcome_of("a", success=0.5, true_return=9)]))
+    equal = cells_of(results_table([outcome_of("a", seed=seed, success=1.0, true_return=9) for seed in (0, 1)]))
+    unfinished = cells_of(results_table([outcome_of("a", TrialStatus.FAILED, success=1.0)]))
     for table in (alone, equal, unfinished):
         assert table[["success_low", "success_high", "true_return_low"]].isna().all(axis=None)
     assert (alone["seeds"][0], equal["seeds"][0], unfinished["seeds"][0]) == (1, 2, 0)

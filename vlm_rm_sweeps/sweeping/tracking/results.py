@@ -43,8 +43,8 @@ TEXT_COLUMNS = ("trial_id", "model", REWARD, "prompt", "textures", "camera", "st
 """Columns of the table that are text; all others are numbers."""
 MERITS = (SUCCESS, TRUE_RETURN)
 """The metrics by which combinations are compared, the first one first."""
-_CELL = ("model", "alpha", REWARD, "prompt", "textures", "camera")
-"""Columns that tell a combination."""
+CELL = ("model", "alpha", REWARD, "prompt", "textures", "camera")
+"""Columns that tell a combination, where a table has them."""
 _PARTS = ("iqm", "low", "high")
 _REQUIRED = ("trial_id", "model", "alpha", "prompt", "seed", "true_return", "success", "status")
 _REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
@@ -107,22 +107,20 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
     }
 
 
-def cells_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
+def cells_of(table: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the combinations of a sweep, each over its seeds.
 
     Args:
-        outcomes: One for each trial.
+        table: The trials, see `results_table`.
 
     Returns:
         A row for each combination, in the order of its first trial: what tells it, as in `results_table`; `seeds`, the number of
         its trials that finished; for each of success and true return the interquartile mean over these seeds and the ends of its
         95 % interval (`success_iqm`, `success_low`, `success_high`, ...), NaN where unknown. One seed has no interval.
     """
-    table = results_table(outcomes)
-    by_cell = table.groupby([outcome.trial.cell for outcome in outcomes], sort=False)
-    told = [name for name in _CELL if name in table]
+    told = [name for name in CELL if name in table]
     rows = []
-    for _, trials in by_cell:
+    for _, trials in table.groupby(told, sort=False, dropna=False):
         row = trials.iloc[0][told].to_dict() | {"seeds": int((trials["status"] == TrialStatus.FINISHED).sum())}
         for name in MERITS:
             estimate = iqm([trials[name].dropna().to_numpy(dtype=float)])
@@ -200,7 +198,7 @@ class BestCell:
 def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
     """Choose the best combination with a reward model: by success, then by true return, as interquartile means over its seeds.
 
-    It is the best row of `cells_table`. A single seed may be lucky. Only combinations compete of which the most seeds have
+    It is the best row of `cells_of`. A single seed may be lucky. Only combinations compete of which the most seeds have
     finished. CLIP returns are not used, because the scales of different models cannot be compared.
 
     Args:
@@ -244,8 +242,8 @@ class SweepOutcome:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """The table of the combinations, see `cells_table`."""
-        return cells_table(self.outcomes)
+        """The table of the combinations, see `cells_of`."""
+        return cells_of(self.table)
 
     @property
     def best(self) -> BestCell | None:
