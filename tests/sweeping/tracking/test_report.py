@@ -1,18 +1,21 @@
 """The report of a sweep: whole in one file, and nothing that a prompt says becomes part of the page."""
 
 import base64
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
@@ -102,6 +105,37 @@ def test_is_whole_in_one_file(folder: SweepFolder) -> None:
         "CLIP return 12. After training, its last policy: success 0.25, true return 40"
     ) in page.text
     assert f"worst episode: embedded/tiny, alpha 0, prompt 1, seed 0: {shown}, 50 % of its steps in the goal" in page.text
+
+
+def test_begins_with_what_was_found(folder: SweepFolder) -> None:
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    body = " ".join(page.text.partition("}\n")[2].split())
+    said = "Compared on cartpole-upright: 2 alphas, 1 seed each. Best is embedded/tiny, alpha 0, prompt 1, with a success of 0.75"
+    assert said in body
+    assert body.index(said) < body.index("Results") < body.index("How to reproduce")
+    assert "vlm-rm sweep reported.yaml" in body
+
+
+def test_a_model_has_one_colour_and_references_are_grey(folder: SweepFolder) -> None:
+    page = write_report(folder.path).read_text(encoding="utf-8")
+    shown = set(re.findall(r"--colour: (#\w+)", page))
+    assert shown == {model_colours(["embedded/tiny"])["embedded/tiny"], REFERENCE_COLOURS[0]}
+
+
+def test_a_video_that_cannot_be_read_is_left_out(folder: SweepFolder) -> None:
+    (folder.trial(PLAN.trials[1].trial_id) / "video" / "episode.mp4").write_bytes(b"no video")
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert page.tags.count("video") == 1
+    assert "episode.mp4 cannot be read" in page.text
+
+
+def test_the_audit_is_summed_up(folder: SweepFolder) -> None:
+    assert "not audited" in write_report(folder.path).read_text(encoding="utf-8")
+    stored = yaml.safe_load(folder.sweep_file.read_text()) | {"audit": {"alphas": [0.25]}}
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    table = pd.read_csv(folder.table)
+    table.assign(overoptimisation_alarm=[None, 1.0, 0.0, None]).to_csv(folder.table, index=False)
+    assert "In 1 of 2 audited trials" in write_report(folder.path).read_text(encoding="utf-8")
 
 
 def test_the_summary_for_each_model_size_is_in_it(folder: SweepFolder) -> None:

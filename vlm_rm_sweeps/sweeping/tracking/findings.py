@@ -141,7 +141,7 @@ def _first_merit(cell: Mapping[Any, Any]) -> str:
 
 def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[Any, Any] | None, seeds: int) -> list[str]:
     if seeds == 1:
-        return ["With one seed this may be luck: no difference is claimed. Ask for several with `seeds`."]
+        return ["With one seed this may be luck: no difference is claimed. Several seeds would tell more."]
     if second is None:
         return []
     metric = SUCCESS if winner[f"{SUCCESS}_iqm"] == winner[f"{SUCCESS}_iqm"] else TRUE_RETURN

@@ -224,10 +224,21 @@ class _Inlined:
 
     name: str
     data: str
+    is_broad: bool = False
+    """Whether it is a picture that would be too small on a phone."""
 
     @classmethod
     def of(cls, file: Path, media_type: str, name: str) -> "_Inlined":
-        return cls(name, _data(read_whole(file, _REMEDY), media_type))
+        content = read_whole(file, _REMEDY)
+        return cls(name, _data(content, media_type), _is_broad(content))
+
+
+def _is_broad(content: bytes) -> bool:
+    """Whether the content of a file is a PNG that is twice as wide as high."""
+    if not content.startswith(b"\x89PNG"):
+        return False
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    return width > 2 * height
 
 
 def _data(content: bytes, media_type: str) -> str:
