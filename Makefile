@@ -69,7 +69,7 @@ test-slow: $(INSTALLED) ## Run the slow tests: whole sweeps, the wheel, the exam
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-browser
-test-browser: $(INSTALLED) ## Run the tests of the label page in a headless Chromium: CHROMIUM=path if it is not found.
+test-browser: $(INSTALLED) ## Run the tests of the label page and the report in a headless Chromium: CHROMIUM=path if it is not found.
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: test-faults

@@ -1,8 +1,8 @@
 """Write pages of the gallery from results: `python docs/gallery.py results/quickstart-...`, run by `make gallery`.
 
-Each page is of one shipped sweep, and nothing on it is written by hand. A page says of what it is: the sweep file's keys and the weights of
-the embedded models. When one of these changes, the page is stale, a test fails, and the page is written anew from new results or
-removed.
+Each page is of one shipped sweep, and nothing on it is written by hand. A page says of what it is: the sweep file's keys and the
+weights of the embedded models. When one of these changes, the page is stale, a test fails, and the page is written anew from new
+results or removed.
 """
 
 import argparse
@@ -154,14 +154,27 @@ def _lines(
 ) -> Iterator[str]:
     relative = sweep_file.relative_to(REPOSITORY)
     yield f"# {sweep.name}"
-    yield from ("", f"<!-- of: {mark_of(sweep_file)} -->", "<!-- Written by docs/gallery.py from results: not edited by hand. -->", "")
+    yield from (
+        "",
+        f"<!-- of: {mark_of(sweep_file)} -->",
+        "<!-- Written by docs/gallery.py from results: not edited by hand. -->",
+        "",
+    )
     yield " ".join(findings(sweep.task_name, table))
     for file, caption in shown:
         yield from ("", f"![{caption}]({file})", "", f"*{caption}.*")
-    yield from ("", "## Combinations", "", "Interquartile means over the seeds; in brackets, where seeds differ, 95 % intervals.", "")
+    yield from (
+        "",
+        "## Combinations",
+        "",
+        "Interquartile means over the seeds; in brackets, where seeds differ, 95 % intervals.",
+        "",
+    )
     yield from ("| combination | seeds | success | true return |", "|---|---|---|---|")
     for cell in cells_of(table).to_dict("records"):
-        values = (f"{value} ({interval})" if interval else value for value, interval in (estimate_text(cell, name) for name in MERITS))
+        values = (
+            f"{value} ({interval})" if interval else value for value, interval in (estimate_text(cell, name) for name in MERITS)
+        )
         yield f"| {described(cell)} | {cell['seeds']} | {' | '.join(values)} |"
     yield from ("", "## Where it comes from", "", "| | |", "|---|---|")
     yield f"| command | `make sweep SWEEP={relative}` |"
@@ -180,7 +193,7 @@ def write_index(gallery: Path = GALLERY, settings: Path = REPOSITORY / "mkdocs.y
     """Write the list of pages, and name them in the site's navigation."""
     names = sorted(page.stem for page in gallery.glob("*.md") if page.stem != "index")
     listed = [f"- [{name}]({name}.md): {_found(gallery / f'{name}.md')}" for name in names]
-    about = "What shipped sweeps found, written by `make gallery` from their results. A sweep without a page has not been run on the present weights."
+    about = "What shipped sweeps found, written by `make gallery` from their results. A sweep without a page awaits its run."
     write_whole(gallery / "index.md", "\n".join(["# Gallery", "", about, "", *listed]) + "\n")
     entries = "".join(f"      - gallery/{name}.md\n" for name in ("index", *names))
     text = settings.read_text(encoding="utf-8")

@@ -111,14 +111,26 @@ def test_the_index_and_the_navigation_follow(gallery: Any, known: Any, results: 
     settings = tmp_path / "mkdocs.yml"
     settings.write_text("nav:\n  - Gallery:\n      # gallery\n      - gallery/old.md\n      # end of gallery\n  - Next: a.md\n")
     gallery.write_index(tmp_path / "gallery", settings)
-    assert "- [quickstart](quickstart.md): Compared on cartpole-upright: 2 models" in (tmp_path / "gallery" / "index.md").read_text()
+    assert (
+        "- [quickstart](quickstart.md): Compared on cartpole-upright: 2 models"
+        in (tmp_path / "gallery" / "index.md").read_text()
+    )
     entries = settings.read_text().splitlines()
-    assert entries[2:6] == ["      # gallery", "      - gallery/index.md", "      - gallery/quickstart.md", "      # end of gallery"]
+    assert entries[2:6] == [
+        "      # gallery",
+        "      - gallery/index.md",
+        "      - gallery/quickstart.md",
+        "      # end of gallery",
+    ]
 
 
 @pytest.mark.parametrize(
     ("commit", "message"),
-    [("", "does not say which code made it"), ("0" * 40 + "-dirty", "-dirty"), ("0" * 40, "from which this one does not follow")],
+    [
+        ("", "does not say which code made it"),
+        ("0" * 40 + "-dirty", "-dirty"),
+        ("0" * 40, "from which this one does not follow"),
+    ],
 )
 def test_results_of_unknown_code_make_no_page(
     gallery: Any, known: Any, results: Path, tmp_path: Path, commit: str, message: str
@@ -129,7 +141,9 @@ def test_results_of_unknown_code_make_no_page(
     assert not (tmp_path / "gallery").exists()
 
 
-def test_results_of_another_sweep_or_unfinished_ones_make_no_page(gallery: Any, known: Any, results: Path, tmp_path: Path) -> None:
+def test_results_of_another_sweep_or_unfinished_ones_make_no_page(
+    gallery: Any, known: Any, results: Path, tmp_path: Path
+) -> None:
     known(head())
     folder = SweepFolder(results)
     table = folder.table.read_text()

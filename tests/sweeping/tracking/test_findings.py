@@ -21,7 +21,9 @@ def test_says_what_was_compared_what_won_by_how_much_and_how_sure() -> None:
     references = [("true reward", float("nan"), "-", [1.0, 1.0]), ("untrained", float("nan"), "-", [0.0, 0.1])]
     good, bad = [0.9, 0.95, 1.0, 0.9, 0.95], [0.1, 0.2, 0.15, 0.1, 0.2]
     said = found(*references, ("tiny", 0.0, "p", bad), ("small", 0.0, "p", good))
-    assert said.startswith("Compared on a-task: 2 models, 5 seeds each. Best is small, alpha 0, prompt p, with a success of 0.9")
+    assert said.startswith(
+        "Compared on a-task: 2 models, 5 seeds each. Best is small, alpha 0, prompt p, with a success of 0.9"
+    )
     assert "; next is tiny, alpha 0, prompt p, with a success of 0.1" in said
     assert "For comparison: true reward 1.00, untrained 0.05." in said
     assert said.endswith(
@@ -57,14 +59,19 @@ def test_a_combination_with_fewer_seeds_does_not_compete() -> None:
 
 
 def test_one_combination_and_none() -> None:
-    assert found(("tiny", 0.0, "p", [0.5])).startswith("One combination learned a-task from a sentence: tiny, alpha 0, prompt p")
+    assert found(("tiny", 0.0, "p", [0.5])).startswith(
+        "One combination learned a-task from a sentence: tiny, alpha 0, prompt p"
+    )
     said = found(("true reward", float("nan"), "-", [1.0]))
     assert said == "No trial that learns a-task from a reward model has finished. For comparison: true reward 1.00."
 
 
 def test_without_success_the_true_return_decides() -> None:
-    columns = ["model", "alpha", "prompt", "seed", "success", "true_return", "status"]
-    trials = [(model, 0.0, "p", seed, float("nan"), value + seed, "finished") for model, value in (("a", 5), ("b", 90)) for seed in (0, 1)]
-    said = " ".join(findings("t", pd.DataFrame(trials, columns=columns)))
+    trials = [
+        (model, 0.0, "p", seed, float("nan"), value + seed, "finished")
+        for model, value in (("a", 5), ("b", 90))
+        for seed in (0, 1)
+    ]
+    said = " ".join(findings("t", pd.DataFrame(trials, columns=KEYS)))
     assert "Best is b, alpha 0, prompt p, with a true return of 90.5 (90.0 to 91.0)" in said
     assert "has more true return than one of the next with probability 1.00" in said

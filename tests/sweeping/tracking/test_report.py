@@ -110,7 +110,9 @@ def test_is_whole_in_one_file(folder: SweepFolder) -> None:
 def test_begins_with_what_was_found(folder: SweepFolder) -> None:
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     body = " ".join(page.text.partition("}\n")[2].split())
-    said = "Compared on cartpole-upright: 2 alphas, 1 seed each. Best is embedded/tiny, alpha 0, prompt 1, with a success of 0.75"
+    said = (
+        "Compared on cartpole-upright: 2 alphas, 1 seed each. Best is embedded/tiny, alpha 0, prompt 1, with a success of 0.75"
+    )
     assert said in body
     assert body.index(said) < body.index("Results") < body.index("How to reproduce")
     assert "vlm-rm sweep reported.yaml" in body
@@ -228,3 +230,33 @@ def test_on_a_full_disk_the_report_before_stays(folder: SweepFolder) -> None:
         write_report(folder.path)
     assert report.read_text() == "before"
     assert not list(folder.path.glob(".unfinished-*"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 28)")])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_fits_phones_desktops_and_paper_in_light_and_dark(
+    browser: Any, folder: SweepFolder, width: int, scheme: str, ground: str
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    asked: list[str] = []
+    problems: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    report = write_report(folder.path)
+    page.goto(report.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+    assert page.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate(
+        "Array.from(document.querySelectorAll('video')).every(video => video.poster.startsWith('data:image/jpeg'))"
+    )
+    shown = (page.is_visible("video"), page.is_visible("img.strip"), page.is_visible(".results .bar"))
+    assert shown == (True, False, width > 640)
+    page.emulate_media(media="print")
+    assert (page.is_visible("video"), page.is_visible("img.strip")) == (False, True)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert problems == []
+    context.close()

@@ -148,7 +148,9 @@ def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[An
     if winner[f"{metric}_iqm"] == second[f"{metric}_iqm"]:
         metric = TRUE_RETURN
     found = probability_of_improvement([_values(table, winner, metric)], [_values(table, second, metric)])
-    better = f"A run of the best has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
+    better = (
+        f"A run of the best has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
+    )
     if np.isnan(found.low):
         return [f"{better}; its seeds do not differ, so there is no interval for it."]
     told = "tell" if found.low > 0.5 else "do not tell"

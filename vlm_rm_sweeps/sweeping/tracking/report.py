@@ -38,11 +38,11 @@ _STRIP = 5
 _LANDSCAPE, _AUDIT = "reward_landscape", "overoptimisation"
 _CAPTIONS = {
     "episode": "An episode of the best trial's policy and one of random actions: frames, and the reward by step.",
-    "learning_curves": "Learning curves, from training episodes with exploration. A colour is a model; thick lines are means over seeds.",
+    "learning_curves": "Learning curves of training episodes, with exploration. A colour is a model; thick lines are means over seeds.",
     "model_scaling": "EPIC distance and success by the size of the model, with 95 % intervals.",
     "alpha": "EPIC distance and success by alpha, with 95 % intervals.",
-    "performance_profiles": "The share of each model's runs that are better than a score, with 95 % bands where there are several seeds.",
-    "improvement": "How likely a run of one model is better than a run of another, with 95 % intervals where there are several seeds.",
+    "performance_profiles": "The share of each model's runs better than a score, with 95 % bands where there are several seeds.",
+    "improvement": "How likely a run of one model is better than a run of another, with 95 % intervals where there are several.",
     _LANDSCAPE: "The reward over a line of states, which are drawn above it. Its peak should be at the goal.",
     _AUDIT: "Each trial's own reward, the gold models' and the truth at its audit points, each rescaled to [0, 1]. Shaded: alarms.",
 }
@@ -207,9 +207,7 @@ def _audit(sweep: Sweep, table: pd.DataFrame) -> str:
     if known.empty:
         return "No trial has reached the number of audit points that decide the alarm."
     raised = int((known == 1).sum())
-    return (
-        f"In {raised} of {len(known)} audited trials, the reward that was learned from rose while the truth and all gold models fell."
-    )
+    return f"In {raised} of {len(known)} audited trials, the reward that was learned from rose while the truth and all gold models fell."
 
 
 def _shown(value: Any) -> str:
@@ -334,4 +332,3 @@ def _tabulated(table: pd.DataFrame, numbers: Mapping[str, bool]) -> dict[str, An
         "columns": [{"name": name.replace("_", " "), "number": number} for name, number in numbers.items()],
         "rows": [[_shown(value) for value in row] for row in table.itertuples(index=False)],
     }
-
