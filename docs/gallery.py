@@ -96,6 +96,9 @@ def _check(folder: SweepFolder, sweep_file: Path, table: pd.DataFrame, origin: P
         raise UserError(f"{folder.path} is not of {relative} as it is now: run that anew\n{differences}")
     if not (table["status"] == TrialStatus.FINISHED).all():
         raise UserError(f"{folder.path} has trials that have not finished: continue it with `vlm-rm sweep {relative} --resume`")
+    drawn = folder.path / "figures" / "learning_curves.png"
+    if not drawn.is_file():
+        raise UserError(f"{drawn} has not been drawn: make analysis SWEEP_RUN={folder.path}")
     if not origin.commit or origin.commit.endswith("-dirty"):
         why = origin.problem or f"its commit is {origin.commit or 'unknown'}"
         raise UserError(f"{folder.path} does not say which code made it ({why}): run it from a commit without changes")
@@ -116,9 +119,6 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
 
     Yields:
         The file's path below the gallery, and what it shows.
-
-    Raises:
-        UserError: A figure has not been drawn.
     """
     if pictures.exists():
         shutil.rmtree(pictures)
@@ -133,8 +133,6 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
             with new_output(pictures / file.name) as unfinished:
                 shutil.copyfile(file, unfinished)
             yield f"{pictures.name}/{file.name}", caption
-        elif name == "learning_curves":
-            raise UserError(f"{file} has not been drawn: make analysis SWEEP_RUN={folder.path}")
 
 
 def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] | None:
