@@ -38,7 +38,7 @@ def draw(runs: SweepRuns) -> None:
     if not merits:
         raise DoesNotApplyError("nothing was trained")
     cells = [name for name in ("model", "alpha", "prompt", "textures", "camera") if name in table]
-    of_cells = table.groupby(cells)[merits].transform(interquartile_mean).add_prefix("iqm_")
+    of_cells = table.groupby(cells)[merits].transform(_interquartile_mean).add_prefix("iqm_")
     best = pd.concat([table, of_cells], axis=1).sort_values([*of_cells.columns, *merits], ascending=False).iloc[0]
     checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
@@ -76,6 +76,10 @@ def draw(runs: SweepRuns) -> None:
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     curve.grid(alpha=0.3)
     runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode", over_seeds=False)
+
+
+def _interquartile_mean(of_seeds: pd.Series) -> float:
+    return float(interquartile_mean(of_seeds.to_numpy(dtype=float)))
 
 
 if __name__ == "__main__":
