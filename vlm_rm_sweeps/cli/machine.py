@@ -70,7 +70,11 @@ def fit(
     measured = measure(plan, (lambda _: None) if as_json else say)
     found = estimate(plan, measured, machine)
     if as_json:
-        print(json.dumps(found.as_json() | {"measured": asdict(measured), "machine": asdict(machine), "assumed": ASSUMED}, indent=2))
+        print(
+            json.dumps(
+                found.as_json() | {"measured": asdict(measured), "machine": asdict(machine), "assumed": ASSUMED}, indent=2
+            )
+        )
     else:
         print("\n".join(_fit_lines(found, measured, machine)))
         print(f"assumed: {ASSUMED}")

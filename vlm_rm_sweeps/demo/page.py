@@ -14,7 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.evaluation.landscape import landscape, make_axis, walk
 from vlm_rm_sweeps.evaluation.landscape_figure import draw_landscape
-from vlm_rm_sweeps.evaluation.rollouts import Episode, load_policy, load_scorer, rendering_of, run_episode, spec_of, task_of, write_videos
+from vlm_rm_sweeps.evaluation.rollouts import (
+    Episode,
+    load_policy,
+    load_scorer,
+    rendering_of,
+    run_episode,
+    spec_of,
+    task_of,
+    write_videos,
+)
 from vlm_rm_sweeps.files import new_output
 from vlm_rm_sweeps.rewards.registry import known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec

@@ -118,7 +118,11 @@ class Fit:
 
     def as_json(self) -> dict[str, Any]:
         """Return the estimate as plain data."""
-        return asdict(self) | {"memory": dict(self.memory), "memory_total": sum(self.memory.values()), "fits": not self.problems}
+        return asdict(self) | {
+            "memory": dict(self.memory),
+            "memory_total": sum(self.memory.values()),
+            "fits": not self.problems,
+        }
 
 
 def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
@@ -185,9 +189,7 @@ def _trials_at_once(plan: Plan, machine: Machine) -> tuple[int, tuple[str, ...]]
     return max(1, min(*places, len(plan.trials))), tuple(problems)
 
 
-def _rate(
-    plan: Plan, measured: Measured, machine: Machine, at_once: int, stepping: Work, encoding: Work
-) -> tuple[float, str]:
+def _rate(plan: Plan, measured: Measured, machine: Machine, at_once: int, stepping: Work, encoding: Work) -> tuple[float, str]:
     """Return the steps per second of all trials at once, and what limits them."""
     pool, runners = plan.sweep.pool, max(1, plan.sweep.trial.env_runners)
     on_cpu = stepping.cpu_seconds + (0.0 if pool.gpus else encoding.cpu_seconds)
@@ -203,10 +205,10 @@ def _rate(
 
 def _free_cores(measured: Measured, machine: Machine, processes: int) -> float:
     """Return the cores' worth of work that a number of processes get done in a second, beside other programs."""
-    others = measured.other_cores
+    others = measured.other_cores + OTHERS_CORES
     fair = machine.cores * processes / (processes + others)
-    free = min(float(processes), max(machine.cores - others, fair))
-    return max(0.1, free * CROWDED - OTHERS_CORES) if processes > 1 else max(0.1, free)
+    free = max(machine.cores - others, fair)
+    return float(processes) if processes <= free else max(0.1, free * (CROWDED if machine.cores > 1 else 1.0))
 
 
 def _evaluated_steps(plan: Plan, steps: int) -> int:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlm_rm_sweeps.machine.resources import cores, free_disk, free_memory
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.execution.fit import Machine, Measured, Work
 from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
-from vlm_rm_sweeps.machine.resources import cores, free_disk, free_memory
 
 _LEAST_S = 3.0
 """Seconds for which each part is measured at least."""
