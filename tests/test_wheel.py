@@ -64,6 +64,8 @@ def test_the_wheel_has_all_files_of_the_package_and_only_those(wheel: Path) -> N
         "rewards/embedded/embedded-tiny.safetensors",
         "rewards/embedded/bpe.txt.gz",
         "sweeping/tracking/report.html.j2",
+        "demo/page.html.j2",
+        "demo/policy/policy.safetensors",
         "labelling/static/label.js",
         "dashboard/prometheus/prometheus.yml",
         "dashboard/grafana/dashboards/vlm-rm-sweeps.json",

@@ -10,6 +10,7 @@ import typer
 
 from vlm_rm_sweeps.cli.heads import reward_app
 from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
+from vlm_rm_sweeps.cli.machine import demo, doctor, fit
 from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
@@ -56,6 +57,9 @@ def before_any_command(
 
 for _command in (
     sweep,
+    fit,
+    demo,
+    doctor,
     dashboard,
     evaluate,
     report,
