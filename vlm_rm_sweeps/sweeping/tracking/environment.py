@@ -1,4 +1,4 @@
-"""What results depend on besides the sweep file, as parameters of its MLflow run: commit, versions and the kind of machine.
+"""What results depend on besides the sweep file, as parameters of its MLflow run: commit, versions, machine.
 
 Nothing here names a machine or a person.
 """

@@ -207,7 +207,7 @@ def _audit(sweep: Sweep, table: pd.DataFrame) -> str:
     if known.empty:
         return "No trial has reached the number of audit points that decide the alarm."
     raised = int((known == 1).sum())
-    return f"In {raised} of {len(known)} audited trials, the reward that was learned from rose while the truth and all gold models fell."
+    return f"In {raised} of {len(known)} audited trials, the learned reward rose while the truth and all gold models fell."
 
 
 def _shown(value: Any) -> str:
