@@ -39,7 +39,8 @@ def draw(runs: SweepRuns) -> None:
     if not merits:
         raise DoesNotApplyError("nothing was trained")
     cells = [name for name in ("model", "alpha", "prompt", "textures", "camera") if name in table]
-    of_cells = table.groupby(cells)[merits].transform(_interquartile_mean).add_prefix("iqm_")
+    by_cell = table.groupby(cells)
+    of_cells = pd.DataFrame({f"iqm_{name}": by_cell[name].transform(_interquartile_mean) for name in merits})
     best = pd.concat([table, of_cells], axis=1).sort_values([*of_cells.columns, *merits], ascending=False).iloc[0]
     checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)

@@ -1,4 +1,4 @@
-"""Performance profiles: the share of a model's runs that are better than each score, for every score (Agarwal et al. 2021).
+"""Performance profiles: the share of a model's runs that are better than a score, by score (Agarwal et al. 2021).
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/performance_profiles.py FOLDER`. A run is one seed of one
 combination of reward, prompt and rendering; each combination has the same weight. Bands are 95 % intervals (bootstrap over the

@@ -1,6 +1,5 @@
 """Commands for the first hour: a demonstration, whether everything works on this machine, and whether a sweep fits on it."""
 
-import json
 import webbrowser
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.cli.options import JsonOutput, Overrides, new_file, refuse_to_overwrite
-from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, console, say
+from vlm_rm_sweeps.cli.terminal import EXIT_FAILED, console, print_json, say
 from vlm_rm_sweeps.errors import UserError
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.sweeping.execution.fit import Fit, Machine, Measured
 
 _DEMO = Path("results/demo.html")
+_BUSY = 0.25
+"""Share of the cores that other programs may use before an estimate is a guess."""
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
@@ -42,7 +43,7 @@ def doctor(
         if finding.advice:
             console.print(f"{'':{width + 9}}  {finding.advice}", markup=False)
     if as_json:
-        print(json.dumps([finding.as_json() for finding in findings], indent=2))
+        print_json([finding.as_json() for finding in findings])
     if any(finding.level == Level.PROBLEM for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
@@ -70,11 +71,7 @@ def fit(
     measured = measure(plan, (lambda _: None) if as_json else say)
     found = estimate(plan, measured, machine)
     if as_json:
-        print(
-            json.dumps(
-                found.as_json() | {"measured": asdict(measured), "machine": asdict(machine), "assumed": ASSUMED}, indent=2
-            )
-        )
+        print_json(found.as_json() | {"measured": asdict(measured), "machine": asdict(machine), "assumed": ASSUMED})
     else:
         print("\n".join(_fit_lines(found, measured, machine)))
         print(f"assumed: {ASSUMED}")
@@ -97,6 +94,8 @@ def _fit_lines(found: "Fit", measured: "Measured", machine: "Machine") -> Iterat
         drawing = measured.drawing[model_id].seconds * 1e3
         yield f"           {drawing:.2f} ms  to draw it for {model_id}, {encoding.seconds * 1e3:.2f} ms to encode the frame"
     yield f"           {measured.other_cores:.1f} of {machine.cores:g} cores are used by other programs"
+    if measured.other_cores > _BUSY * machine.cores:
+        yield "           this machine is busy, so speed and time are a guess: measure again when it is not"
     yield f"time     {duration(found.hours * 3600)}, {found.gpu_hours:.1f} GPU hours"
     yield from (f"does not fit: {problem}" for problem in found.problems)
     if not found.problems:

@@ -11,6 +11,7 @@ from vlm_rm_sweeps.cli.options import (
     Alphas,
     Baseline,
     DatasetFolder,
+    JsonOutput,
     Models,
     Prompts,
     RenderedCamera,
@@ -24,7 +25,17 @@ from vlm_rm_sweeps.cli.options import (
     refuse_to_overwrite,
     write_table,
 )
-from vlm_rm_sweeps.cli.terminal import confusion_table, console, measures_table, shapes_table, undefined_lines
+from vlm_rm_sweeps.cli.terminal import (
+    confusion_table,
+    console,
+    measures_table,
+    print_json,
+    records,
+    say,
+    say_aside,
+    shapes_table,
+    undefined_lines,
+)
 from vlm_rm_sweeps.errors import UserError
 
 _CURVE_POINTS, _MAP_POINTS = 181, 41
@@ -47,6 +58,7 @@ def epic(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Also write the table to this CSV file.")
     ] = None,
+    as_json: JsonOutput = False,
 ) -> None:
     """Measure how well reward models agree with a ground truth: EPIC and STARC distance, correlations, false positives, order."""
     import pandas as pd
@@ -64,16 +76,20 @@ def epic(
     prompts = prompts_to_compare(prompt, baseline, task)
     specs = read_rewards(alpha, "0", reward, prompts)
     known = int(truth_values.known.sum())
-    print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
+    tell = say_aside if as_json else say
+    tell(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
     comparisons = list(compare_models(states, truth_values, models, specs))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
-    console.print(measures_table(table))
-    for line in undefined_lines(table):
-        print(line)
-    print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
+    if as_json:
+        print_json(records(table))
+    else:
+        console.print(measures_table(table))
+        for line in undefined_lines(table):
+            print(line)
+    tell(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
     if output:
         write_table(output, table)
-        print(f"written to {output}")
+        tell(f"written to {output}")
 
 
 def confusion(
@@ -129,6 +145,7 @@ def landscape(
     ] = None,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
+    as_json: JsonOutput = False,
 ) -> None:
     """Draw the reward as a function of one or two state variables (paper, Figure 2), models side by side."""
     import pandas as pd
@@ -154,5 +171,9 @@ def landscape(
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
     table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)
     shapes = save_landscape(output, walked, table)
-    console.print(shapes_table(shapes, walked.goal_units))
-    print(f"images encoded: {len(walked.points) * len(models):,}, for {len(table):,} rewards\nwritten to {output}")
+    if as_json:
+        print_json(records(shapes))
+    else:
+        console.print(shapes_table(shapes, walked.goal_units))
+    tell = say_aside if as_json else say
+    tell(f"images encoded: {len(walked.points) * len(models):,}, for {len(table):,} rewards\nwritten to {output}")

@@ -1,1 +1,1 @@
-"""What the package can do, shown in a minute by a policy that ships with it (`policy/`: a trial of `sweeps/quickstart.yaml`)."""
+"""A policy that ships with the package (`policy/`: a trial of `sweeps/quickstart.yaml`), and the page that shows it."""

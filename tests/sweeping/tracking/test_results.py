@@ -80,7 +80,7 @@ def test_combinations_are_compared_by_what_is_left_without_lucky_and_unlucky_see
     table = cells_of(results_table([outcome_of(TRUE_REWARD, success=1.0, true_return=200), *outcomes])).set_index("model")
     assert table["seeds"].to_dict() == {TRUE_REWARD: 1, "lucky": 4, "steady": 4}
     assert table["success_iqm"].to_dict() == pytest.approx({TRUE_REWARD: 1.0, "lucky": 0.5, "steady": 0.575})
-    low, high = table.filter(["success_low", "success_high"]).loc["steady"].tolist()
+    ((low, high),) = table.loc[["steady"], ["success_low", "success_high"]].to_numpy().tolist()
     assert low < 0.575 < high
     best = best_cell(outcomes)
     assert best is not None
