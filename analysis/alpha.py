@@ -38,7 +38,7 @@ def draw(runs: SweepRuns) -> None:
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels) + 2.6, 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
         for (key, line), marker in zip(table.groupby(_LINE), itertools.cycle("osD^v"), strict=False):
-            colour = runs.colours[key[0]]
+            colour = runs.colours[str(key[0])]
             bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
             label = line_name(dict(zip(_LINE, key, strict=True)), table)
             # Hollow markers stay visible where lines coincide.

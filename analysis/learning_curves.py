@@ -68,7 +68,7 @@ def _styles(trials: pd.DataFrame, colours: Mapping[str, str]) -> dict[Any, dict[
     of_the_rest: dict[Any, Any] = {}
     greys = iter(REFERENCE_COLOURS)
     styles: dict[Any, dict[str, Any]] = {}
-    for key in trials.groupby(_SERIES, sort=False).groups:
+    for key, _ in trials.groupby(_SERIES, sort=False):
         of = dict(zip(_SERIES, key, strict=True))
         if of["prompt"] == REFERENCE_PROMPT:
             styles[key] = {"color": next(greys), "linestyle": "-"}

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.journal import SweepEnded, SweepStarted, TrialStarted
+from vlm_rm_sweeps.sweeping.tracking.journal import Entry, SweepEnded, SweepStarted, TrialStarted
 from vlm_rm_sweeps.sweeping.tracking.provenance import provenance, seconds_of
 
 
 def test_the_time_of_a_sweep_is_that_of_its_executions() -> None:
     """The second one was killed: it has no end."""
     ended = SweepEnded(time=61_000, status=RunStatus.KILLED, step=0, metrics={})
-    entries = [
+    entries: list[Entry] = [
         SweepStarted(id="a", time=1_000),
         ended,
         SweepStarted(id="a", time=500_000),

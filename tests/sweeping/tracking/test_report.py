@@ -136,7 +136,7 @@ def test_the_audit_is_summed_up(folder: SweepFolder) -> None:
     stored = yaml.safe_load(folder.sweep_file.read_text()) | {"audit": {"alphas": [0.25]}}
     folder.sweep_file.write_text(yaml.safe_dump(stored))
     table = pd.read_csv(folder.table)
-    table.assign(overoptimisation_alarm=[None, 1.0, 0.0, None]).to_csv(folder.table, index=False)
+    table.assign(overoptimisation_alarm=[float("nan"), 1.0, 0.0, float("nan")]).to_csv(folder.table, index=False)
     assert "In 1 of 2 audited trials" in write_report(folder.path).read_text(encoding="utf-8")
 
 

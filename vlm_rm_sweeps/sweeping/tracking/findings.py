@@ -120,7 +120,7 @@ def _compared(cells: pd.DataFrame) -> str:
 
 def _reached(cell: Mapping[Any, Any]) -> str:
     """Say which merits a combination has, with the interval of the first."""
-    told = []
+    told: list[str] = []
     for name in MERITS:
         value, interval = estimate_text(cell, name)
         if value:
