@@ -75,7 +75,7 @@ def _styles(trials: pd.DataFrame, colours: Mapping[str, str]) -> dict[Any, dict[
         else:
             rest = tuple(value for name, value in of.items() if name != "model")
             dashes = of_the_rest.setdefault(rest, LINE_STYLES[len(of_the_rest) % len(LINE_STYLES)])
-            styles[key] = {"color": colours[of["model"]], "linestyle": dashes}
+            styles[key] = {"color": colours[str(of["model"])], "linestyle": dashes}
     return styles
 
 
