@@ -162,7 +162,9 @@ def test_a_checkpoint_imports_no_module_for_its_environment(
 # It does not decide what is read or written outside of it.
 
 
-@pytest.mark.parametrize("name", ["sweep.yaml", "trials.csv", "journal.jsonl", "mlflow.json", "epic.csv", "tune", "lock"])
+@pytest.mark.parametrize(
+    "name", ["sweep.yaml", "trials.csv", "cells.csv", "journal.jsonl", "mlflow.json", "epic.csv", "tune", "lock"]
+)
 def test_a_link_out_of_a_folder_is_not_followed(folder: SweepFolder, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     outside.write_text("secret")
@@ -171,6 +173,7 @@ def test_a_link_out_of_a_folder_is_not_followed(folder: SweepFolder, tmp_path: P
     parts: dict[str, Callable[[], object]] = {
         "sweep.yaml": lambda: write_report(folder.path),
         "trials.csv": lambda: write_report(folder.path),
+        "cells.csv": lambda: folder.cells,
         "journal.jsonl": lambda: folder.journal,
         "mlflow.json": lambda: find_runs(folder.path),
         "epic.csv": lambda: folder.epic,

@@ -118,6 +118,7 @@ Overrides = Annotated[
         help="Change a key of the sweep file, such as steps=2000 or trial.cpus=2; may be repeated. Values are YAML.",
     ),
 ]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON, for programs, in the place of text.")]
 ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless too; smaller and slower).")]
 RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task. Default: its first.")]
 RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task. Default: its first.")]

@@ -80,7 +80,7 @@ def fetch(get: Callable[Arguments, Fetched], *args: Arguments.args, **kwargs: Ar
         NotFetchedError: It raised anything but a UserError.
     """
     offline = constants.HF_HUB_OFFLINE
-    unreachable = not offline and not _answers()
+    unreachable = not offline and not answers()
     constants.HF_HUB_OFFLINE = offline or unreachable
     try:
         return get(*args, **kwargs)
@@ -93,7 +93,7 @@ def fetch(get: Callable[Arguments, Fetched], *args: Arguments.args, **kwargs: Ar
         constants.HF_HUB_OFFLINE = offline
 
 
-def _answers() -> bool:
+def answers() -> bool:
     """Whether the Hub accepts a connection; a proxy is taken at its word."""
     if {"http", "https", "all"} & getproxies().keys():
         return True

@@ -363,7 +363,7 @@ def test_a_run_that_was_made_and_not_described_is_described_later(
             time.sleep(0.05)
         assert mirror.close(patience_s=0) == 1
         mirror.join()
-    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.mlflow_store.git_commit", lambda: "another commit")
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.environment.git_commit", lambda: "another commit")
     mirrored.start_all()
     assert mirrored.mirror() == 0
     parent, children = mirrored.runs()

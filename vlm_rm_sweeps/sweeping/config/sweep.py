@@ -14,6 +14,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.sweeping.config.sections import (
+    LARGEST,
     AuditSettings,
     Combination,
     LabelledStates,
@@ -154,6 +155,12 @@ class Sweep(Section):
     def task_name(self) -> str:
         """The name of the task, or the id of the environment."""
         return self.task or (self.env.id if self.env else "")
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """The models that trials learn from, then the gold models that only judge."""
+        gold = self.audit.models if self.audit else ()
+        return tuple(dict.fromkeys([*self.models, *(each for each in gold if each != LARGEST)]))
 
     def described_epic_states(self) -> str:
         """Describe the states of `epic_states` in words."""

@@ -35,7 +35,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     open_trials,
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
-from vlm_rm_sweeps.sweeping.tracking.progress import Progress
+from vlm_rm_sweeps.sweeping.tracking.progress import Progress, Watcher
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback, trial_of
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
@@ -59,9 +59,17 @@ class SweepRun:
         folder: Its folder.
         tracking_uri: The MLflow server or database.
         say: Prints a line.
+        watch: Shows the progress of the trials; None for lines of it.
     """
 
-    def __init__(self, plan: Plan, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: SweepFolder,
+        tracking_uri: str,
+        say: Callable[[str], None],
+        watch: Watcher | None = None,
+    ) -> None:
         self._plan, self._folder, self._tracking_uri, self._say = plan, folder, tracking_uri, say
         self._journal = Journal(folder.journal)
         self._mirror = MlflowMirror(self._journal, plan, folder, tracking_uri, say)
@@ -70,7 +78,7 @@ class SweepRun:
         if self._has_news:
             ids = [entry.id for entry in self._journal.entries if isinstance(entry, SweepStarted)]
             self._journal.append(SweepStarted(id=ids[0] if ids else uuid.uuid4().hex))
-        progress = Progress({trial.trial_id: plan.steps_of(trial) for trial in plan.trials}, say)
+        progress = Progress({trial.trial_id: plan.steps_of(trial) for trial in plan.trials}, say, watch)
         self._callback = JournalCallback(self._journal, progress, say)
         self._take_in(known_measures(folder.epic))
         for trial in plan.trials:
@@ -149,7 +157,8 @@ class SweepRun:
             self._journal.append(TrialEnded(trial=trial_id, status=RunStatus.KILLED, tags={}))
         outcome = self.outcome()
         self._write(self._folder.table.name, outcome.table)
-        for file in (self._folder.table, self._folder.epic):
+        self._write(self._folder.cells.name, outcome.cells)
+        for file in (self._folder.table, self._folder.cells, self._folder.epic):
             if file.is_file():
                 self._journal.append(FileWritten(trial="", file=file.name, to=None))
         stopped = stopped or outcome.interrupted

@@ -1,8 +1,9 @@
 """The folder of a sweep, which contains everything that is needed to resume it.
 
 It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (all events), `mlflow.json` (the ids of its MLflow runs),
-`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `epic.csv` (if the sweep has `epic_states`), `tune/`
-(Tune's own files, which nothing here reads), and what is generated from it later: `figures/` and `report.html`.
+`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `cells.csv` (the combinations over their seeds), `epic.csv`
+(if the sweep has `epic_states`), `tune/` (Tune's own files, which nothing here reads), and what is generated from it later: `figures/`
+and `report.html`.
 """
 
 import difflib
@@ -98,6 +99,11 @@ class SweepFolder:
     def table(self) -> Path:
         """The final table of trials."""
         return file_inside(self.path, "trials.csv")
+
+    @property
+    def cells(self) -> Path:
+        """The final table of combinations, each over its seeds."""
+        return file_inside(self.path, "cells.csv")
 
     @property
     def epic(self) -> Path:

@@ -122,7 +122,7 @@ class SweepEnded(_Entry):
     Attributes:
         status: How it ended.
         step: Number of finished trials.
-        metrics: Evaluation metrics of the best combination, means over its seeds, with the prefix `best_`.
+        metrics: Evaluation metrics of the best combination, interquartile means over its seeds, with the prefix `best_`.
     """
 
     kind: Literal["sweep_end"] = "sweep_end"

@@ -24,6 +24,7 @@ from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunSta
 from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
+from vlm_rm_sweeps.sweeping.tracking.environment import environment_params
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Entry,
@@ -41,7 +42,6 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     RunsFile,
     as_params,
     child_tags,
-    environment_params,
     experiment_id,
     has_run,
     keeps_files_in,

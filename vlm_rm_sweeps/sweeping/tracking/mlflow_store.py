@@ -8,11 +8,9 @@ import logging
 import os
 import shlex
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
@@ -30,7 +28,6 @@ from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
-_PACKAGES = ("vlm-rm-sweeps", "ray", "torch", "open_clip_torch", "gymnasium", "mujoco", "mlflow")
 _MAX_PARAM = 6000
 
 
@@ -81,16 +78,6 @@ def read_runs_file(file: Path) -> RunsFile:
         DamagedFileError: The file is missing, cannot be read or is damaged.
     """
     return read_json(file, _RUNS_FILE, "restore it, or resume the sweep")
-
-
-def git_commit() -> str:
-    """Return the commit of the working directory, with `-dirty` if it has changes; `unknown` outside a repository."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return described.stdout.strip()
 
 
 def set_up_store(tracking_uri: str) -> None:
@@ -244,11 +231,6 @@ def child_tags(
 def prompt_params(prompt: Prompt) -> dict[str, str]:
     """Return a prompt's id and all of its sentences."""
     return {"prompt": prompt.id, "goal": " | ".join(prompt.goal), "baseline": " | ".join(prompt.baseline)}
-
-
-def environment_params() -> dict[str, str]:
-    """Return the git commit and the versions of the packages that affect results."""
-    return {"git_commit": git_commit()} | {f"version_{each.replace('-', '_')}": version(each) for each in _PACKAGES}
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:

@@ -116,7 +116,7 @@ class JournalCallback(tune.Callback):
             self._finished.add(ours.trial_id)
         if NOTE in result:
             self._say(f"{ours.label}: {result[NOTE]}")
-        self._progress.result(ours, int(result[ENV_STEPS]))
+        self._progress.result(ours, int(result[ENV_STEPS]), self._metrics[ours.trial_id])
 
     def _record(self, trial: Trial, result: dict[str, Any]) -> None:
         step = int(result[ENV_STEPS])
