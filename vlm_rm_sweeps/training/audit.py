@@ -117,11 +117,11 @@ class AuditTally:
         """The audit's specs, for which frames are scored beside the trial's own spec."""
         return list(self._plan.specs.values())
 
-    def record(self, frames: np.ndarray, rewards: np.ndarray, truths: Sequence[StepTruth]) -> None:
+    def record(self, frames: Sequence[np.ndarray], rewards: np.ndarray, truths: Sequence[StepTruth]) -> None:
         """Add N steps to the interval.
 
         Args:
-            frames: uint8 (N, H, W, 3).
+            frames: N of them, uint8 (H, W, 3).
             rewards: float32 (N, 1 + specs); the policy learns from the first column.
             truths: Ground truth of the N steps.
         """

@@ -190,6 +190,9 @@ class Plan:
                 f"  {pool.servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and "
                 f"{pool.gpus:g} GPUs each"
             )
+        if self.models and sweep.score_every > 1:
+            held = "held" if sweep.score_between == "hold" else "interpolated"
+            lines.append(f"of {sweep.score_every} steps of an episode the frame of one is encoded; between, rewards are {held}")
         if sweep.epic_states:
             lines.append(f"before training, {sweep.described_epic_states()} are encoded once by each model, for EPIC distances")
         if sweep.audit is not None:
@@ -244,6 +247,7 @@ def make_plan(sweep: Sweep) -> Plan:
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
     for check in (
         _check_rewards,
+        _check_score_every,
         _check_only,
         _check_size,
         _check_states,
@@ -414,6 +418,22 @@ def _check_rewards(plan: Plan) -> None:
             )
         if label in labels[:number]:
             raise UserError(f"rewards: two are called {label!r}: expected a `name` of its own for each")
+
+
+def _check_score_every(plan: Plan) -> None:
+    """Refuse to leave out frames that a reward needs, or all but the first of an episode."""
+    every, length = plan.sweep.score_every, plan.task.episode_steps
+    if every > 1 and every >= length:
+        raise UserError(
+            f"score_every = {every}: an episode of {plan.task.name} has {length} steps, so its first frame would be the only one "
+            "that is scored: expected less"
+        )
+    for reward in plan.rewards:
+        if every > 1 and reward.function.memory:
+            raise UserError(
+                f"score_every = {every}: {reward.label or reward.function.label} looks at the frames of {reward.function.memory + 1} "
+                "steps in turn, so none of them can be left out: expected 1"
+            )
 
 
 def _check_only(plan: Plan) -> None:
