@@ -280,6 +280,7 @@ class TrainableTrial(tune.Trainable):
         self._done = self._env_steps >= self._job.steps
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
             metrics |= self._audit.point(self._env_steps)
+            self._notes += self._audit.take_remarks()
         if self._done or (interval is not None and self._env_steps // interval > before // interval):
             evaluated = self._evaluate()
             metrics |= evaluated

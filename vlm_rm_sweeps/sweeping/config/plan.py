@@ -184,6 +184,9 @@ class Plan:
         pools = "; the pools need" if self.models else ""
         lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
         for model_id, model in self.models.items():
+            if model.judges_only:
+                lines.append(f"  {model_id} is asked by one process, which needs the network")
+                continue
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
             way = f"{pool.precision} by {pool.backend}"
             lines.append(
@@ -317,7 +320,8 @@ def _plain(value: Any) -> Any:
 
 
 def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str, RewardModel]:
-    found = {model_id: problems.look_up(key, model_ids, find_reward_model, model_id) for model_id in model_ids}
+    judging = key == "audit.models"
+    found = {model_id: problems.look_up(key, model_ids, find_reward_model, model_id, judging) for model_id in model_ids}
     return {model_id: model for model_id, model in found.items() if model is not None}
 
 
@@ -483,7 +487,7 @@ def _check_audit(plan: Plan) -> None:
             raise UserError("audit.prompts: " + unknown_name("prompt id", prompt, _prompt_ids(plan)))
     for gold, trained in itertools.product(audit.models, plan.sweep.models):
         wanted, given = (plan.models[model_id].frame_format for model_id in (gold, trained))
-        if wanted != given:
+        if wanted != given and not plan.models[gold].judges_only:
             raise UserError(
                 f"audit.models: {gold} takes frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
                 f"{trained} frames of {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames that "
