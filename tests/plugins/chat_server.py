@@ -55,7 +55,7 @@ def chat_server(answer: Callable[[dict[str, Any], int], Answer]) -> Iterator[Cha
     """
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             served.asked.append(body)
             served.headers.append(dict(self.headers))

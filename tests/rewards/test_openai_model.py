@@ -117,7 +117,7 @@ def test_one_message_for_an_endpoint_that_cannot_judge(asked_of: Any, answer: An
 def test_one_message_for_an_endpoint_that_is_down_or_slow(asked_of: Any) -> None:
     with chat_server(lambda body, number: yes(0.5)) as server:
         pass
-    with pytest.raises(JudgeUnavailableError, match="no answer in 3 tries .URLError.*refused.*is the endpoint up"):
+    with pytest.raises(JudgeUnavailableError, match=r"no answer in 3 tries .URLError.*refused.*is the endpoint up"):
         asked_of(server).score(FRAMES[:1], [SPEC])
     ended = threading.Event()
 
@@ -127,7 +127,7 @@ def test_one_message_for_an_endpoint_that_is_down_or_slow(asked_of: Any) -> None
 
     with chat_server(slow) as server:
         try:
-            with pytest.raises(JudgeUnavailableError, match="no answer in 1 tries .*time"):
+            with pytest.raises(JudgeUnavailableError, match=r"no answer in 1 tries .*time"):
                 asked_of(server, Limits(per_minute=1e9, tries=1, timeout_s=0.1)).score(FRAMES[:1], [SPEC])
         finally:
             ended.set()
@@ -135,7 +135,7 @@ def test_one_message_for_an_endpoint_that_is_down_or_slow(asked_of: Any) -> None
 
 def test_the_budget_and_the_time_have_an_end_and_answers_are_kept(asked_of: Any) -> None:
     with chat_server(lambda body, number: yes(0.5)) as server:
-        with pytest.raises(JudgeUnavailableError, match="budget of 1 requests .* is used up: VLM_RM_OPENAI_REQUESTS"):
+        with pytest.raises(JudgeUnavailableError, match=r"budget of 1 requests .* is used up: VLM_RM_OPENAI_REQUESTS"):
             asked_of(server, Limits(requests=1, per_minute=1e9)).score(FRAMES, [SPEC])
         assert asked_of(server, Limits(requests=1, per_minute=1e9)).score(FRAMES, [SPEC]).shape == (2, 1)
         with pytest.raises(JudgeUnavailableError, match="0 of 2 frames were judged in -1 s"):

@@ -67,6 +67,7 @@ def models(
     if not listed:
         raise UserError(f"no model id contains {containing!r}; `vlm-rm models` without it lists all")
     marks = dict.fromkeys(models_of_transformers(), f"  [{HF_EXTRA}]") | dict.fromkeys(registered, "  (registered)")
+    marks["distilled"] = "/FOLDER/student.safetensors  (a model that `vlm-rm distill` has written)"
     marks["openai"] = "/MODEL  (any model of an endpoint like OpenAI's; it only judges: `audit.models`, `--judge`)"
     for model_id in listed:
         if model_id in embedded:

@@ -113,8 +113,8 @@ class OpenAiRewardModel(RewardModel):
             for row, frame in enumerate(frames):
                 if time.monotonic() > ends:
                     raise JudgeUnavailableError(
-                        f"{row} of {len(frames)} frames were judged in {limits.seconds:g} s, the longest time for a request: ask for fewer, "
-                        "such as by `audit.frames`; what was answered is kept"
+                        f"{row} of {len(frames)} frames were judged in {limits.seconds:g} s, the longest time for a request: ask for "
+                        "fewer, such as by `audit.frames`; what was answered is kept"
                     )
                 found = {goal: self._probability(self._endpoint, frame, goal) for goal in goals}
                 rewards[row] = [np.mean([found[goal] for goal in spec.goal_prompts]) for spec in specs]

@@ -117,4 +117,5 @@ def load_reward_model(model_id: str, device: str = "cpu", precision: Precision =
 
 
 register_reward_model(EMBEDDED, _CLIP)
+register_reward_model("distilled", "vlm_rm_sweeps.rewards.distilled:DistilledRewardModel")
 register_reward_model("openai", "vlm_rm_sweeps.rewards.openai_model:OpenAiRewardModel")
