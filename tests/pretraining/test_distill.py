@@ -84,14 +84,14 @@ def test_what_cannot_be_distilled_is_one_message(folder: Path, tmp_path: Path) -
 def test_a_student_that_is_damaged_or_whose_teacher_has_changed_is_one_message(folder: Path, tmp_path: Path) -> None:
     content = (folder / STUDENT_FILE).read_bytes()
     file = tmp_path / STUDENT_FILE
-    with pytest.raises(UserError, match="there is no such file: expected `distilled/FOLDER/student.safetensors`"):
+    with pytest.raises(UserError, match=r"there is no such file: expected `distilled/FOLDER/student.safetensors`"):
         find_reward_model(f"distilled/{file}")
     file.write_bytes(content[:200])
-    with pytest.raises(UserError, match="is damaged .*distil again"):
+    with pytest.raises(UserError, match=r"is damaged .*distil again"):
         find_reward_model(f"distilled/{file}")
     identity = load_reward_model(TEACHER).weights_identity  # type: ignore[attr-defined]
     file.write_bytes(content.replace(identity[-12:].encode(), b"0123456789ab"))
-    with pytest.raises(UserError, match="has learned from embedded/base with the weights .*distil again"):
+    with pytest.raises(UserError, match=r"has learned from embedded/base with the weights .*distil again"):
         load_reward_model(f"distilled/{file}")
 
 
