@@ -67,7 +67,8 @@ def student_card(
             f"\nThe student is {student.per_second / teacher.per_second:.1f} times as fast.",
             "\n## What it is not for\n",
             f"Other tasks, textures or cameras than it has seen, and states of {about.task} unlike those that it was trained on. It",
-            "has no measure of that: its rewards there are arbitrary, and nothing tells. Let the teacher judge: `audit.models`, or `--judge`.",
+            "has no measure of that: its rewards there are arbitrary, and nothing tells. Let the teacher judge: `audit.models`,",
+            "or `--judge`.",
             "",
         ]
     )

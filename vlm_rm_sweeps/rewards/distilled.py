@@ -1,4 +1,4 @@
-"""Distilled models: a small image tower that has learned a teacher's image embeddings on one task, with the teacher's text tower.
+"""Distilled models: a small image tower that has learned a teacher's embeddings of one task, and the teacher's text tower.
 
 Any sentence, alpha and reward function goes on working, because texts are still embedded by the teacher. The text tower is not
 copied: text towers are of many kinds, with tokenizers of their own, and most of a large one's weights would be stored once more for
@@ -53,7 +53,7 @@ class TowerShape(BaseModel):
     preprocessing: Preprocessing
 
     def build(self) -> torch.nn.Sequential:
-        """Make the tower with random weights."""
+        """Return the tower with random weights."""
         tower = ModifiedResNet(
             layers=list(self.layers),
             output_dim=self.features,
@@ -164,7 +164,14 @@ class StudentSource(ModelSource):
         return self._parts[0].tokenizer
 
     def check_precision(self, precision: Precision) -> None:
-        """Refuse a precision that the teacher cannot be used in, see `ModelSource.check_precision`."""
+        """Refuse a precision that the teacher cannot be used in.
+
+        Args:
+            precision: Floating-point precision of the weights.
+
+        Raises:
+            UserError: See `ModelSource.check_precision`.
+        """
         self._parts[0].check_precision(precision)
 
     def load(self, device: str, precision: Precision) -> torch.nn.Module:
