@@ -67,7 +67,9 @@ UPDATE_SECONDS = _metric("update_seconds", "s", "Time in the learner.")
 RENDER_SECONDS = _metric("render_seconds", "s", "Time spent rendering frames.")
 ENCODE_SECONDS = _metric("encode_seconds", "s", "Time that reward servers spent on this trial's frames.")
 WAIT_SECONDS = _metric("reward_wait_seconds", "s", "Time that the trial waited for rewards.")
-FRAMES_SCORED = _metric("frames_scored", "frames", "Frames scored since the result before.")
+FRAMES_SCORED = _metric(
+    "frames_scored", "frames", "Frames encoded since the result before: of each step, or of those that `score_every` says."
+)
 MICRO_BATCH = _metric(
     "micro_batch", "frames", "Frames in one forward pass; smaller than configured after a server ran out of memory."
 )

@@ -346,3 +346,25 @@ def test_equal_rates_of_all_seeds_still_have_an_interval(scripts: None) -> None:
     low, high = success_interval(pd.Series([0.7, 0.8, 0.9]))[["low", "high"]]
     assert (low, high) == (pytest.approx(0.8 - 4.303 * 0.1 / 3**0.5, abs=1e-3), 1.0)
     assert success_interval(pd.Series([0.4]))[["low", "high"]].isna().all()
+
+
+def test_success_is_drawn_against_the_frames_that_were_encoded(scripts: None, store: str, tmp_path: Path) -> None:
+    import runs
+    import score_every
+
+    def trials(every: int) -> list[dict[str, Any]]:
+        tags = {"model": "embedded/tiny", "alpha": 0.5, "prompt": "task"}
+        return [
+            tags | {"seed": seed, "metrics": {"frames_scored": [800 / every, 800 / every], "evaluation_success": success}}
+            for seed, success in enumerate([1.0, 1.0 / every])
+        ]
+
+    folders = [sweep_of(tmp_path / f"every-{every}", store, trials(every)) for every in (1, 4)]
+    client = MlflowClient(store)
+    for run in runs.SweepRuns(folders[1]).children:
+        client.log_param(run.info.run_id, "score_every", 4)
+    score_every.draw([runs.SweepRuns(folder) for folder in folders])
+    table = pd.read_csv(folders[0] / "figures" / "score_every.csv").set_index("score_every")
+    assert table["frames"].to_dict() == {1: 1600, 4: 400}
+    assert table["mean"].to_dict() == {1: 1.0, 4: 0.625}
+    assert (folders[0] / "figures" / "score_every.png").stat().st_size > 100

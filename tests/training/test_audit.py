@@ -112,6 +112,21 @@ def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
         ray.kill(handle)
 
 
+def test_an_audit_goes_on_without_a_judge_that_is_unavailable_and_says_so_once(ray_cluster: None) -> None:
+    models = [find_reward_model(f"own_rewards:{name}", judging=True) for name in ("Unavailable", "Brightness")]
+    configs = tuple(PoolConfig.of("test-judges", model) for model in models)
+    handles = [handle for config, model in zip(configs, models, strict=True) for handle in start_pool(config, model)]
+    plan = AuditPlan({}, configs, every=100, frames=25)
+    watched, audit = AuditTally(plan, seed=1), Audit(plan, SPEC, seed=1)
+    recorded(watched, 0, 20)
+    point = audit.point(100, [watched.take()])
+    assert [name for name in point if name.startswith(metrics.AUDIT_GOLD)] == [gold_metric("own_rewards:Brightness")]
+    assert audit.take_remarks() == ["the audit goes on without own_rewards:Unavailable: the endpoint is down"]
+    assert audit.take_remarks() == []
+    for handle in handles:
+        ray.kill(handle)
+
+
 def test_gold_models_see_frames_of_the_whole_interval() -> None:
     drawn = []
     for seed in range(40):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vlm_rm_sweeps.cli.distilling import distill
 from vlm_rm_sweeps.cli.heads import reward_app
 from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
 from vlm_rm_sweeps.cli.machine import demo, doctor, fit
@@ -85,6 +86,7 @@ for _command in (
     epic,
     confusion,
     landscape,
+    distill,
 ):
     app.command()(_command)
 app.add_typer(states_app, name="states")

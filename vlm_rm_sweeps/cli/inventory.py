@@ -96,6 +96,8 @@ def models(
         )
         return
     marks = dict.fromkeys(models_of_transformers(), f"  [{HF_EXTRA}]") | dict.fromkeys(registered, "  (registered)")
+    marks["distilled"] = "/FOLDER/student.safetensors  (a model that `vlm-rm distill` has written)"
+    marks["openai"] = "/MODEL  (any model of an endpoint like OpenAI's; it only judges: `audit.models`, `--judge`)"
     for model_id in listed:
         if model_id in embedded:
             print(f"{model_id}  ({find_reward_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")

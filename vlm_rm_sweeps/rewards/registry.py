@@ -41,17 +41,19 @@ def registered_reward_models() -> list[str]:
     return list(_MODELS)
 
 
-def find_reward_model(model_id: str) -> RewardModel:
+def find_reward_model(model_id: str, judging: bool = False) -> RewardModel:
     """Create the reward model of an id, without loading its weights.
 
     Args:
         model_id: In one of the forms that this module's docstring lists.
+        judging: Whether it is only to judge what another model's policies do.
 
     Returns:
         The model, which can describe itself and check specs. It can score once `load` was called.
 
     Raises:
-        UserError: There is no such model (the message suggests the nearest names), or what was found is not a reward model.
+        UserError: There is no such model (the message suggests the nearest names), what was found is not a reward model, or it can
+            do nothing but judge.
     """
     name = model_id.partition("/")[0]
     found: object = _MODELS.find(name) if name in _MODELS or is_reference(name) else import_object(_CLIP)
@@ -67,6 +69,10 @@ def find_reward_model(model_id: str) -> RewardModel:
         value = getattr(model, attribute, None)
         if not isinstance(value, kind):
             raise UserError(f"reward model {model_id!r} has {value!r} as its {attribute}: {_EXPECTED}")
+    if model.judges_only and not judging:
+        raise UserError(
+            f"{model_id} only judges: expected it in `audit.models` of a sweep file, or after `--judge` of `vlm-rm evaluate`"
+        )
     return model
 
 
@@ -116,3 +122,5 @@ def load_reward_model(model_id: str, device: str = "cpu", precision: Precision =
 
 
 register_reward_model(EMBEDDED, _CLIP)
+register_reward_model("distilled", "vlm_rm_sweeps.rewards.distilled:DistilledRewardModel")
+register_reward_model("openai", "vlm_rm_sweeps.rewards.openai_model:OpenAiRewardModel")

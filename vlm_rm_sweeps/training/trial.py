@@ -32,6 +32,7 @@ from vlm_rm_sweeps.metrics import (
     EVALUATION,
     FAILURE,
     FINISHED,
+    FRAMES_SCORED,
     GOAL_FRACTION,
     ITERATION_SECONDS,
     MICRO_BATCH,
@@ -279,6 +280,7 @@ class TrainableTrial(tune.Trainable):
         self._done = self._env_steps >= self._job.steps
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
             metrics |= self._audit.point(self._env_steps)
+            self._notes += self._audit.take_remarks()
         if self._done or (interval is not None and self._env_steps // interval > before // interval):
             evaluated = self._evaluate()
             metrics |= evaluated
@@ -291,7 +293,7 @@ class TrainableTrial(tune.Trainable):
         runner, sampled = result["env_runners"], int(result["env_runners"]["num_env_steps_sampled"])
         self._ray_metrics.sampled(sampled)
         updates_before, self._updates_before = self._updates_before, self._updates(result)
-        timed = {name: runner.get(name) for name in (RENDER_SECONDS, ENCODE_SECONDS, WAIT_SECONDS)}
+        timed = {name: runner.get(name) for name in (RENDER_SECONDS, ENCODE_SECONDS, WAIT_SECONDS, FRAMES_SCORED)}
         laps = {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
         return (
             self._returns(runner)

@@ -189,12 +189,18 @@ class Plan:
         pools = "; the pools need" if self.models else ""
         lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
         for model_id, model in self.models.items():
+            if model.judges_only:
+                lines.append(f"  {model_id} is asked by one process, which needs the network")
+                continue
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
             way = f"{pool.precision} by {pool.backend}"
             lines.append(
                 f"  {pool.servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and "
                 f"{pool.gpus:g} GPUs each"
             )
+        if self.models and sweep.score_every > 1:
+            held = "held" if sweep.score_between == "hold" else "interpolated"
+            lines.append(f"of {sweep.score_every} steps of an episode the frame of one is encoded; between, rewards are {held}")
         if sweep.epic_states:
             lines.append(f"before training, {sweep.described_epic_states()} are encoded once by each model, for EPIC distances")
         if sweep.audit is not None:
@@ -249,6 +255,7 @@ def make_plan(sweep: Sweep) -> Plan:
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
     for check in (
         _check_rewards,
+        _check_score_every,
         _check_only,
         _check_size,
         _check_states,
@@ -318,7 +325,8 @@ def _plain(value: Any) -> Any:
 
 
 def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str, RewardModel]:
-    found = {model_id: problems.look_up(key, model_ids, find_reward_model, model_id) for model_id in model_ids}
+    judging = key == "audit.models"
+    found = {model_id: problems.look_up(key, model_ids, find_reward_model, model_id, judging) for model_id in model_ids}
     return {model_id: model for model_id, model in found.items() if model is not None}
 
 
@@ -421,6 +429,22 @@ def _check_rewards(plan: Plan) -> None:
             raise UserError(f"rewards: two are called {label!r}: expected a `name` of its own for each")
 
 
+def _check_score_every(plan: Plan) -> None:
+    """Refuse to leave out frames that a reward needs, or all but the first of an episode."""
+    every, length = plan.sweep.score_every, plan.task.episode_steps
+    if every > 1 and every >= length:
+        raise UserError(
+            f"score_every = {every}: an episode of {plan.task.name} has {length} steps, so its first frame would be the only one "
+            "that is scored: expected less"
+        )
+    for reward in plan.rewards:
+        if every > 1 and reward.function.memory:
+            raise UserError(
+                f"score_every = {every}: {reward.label or reward.function.label} looks at the frames of {reward.function.memory + 1} "
+                "steps in turn, so none of them can be left out: expected 1"
+            )
+
+
 def _check_only(plan: Plan) -> None:
     sweep = plan.sweep
     for each in sweep.only:
@@ -468,7 +492,7 @@ def _check_audit(plan: Plan) -> None:
             raise UserError("audit.prompts: " + unknown_name("prompt id", prompt, _prompt_ids(plan)))
     for gold, trained in itertools.product(audit.models, plan.sweep.models):
         wanted, given = (plan.models[model_id].frame_format for model_id in (gold, trained))
-        if wanted != given:
+        if wanted != given and not plan.models[gold].judges_only:
             raise UserError(
                 f"audit.models: {gold} takes frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
                 f"{trained} frames of {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames that "

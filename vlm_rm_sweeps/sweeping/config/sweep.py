@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
+from vlm_rm_sweeps.rewards.between import Between
 from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.sweeping.config.sections import (
     LARGEST,
@@ -50,6 +51,13 @@ class Sweep(Section):
     rewards: tuple[RewardSettings, ...] = Field(
         (),
         description="Rewards to compare, in the place of `alphas`: each a kind of `vlm-rm rewards`, or `kind` with its parameters.",
+    )
+    score_every: int = Field(
+        1, ge=1, description="Encode the frame of every k-th step of an episode alone, from its first step on."
+    )
+    score_between: Between = Field(
+        "hold",
+        description="The rewards of the steps between: the last one, or `interpolate` to the next (the last steps of a rollout hold).",
     )
     prompts: tuple[Prompt, ...] = Field((), description="Prompts to compare; by default the task's own.")
     only: tuple[Combination, ...] = Field((), description="Of the grid, only these combinations; by default all of it.")

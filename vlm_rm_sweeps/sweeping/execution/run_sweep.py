@@ -128,7 +128,8 @@ def _run_sweep(
         if not resumed:
             set_up_store(tracking_uri)
         for model_id, pool in pools.items():
-            await_pool(pool, servers[model_id], plan.served_specs(model_id))
+            # A model that only judges may be unavailable: the audit will say so.
+            await_pool(pool, servers[model_id], [] if plan.models[model_id].judges_only else plan.served_specs(model_id))
         thresholds = measure_thresholds(plan, folder, pools) if needed else {}
         plan = plan.with_thresholds(thresholds)
         measured = _measured(plan, folder, pools, say) if needed else None

@@ -49,7 +49,8 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
     if spec is None:
         return job
     pool, label = pools[trial.model_id], trial.reward.label if trial.reward else None
-    return replace(job, reward=RewardSource(pool, spec, pool.frame_format, trial.rendering, label))
+    source = RewardSource(pool, spec, pool.frame_format, trial.rendering, label, sweep.score_every, sweep.score_between)
+    return replace(job, reward=source)
 
 
 def _audit(plan: Plan, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPlan | None:

@@ -78,6 +78,8 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
             PARAMETERS_MILLIONS: round(plan.models[trial.model_id].parameters / 1e6, 3),
             "precision": plan.sweep.pool.precision,
             "backend": plan.sweep.pool.backend,
+            "score_every": plan.sweep.score_every,
+            "score_between": plan.sweep.score_between,
         }
     return params
 
