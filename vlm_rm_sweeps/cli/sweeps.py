@@ -98,8 +98,8 @@ def sweep(
 
     console.print(trials_table(outcome))
     for each in outcome.outcomes:
-        if each.status == TrialStatus.FAILED:
-            console.print(f"failed: {each.trial.label}: {each.reason}")
+        if each.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
+            console.print(f"{each.status}: {each.trial.label}: {each.reason}")
     if outcome.best:
         best = "best trial" if len(plan.sweep.seeds) == 1 else "best combination"
         console.print(f"{best}: {outcome.best.label}")

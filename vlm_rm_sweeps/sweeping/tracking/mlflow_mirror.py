@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus, TrialStatus
 from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
@@ -36,6 +36,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     ThresholdsMeasured,
     TrialEnded,
     TrialStarted,
+    TrialStopped,
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     RunsFile,
@@ -337,6 +338,14 @@ class MlflowMirror(threading.Thread):
         if entry.status == RunStatus.FINISHED and _REASON in self._client.get_run(run_id).data.tags:
             self._client.delete_tag(run_id, _REASON)  # of an earlier execution
         self._client.set_terminated(run_id, entry.status, entry.time)
+
+    def _on_stop(self, entry: TrialStopped) -> None:
+        """End the run of a trial that was stopped early: as finished if it was good enough, else as killed."""
+        run_id = self._run_of(entry.trial, entry.time)
+        tags = {"status": str(TrialStatus.STOPPED), "stopped_at_step": str(entry.step), _REASON: entry.reason[:_MAX_TAG]}
+        tags |= {"checkpoints": f"trials/{entry.trial}"}
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._client.set_terminated(run_id, RunStatus.FINISHED if entry.reached else RunStatus.KILLED, entry.time)
 
     def _on_artifact(self, entry: FileWritten) -> None:
         run_id = self._run_of(entry.trial, entry.time)

@@ -46,12 +46,20 @@ _REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended, why (empty if it finished), and its last metrics."""
+    """How a trial ended, why (empty if it finished), and its last metrics.
+
+    Those of the greedy policy are of its end, of a trial that finished or was stopped early; else of an evaluation before.
+    """
 
     trial: Trial
     status: TrialStatus
     reason: str
     metrics: dict[str, float]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the trial is done, in whole or as far as the sweep file lets it go."""
+        return self.status in (TrialStatus.FINISHED, TrialStatus.STOPPED)
 
 
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
@@ -83,7 +91,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
 def _row(outcome: TrialOutcome) -> dict[str, object]:
     def metric(name: str) -> float:
         # An evaluation before the end is not the trial's result.
-        known = not name.startswith(EVALUATION) or outcome.status == TrialStatus.FINISHED
+        known = not name.startswith(EVALUATION) or outcome.has_ended
         return outcome.metrics.get(name, float("nan")) if known else float("nan")
 
     return {
@@ -170,7 +178,8 @@ class BestCell:
 def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
     """Choose the best combination with a reward model: by success, then by true return, as means over its seeds.
 
-    A single seed may be lucky. Only combinations compete of which the most seeds have finished. CLIP returns are not used,
+    A single seed may be lucky. Only combinations compete of which the most seeds have finished, or were stopped with an evaluation of
+    the greedy policy, which then counts against a combination what it might have learned later. CLIP returns are not used,
     because the scales of different models cannot be compared.
 
     Args:
@@ -181,7 +190,8 @@ def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
     """
     cells: dict[str, list[TrialOutcome]] = {}
     for each in outcomes:
-        if each.status == TrialStatus.FINISHED and each.trial.prompt is not None:
+        judged = each.status == TrialStatus.FINISHED or (each.has_ended and EVALUATION + TRUE_RETURN in each.metrics)
+        if judged and each.trial.prompt is not None:
             cells.setdefault(each.trial.cell, []).append(each)
     most = max(map(len, cells.values()), default=0)
 
@@ -224,5 +234,5 @@ class SweepOutcome:
 
     @property
     def all_finished(self) -> bool:
-        """Whether every trial finished."""
-        return self.finished == len(self.outcomes)
+        """Whether every trial finished, or was stopped as the sweep file says."""
+        return all(outcome.has_ended for outcome in self.outcomes)
