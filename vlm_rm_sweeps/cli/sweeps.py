@@ -175,6 +175,23 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
     return found if typer.confirm(f"{state}. Resume it?", default=True) else None
 
 
+def status(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of the sweep. Default: the newest in the results folder.")] = None,
+    results: Annotated[Path, typer.Option(help="Results folder in which the newest sweep is looked for.")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Show how a sweep stands, on any machine that sees its folder: trials, speed, time left, failures, where to look.
+
+    It reads the folder alone: neither Ray nor MLflow need run.
+    """
+    import json
+
+    from vlm_rm_sweeps.sweeping.tracking.status import lines_of, newest_sweep, standing_of
+
+    standing = standing_of(folder or newest_sweep(results))
+    print(json.dumps(standing.as_data(), indent=2) if as_json else "\n".join(lines_of(standing)))
+
+
 def dashboard(
     results: Annotated[
         Path,

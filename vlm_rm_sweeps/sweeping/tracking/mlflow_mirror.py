@@ -39,7 +39,6 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     TrialStopped,
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
-    RunsFile,
     as_params,
     child_tags,
     environment_params,
@@ -48,8 +47,8 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     keeps_files_in,
     parent_tags,
     prompt_params,
-    read_runs_file,
 )
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
 _MAX_TAG = 5000
