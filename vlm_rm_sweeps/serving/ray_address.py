@@ -90,8 +90,9 @@ def _check_token(channel: Any, named: str) -> None:
     import grpc
 
     mode = os.environ.get("RAY_AUTH_MODE", "")
-    # Without the variable Ray sends a token if there is one.
-    token = _token() if mode.lower() in ("", "token") else None
+    # Without the variable Ray sends none to an address that is named, and one that it has to a cluster that it finds itself.
+    sends = mode.lower() == "token" or (not mode and os.environ.get("RAY_ADDRESS") == "auto")
+    token = _token() if sends else None
     if mode.lower() == "token" and token is None:
         raise UserError(f"{named}: RAY_AUTH_MODE=token, but there is no token: put the cluster's into {_PLACES_OF_TOKENS}")
     try:
@@ -103,8 +104,10 @@ def _check_token(channel: Any, named: str) -> None:
         where = f"the cluster's token (`ray get-auth-token` prints it on its head) in {_PLACES_OF_TOKENS}"
         if token:
             raise UserError(f"{named}: the cluster refuses this token: put {where}") from error
-        unset = f"with RAY_AUTH_MODE={mode} none is sent: set it to token, and put" if mode else "there is none here: put"
-        raise UserError(f"{named}: the cluster asks for a token, and {unset} {where}") from error
+        unset = f"with RAY_AUTH_MODE={mode}" if mode else "without RAY_AUTH_MODE"
+        raise UserError(
+            f"{named}: the cluster asks for a token, and {unset} none is sent: set RAY_AUTH_MODE=token, and put {where}"
+        ) from error
 
 
 def _token() -> str | None:
