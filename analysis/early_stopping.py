@@ -1,4 +1,4 @@
-"""Repeat recorded sweeps under a scheduler: what share of steps it would have saved, and how often it stops the later winner.
+"""Repeat recorded sweeps under a scheduler: the share of steps that it saves, and how often it stops the later winner.
 
     python analysis/early_stopping.py results/model_scaling-... --scheduler asha --by success
 

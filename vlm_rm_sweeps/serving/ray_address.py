@@ -82,7 +82,9 @@ def _check_answer(host: str, port: int, named: str, advice: str) -> None:
 
 
 def _check_token(channel: Any, named: str) -> None:
-    """Refuse a cluster that would refuse each request of this process: Ray repeats them for a minute, and never names the cause.
+    """Refuse a cluster that would refuse each request of this process.
+
+    Ray repeats them for a minute, and never names the cause.
 
     Raises:
         UserError: It asks for a token, and gets none or another one.

@@ -24,7 +24,7 @@ _CLIP_RETURN = (
 
 
 class SchedulerSettings(Section):
-    """Which trials are stopped early, and by what they are compared. References (true reward, untrained) always run to their end."""
+    """Which trials are stopped early, and by what they are compared. References always run to their end."""
 
     kind: SchedulerKind = Field(
         description="`asha` stops a trial that is not among the best at one of a few steps, `median` one that is below the median."

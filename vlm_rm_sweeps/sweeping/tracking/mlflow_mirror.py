@@ -103,8 +103,8 @@ class MlflowMirror(threading.Thread):
     their tags, and a metric is skipped if its run has it at that step.
 
     mlflow.json names the last entry up to which everything is delivered, as of about a second ago. An entry that MLflow refuses does
-    not block later ones, but the next execution of the sweep retries from there. Results that wait are delivered together: a request takes a server as
-    long as a hundred metrics do.
+    not block later ones, but the next execution of the sweep retries from there. Results that wait are delivered together: a request
+    takes a server as long as a hundred metrics do.
 
     Args:
         journal: The sweep's journal.
