@@ -68,8 +68,8 @@ def refuse_address(path: Path) -> None:
         scheme = found[0].rstrip("/")
         named = f"{scheme}//{str(path)[len(found[0]) :].lstrip('/')}"
         raise UserError(
-            f"{named} is an address, and results are written to a folder alone: name one that all nodes see under the same path, such as "
-            "a network file system, or a bucket that is mounted as a folder"
+            f"{named} is an address, and results are written to a folder alone: name one that all nodes see under the same path, such "
+            "as a network file system, or a bucket that is mounted as a folder"
         )
 
 

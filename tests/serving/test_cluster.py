@@ -239,13 +239,17 @@ def test_a_cluster_that_asks_for_a_token_is_refused_with_the_cause(
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"RAY_AUTH_MODE=token, but there is no token: put the cluster's into ~/\.ray/auth_token"):
+    with pytest.raises(
+        UserError, match=r"RAY_AUTH_MODE=token, but there is no token: put the cluster's into ~/\.ray/auth_token"
+    ):
         ray_address.check_ray_address()
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
     with pytest.raises(UserError, match="the cluster refuses this token"):
         ray_address.check_ray_address()
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(UserError, match="asks for a token, and with RAY_AUTH_MODE=disabled none is sent: set RAY_AUTH_MODE=token"):
+    with pytest.raises(
+        UserError, match="asks for a token, and with RAY_AUTH_MODE=disabled none is sent: set RAY_AUTH_MODE=token"
+    ):
         ray_address.check_ray_address()
     monkeypatch.delenv("RAY_AUTH_MODE")  # what Ray sends to an address that is named, it sends only with the variable
     with pytest.raises(UserError, match="asks for a token, and without RAY_AUTH_MODE none is sent: set RAY_AUTH_MODE=token"):

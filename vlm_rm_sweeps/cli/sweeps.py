@@ -176,7 +176,9 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
 
 
 def status(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of the sweep. Default: the newest in the results folder.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of the sweep. Default: the newest in the results folder.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Results folder in which the newest sweep is looked for.")] = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:

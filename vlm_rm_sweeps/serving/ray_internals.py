@@ -39,8 +39,11 @@ def address_of_auto() -> str | None:
 
 
 def runs_a_node() -> bool:
-    """Return whether processes of a Ray cluster run on this machine, of whatever cluster.
+    """Look for processes of a Ray cluster on this machine, of whatever cluster.
 
     On a machine without, connecting to a cluster ends the process with a stack trace in C++.
+
+    Returns:
+        Whether there are any.
     """
     return bool(find_gcs_addresses())

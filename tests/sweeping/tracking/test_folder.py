@@ -151,7 +151,9 @@ def test_a_full_disk_does_not_keep_it_from_being_locked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["s3://bucket/results", "gs://bucket", "file:///results"])
 def test_an_address_is_no_results_folder(address: str) -> None:
     """Of `s3://bucket` a folder of that name would be made here."""
-    with pytest.raises(UserError, match=rf"^{address.replace('///', '//')} is an address, .* a bucket that is mounted as a folder"):
+    with pytest.raises(
+        UserError, match=rf"^{address.replace('///', '//')} is an address, .* a bucket that is mounted as a folder"
+    ):
         new_path(Path(address), "sweep")
 
 

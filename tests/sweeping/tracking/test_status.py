@@ -105,7 +105,10 @@ def test_a_sweep_that_is_silent_may_have_been_killed_and_one_that_ended_has_no_t
         {},
         {"untrained": True, "true_reward": False},
         {"textures": ["modified", "original"], "task": "mountaincar-summit"},
-        {"only": [{"model": "embedded/tiny", "alpha": 0.5, "prompt": "up"}], "prompts": [{"id": "up", "goal": "a", "baseline": "b"}]},
+        {
+            "only": [{"model": "embedded/tiny", "alpha": 0.5, "prompt": "up"}],
+            "prompts": [{"id": "up", "goal": "a", "baseline": "b"}],
+        },
         {"models": [], "alphas": []},
     ],
 )

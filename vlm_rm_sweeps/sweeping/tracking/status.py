@@ -194,7 +194,10 @@ def _trials(entries: Iterable[Entry]) -> dict[str, TrialStanding]:
                 named = [prefix + name for name in _METRICS for prefix in (EVALUATION, "")]
                 trial.metrics |= {name: entry.metrics[name] for name in named if name in entry.metrics}
             case TrialEnded():
-                at(entry.trial).state, at(entry.trial).reason = _ENDED.get(entry.status, "interrupted"), entry.tags.get(_REASON, "")
+                at(entry.trial).state, at(entry.trial).reason = (
+                    _ENDED.get(entry.status, "interrupted"),
+                    entry.tags.get(_REASON, ""),
+                )
             case TrialStopped():
                 at(entry.trial).state, at(entry.trial).reason = "stopped", entry.reason
     return found
