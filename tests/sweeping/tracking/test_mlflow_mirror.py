@@ -128,8 +128,13 @@ def test_what_is_new_is_not_asked_for_and_the_file_of_runs_is_not_written_for_ea
     """A server answers one request after another, and the file grows with the trials."""
     asked, written = list[str](), list[RunsFile]()
     write = RunsFile.write
+
+    def write_and_count(runs: RunsFile, file: Path) -> None:
+        written.append(runs)
+        write(runs, file)
+
     monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *arguments: asked.append(arguments[-1]))
-    monkeypatch.setattr(RunsFile, "write", lambda runs, file: (written.append(runs), write(runs, file)))
+    monkeypatch.setattr(RunsFile, "write", write_and_count)
     monkeypatch.setattr(mlflow_mirror, "_WRITE_S", float("inf"))
     mirrored.start_all()
     for step in range(10, 60, 10):

@@ -136,12 +136,13 @@ class RankingScheduler(FIFOScheduler):
 
 def _rule(settings: SchedulerSettings, steps: int) -> Any:
     """Make one of Tune's schedulers."""
-    grace, told = settings.grace(steps), {"time_attr": ENV_STEPS, "metric": _RANK, "mode": "max"}
+    grace = settings.grace(steps)
+    told: dict[str, Any] = {"time_attr": ENV_STEPS, "metric": _RANK, "mode": "max"}
     if settings.kind == "asha":
         # Whole trials end by themselves. With `stop_last_trials` a trial that has passed a rung would be judged at those below, too.
         return ASHAScheduler(**told, max_t=steps, grace_period=grace, reduction_factor=settings.of_asha, stop_last_trials=False)
     # It would pause trials while there are too few to compare; ours cannot be paused, and go on.
-    never = float("inf")
+    never: Any = float("inf")
     return MedianStoppingRule(**told, grace_period=grace, min_samples_required=settings.of_median, min_time_slice=never)
 
 
