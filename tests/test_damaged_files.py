@@ -43,6 +43,13 @@ def test_a_damaged_file_is_read_or_refused(intact: Path, tmp_path: Path, name: s
     is_read_or_refused(READERS[name], file)
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_waits_for_somebody_to_write_to_a_pipe(intact: Path, tmp_path: Path, name: str) -> None:
+    file = copy_of(intact, tmp_path) / name
+    damage(file, "pipe", 0)
+    is_read_or_refused(READERS[name], file)
+
+
 @pytest.mark.parametrize("name", [name for name in READERS if name.endswith(".json")])
 @settings(QUICK, max_examples=80)
 @given(data=st.data())

@@ -91,6 +91,7 @@ def test_an_unwritable_output_is_refused_before_the_work(refusal: Command, comma
         f"{below} cannot be written: {tmp_path / 'file'} is not a folder; choose another path"
     )
     assert "cannot be written (File name too long)" in refusal(*WRITERS[command], tmp_path / ("x" * 300))
+    assert refusal(*WRITERS[command], " ") == "' ': expected the name of a file or folder to write to"
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -1,5 +1,6 @@
 """One file of each stored format, its reader, and ways in which files are damaged."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,7 @@ ODD_VALUES: list[Any] = [
     {"x": None},
     10**30,
 ]
-KINDS = ("cut", "empty", "not utf-8", "zeros", "text", "loop", "gone", "folder")
+KINDS = ("cut", "empty", "not utf-8", "zeros", "text", "loop", "gone", "folder", "pipe")
 """Ways to damage a file of any format, see `damage`."""
 
 
@@ -158,7 +159,10 @@ def damage(file: Path, kind: str, place: int) -> None:
     elif kind == "folder":
         file.unlink()
         file.mkdir()
-    else:
+    elif kind == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    elif file.is_file():
         file.write_bytes(damaged_bytes(file.read_bytes(), kind, place))
 
 

@@ -1,7 +1,7 @@
 """Commands that measure reward models without training."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from vlm_rm_sweeps.cli.options import (
 )
 from vlm_rm_sweeps.cli.terminal import confusion_table, console, measures_table, shapes_table, undefined_lines
 from vlm_rm_sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    from vlm_rm_sweeps.evaluation.compare import Specs
 
 _CURVE_POINTS, _MAP_POINTS = 181, 41
 
@@ -65,6 +68,7 @@ def epic(
     specs = read_rewards(alpha, "0", reward, prompts)
     known = int(truth_values.known.sum())
     print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
+    _say_seen_alone(specs, "a data set has")
     comparisons = list(compare_models(states, truth_values, models, specs))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
     console.print(measures_table(table))
@@ -74,6 +78,15 @@ def epic(
     if output:
         write_table(output, table)
         print(f"written to {output}")
+
+
+def _say_seen_alone(specs: "Specs", where: str) -> None:
+    """Say which rewards are others here than in training, where they see whole episodes."""
+    from vlm_rm_sweeps.rewards.functions.base import seen_alone
+
+    needing = (str(key) for (key, _), spec in specs.items() if spec.function is not None and spec.function.needs_episode)
+    if remark := seen_alone(needing, where):
+        print(remark)
 
 
 def confusion(
@@ -150,6 +163,7 @@ def landscape(
     prompts = prompts_to_compare(prompt, baseline, chosen)
     specs = read_rewards(alpha, "0,0.25,0.5,0.75,1", reward, prompts)
     check_models(models, specs)
+    _say_seen_alone(specs, "a landscape has")
     formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
     table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)

@@ -59,6 +59,8 @@ def new_folder(path: Path | None) -> Path | None:
 
 def _nearest_that_exists(path: Path) -> Path:
     """Find the path itself or its nearest parent that exists."""
+    if not str(path).strip():
+        raise UserError(f"{str(path)!r}: expected the name of a file or folder to write to")
     try:
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} cannot be written: it is a link that leads nowhere; choose another path")

@@ -73,19 +73,24 @@ def find_reward_model(model_id: str) -> RewardModel:
 def known_reward_model(model_id: str) -> RewardModel:
     """Create the reward model of an id that was read from data, such as a checkpoint.
 
-    It imports no module that only the data names.
+    It imports no module that only the data names, and connects to no repository that only the data name.
 
     Args:
-        model_id: An id; `module:Class` only of a module that the user named in this process.
+        model_id: An id; `module:Class` only of a module that the user named in this process, `hf-hub:org/name` only of a
+            repository that was fetched earlier.
 
     Returns:
         The model, without its weights.
 
     Raises:
-        UserError: There is no such model, or the user has not named its module.
+        UserError: There is no such model, the user has not named its module, or nothing of its repository is in the cache.
     """
+    from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, refuse_unfetched  # here: the Hub's client takes a while to import
+
     name = model_id.partition("/")[0]
-    if is_reference(name):
+    if name.startswith(HUB_PREFIX):
+        refuse_unfetched(model_id)
+    elif is_reference(name):
         _MODELS.find_known(name)
     return find_reward_model(model_id)
 

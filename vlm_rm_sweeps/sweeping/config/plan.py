@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.metrics import SUCCESS
+from vlm_rm_sweeps.rewards.functions.base import seen_alone
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
 from vlm_rm_sweeps.rewards.registry import find_reward_model
@@ -118,6 +119,10 @@ class Plan:
         gold = self.sweep.audit.models if self.sweep.audit else ()
         own = {reward.key for model, reward, _ in self.combinations if model == model_id or model_id in gold}
         return [reward for reward in self.rewards if reward.key in own]
+
+    def seen_alone(self, where: str) -> str | None:
+        """Say which rewards need an episode, where none is: see `functions.base.seen_alone`."""
+        return seen_alone((str(reward.key) for reward in self.rewards if reward.function.needs_episode), where)
 
     def served_specs(self, model_id: str) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""
@@ -538,13 +543,9 @@ def _slow_precision(pool: PoolSettings) -> str | None:
 
 def _frames_alone(plan: Plan) -> str | None:
     """Say where rewards are measured on frames without an episode."""
-    partial = [str(reward.label) for reward in plan.rewards if reward.function.memory or reward.function.uses_true_reward]
-    if not partial or not (plan.sweep.epic_states or plan.sweep.audit):
+    if not (plan.sweep.epic_states or plan.sweep.audit):
         return None
-    return (
-        f"rewards: {', '.join(partial)}: `epic_states` and the other models of an audit see frames alone: a history of one frame, and "
-        "no reward of the environment"
-    )
+    return plan.seen_alone("`epic_states` and the other models of an audit see")
 
 
 def _audit_name(reward: Reward) -> str:
