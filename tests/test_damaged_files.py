@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import read_runs_file
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
+from vlm_rm_sweeps.sweeping.tracking.runs_file import read_runs_file
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, read_checkpoint
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

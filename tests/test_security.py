@@ -22,8 +22,9 @@ from vlm_rm_sweeps.serving import cluster
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import RunsFile, mlflow_ui_command, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_up_store
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import select
 import shutil
 import stat
@@ -49,6 +50,45 @@ def file_inside(folder: Path, name: str | Path) -> Path:
     if not inside:
         raise UserError(f"{folder}: the file {str(name)!r} is refused: expected a path that stays inside the folder")
     return file
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_COPY_OF_JOB = "working_dir_files"
+"""Name of the folder in which Ray keeps the working folders of submitted jobs."""
+
+
+def refuse_address(path: Path) -> None:
+    """Refuse the address of a store where a folder is to be made: it would be taken for a folder of that name here.
+
+    Args:
+        path: What the user named, such as `s3://bucket/results`, from which `Path` has taken a slash.
+
+    Raises:
+        UserError: It is an address.
+    """
+    if found := _ADDRESS.match(str(path)):
+        scheme = found[0].rstrip("/")
+        named = f"{scheme}//{str(path)[len(found[0]) :].lstrip('/')}"
+        raise UserError(
+            f"{named} is an address, and results are written to a folder alone: name one that all nodes see under the same path, such "
+            "as a network file system, or a bucket that is mounted as a folder"
+        )
+
+
+def refuse_copy_of_job(path: Path) -> None:
+    """Refuse a folder in the copy that Ray makes of the working folder of a submitted job, and deletes when it likes.
+
+    Args:
+        path: Where results would be written.
+
+    Raises:
+        UserError: It is in such a copy.
+    """
+    if _COPY_OF_JOB in path.absolute().parts:
+        raise UserError(
+            f"{path.absolute()} is in Ray's copy of this job's working folder, which Ray may delete with all results: name a folder "
+            "that stays, by its absolute path, with --results"
+        )
 
 
 _BYTE_ORDER_MARK = "\ufeff"

@@ -149,6 +149,8 @@ NOTE = "note"
 """Key of a result: a human-readable event, such as "resumed from step 5,000"."""
 FINISHED = "finished"
 """Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
+REACHED = "reached"
+"""Key of the last result of a trial that ended early because it was good enough: what it reached."""
 FAILURE = "failure"
 """Key of the final result of a failed trial: the error message."""
 
@@ -193,6 +195,7 @@ class TrialStatus(StrEnum):
 
     FINISHED = "finished"
     FAILED = "failed"
+    STOPPED = "stopped"
     UNFINISHED = "unfinished"
 
 

@@ -20,9 +20,9 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, SweepStarted
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import RunsFile, read_runs_file
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder, read_checkpoint
 from vlm_rm_sweeps.videos import read_episode, write_episode, write_video

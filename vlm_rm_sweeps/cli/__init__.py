@@ -16,7 +16,7 @@ from vlm_rm_sweeps.cli.machine import demo, doctor, fit
 from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
-from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
+from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, status, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED, keep_streams
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import DISK_ERRORS
@@ -69,6 +69,7 @@ def before_any_command(
 
 for _command in (
     sweep,
+    status,
     fit,
     demo,
     doctor,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import new_output
+from vlm_rm_sweeps.files import new_output, refuse_address
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,10 @@ def new_file(path: Path | None) -> Path | None:
         The path, unchanged.
 
     Raises:
-        UserError: The path is a folder, or no file can be created there.
+        UserError: The path is an address or a folder, or no file can be created there.
     """
     if path is not None:
+        refuse_address(path)
         nearest = _nearest_that_exists(path)
         if nearest.is_dir() and nearest == path:
             raise UserError(f"{path} is a folder: expected the path of a file")
@@ -48,9 +49,10 @@ def new_folder(path: Path | None) -> Path | None:
         The path, unchanged.
 
     Raises:
-        UserError: The folder is not writable and cannot be created.
+        UserError: The path is an address, or the folder is not writable and cannot be created.
     """
     if path is not None:
+        refuse_address(path)
         _refuse_unwritable(path, _nearest_that_exists(path))
     return path
 

@@ -130,8 +130,8 @@ def _print_results(outcome: "SweepOutcome", several: bool, seconds: float) -> No
     if several:
         console.print(cells_table(outcome))
     for each in outcome.outcomes:
-        if each.status == TrialStatus.FAILED:
-            console.print(f"failed: {each.trial.label}: {each.reason}")
+        if each.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
+            console.print(f"{each.status}: {each.trial.label}: {each.reason}")
     if outcome.best:
         console.print(f"best {'combination' if several else 'trial'}: {outcome.best.label}")
     if not several:
@@ -224,6 +224,26 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool, tell:
     if not sys.stdin.isatty():
         raise UserError(f"{state}: --resume (or --yes) continues it, --new starts another")
     return found if typer.confirm(f"{state}. Resume it?", default=True) else None
+
+
+def status(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of the sweep. Default: the newest in the results folder.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Results folder in which the newest sweep is looked for.")] = Path("results"),
+    as_json: JsonOutput = False,
+) -> None:
+    """Show how a sweep stands, on any machine that sees its folder: trials, speed, time left, failures, where to look.
+
+    It reads the folder alone: neither Ray nor MLflow need run.
+    """
+    from vlm_rm_sweeps.sweeping.tracking.status import lines_of, newest_sweep, standing_of
+
+    standing = standing_of(folder or newest_sweep(results))
+    if as_json:
+        print_json(standing.as_data())
+    else:
+        print("\n".join(lines_of(standing)))
 
 
 def dashboard(

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError, shown, unknown_name
+from vlm_rm_sweeps.metrics import SUCCESS
 from vlm_rm_sweeps.rewards.functions.base import seen_alone
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
@@ -203,10 +204,26 @@ class Plan:
             lines.append(f"of {sweep.score_every} steps of an episode the frame of one is encoded; between, rewards are {held}")
         if sweep.epic_states:
             lines.append(f"before training, {sweep.described_epic_states()} are encoded once by each model, for EPIC distances")
+        lines += _early_ends(sweep)
         if sweep.audit is not None:
             gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
             lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
         return "\n".join([*lines, *self.remarks()])
+
+
+def _early_ends(sweep: Sweep) -> list[str]:
+    """Say what may end trials early, or keep them waiting, in a line each."""
+    lines = []
+    if sweep.scheduler is not None:
+        lines.append(f"trials are stopped early by {sweep.scheduler.in_words(sweep.steps)}; references run to their end")
+    if sweep.stop is not None:
+        goals = " or ".join(f"{name} {value:g}" for name, value in sweep.stop.goals.items())
+        lines.append(f"a trial ends when its greedy policy reaches {goals}; references run to their end")
+    if sweep.max_concurrent is not None:
+        lines.append(f"at most {sweep.max_concurrent} trials run at once")
+    if sweep.time_budget_s is not None:
+        lines.append(f"what has not finished {sweep.time_budget_s:g} s after the first trial has started waits for --resume")
+    return lines
 
 
 def _quoted(sentences: Sequence[str]) -> str:
@@ -258,6 +275,7 @@ def make_plan(sweep: Sweep) -> Plan:
         _check_score_every,
         _check_only,
         _check_size,
+        _check_stopping,
         _check_states,
         _check_audit,
         _check_models,
@@ -464,6 +482,18 @@ def _check_size(plan: Plan) -> None:
             f"the grid has {len(plan.trials)} trials, more than max_trials = {plan.sweep.max_trials}: shorten an axis or raise "
             "max_trials"
         )
+
+
+def _check_stopping(plan: Plan) -> None:
+    """Refuse to stop trials by a success that the task does not know."""
+    scheduler, stop = plan.sweep.scheduler, plan.sweep.stop
+    by_success = {
+        "scheduler.by": scheduler is not None and scheduler.by == SUCCESS,
+        "stop.success": stop is not None and stop.success is not None,
+    }
+    for key, asked in by_success.items():
+        if asked and plan.task.success_criterion is None:
+            raise UserError(f"{key}: {plan.task.name} has no success test: expected 'true_return'")
 
 
 def _check_states(plan: Plan) -> None:

@@ -26,6 +26,7 @@ from vlm_rm_sweeps.sweeping.config.sections import (
     TrialResources,
     check_alphas,
 )
+from vlm_rm_sweeps.sweeping.config.stopping import SchedulerKind, SchedulerSettings, StopSettings, check_stopping
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, refuse_repeats
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.control import Control
@@ -87,6 +88,15 @@ class Sweep(Section):
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = Field(PoolSettings(), description="How each model is served.")
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")
+    scheduler: SchedulerSettings | None = Field(
+        None,
+        description="Stop trials early that do worse than others, by one of Tune's schedulers; a kind alone, or a mapping.",
+    )
+    stop: StopSettings | None = Field(None, description="End a trial early whose greedy policy is good enough.")
+    max_concurrent: int | None = Field(None, gt=0, description="Run no more trials at once, whatever there is room for.")
+    time_budget_s: float | None = Field(
+        None, gt=0, description="Seconds after which the trials are interrupted, as by Ctrl-C; `--resume` continues."
+    )
     epic_states: int | LabelledStates = Field(
         0,
         description="What every model, reward and prompt is measured on by EPIC before training: a number of random states (0: none), "
@@ -106,6 +116,11 @@ class Sweep(Section):
             if isinstance(rewards, list | tuple)
             else rewards
         )
+
+    @field_validator("scheduler", mode="before", json_schema_input_type=SchedulerKind | SchedulerSettings | None)
+    @classmethod
+    def _scheduler_alone(cls, scheduler: Any) -> Any:
+        return {KIND: scheduler} if isinstance(scheduler, str) else scheduler
 
     @field_validator("alphas")
     @classmethod
@@ -137,6 +152,8 @@ class Sweep(Section):
             for axis in ("alphas", "prompts", "models"):
                 refuse_repeats(f"audit.{axis}", getattr(self.audit, axis))
         self._check_references_alone()
+        interval, is_measured = self.trial.evaluation_interval, bool(self.epic_states)
+        check_stopping(self.scheduler, self.stop, self.steps, self.steps_per_result, interval, is_measured)
         if self.env is not None and not self.prompts:
             raise UserError("prompts: missing, and an `env` has none of its own: expected a list of id, goal and baseline")
         return self

@@ -40,7 +40,6 @@ from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
 from vlm_rm_sweeps.sweeping.tracking.environment import COMMIT, environment_params
 from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
-    RunsFile,
     as_params,
     child_tags,
     experiment_id,
@@ -48,6 +47,7 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     prompt_params,
     set_up_store,
 )
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
 
 MEASURES = ("states", *MEASURED, PARAMETERS_MILLIONS)

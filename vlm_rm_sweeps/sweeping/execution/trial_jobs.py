@@ -45,6 +45,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         rendering=trial.rendering,
         env_runners=sweep.trial.env_runners,
         evaluation_interval=sweep.trial.evaluation_interval,
+        goals=sweep.stop.goals if sweep.stop is not None and spec is not None else {},
     )
     if spec is None:
         return job

@@ -54,7 +54,7 @@ class Progress:
     """
 
     def __init__(self, steps: Mapping[str, int], say: Callable[[str], None], watch: Watcher | None = None) -> None:
-        self._whole, self._say, self._watch = steps, say, watch
+        self._whole, self._say, self._watch = dict(steps), say, watch
         self.trials: dict[str, TrialProgress] = {}
         self._steps: dict[str, int] = {}
         self._ended: set[str] = set()
@@ -82,16 +82,20 @@ class Progress:
             self._first_result, self._last = False, now
             self._say(self.line())
 
-    def resumed(self, trial: Trial, env_steps: int, finished: bool) -> None:
-        """Count the steps of a trial that earlier executions of the sweep ran."""
+    def resumed(self, trial: Trial, env_steps: int, finished: bool, early: bool = False) -> None:
+        """Count the steps of a trial that earlier executions of the sweep ran; `early`: it is finished with those."""
+        if early:
+            self._whole[trial.trial_id] = env_steps
         whole = self._whole[trial.trial_id]
         self._steps[trial.trial_id] = whole if finished else min(env_steps, whole)
         self._done_before += self._steps[trial.trial_id]
         if finished:
             self._ended.add(trial.trial_id)
 
-    def ended(self, trial: Trial, outcome: str) -> None:
-        """Count a trial as ended, and print its outcome."""
+    def ended(self, trial: Trial, outcome: str, early: bool = False) -> None:
+        """Count a trial as ended, and print its outcome; `early`: the steps that it has left are not counted."""
+        if early:
+            self._whole[trial.trial_id] = self._steps.get(trial.trial_id, 0)
         self._steps[trial.trial_id] = self._whole[trial.trial_id]
         self._ended.add(trial.trial_id)
         shown = self._trial(trial)

@@ -52,12 +52,20 @@ _REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended, why (empty if it finished), and its last metrics."""
+    """How a trial ended, why (empty if it finished), and its last metrics.
+
+    Those of the greedy policy are of its end, of a trial that finished or was stopped early; else of an evaluation before.
+    """
 
     trial: Trial
     status: TrialStatus
     reason: str
     metrics: dict[str, float]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the trial is done, in whole or as far as the sweep file lets it go."""
+        return self.status in (TrialStatus.FINISHED, TrialStatus.STOPPED)
 
 
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
@@ -89,7 +97,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
 def _row(outcome: TrialOutcome) -> dict[str, object]:
     def metric(name: str) -> float:
         # An evaluation before the end is not the trial's result.
-        known = not name.startswith(EVALUATION) or outcome.status == TrialStatus.FINISHED
+        known = not name.startswith(EVALUATION) or outcome.has_ended
         return outcome.metrics.get(name, float("nan")) if known else float("nan")
 
     return {
@@ -115,13 +123,13 @@ def cells_of(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each combination, in the order of its first trial: what tells it, as in `results_table`; `seeds`, the number of
-        its trials that finished; for each of success and true return the interquartile mean over these seeds and the ends of its
+        its trials with a result of the greedy policy at their end; for each of success and true return the interquartile mean over these seeds and the ends of its
         95 % interval (`success_iqm`, `success_low`, `success_high`, ...), NaN where unknown. One seed has no interval.
     """
     told = [name for name in CELL if name in table]
     rows = []
     for _, trials in table.groupby(told, sort=False, dropna=False):
-        row = trials.iloc[0][told].to_dict() | {"seeds": int((trials["status"] == TrialStatus.FINISHED).sum())}
+        row = trials.iloc[0][told].to_dict() | {"seeds": int(trials["true_return"].notna().sum())}
         for name in MERITS:
             estimate = iqm([trials[name].dropna().to_numpy(dtype=float)])
             row |= {f"{name}_{part}": float(value) for part, value in zip(_PARTS, estimate, strict=True)}
@@ -199,7 +207,8 @@ def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
     """Choose the best combination with a reward model: by success, then by true return, as interquartile means over its seeds.
 
     It is the best row of `cells_of`. A single seed may be lucky. Only combinations compete of which the most seeds have
-    finished. CLIP returns are not used, because the scales of different models cannot be compared.
+    finished, or were stopped with an evaluation of the greedy policy, which then counts against a combination what it might have
+    learned later. CLIP returns are not used, because the scales of different models cannot be compared.
 
     Args:
         outcomes: One for each trial.
@@ -209,7 +218,8 @@ def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
     """
     cells: dict[str, list[TrialOutcome]] = {}
     for each in outcomes:
-        if each.status == TrialStatus.FINISHED and each.trial.prompt is not None:
+        judged = each.status == TrialStatus.FINISHED or (each.has_ended and EVALUATION + TRUE_RETURN in each.metrics)
+        if judged and each.trial.prompt is not None:
             cells.setdefault(each.trial.cell, []).append(each)
     most = max(map(len, cells.values()), default=0)
 
@@ -257,5 +267,5 @@ class SweepOutcome:
 
     @property
     def all_finished(self) -> bool:
-        """Whether every trial finished."""
-        return self.finished == len(self.outcomes)
+        """Whether every trial finished, or was stopped as the sweep file says."""
+        return all(outcome.has_ended for outcome in self.outcomes)
