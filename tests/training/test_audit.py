@@ -96,7 +96,7 @@ def sampled_numbers(watched: AuditTally) -> list[int]:
 
 def recorded(watched: AuditTally, start: int, count: int) -> None:
     rewards = np.full((count, 1 + len(watched.specs)), 0.5, np.float32)
-    watched.record(frames_numbered(start, count), rewards, [StepTruth(1.0, True)] * count)
+    watched.record(list(frames_numbered(start, count)), rewards, [StepTruth(1.0, True)] * count)
 
 
 def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
@@ -191,7 +191,7 @@ def test_an_audit_point_is_due_after_as_many_steps_and_begins_anew() -> None:
 def test_there_is_no_share_in_the_goal_where_nothing_tells_success() -> None:
     plan = AuditPlan({}, (), every=100, frames=10)
     tally = AuditTally(plan, seed=1)
-    tally.record(frames_numbered(0, 2), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
+    tally.record(list(frames_numbered(0, 2)), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
     point = Audit(plan, SPEC, seed=1).point(2, [tally.take()])
     assert metrics.AUDIT_GOAL_FRACTION not in point
     assert point[metrics.AUDIT_TRUE_REWARD] == -1.5

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, Overrides, listed, new_file, new_folder
+from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, JsonOutput, Overrides, listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,

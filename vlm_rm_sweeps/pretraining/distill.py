@@ -259,13 +259,15 @@ def _fit_map(tower: torch.nn.Sequential, shape: TowerShape, training: Images) ->
     """Set the map to the least-squares solution for the tower as it is: a random one would first spoil the tower."""
     tower.eval()
     chunks = np.array_split(training.frames, max(1, len(training.frames) // _BATCH))
-    features = np.concatenate([tower[0](shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
+    encode: Any = tower[0]
+    linear: Any = tower[1]
+    features = np.concatenate([encode(shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
     design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     penalty = 1e-3 * np.trace(design.T @ design) / design.shape[1]
     gram = design.T @ design + penalty * np.eye(design.shape[1])
     solution = np.linalg.solve(gram, design.T @ training.teachers)
-    tower[1].weight.copy_(torch.from_numpy(solution[:-1].T))
-    tower[1].bias.copy_(torch.from_numpy(solution[-1]))
+    linear.weight.copy_(torch.from_numpy(solution[:-1].T))
+    linear.bias.copy_(torch.from_numpy(solution[-1]))
 
 
 def fidelity(
@@ -288,9 +290,10 @@ def fidelity(
     teachers = torch.from_numpy(held_out.teachers)
     rows = []
     for prompt, (goal, baseline) in _sentences(task).items():
-        texts = [teacher.encode_prompt(text)[None] for text in (goal, baseline)]
+        goal_1d, baseline_1d = teacher.encode_prompt(goal)[None], teacher.encode_prompt(baseline)[None]
         for alpha in ALPHAS:
-            columns = [goal_baseline_reward(images, *texts, torch.tensor([alpha]))[:, 0] for images in (students, teachers)]
+            alphas_1 = torch.tensor([alpha])
+            columns = [goal_baseline_reward(images, goal_1d, baseline_1d, alphas_1)[:, 0] for images in (students, teachers)]
             rows.append({"prompt": prompt, "alpha": alpha, "spearman": float(stats.spearmanr(*columns).statistic)})
     return functional.cosine_similarity(students, teachers).numpy(), pd.DataFrame(rows)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -114,8 +114,8 @@ def read_description(file: Path) -> StudentDescription:
     try:
         described = _DESCRIPTION.validate_json(metadata.get(_ABOUT, ""))
         described.tower.preprocessing.check()
-    except ValueError as error:
-        problems = problems_in(error) if hasattr(error, "errors") else str(error)
+    except ValueError as error:  # of pydantic, or of a setting that cannot be used
+        problems = problems_in(error) if isinstance(error, ValidationError) else str(error)
         raise DamagedFileError(f"{file} is damaged or no student ({problems}): {_REMEDY}") from error
     return described
 
@@ -200,7 +200,7 @@ class StudentSource(ModelSource):
             raise DamagedFileError(f"{self.pretrained} is damaged ({reason_of(error)}): {_REMEDY}") from error
         network: Any = teacher.load("cpu", precision)
         network.visual = tower.to(next(network.parameters()).dtype)
-        return network.to(device)  # type: ignore[no-any-return]
+        return network.to(device)
 
 
 class DistilledRewardModel(ClipRewardModel):

@@ -226,7 +226,7 @@ def cache_folder() -> Path:
 
 
 def _cached_at(asked: list[str], frame: np.ndarray) -> Path:
-    image = hashlib.sha256(np.ascontiguousarray(frame)).hexdigest()
+    image = hashlib.sha256(frame.tobytes()).hexdigest()
     name = hashlib.sha256(json.dumps([*asked, frame.shape, image]).encode()).hexdigest()
     return cache_folder() / name[:2] / f"{name}.json"
 

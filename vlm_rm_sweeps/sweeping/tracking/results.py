@@ -123,8 +123,9 @@ def cells_of(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each combination, in the order of its first trial: what tells it, as in `results_table`; `seeds`, the number of
-        its trials with a result of the greedy policy at their end; for each of success and true return the interquartile mean over these seeds and the ends of its
-        95 % interval (`success_iqm`, `success_low`, `success_high`, ...), NaN where unknown. One seed has no interval.
+        its trials with a result of the greedy policy at their end; for each of success and true return the interquartile mean over
+        these seeds and the ends of its 95 % interval (`success_iqm`, `success_low`, `success_high`, ...), NaN where unknown. One
+        seed has no interval.
     """
     told = [name for name in CELL if name in table]
     rows = []
