@@ -37,6 +37,12 @@ analysis: $(INSTALLED) ## Draw a sweep's figures: SWEEP_RUN=results/quickstart-.
 	@test -n "$(SWEEP_RUN)" || { echo "name the sweep's folder: make analysis SWEEP_RUN=results/quickstart-..." >&2; exit 2; }
 	$(BIN)/python analysis/figures.py $(SWEEP_RUN)
 
+.PHONY: gallery
+gallery: $(INSTALLED) ## Write a page of docs/gallery from a sweep's results: SWEEP_RUN=results/quickstart-...
+	@test -n "$(SWEEP_RUN)" || { echo "name the sweep's folder: make gallery SWEEP_RUN=results/quickstart-..." >&2; exit 2; }
+	$(BIN)/python analysis/figures.py $(SWEEP_RUN)
+	$(BIN)/python docs/gallery.py $(SWEEP_RUN)
+
 .PHONY: pretrain
 pretrain: $(INSTALLED) ## Train the embedded models (takes hours) and write their model card: SEED=0.
 	$(BIN)/vlm-rm pretrain --seed $(or $(SEED),0)
@@ -63,7 +69,7 @@ test-slow: $(INSTALLED) ## Run the slow tests: whole sweeps, the wheel, the exam
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-browser
-test-browser: $(INSTALLED) ## Run the tests of the label page in a headless Chromium: CHROMIUM=path if it is not found.
+test-browser: $(INSTALLED) ## Run the tests of the label page and the report in a headless Chromium: CHROMIUM=path if it is not found.
 	$(BIN)/python -m pytest -m browser
 
 .PHONY: test-faults

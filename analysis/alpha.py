@@ -38,10 +38,11 @@ def draw(runs: SweepRuns) -> None:
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels) + 2.6, 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
         for (key, line), marker in zip(table.groupby(_LINE), itertools.cycle("osD^v"), strict=False):
+            colour = runs.colours[str(key[0])]
             bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
             label = line_name(dict(zip(_LINE, key, strict=True)), table)
             # Hollow markers stay visible where lines coincide.
-            style = {"marker": marker, "fillstyle": "none", "markersize": 8, "capsize": 3}
+            style = {"marker": marker, "fillstyle": "none", "markersize": 8, "capsize": 3, "color": colour}
             axis.errorbar(line["alpha"], line["mean"], yerr=bars, label=label, **style)
         axis.set(title=title, xlabel="alpha", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)

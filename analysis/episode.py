@@ -1,8 +1,8 @@
 """One episode of the best trial's greedy policy and one of random actions: frames and CLIP reward by step.
 
-Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with the
-highest success, then the highest true return, among the seeds of the combination whose means are highest. Expect the reward of
-the learned policy to stay high, and that of random actions to drop when the pole falls.
+Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/episode.py FOLDER`. The best trial is the one with
+the highest success, then the highest true return, among the seeds of the combination whose interquartile means are highest.
+Expect the reward of the learned policy to stay high, and that of random actions to drop when the pole falls.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
 
+from vlm_rm_sweeps.evaluation.over_seeds import interquartile_mean
 from vlm_rm_sweeps.evaluation.rollouts import (
     find_checkpoint,
     load_policy,
@@ -24,6 +25,7 @@ from vlm_rm_sweeps.evaluation.rollouts import (
 )
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.palette import REFERENCE_COLOURS
 from vlm_rm_sweeps.rewards.registry import known_reward_model
 
 SHOWN = 8
@@ -37,8 +39,9 @@ def draw(runs: SweepRuns) -> None:
     if not merits:
         raise DoesNotApplyError("nothing was trained")
     cells = [name for name in ("model", "alpha", "prompt", "textures", "camera") if name in table]
-    means = table.groupby(cells)[merits].transform("mean").add_prefix("mean_")
-    best = pd.concat([table, means], axis=1).sort_values([*means.columns, *merits], ascending=False).iloc[0]
+    by_cell = table.groupby(cells)
+    of_cells = pd.DataFrame({f"iqm_{name}": by_cell[name].transform(_interquartile_mean) for name in merits})
+    best = pd.concat([table, of_cells], axis=1).sort_values([*of_cells.columns, *merits], ascending=False).iloc[0]
     checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
     assert spec is not None
@@ -50,6 +53,7 @@ def draw(runs: SweepRuns) -> None:
         "random actions": lambda _: actions.sample(),
         "after training": load_policy(checkpoint),
     }
+    colours = {"random actions": REFERENCE_COLOURS[-1], "after training": runs.colours[best["model"]]}
     steps = task.episode_actions
     chosen = np.linspace(0, steps - 1, SHOWN).round().astype(int)
     figure = plt.figure(figsize=(11, 5.8), layout="constrained")
@@ -64,7 +68,8 @@ def draw(runs: SweepRuns) -> None:
             axis = figure.add_subplot(grid[row, column])
             axis.imshow(frames[step])
             axis.set(xticks=[], yticks=[], xlabel=f"step {step + 1}" if row else "", ylabel="" if column else name)
-        curve.plot(np.arange(1, steps + 1), rewards, label=f"{name} ({100 * np.mean(in_goal):.0f} % of the steps in the goal)")
+        label = f"{name} ({100 * np.mean(in_goal):.0f} % of the steps in the goal)"
+        curve.plot(np.arange(1, steps + 1), rewards, label=label, color=colours[name])
         rows += [(name, step + 1, reward, goal) for step, (reward, goal) in enumerate(zip(rewards, in_goal, strict=True))]
     reward = checkpoint.content["reward"]
     assert reward is not None  # it has a spec
@@ -74,7 +79,11 @@ def draw(runs: SweepRuns) -> None:
     title = f"{model_id} ({parameters:.2f} M parameters), {spec.label}"
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     curve.grid(alpha=0.3)
-    runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode")
+    runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode", over_seeds=False)
+
+
+def _interquartile_mean(of_seeds: pd.Series) -> float:
+    return float(interquartile_mean(of_seeds.to_numpy(dtype=float)))
 
 
 if __name__ == "__main__":

@@ -5,16 +5,28 @@ Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/figure
 
 import alpha
 import episode
+import improvement
 import learning_curves
 import model_scaling
 import overoptimisation
+import performance_profiles
 import prompts
 import reward_landscape
 from runs import DoesNotApplyError, SweepRuns, draw_alone
 
 from vlm_rm_sweeps.errors import UserError
 
-FIGURES = (learning_curves, model_scaling, alpha, overoptimisation, prompts, reward_landscape, episode)
+FIGURES = (
+    learning_curves,
+    model_scaling,
+    alpha,
+    performance_profiles,
+    improvement,
+    overoptimisation,
+    prompts,
+    reward_landscape,
+    episode,
+)
 
 
 def draw(runs: SweepRuns) -> None:

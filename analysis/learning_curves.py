@@ -1,18 +1,28 @@
 """Learning curves of a sweep: CLIP return, success and time in the goal by environment step.
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/learning_curves.py FOLDER`. Thick lines are means over
-seeds, thin lines single trials. All values are from training episodes, with exploration. If a reward model can be trusted,
-expect success and time in the goal to rise together with the CLIP return.
+seeds, thin lines single trials. A colour is a model, a kind of line a reward and prompt. All values are from training episodes, with
+exploration. If a reward model can be trusted, expect success and time in the goal to rise together with the CLIP return.
 """
 
-import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from runs import REFERENCE_PROMPT, TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_told
+from runs import (
+    LINE_STYLES,
+    REFERENCE_PROMPT,
+    TRIAL_TAGS,
+    DoesNotApplyError,
+    SweepRuns,
+    draw_alone,
+    line_name,
+    reward_told,
+)
 
 from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.palette import REFERENCE_COLOURS
 
 _SERIES = [name for name in TRIAL_TAGS if name != "seed"]
 PANELS = {
@@ -32,15 +42,13 @@ def draw(runs: SweepRuns) -> None:
     axes = panels[0]
     trials = pd.concat(histories.values())
     learned = trials[trials["prompt"] != REFERENCE_PROMPT]
-    references = trials[trials["prompt"] == REFERENCE_PROMPT].groupby(_SERIES).groups
-    colours: dict[Any, Any] = dict(zip(references, ("black", "0.6"), strict=False))
-    colours |= zip(learned.groupby(_SERIES, sort=False).groups, itertools.cycle(plt.color_sequences["tab10"]), strict=False)
+    styles = _styles(trials, runs.colours)
     for axis, metric in zip(axes, histories, strict=True):
         for key, series in histories[metric].groupby(_SERIES, sort=False):
             of = dict(zip(_SERIES, key, strict=True))
             reference = of["prompt"] == REFERENCE_PROMPT
             label = str(of["model"]) if reference else line_name(of | {"alpha": reward_told(str(of["alpha"]))}, learned)
-            style: dict[str, Any] = {"color": colours[key], "linestyle": "--" if reference else "-"}
+            style = styles[key]
             if series["run_id"].nunique() > 1:
                 for _, line in series.groupby("run_id"):
                     axis.plot(line[ENV_STEPS], line["value"], linewidth=0.7, alpha=0.4, **style)
@@ -53,6 +61,22 @@ def draw(runs: SweepRuns) -> None:
     figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False)
     data = pd.concat([history.assign(metric=metric) for metric, history in histories.items()])
     runs.save(figure, data, "learning_curves")
+
+
+def _styles(trials: pd.DataFrame, colours: Mapping[str, str]) -> dict[Any, dict[str, Any]]:
+    """Choose the colour of each series by its model, and the dashes by the rest; references are grey."""
+    of_the_rest: dict[Any, Any] = {}
+    greys = iter(REFERENCE_COLOURS)
+    styles: dict[Any, dict[str, Any]] = {}
+    for key, _ in trials.groupby(_SERIES, sort=False):
+        of = dict(zip(_SERIES, key, strict=True))
+        if of["prompt"] == REFERENCE_PROMPT:
+            styles[key] = {"color": next(greys), "linestyle": "-"}
+        else:
+            rest = tuple(value for name, value in of.items() if name != "model")
+            dashes = of_the_rest.setdefault(rest, LINE_STYLES[len(of_the_rest) % len(LINE_STYLES)])
+            styles[key] = {"color": colours[str(of["model"])], "linestyle": dashes}
+    return styles
 
 
 if __name__ == "__main__":

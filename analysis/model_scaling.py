@@ -1,16 +1,19 @@
 """Does a larger model make a better reward (the paper's Figure 4)? EPIC distance and success by model size.
 
 Run `make analysis SWEEP_RUN=results/model_scaling-...`, or `python analysis/model_scaling.py FOLDER`. There is a line for each
-alpha (and prompt, textures and camera, if several were compared). Bars are 95 % intervals: of EPIC over the states (bootstrap),
-of success over the seeds (see `success_interval`). Dashed lines are means of the references: the true reward and the untrained
-policy. Expect EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
+alpha (and prompt, textures and camera, if several were compared); a colour is a model. Bars are 95 % intervals: of EPIC over the
+states (bootstrap), of success over the seeds (see `success_interval`). Dashed lines are means of the references: the true reward and
+the untrained policy. Expect EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
 """
+
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from runs import (
+    LINE_STYLES,
     REFERENCE_PROMPT,
     DoesNotApplyError,
     SweepRuns,
@@ -21,6 +24,7 @@ from runs import (
 )
 
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, EVALUATION, PARAMETERS_MILLIONS, SUCCESS
+from vlm_rm_sweeps.palette import REFERENCE_COLOURS
 
 _LINE = ["alpha", "prompt", "textures", "camera"]
 _GROUP = [*_LINE, PARAMETERS_MILLIONS, "model"]
@@ -42,7 +46,7 @@ def draw(runs: SweepRuns) -> None:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
-        _panel(axis, table)
+        _panel(axis, table, runs.colours)
         if title == _SUCCESS_PANEL:
             _references(axis, runs.trials())
             axis.set_ylim(-0.03, 1.03)
@@ -64,18 +68,22 @@ def _success(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _references(axis: Axes, trials: pd.DataFrame) -> None:
     references = trials[trials["prompt"] == REFERENCE_PROMPT]
-    for shade, (name, own) in zip(("0.2", "0.6"), references.groupby("model"), strict=False):
-        axis.axhline(own[_SUCCESS].mean(), color=shade, linestyle="--", label=str(name))
+    for shade, (name, own) in zip(REFERENCE_COLOURS, references.groupby("model"), strict=False):
+        axis.axhline(own[_SUCCESS].mean(), color=shade, linestyle=(0, (8, 3)), label=str(name))
 
 
-def _panel(axis: Axes, table: pd.DataFrame) -> None:
+def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
     lines = list(table.groupby(_LINE))
     for index, (key, line) in enumerate(lines):
         # Shifted sideways, so that bars do not hide each other.
         at = line[PARAMETERS_MILLIONS] * 1.03 ** (index - (len(lines) - 1) / 2)
         bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
         label = line_name(dict(zip(_LINE, key, strict=True)), table)
-        axis.errorbar(at, line["mean"], yerr=bars, marker="o", capsize=3, label=label)
+        dashes = LINE_STYLES[index % len(LINE_STYLES)]
+        axis.plot(at, line["mean"], color="0.55", linestyle=dashes, linewidth=1.4, label=label, zorder=1)
+        for place, (x, mean, model) in enumerate(zip(at, line["mean"], line["model"], strict=True)):
+            bar = bars[:, place : place + 1]
+            axis.errorbar(x, mean, yerr=bar, marker="o", capsize=3, color=colours[model], zorder=2)
     models = table[[PARAMETERS_MILLIONS, "model"]].drop_duplicates()
     axis.set_xscale("log")
     axis.set_xticks(

@@ -1,14 +1,18 @@
 """Over-optimisation: whether training improves policies, or only their score by their own reward model.
 
 Run `make analysis SWEEP_RUN=FOLDER` for a sweep with `audit:`, or `python analysis/overoptimisation.py FOLDER`. There is a
-panel for each trial with its training reward (proxy), the gold models, other specs, the truth and the true reward. Each curve
-is rescaled to [0, 1], because scales differ. Audit points with an alarm are shaded. A summary by model is saved too. Where a
-reward can be trusted, expect all curves to rise together.
+panel for each trial with its training reward (proxy) and the gold models, in the models' colours, other specs, the truth and the true
+reward. Each curve is rescaled to [0, 1], because scales differ. Audit points with an alarm are shaded. A summary by model is saved
+too. Where a reward can be trusted, expect all curves to rise together.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from runs import TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_name, reward_model_trials, reward_told
 
 from vlm_rm_sweeps.evaluation.overoptimisation import summary_by_model
@@ -22,9 +26,11 @@ from vlm_rm_sweeps.metrics import (
     ENV_STEPS,
     PARAMETERS_MILLIONS,
 )
+from vlm_rm_sweeps.training.audit import gold_metric
 
 _MOST_PANELS = 12
 _COLUMNS = 3
+_PROXY = "proxy: training reward"
 
 
 def draw(runs: SweepRuns) -> None:
@@ -53,11 +59,15 @@ def draw(runs: SweepRuns) -> None:
     )
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
+    of_gold = {_curve(gold_metric(model_id), truth): colour for model_id, colour in runs.colours.items()}
     for axis, run_id in zip(axes.flat, shown, strict=False):
-        _panel(axis, history[history["run_id"] == run_id], alarms[alarms["run_id"] == run_id])
+        own = history[history["run_id"] == run_id]
+        colours = of_gold | {_PROXY: runs.colours[own["model"].iloc[0]]}
+        _panel(axis, own, alarms[alarms["run_id"] == run_id], colours)
         of = history[history["run_id"] == run_id].iloc[0][TRIAL_TAGS].to_dict()
         axis.set_title(line_name(of | {"alpha": reward_told(of["alpha"])}, history), fontsize="small")
-    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    lines: dict[Any, Line2D] = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    lines[_PROXY] = Line2D([], [], color="0.4", linewidth=2.0)  # of another colour in each panel
     figure.legend(lines.values(), lines.keys(), loc="outside right center", frameon=False, fontsize="small")
     runs.save(figure, history, "overoptimisation")
     _save_summary(runs, trials, history, alarms)
@@ -69,24 +79,24 @@ def _curve(metric: str, truth: str) -> str:
     if metric == AUDIT_TRUE_REWARD:
         return "true reward"
     if metric == AUDIT_PROXY:
-        return "proxy: training reward"
+        return _PROXY
     return metric.replace(AUDIT_GOLD, "gold: ").replace(AUDIT_SPEC, "spec: ")
 
 
-def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame) -> None:
-    axis.set_prop_cycle(color=plt.color_sequences["tab10"][1:])  # the first colour is the proxy's
+def _panel(axis: Axes, history: pd.DataFrame, alarms: pd.DataFrame, colours: Mapping[str, str]) -> None:
     for curve, line in history.groupby("curve", sort=False):
         low, high = line["value"].min(), line["value"].max()
         rescaled = (line["value"] - low) / (high - low) if high > low else line["value"] * 0 + 0.5
         kind = str(curve).split(":")[0]
         style = {
-            "proxy": ("C0", "-", 2.0),
+            "proxy": (None, "-", 2.0),
             "truth": ("black", "--", 2.0),
             "true reward": ("0.5", "--", 1.4),
             "gold": (None, "-", 1.6),
         }.get(kind, (None, ":", 1.2))
         colour, dashes, width = style
-        axis.plot(line[ENV_STEPS], rescaled, label=str(curve), color=colour, linestyle=dashes, linewidth=width)
+        of_model = colours.get(str(curve))
+        axis.plot(line[ENV_STEPS], rescaled, label=str(curve), color=colour or of_model, linestyle=dashes, linewidth=width)
     points = [0, *history[ENV_STEPS].drop_duplicates().sort_values()]
     for step in alarms[alarms["value"] == 1][ENV_STEPS]:
         axis.axvspan(max(point for point in points if point < step), step, color="tab:red", alpha=0.2, linewidth=0)

@@ -4,11 +4,15 @@ import argparse
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Run
@@ -16,7 +20,9 @@ from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, new_output
-from vlm_rm_sweeps.metrics import ENV_STEPS, REWARD, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, EVALUATION, PARAMETERS_MILLIONS, REWARD, SUCCESS, TRUE_RETURN, RunStatus
+from vlm_rm_sweeps.palette import model_colours
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
 
 _PAGE = 1_000
@@ -25,6 +31,9 @@ TRIAL_TAGS = ["model", "alpha", "prompt", *_RENDERING, "seed"]
 """The tags that identify a trial. References, which use no frames, have neither textures nor camera."""
 REFERENCE_PROMPT = "-"
 """The prompt of references: the trials that learn from the true reward, or not at all."""
+
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+"""What tells lines of one model apart, whose colour is the model's."""
 
 
 class DoesNotApplyError(Exception):
@@ -77,6 +86,12 @@ class SweepRuns:
         """Whether the folder is that of a screening."""
         return (self.folder / "screening.yaml").is_file()
 
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """The colour of each model, references excepted: the report's, so that it does not depend on what has finished."""
+        named = [] if self.is_screening else SweepFolder(self.folder).stored_sweep().all_models
+        return model_colours([*named, *(child.data.tags["model"] for child in self.children if not _is_reference(child))])
+
     def trials(self) -> pd.DataFrame:
         """Make a table with one row for each finished trial.
 
@@ -100,25 +115,38 @@ class SweepRuns:
         """
         columns = ["run_id", *TRIAL_TAGS, ENV_STEPS, "value"]
         rows = [
-            {"run_id": child.info.run_id}
-            | {key: child.data.tags.get(key, "") for key in TRIAL_TAGS}
-            | _reward(child)
-            | _rendering(child)
-            | {ENV_STEPS: point.step, "value": point.value}
+            {"run_id": child.info.run_id} | _tags(child) | {ENV_STEPS: point.step, "value": point.value}
             for child in self.children
             if metric in child.data.metrics
             for point in self._client.get_metric_history(child.info.run_id, metric)
         ]
         return pd.DataFrame(rows, columns=columns)
 
-    def save(self, figure: Figure, data: pd.DataFrame, name: str) -> None:
+    def seeds_note(self) -> str:
+        """Say how many seeds the combinations have, such as `1 seed` or `2 to 3 seeds`; empty for a screening."""
+        if self.is_screening:
+            return ""
+        trained = [child for child in self.children if not _is_reference(child)] or self.children
+        counts = Counter(tuple((_tags(child) | {"seed": ""}).values()) for child in trained).values()
+        fewest, most = min(counts), max(counts)
+        if fewest < most:
+            return f"{fewest} to {most} seeds"
+        return "1 seed" if most == 1 else f"{most} seeds"
+
+    def save(self, figure: Figure, data: pd.DataFrame, name: str, over_seeds: bool = True) -> None:
         """Write a figure and its data into the sweep's `figures` folder, and attach them to its MLflow run.
+
+        A figure can be shown apart from its sweep, so it says itself over how many seeds it is.
 
         Args:
             figure: Saved as PNG and SVG, then closed.
             data: Saved as CSV.
             name: Name of the files, which are replaced if they exist.
+            over_seeds: Whether it shows what was trained with several seeds; if not, it does not name them.
         """
+        if over_seeds:
+            # Below the figure: saving it extends the picture to all that is drawn.
+            figure.text(1, 0, self.seeds_note(), ha="right", va="top", fontsize="small", color="0.35")
         for suffix in ("png", "svg"):
             file = file_inside(self.folder, f"figures/{name}.{suffix}")
             with new_output(file) as unfinished:
@@ -147,6 +175,11 @@ class SweepRuns:
         )
 
 
+def _tags(child: Run) -> dict[str, str]:
+    """Read the tags that identify a trial."""
+    return {key: child.data.tags.get(key, "") for key in TRIAL_TAGS} | _reward(child) | _rendering(child)
+
+
 def _reward(child: Run) -> dict[str, str]:
     """Return what tells a trial's reward, as `alpha`: the label of a reward that has one."""
     return {"alpha": child.data.tags[REWARD]} if REWARD in child.data.tags else {}
@@ -157,10 +190,13 @@ def reward_told(tag: str) -> float | str:
     return float(tag) if tag[:1].isdigit() else tag  # labels begin with a letter
 
 
+def _is_reference(child: Run) -> bool:
+    return child.data.tags["prompt"] == REFERENCE_PROMPT
+
+
 def _rendering(child: Run) -> dict[str, str]:
     """Read how a trial's frames were rendered; empty values for references, and where nothing was trained."""
-    reference = child.data.tags["prompt"] == REFERENCE_PROMPT
-    return {key: "" if reference else child.data.tags.get(key, "") for key in _RENDERING}
+    return {key: "" if _is_reference(child) else child.data.tags.get(key, "") for key in _RENDERING}
 
 
 def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
@@ -182,6 +218,45 @@ def reward_model_trials(runs: SweepRuns) -> pd.DataFrame:
     if table.empty:
         raise DoesNotApplyError("no trial that learned from a reward model has finished")
     return table
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good the trained policies are.
+
+    Attributes:
+        metric: What measures it: success, or the true return where success is unknown.
+        by_model: For each model, smallest first, the values of the seeds of each combination (reward, prompt, rendering): float
+            (seeds,). Trials without a value are left out.
+    """
+
+    metric: str
+    by_model: dict[str, dict[tuple[Any, ...], np.ndarray]]
+
+
+def scores(runs: SweepRuns) -> Scores:
+    """Read how good the trained policies of each model are.
+
+    Args:
+        runs: Runs of a sweep.
+
+    Returns:
+        The scores of all models that have some.
+
+    Raises:
+        DoesNotApplyError: There are none.
+    """
+    trials = reward_model_trials(runs)
+    metric = next((name for name in (SUCCESS, TRUE_RETURN) if EVALUATION + name in trials), None)
+    if metric is None:
+        raise DoesNotApplyError("its trials have neither success nor a true return")
+    known = trials.dropna(subset=[EVALUATION + metric])
+    if PARAMETERS_MILLIONS in known:
+        known = known.sort_values(PARAMETERS_MILLIONS, kind="stable")
+    by_model: dict[str, dict[tuple[Any, ...], np.ndarray]] = {}
+    for (model, *cell), of_seeds in known.groupby(["model", "alpha", "prompt", *_RENDERING], sort=False)[EVALUATION + metric]:
+        by_model.setdefault(str(model), {})[tuple(cell)] = of_seeds.to_numpy(dtype=float)
+    return Scores(metric.replace("_", " "), by_model)
 
 
 def success_interval(values: pd.Series) -> pd.Series:

@@ -7,6 +7,7 @@ os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 
 import gc
 import logging
+import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ sys.path.insert(0, str(PLUGINS))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PLUGINS), os.environ.get("PYTHONPATH")]))
 
 
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LONG_FILES = (
     "faults/test_faults.py",
     "serving/test_pool.py",
@@ -90,6 +92,19 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     set_up_store(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = os.environ.get("CHROMIUM") or next((path for path in map(shutil.which, _CHROMIUMS) if path), None)
+    if found is None:
+        pytest.skip("no Chromium found: install Debian's `chromium`, or name one with CHROMIUM=path")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.labelling.scales import YES_NO
 from vlm_rm_sweeps.labelling.store import LabelStore
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import read_runs_file
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
+from vlm_rm_sweeps.sweeping.tracking.runs_file import read_runs_file
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, read_checkpoint
 
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -40,6 +40,13 @@ def is_read_or_refused(reader: Callable[[Path], object], file: Path) -> None:
 def test_a_damaged_file_is_read_or_refused(intact: Path, tmp_path: Path, name: str, kind: str, place: int) -> None:
     file = copy_of(intact, tmp_path) / name
     damage(file, kind, place)
+    is_read_or_refused(READERS[name], file)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_waits_for_somebody_to_write_to_a_pipe(intact: Path, tmp_path: Path, name: str) -> None:
+    file = copy_of(intact, tmp_path) / name
+    damage(file, "pipe", 0)
     is_read_or_refused(READERS[name], file)
 
 

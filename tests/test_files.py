@@ -111,7 +111,7 @@ NUMBERS = TypeAdapter(dict[str, list[int]])
     ("content", "message"),
     [
         (b'{"a": [1, "5"]}', r"file is damaged: a\.1 = '5': input should be a valid integer: mend it"),
-        (b"[]", "file is damaged: input should be"),
+        (b"[]", "file is damaged: expected keys with their values"),
         (b"", "file is damaged: invalid JSON"),
         (b'{"a": [1', "file is damaged: invalid JSON"),
         (b"\xff", "file is damaged: invalid JSON"),
@@ -127,6 +127,25 @@ def test_json_is_read_through_a_type(tmp_path: Path, content: bytes | None, mess
         file.write_bytes(content)
     with pytest.raises(DamagedFileError, match=message):
         read_json(file, NUMBERS, "mend it")
+
+
+def test_only_a_pipe_with_a_writer_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.files._WRITER_COMES_WITHIN_S", 0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"pipe: cannot be read \(it is a pipe to which nobody writes\); expected a list"):
+        read_text(pipe, "a list")
+    reader, writer = os.pipe()  # as a shell's `<(command)`
+    set_blocking = os.set_blocking
+
+    def write_late(descriptor: int, blocking: bool) -> None:
+        os.write(writer, b"\xef\xbb\xbfgoal")
+        os.close(writer)
+        set_blocking(descriptor, blocking)
+
+    monkeypatch.setattr(os, "set_blocking", write_late)
+    assert read_text(Path(f"/dev/fd/{reader}"), "a list") == "goal"
+    os.close(reader)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

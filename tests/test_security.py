@@ -22,8 +22,9 @@ from vlm_rm_sweeps.serving import cluster
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import RunsFile, mlflow_ui_command, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_up_store
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
@@ -162,7 +163,9 @@ def test_a_checkpoint_imports_no_module_for_its_environment(
 # It does not decide what is read or written outside of it.
 
 
-@pytest.mark.parametrize("name", ["sweep.yaml", "trials.csv", "journal.jsonl", "mlflow.json", "epic.csv", "tune", "lock"])
+@pytest.mark.parametrize(
+    "name", ["sweep.yaml", "trials.csv", "cells.csv", "journal.jsonl", "mlflow.json", "epic.csv", "tune", "lock"]
+)
 def test_a_link_out_of_a_folder_is_not_followed(folder: SweepFolder, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     outside.write_text("secret")
@@ -171,6 +174,7 @@ def test_a_link_out_of_a_folder_is_not_followed(folder: SweepFolder, tmp_path: P
     parts: dict[str, Callable[[], object]] = {
         "sweep.yaml": lambda: write_report(folder.path),
         "trials.csv": lambda: write_report(folder.path),
+        "cells.csv": lambda: folder.cells,
         "journal.jsonl": lambda: folder.journal,
         "mlflow.json": lambda: find_runs(folder.path),
         "epic.csv": lambda: folder.epic,

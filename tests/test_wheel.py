@@ -1,6 +1,7 @@
 """The wheel: it has every file that the package reads, and runs a sweep where there is no checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = "vlm_rm_sweeps"
@@ -26,6 +28,24 @@ SWEEP = {
 }
 
 
+def files_in_tree() -> set[str]:
+    """All files of the package, relative to the repository."""
+    in_tree = (file.relative_to(REPOSITORY) for file in (REPOSITORY / PACKAGE).rglob("*") if file.is_file())
+    return {file.as_posix() for file in in_tree if "__pycache__" not in file.parts}
+
+
+def test_the_build_would_take_all_files_of_the_package_and_only_those() -> None:
+    """What hatchling lists, without building: a new kind of file that is ignored or left out is found at once."""
+    builder = WheelBuilder(str(REPOSITORY))
+    listed = {file.distribution_path for file in builder.recurse_included_files()}
+    assert {path for path in listed if "__pycache__" not in path} == files_in_tree()
+    version = re.search(r'^version = "(.+)"$', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version
+    assert (builder.metadata.core.name, builder.metadata.version) == ("vlm-rm-sweeps", version[1])
+    changes = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == version[1], "the newest changes are this version's"  # type: ignore[index]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel that `uv build` makes of this tree, without a network."""
@@ -38,8 +58,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_all_files_of_the_package_and_only_those(wheel: Path) -> None:
     in_wheel = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    in_tree = {file.relative_to(REPOSITORY) for file in (REPOSITORY / PACKAGE).rglob("*") if file.is_file()}
-    assert in_wheel == {file.as_posix() for file in in_tree if "__pycache__" not in file.parts}
+    assert in_wheel == files_in_tree()
     read_by_the_package = {
         "py.typed",
         "rewards/embedded/v1/embedded-tiny.safetensors",
@@ -47,6 +66,8 @@ def test_the_wheel_has_all_files_of_the_package_and_only_those(wheel: Path) -> N
         "rewards/embedded/v2/bpe.txt.gz",
         "rewards/embedded/v2/words.txt",
         "sweeping/tracking/report.html.j2",
+        "demo/page.html.j2",
+        "demo/policy/policy.safetensors",
         "labelling/static/label.js",
         "dashboard/prometheus/prometheus.yml",
         "dashboard/grafana/dashboards/vlm-rm-sweeps.json",

@@ -1,7 +1,8 @@
 """The exception whose message users see without a traceback, and helpers for such messages."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class UserError(ValueError):
@@ -32,7 +33,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
         One sentence, for a `UserError`.
     """
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+    by_letters = {each.lower(): each for each in reversed(known)}
+    nearest = [by_letters[each] for each in difflib.get_close_matches(name.lower(), by_letters, n=5, cutoff=0.4)]
     suggestion = f"did you mean {nearest[0]!r}? " if nearest else ""
     expected = ", ".join(known) if len(known) <= _LIST_AT_MOST else f"{', '.join(nearest or known[:5])} or {len(known)} in all"
     return f"unknown {kind} {name!r}: {suggestion}expected one of {expected}{hint}"
@@ -53,6 +55,48 @@ def shown(value: object, letters: int = 200) -> str:
     except Exception:  # a class of the user's may raise anything
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= letters else f"{text[:letters]}..."
+
+
+def expectation(problem: Mapping[str, Any]) -> str:
+    """Word what was expected of a value, without the names of classes and types that its writer cannot know.
+
+    Args:
+        problem: One of the errors of pydantic's `ValidationError`.
+
+    Returns:
+        What follows the value in a message.
+    """
+    match problem["type"]:
+        case "tuple_type":
+            return "expected a list"
+        case "model_type" | "dict_type":
+            return "expected keys with their values, as in `{key: value}`"
+        case "too_short":
+            return f"expected at least {problem['ctx']['min_length']} of them"
+    message: str = problem["msg"]
+    if problem["type"] == "value_error":  # in words of this project, which may begin with a name
+        return message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def causes(problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out what follows from another problem: pydantic counts a list as too short, too, for the bad values in it.
+
+    Args:
+        problems: The errors of pydantic's `ValidationError`.
+
+    Returns:
+        The others, in their order.
+    """
+    places = [problem["loc"] for problem in problems]
+
+    def follows(problem: Mapping[str, Any]) -> bool:
+        place = problem["loc"]
+        return problem["type"] == "too_short" and any(
+            len(other) > len(place) and other[: len(place)] == place for other in places
+        )
+
+    return [problem for problem in problems if not follows(problem)]
 
 
 def reason_of(error: BaseException) -> str:

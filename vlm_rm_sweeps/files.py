@@ -3,14 +3,17 @@
 import errno
 import hashlib
 import os
+import re
+import select
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vlm_rm_sweeps.errors import DamagedFileError, UserError, shown
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, expectation, shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -49,8 +52,48 @@ def file_inside(folder: Path, name: str | Path) -> Path:
     return file
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_COPY_OF_JOB = "working_dir_files"
+"""Name of the folder in which Ray keeps the working folders of submitted jobs."""
+
+
+def refuse_address(path: Path) -> None:
+    """Refuse the address of a store where a folder is to be made: it would be taken for a folder of that name here.
+
+    Args:
+        path: What the user named, such as `s3://bucket/results`, from which `Path` has taken a slash.
+
+    Raises:
+        UserError: It is an address.
+    """
+    if found := _ADDRESS.match(str(path)):
+        scheme = found[0].rstrip("/")
+        named = f"{scheme}//{str(path)[len(found[0]) :].lstrip('/')}"
+        raise UserError(
+            f"{named} is an address, and results are written to a folder alone: name one that all nodes see under the same path, such "
+            "as a network file system, or a bucket that is mounted as a folder"
+        )
+
+
+def refuse_copy_of_job(path: Path) -> None:
+    """Refuse a folder in the copy that Ray makes of the working folder of a submitted job, and deletes when it likes.
+
+    Args:
+        path: Where results would be written.
+
+    Raises:
+        UserError: It is in such a copy.
+    """
+    if _COPY_OF_JOB in path.absolute().parts:
+        raise UserError(
+            f"{path.absolute()} is in Ray's copy of this job's working folder, which Ray may delete with all results: name a folder "
+            "that stays, by its absolute path, with --results"
+        )
+
+
 _BYTE_ORDER_MARK = "\ufeff"
 _LARGEST_TEXT = 2**20
+_WRITER_COMES_WITHIN_S = 2.0
 
 
 def read_text(file: Path, expected: str) -> str:
@@ -64,12 +107,11 @@ def read_text(file: Path, expected: str) -> str:
         The text, without the byte order mark.
 
     Raises:
-        UserError: The file cannot be read, is larger than 1 MB (as `/dev/zero` is), or is not UTF-8; or it has a byte order
-            mark after its start, which no editor shows.
+        UserError: The file cannot be read, is larger than 1 MB (as `/dev/zero` is), is a pipe to which nobody writes, or is not
+            UTF-8; or it has a byte order mark after its start, which no editor shows.
     """
     try:
-        with file.open("rb") as opened:
-            content = opened.read(_LARGEST_TEXT + 1)
+        content = _first_bytes(file, _LARGEST_TEXT + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error}); expected {expected}") from error
     if len(content) > _LARGEST_TEXT:
@@ -86,6 +128,43 @@ def read_text(file: Path, expected: str) -> str:
     return text
 
 
+def _first_bytes(file: Path, count: int) -> bytes:
+    """Read the start of a file; of a pipe, wait for a short while only until somebody opens its other end."""
+    # An ordinary open would wait for the other end of a pipe, for ever if need be.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as opened:
+        start = _start_of_pipe(descriptor) if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else b""
+        os.set_blocking(descriptor, True)
+        return start + opened.read(count)
+
+
+def _start_of_pipe(pipe: int) -> bytes:
+    """Return what a pipe has to read at once, at most a byte; nothing if who writes to it has not begun."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    poll.poll(_WRITER_COMES_WITHIN_S * 1000)
+    try:
+        start = os.read(pipe, 1)
+    except BlockingIOError:
+        return b""
+    if not start:
+        raise OSError(errno.EPIPE, "it is a pipe to which nobody writes")
+    return start
+
+
+def refuse_no_file(file: Path) -> None:
+    """Refuse what exists and is no file, before a library opens it: a pipe would make it wait for ever.
+
+    Args:
+        file: It need not exist.
+
+    Raises:
+        OSError: It is a folder, a pipe or a device.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is not a file")
+
+
 def read_whole(file: Path, remedy: str) -> bytes:
     """Read a file that this package wrote earlier.
 
@@ -100,12 +179,9 @@ def read_whole(file: Path, remedy: str) -> bytes:
         DamagedFileError: It is missing, is no file, or cannot be read.
     """
     try:
-        if file.exists() and not file.is_file():
-            raise DamagedFileError(f"{file} is not a file: {remedy}")
+        refuse_no_file(file)
         return file.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        if isinstance(error, DamagedFileError):
-            raise
         raise DamagedFileError(f"{file} cannot be read ({_reason(error)}): {remedy}") from error
 
 
@@ -146,8 +222,7 @@ def problems_in(error: "ValidationError") -> str:
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] == "missing")
     for problem in problems[:_SHOWN_PROBLEMS]:
         key = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
+        message = expectation(problem)
         value = "" if problem["type"] in ("missing", "json_invalid") else f" = {shown(problem['input'], _SHOWN_CHARACTERS)}"
         described.append(f"{key}{value}: {message}" if key else message)
     return "; ".join(described)
@@ -241,5 +316,6 @@ def _reason(error: Exception) -> str:
 
 def sha256_of(file: Path) -> str:
     """Compute the SHA-256 checksum of a file, in hexadecimal, without reading the file into memory at once."""
+    refuse_no_file(file)
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -67,7 +67,9 @@ UPDATE_SECONDS = _metric("update_seconds", "s", "Time in the learner.")
 RENDER_SECONDS = _metric("render_seconds", "s", "Time spent rendering frames.")
 ENCODE_SECONDS = _metric("encode_seconds", "s", "Time that reward servers spent on this trial's frames.")
 WAIT_SECONDS = _metric("reward_wait_seconds", "s", "Time that the trial waited for rewards.")
-FRAMES_SCORED = _metric("frames_scored", "frames", "Frames scored since the result before.")
+FRAMES_SCORED = _metric(
+    "frames_scored", "frames", "Frames encoded since the result before: of each step, or of those that `score_every` says."
+)
 MICRO_BATCH = _metric(
     "micro_batch", "frames", "Frames in one forward pass; smaller than configured after a server ran out of memory."
 )
@@ -147,6 +149,8 @@ NOTE = "note"
 """Key of a result: a human-readable event, such as "resumed from step 5,000"."""
 FINISHED = "finished"
 """Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
+REACHED = "reached"
+"""Key of the last result of a trial that ended early because it was good enough: what it reached."""
 FAILURE = "failure"
 """Key of the final result of a failed trial: the error message."""
 
@@ -191,6 +195,7 @@ class TrialStatus(StrEnum):
 
     FINISHED = "finished"
     FAILED = "failed"
+    STOPPED = "stopped"
     UNFINISHED = "unfinished"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, read_json, write_whole, written_whole
 from vlm_rm_sweeps.metrics import CLIP_RETURN, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 
@@ -23,6 +23,8 @@ RECORDED_VIDEO = "episode.mp4"
 PLAIN_VIDEO = "plain.mp4"
 """A trial's video for raters: it shows neither reward nor prompt."""
 _EPISODE = "episode.json"
+_GAP = 4
+"""White pixels between the frames of a film strip."""
 EPISODE_NUMBERS = (CLIP_RETURN, TRUE_RETURN, GOAL_FRACTION, SUCCESS)
 """Metrics in `episode.json` (null where unknown); it also holds the task, the seed and the training steps of the policy."""
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -86,6 +88,28 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int
             height, width = stacked.shape[1:3]
             even = np.pad(stacked, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             iio.imwrite(unfinished, even, plugin="pyav", codec="libx264", fps=frames_per_second, out_pixel_format="yuv420p")
+
+
+def film_strip(video: Path, count: int) -> np.ndarray:
+    """Read evenly spaced frames of a video, side by side: what it shows where no video can play.
+
+    Args:
+        video: A video that `write_video` wrote.
+        count: Number of frames; those in the middle of as many equal parts.
+
+    Returns:
+        One picture, uint8 (H, count * W + gaps, 3).
+
+    Raises:
+        DamagedFileError: The video cannot be read.
+    """
+    try:
+        frames = iio.imread(video, plugin="pyav")
+        chosen = [frames[int((part + 0.5) * len(frames) / count)] for part in range(count)]
+    except Exception as error:  # whatever the decoder makes of damaged bytes
+        raise DamagedFileError(f"{video} cannot be read ({reason_of(error)}): record it again, or remove it") from error
+    gap = np.full((frames.shape[1], _GAP, 3), 255, np.uint8)
+    return np.hstack([part for frame in chosen for part in (gap, frame)][1:])
 
 
 def write_episode(folder: Path, about: EpisodeContent) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
+from vlm_rm_sweeps.palette import model_colours
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
@@ -47,7 +48,8 @@ def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
         client.set_terminated(run_id)
     runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
     (folder / "mlflow.json").write_text(json.dumps(runs))
-    (folder / "sweep.yaml").write_text("not read by these figures")
+    keys = {"name": "drawn", "task": "cartpole-upright", "models": list(MODELS), "alphas": [0.0], "steps": 10}
+    (folder / "sweep.yaml").write_text(json.dumps(keys))
     return folder
 
 
@@ -112,6 +114,49 @@ def test_each_figure_is_written_from_all_pages(
     assert summary["truth_change"].tolist() == pytest.approx([-0.1, -0.1])
 
 
+def test_models_are_compared_over_combinations_and_seeds(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import improvement
+    import performance_profiles
+    import runs
+
+    # Of two seeds of each of two alphas, the small model is better by a tie and three wins.
+    rates = {"embedded/tiny": (0.2, 0.4, 0.2, 0.4), "embedded/small": (0.4, 0.6, 0.7, 0.8)}
+    values = iter([rate for model in MODELS for rate in rates[model]])
+    trials = [trial | {"metrics": trial["metrics"] | {"evaluation_success": next(values)}} for trial in scaling_trials()]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "compared_models", store, trials))
+    performance_profiles.draw(sweep)
+    profile = pd.read_csv(sweep.folder / "figures" / "performance_profiles.csv").set_index(["model", "threshold"])
+    assert profile.loc[("embedded/tiny", 0.3), "value"] == 0.5
+    assert profile.loc[("embedded/small", 0.3), "value"] == 1.0
+    improvement.draw(sweep)
+    compared = pd.read_csv(sweep.folder / "figures" / "improvement.csv").iloc[0]
+    assert (compared["model"], compared["than"], compared["combinations"]) == ("embedded/small", "embedded/tiny", 2)
+    assert compared["value"] == pytest.approx((3.5 / 4 + 1) / 2)
+    assert compared["low"] <= compared["value"] <= compared["high"] == 1.0
+
+
+def test_a_figure_says_itself_over_how_many_seeds_it_is(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import alpha
+    import improvement
+    import runs
+
+    for count, note in ((2, "2 seeds"), (1, "1 seed")):
+        trials = [trial for trial in scaling_trials() if trial["seed"] < count]
+        sweep = runs.SweepRuns(sweep_of(tmp_path / f"seeds_{count}", store, trials))
+        for figure in (alpha, improvement):
+            figure.draw(sweep)
+            picture = (sweep.folder / "figures" / f"{figure.__name__}.svg").read_text()
+            assert f"<!-- {note} -->" in picture
+    unequal = runs.SweepRuns(sweep_of(tmp_path / "seeds_unequal", store, scaling_trials()[:-1]))
+    assert unequal.seeds_note() == "1 to 2 seeds"
+    alone = pd.read_csv(sweep.folder / "figures" / "improvement.csv")
+    assert alone[["low", "high"]].isna().all(axis=None), "one seed has no interval"
+
+
 def test_renderings_are_compared_and_not_merged(
     scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +199,36 @@ def test_renderings_are_compared_and_not_merged(
     # The mean over the seeds of each of 3 reward models, with each of 2 textures; the seeds themselves have no name.
     named = [text for text in drawn["learning_curves"] if "embedded" in text]
     assert len(set(named)) == 6, named
+
+
+def test_a_model_has_the_same_colour_in_every_figure(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the first model of the sweep file has no finished trial, and so is not drawn."""
+    import alpha
+    import learning_curves
+    import overoptimisation
+    import runs
+    from matplotlib.colors import to_hex
+
+    trials = [trial for trial in scaling_trials() if trial["model"] == "embedded/small"]
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "coloured", store, trials))
+    expected = model_colours(MODELS)["embedded/small"]
+    assert sweep.colours == model_colours(MODELS)
+    found: dict[str, set[str]] = {}
+
+    def keep(drawing: Figure, data: pd.DataFrame, name: str) -> None:
+        lines = [line for axis in drawing.axes for line in axis.get_lines() if str(line.get_label())[:1] != "_"]
+        drawn = [line for line in lines if not str(line.get_label()).startswith(("truth", "true", "spec"))]
+        found[name] = {to_hex(line.get_color()) for line in drawn}
+        plt.close(drawing)
+
+    monkeypatch.setattr(sweep, "save", keep)
+    monkeypatch.setattr(sweep, "save_table", lambda *_: None)
+    for figure in (alpha, learning_curves, overoptimisation):
+        figure.draw(sweep)
+    assert found["learning_curves"] == {expected}
+    assert found["overoptimisation"] == {expected}  # as proxy and as gold model
 
 
 def test_figures_of_models_prompts_and_policies(
@@ -271,3 +346,25 @@ def test_equal_rates_of_all_seeds_still_have_an_interval(scripts: None) -> None:
     low, high = success_interval(pd.Series([0.7, 0.8, 0.9]))[["low", "high"]]
     assert (low, high) == (pytest.approx(0.8 - 4.303 * 0.1 / 3**0.5, abs=1e-3), 1.0)
     assert success_interval(pd.Series([0.4]))[["low", "high"]].isna().all()
+
+
+def test_success_is_drawn_against_the_frames_that_were_encoded(scripts: None, store: str, tmp_path: Path) -> None:
+    import runs
+    import score_every
+
+    def trials(every: int) -> list[dict[str, Any]]:
+        tags = {"model": "embedded/tiny", "alpha": 0.5, "prompt": "task"}
+        return [
+            tags | {"seed": seed, "metrics": {"frames_scored": [800 / every, 800 / every], "evaluation_success": success}}
+            for seed, success in enumerate([1.0, 1.0 / every])
+        ]
+
+    folders = [sweep_of(tmp_path / f"every-{every}", store, trials(every)) for every in (1, 4)]
+    client = MlflowClient(store)
+    for run in runs.SweepRuns(folders[1]).children:
+        client.log_param(run.info.run_id, "score_every", 4)
+    score_every.draw([runs.SweepRuns(folder) for folder in folders])
+    table = pd.read_csv(folders[0] / "figures" / "score_every.csv").set_index("score_every")
+    assert table["frames"].to_dict() == {1: 1600, 4: 400}
+    assert table["mean"].to_dict() == {1: 1.0, 4: 0.625}
+    assert (folders[0] / "figures" / "score_every.png").stat().st_size > 100

@@ -1,7 +1,9 @@
 """Commands run in the process of the tests: a process for each would import torch and Ray again."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -20,6 +22,18 @@ def vlm_rm() -> Command:
         shown = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert shown.exit_code == 0, shown.output
         return shown.output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def json_of() -> Callable[..., Any]:
+    """Run a command with `--json`, of which standard output must be JSON and nothing else; returns what it says."""
+
+    def run(*arguments: str | Path) -> Any:
+        shown = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+        assert shown.exit_code == 0, shown.output
+        return json.loads(shown.stdout)
 
     return run
 

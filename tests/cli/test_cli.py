@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,34 @@ def test_help_names_every_command() -> None:
     assert shown.returncode == 0
     for command in ("sweep", "tasks", "poses", "models", "pretrain", "render", "states", "label", "epic", "landscape"):
         assert command in shown.stdout
+    words = " ".join(shown.stdout.split())
+    assert "130 if interrupted" in words
+    assert "--install-completion" in words
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert vlm_rm("--version").strip() == f"vlm-rm {version('vlm-rm-sweeps')}"
+
+
+def test_colours_are_for_terminals_that_want_them() -> None:
+    def shown(**environment: str) -> str:
+        screen, of_command = os.openpty()
+        cleared = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+        with subprocess.Popen(
+            [SCRIPT, "--help"], stdout=of_command, stderr=of_command, env=cleared | {"TERM": "xterm-256color"} | environment
+        ) as running:
+            os.close(of_command)
+            text = b""
+            with suppress(OSError):  # how a terminal says that the command has ended
+                while part := os.read(screen, 65_536):
+                    text += part
+            os.close(screen)
+            assert running.wait(300) == 0
+        return text.decode()
+
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
+    assert colour.search(shown())
+    assert not colour.search(shown(NO_COLOR="1"))
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -91,6 +121,7 @@ def test_an_unwritable_output_is_refused_before_the_work(refusal: Command, comma
         f"{below} cannot be written: {tmp_path / 'file'} is not a folder; choose another path"
     )
     assert "cannot be written (File name too long)" in refusal(*WRITERS[command], tmp_path / ("x" * 300))
+    assert refusal(*WRITERS[command], " ") == "' ': expected the name of a file or folder to write to"
     assert (tmp_path / "file").read_text() == "mine"
 
 

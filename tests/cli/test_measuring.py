@@ -50,12 +50,14 @@ def test_rewards_are_measured_beside_alphas(vlm_rm: Command, refusal: Command, d
     softmax = "{kind: softmax, negatives: [pole hanging down]}"
     quantile = f"{{kind: threshold, quantile: 0.8, states: {dataset}}}"
     options = ("--model", "embedded/tiny", "--alpha", "0.5", "--reward", "history", "--reward", softmax, "--reward", quantile)
-    vlm_rm("epic", dataset, *options, "--truth", "-abs(theta)", "-o", tmp_path / "epic.csv")
+    printed = vlm_rm("epic", dataset, *options, "--truth", "-abs(theta)", "-o", tmp_path / "epic.csv")
+    assert "rewards: history: a data set has frames alone: a history of one frame" in printed
     table = pd.read_csv(tmp_path / "epic.csv")
     assert table["reward"].tolist()[:2] == ["alpha 0.5", "history"]
     assert [label.split("-")[0] for label in table["reward"][2:]] == ["softmax", "threshold"]
     assert table["alpha"].notna().tolist() == [True, False, False, False]
-    vlm_rm("landscape", "--task", "cartpole-upright", *options[:-2], "--points", 9, "-o", tmp_path / "landscape")
+    printed = vlm_rm("landscape", "--task", "cartpole-upright", *options[:-2], "--points", 9, "-o", tmp_path / "landscape")
+    assert "rewards: history: a landscape has frames alone" in printed
     walked = pd.read_csv(tmp_path / "landscape" / "landscape.csv")
     assert walked.groupby("reward_label").size().tolist() == [9, 9, 9]
     assert pd.read_csv(tmp_path / "landscape" / "shapes.csv")["reward"].tolist() == table["reward"].tolist()[:3]

@@ -51,6 +51,13 @@ def test_the_true_reward_is_the_truth_where_nothing_tells_success() -> None:
     assert overoptimisation_alarm(points(proxy=UP, true=UP)) is False
 
 
+def test_a_gold_model_that_was_unavailable_at_a_point_does_not_judge() -> None:
+    judged = points(proxy=UP, gold=UP, goal=DOWN, true=DOWN)
+    assert overoptimisation_alarm(judged) is False
+    del judged[2][1][GOLD]
+    assert overoptimisation_alarm(judged) is True
+
+
 def test_says_nothing_before_there_are_enough_points() -> None:
     assert overoptimisation_alarm(points(proxy=UP[1:], goal=DOWN[1:], true=DOWN[1:])) is None
 

@@ -190,6 +190,14 @@ def test_a_reward_model_of_ones_own_judges(saved_policy: SavePolicy, tmp_path: P
     assert episode.judged == {"own_rewards:Shade/0": pytest.approx(-rewards.sum(), rel=1e-5)}
 
 
+def test_a_judge_that_is_unavailable_is_one_message_and_one_that_only_judges_is_asked_about_any_frames(
+    saved_policy: SavePolicy, tmp_path: Path
+) -> None:
+    """The policy's frames have 64 pixels, this judge's own format has 16."""
+    with pytest.raises(UserError, match="the endpoint is down"):
+        evaluate(saved_policy(tmp_path / "judged"), 1, seed=7, pictures=False, judges=["own_rewards:Unavailable"])
+
+
 def test_a_checkpoint_imports_no_module(saved_policy: SavePolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "planted_rewards.py").write_text("raise SystemExit('the module was run')")
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,8 +1,6 @@
 """The label page in a real, headless Chromium, served by the real command. Run by `make test-browser`."""
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,19 +21,6 @@ from vlm_rm_sweeps.videos import write_video
 pytestmark = pytest.mark.browser
 TASK = find_task("cartpole-upright")
 STATES = 6
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = os.environ.get("CHROMIUM") or next((path for path in map(shutil.which, _NAMES) if path), None)
-    if found is None:
-        pytest.skip("no Chromium found: install Debian's `chromium`, or name one with CHROMIUM=path")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 class Server:

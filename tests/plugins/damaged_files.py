@@ -1,5 +1,6 @@
 """One file of each stored format, its reader, and ways in which files are damaged."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,9 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, SweepStarted
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import RunsFile, read_runs_file
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder, read_checkpoint
 from vlm_rm_sweeps.videos import read_episode, write_episode, write_video
@@ -45,7 +46,7 @@ ODD_VALUES: list[Any] = [
     {"x": None},
     10**30,
 ]
-KINDS = ("cut", "empty", "not utf-8", "zeros", "text", "loop", "gone", "folder")
+KINDS = ("cut", "empty", "not utf-8", "zeros", "text", "loop", "gone", "folder", "pipe")
 """Ways to damage a file of any format, see `damage`."""
 
 
@@ -158,7 +159,10 @@ def damage(file: Path, kind: str, place: int) -> None:
     elif kind == "folder":
         file.unlink()
         file.mkdir()
-    else:
+    elif kind == "pipe":
+        file.unlink()
+        os.mkfifo(file)
+    elif file.is_file():
         file.write_bytes(damaged_bytes(file.read_bytes(), kind, place))
 
 

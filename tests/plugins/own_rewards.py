@@ -6,7 +6,7 @@ import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, Precision, RewardModel, RewardSpec
 
 
 class Brightness(RewardModel):
@@ -78,6 +78,15 @@ class WithoutWeights(Brightness):
 
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
         raise UserError(f"the weights of {self.model_id} are damaged")
+
+
+class Unavailable(Brightness):
+    """It only judges, and cannot do so now."""
+
+    judges_only = True
+
+    def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
+        raise JudgeUnavailableError("the endpoint is down")
 
 
 class WithoutFormat(RewardModel):

@@ -1,11 +1,14 @@
 """Model ids, each checkpoint's own preprocessing, and weights that are complete, undamaged and harmless, or not loaded."""
 
 import hashlib
+import io
 import json
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -465,11 +468,21 @@ def test_own_weights_of_an_embedded_architecture_load_or_are_refused(tmp_path: P
     assert torch.equal(model.encode_prompt("an upright pole"), shipped.encode_prompt("an upright pole"))
 
 
+def zip_of(files: Mapping[str, str]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty.pt": (b"", "is empty"),
     "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "is a pointer of Git LFS"),
     "page.pt": (b"\n<!DOCTYPE html><html>Not found</html>", "is a web page"),
     "text.pt": (b"this is not a checkpoint", "is no checkpoint of PyTorch"),
+    "archive.pt": (zip_of({"word/document.xml": "<a/>"}), "is no checkpoint of PyTorch"),
+    "number.pt": (pickle.dumps(7), "corrupt file"),
     "text.safetensors": (b"this is not a checkpoint", "is no safetensors file, or is cut off"),
     "list.safetensors": ((2).to_bytes(8, "little") + b"[]", "is no safetensors file"),
 }
@@ -483,7 +496,7 @@ def test_what_is_no_weights_is_named_in_one_sentence(toy: Any, tmp_path: Path, n
 
 
 def refused_weights(file: Path) -> str:
-    with pytest.raises(UserError) as refused:
+    with warnings.catch_warnings(action="error"), pytest.raises(UserError) as refused:
         load_reward_model(f"{TOY}/{file}")
     assert len(str(refused.value)) < 600
     assert "\n" not in str(refused.value)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from vlm_rm_sweeps.rewards import registry
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.registry import (
     find_reward_model,
+    known_reward_model,
     load_reward_model,
     register_reward_model,
     registered_reward_models,
@@ -109,6 +111,19 @@ def test_what_a_model_does_not_say_has_a_default(use: Callable[[RewardModel], np
     shown = use(Brightness("own"))
     assert shown is None or shown.shape == (2, 16, 16, 3)
     assert Brightness.frame_format == FrameFormat(16)
+
+
+def test_data_lead_to_no_repository_that_was_not_fetched_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.create_connection", lambda *args, **kwargs: pytest.fail("connects"))
+    with pytest.raises(UserError, match=r"'hf-hub:org/clip' is named by data.*if you trust org/clip.*`hf download org/clip`"):
+        known_reward_model("hf-hub:org/clip")
+    with pytest.raises(UserError, match=r"expected a repository of the Hugging Face Hub, as in 'hf-hub:org/name'"):
+        known_reward_model("hf-hub:../../etc")
+    (tmp_path / "models--org--clip").mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"its open_clip_config\.json could not be had"):  # as for an id of the user's
+        known_reward_model("hf-hub:org/clip")
 
 
 def test_the_registry_loads_nothing_heavy() -> None:

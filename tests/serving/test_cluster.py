@@ -128,13 +128,22 @@ def answers() -> Iterator[str]:
     server.stop(None)
 
 
-def test_a_cluster_that_the_user_names_is_joined(no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def on_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_internals, "runs_a_node", lambda: True)
+
+
+def test_a_cluster_that_the_user_names_is_joined(
+    no_ray: list[object], answers: str, on_a_node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", answers)
     assert "as far as this test goes" in refusal()
     assert set(no_ray) == {answers}
 
 
-def test_auto_is_the_cluster_that_ray_finds(no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_cluster_that_ray_finds(
+    no_ray: list[object], answers: str, on_a_node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setattr(ray_internals, "address_of_auto", lambda: answers)
     assert "as far as this test goes" in refusal()
@@ -171,7 +180,7 @@ def test_an_address_where_nothing_answers_is_refused_at_once(no_ray: list[object
 def test_an_address_of_something_else_is_refused_within_seconds(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_address, "_ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("RAY_ADDRESS", f"ray://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
         threading.Thread(target=silent.accept, daemon=True).start()
         assert "what answers there is not Ray, or hangs" in refusal()
     assert not no_ray
@@ -198,3 +207,50 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named(
     assert "Ray cannot write there: set RAY_TMPDIR" in refusal()
     assert not no_ray
     assert os.environ["RAY_TMPDIR"]
+
+
+def test_an_address_of_ray_client_is_refused(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    assert "Ray Client (ray://) keeps this process apart" in refusal()
+    assert "with RAY_ADDRESS=head:6379" in refusal()
+    assert not no_ray
+
+
+def test_a_machine_that_is_no_node_is_told_how_to_become_one(
+    no_ray: list[object], answers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", answers)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(ray_internals, "runs_a_node", lambda: False)
+    message = refusal()
+    assert "this machine is no node of that cluster, and only a node can run a sweep" in message
+    assert f"join it here with `ray start --address={answers}`" in message
+    assert not no_ray
+
+
+def test_a_cluster_that_asks_for_a_token_is_refused_with_the_cause(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one: this session's, which Ray itself has made a token for."""
+    assert ray_internals.runs_a_node()
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    ray_address.check_ray_address()
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"RAY_AUTH_MODE=token, but there is no token: put the cluster's into ~/\.ray/auth_token"
+    ):
+        ray_address.check_ray_address()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    with pytest.raises(UserError, match="the cluster refuses this token"):
+        ray_address.check_ray_address()
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(
+        UserError, match="asks for a token, and with RAY_AUTH_MODE=disabled none is sent: set RAY_AUTH_MODE=token"
+    ):
+        ray_address.check_ray_address()
+    monkeypatch.delenv("RAY_AUTH_MODE")  # what Ray sends to an address that is named, it sends only with the variable
+    with pytest.raises(UserError, match="asks for a token, and without RAY_AUTH_MODE none is sent: set RAY_AUTH_MODE=token"):
+        ray_address.check_ray_address()

@@ -96,7 +96,7 @@ def sampled_numbers(watched: AuditTally) -> list[int]:
 
 def recorded(watched: AuditTally, start: int, count: int) -> None:
     rewards = np.full((count, 1 + len(watched.specs)), 0.5, np.float32)
-    watched.record(frames_numbered(start, count), rewards, [StepTruth(1.0, True)] * count)
+    watched.record(list(frames_numbered(start, count)), rewards, [StepTruth(1.0, True)] * count)
 
 
 def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
@@ -108,6 +108,21 @@ def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
     recorded(watched, 0, 20)
     gold = Audit(plan, SPEC, seed=1).point(100, [watched.take()])[gold_metric("own_rewards:Shade/200")]
     assert gold == pytest.approx(model.score(frames_numbered(0, 20), [SPEC]).mean())
+    for handle in handles:
+        ray.kill(handle)
+
+
+def test_an_audit_goes_on_without_a_judge_that_is_unavailable_and_says_so_once(ray_cluster: None) -> None:
+    models = [find_reward_model(f"own_rewards:{name}", judging=True) for name in ("Unavailable", "Brightness")]
+    configs = tuple(PoolConfig.of("test-judges", model) for model in models)
+    handles = [handle for config, model in zip(configs, models, strict=True) for handle in start_pool(config, model)]
+    plan = AuditPlan({}, configs, every=100, frames=25)
+    watched, audit = AuditTally(plan, seed=1), Audit(plan, SPEC, seed=1)
+    recorded(watched, 0, 20)
+    point = audit.point(100, [watched.take()])
+    assert [name for name in point if name.startswith(metrics.AUDIT_GOLD)] == [gold_metric("own_rewards:Brightness")]
+    assert audit.take_remarks() == ["the audit goes on without own_rewards:Unavailable: the endpoint is down"]
+    assert audit.take_remarks() == []
     for handle in handles:
         ray.kill(handle)
 
@@ -176,7 +191,7 @@ def test_an_audit_point_is_due_after_as_many_steps_and_begins_anew() -> None:
 def test_there_is_no_share_in_the_goal_where_nothing_tells_success() -> None:
     plan = AuditPlan({}, (), every=100, frames=10)
     tally = AuditTally(plan, seed=1)
-    tally.record(frames_numbered(0, 2), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
+    tally.record(list(frames_numbered(0, 2)), np.ones((2, 1), np.float32), [StepTruth(-1.0, None), StepTruth(-2.0, None)])
     point = Audit(plan, SPEC, seed=1).point(2, [tally.take()])
     assert metrics.AUDIT_GOAL_FRACTION not in point
     assert point[metrics.AUDIT_TRUE_REWARD] == -1.5

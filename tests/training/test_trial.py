@@ -259,13 +259,14 @@ def record_samples(algorithm: Any) -> list[Any]:
 
 
 @pytest.mark.sweeps
-@pytest.mark.parametrize("algorithm", ["dqn", "dqn by history", "sac"])
+@pytest.mark.parametrize("algorithm", ["dqn", "dqn by history", "dqn by every 7th frame", "sac"])
 def test_resumes_from_its_last_checkpoint_to_the_bit(
     two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, algorithm: str
 ) -> None:
     """Without and with a process that died in the second of three results: same results, replay buffer and policy.
 
-    A reward of the last frames has some of them before the checkpoint, which is in the middle of episodes. SAC has CLIP rewards, and
+    A reward of the last frames has some of them before the checkpoint, which is in the middle of episodes, and a reward that is held
+    or interpolated between scored steps has the last one. SAC has CLIP rewards, and
     dies while its random actions are repeated; the rest is as the policy draws it.
     """
 
@@ -275,6 +276,9 @@ def test_resumes_from_its_last_checkpoint_to_the_bit(
         if algorithm == "dqn by history":
             spec = dataclasses.replace(SPEC, alpha=0.0, function=History(frames=20, weight=3.0))
             reward = RewardSource(two_pools[0], spec, EMBEDDED_PREPROCESSING.frame_format)
+            return dataclasses.replace(job(reward, folder), steps=1500)
+        if algorithm == "dqn by every 7th frame":
+            reward = RewardSource(two_pools[0], SPEC, EMBEDDED_PREPROCESSING.frame_format, None, None, 7, "interpolate")
             return dataclasses.replace(job(reward, folder), steps=1500)
         return dataclasses.replace(sac_job("mountaincar-summit", two_pools[0], folder, 400), steps=600)
 

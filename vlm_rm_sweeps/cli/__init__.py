@@ -3,17 +3,20 @@
 import errno
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vlm_rm_sweeps.cli.distilling import distill
 from vlm_rm_sweeps.cli.heads import reward_app
 from vlm_rm_sweeps.cli.inventory import models, poses, render, rewards, schema, tasks
+from vlm_rm_sweeps.cli.machine import demo, doctor, fit
 from vlm_rm_sweeps.cli.measuring import confusion, epic, landscape
 from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
-from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, sweep
+from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, status, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED, keep_streams
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import DISK_ERRORS
@@ -27,10 +30,17 @@ _NAMES_NO_FILE_HAS = (errno.ENAMETOOLONG, errno.ELOOP)
 app = typer.Typer(
     help="Train policies from one sentence: CLIP scores the frames, an RL agent learns from the scores, and sweeps over prompts, "
     "models and alpha show which reward can be trusted.",
+    epilog="Exit status: 0 if all is done; 1 if a trial failed, doctor found a problem, or a sweep does not fit; 2 if the input cannot "
+    "be right; 130 if interrupted. NO_COLOR=1 turns colours off.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"vlm-rm {version('vlm-rm-sweeps')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -43,6 +53,9 @@ def before_any_command(
             "algorithms that it registers or defines; may be repeated.",
         ),
     ] = [],  # noqa: B006
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
 ) -> None:
     """Import what `--module` names, and make modules in the working directory available as `module:Class`."""
     make_importable(Path.cwd())
@@ -56,6 +69,10 @@ def before_any_command(
 
 for _command in (
     sweep,
+    status,
+    fit,
+    demo,
+    doctor,
     dashboard,
     evaluate,
     report,
@@ -70,6 +87,7 @@ for _command in (
     epic,
     confusion,
     landscape,
+    distill,
 ):
     app.command()(_command)
 app.add_typer(states_app, name="states")

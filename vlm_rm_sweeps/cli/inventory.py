@@ -11,12 +11,14 @@ from vlm_rm_sweeps.cli.options import (
     LARGEST_SEED,
     MOST_STATES,
     MOST_STEPS,
+    JsonOutput,
     Overrides,
     RenderedCamera,
     RenderedTextures,
     new_file,
     new_folder,
 )
+from vlm_rm_sweeps.cli.terminal import print_json
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import new_output
 
@@ -25,15 +27,31 @@ if TYPE_CHECKING:
     from vlm_rm_sweeps.tasks.task import Task
 
 
-def tasks() -> None:
+def tasks(as_json: JsonOutput = False) -> None:
     """List the tasks: their prompts, and what counts as success."""
     from vlm_rm_sweeps.tasks.registry import find_task, task_names
 
-    for task in map(find_task, task_names()):
+    found = [find_task(name) for name in task_names()]
+    if as_json:
+        print_json([_task_as_json(task) for task in found])
+        return
+    for task in found:
         print(f"{task.name}")
         print(f"  goal      {task.goal_prompt}")
         print(f"  baseline  {task.baseline_prompt}")
         print(f"  success   {task.success_criterion or 'unknown'}, for at least half of {task.episode_steps} steps")
+
+
+def _task_as_json(task: "Task") -> dict[str, object]:
+    return {
+        "name": task.name,
+        "goal": task.goal_prompt,
+        "baseline": task.baseline_prompt,
+        "success": task.success_criterion,
+        "episode_steps": task.episode_steps,
+        "textures": list(task.textures),
+        "cameras": list(task.cameras),
+    }
 
 
 def poses(
@@ -53,6 +71,7 @@ def poses(
 
 def models(
     containing: Annotated[str, typer.Argument(help="Only models whose id contains this.")] = "",
+    as_json: JsonOutput = False,
 ) -> None:
     """List the models: registered ones, the embedded family, then every pair that open_clip can download."""
     from vlm_rm_sweeps.rewards.open_clip_config import HF_COMMAND, HF_EXTRA, missing_packages
@@ -66,7 +85,19 @@ def models(
     ]
     if not listed:
         raise UserError(f"no model id contains {containing!r}; `vlm-rm models` without it lists all")
+    if as_json:
+        of_transformers = set(models_of_transformers())
+        kinds = dict.fromkeys(embedded, "embedded") | dict.fromkeys(registered, "registered")
+        print_json(
+            [
+                {"id": each, "kind": kinds.get(each, "open_clip"), "needs": HF_EXTRA if each in of_transformers else None}
+                for each in listed
+            ]
+        )
+        return
     marks = dict.fromkeys(models_of_transformers(), f"  [{HF_EXTRA}]") | dict.fromkeys(registered, "  (registered)")
+    marks["distilled"] = "/FOLDER/student.safetensors  (a model that `vlm-rm distill` has written)"
+    marks["openai"] = "/MODEL  (any model of an endpoint like OpenAI's; it only judges: `audit.models`, `--judge`)"
     for model_id in listed:
         if model_id in embedded:
             print(f"{model_id}  ({find_reward_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")

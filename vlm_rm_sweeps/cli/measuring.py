@@ -1,7 +1,8 @@
 """Commands that measure reward models without training."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,7 @@ from vlm_rm_sweeps.cli.options import (
     Alphas,
     Baseline,
     DatasetFolder,
+    JsonOutput,
     Models,
     Prompts,
     RenderedCamera,
@@ -24,8 +26,21 @@ from vlm_rm_sweeps.cli.options import (
     refuse_to_overwrite,
     write_table,
 )
-from vlm_rm_sweeps.cli.terminal import confusion_table, console, measures_table, shapes_table, undefined_lines
+from vlm_rm_sweeps.cli.terminal import (
+    confusion_table,
+    console,
+    measures_table,
+    print_json,
+    records,
+    say,
+    say_aside,
+    shapes_table,
+    undefined_lines,
+)
 from vlm_rm_sweeps.errors import UserError
+
+if TYPE_CHECKING:
+    from vlm_rm_sweeps.evaluation.compare import Specs
 
 _CURVE_POINTS, _MAP_POINTS = 181, 41
 
@@ -47,6 +62,7 @@ def epic(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Also write the table to this CSV file.")
     ] = None,
+    as_json: JsonOutput = False,
 ) -> None:
     """Measure how well reward models agree with a ground truth: EPIC and STARC distance, correlations, false positives, order."""
     import pandas as pd
@@ -63,19 +79,33 @@ def epic(
     task, models = states.task, listed("--model", model)
     prompts = prompts_to_compare(prompt, baseline, task)
     specs = read_rewards(alpha, "0", reward, prompts)
-    for remark in check_models(models, specs):
-        print(remark)
     known = int(truth_values.known.sum())
-    print(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
+    tell = say_aside if as_json else say
+    for remark in check_models(models, specs):
+        tell(remark)
+    tell(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
+    _say_seen_alone(specs, "a data set has", tell)
     comparisons = list(compare_models(states, truth_values, models, specs))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
-    console.print(measures_table(table))
-    for line in undefined_lines(table):
-        print(line)
-    print(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
+    if as_json:
+        print_json(records(table))
+    else:
+        console.print(measures_table(table))
+        for line in undefined_lines(table):
+            print(line)
+    tell(f"images encoded: {sum(each.images_encoded for each in comparisons):,}, for {len(table) * len(states):,} rewards")
     if output:
         write_table(output, table)
-        print(f"written to {output}")
+        tell(f"written to {output}")
+
+
+def _say_seen_alone(specs: "Specs", where: str, tell: Callable[[str], None]) -> None:
+    """Say which rewards are others here than in training, where they see whole episodes."""
+    from vlm_rm_sweeps.rewards.functions.base import seen_alone
+
+    needing = (str(key) for (key, _), spec in specs.items() if spec.function is not None and spec.function.needs_episode)
+    if remark := seen_alone(needing, where):
+        tell(remark)
 
 
 def confusion(
@@ -131,6 +161,7 @@ def landscape(
     ] = None,
     textures: RenderedTextures = None,
     camera: RenderedCamera = None,
+    as_json: JsonOutput = False,
 ) -> None:
     """Draw the reward as a function of one or two state variables (paper, Figure 2), models side by side."""
     import pandas as pd
@@ -151,11 +182,16 @@ def landscape(
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)
     specs = read_rewards(alpha, "0,0.25,0.5,0.75,1", reward, prompts)
+    tell = say_aside if as_json else say
     for remark in check_models(models, specs):
-        print(remark)
+        tell(remark)
+    _say_seen_alone(specs, "a landscape has", tell)
     formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
     table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)
     shapes = save_landscape(output, walked, table)
-    console.print(shapes_table(shapes, walked.goal_units))
-    print(f"images encoded: {len(walked.points) * len(models):,}, for {len(table):,} rewards\nwritten to {output}")
+    if as_json:
+        print_json(records(shapes))
+    else:
+        console.print(shapes_table(shapes, walked.goal_units))
+    tell(f"images encoded: {len(walked.points) * len(models):,}, for {len(table):,} rewards\nwritten to {output}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import new_output
+from vlm_rm_sweeps.files import new_output, refuse_address
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,10 @@ def new_file(path: Path | None) -> Path | None:
         The path, unchanged.
 
     Raises:
-        UserError: The path is a folder, or no file can be created there.
+        UserError: The path is an address or a folder, or no file can be created there.
     """
     if path is not None:
+        refuse_address(path)
         nearest = _nearest_that_exists(path)
         if nearest.is_dir() and nearest == path:
             raise UserError(f"{path} is a folder: expected the path of a file")
@@ -48,15 +49,18 @@ def new_folder(path: Path | None) -> Path | None:
         The path, unchanged.
 
     Raises:
-        UserError: The folder is not writable and cannot be created.
+        UserError: The path is an address, or the folder is not writable and cannot be created.
     """
     if path is not None:
+        refuse_address(path)
         _refuse_unwritable(path, _nearest_that_exists(path))
     return path
 
 
 def _nearest_that_exists(path: Path) -> Path:
     """Find the path itself or its nearest parent that exists."""
+    if not str(path).strip():
+        raise UserError(f"{str(path)!r}: expected the name of a file or folder to write to")
     try:
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} cannot be written: it is a link that leads nowhere; choose another path")
@@ -116,6 +120,7 @@ Overrides = Annotated[
         help="Change a key of the sweep file, such as steps=2000 or trial.cpus=2; may be repeated. Values are YAML.",
     ),
 ]
+JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON, for programs, in the place of text.")]
 ImageFormatOption = Annotated[str, typer.Option(help="png, or webp (lossless too; smaller and slower).")]
 RenderedTextures = Annotated[str | None, typer.Option(help="Textures of the task. Default: its first.")]
 RenderedCamera = Annotated[str | None, typer.Option(help="Camera of the task. Default: its first.")]

@@ -13,6 +13,7 @@ from vlm_rm_sweeps.cli.options import (
     MOST_STEPS,
     DatasetFolder,
     ImageFormatOption,
+    JsonOutput,
     NewDataset,
     RenderedCamera,
     RenderedTextures,
@@ -20,7 +21,7 @@ from vlm_rm_sweeps.cli.options import (
     refuse_to_overwrite,
     write_table,
 )
-from vlm_rm_sweeps.cli.terminal import say
+from vlm_rm_sweeps.cli.terminal import print_json, records, say, say_aside
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.evaluation.states import State
@@ -101,11 +102,24 @@ def states_images(
 
 
 @states_app.command("show")
-def states_show(dataset: DatasetFolder) -> None:
+def states_show(dataset: DatasetFolder, as_json: JsonOutput = False) -> None:
     """Check a data set and describe its contents."""
     from vlm_rm_sweeps.evaluation.states import load_states
 
-    print(load_states(dataset).summary())
+    states = load_states(dataset)
+    if as_json:
+        print_json(
+            {
+                "task": states.task.name,
+                "states": len(states),
+                "in_goal": int(states.table["success"].dropna().sum()),
+                "success_known": int(states.table["success"].notna().sum()),
+                "sources": states.table["source"].value_counts().to_dict(),
+                "variables": list(states.variables),
+            }
+        )
+    else:
+        print(states.summary())
 
 
 def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_format: str) -> None:
@@ -146,6 +160,7 @@ def labels(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", callback=new_file, help="Write all labels to this CSV file.")
     ] = None,
+    as_json: JsonOutput = False,
 ) -> None:
     """Summarise labels by rater, agreement between raters (Cohen's kappa) and, for videos, with the success test."""
     from vlm_rm_sweeps.evaluation.label_jobs import describe_labels, stored_labels
@@ -153,7 +168,13 @@ def labels(
     if output:
         refuse_to_overwrite(output)
     given = stored_labels(folder, pairs)
-    print(describe_labels(given))
+    if as_json:
+        from vlm_rm_sweeps.labelling.agreement import agreement
+
+        pairs_of_raters = records(agreement(given.table, given.scale))
+        print_json({"labels": records(given.table), "agreement": pairs_of_raters, "elsewhere": given.elsewhere})
+    else:
+        print(describe_labels(given))
     if output:
         write_table(output, given.table)
-        print(f"written to {output}")
+        (say_aside if as_json else say)(f"written to {output}")

@@ -3,21 +3,27 @@
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, Overrides, listed, new_file, new_folder
+from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, JsonOutput, Overrides, listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    cells_table,
     console,
     measures_table,
+    print_json,
+    records,
     say,
+    say_aside,
     trials_table,
     undefined_lines,
+    watching,
 )
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from vlm_rm_sweeps.sweeping.config.plan import Plan
     from vlm_rm_sweeps.sweeping.config.screening import Screening
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+    from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 
 _RANKS_SHOWN = 10
 
@@ -61,6 +68,9 @@ def sweep(
         bool, typer.Option("--new", help="Start another sweep, even if the newest of this file was interrupted.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Resume an interrupted sweep without asking.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the results as JSON, for programs; lines of progress go to standard error.")
+    ] = False,
 ) -> None:
     """Run all trials of a sweep file and log them to MLflow; with `screen`, rank them on labelled states instead.
 
@@ -78,43 +88,77 @@ def sweep(
     if isinstance(plan, Screening):
         if resume:
             raise UserError(f"{file} is a screening, which cannot be resumed: leave out --resume to run it from its start")
-        _screen(plan, results, tracking_uri, dry_run)
+        _screen(plan, results, tracking_uri, dry_run, as_json)
         return
     if dry_run:
-        print(plan.describe())
+        if as_json:
+            print_json(_planned(plan))
+        else:
+            print(plan.describe())
         return
+    tell = say_aside if as_json else say
     for remark in plan.remarks():
-        print(remark)
+        tell(remark)
 
     from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
-    from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     started = time.monotonic()
-    resumed = None if new else _sweep_to_resume(plan, results, resume, yes)
-    outcome = run_sweep(plan, results, tracking_uri, say=say, resumed=resumed)
+    resumed = None if new else _sweep_to_resume(plan, results, resume, yes, tell)
+    with watching(not as_json) as watch:
+        outcome = run_sweep(plan, results, tracking_uri, say=tell, resumed=resumed, watch=watch)
 
-    # Not before the sweep, which starts Ray first: MLflow takes seconds to import.
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
-
-    console.print(trials_table(outcome))
-    for each in outcome.outcomes:
-        if each.status == TrialStatus.FAILED:
-            console.print(f"failed: {each.trial.label}: {each.reason}")
-    if outcome.best:
-        best = "best trial" if len(plan.sweep.seeds) == 1 else "best combination"
-        console.print(f"{best}: {outcome.best.label}")
-    console.print(f"time: {duration(time.monotonic() - started)}")
-    console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
-    console.print(
-        f"MLflow data: {without_secrets(outcome.tracking_uri)}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}"
-    )
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json(_results(outcome) | {"seconds": seconds})
+    else:
+        _print_results(outcome, several=len(plan.sweep.seeds) > 1, seconds=seconds)
     if outcome.interrupted:
-        say(
+        tell(
             f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: {_resume_command()}"
         )
         raise typer.Exit(EXIT_INTERRUPTED)
     if not outcome.all_finished:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _print_results(outcome: "SweepOutcome", several: bool, seconds: float) -> None:
+    # Not before the sweep, which starts Ray first: MLflow takes seconds to import.
+    from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
+    from vlm_rm_sweeps.sweeping.tracking.progress import duration
+
+    console.print(trials_table(outcome))
+    if several:
+        console.print(cells_table(outcome))
+    for each in outcome.outcomes:
+        if each.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
+            console.print(f"{each.status}: {each.trial.label}: {each.reason}")
+    if outcome.best:
+        console.print(f"best {'combination' if several else 'trial'}: {outcome.best.label}")
+    if not several:
+        console.print("1 seed: a difference between trials may be luck; `--set seeds=[0,1,2]` trains more, and gives intervals")
+    console.print(f"time: {duration(seconds)}")
+    console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
+    console.print(
+        f"MLflow data: {without_secrets(outcome.tracking_uri)}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}"
+    )
+
+
+def _planned(plan: "Plan") -> dict[str, Any]:
+    """Return the trials of a plan as plain data."""
+    trials = [{"trial_id": each.trial_id, "label": each.label, "steps": plan.steps_of(each)} for each in plan.trials]
+    return {"name": plan.sweep.name, "trials": trials, "remarks": plan.remarks()}
+
+
+def _results(outcome: "SweepOutcome") -> dict[str, Any]:
+    """Return the results of a sweep as plain data."""
+    return {
+        "folder": str(outcome.folder),
+        "tracking_uri": without_secrets(outcome.tracking_uri),
+        "interrupted": outcome.interrupted,
+        "best": [each.trial.trial_id for each in outcome.best.outcomes] if outcome.best else [],
+        "trials": records(outcome.table),
+        "cells": records(outcome.cells),
+    }
 
 
 def _resume_command() -> str:
@@ -123,19 +167,26 @@ def _resume_command() -> str:
     return shlex.join(["vlm-rm", *given, "--resume"])
 
 
-def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool) -> None:
+def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool, as_json: bool) -> None:
     from vlm_rm_sweeps.sweeping.execution.run_screening import run_screening
     from vlm_rm_sweeps.sweeping.tracking.folder import default_tracking_uri
     from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
-    print(plan.describe())
+    if as_json and dry_run:
+        raise UserError("--dry-run --json: a screening has no trials: leave out one of them")
+    tell = say_aside if as_json else say
+    tell(plan.describe())
     for remark in plan.plan.remarks():
-        print(remark)
+        tell(remark)
     if dry_run:
         return
     uri = tracking_uri or default_tracking_uri(results)
-    outcome = run_screening(plan, results, uri, say=say)
+    outcome = run_screening(plan, results, uri, say=tell)
+    if as_json:
+        found = {"folder": str(outcome.folder), "best_file": str(outcome.best_file), "combinations": records(outcome.ranking)}
+        print_json(found | {"seconds": outcome.seconds, "images_encoded": outcome.images_encoded})
+        return
     console.print(measures_table(outcome.ranking.head(_RANKS_SHOWN)))
     for line in undefined_lines(outcome.ranking):
         print(line)
@@ -147,7 +198,7 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     )
 
 
-def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "SweepFolder | None":
+def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool, tell: Callable[[str], None]) -> "SweepFolder | None":
     """Find the sweep to resume; None starts a new one. UserError if the user must decide and cannot be asked."""
     from vlm_rm_sweeps.sweeping.execution.run_sweep import resumed_plan
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -156,7 +207,7 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
     found = SweepFolder.newest(plan.sweep, results)
     if found is None:
         if resume:
-            print(f"there is no sweep {plan.sweep.name!r} in {results} yet: it starts")
+            tell(f"there is no sweep {plan.sweep.name!r} in {results} yet: it starts")
         return None
     if resume:
         return found
@@ -164,7 +215,7 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
     if ended_in_order(entries):
         return None
     if found.in_use():
-        print(f"{found.path} is being run by another process: starting another sweep")
+        tell(f"{found.path} is being run by another process: starting another sweep")
         return None
     # If the file has changed, this raises: the sweep cannot be resumed, and a new one might not be intended.
     resumed_plan(plan, found)
@@ -175,6 +226,26 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool) -> "S
     if not sys.stdin.isatty():
         raise UserError(f"{state}: --resume (or --yes) continues it, --new starts another")
     return found if typer.confirm(f"{state}. Resume it?", default=True) else None
+
+
+def status(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of the sweep. Default: the newest in the results folder.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Results folder in which the newest sweep is looked for.")] = Path("results"),
+    as_json: JsonOutput = False,
+) -> None:
+    """Show how a sweep stands, on any machine that sees its folder: trials, speed, time left, failures, where to look.
+
+    It reads the folder alone: neither Ray nor MLflow need run.
+    """
+    from vlm_rm_sweeps.sweeping.tracking.status import lines_of, newest_sweep, standing_of
+
+    standing = standing_of(folder or newest_sweep(results))
+    if as_json:
+        print_json(standing.as_data())
+    else:
+        print("\n".join(lines_of(standing)))
 
 
 def dashboard(

@@ -1,13 +1,18 @@
 """Output to the terminal: lines, tables and exit statuses."""
 
 import io
+import json
+import math
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SUCCESS, TRUE_RETURN
@@ -15,6 +20,7 @@ from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SUCC
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vlm_rm_sweeps.sweeping.tracking.progress import Progress, Watcher
     from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 
 EXIT_FAILED = 1
@@ -22,6 +28,8 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 _MIN_WIDTH = 110
+_ROWS = 16
+"""Of a live table, which must not be higher than the terminal."""
 console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
 
@@ -74,6 +82,82 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+def say_aside(line: str) -> None:
+    """Print a line of progress on standard error, because standard output has the JSON."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, for programs.
+
+    Args:
+        value: Plain data. A number that is not finite, which JSON does not have, becomes null.
+    """
+    print(json.dumps(_finite(value), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def records(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Return the rows of a table as plain data.
+
+    Args:
+        table: Any table.
+
+    Returns:
+        A dictionary for each row, None where a value is missing.
+    """
+    return list(json.loads(table.to_json(orient="records", double_precision=15)))
+
+
+@contextmanager
+def watching(wanted: bool = True) -> Iterator["Watcher | None"]:
+    """Show the trials of a sweep in a table that changes in place, on a terminal.
+
+    Args:
+        wanted: Whether to show it.
+
+    Yields:
+        What shows the progress; None if it is not wanted, or standard output is no terminal: there lines are calmer.
+    """
+    screen = Console(highlight=False)  # as wide as the terminal, or lines that wrap would not be overwritten
+    if not wanted or not screen.is_terminal or screen.is_dumb_terminal:
+        yield None
+        return
+    with Live(console=screen, refresh_per_second=2, transient=True) as live:
+        yield lambda progress: live.update(progress_table(progress))
+
+
+def progress_table(progress: "Progress") -> Table:
+    """Make the table of the trials that run.
+
+    Args:
+        progress: The progress of a sweep.
+
+    Returns:
+        A row for each trial that has reported and not ended, and the totals as caption.
+    """
+    table = Table(box=SIMPLE_HEAD, caption=progress.line(), caption_justify="left")
+    for heading in ("trial", "steps", "CLIP return", "true return", "success"):
+        table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=heading != "trial")
+    running = [trial for trial in progress.trials.values() if not trial.outcome]
+    for trial in running[:_ROWS]:
+        numbers = (
+            _shown(trial.metrics.get(name, math.nan), digits)
+            for name, digits in ((CLIP_RETURN, 1), (TRUE_RETURN, 1), (SUCCESS, 2))
+        )
+        table.add_row(trial.label, f"{trial.steps:,} of {trial.whole:,}", *numbers)
+    if len(running) > _ROWS:
+        table.add_row(f"and {len(running) - _ROWS} more", "", "", "", "")
+    return table
+
+
 def trials_table(outcome: "SweepOutcome") -> Table:
     """Make the table of a sweep's trials.
 
@@ -120,6 +204,42 @@ def trials_table(outcome: "SweepOutcome") -> Table:
             style="bold" if best else None,
         )
     return table
+
+
+def cells_table(outcome: "SweepOutcome") -> Table:
+    """Make the table of a sweep's combinations, each over its seeds.
+
+    Args:
+        outcome: Results of the sweep.
+
+    Returns:
+        A row for each combination, the best one in bold.
+    """
+    cells = outcome.cells
+    table = Table(
+        title="combinations: interquartile mean over the seeds",
+        caption="in brackets: 95 % interval (bootstrap over the seeds); without: too few seeds that differ",
+    )
+    told = [str(name) for name in cells.columns[: cells.columns.get_loc("seeds")]]
+    for heading in (*told, "seeds", "success", "true return"):
+        numeric = heading in ("alpha", "seeds", "success", "true return")
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    best = outcome.best.outcomes[0].trial.cell if outcome.best else None
+    names = dict.fromkeys(each.trial.cell for each in outcome.outcomes)
+    for name, row in zip(names, cells.to_dict("records"), strict=True):
+        table.add_row(
+            *(_shown(row[each], 2) if each == "alpha" else str(row[each]) for each in told),
+            str(row["seeds"]),
+            _in_brackets(row, SUCCESS, 2),
+            _in_brackets(row, TRUE_RETURN, 1),
+            style="bold" if name == best else None,
+        )
+    return table
+
+
+def _in_brackets(row: Mapping[Any, Any], name: str, digits: int) -> str:
+    value, low, high = (row[f"{name}_{part}"] for part in ("iqm", "low", "high"))
+    return _shown(value, digits) + ("" if low != low else f" ({low:.{digits}f} to {high:.{digits}f})")
 
 
 def measures_table(measures: "pd.DataFrame") -> Table:

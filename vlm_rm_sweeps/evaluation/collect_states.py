@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.states import ROLLOUT, Provenance, State
+from vlm_rm_sweeps.files import refuse_no_file
 from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.state_space import StateSpace
@@ -171,6 +172,7 @@ def states_of_images(folder: Path) -> Iterator[State]:
         raise UserError(f"{folder} has no images: expected files that end in {', '.join(_IMAGE_SUFFIXES)}")
     for file in files:
         try:
+            refuse_no_file(file)
             frame = np.asarray(Image.open(file).convert("RGB"))
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"{file} cannot be read as an image: {error}") from error

@@ -79,16 +79,21 @@ def read_truth(dataset: StateDataset, name: str) -> Truth:
     else:
         values = _formula(dataset, name)
     truth = Truth(name, values)
-    _check(dataset, truth)
+    is_formula = name not in (SUCCESS, EVERYONE) and not name.startswith(RATER)
+    _check(dataset, truth, _NO_VALUE if is_formula and len(dataset) >= MIN_STATES else _TOO_FEW)
     return truth
 
 
-def _check(dataset: StateDataset, truth: Truth) -> None:
+_TOO_FEW = "label more states, or make a larger data set"
+_NO_VALUE = "it has no value where it divides by zero, is too large or leaves a function's domain: write another formula"
+
+
+def _check(dataset: StateDataset, truth: Truth, remedy: str) -> None:
     known = truth.values[truth.known]
     if len(known) < MIN_STATES:
         raise UserError(
             f"{dataset.folder}: {truth.name!r} is known for {len(known)} of {len(dataset)} states: expected at least {MIN_STATES}; "
-            "label more states, or make a larger data set"
+            f"{remedy}"
         )
     if np.ptp(known) == 0:
         raise UserError(

@@ -31,14 +31,14 @@ def success_by_pose(samples: int, degrees: float, seed: int) -> pd.DataFrame:
     model = humanoid_model("original")
     data = mujoco.MjData(model)
     rng = np.random.default_rng(seed)
-    shares = pd.DataFrame(0.0, index=pd.Index(POSES, name="pose"), columns=list(SUCCESS_TESTS))
-    for name, pose in POSES.items():
+    accepted = np.zeros((len(POSES), len(SUCCESS_TESTS)))
+    for counts, pose in zip(accepted, POSES.values(), strict=True):
         for _ in range(samples):
             x, y = rng.uniform(-0.5, 0.5, 2)
             data.qpos[:] = perturbed(pose, rng, degrees).qpos(rng.uniform(0, 360), (x, y))
             mujoco.mj_forward(model, data)
-            shares.loc[name] += [is_success(data) / samples for is_success in SUCCESS_TESTS.values()]
-    return shares
+            counts += [is_success(data) for is_success in SUCCESS_TESTS.values()]
+    return pd.DataFrame(accepted / samples, index=pd.Index(POSES, name="pose"), columns=list(SUCCESS_TESTS))
 
 
 def expected_success() -> pd.DataFrame:

@@ -353,7 +353,7 @@ def evaluate(
 
     Raises:
         UserError: A model cannot be loaded, a judge needs another frame format than the policy's own model, there are judges
-            but the policy learned from the true reward, or a reward is not finite.
+            but the policy learned from the true reward, a judge is unavailable, or a reward is not finite.
     """
     task = task_of(checkpoint)
     policy, scorer = load_policy(checkpoint, task), load_scorer(checkpoint, device)
@@ -383,8 +383,8 @@ def _load_judges(
             raise UserError(
                 f"{checkpoint.folder} learned from no reward model: there is no prompt that {model_id} could judge it by"
             )
-        model = find_reward_model(model_id)
-        if model.frame_format != frame_format:
+        model = find_reward_model(model_id, judging=True)
+        if model.frame_format != frame_format and not model.judges_only:
             raise UserError(
                 f"{model.model_id} wants other frames than {reward['model']}, which the policy learned from ({model.frame_format}, not "
                 f"{frame_format}): name a judge with the same input"

@@ -42,6 +42,7 @@ class ClipRewardModel(RewardModel):
         self._other_source = source
         self.source = source or find_model(model_id)
         self.frame_format = self.source.preprocessing.frame_format
+        self._prompt_tokens: dict[str, tuple[int, ...]] = {}
         self._prompt_embeddings: dict[str, torch.Tensor] = {}
         self._loaded: Any = None
 
@@ -73,8 +74,6 @@ class ClipRewardModel(RewardModel):
         if spec.function is not None:
             spec.function.check_model(self)
         others = spec.function.prompts() if spec.function else ()
-        for prompt in (*spec.goal_prompts, *spec.baseline_prompts, *others):
-            self._refuse_cut_prompt(prompt)
         goal, baseline = self._tokens(spec.goal_prompts), self._tokens(spec.baseline_prompts)
         for other in others:
             if self._tokens((other,)) <= goal:
@@ -89,7 +88,12 @@ class ClipRewardModel(RewardModel):
             )
 
     def _tokens(self, prompts: Sequence[str]) -> set[tuple[int, ...]]:
-        return {tuple(tokens) for tokens in self._tokenizer(list(prompts)).tolist()}
+        """Return the tokens of prompts, each of which is read once: a baseline is that of thousands of goals."""
+        for prompt in prompts:
+            if prompt not in self._prompt_tokens:
+                self._refuse_cut_prompt(prompt)
+                self._prompt_tokens[prompt] = tuple(self._tokenizer([prompt])[0].tolist())
+        return {self._prompt_tokens[prompt] for prompt in prompts}
 
     def use_backend(self, backend: BackendName, device: str = "cpu", precision: Precision = "fp32") -> None:
         """Choose what will run the image tower, before `load`.

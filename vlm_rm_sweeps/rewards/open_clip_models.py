@@ -29,7 +29,7 @@ from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 from vlm_rm_sweeps.files import read_json, sha256_of
-from vlm_rm_sweeps.rewards.hub import NotFetchedError, fetch
+from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, NotFetchedError, fetch, repository_of
 from vlm_rm_sweeps.rewards.open_clip_config import (
     CONFIG_FILE,
     check_model_config,
@@ -58,8 +58,7 @@ EMBEDDED_PREPROCESSING = Preprocessing(
     resize_mode="squash",
 )
 FOLDER_PREFIX = "local-dir:"
-HUB_PREFIX = "hf-hub:"
-"""How open_clip names architectures that are described in a folder or a repository."""
+"""How open_clip names architectures that are described in a folder."""
 
 
 class TrainedSize(TypedDict):
@@ -402,7 +401,7 @@ def _hub_source(model_id: str) -> ModelSource:
     """
     if same := _same_model(model_id):
         return replace(find_model(same), model_id=model_id)
-    repository = model_id.removeprefix(HUB_PREFIX)
+    repository = repository_of(model_id)
     try:
         config_file = Path(fetch(download_pretrained_from_hf, repository, filename=CONFIG_FILE))
     except NotFetchedError as error:
@@ -457,7 +456,7 @@ _OPENAI_REPOSITORIES = {
 
 def _same_model(model_id: str) -> str | None:
     """Find the id of a model that is named by its repository on the Hugging Face Hub."""
-    repository = model_id.removeprefix("hf-hub:").strip("/").lower()
+    repository = model_id.removeprefix(HUB_PREFIX).strip("/").lower()
     for architecture, tag in open_clip.list_pretrained():
         hub = str(open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub", ""))
         if hub and hub.strip("/").lower() == repository:

@@ -46,17 +46,19 @@ def registered_reward_models() -> list[str]:
     return list(_MODELS)
 
 
-def find_reward_model(model_id: str) -> RewardModel:
+def find_reward_model(model_id: str, judging: bool = False) -> RewardModel:
     """Create the reward model of an id, without loading its weights.
 
     Args:
         model_id: In one of the forms that this module's docstring lists.
+        judging: Whether it is only to judge what another model's policies do.
 
     Returns:
         The model, which can describe itself and check specs. It can score once `load` was called.
 
     Raises:
-        UserError: There is no such model (the message suggests the nearest names), or what was found is not a reward model.
+        UserError: There is no such model (the message suggests the nearest names), what was found is not a reward model, or it can
+            do nothing but judge.
     """
     name = model_id.partition("/")[0]
     found: object = _MODELS.find(name) if name in _MODELS or is_reference(name) else import_object(_CLIP)
@@ -72,6 +74,10 @@ def find_reward_model(model_id: str) -> RewardModel:
         value = getattr(model, attribute, None)
         if not isinstance(value, kind):
             raise UserError(f"reward model {model_id!r} has {value!r} as its {attribute}: {_EXPECTED}")
+    if model.judges_only and not judging:
+        raise UserError(
+            f"{model_id} only judges: expected it in `audit.models` of a sweep file, or after `--judge` of `vlm-rm evaluate`"
+        )
     return model
 
 
@@ -92,20 +98,25 @@ def with_version(model_id: str, version: EmbeddedVersion) -> str:
 def known_reward_model(model_id: str) -> RewardModel:
     """Create the reward model of an id that was read from data, such as a checkpoint.
 
-    It imports no module that only the data names.
+    It imports no module that only the data names, and connects to no repository that only the data name.
 
     Args:
-        model_id: An id; `module:Class` only of a module that the user named in this process. `embedded/<size>` was written by
-            a version of this package that had only the first version of the family.
+        model_id: An id; `module:Class` only of a module that the user named in this process, `hf-hub:org/name` only of a
+            repository that was fetched earlier. `embedded/<size>` was written by a version of this package that had only the
+            first version of the family.
 
     Returns:
         The model, without its weights.
 
     Raises:
-        UserError: There is no such model, or the user has not named its module.
+        UserError: There is no such model, the user has not named its module, or nothing of its repository is in the cache.
     """
+    from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, refuse_unfetched  # here: the Hub's client takes a while to import
+
     name = model_id.partition("/")[0]
-    if is_reference(name):
+    if name.startswith(HUB_PREFIX):
+        refuse_unfetched(model_id)
+    elif is_reference(name):
         _MODELS.find_known(name)
     return find_reward_model(with_version(model_id, "v1"))
 
@@ -131,3 +142,5 @@ def load_reward_model(model_id: str, device: str = "cpu", precision: Precision =
 
 
 register_reward_model(EMBEDDED, _CLIP)
+register_reward_model("distilled", "vlm_rm_sweeps.rewards.distilled:DistilledRewardModel")
+register_reward_model("openai", "vlm_rm_sweeps.rewards.openai_model:OpenAiRewardModel")

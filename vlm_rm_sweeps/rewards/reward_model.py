@@ -119,6 +119,10 @@ def check_request(frames: Any, specs: Any) -> None:
             raise UserError(f"reward {spec.function.label} has no value of one frame: ask for the specs of `spec.parts()`")
 
 
+class JudgeUnavailableError(UserError):
+    """A model that only judges cannot do so now. Nobody learns from it, so that training goes on without its judgement."""
+
+
 class RewardModel(ABC):
     """Base class of reward models, which score frames.
 
@@ -139,6 +143,8 @@ class RewardModel(ABC):
         backend: What runs its network.
         embeds: Whether it computes rewards from embeddings, so that it can compute any reward function; else it scores by alpha
             alone.
+        judges_only: Whether it is too slow or too dear to learn from, or to measure. It takes frames of any size as they are, and
+            may be unavailable at times (`JudgeUnavailableError`).
     """
 
     model_id: str
@@ -147,6 +153,7 @@ class RewardModel(ABC):
     micro_batch: int = 64
     backend: BackendName = "torch"
     embeds: bool = False
+    judges_only: bool = False
 
     def __init__(self, model_id: str) -> None:
         self.model_id = model_id

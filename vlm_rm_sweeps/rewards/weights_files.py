@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ _TRAINED = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 """What torch puts before every name of a model that was distributed, averaged or compiled."""
 _COUNT_OF_AVERAGED = "n_averaged"
+_NO_CHECKPOINT = "is no checkpoint of PyTorch: expected what torch.save writes, or a file that ends in .safetensors"
 _LONGEST_REASON = 300
 _MISSING = re.compile(r"Missing key\(s\) in state_dict: (.*?)\. *$", re.MULTILINE)
 _UNEXPECTED = re.compile(r"Unexpected key\(s\) in state_dict: (.*?)\. *$", re.MULTILINE)
@@ -71,11 +73,13 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
     Raises:
         Exception: Whatever open_clip and torch raise for what is damaged or does not fit; see `why_not_loaded`.
     """
-    renamed = _renamed_tensors(file)
-    if renamed is None:
-        open_clip.load_checkpoint(model, str(file), strict=True, weights_only=True, device="cpu")
-    else:
-        model.load_state_dict(renamed, strict=True)
+    # torch warns of other versions of pickle; either they can be read, or it raises an error, too.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        renamed = _renamed_tensors(file)
+        if renamed is None:
+            open_clip.load_checkpoint(model, str(file), strict=True, weights_only=True, device="cpu")
+        else:
+            model.load_state_dict(renamed, strict=True)
 
 
 def _renamed_tensors(file: Path) -> dict[str, Any] | None:
@@ -134,11 +138,17 @@ def check_is_weights(file: Path) -> str | None:
         return "is a web page, not weights: download the file itself"
     if file.suffix == _SAFETENSORS:
         return _wrong_with_safetensors(file, size)
-    if start.startswith(b"PK") and not zipfile.is_zipfile(file):
+    if start.startswith(b"PK"):
+        return _wrong_with_archive(file)
+    return None if start.startswith(b"\x80") else _NO_CHECKPOINT
+
+
+def _wrong_with_archive(file: Path) -> str | None:
+    if not zipfile.is_zipfile(file):
         return "is cut off: download it again"
-    if not start.startswith((b"PK", b"\x80")):
-        return "is no checkpoint of PyTorch: expected what torch.save writes, or a file that ends in .safetensors"
-    return None
+    with zipfile.ZipFile(file) as archive:
+        inside = {Path(name).name for name in archive.namelist()}
+    return None if "data.pkl" in inside else _NO_CHECKPOINT
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:

@@ -20,7 +20,14 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.columns import Columns
-from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
+from vlm_rm_sweeps.rewards.reward_model import (
+    BackendName,
+    JudgeUnavailableError,
+    Precision,
+    RewardModel,
+    RewardSpec,
+    check_request,
+)
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
@@ -151,6 +158,7 @@ class PendingRewards:
         Raises:
             PoolUnavailable: No server is left, none answers in time (three tries), or this request keeps killing servers.
             PoolError: A reward is missing or not finite.
+            JudgeUnavailableError: The model only judges, and cannot do so now.
         """
         model_id = self._pool.config.model_id
         try:
@@ -205,6 +213,10 @@ class PendingRewards:
                 self._pool._lost(self._server, error)
                 self._send_to_another()
                 latest_start, patience_ends, life = _deadlines(timeout)
+            except RayTaskError as error:
+                if isinstance(error.cause, JudgeUnavailableError):
+                    raise error.cause from None
+                raise
             except ActorUnavailableError as error:
                 # It died with the request, or was not reached. Until Ray has restarted it, asking again raises the same error.
                 time.sleep(_POLL_S * 2**self._sent_again)

@@ -2,25 +2,29 @@
 
 import os
 import socket
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from vlm_rm_sweeps.errors import UserError
 
 _ANSWER_S = 5.0
 """Seconds in which a cluster must answer."""
+_WITHOUT_CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""The request with which every process of Ray begins: it asks for no more than the token."""
+_PLACES_OF_TOKENS = "~/.ray/auth_token, in RAY_AUTH_TOKEN, or in the file that RAY_AUTH_TOKEN_PATH names"
 
 
 def check_ray_address() -> None:
-    """Refuse a `RAY_ADDRESS` at which no Ray answers, for which Ray itself would wait minutes, deaf to Ctrl-C.
+    """Refuse a `RAY_ADDRESS` with which Ray would wait for minutes, deaf to Ctrl-C, or end this process.
 
     Raises:
-        UserError: Nothing answers there within seconds, or the address is none.
+        UserError: The address is none, or one of Ray Client; nothing answers there within seconds, or not Ray; the cluster refuses
+            the token; or this machine is none of its nodes.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return
-    import grpc  # type: ignore[import-untyped]  # here: few set an address
-
     named = f"RAY_ADDRESS={address!r}"
     advice = "correct it, start a cluster there with `ray start --head`, or unset it to have Ray started on this machine"
     if address == "auto":
@@ -31,13 +35,36 @@ def check_ray_address() -> None:
         if found is None:
             raise UserError(f"{named}: no Ray runs on this machine; {advice}")
         address, named = found, f"{named}, which is {found} here"
+    host, port = _host_and_port(address, named, advice)
+    _check_answer(host, port, named, advice)
+    from vlm_rm_sweeps.serving.ray_internals import runs_a_node  # imports Ray, which takes a second
+
+    if not runs_a_node():
+        raise UserError(
+            f"{named}: this machine is no node of that cluster, and only a node can run a sweep: join it here with `ray start "
+            f"--address={host}:{port}`, run this on one of its nodes, or submit it there with `ray job submit -- vlm-rm sweep ...`"
+        )
+
+
+def _host_and_port(address: str, named: str, advice: str) -> tuple[str, int]:
     try:
-        parsed = urlsplit(address if "://" in address else f"ray://{address}")
+        parsed = urlsplit(address if "://" in address else f"//{address}")
         host, port = parsed.hostname, parsed.port
     except ValueError:
         host = port = None
     if not host or not port:
-        raise UserError(f"{named}: expected host:port, such as 10.0.0.1:6379, or ray://host:10001; {advice}")
+        raise UserError(f"{named}: expected host:port, such as 10.0.0.1:6379; {advice}")
+    if parsed.scheme == "ray":
+        raise UserError(
+            f"{named}: Ray Client (ray://) keeps this process apart from the cluster, and trials could not report to it: run this on a "
+            f"node, with RAY_ADDRESS={host}:6379, or submit it there with `ray job submit -- vlm-rm sweep ...`"
+        )
+    return host, port
+
+
+def _check_answer(host: str, port: int, named: str, advice: str) -> None:
+    import grpc  # type: ignore[import-untyped]  # here: few set an address
+
     try:
         socket.create_connection((host, port), timeout=_ANSWER_S).close()
     except OSError as error:
@@ -47,7 +74,50 @@ def check_ray_address() -> None:
     channel = grpc.insecure_channel(f"{host}:{port}")
     try:
         grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
+        _check_token(channel, named)
     except grpc.FutureTimeoutError as error:
         raise UserError(f"{named}: what answers there is not Ray, or hangs; {advice}") from error
     finally:
         channel.close()
+
+
+def _check_token(channel: Any, named: str) -> None:
+    """Refuse a cluster that would refuse each request of this process.
+
+    Ray repeats them for a minute, and never names the cause.
+
+    Raises:
+        UserError: It asks for a token, and gets none or another one.
+    """
+    import grpc
+
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    # Without the variable Ray sends none to an address that is named, and one that it has to a cluster that it finds itself.
+    sends = mode.lower() == "token" or (not mode and os.environ.get("RAY_ADDRESS") == "auto")
+    token = _token() if sends else None
+    if mode.lower() == "token" and token is None:
+        raise UserError(f"{named}: RAY_AUTH_MODE=token, but there is no token: put the cluster's into {_PLACES_OF_TOKENS}")
+    try:
+        told = [("authorization", f"Bearer {token}")] if token else []
+        channel.unary_unary(_WITHOUT_CLUSTER_ID)(b"", timeout=_ANSWER_S, metadata=told)
+    except grpc.RpcError as error:
+        if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            return  # another version of Ray, which has other requests
+        where = f"the cluster's token (`ray get-auth-token` prints it on its head) in {_PLACES_OF_TOKENS}"
+        if token:
+            raise UserError(f"{named}: the cluster refuses this token: put {where}") from error
+        unset = f"with RAY_AUTH_MODE={mode}" if mode else "without RAY_AUTH_MODE"
+        raise UserError(
+            f"{named}: the cluster asks for a token, and {unset} none is sent: set RAY_AUTH_MODE=token, and put {where}"
+        ) from error
+
+
+def _token() -> str | None:
+    """Return the token that Ray would send; None if there is none."""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return file.read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None

@@ -1,6 +1,6 @@
 """All private members of Ray that serving uses. They may change with any release; one test for each shows what breaks."""
 
-from ray._private.services import canonicalize_bootstrap_address
+from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
 from ray._private.state import actors
 from ray.actor import ActorHandle
 
@@ -36,3 +36,14 @@ def address_of_auto() -> str | None:
         return canonicalize_bootstrap_address("auto")
     except ConnectionError:
         return None
+
+
+def runs_a_node() -> bool:
+    """Look for processes of a Ray cluster on this machine, of whatever cluster.
+
+    On a machine without, connecting to a cluster ends the process with a stack trace in C++.
+
+    Returns:
+        Whether there are any.
+    """
+    return bool(find_gcs_addresses())

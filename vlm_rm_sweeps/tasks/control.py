@@ -15,7 +15,7 @@ from vlm_rm_sweeps.errors import UserError
 class Control(BaseModel):
     """How the policy acts, and what it observes. The defaults are the environment's own, as in the paper."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     actions: Literal["torque", "position"] = Field(
         "torque",
@@ -32,7 +32,10 @@ class Control(BaseModel):
         "velocities.",
     )
     action_repeat: int = Field(
-        1, gt=0, description="Steps of the environment for each action. The sweep's `steps` count actions, each with one frame."
+        1,
+        gt=0,
+        le=1_000,
+        description="Steps of the environment for each action. The sweep's `steps` count actions, each with one frame.",
     )
 
     @model_validator(mode="after")

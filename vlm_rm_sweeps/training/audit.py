@@ -17,7 +17,7 @@ import numpy as np
 
 from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_SECONDS, AUDIT_SPEC, AUDIT_TRUE_REWARD
 from vlm_rm_sweeps.rewards.columns import Columns
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 
 
@@ -117,11 +117,11 @@ class AuditTally:
         """The audit's specs, for which frames are scored beside the trial's own spec."""
         return list(self._plan.specs.values())
 
-    def record(self, frames: np.ndarray, rewards: np.ndarray, truths: Sequence[StepTruth]) -> None:
+    def record(self, frames: Sequence[np.ndarray], rewards: np.ndarray, truths: Sequence[StepTruth]) -> None:
         """Add N steps to the interval.
 
         Args:
-            frames: uint8 (N, H, W, 3).
+            frames: N of them, uint8 (H, W, 3).
             rewards: float32 (N, 1 + specs); the policy learns from the first column.
             truths: Ground truth of the N steps.
         """
@@ -173,6 +173,7 @@ class Audit:
     def __init__(self, plan: AuditPlan, spec: RewardSpec, seed: int) -> None:
         self._plan, self._spec, self._seed = plan, spec, seed
         self._pools: list[RewardPool] | None = None
+        self._remarks: dict[str, str] = {}
         self.last_point = 0
 
     def due(self, env_steps: int) -> bool:
@@ -213,8 +214,20 @@ class Audit:
         # A sample has no order, so each frame stands alone.
         columns = Columns([self._spec])
         asked = [(pool.config.model_id, pool.submit(frames, columns.asked)) for pool in self._pools]
-        rewards = {model_id: columns.alone(pending.result().rewards) for model_id, pending in asked}
-        return {gold_metric(model_id): float(each.mean(dtype=np.float64)) for model_id, each in rewards.items()}
+        means: dict[str, float] = {}
+        for model_id, pending in asked:
+            try:
+                answered = pending.result().rewards
+            except JudgeUnavailableError as error:
+                self._remarks[model_id] = f"the audit goes on without {model_id}: {error}"
+                continue
+            means[gold_metric(model_id)] = float(columns.alone(answered).mean(dtype=np.float64))
+        return means
+
+    def take_remarks(self) -> list[str]:
+        """Return, once, what the last audit point had to do without."""
+        remarks, self._remarks = list(self._remarks.values()), {}
+        return remarks
 
 
 def _merged_sample(intervals: Sequence[Interval], frames: int, rng: np.random.Generator) -> list[np.ndarray]:

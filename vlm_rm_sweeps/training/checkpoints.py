@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
-from vlm_rm_sweeps.files import UNFINISHED, file_inside, flush, read_json, sha256_of, write_whole, written_whole
+from vlm_rm_sweeps.files import UNFINISHED, file_inside, flush, read_json, refuse_no_file, sha256_of, write_whole, written_whole
 from vlm_rm_sweeps.metrics import ENV_STEPS, TIME_MS
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.tasks.rendering import Profile
@@ -263,7 +263,8 @@ class Checkpoint:
                 read.
         """
         try:
-            weights = load_file(file_inside(self.folder, POLICY))
+            refuse_no_file(file := file_inside(self.folder, POLICY))
+            weights = load_file(file)
         except Exception as error:  # safetensors has errors of its own; and a trial that trains replaces its best policy
             raise DamagedFileError(
                 f"{self.folder / POLICY} cannot be read ({reason_of(error)}): if the trial is being trained, try again; else restore it"
@@ -364,6 +365,7 @@ class TrialFolder:
         now = json.dumps({"env_steps": env_steps, "error": error}) + "\n"
         before = b""
         with suppress(OSError):  # there was none; or it is damaged, or the disk full, which costs one more try
+            refuse_no_file(file)
             before = file.read_bytes()
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ as often as the sweep file allows.
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from vlm_rm_sweeps.metrics import (
     EVALUATION,
     FAILURE,
     FINISHED,
+    FRAMES_SCORED,
     GOAL_FRACTION,
     ITERATION_SECONDS,
     MICRO_BATCH,
     NOTE,
+    REACHED,
     RENDER_SECONDS,
     REPLAY_SECONDS,
     SAMPLING_SECONDS,
@@ -92,6 +94,7 @@ class TrainingJob:
         env_runners: Number of remote env runners; 0 if the trial's own process samples.
         evaluation_interval: Environment steps between two evaluations of the greedy policy, by which then the best policy is
             chosen; None for one evaluation, at the end, while the best policy is chosen by training episodes.
+        goals: Least values, by metric, of which the greedy policy must reach one for the trial to end early, in order.
     """
 
     task: Task
@@ -109,6 +112,7 @@ class TrainingJob:
     rendering: Rendering | None = None
     env_runners: int = 0
     evaluation_interval: int | None = None
+    goals: Mapping[str, float] = field(default_factory=dict)
 
     def description(self) -> JobContent:
         """Return the job's description for its checkpoints."""
@@ -258,8 +262,18 @@ class TrainableTrial(tune.Trainable):
                     return {"done": True, FAILURE: reason_of(_cause(error))}
                 raise
         notes, self._notes = self._notes, []
-        said = ({FINISHED: True} if self._done else {}) | ({NOTE: "; ".join(notes)} if notes else {})
+        said: dict[str, Any] = ({FINISHED: True} if self._done else {}) | ({NOTE: "; ".join(notes)} if notes else {})
+        if self._env_steps < self._job.steps and (reached := self._reached(self._results[-1])):
+            said[REACHED] = reached
         return self._results[-1] | {"done": self._done} | said
+
+    def _reached(self, metrics: Mapping[str, float | None]) -> str | None:
+        """Return the goal that the greedy policy has reached, in words; None if it reached none, or was not evaluated."""
+        for name, least in self._job.goals.items():
+            value = metrics.get(EVALUATION + name)
+            if value is not None and value >= least:
+                return f"{name} {value:.4g} reached {least:g} at step {self._env_steps:,}"
+        return None
 
     def _is_final(self, error: BaseException) -> bool:
         """Return whether an error would recur: it is a UserError, or it recurred already and the machine is not the cause."""
@@ -280,11 +294,13 @@ class TrainableTrial(tune.Trainable):
         self._done = self._env_steps >= self._job.steps
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
             metrics |= self._audit.point(self._env_steps)
+            self._notes += self._audit.take_remarks()
         if self._done or (interval is not None and self._env_steps // interval > before // interval):
             evaluated = self._evaluate()
             metrics |= evaluated
             if interval is not None:
                 self._keep_if_best({name.removeprefix(EVALUATION): value for name, value in evaluated.items()})
+            self._done = self._done or self._reached(evaluated) is not None
         return self._as_result(metrics)
 
     def _training_metrics(self, result: dict[str, Any], seconds: float) -> dict[str, float | None]:
@@ -292,7 +308,7 @@ class TrainableTrial(tune.Trainable):
         runner, sampled = result["env_runners"], int(result["env_runners"]["num_env_steps_sampled"])
         self._ray_metrics.sampled(sampled)
         updates_before, self._updates_before = self._updates_before, self._updates(result)
-        timed = {name: runner.get(name) for name in (RENDER_SECONDS, ENCODE_SECONDS, WAIT_SECONDS)}
+        timed = {name: runner.get(name) for name in (RENDER_SECONDS, ENCODE_SECONDS, WAIT_SECONDS, FRAMES_SCORED)}
         laps = {name: stopwatch.lap() for name, stopwatch in self._stopwatches.items()}
         return (
             self._returns(runner)

@@ -42,6 +42,10 @@ class TrialAudit:
         """
         return self._audit.point(env_steps, on_each_runner(self._trainer, _take_interval))
 
+    def take_remarks(self) -> list[str]:
+        """Return, once, what the last audit point had to do without."""
+        return self._audit.take_remarks()
+
     def get_state(self) -> dict[str, Any]:
         """Return the last audit point and the state of each tally, for a checkpoint."""
         return {_LAST_POINT: self._audit.last_point, _TALLIES: on_each_runner(self._trainer, _get_tally_state)}

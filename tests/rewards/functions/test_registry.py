@@ -46,6 +46,12 @@ def test_data_imports_nothing() -> None:
             "unknown parameter 'temprature'.*did you mean 'temperature'",
         ),
         ({"kind": "goal_baseline", "alpha": 2}, "goal_baseline: alpha = 2: input should be less than or equal to 1"),
+        ({"kind": "history", "frames": 10**9}, "history: frames = 1000000000: input should be less than or equal to 1000$"),
+        (
+            {"kind": "mixed", "of": [{"weight": 1e308, "reward": "goal_baseline"}]},
+            r"^mixed: of\.0\.weight = 1e\+308: input should be less than or equal to 1000000$",
+        ),
+        ({"kind": "mixed", "of": [3]}, r"^mixed: of\.0 = 3: expected keys with their values"),
         ({"alpha": 0.5}, "expected a kind of reward"),
         (3, "expected a kind of reward"),
         ("own_rewards:Brightness", "expected a subclass of FrameReward"),

@@ -54,7 +54,8 @@ def test_a_steep_softmax_does_not_overflow(model: ClipRewardModel, frames: np.nd
         ({"negatives": ("a", "a")}, "'a' stands there 2 times"),
         ({"negatives": (" ",)}, "none of them to be empty"),
         ({"negatives": (3,)}, "a number needs quotes"),
-        ({"negatives": ("a",), "temperature": 0}, "greater than 0"),
+        ({"negatives": ("a",), "temperature": 0}, "greater than or equal to 0.000001"),
+        ({"negatives": ("a",), "temperature": 1e-300}, "greater than or equal to 0.000001"),
     ],
 )
 def test_bad_parameters_are_refused(given: dict[str, object], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,17 @@ def made(**changes: Any) -> Plan:
         pytest.param({"pool": {"servers": 0}}, ["pool.servers = 0", "greater than or equal to 1"], id="no servers"),
         pytest.param({"settings": {"gamma": 1.5}}, ["settings.gamma = 1.5", "less than 1"], id="setting out of range"),
         pytest.param({"settings": {"hidden": [-3]}}, ["settings.hidden", "-3"], id="layer of negative width"),
+        pytest.param({"settings": {"hidden": []}}, ["settings.hidden = []: expected at least 1 of them"], id="no layers"),
+        pytest.param({"settings": {"hidden": [10**9]}}, ["settings.hidden.0", "less than or equal to 65536"], id="wide layer"),
+        pytest.param(
+            {"settings": {"envs": 10**9}}, ["settings.envs = 1000000000", "or equal to 1024"], id="many sub-environments"
+        ),
+        pytest.param(
+            {"settings": {"buffer": 10**15}}, ["settings.buffer", "or equal to 1000000000"], id="buffer beyond memory"
+        ),
+        pytest.param({"settings": {"learning_rate": math.inf}}, ["settings.learning_rate", "a finite number"], id="infinite"),
+        pytest.param({"control": "position"}, ["control = 'position': expected keys with their values"], id="control a word"),
+        pytest.param({"models": ["EMBEDDED/tiny"]}, ["did you mean 'embedded'?"], id="model in capitals"),
         pytest.param({"seeds": [-1]}, ["seeds", "-1"], id="negative seed"),
         pytest.param({"task": None}, ["either `task`", "or `env`", "found neither"], id="nothing to learn"),
         pytest.param({"env": PENDULUM}, ["either `task`", "or `env`", "found both"], id="task and env"),
@@ -438,6 +450,8 @@ def test_the_control_is_the_tasks_and_keeps_the_trials_ids(tmp_path: Path) -> No
         ({"actions": "postion"}, "control.actions = 'postion': input should be 'torque' or 'position'"),
         ({"kd": 1.0}, "control: kd 1 has no effect on torques"),
         ({"action_repeat": 0}, "control.action_repeat = 0: input should be greater than 0"),
+        ({"action_repeat": 10**9}, "control.action_repeat = 1000000000: input should be less than or equal to 1000"),
+        ({"actions": "position", "kp": math.nan}, "control.kp = nan: input should be"),
     ],
 )
 def test_a_control_that_does_not_fit_is_one_message(tmp_path: Path, control: dict[str, Any], message: str) -> None:

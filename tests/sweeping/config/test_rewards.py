@@ -155,3 +155,20 @@ def test_bad_rewards_get_one_message(changes: dict[str, Any], parts: list[str]) 
     message = str(caught.value)
     assert [part for part in parts if part not in message] == [], message
     assert "\n" not in message
+
+
+def test_a_reward_that_needs_each_frame_refuses_to_leave_any_out() -> None:
+    """`score_every`, in one message."""
+    with pytest.raises(UserError, match=r"score_every = 4: last-frames looks at the frames of 4 steps in turn.*expected 1"):
+        made(score_every=4)
+    nested = {"kind": "mixed", "of": [{"weight": 1, "reward": "history"}], "name": "both"}
+    with pytest.raises(UserError, match="score_every = 2: both looks at the frames of 4 steps in turn"):
+        made(rewards=[nested], score_every=2)
+    assert "of 4 steps of an episode the frame of one is encoded; between, rewards are interpolated" in (
+        made(rewards=[SOFTMAX], score_every=4, score_between="interpolate").describe()
+    )
+
+
+def test_an_episode_has_more_than_one_scored_frame() -> None:
+    with pytest.raises(UserError, match=r"score_every = 200: an episode of cartpole-upright has 200 steps.*expected less"):
+        made(rewards=[SOFTMAX], score_every=200)

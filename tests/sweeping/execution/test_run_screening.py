@@ -228,6 +228,28 @@ def test_another_measure_ranks_if_it_is_asked_for(dataset: StateDataset, tmp_pat
     assert (best.model, best.alpha, best.prompt) == (first["model"], first["alpha"], first["prompt"])
 
 
+def test_rewards_are_ranked_and_the_best_are_trained_by_their_names(
+    dataset: StateDataset, tmp_path: Path, mlflow_database: Path
+) -> None:
+    rewards = [{"kind": "history", "name": "recent"}, {"kind": "softmax", "negatives": ["a pole lying down"]}, "goal_baseline"]
+    screening = screening_of(screening_file(tmp_path, dataset, name="kinds", alphas=None, rewards=rewards))
+    assert "rewards: recent: a data set has frames alone: a history of one frame" in screening.describe()
+    outcome = run_screening(screening, tmp_path, f"sqlite:///{mlflow_database}", lambda line: None)
+    ranked = outcome.ranking[["model", "reward", "prompt"]].to_dict("records")
+    assert {row["reward"] for row in ranked} == {"recent", screening.plan.rewards[1].label, "goal_baseline"}
+    assert outcome.ranking["alpha"].notna().tolist() == [row["reward"] == "goal_baseline" for row in ranked]
+    best = load_sweep(outcome.best_file)
+    assert [{"model": each.model, "reward": each.reward, "prompt": each.prompt} for each in best.only] == ranked[:2]
+    plan = load_plan(outcome.best_file)
+    assert isinstance(plan, Plan)
+    trained = {trial.reward.label for trial in plan.trials if trial.reward}
+    assert trained == {row["reward"] for row in ranked[:2]}
+
+
+def test_a_screening_of_alphas_alone_has_no_remark(dataset: StateDataset, tmp_path: Path) -> None:
+    assert "\n" not in screening_of(screening_file(tmp_path, dataset)).describe()
+
+
 @pytest.mark.parametrize(
     ("rank_by", "reason"),
     [

@@ -130,7 +130,7 @@ def test_mlflow_has_a_parent_and_one_child_for_each_trial(ran: tuple[SweepOutcom
     assert {child.info.status for child in children} == {"FINISHED"}
     assert parent.data.metrics["best_evaluation_success"] == outcome.table["success"][1]
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"sweep.yaml", "trials.csv", "epic.csv"}
+    assert artifacts == {"sweep.yaml", "trials.csv", "cells.csv", "epic.csv"}
     assert str(outcome.folder.parent) in parent.info.artifact_uri
 
     child = next(run for run in children if run.data.tags["model"] == "embedded/tiny")

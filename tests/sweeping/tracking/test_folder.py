@@ -8,7 +8,7 @@ import yaml
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri, new_path
 
 NAMES_A_FILE = """
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
@@ -162,3 +162,21 @@ def test_a_full_disk_does_not_keep_it_from_being_locked(tmp_path: Path) -> None:
             assert folder.in_use()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/results", "gs://bucket", "file:///results"])
+def test_an_address_is_no_results_folder(address: str) -> None:
+    """Of `s3://bucket` a folder of that name would be made here."""
+    with pytest.raises(
+        UserError, match=rf"^{address.replace('///', '//')} is an address, .* a bucket that is mounted as a folder"
+    ):
+        new_path(Path(address), "sweep")
+
+
+def test_results_are_not_written_where_ray_deletes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "session" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(UserError, match=r"is in Ray's copy of this job's working folder, .* name a folder that stays"):
+        new_path(Path("results"), "sweep")
+    assert new_path(tmp_path / "results", "sweep").parent == tmp_path / "results"

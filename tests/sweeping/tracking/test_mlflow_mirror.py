@@ -28,7 +28,7 @@ from mlflow_server import MlflowServer
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
-from vlm_rm_sweeps.sweeping.tracking import mlflow_store
+from vlm_rm_sweeps.sweeping.tracking import mlflow_mirror, mlflow_store
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     FileWritten,
@@ -42,6 +42,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 
 
 class Mirrored:
@@ -119,6 +120,32 @@ def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert all("reason" not in run.data.tags and run.data.tags["checkpoints"] == "trials/x" for run in children)
     assert parent.data.metrics == {"best_evaluation_success": 0.5}
+
+
+def test_what_is_new_is_not_asked_for_and_the_file_of_runs_is_not_written_for_each_entry(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server answers one request after another, and the file grows with the trials."""
+    asked, written = list[str](), list[RunsFile]()
+    write = RunsFile.write
+
+    def write_and_count(runs: RunsFile, file: Path) -> None:
+        written.append(runs)
+        write(runs, file)
+
+    monkeypatch.setattr(MlflowClient, "get_metric_history", lambda *arguments: asked.append(arguments[-1]))
+    monkeypatch.setattr(RunsFile, "write", write_and_count)
+    monkeypatch.setattr(mlflow_mirror, "_WRITE_S", float("inf"))
+    mirrored.start_all()
+    for step in range(10, 60, 10):
+        mirrored.result(step)
+        mirrored.journal.append(RewardMeasured(time=3, trial=mirrored.trials[0], metrics={f"measured_{step}": 0.5}))
+    assert mirrored.mirror() == 0
+    assert not asked
+    assert len(written) == 2, "when there is an experiment, and at the end"
+    assert written[-1].delivered == mirrored.journal.entries[-1].uid
+    monkeypatch.undo()
+    assert mirrored.steps() == [[10, 20, 30, 40, 50]] * 2
 
 
 def forgets_all(folder: SweepFolder) -> None:
@@ -363,7 +390,7 @@ def test_a_run_that_was_made_and_not_described_is_described_later(
             time.sleep(0.05)
         assert mirror.close(patience_s=0) == 1
         mirror.join()
-    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.mlflow_store.git_commit", lambda: "another commit")
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.tracking.environment.git_commit", lambda: "another commit")
     mirrored.start_all()
     assert mirrored.mirror() == 0
     parent, children = mirrored.runs()

@@ -1,18 +1,21 @@
 """The report of a sweep: whole in one file, and nothing that a prompt says becomes part of the page."""
 
 import base64
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
@@ -48,7 +51,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "poster")]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -89,7 +92,8 @@ def folder(reported: SweepFolder, tmp_path: Path) -> SweepFolder:
 
 def test_is_whole_in_one_file(folder: SweepFolder) -> None:
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
-    assert (page.tags.count("video"), page.tags.count("img")) == (2, 1)
+    # A figure, and for each video a film strip for paper.
+    assert (page.tags.count("video"), page.tags.count("img")) == (2, 3)
     assert all(address.startswith("data:") for address in page.addresses)
     files = [base64.b64decode(address.split(",")[1]) for address in page.addresses]
     assert (folder.path / "figures" / "learning_curves.png").read_bytes() in files
@@ -101,6 +105,39 @@ def test_is_whole_in_one_file(folder: SweepFolder) -> None:
         "CLIP return 12. After training, its last policy: success 0.25, true return 40"
     ) in page.text
     assert f"worst episode: embedded/tiny, alpha 0, prompt 1, seed 0: {shown}, 50 % of its steps in the goal" in page.text
+
+
+def test_begins_with_what_was_found(folder: SweepFolder) -> None:
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    body = " ".join(page.text.partition("}\n")[2].split())
+    said = (
+        "Compared on cartpole-upright: 2 alphas, 1 seed each. Best is embedded/tiny, alpha 0, prompt 1, with a success of 0.75"
+    )
+    assert said in body
+    assert body.index(said) < body.index("Results") < body.index("How to reproduce")
+    assert "vlm-rm sweep reported.yaml" in body
+
+
+def test_a_model_has_one_colour_and_references_are_grey(folder: SweepFolder) -> None:
+    page = write_report(folder.path).read_text(encoding="utf-8")
+    shown = set(re.findall(r"--colour: (#\w+)", page))
+    assert shown == {model_colours(["embedded/tiny"])["embedded/tiny"], REFERENCE_COLOURS[0]}
+
+
+def test_a_video_that_cannot_be_read_is_left_out(folder: SweepFolder) -> None:
+    (folder.trial(PLAN.trials[1].trial_id) / "video" / "episode.mp4").write_bytes(b"no video")
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert page.tags.count("video") == 1
+    assert "episode.mp4 cannot be read" in page.text
+
+
+def test_the_audit_is_summed_up(folder: SweepFolder) -> None:
+    assert "not audited" in write_report(folder.path).read_text(encoding="utf-8")
+    stored = yaml.safe_load(folder.sweep_file.read_text()) | {"audit": {"alphas": [0.25]}}
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    table = pd.read_csv(folder.table)
+    table.assign(overoptimisation_alarm=[float("nan"), 1.0, 0.0, float("nan")]).to_csv(folder.table, index=False)
+    assert "In 1 of 2 audited trials" in write_report(folder.path).read_text(encoding="utf-8")
 
 
 def test_the_summary_for_each_model_size_is_in_it(folder: SweepFolder) -> None:
@@ -132,7 +169,7 @@ def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder)
     for file in [*folder.path.glob("figures/*"), *folder.path.glob("trials/*/video/*")]:
         file.unlink()
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
-    assert "None have been drawn yet" in page.text
+    assert "No figures have been drawn yet" in page.text
     assert "There are no videos of finished trials." in page.text
 
 
@@ -193,3 +230,33 @@ def test_on_a_full_disk_the_report_before_stays(folder: SweepFolder) -> None:
         write_report(folder.path)
     assert report.read_text() == "before"
     assert not list(folder.path.glob(".unfinished-*"))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 28)")])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_fits_phones_desktops_and_paper_in_light_and_dark(
+    browser: Any, folder: SweepFolder, width: int, scheme: str, ground: str
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    asked: list[str] = []
+    problems: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    report = write_report(folder.path)
+    page.goto(report.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
+    assert page.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth > 0)")
+    assert page.evaluate(
+        "Array.from(document.querySelectorAll('video')).every(video => video.poster.startsWith('data:image/jpeg'))"
+    )
+    shown = (page.is_visible("video"), page.is_visible("img.strip"), page.is_visible(".results .bar"))
+    assert shown == (True, False, width > 640)
+    page.emulate_media(media="print")
+    assert (page.is_visible("video"), page.is_visible("img.strip")) == (False, True)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
+    assert problems == []
+    context.close()

@@ -1,12 +1,13 @@
 """The table of a sweep, and its best trial."""
 
+import pytest
 from small_sweeps import SWEEP
 
 from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
-from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cell, results_table
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cell, cells_of, results_table
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 
@@ -57,7 +58,7 @@ def test_the_best_of_several_seeds_is_the_best_mean_not_the_luckiest_seed() -> N
     ]
     best = best_cell(outcomes)
     assert best is not None
-    assert best.label == "steady, alpha 0.5, prompt p, mean of seeds 0, 1"
+    assert best.label == "steady, alpha 0.5, prompt p, over seeds 0, 1"
     assert best.metrics == {"evaluation_success": 0.75, "evaluation_true_return": 125}
     alone = best_cell(outcomes[:1])
     assert alone is not None
@@ -67,3 +68,30 @@ def test_the_best_of_several_seeds_is_the_best_mean_not_the_luckiest_seed() -> N
 def test_an_evaluation_of_the_middle_is_no_result() -> None:
     table = results_table([outcome_of("a", success=1.0), outcome_of("b", TrialStatus.FAILED, success=1.0)])
     assert table["success"].isna().tolist() == [False, True]
+
+
+def test_combinations_are_compared_by_what_is_left_without_lucky_and_unlucky_seeds() -> None:
+    rates = {"lucky": (0.5, 0.5, 0.5, 1.0), "steady": (0.55, 0.6, 0.55, 0.6)}
+    outcomes = [
+        outcome_of(model_id, seed=seed, success=rate, true_return=10)
+        for model_id, of_seeds in rates.items()
+        for seed, rate in enumerate(of_seeds)
+    ]
+    table = cells_of(results_table([outcome_of(TRUE_REWARD, success=1.0, true_return=200), *outcomes])).set_index("model")
+    assert table["seeds"].to_dict() == {TRUE_REWARD: 1, "lucky": 4, "steady": 4}
+    assert table["success_iqm"].to_dict() == pytest.approx({TRUE_REWARD: 1.0, "lucky": 0.5, "steady": 0.575})
+    ((low, high),) = table.loc[["steady"], ["success_low", "success_high"]].to_numpy().tolist()
+    assert low < 0.575 < high
+    best = best_cell(outcomes)
+    assert best is not None
+    assert best.outcomes[0].trial.model_id == "steady", "the mean of the other is larger, by one seed"
+
+
+def test_one_seed_has_no_interval_nor_have_equal_seeds() -> None:
+    alone = cells_of(results_table([outcome_of("a", success=0.5, true_return=9)]))
+    equal = cells_of(results_table([outcome_of("a", seed=seed, success=1.0, true_return=9) for seed in (0, 1)]))
+    unfinished = cells_of(results_table([outcome_of("a", TrialStatus.FAILED, success=1.0)]))
+    for table in (alone, equal, unfinished):
+        assert table[["success_low", "success_high", "true_return_low"]].isna().all(axis=None)
+    assert (alone["seeds"][0], equal["seeds"][0], unfinished["seeds"][0]) == (1, 2, 0)
+    assert unfinished["success_iqm"].isna().all()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from checkpoint_content import resumable
 
-from vlm_rm_sweeps.metrics import FAILURE, FINISHED, RunStatus, TrialStatus
+from vlm_rm_sweeps.metrics import FAILURE, FINISHED, REACHED, RunStatus, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TrialEnded
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TrialEnded, TrialStopped
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
@@ -86,3 +86,41 @@ def test_a_trial_has_finished_if_it_says_so(
     assert [entry.status for entry in ended] == ([run_status] if run_status else [])
     assert [entry.tags.get("reason", "") for entry in ended] == ([reason] if run_status else [])
     assert status is TrialStatus.UNFINISHED or any(reason in line for line in said)
+
+
+EVALUATED = {"evaluation_true_return": 3.0, "evaluation_success": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("results", "why", "reason", "judged"),
+    [
+        ([EVALUATED | {FINISHED: True, REACHED: "success 0.5 reached 0.4"}], None, "success 0.5 reached 0.4", True),
+        ([EVALUATED], "asha: worse", "asha: worse", True),
+        ([EVALUATED, {"true_return": 9.0}], "asha: worse", "asha: worse", False),
+    ],
+    ids=["good enough", "given up at an evaluation", "given up after one"],
+)
+def test_a_trial_that_was_stopped_early_keeps_step_and_reason(
+    tmp_path: Path, results: list[dict[str, Any]], why: str | None, reason: str, judged: bool
+) -> None:
+    """Also when the sweep is resumed. What its greedy policy was worth before its end is not what it was worth at its end."""
+    trial, said = PLAN.trials[-1], list[str]()
+    file = tmp_path / "journal.jsonl"
+    callback = JournalCallback(Journal(file), Progress({trial.trial_id: 300}, said.append), said.append)
+    recorded = list[Any]()
+    callback.on_finished, callback.why_stopped = recorded.append, {trial.trial_id: why}.get
+    tune_trial: Any = OfTune(trial)
+    callback.on_trial_start(0, [], tune_trial)
+    for number, result in enumerate(results, 1):
+        callback.on_trial_result(0, [], tune_trial, {"env_steps": 100 * number, "time_ms": number} | result)
+    callback.on_trial_complete(0, [], tune_trial)
+
+    again = JournalCallback(Journal(file), Progress({trial.trial_id: 300}, said.append), said.append)
+    again.recall(trial, TrialFolder(tmp_path / "none"), finished=True)
+    for outcome in (callback.outcome(trial), again.outcome(trial)):
+        assert (outcome.status, outcome.reason, outcome.has_ended) == (TrialStatus.STOPPED, reason, True)
+        assert ("evaluation_success" in outcome.metrics) is judged
+    (stopped,) = [entry for entry in Journal(file).entries if isinstance(entry, TrialStopped)]
+    assert (stopped.step, stopped.reached) == (100 * len(results), why is None)
+    assert recorded == ([trial] if why is None else []), "a video is recorded of what was good enough"
+    assert any(f"stopped at step {stopped.step}: {reason}" in line for line in said)

@@ -1,5 +1,6 @@
 """The way of a reward into RLlib, checked on a real algorithm, a real pool and what lies in the replay buffer at the end."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +19,9 @@ from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.rendering import render_frame
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
+from vlm_rm_sweeps.training.audit import AuditPlan, AuditTally
 from vlm_rm_sweeps.training.connectors import reward as connector
-from vlm_rm_sweeps.training.connectors.reward import RewardSource
+from vlm_rm_sweeps.training.connectors.reward import RewardSource, reward_connectors
 from vlm_rm_sweeps.training.trainer import build_trainer
 
 TASK = find_task("cartpole-upright")
@@ -135,6 +137,74 @@ def test_a_reward_of_the_last_frames_sees_them_across_rollouts(two_pools: tuple[
         checked += len(episode)
     assert checked == 840
     algorithm.stop()
+
+
+NEVER_LEARNS = Dqn(learning_starts=10_000, envs=4, rollout_steps=5, updates_per_step=0.05)
+"""Its first 160 steps are the same whatever the rewards are; no episode ends in them."""
+
+
+def unlearned(reward: RewardSource, tally: AuditTally | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    """The rewards of 40 steps in each of 4 environments, and RLlib's result."""
+    algorithm = build_trainer(NEVER_LEARNS, TASK, reward, seed=3, steps_per_result=160, evaluation_episodes=2)
+    for each in reward_connectors(algorithm.env_runner):
+        each.tally = tally
+    result = algorithm.train()
+    rewards = np.stack([episode.get_rewards() for episode in replayed(algorithm)])
+    algorithm.stop()
+    return rewards, result["env_runners"]
+
+
+@pytest.fixture(scope="module")
+def each_step_scored(reward: RewardSource) -> np.ndarray:
+    """Rewards of the frame after each step, as they were sent and answered."""
+    sent: list[np.ndarray] = []
+    submit = RewardPool.submit
+
+    def spy(pool: RewardPool, frames: np.ndarray, specs: Any) -> Any:
+        sent.append(frames)
+        return submit(pool, frames, specs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RewardPool, "submit", spy)
+        rewards, _ = unlearned(dataclasses.replace(reward, score_every=1))
+    # The frames come by step, then by environment.
+    own = load_reward_model("embedded/tiny", micro_batch=16).score(np.concatenate(sent), [SPEC])[:, 0]
+    np.testing.assert_array_equal(rewards, own.reshape(40, 4).T)
+    return rewards
+
+
+def test_every_step_is_scored_by_default_and_has_its_own_reward_to_the_bit(
+    reward: RewardSource, each_step_scored: np.ndarray
+) -> None:
+    rewards, runner = unlearned(reward)
+    np.testing.assert_array_equal(rewards, each_step_scored)
+    assert runner[metrics.FRAMES_SCORED] == 160
+
+
+def test_between_scored_steps_the_last_reward_is_held_and_the_audit_sees_all_steps(
+    reward: RewardSource, each_step_scored: np.ndarray
+) -> None:
+    tally = AuditTally(AuditPlan({"same": dataclasses.replace(SPEC, alpha=0.0)}, (reward.pool,), every=160, frames=500), seed=0)
+    rewards, runner = unlearned(dataclasses.replace(reward, score_every=8), tally)
+    np.testing.assert_array_equal(rewards, each_step_scored[:, [step - step % 8 for step in range(40)]])
+    assert runner[metrics.FRAMES_SCORED] == 4 * 5
+    audited = tally.take()
+    assert audited.steps == len(audited.sample) == 160
+    assert audited.rewards[0] == pytest.approx(rewards.sum(), rel=1e-6)
+    assert audited.rewards[1] != audited.rewards[0]
+
+
+def test_between_scored_steps_the_reward_is_interpolated_and_at_the_end_of_a_rollout_held(
+    reward: RewardSource, each_step_scored: np.ndarray
+) -> None:
+    rewards, _ = unlearned(dataclasses.replace(reward, score_every=4, score_between="interpolate"))
+    for step in range(40):
+        before, rollout_ends = step - step % 4, step - step % 5 + 5
+        share = 0.0 if before + 4 >= rollout_ends else step % 4 / 4
+        expected = each_step_scored[:, before] * (1 - share)
+        if share:
+            expected = expected + each_step_scored[:, before + 4] * share
+        np.testing.assert_allclose(rewards[:, step], expected, rtol=1e-5, err_msg=f"step {step}")
 
 
 def test_stepping_goes_on_while_servers_score(reward: RewardSource, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,19 +11,21 @@ import json
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
 
 Range = tuple[float, float]
 """The least and the largest reward; each may be infinite."""
+Weight = Annotated[float, Field(ge=-1e6, le=1e6)]
+"""Of a term of a reward. Beyond it float32 keeps nothing of the other terms, and overflows in the end."""
 _DIGEST = 6
 
 
@@ -125,6 +127,11 @@ class RewardFunction(BaseModel, ABC):
     def uses_true_reward(self) -> bool:
         """Whether `combine` uses the environment's own rewards."""
         return False
+
+    @property
+    def needs_episode(self) -> bool:
+        """Whether it is another reward on states that stand alone, as in a data set: a history has one frame there, see `alone`."""
+        return self.memory > 0 or self.uses_true_reward
 
     @property
     def needs_states(self) -> bool:
@@ -234,6 +241,21 @@ class FrameReward(RewardFunction):
     def combine(self, columns: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
         """Return the only column."""
         return columns[:, 0]
+
+
+def seen_alone(labels: Iterable[str], where: str) -> str | None:
+    """Say where rewards that need an episode are measured without one.
+
+    Args:
+        labels: Of those with `needs_episode`.
+        where: What measures them, in words.
+
+    Returns:
+        One sentence; None if there are none.
+    """
+    named = ", ".join(dict.fromkeys(labels))
+    alone = "frames alone: a history of one frame, and no reward of the environment"
+    return f"rewards: {named}: {where} {alone}" if named else None
 
 
 def rewards_of(function: FrameReward, images: np.ndarray, texts: Texts) -> np.ndarray:

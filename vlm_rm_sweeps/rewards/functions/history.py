@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction, Texts, dots
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction, Texts, Weight, dots
 from vlm_rm_sweeps.rewards.functions.goal_baseline import MIN_DISTANCE
 
 
@@ -55,8 +55,8 @@ class History(RewardFunction):
 
     formula: ClassVar[str] = "mean over the last k frames of s.g + weight * (change over them of s.u), u from baseline to goal"
 
-    frames: int = Field(4, ge=2, description="Number of frames, k: those after the last k steps.")
-    weight: float = Field(1.0, description="Weight of the change along the direction from baseline to goal.")
+    frames: int = Field(4, ge=2, le=1_000, description="Number of frames, k: those after the last k steps.")
+    weight: Weight = Field(1.0, description="Weight of the change along the direction from baseline to goal.")
 
     def parts(self) -> tuple[FrameReward, ...]:
         """Return the dot products with the goal and with the direction from baseline to goal."""

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction, Weight
 from vlm_rm_sweeps.rewards.functions.registry import NestedReward
 
 
@@ -15,7 +15,7 @@ class Weighted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    weight: float = Field(strict=True, description="What the reward is multiplied by.")
+    weight: Weight = Field(strict=True, description="What the reward is multiplied by.")
     reward: NestedReward = Field(description="A kind of reward, or a mapping of `kind` and parameters.")
 
 
@@ -32,7 +32,7 @@ class Mixed(RewardFunction):
     formula: ClassVar[str] = "sum_i weight_i * R_i + true_reward * (the environment's own reward)"
 
     of: tuple[Weighted, ...] = Field(min_length=1, description="Rewards with their weights: a list of {weight, reward}.")
-    true_reward: float = Field(0.0, description="Weight of the environment's own reward.")
+    true_reward: Weight = Field(0.0, description="Weight of the environment's own reward.")
 
     @model_validator(mode="after")
     def _of_something(self) -> "Mixed":

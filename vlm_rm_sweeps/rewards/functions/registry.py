@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, ValidationError, ValidationInfo
 
-from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.errors import UserError, causes, expectation, shown
 from vlm_rm_sweeps.registry import Registry, complete_class
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
 
@@ -160,7 +160,7 @@ def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
         given = {name: value for name, value in parameters.items() if name != KIND}
         return function.model_validate(given, context={_FROM_DATA: from_data})
     except ValidationError as error:
-        problems = [_explained(problem, function) for problem in error.errors(include_url=False)]
+        problems = [_explained(problem, function) for problem in causes(error.errors(include_url=False))]
         raise UserError(f"{kind}: {'; '.join(problems)}") from error
 
 
@@ -174,8 +174,7 @@ def _explained(problem: Any, function: type[RewardFunction]) -> str:
         return f"unknown parameter {name!r} (value {shown(problem['input'])}): {suggestion}{expected}"
     if problem["type"] == "missing":
         return f"parameter {name!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{name} = {shown(problem['input'])}: {message[0].lower()}{message[1:]}" if name else message
+    return f"{name} = {shown(problem['input'])}: {expectation(problem)}" if name else expectation(problem)
 
 
 def is_from_data(info: ValidationInfo) -> bool:

@@ -29,7 +29,7 @@ class Softmax(FrameReward):
     )
     baseline: bool = Field(True, description="Whether the prompt's baseline is one of the descriptions, too.")
     temperature: float | None = Field(
-        None, gt=0, description="Divides the cosines: a low one makes the reward steep; by default the model's own."
+        None, ge=1e-6, description="Divides the cosines: a low one makes the reward steep; by default the model's own."
     )
 
     @field_validator("negatives", mode="before", json_schema_input_type=str | tuple[str, ...])

@@ -13,6 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError, shown, unknown_name
+from vlm_rm_sweeps.metrics import SUCCESS
+from vlm_rm_sweeps.rewards.functions.base import seen_alone
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion, find_reward_model, with_version
@@ -126,6 +128,10 @@ class Plan:
         own = {reward.key for model, reward, _ in self.combinations if model == model_id or model_id in gold}
         return [reward for reward in self.rewards if reward.key in own]
 
+    def seen_alone(self, where: str) -> str | None:
+        """Say which rewards need an episode, where none is: see `functions.base.seen_alone`."""
+        return seen_alone((str(reward.key) for reward in self.rewards if reward.function.needs_episode), where)
+
     def served_specs(self, model_id: str) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""
         audited = self.sweep.audit.alphas if self.sweep.audit else ()
@@ -195,18 +201,40 @@ class Plan:
         pools = "; the pools need" if self.models else ""
         lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
         for model_id, model in self.models.items():
+            if model.judges_only:
+                lines.append(f"  {model_id} is asked by one process, which needs the network")
+                continue
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
             way = f"{pool.precision} by {pool.backend}"
             lines.append(
                 f"  {pool.servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and "
                 f"{pool.gpus:g} GPUs each"
             )
+        if self.models and sweep.score_every > 1:
+            held = "held" if sweep.score_between == "hold" else "interpolated"
+            lines.append(f"of {sweep.score_every} steps of an episode the frame of one is encoded; between, rewards are {held}")
         if sweep.epic_states:
             lines.append(f"before training, {sweep.described_epic_states()} are encoded once by each model, for EPIC distances")
+        lines += _early_ends(sweep)
         if sweep.audit is not None:
             gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
             lines.append(f"about every {sweep.audit.every:,} steps of each trial are audited{gold}")
         return "\n".join([*lines, *self.remarks()])
+
+
+def _early_ends(sweep: Sweep) -> list[str]:
+    """Say what may end trials early, or keep them waiting, in a line each."""
+    lines = []
+    if sweep.scheduler is not None:
+        lines.append(f"trials are stopped early by {sweep.scheduler.in_words(sweep.steps)}; references run to their end")
+    if sweep.stop is not None:
+        goals = " or ".join(f"{name} {value:g}" for name, value in sweep.stop.goals.items())
+        lines.append(f"a trial ends when its greedy policy reaches {goals}; references run to their end")
+    if sweep.max_concurrent is not None:
+        lines.append(f"at most {sweep.max_concurrent} trials run at once")
+    if sweep.time_budget_s is not None:
+        lines.append(f"what has not finished {sweep.time_budget_s:g} s after the first trial has started waits for --resume")
+    return lines
 
 
 def _quoted(sentences: Sequence[str]) -> str:
@@ -255,8 +283,10 @@ def make_plan(sweep: Sweep) -> Plan:
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
     for check in (
         _check_rewards,
+        _check_score_every,
         _check_only,
         _check_size,
+        _check_stopping,
         _check_states,
         _check_audit,
         _check_models,
@@ -326,8 +356,10 @@ def _plain(value: Any) -> Any:
 def _models(
     key: str, model_ids: Sequence[str], problems: _Problems, version: EmbeddedVersion = NEWEST_EMBEDDED
 ) -> dict[str, RewardModel]:
+    judging = key == "audit.models"
+
     def find(model_id: str) -> RewardModel:
-        return find_reward_model(model_id if version == NEWEST_EMBEDDED else with_version(model_id, version))
+        return find_reward_model(model_id if version == NEWEST_EMBEDDED else with_version(model_id, version), judging)
 
     found = {model_id: problems.look_up(key, model_ids, find, model_id) for model_id in model_ids}
     return {model_id: model for model_id, model in found.items() if model is not None}
@@ -432,6 +464,22 @@ def _check_rewards(plan: Plan) -> None:
             raise UserError(f"rewards: two are called {label!r}: expected a `name` of its own for each")
 
 
+def _check_score_every(plan: Plan) -> None:
+    """Refuse to leave out frames that a reward needs, or all but the first of an episode."""
+    every, length = plan.sweep.score_every, plan.task.episode_steps
+    if every > 1 and every >= length:
+        raise UserError(
+            f"score_every = {every}: an episode of {plan.task.name} has {length} steps, so its first frame would be the only one "
+            "that is scored: expected less"
+        )
+    for reward in plan.rewards:
+        if every > 1 and reward.function.memory:
+            raise UserError(
+                f"score_every = {every}: {reward.label or reward.function.label} looks at the frames of {reward.function.memory + 1} "
+                "steps in turn, so none of them can be left out: expected 1"
+            )
+
+
 def _check_only(plan: Plan) -> None:
     sweep = plan.sweep
     for each in sweep.only:
@@ -451,6 +499,18 @@ def _check_size(plan: Plan) -> None:
             f"the grid has {len(plan.trials)} trials, more than max_trials = {plan.sweep.max_trials}: shorten an axis or raise "
             "max_trials"
         )
+
+
+def _check_stopping(plan: Plan) -> None:
+    """Refuse to stop trials by a success that the task does not know."""
+    scheduler, stop = plan.sweep.scheduler, plan.sweep.stop
+    by_success = {
+        "scheduler.by": scheduler is not None and scheduler.by == SUCCESS,
+        "stop.success": stop is not None and stop.success is not None,
+    }
+    for key, asked in by_success.items():
+        if asked and plan.task.success_criterion is None:
+            raise UserError(f"{key}: {plan.task.name} has no success test: expected 'true_return'")
 
 
 def _check_states(plan: Plan) -> None:
@@ -479,7 +539,7 @@ def _check_audit(plan: Plan) -> None:
             raise UserError("audit.prompts: " + unknown_name("prompt id", prompt, _prompt_ids(plan)))
     for gold, trained in itertools.product(audit.models, plan.sweep.models):
         wanted, given = (plan.models[model_id].frame_format for model_id in (gold, trained))
-        if wanted != given:
+        if wanted != given and not plan.models[gold].judges_only:
             raise UserError(
                 f"audit.models: {gold} takes frames of {wanted.size} pixels ({wanted.interpolation}, {wanted.resize_mode}), and "
                 f"{trained} frames of {given.size} ({given.interpolation}, {given.resize_mode}): a gold model sees the frames that "
@@ -524,13 +584,9 @@ def _slow_precision(pool: PoolSettings) -> str | None:
 
 def _frames_alone(plan: Plan) -> str | None:
     """Say where rewards are measured on frames without an episode."""
-    partial = [str(reward.label) for reward in plan.rewards if reward.function.memory or reward.function.uses_true_reward]
-    if not partial or not (plan.sweep.epic_states or plan.sweep.audit):
+    if not (plan.sweep.epic_states or plan.sweep.audit):
         return None
-    return (
-        f"rewards: {', '.join(partial)}: `epic_states` and the other models of an audit see frames alone: a history of one frame, and "
-        "no reward of the environment"
-    )
+    return plan.seen_alone("`epic_states` and the other models of an audit see")
 
 
 def _audit_name(reward: Reward) -> str:

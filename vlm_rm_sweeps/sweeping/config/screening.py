@@ -48,14 +48,13 @@ class Screening:
     keys: dict[str, Any]
 
     def describe(self) -> str:
-        """Describe what will be screened, in one line."""
+        """Describe what will be screened, with a remark on rewards that are others on states than in episodes."""
         plan = self.plan
         rewards = f"{len(plan.rewards)} {'rewards' if plan.sweep.rewards else 'alphas'}"
         grid = f"{len(plan.sweep.models)} models, {rewards}, {len(plan.prompts)} prompts"
-        return (
-            f"screening {len(plan.combinations):,} combinations ({grid}) on the states in {self.settings.states}, truth: "
-            f"{self.settings.truth}"
-        )
+        screened = f"screening {len(plan.combinations):,} combinations ({grid}) on the states in {self.settings.states}"
+        remark = plan.seen_alone("a data set has")
+        return "\n".join([f"{screened}, truth: {self.settings.truth}", *([remark] if remark else [])])
 
     def best_sweep(self, best: list[Combination]) -> dict[str, Any]:
         """Build the keys of a sweep file that trains only these combinations."""

@@ -12,9 +12,11 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
+from vlm_rm_sweeps.rewards.between import Between
 from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion
 from vlm_rm_sweeps.sweeping.config.sections import (
+    LARGEST,
     AuditSettings,
     Combination,
     LabelledStates,
@@ -25,6 +27,7 @@ from vlm_rm_sweeps.sweeping.config.sections import (
     TrialResources,
     check_alphas,
 )
+from vlm_rm_sweeps.sweeping.config.stopping import SchedulerKind, SchedulerSettings, StopSettings, check_stopping
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file, refuse_repeats
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.control import Control
@@ -55,6 +58,13 @@ class Sweep(Section):
         (),
         description="Rewards to compare, in the place of `alphas`: each a kind of `vlm-rm rewards`, or `kind` with its parameters.",
     )
+    score_every: int = Field(
+        1, ge=1, description="Encode the frame of every k-th step of an episode alone, from its first step on."
+    )
+    score_between: Between = Field(
+        "hold",
+        description="The rewards of the steps between: the last one, or `interpolate` to the next (the last steps of a rollout hold).",
+    )
     prompts: tuple[Prompt, ...] = Field((), description="Prompts to compare; by default the task's own.")
     only: tuple[Combination, ...] = Field((), description="Of the grid, only these combinations; by default all of it.")
     textures: tuple[str, ...] = Field(
@@ -83,6 +93,15 @@ class Sweep(Section):
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = Field(PoolSettings(), description="How each model is served.")
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")
+    scheduler: SchedulerSettings | None = Field(
+        None,
+        description="Stop trials early that do worse than others, by one of Tune's schedulers; a kind alone, or a mapping.",
+    )
+    stop: StopSettings | None = Field(None, description="End a trial early whose greedy policy is good enough.")
+    max_concurrent: int | None = Field(None, gt=0, description="Run no more trials at once, whatever there is room for.")
+    time_budget_s: float | None = Field(
+        None, gt=0, description="Seconds after which the trials are interrupted, as by Ctrl-C; `--resume` continues."
+    )
     epic_states: int | LabelledStates = Field(
         0,
         description="What every model, reward and prompt is measured on by EPIC before training: a number of random states (0: none), "
@@ -102,6 +121,11 @@ class Sweep(Section):
             if isinstance(rewards, list | tuple)
             else rewards
         )
+
+    @field_validator("scheduler", mode="before", json_schema_input_type=SchedulerKind | SchedulerSettings | None)
+    @classmethod
+    def _scheduler_alone(cls, scheduler: Any) -> Any:
+        return {KIND: scheduler} if isinstance(scheduler, str) else scheduler
 
     @field_validator("alphas")
     @classmethod
@@ -133,6 +157,8 @@ class Sweep(Section):
             for axis in ("alphas", "prompts", "models"):
                 refuse_repeats(f"audit.{axis}", getattr(self.audit, axis))
         self._check_references_alone()
+        interval, is_measured = self.trial.evaluation_interval, bool(self.epic_states)
+        check_stopping(self.scheduler, self.stop, self.steps, self.steps_per_result, interval, is_measured)
         if self.env is not None and not self.prompts:
             raise UserError("prompts: missing, and an `env` has none of its own: expected a list of id, goal and baseline")
         return self
@@ -159,6 +185,12 @@ class Sweep(Section):
     def task_name(self) -> str:
         """The name of the task, or the id of the environment."""
         return self.task or (self.env.id if self.env else "")
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """The models that trials learn from, then the gold models that only judge."""
+        gold = self.audit.models if self.audit else ()
+        return tuple(dict.fromkeys([*self.models, *(each for each in gold if each != LARGEST)]))
 
     def described_epic_states(self) -> str:
         """Describe the states of `epic_states` in words."""

@@ -3,14 +3,13 @@
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.errors import UserError, causes, expectation, shown
 
 Checked = TypeVar("Checked", bound=BaseModel)
 _MOST_PROBLEMS = 10
@@ -40,7 +39,7 @@ def check_keys(model: type[Checked], data: Any, within: str = "", hint: str = ""
 
 def problems_of(error: ValidationError, model: type[BaseModel], within: str = "") -> list[str]:
     """Explain the bad keys of a part of the sweep file; `within` is the part's path, as for `check_keys`."""
-    problems = [each for each in error.errors(include_url=False) if not _follows_from_another(each, error)]
+    problems = causes(error.errors(include_url=False))
     explained, listed = [], set()
     for problem in problems[:_MOST_PROBLEMS]:
         section = problem["loc"][:-1]
@@ -49,14 +48,6 @@ def problems_of(error: ValidationError, model: type[BaseModel], within: str = ""
             listed.add(section)
     more = len(problems) - len(explained)
     return [*explained, *([f"and {more} more problems"] if more else [])]
-
-
-def _follows_from_another(problem: ErrorDetails, error: ValidationError) -> bool:
-    """Whether pydantic counts a list as too short only because it leaves out the bad values in it."""
-    place = problem["loc"]
-    return problem["type"] == "too_short" and any(
-        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in error.errors(include_url=False)
-    )
 
 
 def in_file(path: Path, error: UserError) -> UserError:
@@ -80,7 +71,7 @@ def refuse_repeats(axis: str, values: Iterable[Any]) -> None:
             raise UserError(f"duplicate value {value!r} in `{axis}`: expected each value once")
 
 
-def _explain(problem: ErrorDetails, model: type[BaseModel], within: str, lists_keys: bool) -> str:
+def _explain(problem: Mapping[str, Any], model: type[BaseModel], within: str, lists_keys: bool) -> str:
     key = within + ".".join(_shortened(str(part)) for part in problem["loc"])
     found = shown(problem["input"])
     if problem["type"] == "extra_forbidden":
@@ -91,13 +82,13 @@ def _explain(problem: ErrorDetails, model: type[BaseModel], within: str, lists_k
         return f"unknown key {key!r} (value {found}){': ' if helps else ''}{' '.join(helps)}"
     if problem["type"] == "missing":
         return f"{key!r} is missing"
-    message = "expected a list" if problem["type"] == "tuple_type" else problem["msg"].removeprefix("Value error, ")
+    message = expectation(problem)
     names_its_keys = key == "epic_states" and isinstance(problem["input"], dict) and problem["type"] == "value_error"
     if not key or names_its_keys:
         return message
     if isinstance(problem["input"], dict):
         return f"{key}: {message}"
-    return f"{key} = {found}: {message[0].lower()}{message[1:]}"
+    return f"{key} = {found}: {message}"
 
 
 def _shortened(name: str) -> str:

@@ -21,11 +21,17 @@ from vlm_rm_sweeps.sweeping.execution.thresholds import check_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 
+_ONE_JUDGE = {"servers": 1, "cpus": 0.0, "gpus": 0.0, "timeout_s": 86_400.0}
+"""The pool of a model that only judges: one process, so that there is one budget. It limits its time itself."""
+
 
 def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
     """Return the pool configuration of each model of a sweep and its audit, by model id."""
     settings = plan.sweep.pool.model_dump()
-    return {model_id: PoolConfig.of(pool_name, model, **settings) for model_id, model in plan.models.items()}
+    return {
+        model_id: PoolConfig.of(pool_name, model, **(settings | (_ONE_JUDGE if model.judges_only else {})))
+        for model_id, model in plan.models.items()
+    }
 
 
 def start_pools(

@@ -3,7 +3,7 @@
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.journal import Entry, FileWritten, ended_trials, read_entries
+from vlm_rm_sweeps.sweeping.tracking.journal import Entry, FileWritten, ended_trials, read_entries, stopped_trials
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 
@@ -15,15 +15,18 @@ class Remaining:
         entries: The entries of its journal.
 
     Attributes:
-        trials: The trials that have not finished.
-        videos: The finished trials whose video is missing: an earlier execution was killed while it recorded them.
+        trials: The trials that have neither finished nor been stopped early.
+        videos: The trials that have finished, or were good enough, whose video is missing: an earlier execution was killed while it
+            recorded them.
     """
 
     def __init__(self, plan: Plan, entries: list[Entry]) -> None:
-        ended = ended_trials(entries)
-        self.trials = [trial for trial in plan.trials if ended.get(trial.trial_id) != RunStatus.FINISHED]
+        ended, stopped = ended_trials(entries), stopped_trials(entries)
+        whole = {trial for trial, status in ended.items() if status == RunStatus.FINISHED}
+        whole |= {trial for trial, stop in stopped.items() if stop.reached}
+        self.trials = [trial for trial in plan.trials if trial.trial_id not in whole | stopped.keys()]
         recorded = {entry.trial for entry in entries if isinstance(entry, FileWritten) and entry.to == VIDEO_FOLDER}
-        finished = [trial for trial in plan.trials if trial not in self.trials]
+        finished = [trial for trial in plan.trials if trial.trial_id in whole]
         self.videos = [trial for trial in finished if plan.sweep.videos and trial.trial_id not in recorded]
 
     @classmethod

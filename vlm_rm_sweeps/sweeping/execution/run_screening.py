@@ -37,17 +37,17 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.screening import Screening
 from vlm_rm_sweeps.sweeping.config.sections import Combination
 from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
+from vlm_rm_sweeps.sweeping.tracking.environment import COMMIT, environment_params
 from vlm_rm_sweeps.sweeping.tracking.folder import make_folder, new_path
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
-    RunsFile,
     as_params,
     child_tags,
-    environment_params,
     experiment_id,
     parent_tags,
     prompt_params,
     set_up_store,
 )
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
 
 MEASURES = ("states", *MEASURED, PARAMETERS_MILLIONS)
@@ -210,7 +210,7 @@ class _Tracker:
             "task": task,
             "states": str(screening.settings.states),
             "truth": screening.settings.truth,
-            "git_commit": environment["git_commit"],
+            COMMIT: environment[COMMIT],
         }
         self._client.log_batch(self._run_id, params=as_params(self._common | environment))
         RunsFile(tracking_uri=tracking_uri, experiment_id=self._experiment_id, run_id=self._run_id).write(

@@ -22,6 +22,7 @@ from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.thresholds import measure_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.journal import ended_trials, read_entries
+from vlm_rm_sweeps.sweeping.tracking.progress import Watcher
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 
 
@@ -64,6 +65,7 @@ def run_sweep(
     tracking_uri: str | None = None,
     say: Callable[[str], None] = print,
     resumed: SweepFolder | None = None,
+    watch: Watcher | None = None,
 ) -> SweepOutcome:
     """Run all trials of a sweep into a new folder, or resume the one in `resumed`.
 
@@ -76,6 +78,7 @@ def run_sweep(
         tracking_uri: The MLflow server or database; by default a SQLite database in `results`.
         say: Prints a line of progress.
         resumed: The folder of the sweep to resume; None starts a new one.
+        watch: Called with the progress after every result, to show it; None prints lines of it.
 
     Returns:
         The outcome of each trial. A trial that fails does not stop the others.
@@ -88,7 +91,7 @@ def run_sweep(
     plan = sweep if isinstance(sweep, Plan) else make_plan(sweep)
     folder = resumed or SweepFolder.new(plan.sweep, results)
     try:
-        return _run_sweep(plan, folder, tracking_uri or default_tracking_uri(results), say, resumed)
+        return _run_sweep(plan, folder, tracking_uri or default_tracking_uri(results), say, resumed, watch)
     except KeyboardInterrupt:
         # While trials run, Tune handles the first Ctrl-C and ends them in order. This one came before or after, or is the
         # second.
@@ -102,7 +105,12 @@ def run_sweep(
 
 
 def _run_sweep(
-    plan: Plan, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None], resumed: SweepFolder | None
+    plan: Plan,
+    folder: SweepFolder,
+    tracking_uri: str,
+    say: Callable[[str], None],
+    resumed: SweepFolder | None,
+    watch: Watcher | None,
 ) -> SweepOutcome:
     with ExitStack() as cleanup:
         if resumed:
@@ -120,14 +128,15 @@ def _run_sweep(
         if not resumed:
             set_up_store(tracking_uri)
         for model_id, pool in pools.items():
-            await_pool(pool, servers[model_id], plan.served_specs(model_id))
+            # A model that only judges may be unavailable: the audit will say so.
+            await_pool(pool, servers[model_id], [] if plan.models[model_id].judges_only else plan.served_specs(model_id))
         thresholds = measure_thresholds(plan, folder, pools) if needed else {}
         plan = plan.with_thresholds(thresholds)
         measured = _measured(plan, folder, pools, say) if needed else None
         if not resumed:
             folder.create(plan.sweep)
             cleanup.enter_context(folder.locked())
-        run = cleanup.enter_context(SweepRun(plan, folder, tracking_uri, say))
+        run = cleanup.enter_context(SweepRun(plan, folder, tracking_uri, say, watch))
         if needed:
             run.run(pools, measured, thresholds)
         return run.outcome()

@@ -21,6 +21,7 @@ from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
+from vlm_rm_sweeps.sweeping.execution.scheduling import TimeBudget, scheduler_of
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import training_job
 from vlm_rm_sweeps.sweeping.execution.trial_videos import TrialVideos
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -35,7 +36,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     open_trials,
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
-from vlm_rm_sweeps.sweeping.tracking.progress import Progress
+from vlm_rm_sweeps.sweeping.tracking.progress import Progress, Watcher
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback, trial_of
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
@@ -59,9 +60,17 @@ class SweepRun:
         folder: Its folder.
         tracking_uri: The MLflow server or database.
         say: Prints a line.
+        watch: Shows the progress of the trials; None for lines of it.
     """
 
-    def __init__(self, plan: Plan, folder: SweepFolder, tracking_uri: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: SweepFolder,
+        tracking_uri: str,
+        say: Callable[[str], None],
+        watch: Watcher | None = None,
+    ) -> None:
         self._plan, self._folder, self._tracking_uri, self._say = plan, folder, tracking_uri, say
         self._journal = Journal(folder.journal)
         self._mirror = MlflowMirror(self._journal, plan, folder, tracking_uri, say)
@@ -70,8 +79,9 @@ class SweepRun:
         if self._has_news:
             ids = [entry.id for entry in self._journal.entries if isinstance(entry, SweepStarted)]
             self._journal.append(SweepStarted(id=ids[0] if ids else uuid.uuid4().hex))
-        progress = Progress({trial.trial_id: plan.steps_of(trial) for trial in plan.trials}, say)
+        progress = Progress({trial.trial_id: plan.steps_of(trial) for trial in plan.trials}, say, watch)
         self._callback = JournalCallback(self._journal, progress, say)
+        self._measures: dict[str, dict[str, float]] = {}
         self._take_in(known_measures(folder.epic))
         for trial in plan.trials:
             finished = trial not in self._remaining.trials
@@ -137,7 +147,8 @@ class SweepRun:
     def _take_in(self, measures: pd.DataFrame | None) -> None:
         if measures is not None:
             of_trials = {trial.trial_id: metrics_of(measures, trial) for trial in self._plan.trials}
-            self._callback.measured({trial_id: metrics for trial_id, metrics in of_trials.items() if metrics})
+            self._measures = {trial_id: metrics for trial_id, metrics in of_trials.items() if metrics}
+            self._callback.measured(self._measures)
 
     def _append_videos(self, files: Mapping[str, Path]) -> None:
         for trial_id, file in files.items():
@@ -149,7 +160,8 @@ class SweepRun:
             self._journal.append(TrialEnded(trial=trial_id, status=RunStatus.KILLED, tags={}))
         outcome = self.outcome()
         self._write(self._folder.table.name, outcome.table)
-        for file in (self._folder.table, self._folder.epic):
+        self._write(self._folder.cells.name, outcome.cells)
+        for file in (self._folder.table, self._folder.cells, self._folder.epic):
             if file.is_file():
                 self._journal.append(FileWritten(trial="", file=file.name, to=None))
         stopped = stopped or outcome.interrupted
@@ -178,9 +190,11 @@ class SweepRun:
         prepare_tune()
         for speaker in _SILENCED:
             logging.getLogger(speaker).setLevel(logging.CRITICAL)
+        seconds = self._plan.sweep.time_budget_s
+        budget = TimeBudget(seconds) if seconds is not None else None
         try:
             with _ctrl_c_as_before():
-                self._tuner(jobs).fit()
+                self._tuner(jobs, budget).fit()
         except Exception as error:
             full = _disk_error(error)
             if full is None:
@@ -189,8 +203,13 @@ class SweepRun:
             raise UserError(
                 f"the sweep stopped ({reason_of(full)}): free some disk space, and continue with --resume"
             ) from error
+        if budget is not None and budget.used_up:
+            self._callback.why_unfinished = f"interrupted: time_budget_s = {seconds:g} is used up"
 
-    def _tuner(self, jobs: list[tuple[Trial, TrainingJob]]) -> tune.Tuner:
+    def _tuner(self, jobs: list[tuple[Trial, TrainingJob]], budget: TimeBudget | None) -> tune.Tuner:
+        scheduler = scheduler_of(self._plan, self._measures, self._journal.entries)
+        if scheduler is not None:
+            self._callback.why_stopped = scheduler.stopped.get
         reserved = self._plan.sweep.trial
         resources = {"CPU": reserved.cpus, "GPU": reserved.gpus}
         executions = self._folder.tune
@@ -206,12 +225,15 @@ class SweepRun:
                 # A new trial reuses the process of one that has ended, with everything that it has imported.
                 reuse_actors=True,
                 trial_dirname_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
+                scheduler=scheduler,
+                max_concurrent_trials=self._plan.sweep.max_concurrent,
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{len(list(executions.glob('attempt-*'))) + 1}",
                 storage_path=str(executions.resolve()),
                 verbose=0,
                 callbacks=[self._callback],
+                stop=budget,
                 # Trials write their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=reserved.retries),

@@ -45,11 +45,13 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         rendering=trial.rendering,
         env_runners=sweep.trial.env_runners,
         evaluation_interval=sweep.trial.evaluation_interval,
+        goals=sweep.stop.goals if sweep.stop is not None and spec is not None else {},
     )
     if spec is None:
         return job
     pool, label = pools[trial.model_id], trial.reward.label if trial.reward else None
-    return replace(job, reward=RewardSource(pool, spec, pool.frame_format, trial.rendering, label))
+    source = RewardSource(pool, spec, pool.frame_format, trial.rendering, label, sweep.score_every, sweep.score_between)
+    return replace(job, reward=source)
 
 
 def _audit(plan: Plan, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPlan | None:

@@ -1,8 +1,9 @@
 """The folder of a sweep, which contains everything that is needed to resume it.
 
 It holds `sweep.yaml` (the resolved sweep file), `journal.jsonl` (all events), `mlflow.json` (the ids of its MLflow runs),
-`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `epic.csv` (if the sweep has `epic_states`), `tune/`
-(Tune's own files, which nothing here reads), and what is generated from it later: `figures/` and `report.html`.
+`trials/<id>/` (each trial's checkpoints), `trials.csv` (the final table), `cells.csv` (the combinations over their seeds), `epic.csv`
+(if the sweep has `epic_states`), `tune/` (Tune's own files, which nothing here reads), and what is generated from it later: `figures/`
+and `report.html`.
 """
 
 import difflib
@@ -19,7 +20,7 @@ from typing import IO, Any
 from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside, write_whole
+from vlm_rm_sweeps.files import file_inside, refuse_address, refuse_copy_of_job, write_whole
 from vlm_rm_sweeps.sweeping.config.named_files import with_stored_names
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
@@ -98,6 +99,11 @@ class SweepFolder:
     def table(self) -> Path:
         """The final table of trials."""
         return file_inside(self.path, "trials.csv")
+
+    @property
+    def cells(self) -> Path:
+        """The final table of combinations, each over its seeds."""
+        return file_inside(self.path, "cells.csv")
 
     @property
     def epic(self) -> Path:
@@ -220,7 +226,20 @@ class SweepFolder:
 
 
 def new_path(results: Path, name: str) -> Path:
-    """Return the path of a new folder below `results`, named after what it is for and the current time."""
+    """Return the path of a new folder below `results`, named after what it is for and the current time.
+
+    Args:
+        results: The results folder, which need not exist.
+        name: What the folder is for.
+
+    Returns:
+        Path of a folder that does not exist yet.
+
+    Raises:
+        UserError: `results` is an address, or in a folder that Ray may delete.
+    """
+    refuse_address(results)
+    refuse_copy_of_job(results)
     return results / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 

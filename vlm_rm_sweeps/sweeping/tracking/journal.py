@@ -101,6 +101,23 @@ class TrialEnded(_Entry):
     tags: dict[str, str]
 
 
+class TrialStopped(_Entry):
+    """A trial ended before its last step, because the sweep file says so. It is not continued.
+
+    Attributes:
+        trial: The trial's id.
+        step: Environment steps that it ran.
+        reason: Why, in words.
+        reached: Whether it was good enough; else a scheduler gave it up.
+    """
+
+    kind: Literal["stop"] = "stop"
+    trial: str
+    step: int
+    reason: str
+    reached: bool
+
+
 class FileWritten(_Entry):
     """A file for MLflow was written.
 
@@ -122,7 +139,7 @@ class SweepEnded(_Entry):
     Attributes:
         status: How it ended.
         step: Number of finished trials.
-        metrics: Evaluation metrics of the best combination, means over its seeds, with the prefix `best_`.
+        metrics: Evaluation metrics of the best combination, interquartile means over its seeds, with the prefix `best_`.
     """
 
     kind: Literal["sweep_end"] = "sweep_end"
@@ -131,7 +148,17 @@ class SweepEnded(_Entry):
     metrics: dict[str, float]
 
 
-Entry = SweepStarted | TrialStarted | RewardMeasured | ThresholdsMeasured | ResultLogged | TrialEnded | FileWritten | SweepEnded
+Entry = (
+    SweepStarted
+    | TrialStarted
+    | RewardMeasured
+    | ThresholdsMeasured
+    | ResultLogged
+    | TrialEnded
+    | TrialStopped
+    | FileWritten
+    | SweepEnded
+)
 _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="kind")])
 
 
@@ -159,16 +186,23 @@ def ended_trials(entries: Iterable[Entry]) -> dict[str, RunStatus]:
     return {trial: status for trial, status in ended.items() if status in (RunStatus.FINISHED, RunStatus.FAILED)}
 
 
+def stopped_trials(entries: Iterable[Entry]) -> dict[str, TrialStopped]:
+    """Return the trials that were stopped early, by id."""
+    return {entry.trial: entry for entry in entries if isinstance(entry, TrialStopped)}
+
+
 def open_trials(entries: Iterable[Entry]) -> set[str]:
     """Return the trials that started and have not ended, in this execution or an earlier one."""
     is_open = {
-        entry.trial: isinstance(entry, TrialStarted) for entry in entries if isinstance(entry, TrialStarted | TrialEnded)
+        entry.trial: isinstance(entry, TrialStarted)
+        for entry in entries
+        if isinstance(entry, TrialStarted | TrialEnded | TrialStopped)
     }
     return {trial for trial, still in is_open.items() if still}
 
 
 def ended_in_order(entries: Iterable[Entry]) -> bool:
-    """Whether the last execution ended with each trial finished or failed: it was neither killed nor stopped."""
+    """Whether the last execution ended with each trial finished, stopped early or failed: it was neither killed nor stopped."""
     executions = [entry for entry in entries if isinstance(entry, SweepStarted | SweepEnded)]
     last = executions[-1] if executions else None
     return isinstance(last, SweepEnded) and last.status != RunStatus.KILLED

@@ -6,9 +6,11 @@ environment steps.
 
 import itertools
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus, TrialStatus
 from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
+from vlm_rm_sweeps.sweeping.tracking.environment import environment_params
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Entry,
@@ -36,19 +39,18 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     ThresholdsMeasured,
     TrialEnded,
     TrialStarted,
+    TrialStopped,
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
-    RunsFile,
     as_params,
     child_tags,
-    environment_params,
     experiment_id,
     has_run,
     keeps_files_in,
     parent_tags,
     prompt_params,
-    read_runs_file,
 )
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
 _MAX_TAG = 5000
@@ -61,7 +63,10 @@ _PERHAPS_REFUSED = "BAD_REQUEST"
 """MLflow uses this code for most errors of its database too, which are temporary."""
 _TEMPORARY = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR")
 _TRIES = 6
-_ENTRIES_AT_ONCE = 2_000
+_ENTRIES_AT_ONCE = 20_000
+"""The more wait, the more of each run go in one request: a server that is slow for each request is caught up with."""
+_WRITE_S = 1.0
+"""Seconds between two writes of mlflow.json. What a killed process had delivered since is found in MLflow."""
 _METRICS_AT_ONCE = 1_000
 """MLflow takes no more in one request."""
 
@@ -78,6 +83,8 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
             PARAMETERS_MILLIONS: round(plan.models[trial.model_id].parameters / 1e6, 3),
             "precision": plan.sweep.pool.precision,
             "backend": plan.sweep.pool.backend,
+            "score_every": plan.sweep.score_every,
+            "score_between": plan.sweep.score_between,
         }
     return params
 
@@ -97,9 +104,9 @@ class MlflowMirror(threading.Thread):
     this process knowing (it was killed, or the response was lost), so every write can be repeated: runs are found again by
     their tags, and a metric is skipped if its run has it at that step.
 
-    mlflow.json names the last entry up to which everything is delivered. An entry that MLflow refuses does not block later ones,
-    but the next execution of the sweep retries from there. Results that wait are delivered together: a request takes a server as
-    long as a hundred metrics do.
+    mlflow.json names the last entry up to which everything is delivered, as of about a second ago. An entry that MLflow refuses does
+    not block later ones, but the next execution of the sweep retries from there. Results that wait are delivered together: a request
+    takes a server as long as a hundred metrics do.
 
     Args:
         journal: The sweep's journal.
@@ -122,11 +129,15 @@ class MlflowMirror(threading.Thread):
         # If that entry is missing (the journal was truncated or damaged), all entries are repeated.
         uids = [entry.uid for entry in journal.entries]
         self._next = uids.index(self._runs.delivered) + 1 if self._runs.delivered in uids else 0
+        self._is_written = True
+        self._written_at = -math.inf
         self._refused: set[str] = set()
         self._refusals = 0
         self._unattached = False
         self._trials = {trial.trial_id: trial for trial in plan.trials}
         self._steps: dict[tuple[str, str], set[int]] = {}
+        self._made: set[str] = set()
+        """Runs that this process has made: they have nothing that it has not logged."""
         self._closing = threading.Event()
         self._moved_on = time.monotonic()
 
@@ -157,6 +168,7 @@ class MlflowMirror(threading.Thread):
                 self._say(f"{self._waiting()} entries are on their way to MLflow; Ctrl-C leaves them to --resume")
         self._closing.set()
         self.join(timeout=_SILENCE_S)
+        self._write_runs()
         return self.undelivered()
 
     def _waiting(self) -> int:
@@ -170,6 +182,7 @@ class MlflowMirror(threading.Thread):
             if not self._waiting():
                 if self._closing.is_set():
                     return
+                self._write_runs()
                 continue
             try:
                 delivered = self._deliver_next(last_try=failures >= _TRIES - 1)
@@ -179,7 +192,7 @@ class MlflowMirror(threading.Thread):
                 if failures == 0:
                     self._say(f"MLflow does not answer ({self._reason(error)}): results wait in {self._folder.journal}")
                 failures += 1
-                self._steps.clear()
+                self._forget()
                 self._closing.wait(min(_LONGEST_WAIT_S, 2.0**failures / 4))
                 continue
             self._next += delivered
@@ -187,6 +200,11 @@ class MlflowMirror(threading.Thread):
             if failures:
                 failures = 0
                 self._say(f"MLflow answers again: {self._waiting() + delivered} entries follow")
+
+    def _forget(self) -> None:
+        """Forget what runs have: after an error it is unknown what has arrived."""
+        self._steps.clear()
+        self._made.clear()
 
     def _deliver_next(self, last_try: bool) -> int:
         """Deliver the next entry, or all results up to the next entry of another kind, and return how many entries that were."""
@@ -211,7 +229,7 @@ class MlflowMirror(threading.Thread):
                     self._client.log_batch(run_id, metrics=request)
                 known.update(new)
         except (MlflowException, UserError) as error:
-            self._steps.clear()
+            self._forget()
             if isinstance(error, UserError) or _is_refusal(error, last_try=True):
                 return False
             raise
@@ -275,7 +293,8 @@ class MlflowMirror(threading.Thread):
         }
         known = self._runs.trials.get(trial.trial_id)
         run_id = known or self._found_or_made(trial.trial_id, trial.label, tags, time_ms)
-        self._client.update_run(run_id, status=RunStatus.RUNNING)
+        if known or run_id not in self._made:
+            self._client.update_run(run_id, status=RunStatus.RUNNING)
         if known:
             return
         params = trial_params(self._plan, trial)
@@ -287,7 +306,7 @@ class MlflowMirror(threading.Thread):
 
     def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log the parameters that the run lacks: existing ones record how it began, perhaps at another commit."""
-        known = self._client.get_run(run_id).data.params
+        known = {} if run_id in self._made else self._client.get_run(run_id).data.params
         self._client.log_batch(run_id, params=as_params({key: value for key, value in params.items() if key not in known}))
 
     def _log_once(self, run_id: str, step: int, metrics: Mapping[str, float], time_ms: int) -> None:
@@ -301,7 +320,9 @@ class MlflowMirror(threading.Thread):
 
     def _logged_steps(self, run_id: str, metric: str) -> set[int]:
         """Return the steps at which a run has a metric, asked for once."""
-        if (run_id, metric) not in self._steps:
+        if (run_id, metric) not in self._steps and run_id in self._made:
+            self._steps[run_id, metric] = set()
+        elif (run_id, metric) not in self._steps:
             self._steps[run_id, metric] = {each.step for each in self._client.get_metric_history(run_id, metric)}
         return self._steps[run_id, metric]
 
@@ -337,6 +358,14 @@ class MlflowMirror(threading.Thread):
         if entry.status == RunStatus.FINISHED and _REASON in self._client.get_run(run_id).data.tags:
             self._client.delete_tag(run_id, _REASON)  # of an earlier execution
         self._client.set_terminated(run_id, entry.status, entry.time)
+
+    def _on_stop(self, entry: TrialStopped) -> None:
+        """End the run of a trial that was stopped early: as finished if it was good enough, else as killed."""
+        run_id = self._run_of(entry.trial, entry.time)
+        tags = {"status": str(TrialStatus.STOPPED), "stopped_at_step": str(entry.step), _REASON: entry.reason[:_MAX_TAG]}
+        tags |= {"checkpoints": f"trials/{entry.trial}"}
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._client.set_terminated(run_id, RunStatus.FINISHED if entry.reached else RunStatus.KILLED, entry.time)
 
     def _on_artifact(self, entry: FileWritten) -> None:
         run_id = self._run_of(entry.trial, entry.time)
@@ -385,6 +414,7 @@ class MlflowMirror(threading.Thread):
         if run_id is None:
             made = self._client.create_run(self._experiment(), time_ms, tags=dict(tags), run_name=name)
             run_id = str(made.info.run_id)
+            self._made.add(run_id)
         return run_id
 
     def _find_run(self, trial_id: str, tags: Mapping[str, str]) -> str | None:
@@ -407,8 +437,20 @@ class MlflowMirror(threading.Thread):
         return described | settings | control | environment_params()
 
     def _keep(self, **changed: Any) -> None:
+        """Note what is known of the runs. The file grows with the trials, so it is not written anew for each entry."""
         self._runs = self._runs.model_copy(update=changed)
-        self._runs.write(self._folder.mlflow)
+        self._is_written = False
+        if time.monotonic() - self._written_at >= _WRITE_S:
+            self._write_runs()
+
+    def _write_runs(self) -> None:
+        if self._is_written:
+            return
+        runs = self._runs
+        with suppress(OSError):  # a full disk: what is not written is delivered again, which changes nothing
+            runs.write(self._folder.mlflow)
+            self._written_at = time.monotonic()
+            self._is_written = self._runs is runs
 
 
 def _known_runs(folder: SweepFolder, tracking_uri: str) -> RunsFile:

@@ -15,7 +15,8 @@ from mlflow.tracking import MlflowClient
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, default_tracking_uri
-from vlm_rm_sweeps.sweeping.tracking.mlflow_store import RunsFile, has_run, keeps_files_in, read_runs_file, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.mlflow_store import has_run, keeps_files_in, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import sqlite_file, without_secrets
 
 

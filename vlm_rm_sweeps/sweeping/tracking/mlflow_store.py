@@ -8,89 +8,25 @@ import logging
 import os
 import shlex
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import LifecycleStage, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.files import read_json, write_whole
 from vlm_rm_sweeps.metrics import REWARD
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
-_PACKAGES = ("vlm-rm-sweeps", "ray", "torch", "open_clip_torch", "gymnasium", "mujoco", "mlflow")
 _MAX_PARAM = 6000
-
-
-class RunsFile(BaseModel):
-    """Content of `mlflow.json` in a results folder: where the MLflow runs are.
-
-    Attributes:
-        tracking_uri: The server or database, without secrets. Nothing connects to it because this file says so.
-        experiment_id: The experiment of all runs; None before it is known.
-        run_id: The run of the sweep or screening; None before it is known.
-        trials: The run of each trial, by trial id.
-        delivered: Id of the last journal entry up to which everything has reached MLflow.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    tracking_uri: Annotated[str, AfterValidator(without_secrets)]
-    experiment_id: str | None = None
-    run_id: str | None = None
-    trials: dict[str, str] = {}
-    delivered: str | None = None
-
-    def write(self, file: Path) -> None:
-        """Write the file atomically.
-
-        Args:
-            file: Path of `mlflow.json`; replaced if it exists.
-
-        Raises:
-            OSError: It cannot be written; the old content is still there.
-        """
-        write_whole(file, self.model_dump_json(indent=2) + "\n")
-
-
-_RUNS_FILE = TypeAdapter(RunsFile)
-
-
-def read_runs_file(file: Path) -> RunsFile:
-    """Read `mlflow.json`.
-
-    Args:
-        file: Path of the file.
-
-    Returns:
-        Its content.
-
-    Raises:
-        DamagedFileError: The file is missing, cannot be read or is damaged.
-    """
-    return read_json(file, _RUNS_FILE, "restore it, or resume the sweep")
-
-
-def git_commit() -> str:
-    """Return the commit of the working directory, with `-dirty` if it has changes; `unknown` outside a repository."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return described.stdout.strip()
 
 
 def set_up_store(tracking_uri: str) -> None:
@@ -244,11 +180,6 @@ def child_tags(
 def prompt_params(prompt: Prompt) -> dict[str, str]:
     """Return a prompt's id and all of its sentences."""
     return {"prompt": prompt.id, "goal": " | ".join(prompt.goal), "baseline": " | ".join(prompt.baseline)}
-
-
-def environment_params() -> dict[str, str]:
-    """Return the git commit and the versions of the packages that affect results."""
-    return {"git_commit": git_commit()} | {f"version_{each.replace('-', '_')}": version(each) for each in _PACKAGES}
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:

@@ -11,23 +11,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import imageio.v3 as iio
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
-from vlm_rm_sweeps.metrics import REWARD, SUCCESS, TRUE_RETURN, TrialStatus
+from vlm_rm_sweeps.metrics import ALARM, SUCCESS, TrialStatus
+from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED
+from vlm_rm_sweeps.sweeping.tracking.findings import described, estimate_text, findings, within_model
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.results import TEXT_COLUMNS, read_results
+from vlm_rm_sweeps.sweeping.tracking.progress import duration
+from vlm_rm_sweeps.sweeping.tracking.provenance import provenance
+from vlm_rm_sweeps.sweeping.tracking.results import MERITS, TEXT_COLUMNS, cells_of, read_results
 from vlm_rm_sweeps.tasks.registry import find_task, task_names
-from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, EpisodeContent, read_episode
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, EpisodeContent, film_strip, read_episode
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
-_MERITS = (SUCCESS, TRUE_RETURN)
-"""Metrics that describe how a trial ended."""
+_STRIP = 5
+"""Frames of a video that are shown where it cannot play: on paper."""
+_LANDSCAPE, _AUDIT = "reward_landscape", "overoptimisation"
+_CAPTIONS = {
+    "episode": "An episode of the best trial's policy and one of random actions: frames, and the reward by step.",
+    "learning_curves": "Learning curves of training episodes, with exploration. A colour is a model; thick lines are means over seeds.",
+    "model_scaling": "EPIC distance and success by the size of the model, with 95 % intervals.",
+    "alpha": "EPIC distance and success by alpha, with 95 % intervals.",
+    "performance_profiles": "The share of each model's runs better than a score, with 95 % bands where there are several seeds.",
+    "improvement": "How likely a run of one model is better than a run of another, with 95 % intervals where there are several.",
+    _LANDSCAPE: "The reward over a line of states, which are drawn above it. Its peak should be at the goal.",
+    _AUDIT: "Each trial's own reward, the gold models' and the truth at its audit points, each rescaled to [0, 1]. Shaded: alarms.",
+}
+"""What is shown by each figure of `analysis/`, in the order of the report."""
 _BY_MODEL = "overoptimisation_by_model.csv"
 _REMEDY = "draw the figures again"
 Part = TypeVar("Part")
@@ -88,35 +107,107 @@ def _render(folder: SweepFolder, tracking_uri: str | None) -> str:
     sweep = folder.stored_sweep()
     table = read_results(folder.table)
     parts = _Parts()
-    figures = [parts.read(_figure, file) for file in _files(folder, folder.path / "figures", "*.png")]
+    figures = _figures(folder, parts)
+    origin = provenance(folder, tracking_uri)
+    colours = _colours(sweep, table)
     environment = Environment(
         loader=PackageLoader("vlm_rm_sweeps.sweeping.tracking", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
     finished = int((table["status"] == TrialStatus.FINISHED).sum())
     return environment.get_template(_TEMPLATE).render(
         sweep=sweep,
         task=sweep.task_name,
+        findings=findings(sweep.task_name, table),
         prompts=sweep.prompts or _prompts_of_the_task(sweep.task_name),
         outcome=f"{finished} of {len(table)} trials finished",
-        columns=[{"name": name.replace("_", " "), "number": name not in TEXT_COLUMNS} for name in table.columns.map(str)],
-        rows=[[_shown(value) for value in row] for row in table.itertuples(index=False)],
+        took=duration(origin.seconds) if origin.seconds else "",
+        seeds=", ".join(map(str, sweep.seeds)),
+        colours=colours,
+        groups=_groups(cells_of(table), colours),
+        trials=_tabulated(table, {name: name not in TEXT_COLUMNS for name in table.columns.map(str)}),
         videos=_videos(folder, table, sweep, parts),
         measures=parts.read(_measures, folder.epic),
+        audit=_audit(sweep, table),
         by_model=parts.read(_table, file_inside(folder.path, f"figures/{_BY_MODEL}")),
-        figures=[figure for figure in figures if figure],
+        landscape=figures.pop(_LANDSCAPE, None),
+        audit_figure=figures.pop(_AUDIT, None),
+        figures=list(figures.values()),
         folder=folder.path,
         sweep_file=folder.sweep_file.read_text(encoding="utf-8"),
-        versions=_versions(folder, tracking_uri),
+        origin=origin,
         left_out=parts.left_out,
     )
 
 
+def _figures(folder: SweepFolder, parts: _Parts) -> "dict[str, _Inlined]":
+    """Read the figures that have been drawn, known ones first, with their captions."""
+    order = {name: place for place, name in enumerate(_CAPTIONS)}
+    files = sorted(_files(folder, folder.path / "figures", "*.png"), key=lambda file: order.get(file.stem, len(order)))
+    read = {file.stem: parts.read(_figure, file) for file in files}
+    return {name: figure for name, figure in read.items() if figure}
+
+
 def _figure(file: Path) -> "_Inlined":
-    return _Inlined.of(file, "image/png", file.stem)
+    return _Inlined.of(file, "image/png", _CAPTIONS.get(file.stem, file.stem.replace("_", " ")))
+
+
+def _colours(sweep: Sweep, table: pd.DataFrame) -> dict[str, str]:
+    """Choose the colours of all models and references, as `analysis/` does."""
+    references = dict(zip((TRUE_REWARD, UNTRAINED), REFERENCE_COLOURS, strict=True))
+    return model_colours([*sweep.all_models, *(each for each in table["model"] if each not in references)]) | references
+
+
+def _groups(cells: pd.DataFrame, colours: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Group the combinations by model, each with its merits as text, and the first known merit as a bar."""
+    merits = [name for name in MERITS if cells[f"{name}_iqm"].notna().any()]
+    ends = _scale(cells, merits[0]) if merits else (0.0, 1.0)
+    groups = []
+    for model, own in cells.groupby("model", sort=False):
+        rows = [
+            {
+                "name": ", ".join(within_model(cell)),
+                "seeds": cell["seeds"],
+                "merits": [estimate_text(cell, name) for name in MERITS],
+                "bar": _bar(cell, merits[0], ends) if merits else None,
+            }
+            for cell in own.to_dict("records")
+        ]
+        groups.append({"model": model, "colour": colours[str(model)], "rows": rows})
+    return groups
+
+
+def _scale(cells: pd.DataFrame, merit: str) -> tuple[float, float]:
+    """Return the ends of the bars' scale."""
+    if merit == SUCCESS:
+        return 0.0, 1.0
+    values = cells[[f"{merit}_{part}" for part in ("iqm", "low", "high")]].to_numpy(dtype=float)
+    return float(np.nanmin(values)), float(np.nanmax(values))
+
+
+def _bar(cell: Mapping[Any, Any], merit: str, ends: tuple[float, float]) -> dict[str, float] | None:
+    """Place a merit and its interval on the scale, in percent of its width."""
+    value, low, high = (cell[f"{merit}_{part}"] for part in ("iqm", "low", "high"))
+    if not math.isfinite(value) or ends[0] == ends[1]:
+        return None
+    low, high = (value, value) if math.isnan(low) else (low, high)
+    at = [100 * (each - ends[0]) / (ends[1] - ends[0]) for each in (value, low, high)]
+    return {"value": at[0], "low": at[1], "width": at[2] - at[1]}
+
+
+def _audit(sweep: Sweep, table: pd.DataFrame) -> str:
+    """Say what the audit of over-optimisation found."""
+    if sweep.audit is None:
+        return ""
+    known = table[ALARM].dropna() if ALARM in table else pd.Series(dtype=float)
+    if known.empty:
+        return "No trial has reached the number of audit points that decide the alarm."
+    raised = int((known == 1).sum())
+    return f"In {raised} of {len(known)} audited trials, the learned reward rose while the truth and all gold models fell."
 
 
 def _shown(value: Any) -> str:
@@ -131,10 +222,25 @@ class _Inlined:
 
     name: str
     data: str
+    is_broad: bool = False
+    """Whether it is a picture that would be too small on a phone."""
 
     @classmethod
     def of(cls, file: Path, media_type: str, name: str) -> "_Inlined":
-        return cls(name, f"data:{media_type};base64,{base64.b64encode(read_whole(file, _REMEDY)).decode()}")
+        content = read_whole(file, _REMEDY)
+        return cls(name, _data(content, media_type), _is_broad(content))
+
+
+def _is_broad(content: bytes) -> bool:
+    """Whether the content of a file is a PNG that is twice as wide as high."""
+    if not content.startswith(b"\x89PNG"):
+        return False
+    width, height = (int.from_bytes(content[start : start + 4], "big") for start in (16, 20))
+    return width > 2 * height
+
+
+def _data(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
@@ -157,9 +263,20 @@ def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Part
     chosen = "with exploration" if sweep.trial.evaluation_interval is None else "by greedy episodes"
     titled = zip(("best episode", "worst episode"), shown[:1] + shown[1:][-1:], strict=False)
     return [
-        {"title": title, "label": _described(row, episode, chosen), "data": _Inlined.of(file, "video/mp4", title).data}
+        {"title": title, "label": _described(row, episode, chosen)} | video
         for title, (row, file, episode) in titled
+        if (video := parts.read(_playable, file))
     ]
+
+
+def _playable(file: Path) -> dict[str, str]:
+    """Read a video, a picture of it to show before it plays, and one of several frames for paper."""
+    poster, strip = (_data(_jpeg(film_strip(file, count)), "image/jpeg") for count in (1, _STRIP))
+    return {"data": _Inlined.of(file, "video/mp4", file.stem).data, "poster": poster, "strip": strip}
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    return iio.imwrite("<bytes>", picture, extension=".jpg", plugin="pillow", quality=82)
 
 
 def _files(folder: SweepFolder, part: Path, pattern: str) -> list[Path]:
@@ -171,22 +288,15 @@ def _described(row: Mapping[Any, Any], episode: EpisodeContent, chosen: str) -> 
     """Describe the trial and the episode of a video, then how the trial's last policy, which may be another, performed."""
     in_goal, clip_return, true_return = episode["goal_fraction"], episode["clip_return"], episode["true_return"]
     parts = [
-        f"{_label(row)}: its best policy, chosen {chosen}, of step {episode['env_steps']:,}",
+        f"{described(row)}, seed {row['seed']}: its best policy, chosen {chosen}, of step {episode['env_steps']:,}",
         f"in the episode with seed {episode['seed']}",
         "" if in_goal is None else f"{100 * in_goal:.0f} % of its steps in the goal",
         "" if true_return is None else f"true return {true_return:.3g}",
         "" if clip_return is None else f"CLIP return {clip_return:.3g}",
     ]
-    merits = [f"{name.replace('_', ' ')} {row[name]:.3g}" for name in _MERITS if not math.isnan(row[name])]
+    merits = [f"{name.replace('_', ' ')} {row[name]:.3g}" for name in MERITS if not math.isnan(row[name])]
     ended = f". After training, its last policy: {', '.join(merits)}" if merits else ""
     return ", ".join(part for part in parts if part) + ended
-
-
-def _label(row: Mapping[Any, Any]) -> str:
-    """Describe a trial as `Trial.label` does."""
-    drawn = f"{row['textures']} textures, {row['camera']} camera, " if "textures" in row else ""
-    reward = f"reward {row[REWARD]}" if REWARD in row else f"alpha {row['alpha']:g}"
-    return f"{row['model']}, {reward}, prompt {row['prompt']}, {drawn}seed {row['seed']}"
 
 
 def _measures(file: Path) -> dict[str, Any] | None:
@@ -205,23 +315,20 @@ def _table(file: Path, remedy: str = _REMEDY) -> dict[str, Any] | None:
     except ValueError as error:  # pandas' own errors, and what is not UTF-8
         raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {remedy}") from error
     numbers = {name: pd.api.types.is_numeric_dtype(table[name]) for name in table.columns.map(str)}
+    return _tabulated(table, numbers)
+
+
+def _tabulated(table: pd.DataFrame, numbers: Mapping[str, bool]) -> dict[str, Any]:
+    """Write a table as text.
+
+    Args:
+        table: Any table.
+        numbers: For each column whether it has numbers.
+
+    Returns:
+        Columns and rows for the page.
+    """
     return {
         "columns": [{"name": name.replace("_", " "), "number": number} for name, number in numbers.items()],
         "rows": [[_shown(value) for value in row] for row in table.itertuples(index=False)],
     }
-
-
-def _versions(folder: SweepFolder, tracking_uri: str | None) -> dict[str, str]:
-    """Return the versions of the packages and the commit that the sweep ran with, from its MLflow run."""
-    from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs  # imports MLflow, which takes seconds
-
-    try:
-        runs = find_runs(folder.path, tracking_uri)
-        params = runs.client.get_run(runs.run_id).data.params
-    except UserError as error:
-        return {"unknown": str(error)}
-    except Exception as error:  # a missing database, server or file: the rest of the report does not need it
-        return {"unknown": f"the sweep's MLflow run cannot be read: {reason_of(error)}"}
-    prefix = "version_"
-    versions = {name.removeprefix(prefix): value for name, value in sorted(params.items()) if name.startswith(prefix)}
-    return {"commit": params.get("git_commit", "unknown")} | versions

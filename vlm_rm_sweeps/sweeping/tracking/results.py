@@ -1,14 +1,15 @@
-"""The outcome of a sweep and its final table."""
+"""The outcome of a sweep and its final tables: a row for each trial, and one for each combination over its seeds."""
 
 import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
+import numpy as np
 import pandas as pd
 
 from vlm_rm_sweeps.errors import DamagedFileError, reason_of
+from vlm_rm_sweeps.evaluation.over_seeds import interquartile_mean, iqm
 from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.metrics import (
     ALARM,
@@ -40,18 +41,31 @@ COLUMNS = [
 
 TEXT_COLUMNS = ("trial_id", "model", REWARD, "prompt", "textures", "camera", "status", "reason")
 """Columns of the table that are text; all others are numbers."""
+MERITS = (SUCCESS, TRUE_RETURN)
+"""The metrics by which combinations are compared, the first one first."""
+CELL = ("model", "alpha", REWARD, "prompt", "textures", "camera")
+"""Columns that tell a combination, where a table has them."""
+_PARTS = ("iqm", "low", "high")
 _REQUIRED = ("trial_id", "model", "alpha", "prompt", "seed", "true_return", "success", "status")
 _REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended, why (empty if it finished), and its last metrics."""
+    """How a trial ended, why (empty if it finished), and its last metrics.
+
+    Those of the greedy policy are of its end, of a trial that finished or was stopped early; else of an evaluation before.
+    """
 
     trial: Trial
     status: TrialStatus
     reason: str
     metrics: dict[str, float]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the trial is done, in whole or as far as the sweep file lets it go."""
+        return self.status in (TrialStatus.FINISHED, TrialStatus.STOPPED)
 
 
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
@@ -83,7 +97,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
 def _row(outcome: TrialOutcome) -> dict[str, object]:
     def metric(name: str) -> float:
         # An evaluation before the end is not the trial's result.
-        known = not name.startswith(EVALUATION) or outcome.status == TrialStatus.FINISHED
+        known = not name.startswith(EVALUATION) or outcome.has_ended
         return outcome.metrics.get(name, float("nan")) if known else float("nan")
 
     return {
@@ -99,6 +113,29 @@ def _row(outcome: TrialOutcome) -> dict[str, object]:
         "status": str(outcome.status),
         "reason": outcome.reason,
     }
+
+
+def cells_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the combinations of a sweep, each over its seeds.
+
+    Args:
+        table: The trials, see `results_table`.
+
+    Returns:
+        A row for each combination, in the order of its first trial: what tells it, as in `results_table`; `seeds`, the number of
+        its trials with a result of the greedy policy at their end; for each of success and true return the interquartile mean over
+        these seeds and the ends of its 95 % interval (`success_iqm`, `success_low`, `success_high`, ...), NaN where unknown. One
+        seed has no interval.
+    """
+    told = [name for name in CELL if name in table]
+    rows = []
+    for _, trials in table.groupby(told, sort=False, dropna=False):
+        row = trials.iloc[0][told].to_dict() | {"seeds": int(trials["true_return"].notna().sum())}
+        for name in MERITS:
+            estimate = iqm([trials[name].dropna().to_numpy(dtype=float)])
+            row |= {f"{name}_{part}": float(value) for part, value in zip(_PARTS, estimate, strict=True)}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=[*told, "seeds", *(f"{name}_{part}" for name in MERITS for part in _PARTS)])
 
 
 def read_results(file: Path) -> pd.DataFrame:
@@ -154,9 +191,9 @@ class BestCell:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Means over the seeds of the metrics that all trials have."""
+        """Interquartile means over the seeds, of the metrics that all trials have."""
         names = [name for name in self.outcomes[0].metrics if all(name in each.metrics for each in self.outcomes)]
-        return {name: fmean(each.metrics[name] for each in self.outcomes) for name in names}
+        return {name: float(interquartile_mean(np.array([each.metrics[name] for each in self.outcomes]))) for name in names}
 
     @property
     def label(self) -> str:
@@ -164,14 +201,15 @@ class BestCell:
         if len(self.outcomes) == 1:
             return self.outcomes[0].trial.label
         seeds = ", ".join(str(each.trial.seed) for each in self.outcomes)
-        return f"{self.outcomes[0].trial.cell}, mean of seeds {seeds}"
+        return f"{self.outcomes[0].trial.cell}, over seeds {seeds}"
 
 
 def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
-    """Choose the best combination with a reward model: by success, then by true return, as means over its seeds.
+    """Choose the best combination with a reward model: by success, then by true return, as interquartile means over its seeds.
 
-    A single seed may be lucky. Only combinations compete of which the most seeds have finished. CLIP returns are not used,
-    because the scales of different models cannot be compared.
+    It is the best row of `cells_of`. A single seed may be lucky. Only combinations compete of which the most seeds have
+    finished, or were stopped with an evaluation of the greedy policy, which then counts against a combination what it might have
+    learned later. CLIP returns are not used, because the scales of different models cannot be compared.
 
     Args:
         outcomes: One for each trial.
@@ -181,12 +219,13 @@ def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
     """
     cells: dict[str, list[TrialOutcome]] = {}
     for each in outcomes:
-        if each.status == TrialStatus.FINISHED and each.trial.prompt is not None:
+        judged = each.status == TrialStatus.FINISHED or (each.has_ended and EVALUATION + TRUE_RETURN in each.metrics)
+        if judged and each.trial.prompt is not None:
             cells.setdefault(each.trial.cell, []).append(each)
     most = max(map(len, cells.values()), default=0)
 
-    def merit(cell: BestCell) -> tuple[float, float]:
-        return cell.metrics.get(EVALUATION + SUCCESS, -1.0), cell.metrics.get(EVALUATION + TRUE_RETURN, -math.inf)
+    def merit(cell: BestCell) -> tuple[float, ...]:
+        return tuple(cell.metrics.get(EVALUATION + name, -math.inf) for name in MERITS)
 
     return max((BestCell(tuple(cell)) for cell in cells.values() if len(cell) == most), key=merit, default=None)
 
@@ -213,6 +252,11 @@ class SweepOutcome:
         return results_table(self.outcomes)
 
     @property
+    def cells(self) -> pd.DataFrame:
+        """The table of the combinations, see `cells_of`."""
+        return cells_of(self.table)
+
+    @property
     def best(self) -> BestCell | None:
         """The best combination, see `best_cell`."""
         return best_cell(self.outcomes)
@@ -224,5 +268,5 @@ class SweepOutcome:
 
     @property
     def all_finished(self) -> bool:
-        """Whether every trial finished."""
-        return self.finished == len(self.outcomes)
+        """Whether every trial finished, or was stopped as the sweep file says."""
+        return all(outcome.has_ended for outcome in self.outcomes)

@@ -20,6 +20,7 @@ from vlm_rm_sweeps.metrics import (
     FAILURE,
     FINISHED,
     NOTE,
+    REACHED,
     SUCCESS,
     TIME_MS,
     TRUE_RETURN,
@@ -27,7 +28,15 @@ from vlm_rm_sweeps.metrics import (
     TrialStatus,
 )
 from vlm_rm_sweeps.sweeping.config.trial import Trial
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TrialEnded, TrialStarted
+from vlm_rm_sweeps.sweeping.tracking.journal import (
+    Journal,
+    ResultLogged,
+    RewardMeasured,
+    TrialEnded,
+    TrialStarted,
+    TrialStopped,
+    stopped_trials,
+)
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
@@ -47,15 +56,32 @@ class JournalCallback(tune.Callback):
     def __init__(self, journal: Journal, progress: Progress, say: Callable[[str], None]) -> None:
         self._journal, self._progress, self._say = journal, progress, say
         self.on_finished: Callable[[Trial], None] = lambda trial: None
-        """Called with every trial that finishes."""
+        """Called with every trial that finishes, or is good enough."""
+        self.why_stopped: Callable[[str], str | None] = lambda trial_id: None
+        """Why a scheduler stopped a trial, by its id; None if it did not."""
+        self.why_unfinished = "interrupted"
         self._measured: dict[str, dict[str, float]] = {}
         self._metrics: dict[str, dict[str, float]] = {}
         self._audit_points: dict[str, list[tuple[int, dict[str, float]]]] = {}
         self._steps: dict[str, set[int]] = {}
+        self._evaluated: dict[str, bool] = {}
+        """Whether the newest result of a trial has an evaluation of its greedy policy."""
         self._ended: dict[str, tuple[TrialStatus, str]] = {}
         self._started: set[str] = set()
         self._finished: set[str] = set()
         """Trials that said so in their last result."""
+        self._reached: dict[str, str] = {}
+        """What trials reached that were good enough."""
+        self._stopped_before = stopped_trials(journal.entries)
+        self._results_before: dict[str, list[ResultLogged]] = {}
+        self._appended: set[str] = set()
+        """Trials whose measures are in the journal."""
+        # Once, and not for each trial: a journal may have a hundred thousand entries.
+        for entry in journal.entries:
+            if isinstance(entry, ResultLogged):
+                self._results_before.setdefault(entry.trial, []).append(entry)
+            elif isinstance(entry, RewardMeasured):
+                self._appended.add(entry.trial)
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         # Tune pickles its callbacks into its snapshots, which are never read.
@@ -75,19 +101,22 @@ class JournalCallback(tune.Callback):
         Args:
             trial: The trial.
             checkpoints: The folder of its checkpoints.
-            finished: Whether the trial has finished.
+            finished: Whether the trial has finished, or was stopped early.
         """
-        for entry in self._journal.entries:
-            if isinstance(entry, ResultLogged) and entry.trial == trial.trial_id:
-                self._recall_result(trial, entry.step, entry.metrics)
-        # Reading a checkpoint includes its replay buffer: for finished trials, only if the journal needs repair.
+        for entry in self._results_before.pop(trial.trial_id, []):
+            self._recall_result(trial, entry.step, entry.metrics)
+        # Reading a checkpoint includes its replay buffer: for trials that have ended, only if the journal needs repair.
         checkpoint, _ = checkpoints.last() if self._journal.damaged or not finished else (None, [])
         for result in checkpoint.content["results"] if checkpoint else []:
             self._record(trial, result)
-        if finished:
+        stopped = self._stopped_before.get(trial.trial_id)
+        if stopped is not None:
+            self._ended[trial.trial_id] = (TrialStatus.STOPPED, stopped.reason)
+        elif finished:
             self._ended[trial.trial_id] = (TrialStatus.FINISHED, "")
+        if finished:
             self._append_measures(trial)
-        self._progress.resumed(trial, max(self._steps.get(trial.trial_id, {0})), finished)
+        self._progress.resumed(trial, max(self._steps.get(trial.trial_id, {0})), finished, stopped is not None)
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Append the start of a trial, unless it is being retried."""
@@ -99,8 +128,8 @@ class JournalCallback(tune.Callback):
 
     def _append_measures(self, trial: Trial) -> None:
         """Append the metrics from before training, unless an earlier execution did."""
-        appended = any(isinstance(entry, RewardMeasured) and entry.trial == trial.trial_id for entry in self._journal.entries)
-        if trial.trial_id in self._measured and not appended:
+        if trial.trial_id in self._measured and trial.trial_id not in self._appended:
+            self._appended.add(trial.trial_id)
             self._journal.append(RewardMeasured(trial=trial.trial_id, metrics=self._measured[trial.trial_id]))
 
     def on_trial_result(
@@ -114,9 +143,11 @@ class JournalCallback(tune.Callback):
         self._record(ours, result)
         if FINISHED in result:
             self._finished.add(ours.trial_id)
+        if REACHED in result:
+            self._reached[ours.trial_id] = result[REACHED]
         if NOTE in result:
             self._say(f"{ours.label}: {result[NOTE]}")
-        self._progress.result(ours, int(result[ENV_STEPS]))
+        self._progress.result(ours, int(result[ENV_STEPS]), self._metrics[ours.trial_id])
 
     def _record(self, trial: Trial, result: dict[str, Any]) -> None:
         step = int(result[ENV_STEPS])
@@ -141,6 +172,8 @@ class JournalCallback(tune.Callback):
         steps, before = self._steps.setdefault(trial.trial_id, set()), self._metrics.get(trial.trial_id, {})
         # A result that was missing in the middle is older than those after it.
         newest = step >= max(steps, default=-1)
+        if newest:
+            self._evaluated[trial.trial_id] = EVALUATION + TRUE_RETURN in metrics
         self._metrics[trial.trial_id] = before | metrics if newest else metrics | before
         steps.add(step)
         if AUDIT_PROXY in metrics:
@@ -152,18 +185,33 @@ class JournalCallback(tune.Callback):
         self._say(f"{trial_of(trial).label}: failed ({_reason(trial)}), retrying")
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Append the end of a trial, if it finished."""
+        """Append the end of a trial, if it finished or was stopped early."""
         ours = trial_of(trial)
-        if ours.trial_id not in self._finished:
-            return  # it was interrupted, or gave up
-        self._end(ours, RunStatus.FINISHED, TrialStatus.FINISHED, "")
-        self.on_finished(ours)
-        metrics = self._metrics.get(ours.trial_id, {})
+        why = self.why_stopped(ours.trial_id)
+        if ours.trial_id in self._reached:
+            self._stop(ours, self._reached[ours.trial_id], reached=True)
+        elif ours.trial_id in self._finished:
+            self._finish(ours)
+        elif why is not None:
+            self._stop(ours, why, reached=False)
+
+    def _stop(self, trial: Trial, reason: str, reached: bool) -> None:
+        step = max(self._steps.get(trial.trial_id, {0}))
+        self._journal.append(TrialStopped(trial=trial.trial_id, step=step, reason=reason, reached=reached))
+        self._ended[trial.trial_id] = (TrialStatus.STOPPED, reason)
+        self._progress.ended(trial, f"stopped at step {step:,}: {reason}", early=True)
+        if reached:
+            self.on_finished(trial)
+
+    def _finish(self, trial: Trial) -> None:
+        self._end(trial, RunStatus.FINISHED, TrialStatus.FINISHED, "")
+        self.on_finished(trial)
+        metrics = self._metrics.get(trial.trial_id, {})
         shown = ((CLIP_RETURN, "CLIP return", 1), (TRUE_RETURN, "true return", 1), (SUCCESS, "success", 2))
         values = [
             f"{words} {metrics[EVALUATION + name]:.{digits}f}" for name, words, digits in shown if EVALUATION + name in metrics
         ]
-        self._progress.ended(ours, ", ".join(values) or "finished")
+        self._progress.ended(trial, ", ".join(values) or "finished")
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Append the final failure of a trial."""
@@ -180,8 +228,12 @@ class JournalCallback(tune.Callback):
 
     def outcome(self, trial: Trial) -> TrialOutcome:
         """Return how a trial ended; until then it is unfinished."""
-        status, reason = self._ended.get(trial.trial_id, (TrialStatus.UNFINISHED, "interrupted"))
-        return TrialOutcome(trial, status, reason, self._metrics.get(trial.trial_id, {}))
+        status, reason = self._ended.get(trial.trial_id, (TrialStatus.UNFINISHED, self.why_unfinished))
+        metrics = self._metrics.get(trial.trial_id, {})
+        if status == TrialStatus.STOPPED and not self._evaluated.get(trial.trial_id, False):
+            # An evaluation before that is not of the policy that it ended with.
+            metrics = {name: value for name, value in metrics.items() if not name.startswith(EVALUATION)}
+        return TrialOutcome(trial, status, reason, metrics)
 
 
 def trial_of(tune_trial: TuneTrial) -> Trial:

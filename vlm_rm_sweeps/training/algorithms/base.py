@@ -3,17 +3,22 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from vlm_rm_sweeps.process_defaults import prepare_rllib
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.rllib.core.rl_module.rl_module import RLModule
+
+Width = Annotated[int, Field(gt=0, le=65_536)]
+"""Of a hidden layer."""
+Transitions = Annotated[int, Field(gt=0, le=10**9)]
+"""How many are collected or learned from; bounded, so that a slip of the finger does not fill the memory for minutes."""
 
 
 class Algorithm(BaseModel, ABC):
@@ -26,16 +31,16 @@ class Algorithm(BaseModel, ABC):
     RLlib and torch inside the methods only, because a sweep file is checked without them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]]
     """Classes of the action spaces that the algorithm supports."""
 
     learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimiser.")
     gamma: float = Field(0.98, gt=0, lt=1, description="Discount of future rewards.")
-    hidden: tuple[PositiveInt, ...] = Field((128, 128), min_length=1, description="Widths of the hidden layers.")
-    envs: int = Field(8, gt=0, description="Sub-environments stepped together.")
-    rollout_steps: int = Field(8, gt=0, description="Steps of each sub-environment between updates.")
+    hidden: tuple[Width, ...] = Field((128, 128), min_length=1, description="Widths of the hidden layers.")
+    envs: int = Field(8, gt=0, le=1_024, description="Sub-environments stepped together.")
+    rollout_steps: Transitions = Field(8, description="Steps of each sub-environment between updates.")
 
     @classmethod
     def can_learn(cls, action_space: gym.Space) -> bool:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.base import Algorithm, Transitions
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.dqn import DQNConfig
@@ -21,9 +21,9 @@ class OffPolicyAlgorithm(Algorithm):
     `ReplayTraining`, and a `ReplayLearner` (`learners/replay.py`) as its learner.
     """
 
-    batch: int = Field(64, gt=0, description="Transitions in one update.")
-    updates_per_step: float = Field(0.25, gt=0, description="Updates for each transition that is sampled.")
-    buffer: int = Field(100_000, gt=0, description="Transitions that the replay buffer holds.")
+    batch: Transitions = Field(64, description="Transitions in one update.")
+    updates_per_step: float = Field(0.25, gt=0, le=10_000, description="Updates for each transition that is sampled.")
+    buffer: Transitions = Field(100_000, description="Transitions that the replay buffer holds.")
     learning_starts: int = Field(1_000, ge=0, description="Environment steps before the first update.")
     standardize_rewards: Literal["first_batch", "running", "none"] = Field(
         "first_batch",

@@ -10,10 +10,10 @@ lambda 1. One difference remains: actor and critic share no layers.
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.training.algorithms.base import Algorithm
+from vlm_rm_sweeps.training.algorithms.base import Algorithm, Transitions, Width
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -32,12 +32,12 @@ class Ppo(Algorithm):
 
     learning_rate: float = Field(3e-4, gt=0, description="Step size of the optimiser.")
     gamma: float = Field(0.99, gt=0, lt=1, description="Discount of future rewards.")
-    hidden: tuple[PositiveInt, ...] = Field((64, 64), min_length=1, description="Widths of the hidden layers.")
-    rollout_steps: int = Field(128, gt=0, description="Steps of each sub-environment between updates.")
+    hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="Widths of the hidden layers.")
+    rollout_steps: Transitions = Field(128, description="Steps of each sub-environment between updates.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="Trades the variance of advantages (1) against their bias (0).")
     clip: float = Field(0.2, gt=0, description="How far the ratio of new to old probabilities is followed away from 1.")
-    epochs: int = Field(10, gt=0, description="Passes over each rollout.")
-    minibatch: int = Field(64, gt=0, description="Transitions in one update.")
+    epochs: int = Field(10, gt=0, le=10_000, description="Passes over each rollout.")
+    minibatch: Transitions = Field(64, description="Transitions in one update.")
     entropy: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
     value_loss: float = Field(0.5, ge=0, description="Weight of the value function's loss.")
 

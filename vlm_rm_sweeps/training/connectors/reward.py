@@ -28,6 +28,7 @@ from vlm_rm_sweeps.metrics import (
     RENDER_SECONDS,
     WAIT_SECONDS,
 )
+from vlm_rm_sweeps.rewards.between import Between, fill_between, is_scored
 from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -40,7 +41,7 @@ from vlm_rm_sweeps.training.rllib_internals import env_to_module_pieces
 
 Scored = dict[int, dict[int, float]]
 """Rewards by `id` of their episode's object, then by step in the episode."""
-_EARLIER = "earlier"
+_EARLIER, _LAST_SCORED = "earlier", "last_scored"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class RewardSource:
         frame_format: Size and resizing of the reward model's frames.
         rendering: How states are rendered; None for the task's default.
         label: What the sweep calls the reward; None if it has no name.
+        score_every: Of how many steps of an episode one is scored; the reward must then need no earlier frames.
+        score_between: What the steps between get.
     """
 
     pool: PoolConfig
@@ -60,17 +63,22 @@ class RewardSource:
     frame_format: FrameFormat
     rendering: Rendering | None = None
     label: str | None = None
+    score_every: int = 1
+    score_between: Between = "hold"
 
 
 @dataclass(frozen=True)
 class _Request:
-    """A request for the rewards of some frames: the columns, their episodes and steps, ground truth and, for an audit, the frames."""
+    """A request for the rewards of some steps: the columns, their episodes and steps, ground truth and, for an audit, the frames.
 
-    pending: PendingRewards
+    Nothing is pending if none of the steps is scored.
+    """
+
+    pending: PendingRewards | None
     columns: Columns
     steps: list[tuple[SingleAgentEpisode, int]]
     truths: list[StepTruth]
-    frames: np.ndarray | None
+    frames: list[np.ndarray]
 
 
 class _EpisodeRewards:
@@ -102,6 +110,55 @@ class _EpisodeRewards:
         self.earlier = still_running
 
 
+class _Gaps:
+    """Fills in the columns of the steps between those that are scored, episode by episode.
+
+    Args:
+        every: Of how many steps of an episode one is scored.
+        between: What the others get.
+    """
+
+    def __init__(self, every: int, between: Between) -> None:
+        self._every, self._between = every, between
+        self.last_scored: dict[str, tuple[int, np.ndarray]] = {}
+        """The last scored step of running episodes, and its columns (p,), by the episode's id."""
+
+    def fill(self, steps: Sequence[tuple[SingleAgentEpisode, int]], answered: np.ndarray) -> np.ndarray:
+        """Return the columns of all steps of a sample.
+
+        Args:
+            steps: Episode and step of each, those of an episode in their order.
+            answered: Columns of the steps that are scored, in the same order, float32 (m, p).
+
+        Returns:
+            float32 (n, p).
+        """
+        numbers = np.array([episode.t_started + index for episode, index in steps])
+        scored = np.array([is_scored(number, self._every) for number in numbers])
+        filled = np.empty((len(steps), answered.shape[1]), np.float32)
+        filled[scored] = answered
+        still_running: dict[str, tuple[int, np.ndarray]] = {}
+        for episode, places in _places(steps):
+            own = places[scored[places]]
+            known, values = numbers[own], filled[own]
+            if episode.id_ in self.last_scored:
+                step, row = self.last_scored[episode.id_]
+                known, values = np.concatenate([[step], known]), np.concatenate([row[None], values])
+            filled[places] = fill_between(numbers[places], known, values, self._between)
+            if not episode.is_done:
+                still_running[episode.id_] = int(known[-1]), values[-1].copy()
+        self.last_scored = still_running
+        return filled
+
+
+def _places(steps: Sequence[tuple[SingleAgentEpisode, int]]) -> Iterator[tuple[SingleAgentEpisode, np.ndarray]]:
+    """Yield each episode with the places of its steps, int (t,)."""
+    found: dict[int, tuple[SingleAgentEpisode, list[int]]] = {}
+    for place, (episode, _) in enumerate(steps):
+        found.setdefault(id(episode), (episode, []))[1].append(place)
+    return ((episode, np.array(places)) for episode, places in found.values())
+
+
 class RewardConnector(TrueReturnConnector):
     """Env-to-module connector that replaces the reward of every step by the reward model's.
 
@@ -122,10 +179,12 @@ class RewardConnector(TrueReturnConnector):
         self._source = source
         function = source.spec.function
         self._of_episodes = None if function is None or isinstance(function, FrameReward) else _EpisodeRewards(function)
+        self._gaps = _Gaps(source.score_every, source.score_between) if source.score_every > 1 else None
         self._ray_metrics = ConnectorMetrics(source.pool.model_id)
         self._pool: RewardPool | None = None
         self._render_seconds = 0.0
         self._frames: list[np.ndarray] = []
+        self._audited_frames: list[np.ndarray] = []
         self._steps: list[tuple[SingleAgentEpisode, int]] = []
         self._truths: list[StepTruth] = []
         self._requests: list[_Request] = []
@@ -137,7 +196,11 @@ class RewardConnector(TrueReturnConnector):
         for episode in episodes:
             info = episode.get_infos(-1)
             if INFO_FRAME in info:
-                self._frames.append(info.pop(INFO_FRAME))
+                frame = info.pop(INFO_FRAME)
+                if is_scored(episode.t - 1, self._source.score_every):
+                    self._frames.append(frame)
+                if self.tally:
+                    self._audited_frames.append(frame)
                 self._render_seconds += info.pop(INFO_RENDER_SECONDS)
                 self._steps.append((episode, len(episode) - 1))
                 self._truths.append(StepTruth(info[INFO_TRUE_REWARD], info.get(INFO_SUCCESS)))
@@ -148,15 +211,14 @@ class RewardConnector(TrueReturnConnector):
     def _submit(self) -> None:
         if self._pool is None:
             self._pool = RewardPool.connect(self._source.pool)
-        frames = np.stack(self._frames)
         columns = Columns([self._source.spec, *(self.tally.specs if self.tally else [])])
-        pending = self._pool.submit(frames, columns.asked)
-        self._requests.append(_Request(pending, columns, self._steps, self._truths, frames if self.tally else None))
-        self._frames, self._steps, self._truths = [], [], []
+        pending = self._pool.submit(np.stack(self._frames), columns.asked) if self._frames else None
+        self._requests.append(_Request(pending, columns, self._steps, self._truths, self._audited_frames))
+        self._frames, self._steps, self._truths, self._audited_frames = [], [], [], []
 
     def request_rewards(self) -> None:
         """Send the frames that wait for a full micro-batch."""
-        if self._frames:
+        if self._steps:
             self._submit()
 
     def fill_in_rewards(self, samples: Sequence[SingleAgentEpisode], metrics: MetricsLogger) -> None:
@@ -183,19 +245,24 @@ class RewardConnector(TrueReturnConnector):
         self._render_seconds = 0.0
 
     def _await_rewards(self, metrics: MetricsLogger) -> tuple[Scored, int]:
-        """Wait for all requested rewards, and return them with their number."""
+        """Wait for all requested rewards, and return those of all steps with the number of frames that were scored."""
         answers = []
         encode_seconds, frames = 0.0, 0
         for request in self._requests:
-            answer = request.pending.result()
-            metrics.log_value(MICRO_BATCH, answer.micro_batch, reduce="min")
-            encode_seconds += answer.seconds
-            frames += len(request.steps)
-            answers.append((request, answer.rewards))
+            rewards = np.empty((0, len(request.columns.asked)), np.float32)
+            if request.pending is not None:
+                answer = request.pending.result()
+                metrics.log_value(MICRO_BATCH, answer.micro_batch, reduce="min")
+                encode_seconds += answer.seconds
+                rewards = answer.rewards
+            frames += len(rewards)
+            answers.append((request, rewards))
         self._requests = []
+        if self._gaps is not None and answers:
+            answers = _without_gaps(self._gaps, answers)
         scored = self._scored(answers)
         for request, answered in answers:
-            if self.tally and request.frames is not None:
+            if self.tally:
                 self.tally.record(request.frames, self._audited(request, answered, scored), request.truths)
         metrics.log_value(ENCODE_SECONDS, encode_seconds, reduce="sum")
         return scored, frames
@@ -224,13 +291,24 @@ class RewardConnector(TrueReturnConnector):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Return the steps of running episodes that rewards of later ones depend on, for a checkpoint."""
         state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
-        return state | ({_EARLIER: self._of_episodes.earlier} if self._of_episodes else {})
+        earlier = {_EARLIER: self._of_episodes.earlier} if self._of_episodes else {}
+        return state | earlier | ({_LAST_SCORED: self._gaps.last_scored} if self._gaps else {})
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` returned."""
         super().set_state(state)
         if self._of_episodes:
             self._of_episodes.earlier = dict(state.get(_EARLIER, {}))
+        if self._gaps:
+            self._gaps.last_scored = dict(state.get(_LAST_SCORED, {}))
+
+
+def _without_gaps(gaps: _Gaps, answers: Sequence[tuple[_Request, np.ndarray]]) -> list[tuple[_Request, np.ndarray]]:
+    """Give each request the columns of all its steps, not only of the scored ones."""
+    requests, answered = zip(*answers, strict=True)
+    filled = gaps.fill([step for request in requests for step in request.steps], np.concatenate(answered))
+    ends = np.cumsum([len(request.steps) for request in requests])
+    return list(zip(requests, np.split(filled, ends[:-1]), strict=True))
 
 
 def _by_episode(

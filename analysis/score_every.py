@@ -1,0 +1,93 @@
+"""How many frames have to be encoded? Success after training against the frames that were encoded for it.
+
+Run `python analysis/score_every.py results/score_every-*`, with a folder for each `score_every` of `sweeps/score_every.yaml`. Points
+are means over seeds with 95 % intervals (see `success_interval`), labelled by `score_every`; there is a line for each model, reward
+and prompt. Figure and CSV are written into the first folder. Expect success to hold for small steps between frames, because
+neighbouring frames look alike.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from runs import DoesNotApplyError, SweepRuns, line_name, reward_model_trials, success_interval
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import EVALUATION, FRAMES_SCORED, SUCCESS
+
+_EVERY, _BETWEEN = "score_every", "score_between"
+_LINE = ["model", "alpha", "prompt", _BETWEEN]
+_SUCCESS = EVALUATION + SUCCESS
+
+
+def encoded(runs: SweepRuns) -> pd.DataFrame:
+    """Make a table of the trials of one sweep that learned from a reward model.
+
+    Args:
+        runs: Runs of the sweep.
+
+    Returns:
+        As `reward_model_trials`, with `score_every`, `score_between` and `frames`, all that were encoded in training.
+
+    Raises:
+        DoesNotApplyError: There is no such trial, or an earlier version recorded no frames.
+    """
+    trials, frames = reward_model_trials(runs), runs.history(FRAMES_SCORED)
+    if frames.empty or _SUCCESS not in trials:
+        raise DoesNotApplyError(f"its trials have no {FRAMES_SCORED} or no {_SUCCESS}")
+    params = {child.info.run_id: child.data.params for child in runs.children}
+    return trials.assign(
+        frames=trials["run_id"].map(frames.groupby("run_id")["value"].sum()),
+        score_every=[int(params[run_id].get(_EVERY, 1)) for run_id in trials["run_id"]],
+        score_between=[params[run_id].get(_BETWEEN, "hold") for run_id in trials["run_id"]],
+    )
+
+
+def summary(trials: pd.DataFrame) -> pd.DataFrame:
+    """Summarise over seeds: mean frames and, with its interval, mean success for each line and `score_every`."""
+    groups = trials.groupby([*_LINE, _EVERY])
+    return groups[_SUCCESS].apply(success_interval).unstack().join(groups["frames"].mean()).reset_index()
+
+
+def draw(sweeps: list[SweepRuns]) -> None:
+    """Draw and save the figure of several sweeps."""
+    table = summary(pd.concat([encoded(runs) for runs in sweeps]))
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for key, line in table.groupby(_LINE):
+        _line(axis, line.sort_values("frames"), line_name(dict(zip(_LINE, key, strict=True)), table))
+    axis.set(xscale="log", xlabel="frames encoded in training", ylabel="success after training", ylim=(-0.03, 1.08))
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize="small", loc="lower right")
+    sweeps[0].save(figure, table, "score_every")
+
+
+def _line(axis: Axes, line: pd.DataFrame, label: str) -> None:
+    bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
+    axis.errorbar(line["frames"], line["mean"], yerr=bars, marker="o", capsize=3, label=label)
+    for each in line.itertuples():
+        axis.annotate(
+            f"every {each.score_every}", (each.frames, each.mean), (4, 4), textcoords="offset points", fontsize="small"
+        )
+
+
+def main() -> None:
+    """Draw the figure of the folders that the command line names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folders", type=Path, nargs="+", help="Folders of sweeps that differ in `score_every`.")
+    parser.add_argument(
+        "--tracking-uri", help="MLflow server or database with their runs. Default: that in the results folder."
+    )
+    given = parser.parse_args()
+    try:
+        draw([SweepRuns(folder, given.tracking_uri) for folder in given.folders])
+    except (DoesNotApplyError, UserError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

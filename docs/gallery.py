@@ -1,0 +1,221 @@
+"""Write pages of the gallery from results: `python docs/gallery.py results/quickstart-...`, run by `make gallery`.
+
+Each page is of one shipped sweep, and nothing on it is written by hand. A page says of what it is: the sweep file's keys and the
+weights of the embedded models. When one of these changes, the page is stale, a test fails, and the page is written anew from new
+results or removed.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import imageio.v3 as iio
+import pandas as pd
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import new_output, write_whole
+from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.sweeping.config.plan import make_plan
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
+from vlm_rm_sweeps.sweeping.tracking.findings import described, estimate_text, findings
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.progress import duration
+from vlm_rm_sweeps.sweeping.tracking.provenance import Provenance, provenance
+from vlm_rm_sweeps.sweeping.tracking.results import MERITS, cells_of, read_results
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_episode
+
+REPOSITORY = Path(__file__).parents[1]
+GALLERY = REPOSITORY / "docs" / "gallery"
+MANIFEST = Path("vlm_rm_sweeps/rewards/embedded/v2/manifest.json")
+_FIGURES = {"learning_curves": "Learning curves", "reward_landscape": "The reward over the states, which are drawn above it"}
+_FRAMES = 6
+_MARK = re.compile(r"^<!-- of: (\w+) -->$", re.MULTILINE)
+_NAVIGATION = re.compile(r"(      # gallery\n).*?(      # end of gallery\n)", re.DOTALL)
+
+
+def mark_of(sweep_file: Path) -> str:
+    """Compute what a page is of: a checksum of the sweep file's keys (not of its comments) and of the embedded models' weights."""
+    keys = json.dumps(read_sweep_keys(sweep_file), sort_keys=True, default=str).replace(str(REPOSITORY), "")
+    return hashlib.sha256(keys.encode() + (REPOSITORY / MANIFEST).read_bytes()).hexdigest()[:16]
+
+
+def mark_on(page: str) -> str:
+    """Return what a page says it is of; empty if it says nothing."""
+    found = _MARK.search(page)
+    return found[1] if found else ""
+
+
+def shipped(name: str) -> Path:
+    """Return the sweep file of the repository whose sweep has a name.
+
+    Raises:
+        UserError: There is none.
+    """
+    for file in sorted((REPOSITORY / "sweeps").glob("*.yaml")):
+        if read_sweep_keys(file).get("name") == name:
+            return file
+    raise UserError(f"no file in sweeps/ is named {name!r}: the gallery has shipped sweeps alone")
+
+
+def write_page(path: Path, gallery: Path = GALLERY) -> Path:
+    """Write the page of a sweep, with its pictures, and replace the page before.
+
+    Args:
+        path: The folder of the sweep's results, with the figures of `make analysis`.
+        gallery: Folder of the pages.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: The results are not those of a shipped sweep as it is now, are not whole, or do not say where they come from.
+    """
+    folder = SweepFolder(path)
+    sweep, table = folder.stored_sweep(), read_results(folder.table)
+    sweep_file = shipped(sweep.name)
+    origin = provenance(folder)
+    _check(folder, sweep_file, table, origin)
+    pictures = gallery / sweep.name
+    with new_output(gallery / f"{sweep.name}.md") as page:
+        shown = list(_pictures(folder, table, pictures))
+        page.write_text("\n".join(_lines(sweep, table, sweep_file, origin, shown)) + "\n", encoding="utf-8")
+    return gallery / f"{sweep.name}.md"
+
+
+def _check(folder: SweepFolder, sweep_file: Path, table: pd.DataFrame, origin: Provenance) -> None:
+    """Refuse results that are not whole, or not of what is shipped now."""
+    relative = sweep_file.relative_to(REPOSITORY)
+    if differences := folder.differences(make_plan(load_sweep(sweep_file))):
+        raise UserError(f"{folder.path} is not of {relative} as it is now: run that anew\n{differences}")
+    if not (table["status"] == TrialStatus.FINISHED).all():
+        raise UserError(f"{folder.path} has trials that have not finished: continue it with `vlm-rm sweep {relative} --resume`")
+    drawn = folder.path / "figures" / "learning_curves.png"
+    if not drawn.is_file():
+        raise UserError(f"{drawn} has not been drawn: make analysis SWEEP_RUN={folder.path}")
+    if not origin.commit or origin.commit.endswith("-dirty"):
+        why = origin.problem or f"its commit is {origin.commit or 'unknown'}"
+        raise UserError(f"{folder.path} does not say which code made it ({why}): run it from a commit without changes")
+    if _git("merge-base", "--is-ancestor", origin.commit, "HEAD") is None:
+        raise UserError(f"{folder.path} is of commit {origin.commit}, from which this one does not follow: run it anew")
+    if _git("show", f"{origin.commit}:{MANIFEST}") != (REPOSITORY / MANIFEST).read_text(encoding="utf-8"):
+        raise UserError(f"{folder.path} is of commit {origin.commit}, whose embedded models have other weights: run it anew")
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says; None if it fails."""
+    ran = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True)
+    return ran.stdout if ran.returncode == 0 else None
+
+
+def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Iterator[tuple[str, str]]:
+    """Copy the figures, and make a film strip of the best episode.
+
+    Yields:
+        The file's path below the gallery, and what it shows.
+    """
+    if pictures.exists():
+        shutil.rmtree(pictures)
+    if strip := _best_episode(folder, table):
+        file, caption = strip
+        with new_output(pictures / "episode.jpg") as unfinished:
+            iio.imwrite(unfinished, film_strip(file, _FRAMES), extension=".jpg", plugin="pillow", quality=82)
+        yield f"{pictures.name}/episode.jpg", caption
+    for name, caption in _FIGURES.items():
+        file = folder.path / "figures" / f"{name}.png"
+        if file.is_file():
+            with new_output(pictures / file.name) as unfinished:
+                shutil.copyfile(file, unfinished)
+            yield f"{pictures.name}/{file.name}", caption
+
+
+def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] | None:
+    """Find the video of the best combination's best seed."""
+    learned = table[table["prompt"] != "-"].sort_values(list(MERITS), ascending=False, kind="stable")
+    for trial in learned.to_dict("records"):
+        video = folder.trial(trial["trial_id"]) / VIDEO_FOLDER / RECORDED_VIDEO
+        if video.is_file():
+            episode = read_episode(video)
+            step = f", of step {episode['env_steps']:,}" if episode else ""
+            return video, f"An episode of the best policy of {described(trial)}, seed {trial['seed']}{step}"
+    return None
+
+
+def _lines(
+    sweep: Sweep, table: pd.DataFrame, sweep_file: Path, origin: Provenance, shown: list[tuple[str, str]]
+) -> Iterator[str]:
+    relative = sweep_file.relative_to(REPOSITORY)
+    yield f"# {sweep.name}"
+    yield from (
+        "",
+        f"<!-- of: {mark_of(sweep_file)} -->",
+        "<!-- Written by docs/gallery.py from results: not edited by hand. -->",
+        "",
+    )
+    yield " ".join(findings(sweep.task_name, table))
+    for file, caption in shown:
+        yield from ("", f"![{caption}]({file})", "", f"*{caption}.*")
+    yield from (
+        "",
+        "## Combinations",
+        "",
+        "Interquartile means over the seeds; in brackets, where seeds differ, 95 % intervals.",
+        "",
+    )
+    yield from ("| combination | seeds | success | true return |", "|---|---|---|---|")
+    for cell in cells_of(table).to_dict("records"):
+        values = (
+            f"{value} ({interval})" if interval else value for value, interval in (estimate_text(cell, name) for name in MERITS)
+        )
+        yield f"| {described(cell)} | {cell['seeds']} | {' | '.join(values)} |"
+    yield from ("", "## Where it comes from", "", "| | |", "|---|---|")
+    yield f"| command | `make sweep SWEEP={relative}` |"
+    yield f"| seeds | {', '.join(map(str, sweep.seeds))} |"
+    yield f"| environment steps of each trial | {sweep.steps:,} |"
+    yield f"| time | {duration(origin.seconds)}, for {len(table)} trials |"
+    yield f"| machine | {origin.machine or 'not recorded'} |"
+    yield f"| date | {origin.started:%Y-%m-%d} |"
+    yield f"| commit | `{origin.commit}` |"
+    yield f"| versions | {', '.join(f'{name} {value}' for name, value in origin.versions.items())} |"
+    text = sweep_file.read_text(encoding="utf-8").rstrip()
+    yield from ("", "## Sweep file", "", f"[`{relative}`](../../{relative}):", "", "```text", text, "```")
+
+
+def write_index(gallery: Path = GALLERY, settings: Path = REPOSITORY / "mkdocs.yml") -> None:
+    """Write the list of pages, and name them in the site's navigation."""
+    names = sorted(page.stem for page in gallery.glob("*.md") if page.stem != "index")
+    listed = [f"- [{name}]({name}.md): {_found(gallery / f'{name}.md')}" for name in names]
+    about = "What shipped sweeps found, written by `make gallery` from their results. A sweep without a page awaits its run."
+    write_whole(gallery / "index.md", "\n".join(["# Gallery", "", about, "", *listed]) + "\n")
+    entries = "".join(f"      - gallery/{name}.md\n" for name in ("index", *names))
+    text = settings.read_text(encoding="utf-8")
+    write_whole(settings, _NAVIGATION.sub(lambda found: found[1] + entries + found[2], text))
+
+
+def _found(page: Path) -> str:
+    """Return the first sentence of what a page found."""
+    paragraphs = [each for each in page.read_text(encoding="utf-8").split("\n") if each and each[0] not in "#<"]
+    return paragraphs[0].partition(". ")[0].removesuffix(".") + "."
+
+
+def main() -> None:
+    """Write the pages of the folders that are named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, help="Folders of sweeps, such as results/quickstart-...")
+    try:
+        for folder in parser.parse_args().folders:
+            print(write_page(folder))
+        write_index()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

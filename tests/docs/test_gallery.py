@@ -1,0 +1,171 @@
+"""The gallery: pages come from results alone, and a page of what has changed since is found."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pages import REPOSITORY, text_of
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.sweeping.config.plan import make_plan
+from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, SweepStarted, TrialStarted
+from vlm_rm_sweeps.sweeping.tracking.provenance import Provenance, provenance
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
+from vlm_rm_sweeps.videos import write_picture, write_video
+
+PAGES = sorted(page.name for page in (REPOSITORY / "docs" / "gallery").glob("*.md") if page.stem != "index")
+
+
+@pytest.fixture(scope="module")
+def gallery() -> Any:
+    specification = importlib.util.spec_from_file_location("docs_gallery", REPOSITORY / "docs" / "gallery.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def head() -> str:
+    described = subprocess.run(["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"], capture_output=True, text=True)
+    if described.returncode:
+        pytest.skip("this is no checkout")
+    return described.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the quick start leaves, as far as a page needs it."""
+    plan = make_plan(load_sweep(REPOSITORY / "sweeps" / "quickstart.yaml"))
+    folder = SweepFolder(tmp_path_factory.mktemp("results") / "quickstart-20260101-120000")
+    folder.create(plan.sweep)
+    metrics = {"evaluation_success": 0.75, "evaluation_true_return": 150.0}
+    results_table([TrialOutcome(trial, TrialStatus.FINISHED, "", metrics) for trial in plan.trials]).to_csv(
+        folder.table, index=False
+    )
+    journal = Journal(folder.journal)
+    journal.append(SweepStarted(id="a", time=1_700_000_000_000))
+    journal.append(TrialStarted(trial="t", time=1_700_000_090_000))
+    video = folder.trial(plan.trials[2].trial_id) / "video" / "episode.mp4"
+    video.parent.mkdir(parents=True)
+    write_video([np.full((16, 16, 3), 20 * shade, np.uint8) for shade in range(12)], video)
+    (folder.path / "figures").mkdir()
+    write_picture(np.zeros((8, 8, 3), np.uint8), folder.path / "figures" / "learning_curves.png")
+    return folder.path
+
+
+@pytest.fixture
+def results(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / finished.name))
+
+
+@pytest.fixture
+def known(gallery: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Results say where they come from."""
+
+    def come_from(commit: str) -> None:
+        def found(folder: SweepFolder) -> Provenance:
+            from_journal = provenance(folder)
+            return Provenance(commit, {"ray": "1.2"}, "Some CPU, 2 cores", from_journal.started, from_journal.seconds, "")
+
+        monkeypatch.setattr(gallery, "provenance", found)
+
+    return come_from
+
+
+def test_a_page_has_findings_pictures_table_origin_and_sweep_file(
+    gallery: Any, known: Any, results: Path, tmp_path: Path
+) -> None:
+    known(head())
+    page = gallery.write_page(results, tmp_path / "gallery")
+    text = page.read_text(encoding="utf-8")
+    assert gallery.mark_on(text) == gallery.mark_of(REPOSITORY / "sweeps" / "quickstart.yaml")
+    for part in (
+        "Eight combinations are equally good, with a success of 0.75",
+        "| embedded/small, alpha 0.5, prompt balanced | 1 | 0.75 | 150.0 |",
+        "| machine | Some CPU, 2 cores |",
+        "| time | 1 min 30 s, for 10 trials |",
+        f"| commit | `{head()}` |",
+        "| command | `make sweep SWEEP=sweeps/quickstart.yaml` |",
+        (REPOSITORY / "sweeps" / "quickstart.yaml").read_text(encoding="utf-8").rstrip(),
+    ):
+        assert part in text
+    assert str(tmp_path) not in text
+    shown = re.findall(r"\]\((quickstart/\S+)\)", text)
+    assert shown == ["quickstart/episode.jpg", "quickstart/learning_curves.png"]
+    assert all((page.parent / file).stat().st_size > 50 for file in shown)
+
+
+def test_the_index_and_the_navigation_follow(gallery: Any, known: Any, results: Path, tmp_path: Path) -> None:
+    known(head())
+    gallery.write_page(results, tmp_path / "gallery")
+    settings = tmp_path / "mkdocs.yml"
+    settings.write_text("nav:\n  - Gallery:\n      # gallery\n      - gallery/old.md\n      # end of gallery\n  - Next: a.md\n")
+    gallery.write_index(tmp_path / "gallery", settings)
+    assert (
+        "- [quickstart](quickstart.md): Compared on cartpole-upright: 2 models"
+        in (tmp_path / "gallery" / "index.md").read_text()
+    )
+    entries = settings.read_text().splitlines()
+    assert entries[2:6] == [
+        "      # gallery",
+        "      - gallery/index.md",
+        "      - gallery/quickstart.md",
+        "      # end of gallery",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("commit", "message"),
+    [
+        ("", "does not say which code made it"),
+        ("0" * 40 + "-dirty", "-dirty"),
+        ("0" * 40, "from which this one does not follow"),
+    ],
+)
+def test_results_of_unknown_code_make_no_page(
+    gallery: Any, known: Any, results: Path, tmp_path: Path, commit: str, message: str
+) -> None:
+    known(commit)
+    with pytest.raises(UserError, match=message):
+        gallery.write_page(results, tmp_path / "gallery")
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_results_of_another_sweep_or_unfinished_ones_make_no_page(
+    gallery: Any, known: Any, results: Path, tmp_path: Path
+) -> None:
+    known(head())
+    folder = SweepFolder(results)
+    table = folder.table.read_text()
+    folder.table.write_text(table.replace("finished,", "failed,", 1))
+    with pytest.raises(UserError, match="trials that have not finished"):
+        gallery.write_page(results, tmp_path / "gallery")
+    folder.table.write_text(table)
+    (results / "figures" / "learning_curves.png").unlink()
+    with pytest.raises(UserError, match="has not been drawn: make analysis"):
+        gallery.write_page(results, tmp_path / "gallery")
+    stored = yaml.safe_load(folder.sweep_file.read_text())
+    folder.sweep_file.write_text(yaml.safe_dump(stored | {"steps": 9_000}))
+    with pytest.raises(UserError, match=r"is not of sweeps/quickstart\.yaml as it is now"):
+        gallery.write_page(results, tmp_path / "gallery")
+    folder.sweep_file.write_text(yaml.safe_dump(stored | {"name": "mine"}))
+    with pytest.raises(UserError, match="the gallery has shipped sweeps alone"):
+        gallery.write_page(results, tmp_path / "gallery")
+    assert not (tmp_path / "gallery").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_is_stale(gallery: Any, page: str) -> None:
+    """Written anew with `make gallery`, or removed: its sweep file or the embedded models are others now."""
+    text = text_of(f"docs/gallery/{page}")
+    assert gallery.mark_on(text) == gallery.mark_of(gallery.shipped(page.removesuffix(".md")))

@@ -1,0 +1,101 @@
+"""Distillation: a student that comes near its teacher on states that it has not seen, with the teacher's texts, to the bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.pretraining.distill import CARD, FIDELITY, distill
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.distilled import STUDENT_FILE
+from vlm_rm_sweeps.rewards.functions.softmax import Softmax
+from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
+from vlm_rm_sweeps.tasks.registry import find_task
+
+TASK = find_task("cartpole-upright")
+TEACHER = "embedded/base"
+
+
+def distilled(folder: Path, seed: int = 0) -> Path:
+    distill(TEACHER, TASK, "embedded/tiny", [], images=160, epochs=2, seed=seed, folder=folder, say=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return distilled(tmp_path_factory.mktemp("distilled") / "student")
+
+
+def model_in(folder: Path) -> ClipRewardModel:
+    model = load_reward_model(f"distilled/{folder / STUDENT_FILE}")
+    assert isinstance(model, ClipRewardModel)
+    return model
+
+
+def test_it_comes_near_its_teacher_on_held_out_states_and_says_how_near(folder: Path) -> None:
+    fidelity = pd.read_csv(folder / FIDELITY)
+    assert fidelity["alpha"].unique().tolist() == [0.0, 0.5, 1.0]
+    assert fidelity["prompt"].nunique() == 3
+    # After two epochs, for the task's own sentence; of the scene without the goal, rewards hardly differ between states.
+    assert fidelity[fidelity["prompt"] == TASK.goal_prompt]["spearman"].min() > 0.7
+    card = (folder / CARD).read_text()
+    assert "Fidelity on 32 images that it has not seen" in card
+    assert "times as fast" in card
+
+
+def test_texts_are_the_teachers_and_any_reward_goes_on_working(folder: Path) -> None:
+    teacher, student = load_reward_model(TEACHER), model_in(folder)
+    assert isinstance(teacher, ClipRewardModel)
+    np.testing.assert_array_equal(student.encode_prompt("a pole"), teacher.encode_prompt("a pole"))
+    assert (student.width, student.source.preprocessing.size) == (teacher.width, 64)
+    spec = RewardSpec(("an upright pole",), ("a pole",), function=Softmax(negatives=("pole hanging down",)))
+    student.check(spec)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 40, 60, 3), dtype=np.uint8)
+    assert np.isfinite(student.score(frames, [spec, RewardSpec(("an upright pole",), ("a pole",), 0.5)])).all()
+    visual = sum(each.numel() for each in student.network.parameters())
+    assert find_reward_model(student.model_id).parameters == visual < teacher.parameters
+
+
+def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    first, again = (load_file(each / STUDENT_FILE) for each in (folder, distilled(tmp_path / "again")))
+    assert first.keys() == again.keys()
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(again[name], tensor)
+
+
+def test_what_cannot_be_distilled_is_one_message(folder: Path, tmp_path: Path) -> None:
+    def refused(teacher: str, student: str, message: str, into: Path = tmp_path / "new") -> None:
+        with pytest.raises(UserError, match=message):
+            distill(teacher, TASK, student, [], images=160, epochs=1, seed=0, folder=into, say=lambda line: None)
+        assert not (tmp_path / "new").exists()
+
+    refused("own_rewards:Brightness", "embedded/tiny", "expected a CLIP model, such as 'embedded/large'")
+    refused(TEACHER, "ViT-B-32/laion2b_s34b_b79k", "expected a model of the embedded family")
+    refused(TEACHER, TEACHER, "both teacher and student")
+    refused(TEACHER, "embedded/tiny", "exists already", into=folder)
+
+
+def test_a_student_that_is_damaged_or_whose_teacher_has_changed_is_one_message(folder: Path, tmp_path: Path) -> None:
+    content = (folder / STUDENT_FILE).read_bytes()
+    file = tmp_path / STUDENT_FILE
+    with pytest.raises(UserError, match=r"there is no such file: expected `distilled/FOLDER/student.safetensors`"):
+        find_reward_model(f"distilled/{file}")
+    file.write_bytes(content[:200])
+    with pytest.raises(UserError, match=r"is damaged .*distil again"):
+        find_reward_model(f"distilled/{file}")
+    identity = load_reward_model(TEACHER).weights_identity  # type: ignore[attr-defined]
+    file.write_bytes(content.replace(identity[-12:].encode(), b"0123456789ab"))
+    with pytest.raises(UserError, match=r"has learned from embedded/base with the weights .*distil again"):
+        load_reward_model(f"distilled/{file}")
+
+
+def test_a_sweep_file_names_it_relative_to_itself(folder: Path) -> None:
+    file = folder.parent / "sweep.yaml"
+    file.write_text(json.dumps({"models": [f"distilled/student/{STUDENT_FILE}"]}))
+    assert read_sweep_keys(file)["models"] == [f"distilled/{folder / STUDENT_FILE}"]

@@ -1,0 +1,104 @@
+"""What `vlm-rm fit` concludes from measurements, and that it measures the real parts."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from vlm_rm_sweeps.cli import app
+from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
+from vlm_rm_sweeps.sweeping.execution import fit_measure
+from vlm_rm_sweeps.sweeping.execution.fit import CROWDED, OTHERS_CORES, START_S, TRIAL_S, Machine, Measured, Work, estimate
+
+KEYS: dict[str, Any] = {
+    "name": "fit",
+    "task": "cartpole-upright",
+    "models": ["embedded/tiny"],
+    "alphas": [0.0, 0.5],
+    "true_reward": False,
+    "steps": 10_240,
+    "steps_per_result": 1_024,
+    "evaluation_episodes": 10,
+    "videos": False,
+}
+MODEL = "embedded/tiny"
+MEASURED = Measured(
+    training=Work(2e-3, 2e-3),
+    acting=Work(1e-3, 1e-3),
+    drawing={MODEL: Work(1e-3, 1e-3)},
+    encoding={MODEL: Work(0.5e-3, 0.5e-3)},
+    model_bytes={MODEL: 1e6},
+    trial_bytes=1e9,
+    transition_bytes=50.0,
+    policy_bytes=1e5,
+    other_cores=0.0,
+)
+LARGE = Machine(cores=64, gpus=0, memory=1e12, disk=1e12)
+
+
+def plan_with(changes: Mapping[str, Any]) -> Plan:
+    return plan_of(KEYS | dict(changes))
+
+
+def test_on_a_large_machine_a_trial_takes_its_own_time() -> None:
+    found = estimate(plan_with({}), MEASURED, LARGE)
+    assert (found.trials_at_once, found.bound_by, found.problems) == (2, "trials", ())
+    assert found.steps_per_second == pytest.approx(2 / 3e-3)
+    # Both trials train 10 240 steps of 3 ms and are evaluated for 10 episodes of 200 steps of 2 ms.
+    started = START_S + 2 * TRIAL_S / 3  # three processes start at once
+    assert found.hours * 3600 == pytest.approx(10_240 * 3e-3 + 2_000 * 2e-3 + started)
+    assert found.gpu_hours == 0
+
+
+def test_two_cores_bound_two_trials_and_their_server() -> None:
+    found = estimate(plan_with({}), MEASURED, replace(LARGE, cores=2))
+    assert (found.trials_at_once, found.bound_by) == (2, "cores")
+    assert found.steps_per_second == pytest.approx(CROWDED * 2 * 3 / (3 + OTHERS_CORES) / 3.5e-3)
+    busy = estimate(plan_with({}), replace(MEASURED, other_cores=1.0), replace(LARGE, cores=2))
+    assert busy.steps_per_second < found.steps_per_second
+
+
+def test_a_large_model_bounds_by_its_servers_and_more_of_them_help() -> None:
+    slow = replace(MEASURED, encoding={MODEL: Work(0.1, 0.1)})
+    found = [estimate(plan_with({"pool": {"servers": servers}}), slow, LARGE) for servers in (1, 2)]
+    assert [each.bound_by for each in found] == ["servers", "servers"]
+    assert found[1].steps_per_second == pytest.approx(2 * found[0].steps_per_second)
+
+
+def test_what_does_not_fit_is_said_with_both_numbers() -> None:
+    small = Machine(cores=64, gpus=0, memory=3e9, disk=1e5)
+    found = estimate(plan_with({"pool": {"gpus": 1}}), MEASURED, small)
+    assert found.problems == (
+        "GPUs: the servers reserve 1, this machine has 0",
+        "memory: 4.1 GB are needed, 3.0 GB are free",
+        "disk: 0.0 GB are needed, 0.0 GB are free",
+    )
+    assert found.gpu_hours == pytest.approx(found.hours)
+
+
+def test_replay_buffers_count_as_far_as_they_are_filled() -> None:
+    short, long = (estimate(plan_with({"steps": steps}), MEASURED, LARGE) for steps in (10_240, 1_024_000))
+    assert short.memory["their replay buffers"] == 2 * 10_240 * 50
+    assert long.memory["their replay buffers"] == 2 * 100_000 * 50, "no more than the buffer holds"
+    assert long.disk > short.disk
+
+
+def test_the_real_parts_are_measured(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_measure, "_LEAST_S", 0.0)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(KEYS | {"evaluation_episodes": 1, "steps_per_result": 64}))
+    shown = CliRunner().invoke(app, ["fit", str(file), "--results", str(tmp_path / "none"), "--json"])
+    found = json.loads(shown.output)
+    assert shown.exit_code == (0 if found["fits"] else 1), shown.output
+    measured = found["measured"]
+    assert measured["acting"]["seconds"] > 0
+    assert measured["training"]["cpu_seconds"] > 0
+    assert 0 < measured["encoding"][MODEL]["seconds"] < 1
+    # Two observations of four numbers, an action, the reward and two flags.
+    assert measured["transition_bytes"] == 2 * 4 * 4 + 8 + 4 + 2
+    assert not (tmp_path / "none").exists()

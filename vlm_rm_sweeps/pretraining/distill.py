@@ -1,0 +1,322 @@
+"""Distillation: a small image tower learns a teacher's image embeddings on a task's own renders, in minutes on a CPU.
+
+It starts from the image tower of an embedded model, with a linear map to the teacher's width. The loss is 1 - cosine. States and
+batches come from the seed alone, so on one machine the same call gives the same bits.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.collect_states import sampled_states
+from vlm_rm_sweeps.evaluation.score import frames_of
+from vlm_rm_sweeps.evaluation.states import StateDataset
+from vlm_rm_sweeps.files import new_output
+from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.pretraining.student_card import student_card
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.distilled import DISTILLED, STUDENT_FILE, DistilledRewardModel, StudentDescription, TowerShape
+from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, find_reward_model, load_reward_model, with_version
+from vlm_rm_sweeps.tasks.task import Task
+
+CARD, FIDELITY = "README.md", "fidelity.csv"
+ALPHAS = (0.0, 0.5, 1.0)
+_HELD_OUT = 5
+"""One of so many images, or episodes of a data set, is held out."""
+_BATCH = 64
+_LEARNING_RATE = 1e-3
+_SPEED_FRAMES, _SPEED_ROUNDS = 256, 5
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is embedded by teacher and student, each at its own size.
+
+    Attributes:
+        teachers: Unit embeddings by the teacher, float32 (N, D).
+        frames: At the student's input size, uint8 (N, H, W, 3).
+    """
+
+    teachers: np.ndarray
+    frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a model encodes frames, in one process.
+
+    Attributes:
+        per_second: Frames in a second of wall time, median of several turns.
+        cpu_ms: Milliseconds of CPU time for a frame.
+    """
+
+    per_second: float
+    cpu_ms: float
+
+
+def check_distillable(teacher: str, student: str, task: Task) -> tuple[ClipRewardModel, ClipRewardModel]:
+    """Refuse what cannot be distilled, before any state is drawn.
+
+    Args:
+        teacher: Model id of the teacher.
+        student: Model id of an embedded model.
+        task: The task.
+
+    Returns:
+        Teacher and student, without weights.
+
+    Raises:
+        UserError: The teacher has no embeddings, the student is none of the embedded family, or the task has no state space.
+    """
+    task.require_states()
+    found = find_reward_model(teacher), find_reward_model(student)
+    if not isinstance(found[0], ClipRewardModel) or isinstance(found[0], DistilledRewardModel):
+        raise UserError(
+            f"teacher {teacher!r}: expected a CLIP model, such as 'embedded/large', whose image embeddings can be learned"
+        )
+    if not isinstance(found[1], ClipRewardModel) or student.partition("/")[0] != EMBEDDED:
+        raise UserError(f"student {student!r}: expected a model of the embedded family, such as 'embedded/small'")
+    if teacher == student:
+        raise UserError(f"{student!r} is both teacher and student: expected a larger teacher")
+    return found[0], found[1]
+
+
+def distill(
+    teacher_id: str,
+    task: Task,
+    student_id: str,
+    datasets: Sequence[StateDataset],
+    images: int,
+    epochs: int,
+    seed: int,
+    folder: Path,
+    say: Callable[[str], None],
+) -> pd.DataFrame:
+    """Train a student, measure it on states that it has not seen, and write its folder.
+
+    Args:
+        teacher_id: Model id of the teacher.
+        task: The task; its default rendering is used.
+        student_id: Model id of an embedded model.
+        datasets: Further states of the task, such as those that policies visited.
+        images: Number of states to draw from the task's state space.
+        epochs: How often each training image is seen.
+        seed: Seed of states, split and batches.
+        folder: A new folder.
+        say: Prints a line of progress.
+
+    Returns:
+        Fidelity of the rewards: `prompt`, `alpha`, and `spearman` with the teacher's over the held-out states.
+
+    Raises:
+        UserError: Something cannot be distilled, a data set is of another task, or the folder exists or cannot be written.
+    """
+    check_distillable(teacher_id, student_id, task)
+    for dataset in datasets:
+        if dataset.task.name != task.name:
+            raise UserError(f"{dataset.folder} has states of {dataset.task.name}: expected states of {task.name}")
+    if folder.exists():
+        raise UserError(f"{folder} exists already and is not overwritten: choose another name")
+    teacher, start = _loaded(teacher_id), _loaded(student_id)
+    say(f"{teacher_id} embeds {images + sum(map(len, datasets)):,} states of {task.name}")
+    training, held_out = _collect(teacher, start, task, datasets, images, seed)
+    shape = _shape(start, teacher.width)
+    tower = _train(_first_weights(shape, start), shape, training, epochs, seed, say)
+    about = StudentDescription(
+        teacher=with_version(teacher_id, NEWEST_EMBEDDED),
+        teacher_identity=teacher.weights_identity,
+        student=student_id,
+        task=task.name,
+        images=len(training.frames),
+        seed=seed,
+        parameters=_count(tower) + teacher.parameters - _count(teacher.network.visual),
+        tower=shape,
+    )
+    with new_output(folder) as unfinished:
+        unfinished.mkdir()
+        file = unfinished / STUDENT_FILE
+        tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
+        save_file(tensors, file, {DISTILLED: about.model_dump_json()})
+        student = load_reward_model(f"{DISTILLED}/{file}")
+        assert isinstance(student, DistilledRewardModel)
+        cosines, rewards = fidelity(teacher, student, held_out, task)
+        say("measuring the speed of both")
+        speeds = _speeds((teacher, student), held_out.frames)
+        rewards.to_csv(unfinished / FIDELITY, index=False)
+        card = student_card(about, cosines, rewards, {teacher_id: speeds[0], "student": speeds[1]}, len(held_out.frames))
+        (unfinished / CARD).write_text(card, encoding="utf-8")
+    return rewards
+
+
+def _loaded(model_id: str) -> ClipRewardModel:
+    model = load_reward_model(model_id)
+    assert isinstance(model, ClipRewardModel)
+    return model
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _shape(start: ClipRewardModel, embedding: int) -> TowerShape:
+    config: dict[str, Any] = open_clip.get_model_config(start.source.architecture)
+    vision = config["vision_cfg"]
+    return TowerShape(
+        layers=tuple(vision["layers"]),
+        width=vision["width"],
+        head_width=vision["head_width"],
+        features=config["embed_dim"],
+        embedding=embedding,
+        preprocessing=start.source.preprocessing,
+    )
+
+
+def _first_weights(shape: TowerShape, start: ClipRewardModel) -> torch.nn.Sequential:
+    """Make a tower with the weights of an embedded model; the map behind it is fitted later."""
+    tower = shape.build()
+    tower[0].load_state_dict(start.network.visual.state_dict())
+    return tower
+
+
+def _collect(
+    teacher: ClipRewardModel, start: ClipRewardModel, task: Task, datasets: Sequence[StateDataset], images: int, seed: int
+) -> tuple[Images, Images]:
+    """Embed all states, and split them: of the drawn ones the last are held out, of data sets whole episodes."""
+    rng = np.random.default_rng(seed)
+    drawn = _embedded(teacher, start.frame_format, (state.frame for state in sampled_states(task, images, seed)))
+    parts, out = [drawn], [np.arange(images) >= images - max(1, images // _HELD_OUT)]
+    for dataset in datasets:
+        parts.append(_embedded(teacher, start.frame_format, frames_of(dataset)))
+        episodes = np.unique(dataset.episodes)
+        chosen = rng.permutation(episodes)[: len(episodes) // _HELD_OUT]
+        out.append(np.isin(dataset.episodes, chosen))
+    embedded = np.concatenate([part.teachers for part in parts])
+    frames, held = np.concatenate([part.frames for part in parts]), np.concatenate(out)
+    return Images(embedded[~held], frames[~held]), Images(embedded[held], frames[held])
+
+
+def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, frames: Iterable[np.ndarray]) -> Images:
+    embedded: list[np.ndarray] = []
+    small: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []
+
+    def embed() -> None:
+        embedded.extend(teacher.encode_frames(np.stack(waiting)).numpy())
+        waiting.clear()
+
+    for frame in frames:
+        if waiting and (waiting[0].shape != frame.shape or len(waiting) == teacher.micro_batch):
+            embed()
+        waiting.append(frame)
+        small.append(resize_frames(frame[None], frame_format)[0])
+    embed()
+    return Images(np.stack(embedded), np.stack(small))
+
+
+def _train(
+    tower: torch.nn.Sequential, shape: TowerShape, training: Images, epochs: int, seed: int, say: Callable[[str], None]
+) -> torch.nn.Sequential:
+    rng = np.random.default_rng((seed, 1))
+    batches = len(training.frames) // _BATCH
+    if not batches:
+        raise UserError(f"{len(training.frames)} training images: expected at least {_BATCH}, the size of a batch")
+    _fit_map(tower, shape, training)
+    tower.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(tower.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=epochs * batches)
+    targets = torch.from_numpy(training.teachers)
+    for epoch in range(epochs):
+        tower.train()
+        order = rng.permutation(len(training.frames))
+        loss_sum = 0.0
+        for batch in np.split(order[: batches * _BATCH], batches):
+            features = tower(shape.preprocessing(training.frames[batch]))
+            loss = (1 - functional.cosine_similarity(features, targets[batch], dim=-1)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            loss_sum += loss.item()
+        if epoch in (0, epochs - 1) or (epoch + 1) % 5 == 0:
+            say(f"epoch {epoch + 1} of {epochs}: mean loss (1 - cosine) {loss_sum / batches:.4f}")
+    return tower.eval()
+
+
+@torch.no_grad()
+def _fit_map(tower: torch.nn.Sequential, shape: TowerShape, training: Images) -> None:
+    """Set the map to the least-squares solution for the tower as it is: a random one would first spoil the tower."""
+    tower.eval()
+    chunks = np.array_split(training.frames, max(1, len(training.frames) // _BATCH))
+    encode: Any = tower[0]
+    linear: Any = tower[1]
+    features = np.concatenate([encode(shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
+    design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
+    penalty = 1e-3 * np.trace(design.T @ design) / design.shape[1]
+    gram = design.T @ design + penalty * np.eye(design.shape[1])
+    solution = np.linalg.solve(gram, design.T @ training.teachers)
+    linear.weight.copy_(torch.from_numpy(solution[:-1].T))
+    linear.bias.copy_(torch.from_numpy(solution[-1]))
+
+
+def fidelity(
+    teacher: ClipRewardModel, student: ClipRewardModel, held_out: Images, task: Task
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Compare a student with its teacher on images.
+
+    Args:
+        teacher: The teacher, loaded.
+        student: The student, loaded.
+        held_out: Images that the student has not seen.
+        task: The task, for its sentences.
+
+    Returns:
+        Cosine of both embeddings of each image, float (N,); and, by `prompt` and `alpha`, the rank correlation of the rewards.
+    """
+    from scipy import stats  # takes a second
+
+    students = student.encode_frames(held_out.frames)
+    teachers = torch.from_numpy(held_out.teachers)
+    rows = []
+    for prompt, (goal, baseline) in _sentences(task).items():
+        goal_1d, baseline_1d = teacher.encode_prompt(goal)[None], teacher.encode_prompt(baseline)[None]
+        for alpha in ALPHAS:
+            alphas_1 = torch.tensor([alpha])
+            columns = [goal_baseline_reward(images, goal_1d, baseline_1d, alphas_1)[:, 0] for images in (students, teachers)]
+            rows.append({"prompt": prompt, "alpha": alpha, "spearman": float(stats.spearmanr(*columns).statistic)})
+    return functional.cosine_similarity(students, teachers).numpy(), pd.DataFrame(rows)
+
+
+def _sentences(task: Task) -> dict[str, tuple[str, str]]:
+    """Return goal and baseline of several sentences, by what is compared: the task's own, a photo of it, and the reverse."""
+    goal, baseline = task.goal_prompt, task.baseline_prompt
+    return {
+        goal: (goal, baseline),
+        f"a photo of {goal}": (f"a photo of {goal}", f"a photo of {baseline}"),
+        baseline: (baseline, goal),
+    }
+
+
+def _speeds(models: Sequence[ClipRewardModel], frames: np.ndarray) -> list[Speed]:
+    """Let the models encode the same frames in turn, each at its own size, after a turn that does not count."""
+    shown = [resize_frames(np.resize(frames, (_SPEED_FRAMES, *frames.shape[1:])), model.frame_format) for model in models]
+    taken: list[list[tuple[float, float]]] = [[] for _ in models]
+    for turn in range(_SPEED_ROUNDS + 1):
+        for model, own, times in zip(models, shown, taken, strict=True):
+            wall, cpu = time.perf_counter(), time.process_time()
+            model.encode_frames(own)
+            if turn:
+                times.append((time.perf_counter() - wall, time.process_time() - cpu))
+    medians = [[statistics.median(each) for each in zip(*times, strict=True)] for times in taken]
+    return [Speed(_SPEED_FRAMES / wall, 1_000 * cpu / _SPEED_FRAMES) for wall, cpu in medians]

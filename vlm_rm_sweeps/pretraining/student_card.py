@@ -1,0 +1,74 @@
+"""The card of a distilled model: what it has learned from, how near it comes to its teacher, and what it is not for."""
+
+from collections.abc import Mapping
+from textwrap import dedent
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from vlm_rm_sweeps.rewards.distilled import StudentDescription
+
+
+class Measured(Protocol):
+    """Speed of a model: frames in a second, and CPU milliseconds for a frame."""
+
+    @property
+    def per_second(self) -> float:
+        """Frames in a second of wall time."""
+
+    @property
+    def cpu_ms(self) -> float:
+        """Milliseconds of CPU time for a frame."""
+
+
+def student_card(
+    about: StudentDescription, cosines: np.ndarray, rewards: pd.DataFrame, speeds: Mapping[str, Measured], held_out: int
+) -> str:
+    """Write a student's card.
+
+    Args:
+        about: What its file says.
+        cosines: Cosine of student and teacher for each held-out image.
+        rewards: Columns `prompt`, `alpha` and `spearman`.
+        speeds: Speed of the teacher, then of the student, by name.
+        held_out: Number of held-out images.
+
+    Returns:
+        Markdown.
+    """
+    head = dedent(
+        f"""
+        # `{about.teacher}`, distilled for {about.task}
+
+        An image tower that started from `{about.student}` and has learned the image embeddings of `{about.teacher}` on {about.images:,}
+        images of {about.task} (seed {about.seed}). Texts are embedded by the teacher, whose weights were `{about.teacher_identity}`.
+
+        ## Fidelity on {held_out:,} images that it has not seen
+
+        Cosine of both embeddings: mean {cosines.mean():.4f}, 5th percentile {np.percentile(cosines, 5):.4f}.
+
+        | goal | alpha | rank correlation of the rewards |
+        |---|---|---|
+        """
+    )
+    rows = [f"| {row.prompt} | {row.alpha:g} | {row.spearman:.3f} |" for row in rewards.itertuples()]
+    measured = [f"| {name} | {speed.per_second:,.0f} | {speed.cpu_ms:.2f} |" for name, speed in speeds.items()]
+    teacher, student = speeds.values()
+    return "\n".join(
+        [
+            head.strip(),
+            *rows,
+            "\n## Speed\n",
+            "Both in one process, in turn, on the machine that trained it.\n",
+            "| model | frames/s | CPU ms a frame |",
+            "|---|---|---|",
+            *measured,
+            f"\nThe student is {student.per_second / teacher.per_second:.1f} times as fast.",
+            "\n## What it is not for\n",
+            f"Other tasks, textures or cameras than it has seen, and states of {about.task} unlike those that it was trained on. It",
+            "has no measure of that: its rewards there are arbitrary, and nothing tells. Let the teacher judge: `audit.models`,",
+            "or `--judge`.",
+            "",
+        ]
+    )

@@ -1,0 +1,265 @@
+"""Distilled models: a small image tower that has learned a teacher's embeddings of one task, and the teacher's text tower.
+
+Any sentence, alpha and reward function goes on working, because texts are still embedded by the teacher. The text tower is not
+copied: text towers are of many kinds, with tokenizers of their own, and most of a large one's weights would be stored once more for
+each student. The file names the teacher by its id, and by a checksum of its weights.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
+from vlm_rm_sweeps.files import problems_in, read_whole, sha256_of
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.open_clip_models import ModelSource
+from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
+from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.reward_model import Precision
+
+DISTILLED = "distilled"
+STUDENT_FILE = "student.safetensors"
+_ABOUT = "distilled"
+_REMEDY = "expected a file that `vlm-rm distill` wrote; distil again"
+
+
+class TowerShape(BaseModel):
+    """The shape of a student's image tower, open_clip's ModifiedResNet, and of the map behind it.
+
+    Attributes:
+        layers: Blocks of each stage.
+        width: Channels of the first stage.
+        head_width: Channels of an attention head.
+        features: Dimensions of the tower's output.
+        embedding: Dimensions of the teacher's embeddings.
+        preprocessing: Resizing and normalisation of its frames.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: tuple[int, int, int, int]
+    width: int = Field(ge=2, le=256)
+    head_width: int = Field(ge=1, le=256)
+    features: int = Field(ge=1, le=4_096)
+    embedding: int = Field(ge=1, le=16_384)
+    preprocessing: Preprocessing
+
+    def build(self) -> torch.nn.Sequential:
+        """Return the tower with random weights."""
+        tower = ModifiedResNet(
+            layers=list(self.layers),
+            output_dim=self.features,
+            heads=self.width * 32 // self.head_width,
+            image_size=self.preprocessing.size,
+            width=self.width,
+        )
+        return torch.nn.Sequential(tower, torch.nn.Linear(self.features, self.embedding))
+
+
+class StudentDescription(BaseModel):
+    """What a student's file says of it.
+
+    Attributes:
+        teacher: Model id of the teacher.
+        teacher_identity: What tells the teacher's weights, see `ModelSource.weights_identity`.
+        student: Model id whose image tower the training started from.
+        task: The task whose states it has seen.
+        images: Number of images that it was trained on.
+        seed: Seed of states and batches.
+        parameters: Parameters of the student's tower with the map, and of what is left of the teacher.
+        tower: The tower's shape.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    teacher: str
+    teacher_identity: str
+    student: str
+    task: str
+    images: int
+    seed: int
+    parameters: int
+    tower: TowerShape
+
+
+_DESCRIPTION = TypeAdapter(StudentDescription)
+
+
+def read_description(file: Path) -> StudentDescription:
+    """Read what a student's file says of it, without its weights.
+
+    Args:
+        file: As `vlm-rm distill` wrote it.
+
+    Returns:
+        The description.
+
+    Raises:
+        DamagedFileError: The file is missing, damaged, or something else.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata: Mapping[str, str] = opened.metadata() or {}
+    except Exception as error:  # safetensors has errors of its own
+        read_whole(file, _REMEDY)  # has a message of its own for a file that cannot be read at all
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+    try:
+        described = _DESCRIPTION.validate_json(metadata.get(_ABOUT, ""))
+        described.tower.preprocessing.check()
+    except ValueError as error:  # of pydantic, or of a setting that cannot be used
+        problems = problems_in(error) if isinstance(error, ValidationError) else str(error)
+        raise DamagedFileError(f"{file} is damaged or no student ({problems}): {_REMEDY}") from error
+    return described
+
+
+@dataclass(frozen=True)
+class StudentSource(ModelSource):
+    """Where a student comes from: its file, and the teacher's source.
+
+    Attributes:
+        teacher: The teacher's source, for its text tower.
+        about: What the file says.
+    """
+
+    teacher: ModelSource | None = None
+    about: StudentDescription | None = None
+
+    @property
+    def _parts(self) -> tuple[ModelSource, StudentDescription]:
+        assert self.teacher is not None
+        assert self.about is not None
+        return self.teacher, self.about
+
+    @property
+    def identity(self) -> str:
+        """The same for two paths of one file."""
+        return str(Path(self.pretrained).resolve())
+
+    @property
+    def weights_identity(self) -> str:
+        """The checksum of the file, which names the teacher, too."""
+        return f"{DISTILLED}/sha256:{sha256_of(Path(self.pretrained))}"
+
+    @property
+    def width(self) -> int:
+        """Number of embedding dimensions: the teacher's."""
+        return self._parts[1].tower.embedding
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, without the teacher's image tower."""
+        return self._parts[1].parameters
+
+    @property
+    def tokenizer(self) -> Any:
+        """The teacher's tokenizer."""
+        return self._parts[0].tokenizer
+
+    def check_precision(self, precision: Precision) -> None:
+        """Refuse a precision that the teacher cannot be used in.
+
+        Args:
+            precision: Floating-point precision of the weights.
+
+        Raises:
+            UserError: See `ModelSource.check_precision`.
+        """
+        self._parts[0].check_precision(precision)
+
+    def load(self, device: str, precision: Precision) -> torch.nn.Module:
+        """Load the teacher, and put the student's tower in the place of its image tower.
+
+        Args:
+            device: torch device that the model runs on.
+            precision: Floating-point precision of the weights.
+
+        Returns:
+            open_clip's model, on the device.
+
+        Raises:
+            UserError: The teacher cannot be loaded or has other weights than it had, or the file is damaged.
+        """
+        teacher, about = self._parts
+        if teacher.weights_identity != about.teacher_identity:
+            raise UserError(
+                f"{self.model_id} has learned from {about.teacher} with the weights {about.teacher_identity}, and that model now has "
+                f"{teacher.weights_identity}: distil again"
+            )
+        tower = about.tower.build()
+        try:
+            tower.load_state_dict(load_file(self.pretrained), strict=True)
+        except Exception as error:  # of safetensors, or of torch
+            raise DamagedFileError(f"{self.pretrained} is damaged ({reason_of(error)}): {_REMEDY}") from error
+        network: Any = teacher.load("cpu", precision)
+        network.visual = tower.to(next(network.parameters()).dtype)
+        return network.to(device)
+
+
+class DistilledRewardModel(ClipRewardModel):
+    """A student as a reward model: `distilled/path/to/student.safetensors`.
+
+    Args:
+        model_id: With the path of the file that `vlm-rm distill` wrote.
+        source: As of `ClipRewardModel`.
+
+    Raises:
+        UserError: There is no such file, it is damaged, or its teacher cannot be found.
+    """
+
+    def __init__(self, model_id: str, source: ModelSource | None = None) -> None:
+        super().__init__(model_id, source or student_source(model_id))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model_id,), {"backend": self.backend}
+
+    @cached_property
+    def about(self) -> StudentDescription:
+        """What its file says of it."""
+        return read_description(Path(self.source.pretrained))
+
+    def remarks(self) -> list[str]:
+        """Say which states it knows."""
+        return [
+            f"{self.model_id} has seen states of {self.about.task} alone: on others its rewards mean nothing, and nothing tells"
+        ]
+
+
+def student_source(model_id: str) -> StudentSource:
+    """Find a student and its teacher.
+
+    Args:
+        model_id: `distilled/` and the path of the file.
+
+    Returns:
+        The source.
+
+    Raises:
+        UserError: There is no such file, it is damaged, or its teacher cannot be found, or is none of CLIP's kind.
+    """
+    named = model_id.partition("/")[2]
+    file = Path(named)
+    if not named or not file.is_file():
+        raise UserError(
+            f"model {model_id!r}: there is no such file: expected `{DISTILLED}/FOLDER/{STUDENT_FILE}`, which `vlm-rm distill` writes"
+        )
+    about = read_description(file)
+    teacher = find_reward_model(about.teacher)
+    if not isinstance(teacher, ClipRewardModel) or teacher.width != about.tower.embedding:
+        raise UserError(f"model {model_id!r}: its teacher {about.teacher!r} is another model now: distil again")
+    return StudentSource(
+        model_id,
+        teacher.source.architecture,
+        str(file),
+        about.tower.preprocessing,
+        uses_transformers=teacher.source.uses_transformers,
+        teacher=teacher.source,
+        about=about,
+    )

@@ -1,0 +1,251 @@
+"""Estimates what a sweep needs, and whether it fits this machine, from short measurements of its parts: `vlm-rm fit`.
+
+The model is simple enough to be read. A trial makes a step in the time of training and drawing, while the frames of the steps before
+are encoded; a step takes the longer of the two. Trials run at once as far as their reservations allow. All processes share the
+cores: so many steps are made as the slowest of trials, servers and cores allows.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vlm_rm_sweeps.machine.resources import GB
+from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.trial import UNTRAINED, Trial
+
+DRIVER_BYTES = 1.5 * GB
+"""Assumed: the driver with Ray, RLlib and MLflow, and Ray's own processes."""
+SERVER_BYTES = 0.6 * GB
+"""Assumed: a reward server with torch and Ray, without its model."""
+CROWDED = 0.88
+"""Assumed: speed of a core while another one works, too (measured by `benchmarks/scale_measure.py`)."""
+OTHERS_CORES = 0.2
+"""Assumed: cores that Ray's own processes use."""
+START_S = 25.0
+"""Assumed: CPU seconds until the first trial steps: Ray, imports, models."""
+TRIAL_S = 3.0
+"""Assumed: CPU seconds to set up a trial."""
+VIDEO_BYTES, MLFLOW_BYTES = 0.5e6, 5e6
+"""Assumed: a trial's videos, and MLflow's database."""
+KEPT_CHECKPOINTS = 2
+ASSUMED = (
+    f"{DRIVER_BYTES / GB:g} GB for the driver and Ray, {SERVER_BYTES / GB:g} GB for each server beside its model, "
+    f"{START_S:g} CPU seconds to start and {TRIAL_S:g} for each trial, cores at {CROWDED:.0%} of their speed when several work, "
+    "the present load of this machine. Not in it: retries, `epic_states`, audits, frames in flight"
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Seconds that one step, or one frame, takes.
+
+    Attributes:
+        seconds: Time.
+        cpu_seconds: CPU time.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+
+NOTHING = Work(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on this machine.
+
+    Attributes:
+        training: A training step of the environment with its share of updates, not drawn.
+        acting: A step of an evaluation, not drawn.
+        drawing: What a step takes longer if it is drawn, by model id.
+        encoding: One frame, by model id.
+        model_bytes: Memory of a loaded model, by model id; on a GPU, of its weights.
+        trial_bytes: Memory of a trial's process, without its replay buffer.
+        transition_bytes: Memory of one transition in the replay buffer; 0 if there is none.
+        policy_bytes: Size of the policy's weights.
+        other_cores: Cores that other programs use.
+    """
+
+    training: Work
+    acting: Work
+    drawing: Mapping[str, Work]
+    encoding: Mapping[str, Work]
+    model_bytes: Mapping[str, float]
+    trial_bytes: float
+    transition_bytes: float
+    policy_bytes: float
+    other_cores: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine has: CPU cores, GPUs, free bytes of memory and of the disk of the results."""
+
+    cores: float
+    gpus: int
+    memory: float
+    disk: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a sweep needs.
+
+    Attributes:
+        trials_at_once: Trials that run at the same time.
+        steps_per_second: Environment steps of all trials in a second of training.
+        bound_by: What limits that: `trials`, `servers` or `cores`.
+        hours: Time from start to end.
+        gpu_hours: That, times the GPUs that are reserved.
+        memory: Bytes by part; the total is their sum.
+        disk: Bytes in the results folder.
+        problems: Why it does not fit; empty if it fits.
+    """
+
+    trials_at_once: int
+    steps_per_second: float
+    bound_by: str
+    hours: float
+    gpu_hours: float
+    memory: Mapping[str, float]
+    disk: float
+    problems: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the estimate as plain data."""
+        return asdict(self) | {
+            "memory": dict(self.memory),
+            "memory_total": sum(self.memory.values()),
+            "fits": not self.problems,
+        }
+
+
+def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
+    """Estimate what a sweep needs.
+
+    Args:
+        plan: The sweep.
+        measured: What its parts take on this machine.
+        machine: What this machine has.
+
+    Returns:
+        The estimate.
+    """
+    at_once, problems = _trials_at_once(plan, machine)
+    trained = plan.trained_steps[0]
+    seconds, rates = 0.0, []
+    for trial in plan.trials:
+        steps = 0 if trial.model_id == UNTRAINED else trained
+        drawing = measured.drawing.get(trial.model_id, NOTHING)
+        encoding = measured.encoding.get(trial.model_id, NOTHING)
+        rate, bound = _rate(plan, measured, machine, at_once, measured.training + drawing, encoding)
+        evaluating, _ = _rate(plan, measured, machine, at_once, measured.acting + drawing, encoding)
+        seconds += steps / rate + _evaluated_steps(plan, steps) / evaluating
+        if steps:
+            rates.append((steps, rate, bound))
+    # Whatever the trials' order, the last ones may run alone.
+    fewer = math.ceil(len(plan.trials) / at_once) * at_once / len(plan.trials)
+    seconds = seconds * fewer + _startup(plan, measured, machine, at_once)
+    memory = _memory(plan, measured, at_once)
+    disk = _disk(plan, measured)
+    if sum(memory.values()) > machine.memory:
+        problems += (f"memory: {sum(memory.values()) / GB:.1f} GB are needed, {machine.memory / GB:.1f} GB are free",)
+    if disk > machine.disk:
+        problems += (f"disk: {disk / GB:.1f} GB are needed, {machine.disk / GB:.1f} GB are free",)
+    reserved = at_once * plan.sweep.trial.gpus + len(plan.models) * plan.sweep.pool.servers * plan.sweep.pool.gpus
+    total = sum(steps for steps, _, _ in rates)
+    return Fit(
+        trials_at_once=at_once,
+        steps_per_second=total / sum(steps / rate for steps, rate, _ in rates) if rates else 0.0,
+        bound_by=max(rates, key=lambda each: each[0] / each[1])[2] if rates else "trials",
+        hours=seconds / 3600,
+        gpu_hours=seconds / 3600 * reserved,
+        memory=memory,
+        disk=disk,
+        problems=problems,
+    )
+
+
+def _trials_at_once(plan: Plan, machine: Machine) -> tuple[int, tuple[str, ...]]:
+    """Return how many trials Ray places at once, at least 1 for the estimate, and why not even one can be placed."""
+    trial, pool = plan.sweep.trial, plan.sweep.pool
+    servers = len(plan.models) * pool.servers
+    cpus, gpus = math.floor(machine.cores) - servers * pool.cpus, machine.gpus - servers * pool.gpus
+    problems = []
+    places = [math.floor(cpus / (trial.cpus + trial.env_runners))]
+    if places[0] < 1:
+        problems.append(f"cores: a trial reserves {trial.cpus + trial.env_runners:g}, and servers leave {cpus:g}")
+    if gpus < 0:
+        problems.append(f"GPUs: the servers reserve {servers * pool.gpus:g}, this machine has {machine.gpus}")
+    if trial.gpus:
+        places.append(math.floor(gpus / trial.gpus))
+        if places[1] < 1 and gpus >= 0:
+            problems.append(f"GPUs: a trial reserves {trial.gpus:g}, and servers leave {gpus:g}")
+    return max(1, min(*places, len(plan.trials))), tuple(problems)
+
+
+def _rate(plan: Plan, measured: Measured, machine: Machine, at_once: int, stepping: Work, encoding: Work) -> tuple[float, str]:
+    """Return the steps per second of all trials at once, and what limits them."""
+    pool, runners = plan.sweep.pool, max(1, plan.sweep.trial.env_runners)
+    on_cpu = stepping.cpu_seconds + (0.0 if pool.gpus else encoding.cpu_seconds)
+    processes = at_once * runners + (pool.servers if encoding.seconds else 0)
+    limits = {"trials": at_once * runners / max(stepping.seconds, 1e-9)}
+    if encoding.seconds:
+        # Trials follow each other in the order of their models, so those that run at once mostly share one model.
+        limits["servers"] = pool.servers / encoding.seconds
+    limits["cores"] = _free_cores(measured, machine, processes) / max(on_cpu, 1e-9)
+    bound = min(limits, key=lambda name: limits[name])
+    return limits[bound], bound
+
+
+def _free_cores(measured: Measured, machine: Machine, processes: int) -> float:
+    """Return the cores' worth of work that a number of processes get done in a second, beside other programs."""
+    others = measured.other_cores + OTHERS_CORES
+    fair = machine.cores * processes / (processes + others)
+    free = max(machine.cores - others, fair)
+    return float(processes) if processes <= free else max(0.1, free * (CROWDED if machine.cores > 1 else 1.0))
+
+
+def _evaluated_steps(plan: Plan, steps: int) -> int:
+    """Return the steps of all evaluations of a trial."""
+    every, result = plan.sweep.trial.evaluation_interval, plan.trained_steps[1]
+    times = 1
+    if every is not None and steps:
+        times = sum(at == steps or at // every > (at - result) // every for at in range(result, steps + 1, result))
+    return times * plan.sweep.evaluation_episodes * plan.task.episode_steps
+
+
+def _startup(plan: Plan, measured: Measured, machine: Machine, at_once: int) -> float:
+    free = _free_cores(measured, machine, at_once + 1)
+    return START_S / min(free, 1.0) + len(plan.trials) * TRIAL_S / free
+
+
+def _memory(plan: Plan, measured: Measured, at_once: int) -> dict[str, float]:
+    parts = {"driver and Ray": DRIVER_BYTES, f"{at_once} trials at once": at_once * measured.trial_bytes}
+    runners = plan.sweep.trial.env_runners
+    if runners:
+        parts[f"{runners} env runners of each trial"] = at_once * runners * measured.trial_bytes
+    parts["their replay buffers"] = at_once * _buffer_bytes(plan, measured)
+    for model_id in plan.models:
+        servers = plan.sweep.pool.servers
+        parts[f"{servers} servers of {model_id}"] = servers * (SERVER_BYTES + measured.model_bytes[model_id])
+    return {name: bytes_ for name, bytes_ in parts.items() if bytes_}
+
+
+def _buffer_bytes(plan: Plan, measured: Measured) -> float:
+    kept = min(getattr(plan.algorithm, "buffer", 0), plan.trained_steps[0])
+    return kept * measured.transition_bytes
+
+
+def _disk(plan: Plan, measured: Measured) -> float:
+    def of(trial: Trial) -> float:
+        # The last checkpoint has the replay buffer, and the optimiser's two moments of each weight.
+        state = 0.0 if trial.model_id == UNTRAINED else _buffer_bytes(plan, measured) + 4 * measured.policy_bytes
+        return KEPT_CHECKPOINTS * state + 2 * measured.policy_bytes + (VIDEO_BYTES if plan.sweep.videos else 0.0)
+
+    return MLFLOW_BYTES + sum(map(of, plan.trials))

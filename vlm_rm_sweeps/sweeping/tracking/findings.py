@@ -1,0 +1,177 @@
+"""What a sweep found, in a few sentences: what was compared, what won, by how much, and how sure that is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlm_rm_sweeps.evaluation.over_seeds import probability_of_improvement
+from vlm_rm_sweeps.metrics import REWARD, SUCCESS, TRUE_RETURN, TrialStatus
+from vlm_rm_sweeps.sweeping.tracking.results import CELL, MERITS, cells_of
+
+REFERENCE_PROMPT = "-"
+"""The prompt of references in tables."""
+_LISTED = 3
+_AXES = {"model": "model", "alpha": "alpha", REWARD: "reward", "prompt": "prompt", "textures": "texture", "camera": "camera"}
+
+
+def findings(task: str, table: pd.DataFrame) -> list[str]:
+    """Say what a sweep found.
+
+    No difference is claimed from one seed. With several, how sure the winner is of is the probability that a run of it is better
+    than one of the next combination, with its interval.
+
+    Args:
+        task: Name of the task.
+        table: The trials, see `results_table`.
+
+    Returns:
+        Sentences.
+    """
+    cells = cells_of(table)
+    learned = cells[(cells["prompt"] != REFERENCE_PROMPT) & (cells["seeds"] > 0)]
+    references = _references(cells)
+    if learned.empty:
+        return [f"No trial that learns {task} from a reward model has finished.", *references]
+    most = int(learned["seeds"].max())
+    ranked = _ranked(learned[learned["seeds"] == most])
+    winner = ranked.iloc[0].to_dict()
+    if len(ranked) == 1:
+        return [
+            f"One combination learned {task} from a sentence: {described(winner)}, with {_reached(winner)}.",
+            *references,
+            *_how_sure(table, winner, None, most),
+        ]
+    compared = f"Compared on {task}: {_compared(ranked)}, {_seeds(most)} each."
+    same = ranked[_equal(ranked, winner)]
+    if len(same) > 1:
+        others = len(same) - _LISTED
+        named = [described(row) for row in same.head(_LISTED).to_dict("records")] + ([f"{others} more"] if others > 0 else [])
+        won = f"{_first_upper(_count(len(same)))} combinations are equally good, with {_reached(winner)}: {'; '.join(named)}."
+        return [compared, won, *references, *_how_sure(table, winner, None, most)]
+    second = ranked.iloc[1].to_dict()
+    won = f"Best is {described(winner)}, with {_reached(winner)}; next is {described(second)}, with {_reached(second)}."
+    return [compared, won, *references, *_how_sure(table, winner, second, most)]
+
+
+def described(cell: Mapping[Any, Any]) -> str:
+    """Describe a combination as `Trial.cell` does.
+
+    Args:
+        cell: A row of a table of trials or combinations.
+
+    Returns:
+        For example `embedded/tiny, alpha 0.5, prompt paper`.
+    """
+    return ", ".join([str(cell["model"]), *within_model(cell)])
+
+
+def within_model(cell: Mapping[Any, Any]) -> list[str]:
+    """Describe what tells a combination from others of its model; nothing for a reference.
+
+    Args:
+        cell: A row of a table of trials or combinations.
+
+    Returns:
+        Parts such as `alpha 0.5` and `prompt paper`.
+    """
+    if cell["prompt"] == REFERENCE_PROMPT:
+        return []
+    reward = f"reward {cell[REWARD]}" if REWARD in cell else f"alpha {cell['alpha']:g}"
+    drawn = [f"{cell['textures']} textures", f"{cell['camera']} camera"] if "textures" in cell else []
+    return [reward, f"prompt {cell['prompt']}", *drawn]
+
+
+def estimate_text(cell: Mapping[Any, Any], name: str) -> tuple[str, str]:
+    """Write a merit of a combination and its interval.
+
+    Args:
+        cell: A row of `cells_of`.
+        name: The merit.
+
+    Returns:
+        For example `0.83` and `0.60 to 1.00`; empty where unknown.
+    """
+    value, low, high = (cell[f"{name}_{part}"] for part in ("iqm", "low", "high"))
+    digits = 2 if name == SUCCESS else 1
+    interval = "" if low != low else f"{low:.{digits}f} to {high:.{digits}f}"
+    return ("" if value != value else f"{value:.{digits}f}"), interval
+
+
+def _ranked(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.sort_values([f"{name}_iqm" for name in MERITS], ascending=False, kind="stable", na_position="last")
+
+
+def _equal(cells: pd.DataFrame, winner: Mapping[Any, Any]) -> pd.Series:
+    values = [f"{name}_iqm" for name in MERITS]
+    return (cells[values].eq([winner[name] for name in values]) | cells[values].isna()).all(axis=1)
+
+
+def _compared(cells: pd.DataFrame) -> str:
+    """Name the axes along which combinations differ, and how many there are."""
+    counts = {_AXES[name]: cells[name].nunique(dropna=False) for name in CELL if name in cells}
+    if REWARD in cells:
+        del counts["alpha"]  # a reward may have one
+    several = [f"{count} {name}s" for name, count in counts.items() if count > 1]
+    listed = " and ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
+    return f"{listed}, {len(cells)} combinations" if len(several) > 1 else listed
+
+
+def _reached(cell: Mapping[Any, Any]) -> str:
+    """Say which merits a combination has, with the interval of the first."""
+    told: list[str] = []
+    for name in MERITS:
+        value, interval = estimate_text(cell, name)
+        if value:
+            in_brackets = f" ({interval})" if interval and not told else ""
+            told.append(f"{'a success' if name == SUCCESS else 'a true return'} of {value}{in_brackets}")
+    return " and ".join(told) or "neither success nor true return"
+
+
+def _references(cells: pd.DataFrame) -> list[str]:
+    known = cells[(cells["prompt"] == REFERENCE_PROMPT) & (cells["seeds"] > 0)]
+    told = [f"{row['model']} {value}" for row in known.to_dict("records") if (value := _first_merit(row))]
+    return [f"For comparison: {', '.join(told)}."] if told else []
+
+
+def _first_merit(cell: Mapping[Any, Any]) -> str:
+    return next((value for name in MERITS if (value := estimate_text(cell, name)[0])), "")
+
+
+def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[Any, Any] | None, seeds: int) -> list[str]:
+    if seeds == 1:
+        return ["With one seed this may be luck: no difference is claimed. Several seeds would tell more."]
+    if second is None:
+        return []
+    metric = SUCCESS if winner[f"{SUCCESS}_iqm"] == winner[f"{SUCCESS}_iqm"] else TRUE_RETURN
+    if winner[f"{metric}_iqm"] == second[f"{metric}_iqm"]:
+        metric = TRUE_RETURN
+    found = probability_of_improvement([_values(table, winner, metric)], [_values(table, second, metric)])
+    better = (
+        f"A run of the best has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
+    )
+    if np.isnan(found.low):
+        return [f"{better}; its seeds do not differ, so there is no interval for it."]
+    told = "tell" if found.low > 0.5 else "do not tell"
+    return [f"{better} ({float(found.low):.2f} to {float(found.high):.2f}): {_seeds(seeds)} {told} the two apart."]
+
+
+def _values(table: pd.DataFrame, cell: Mapping[Any, Any], metric: str) -> np.ndarray:
+    names = [name for name in CELL if name in table]
+    same = pd.concat([table[name].eq(cell[name]) | (table[name].isna() & pd.isna(cell[name])) for name in names], axis=1)
+    finished = table["status"] == TrialStatus.FINISHED
+    return table.loc[same.all(axis=1) & finished, metric].dropna().to_numpy(dtype=float)
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _count(number: int) -> str:
+    words = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[number - 2] if number - 2 < len(words) else str(number)
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
