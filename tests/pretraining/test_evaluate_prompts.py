@@ -56,10 +56,11 @@ def test_a_steady_fall_is_told_from_a_reward_that_does_not_move() -> None:
         + [("standing", "turn", 10 * i, 0.5, 2.0) for i in range(4)],
         columns=["task", "attribute", "value", "reward", "range"],
     )
-    falling, flat = monotonicity(walks).itertuples(index=False)
-    assert (falling.attribute, falling.spearman, falling.fall) == ("trunk", pytest.approx(-1), pytest.approx(0.4))
-    assert np.isnan(flat.spearman)
-    assert flat.fall == 0
+    table = monotonicity(walks).set_index("attribute")
+    assert table.loc["trunk", "spearman"] == pytest.approx(-1)
+    assert table.loc["trunk", "fall"] == pytest.approx(0.4)
+    assert table["spearman"].isna().tolist() == [False, True]
+    assert table.loc["turn", "fall"] == 0
 
 
 def test_each_task_has_prompts_in_both_sets_and_none_is_in_both() -> None:

@@ -1,4 +1,4 @@
-"""The humanoid for pretraining: reference poses, states between them and states that policies visit, rendered as in the tasks."""
+"""The humanoid for pretraining: reference poses, states between them and what policies visit, rendered as in the tasks."""
 
 from dataclasses import dataclass, replace
 from typing import Any

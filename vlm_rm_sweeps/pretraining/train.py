@@ -111,7 +111,7 @@ class TrainingSettings:
 
 
 class FoiledContrastiveLoss(ClipLoss):
-    """The contrastive loss of open_clip with one more negative for some images: a foil of their own, which is nobody else's negative.
+    """The contrastive loss of open_clip with one more negative for some images: a foil, which is nobody else's negative.
 
     Equal captions in a batch are not each other's negatives.
     """
