@@ -175,6 +175,7 @@ def test_weights_of_another_architecture_are_no_start(dataset: CaptionedStates, 
         train(SETTINGS, dataset, prepared(tmp_path / "second", dataset), first)
 
 
+@pytest.mark.sweeps
 def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
     settings = TrainingSettings("tiny", images=64, samples=32 * 60, seed=0, batch=32, warmup_steps=10)
     folder = prepared(tmp_path / "folder", dataset)
