@@ -45,6 +45,14 @@ def test_a_cluster_of_one_node_is_not_asked(ray_cluster: None, tmp_path: Path) -
     assert not (tmp_path / "results").exists()
 
 
+def test_a_single_worker_is_asked_if_the_driver_runs_on_a_head_without_cpus() -> None:
+    head, worker = ({"NodeID": name, "Alive": True, "Resources": {}} for name in ("head", "worker"))
+    worker["Resources"] = {"CPU": 8.0}
+    assert nodes._to_ask([head, worker], "head") == [worker]
+    assert nodes._to_ask([head, worker | {"Alive": False}], "head") == []
+    assert nodes._to_ask([head | {"Resources": {"CPU": 2.0}}], "head") == []
+
+
 NAMESPACE = ("unshare", "--net", "--mount")
 TWO_NODES = """
 import subprocess, sys
