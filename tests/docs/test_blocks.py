@@ -40,7 +40,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path, states: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder like the repository's, in which nothing that a page does is left behind."""
-    for name in ("sweeps", "examples"):
+    for name in ("sweeps", "examples", "deploy"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "results" / "states").mkdir(parents=True)
     (tmp_path / "results" / "states" / "cartpole").symlink_to(states)
@@ -145,6 +145,9 @@ def check_command(line: str, needs: str) -> None:
     else:
         assert program in OF_OTHERS, line
         assert needs, f"{line}: say what it needs"
+        check_files([word for word in words if not word.startswith("/")])  # else one of another machine
+        if "vlm-rm" in words:  # as in `ray job submit -- vlm-rm sweep`
+            parse(words[words.index("vlm-rm") + 1 :])
 
 
 def check_make(words: list[str]) -> None:
