@@ -18,7 +18,7 @@ from vlm_rm_sweeps.sweeping.config.screening import load_plan
 from vlm_rm_sweeps.tasks import registry
 
 LANGUAGES = {"console", "yaml", "python", "text", "bibtex"}
-OF_OTHERS = {"apt", "cd", "docker", "export", "git", "kubectl", "mkdir", "pip", "ray", "sbatch", "source"}
+OF_OTHERS = {"apt", "cd", "docker", "export", "git", "kubectl", "mkdir", "openssl", "pip", "ray", "sbatch", "source"}
 """First words of commands that are nobody's here; their blocks say what they need."""
 _CHEAP = ("tasks", "schema")
 _INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make) [^`\n]+)`(?!`)")
