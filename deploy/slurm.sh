@@ -4,8 +4,8 @@
 #   sbatch deploy/slurm.sh sweeps/model_scaling.yaml
 #   sbatch --nodes=4 --gpus-per-node=1 --time=48:00:00 deploy/slurm.sh my.yaml --set pool.gpus=1
 #
-# What follows the sweep file goes to `vlm-rm sweep`. Five minutes before its time is over, the job is put into the queue again, as Slurm
-# itself does when a node fails, and the sweep goes on where it stopped.
+# What follows the sweep file goes to `vlm-rm sweep`; results are in `results`, or in RESULTS if that is set. Five minutes before its time
+# is over, the job is put into the queue again, as Slurm itself does when a node fails, and the sweep goes on where it stopped.
 #SBATCH --job-name=vlm-rm
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -35,8 +35,8 @@ python3 -c 'import secrets; print(secrets.token_hex(32))' > "$RAY_AUTH_TOKEN_PAT
 trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
 
-# This script runs on the first of the nodes, which becomes the head.
-head_address=${HEAD_ADDRESS:-$(hostname -I | cut -d ' ' -f 1)}:6379
+# This script runs on the first of the nodes, which becomes the head, at the first of its addresses.
+head_address=$(hostname -I | cut -d ' ' -f 1):6379
 
 # In the background, because a shell that waits for a command takes no signals meanwhile.
 srun --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" ray symmetric-run --address="$head_address" \

@@ -332,6 +332,9 @@ def test_the_archive_of_the_repository_is_made_and_unpacked_where_it_is_installe
 
 # Slurm
 
+HOSTNAME = """#!/bin/sh
+echo "10.0.0.1 10.1.0.1 "
+"""
 SRUN = """#!/bin/sh
 stat -c %a "$RAY_AUTH_TOKEN_PATH" > token-mode
 wc -c < "$RAY_AUTH_TOKEN_PATH" > token-size
@@ -341,15 +344,15 @@ printf '%s\\n' "$RAY_AUTH_MODE" "$@" > given
 
 @pytest.fixture
 def slurm_job(tmp_path: Path) -> Path:
-    """A folder in which the script has run, with an `srun` that writes down what it is given."""
+    """A folder in which the script has run, with an `srun` that writes down what it is given, on a node of two addresses."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    (programs / "srun").write_text(SRUN)
-    (programs / "srun").chmod(0o700)
+    for name, content in (("srun", SRUN), ("hostname", HOSTNAME)):
+        (programs / name).write_text(content)
+        (programs / name).chmod(0o700)
     environment = {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(tmp_path / "home"),
-        "HEAD_ADDRESS": "10.0.0.1",
         "SLURM_SUBMIT_DIR": str(tmp_path),
         "SLURM_JOB_ID": "17",
         "SLURM_JOB_NUM_NODES": "3",
