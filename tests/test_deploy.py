@@ -500,6 +500,7 @@ def cluster_with_token() -> Iterator[tuple[str, dict[str, str]]]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps it on the loopback address
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     dashboard = free_port()
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # with a short path, for sockets
