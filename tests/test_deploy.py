@@ -526,7 +526,11 @@ def cluster_with_token() -> Iterator[tuple[str, dict[str, str]]]:
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
         head.terminate()
-        head.wait(60)
+        try:
+            head.wait(60)
+        except subprocess.TimeoutExpired:
+            head.kill()  # its processes end with it
+            head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
