@@ -510,6 +510,7 @@ def cluster_with_token() -> Iterator[tuple[str, dict[str, str]]]:
     head = subprocess.Popen(
         [BIN / "ray", "start", "--head", "--block", *options],
         env=environment,
+        cwd=folder,  # of the jobs, too, which take modules that they import from there for the user's own
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
