@@ -206,7 +206,7 @@ def test_in_a_clean_root_the_images_steps_install_a_package_that_plans_the_jobs_
     for there, here in places.items():
         entry_point = entry_point.replace(there, here)
     program, *arguments = shlex.split(entry_point)
-    command = [root_of_image / "python" / "bin" / program, *arguments, "--dry-run"]
+    command = [str(root_of_image / "python" / "bin" / program), *arguments, "--dry-run"]
     shutil.rmtree(root_of_image / "build")  # what is installed needs nothing of it
     done = subprocess.run(
         command, cwd=root_of_image / "app", env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=300
