@@ -117,7 +117,9 @@ def _check(render_mode: str | None, env: Any, model: RewardModel, spec: RewardSp
     if render_mode != "rgb_array":
         raise UserError(f"{env} has the render mode {render_mode!r}: make it with render_mode='rgb_array'")
     if not isinstance(model, RewardModel):
-        raise UserError(f"model {shown(model)}: expected a loaded model, such as load_reward_model('embedded/small'), or a pool")
+        raise UserError(
+            f"model {shown(model)}: expected a loaded model, such as load_reward_model('embedded/small'), or a pool"
+        )
     check_is_spec(spec)
     if spec.parts() != (spec,):
         raise UserError(

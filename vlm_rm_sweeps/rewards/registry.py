@@ -52,8 +52,8 @@ def find_reward_model(model_id: str, judging: bool = False) -> RewardModel:
         The model, which can describe itself and check specs. It can score once `load` was called.
 
     Raises:
-        UserError: The id is no text, there is no such model (the message suggests the nearest names), what was found is not a reward model, or it can
-            do nothing but judge.
+        UserError: The id is no text, there is no such model (the message suggests the nearest names), what was found is not a
+            reward model, or it can do nothing but judge.
     """
     if not isinstance(model_id, str):
         raise UserError(f"model {shown(model_id)}: expected an id, such as {EMBEDDED + '/small'!r}; `vlm-rm models` lists them")

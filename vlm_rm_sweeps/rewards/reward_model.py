@@ -245,7 +245,9 @@ class RewardModel(ABC):
                 missing, damaged or cannot be downloaded.
         """
         if not isinstance(micro_batch, Integral) or micro_batch < 1:
-            raise UserError(f"micro_batch {shown(micro_batch)}: expected at least one frame in each forward pass, a whole number")
+            raise UserError(
+                f"micro_batch {shown(micro_batch)}: expected at least one frame in each forward pass, a whole number"
+            )
         if precision not in get_args(Precision):
             raise UserError(f"precision {shown(precision)}: expected one of {', '.join(get_args(Precision))}")
         self.micro_batch = micro_batch

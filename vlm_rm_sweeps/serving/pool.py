@@ -97,9 +97,12 @@ class PoolConfig:
 
     def __post_init__(self) -> None:
         for name in ("servers", "micro_batch", "threads"):
-            self._check(name, _is_number(value := getattr(self, name)) and value >= 1 and value == int(value), "at least 1, a whole number")
+            value = getattr(self, name)
+            whole = _is_number(value) and value >= 1 and value == int(value)
+            self._check(name, whole, "at least 1, a whole number")
         for name in ("cpus", "gpus"):
-            self._check(name, _is_number(value := getattr(self, name)) and value >= 0, "at least 0")
+            value = getattr(self, name)
+            self._check(name, _is_number(value) and value >= 0, "at least 0")
         self._check("timeout_s", _is_number(self.timeout_s) and self.timeout_s > 0, "more than 0 seconds")
         for name, kinds in (("precision", Precision), ("backend", BackendName)):
             self._check(name, getattr(self, name) in get_args(kinds), f"one of {', '.join(get_args(kinds))}")

@@ -38,7 +38,8 @@ def reward_pool(
         A client of the servers, which is itself a reward model.
 
     Raises:
-        UserError: There is no such model or setting, Ray does not start, the servers cannot be placed, or the model cannot be loaded or cannot score a spec.
+        UserError: There is no such model or setting, Ray does not start, the servers cannot be placed, or the model cannot be
+            loaded or cannot score a spec.
     """
     chosen = model if isinstance(model, RewardModel) else find_reward_model(model)
     for spec in specs:
