@@ -1,6 +1,7 @@
 """Names that come from data stay inside their folder; files are replaced atomically; checksums are those of the content."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,14 @@ def test_two_at_once_leave_one_whole_file(tmp_path: Path) -> None:
 
 def test_what_another_process_has_written_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "new" / "file"
-    with pytest.raises(UserError, match=r"file exists now and is not overwritten: .* Choose another name"):  # noqa: SIM117
-        with new_output(file, replaces=False) as second:
-            second.write_text("second")
-            with new_output(file, replaces=False) as first:
-                first.write_text("first")
+
+    def write(text: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        with new_output(file, replaces=False) as unfinished:
+            unfinished.write_text(text)
+            meanwhile()
+
+    with pytest.raises(UserError, match=r"file exists now and is not overwritten: .* Choose another name"):
+        write("second", meanwhile=lambda: write("first"))
     assert file.read_text() == "first"
     assert list(file.parent.iterdir()) == [file]
 
