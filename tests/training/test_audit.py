@@ -164,6 +164,17 @@ def test_intervals_of_several_env_runners_are_added_up() -> None:
     assert (point[metrics.AUDIT_TRUE_REWARD], point[metrics.AUDIT_GOAL_FRACTION]) == (0.5, 0.5)
 
 
+def test_the_means_of_a_models_own_columns_are_metrics() -> None:
+    plan = AuditPlan({"other": OTHER}, (), every=100, frames=10, columns={"drift": SPEC.column("drift")})
+    tally = AuditTally(plan, seed=1)
+    assert tally.specs == [OTHER, SPEC.column("drift")]
+    rewards = np.array([[0.1, 0.2, 1], [0.1, 0.2, 0], [0.1, 0.2, 0], [0.1, 0.2, 0]], np.float32)
+    tally.record(list(frames_numbered(0, 4)), rewards, [StepTruth(1.0, True)] * 4)
+    point = Audit(plan, SPEC, seed=1).point(4, [tally.take()])
+    assert point[metrics.AUDIT_DRIFT] == 0.25
+    assert point[metrics.AUDIT_SPEC + "other"] == pytest.approx(0.2)
+
+
 def test_resumes_in_the_middle_of_an_interval_to_the_bit() -> None:
     plan = AuditPlan({"other": OTHER}, (GOLD,), every=100, frames=10)
     undisturbed = AuditTally(plan, seed=1)

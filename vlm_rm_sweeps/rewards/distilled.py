@@ -5,21 +5,24 @@ copied: text towers are of many kinds, with tokenizers of their own, and most of
 each student. The file names the teacher by its id, and by a checksum of its weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import problems_in, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates, drift_remark
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import find_reward_model
@@ -28,6 +31,7 @@ from vlm_rm_sweeps.rewards.reward_model import Precision
 DISTILLED = "distilled"
 STUDENT_FILE = "student.safetensors"
 _ABOUT = "distilled"
+_MEAN, _WHITENING = f"{DRIFT}.mean", f"{DRIFT}.whitening"
 _REMEDY = "expected a file that `vlm-rm distill` wrote; distil again"
 
 
@@ -64,6 +68,14 @@ class TowerShape(BaseModel):
         return torch.nn.Sequential(tower, torch.nn.Linear(self.features, self.embedding))
 
 
+class _TowerWithFeatures(torch.nn.Sequential):
+    """A student's tower that returns its features, too, behind the embedding: (n, embedding + features)."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        features = self[0](frames)
+        return torch.cat([self[1](features), features], dim=-1)
+
+
 class StudentDescription(BaseModel):
     """What a student's file says of it.
 
@@ -76,9 +88,11 @@ class StudentDescription(BaseModel):
         seed: Seed of states and batches.
         parameters: Parameters of the student's tower with the map, and of what is left of the teacher.
         tower: The tower's shape.
+        limit: Distance beyond which a frame is unlike the training images, see `KnownStates`; None in files of earlier versions, which
+            have no statistics of them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     teacher: str
     teacher_identity: str
@@ -88,6 +102,7 @@ class StudentDescription(BaseModel):
     seed: int
     parameters: int
     tower: TowerShape
+    limit: float | None = None
 
 
 _DESCRIPTION = TypeAdapter(StudentDescription)
@@ -118,6 +133,41 @@ def read_description(file: Path) -> StudentDescription:
         problems = problems_in(error) if isinstance(error, ValidationError) else str(error)
         raise DamagedFileError(f"{file} is damaged or no student ({problems}): {_REMEDY}") from error
     return described
+
+
+def student_tensors(tower: torch.nn.Module, known: KnownStates) -> dict[str, torch.Tensor]:
+    """Return what a student's file holds beside its description.
+
+    Args:
+        tower: The tower.
+        known: Statistics of its features of the training images.
+
+    Returns:
+        Tensors by name.
+    """
+    statistics = {_MEAN: torch.from_numpy(known.mean_d), _WHITENING: torch.from_numpy(known.whitening_dd)}
+    return {name: tensor.contiguous() for name, tensor in (tower.state_dict() | statistics).items()}
+
+
+def _read_tensors(file: Path, about: StudentDescription) -> tuple[torch.nn.Sequential, KnownStates | None]:
+    """Read a student's tower, and the statistics of its training images if the file has them.
+
+    Raises:
+        DamagedFileError: The file is damaged.
+    """
+    tower = about.tower.build()
+    try:
+        tensors = load_file(file)
+        known = None
+        if about.limit is not None:
+            mean, whitening = (tensors.pop(name).numpy() for name in (_MEAN, _WHITENING))
+            known = KnownStates(mean, whitening, about.limit)
+            if mean.shape != (about.tower.features,) or whitening.shape != 2 * mean.shape:
+                raise ValueError(f"statistics of shapes {mean.shape} and {whitening.shape}")
+        tower.load_state_dict(tensors, strict=True)
+    except Exception as error:  # of safetensors, or of torch
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+    return tower, known
 
 
 @dataclass(frozen=True)
@@ -193,11 +243,9 @@ class StudentSource(ModelSource):
                 f"{self.model_id} has learned from {about.teacher} with the weights {about.teacher_identity}, and that model now has "
                 f"{teacher.weights_identity}: distil again"
             )
-        tower = about.tower.build()
-        try:
-            tower.load_state_dict(load_file(self.pretrained), strict=True)
-        except Exception as error:  # of safetensors, or of torch
-            raise DamagedFileError(f"{self.pretrained} is damaged ({reason_of(error)}): {_REMEDY}") from error
+        tower, known = _read_tensors(Path(self.pretrained), about)
+        if known is not None:
+            tower = _TowerWithFeatures(*tower)
         network: Any = teacher.load("cpu", precision)
         network.visual = tower.to(next(network.parameters()).dtype)
         return network.to(device)
@@ -216,6 +264,7 @@ class DistilledRewardModel(ClipRewardModel):
 
     def __init__(self, model_id: str, source: ModelSource | None = None) -> None:
         super().__init__(model_id, source or student_source(model_id))
+        self._known: KnownStates | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model_id,), {"backend": self.backend}
@@ -225,11 +274,63 @@ class DistilledRewardModel(ClipRewardModel):
         """What its file says of it."""
         return read_description(Path(self.source.pretrained))
 
+    @property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]  # its file tells
+        """Drift, unless the file is of a version that stored no statistics of the training images."""
+        return () if self.about.limit is None else (DRIFT,)
+
+    def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
+        """Load the weights, and the statistics of the training images.
+
+        Args:
+            device: torch device that the model runs on.
+            precision: Floating-point precision of the weights.
+            micro_batch: Frames in one forward pass.
+
+        Raises:
+            UserError: See `ClipRewardModel.load`.
+        """
+        super().load(device, precision, micro_batch)
+        _, self._known = _read_tensors(Path(self.source.pretrained), self.about)
+
+    @torch.inference_mode()
+    def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+        """Encode frames as unit embeddings.
+
+        Args:
+            frames: uint8 (N, H, W, 3), of any height and width.
+
+        Returns:
+            float32 (N, D), on the CPU.
+        """
+        return self._embed_and_tell(frames, ())[0]
+
+    def _embed_and_tell(self, frames: np.ndarray, columns: Collection[str]) -> tuple[torch.Tensor, Mapping[str, np.ndarray]]:
+        outputs = torch.cat([each.cpu() for each in self._features(frames)])
+        # A sum over the last axis may be rounded differently where rows are not packed.
+        embeddings, features = outputs[:, : self.width].contiguous(), outputs[:, self.width :]
+        told = {DRIFT: self._known.drifted(features.numpy())} if DRIFT in columns and self._known is not None else {}
+        return functional.normalize(embeddings, dim=-1), told
+
     def remarks(self) -> list[str]:
         """Say which states it knows."""
-        return [
-            f"{self.model_id} has seen states of {self.about.task} alone: on others its rewards mean nothing, and nothing tells"
-        ]
+        told = (
+            "nothing tells: distil again for a measure of drift"
+            if self.about.limit is None
+            else "`audit`, `vlm-rm epic` and `vlm-rm landscape` tell (drift)"
+        )
+        return [f"{self.model_id} has seen states of {self.about.task} alone: on others its rewards mean nothing, and {told}"]
+
+    def remarks_on(self, means: Mapping[str, float]) -> list[str]:
+        """Say that many states are unlike those that it has seen.
+
+        Args:
+            means: Means of its columns over the states.
+
+        Returns:
+            One sentence, or none.
+        """
+        return drift_remark(self.model_id, means)
 
 
 def student_source(model_id: str) -> StudentSource:

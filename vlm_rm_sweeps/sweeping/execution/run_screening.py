@@ -156,7 +156,7 @@ def _measured(
             (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
         }
         for part in compare_models(
-            dataset, truth, [model_id], specs, lambda name: load_for_measuring(name, plan.sweep.pool.precision)
+            dataset, truth, [model_id], specs, lambda name: load_for_measuring(name, plan.sweep.pool.precision), say
         ):
             rank_by = screening.settings.rank_by
             best = _ranked(part.table, rank_by)[rank_by].iloc[0]
