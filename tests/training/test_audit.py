@@ -11,10 +11,11 @@ import ray
 from replayed import replayed
 
 from vlm_rm_sweeps import metrics
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, start_pool
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan, AuditTally, Interval, StepTruth, _merged_sample, gold_metric
@@ -108,6 +109,20 @@ def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
     recorded(watched, 0, 20)
     gold = Audit(plan, SPEC, seed=1).point(100, [watched.take()])[gold_metric("own_rewards:Shade/200")]
     assert gold == pytest.approx(model.score(frames_numbered(0, 20), [SPEC]).mean())
+    for handle in handles:
+        ray.kill(handle)
+
+
+def test_a_pool_answers_for_its_models_own_columns(ray_cluster: None) -> None:
+    model = find_reward_model("own_rewards:Sceptical")
+    config = PoolConfig.of("test-columns", model)
+    handles = start_pool(config, model)
+    pool = RewardPool(config, handles)
+    pool.check(SPEC.column("dark"))
+    with pytest.raises(UserError, match="own_rewards:Sceptical has no column 'drift': expected dark"):
+        pool.check(SPEC.column("drift"))
+    frames = np.stack([np.full((4, 4, 3), shade, np.uint8) for shade in (10, 200)])
+    np.testing.assert_array_equal(pool.score(frames, [SPEC, SPEC.column("dark")])[:, 1], [1, 0])
     for handle in handles:
         ray.kill(handle)
 

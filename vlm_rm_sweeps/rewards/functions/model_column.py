@@ -1,12 +1,24 @@
 """A column that a reward model computes itself, beside rewards: what it can tell of a frame."""
 
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.functions.base import EmbeddingModel, FrameReward, Texts
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, Texts
+
+
+class HasColumns(Protocol):
+    """A model that may have columns of its own, with or without embeddings.
+
+    Attributes:
+        model_id: Its id in sweep files.
+        columns: What it can tell of a frame beside rewards, by name.
+    """
+
+    model_id: str
+    columns: tuple[str, ...]
 
 
 class ModelColumn(FrameReward):
@@ -24,7 +36,7 @@ class ModelColumn(FrameReward):
         """The name of the column."""
         return self.name
 
-    def check_model(self, model: EmbeddingModel) -> None:
+    def check_model(self, model: HasColumns) -> None:
         """Refuse a model without this column.
 
         Args:
