@@ -1,11 +1,13 @@
 """Distillation: a student that comes near its teacher on states that it has not seen, with the teacher's texts, to the bit."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -14,7 +16,7 @@ from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.pretraining.distill import CARD, FIDELITY, distill
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.distilled import STUDENT_FILE
+from vlm_rm_sweeps.rewards.distilled import STUDENT_FILE, TowerShape, read_description
 from vlm_rm_sweeps.rewards.functions.softmax import Softmax
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -156,6 +158,18 @@ def test_a_student_that_is_damaged_or_whose_teacher_has_changed_is_one_message(f
     file.write_bytes(content.replace(identity[-12:].encode(), b"0123456789ab"))
     with pytest.raises(UserError, match=r"has learned from embedded/base with the weights .*distil again"):
         load_reward_model(f"distilled/{file}")
+
+
+def test_a_students_file_decides_neither_what_is_imported_nor_how_much_is_built(folder: Path, tmp_path: Path) -> None:
+    content, file = (folder / STUDENT_FILE).read_bytes(), tmp_path / STUDENT_FILE
+    assert len("wave:Teachers") == len(TEACHER)  # a module of Python's own, which a search would find
+    file.write_bytes(content.replace(TEACHER.encode(), b"wave:Teachers"))
+    with pytest.raises(UserError, match="wave"):
+        find_reward_model(f"distilled/{file}")
+    assert "wave" not in sys.modules
+    tower = read_description(folder / STUDENT_FILE).tower.model_dump()
+    with pytest.raises(ValidationError, match="layers"):
+        TowerShape.model_validate(tower | {"layers": [10**9, 1, 1, 1]})
 
 
 def test_a_sweep_file_names_it_relative_to_itself(folder: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates, drift_remark
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.registry import known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision
 
 DISTILLED = "distilled"
@@ -33,6 +33,7 @@ STUDENT_FILE = "student.safetensors"
 _ABOUT = "distilled"
 _MEAN, _WHITENING = f"{DRIFT}.mean", f"{DRIFT}.whitening"
 _REMEDY = "expected a file that `vlm-rm distill` wrote; distil again"
+_Blocks = Annotated[int, Field(ge=1, le=64)]
 
 
 class TowerShape(BaseModel):
@@ -49,7 +50,7 @@ class TowerShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: tuple[int, int, int, int]
+    layers: tuple[_Blocks, _Blocks, _Blocks, _Blocks]
     width: int = Field(ge=2, le=256)
     head_width: int = Field(ge=1, le=256)
     features: int = Field(ge=1, le=4_096)
@@ -352,7 +353,7 @@ def student_source(model_id: str) -> StudentSource:
             f"model {model_id!r}: there is no such file: expected `{DISTILLED}/FOLDER/{STUDENT_FILE}`, which `vlm-rm distill` writes"
         )
     about = read_description(file)
-    teacher = find_reward_model(about.teacher)
+    teacher = known_reward_model(about.teacher)
     if not isinstance(teacher, ClipRewardModel) or teacher.width != about.tower.embedding:
         raise UserError(f"model {model_id!r}: its teacher {about.teacher!r} is another model now: distil again")
     return StudentSource(
