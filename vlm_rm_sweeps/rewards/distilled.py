@@ -165,6 +165,8 @@ def _read_tensors(file: Path, about: StudentDescription) -> tuple[torch.nn.Seque
             known = KnownStates(mean, whitening, about.limit)
             if mean.shape != (about.tower.features,) or whitening.shape != 2 * mean.shape:
                 raise ValueError(f"statistics of shapes {mean.shape} and {whitening.shape}")
+            if not (np.isfinite(mean).all() and np.isfinite(whitening).all()):
+                raise ValueError("statistics that are not finite")
         tower.load_state_dict(tensors, strict=True)
     except Exception as error:  # of safetensors, or of torch
         raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
