@@ -10,10 +10,10 @@ sweeps with many cells. A cell is one model, reward and prompt. Each cell's rewa
 
 Figure and CSV show the rank correlation (Spearman) of each measure with the greedy policies' mean success, and with their true return,
 over the cells. Measures are turned so that more is better: a correlation of 1 means that the better reward by the measure is always the
-better one to learn from. Over several tasks, ranks are taken within each task, so that no difference between tasks counts. Intervals
-(95 %) are a bootstrap of two levels: cells are drawn, then the seeds of each. The noise of seeds is in the correlation and once more in
-the draw, so where seeds differ much, intervals lie nearer to 0 than the correlation. They take cells for independent, although cells
-share models, rewards and prompts, and measures for exact.
+better one to learn from. Over several tasks, ranks are taken within each task, so that no difference between tasks counts, and a task
+in which all cells reach the same is left out. Intervals (95 %) are a bootstrap of two levels: cells are drawn, then the seeds of each.
+The noise of seeds is in the correlation and once more in the draw, so where seeds differ much, intervals lie nearer to 0 than the
+correlation. They take cells for independent, although cells share models, rewards and prompts, and measures for exact.
 """
 
 import argparse
@@ -69,6 +69,12 @@ class TaskCells:
     measured: np.ndarray
     outcomes: np.ndarray
 
+    @property
+    def says_something(self) -> bool:
+        """Whether there are at least four cells, which differ in the measure and in the mean outcome."""
+        means = np.nanmean(self.outcomes, axis=1)
+        return len(means) >= _FEWEST_CELLS and bool(np.ptp(self.measured) > 0 and np.ptp(means) > 0)
+
 
 def rank_correlation(tasks: Sequence[TaskCells]) -> tuple[float, float, float]:
     """Estimate the rank correlation of a measure with the mean outcome over seeds, ranks taken within each task.
@@ -77,11 +83,11 @@ def rank_correlation(tasks: Sequence[TaskCells]) -> tuple[float, float, float]:
         tasks: The cells of each task.
 
     Returns:
-        The correlation, of one task Spearman's, and the ends of its 95 % interval. All are NaN if the measure or the outcome is the
-        same for all cells, or a task has fewer than four. The interval is NaN, too, if they are in most samples of the bootstrap.
+        The correlation, of one task Spearman's, and the ends of its 95 % interval. All are NaN unless each task says something. The
+        interval is NaN, too, if measure or outcome are the same for all cells in most samples of the bootstrap.
     """
     undefined = float("nan")
-    if not tasks or min(len(each.measured) for each in tasks) < _FEWEST_CELLS:
+    if not tasks or not all(each.says_something for each in tasks):
         return undefined, undefined, undefined
     rng = np.random.default_rng(_SEED)
     pairs = [_with_samples(each, rng) for each in tasks]
@@ -89,7 +95,7 @@ def rank_correlation(tasks: Sequence[TaskCells]) -> tuple[float, float, float]:
     scale = np.sqrt((measured**2).sum(axis=1) * (outcomes**2).sum(axis=1))
     found = np.divide((measured * outcomes).sum(axis=1), scale, out=np.full_like(scale, np.nan), where=scale > 0)
     value, samples = float(found[0]), found[1:][np.isfinite(found[1:])]
-    if np.isnan(value) or len(samples) < _SAMPLES / 2:
+    if len(samples) < _SAMPLES / 2:
         return value, undefined, undefined
     low, high = np.quantile(samples, (0.025, 0.975))
     return value, float(low), float(high)
@@ -105,7 +111,8 @@ def _with_samples(cells: TaskCells, rng: np.random.Generator) -> tuple[np.ndarra
     chosen = (rng.random((_SAMPLES, count, seeds)) * of_cell).astype(int)
     values = np.where(np.arange(seeds) < of_cell, ordered[drawn[..., None], chosen], np.nan)
     measured = np.concatenate([cells.measured[None], cells.measured[drawn]])
-    return measured, np.concatenate([np.nanmean(ordered, axis=1)[None], np.nanmean(values, axis=2)])
+    means = np.concatenate([np.nanmean(ordered, axis=1)[None], np.nanmean(values, axis=2)])
+    return measured, means.round(9)  # the order of equal seeds must not part equal means
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
@@ -127,7 +134,9 @@ def correlations(cells: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         undefined is left out.
     """
     rows: list[dict[str, Any]] = []
-    for (states, measure, outcome), tasks in _compared(cells, trials):
+    for (states, measure, outcome), compared in _compared(cells, trials):
+        # A task in which nothing succeeds would only dilute the others.
+        tasks = {task: part for task, part in compared.items() if part.says_something}
         together = {ALL_TASKS: list(tasks.values())} if len(tasks) > 1 else {}
         for name, parts in ({task: [part] for task, part in tasks.items()} | together).items():
             value, low, high = rank_correlation(parts)
@@ -138,7 +147,7 @@ def correlations(cells: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
             }
             rows.append(row | counts | {"value": value, "low": low, "high": high})
     columns = ["states", "measure", "outcome", "task", "cells", "seeds", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _compared(cells: pd.DataFrame, trials: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], dict[str, TaskCells]]]:

@@ -116,6 +116,14 @@ def test_cells_without_a_measure_or_without_a_trial_are_left_out() -> None:
     assert table.loc[("epic_distance", "true_return", "one")]["cells"] == 6
 
 
+def test_a_task_in_which_nothing_succeeds_dilutes_no_other() -> None:
+    cells, trials = cells_and_trials()
+    trials.loc[trials["task"] == "two", "success"] = 0.0
+    table = correlations(cells, trials)
+    assert table[table["outcome"] == "success"]["task"].unique().tolist() == ["one"]
+    assert ALL_TASKS in table[table["outcome"] == "true_return"]["task"].tolist()
+
+
 def test_one_task_has_no_row_for_all_of_them_and_unknown_success_no_row() -> None:
     cells, trials = cells_and_trials()
     only = trials[trials["task"] == "one"].assign(success=float("nan"))
