@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 _SAMPLES = 2_000
 _CUT = 0.25
@@ -40,6 +39,8 @@ def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
     Returns:
         The values without that axis; NaN for no values.
     """
+    from scipy import stats  # here: it takes a second to import, which the start of a sweep would wait for
+
     return np.asarray(stats.trim_mean(values, _CUT, axis=axis)) if np.shape(values)[axis] else np.asarray(np.nan)
 
 
@@ -106,6 +107,8 @@ def _estimate(strata: Strata, statistic: Callable[..., np.ndarray]) -> Estimate:
     unknown = np.full_like(value, np.nan, dtype=float)
     if not strata or min(map(len, strata)) < 2 or all(np.ptp(each) == 0 for each in strata):
         return Estimate(value, unknown, unknown)
+    from scipy import stats
+
     found = stats.bootstrap(
         strata, statistic, n_resamples=_SAMPLES, method="percentile", vectorized=True, axis=-1, rng=np.random.default_rng(0)
     )

@@ -215,10 +215,6 @@ class PendingRewards:
                 self._pool._lost(self._server, error)
                 self._send_to_another()
                 latest_start, patience_ends, life = _deadlines(timeout)
-            except RayTaskError as error:
-                if isinstance(error.cause, JudgeUnavailableError):
-                    raise error.cause from None
-                raise
             except ActorUnavailableError as error:
                 # It died with the request, or was not reached. Until Ray has restarted it, asking again raises the same error.
                 time.sleep(_POLL_S * 2**self._sent_again)
@@ -239,6 +235,10 @@ class PendingRewards:
                 else:
                     patience_ends = time.monotonic() + timeout
                     latest_start = patience_ends + _LONGEST_START_S
+            except RayTaskError as error:
+                if isinstance(error.cause, JudgeUnavailableError):
+                    raise error.cause from None
+                raise
 
     def _send_again(self, error: Exception) -> None:
         """Send the request to the same server, which is running again.

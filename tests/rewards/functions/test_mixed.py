@@ -43,7 +43,7 @@ def test_without_the_true_reward_its_range_is_known() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"of": []}, "at least 1 item"),
+        ({"of": []}, "expected at least 1 of them"),
         ({}, "parameter 'of' is missing"),
         ({"of": [{"weight": 0, "reward": "goal_baseline"}]}, "all weights are 0"),
         ({"of": [{"weight": 1}]}, "parameter 'of.0.reward' is missing"),

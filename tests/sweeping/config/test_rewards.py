@@ -137,7 +137,7 @@ def test_an_audit_scores_the_trials_own_reward_for_other_prompts() -> None:
             ["own_rewards:Brightness has no embeddings", "cannot compute the reward softmax-"],
         ),
         ({"rewards": [{"kind": "threshold", "above": 3}]}, ["goal_baseline is between -1 and 1"]),
-        ({"rewards": [{"kind": "mixed", "of": []}]}, ["rewards.0: mixed: of = []", "at least 1 item"]),
+        ({"rewards": [{"kind": "mixed", "of": []}]}, ["rewards.0: mixed: of = []", "expected at least 1 of them"]),
         (
             {"only": [{"model": "embedded/tiny", "reward": "last", "prompt": "task"}]},
             ["reward 'last'", "is not in the grid", "last-frames"],

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from vlm_rm_sweeps.files import refuse_no_file
 from vlm_rm_sweeps.metrics import RunStatus
 
 
@@ -259,6 +260,7 @@ class Journal:
             return
         size = self._file.stat().st_size if self._file.is_file() else 0
         try:
+            refuse_no_file(self._file)  # to open a pipe would wait for somebody who reads it
             with self._file.open("ab") as file:
                 file.write(b"".join(line + b"\n" for line in self._unwritten))
                 file.flush()

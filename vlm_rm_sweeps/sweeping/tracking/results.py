@@ -124,14 +124,15 @@ def cells_of(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each combination, in the order of its first trial: what tells it, as in `results_table`; `seeds`, the number of
-        its trials with a result of the greedy policy at their end; for each of success and true return the interquartile mean over
-        these seeds and the ends of its 95 % interval (`success_iqm`, `success_low`, `success_high`, ...), NaN where unknown. One
-        seed has no interval.
+        its trials that finished, or were stopped with a result of the greedy policy; for each of success and true return the
+        interquartile mean over these seeds and the ends of its 95 % interval (`success_iqm`, `success_low`, `success_high`, ...),
+        NaN where unknown. One seed has no interval.
     """
     told = [name for name in CELL if name in table]
     rows = []
     for _, trials in table.groupby(told, sort=False, dropna=False):
-        row = trials.iloc[0][told].to_dict() | {"seeds": int(trials["true_return"].notna().sum())}
+        judged = (trials["status"] == TrialStatus.FINISHED) | trials[list(MERITS)].notna().any(axis=1)
+        row = trials.iloc[0][told].to_dict() | {"seeds": int(judged.sum())}
         for name in MERITS:
             estimate = iqm([trials[name].dropna().to_numpy(dtype=float)])
             row |= {f"{name}_{part}": float(value) for part, value in zip(_PARTS, estimate, strict=True)}
