@@ -1,4 +1,4 @@
-"""Which offline measure predicts success? Rank correlations of measures of rewards with what policies reach that are trained on them.
+"""Which offline measure predicts success? Rank correlations of measures of rewards with what trained policies reach.
 
 Run `python analysis/predictive.py results/which_measure_*`, with a folder for each task of `sweeps/which_measure_*.yaml`, or of any
 sweeps with many cells. A cell is one model, reward and prompt. Each cell's reward is measured offline on

@@ -51,5 +51,13 @@ class ModelColumn(FrameReward):
             )
 
     def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
-        """Refuse to compute what embeddings do not tell."""
+        """Refuse to compute what embeddings do not tell.
+
+        Args:
+            images: Unit embeddings of the images, float32 (n, d).
+            texts: Goal, baseline and other texts.
+
+        Raises:
+            UserError: Always: the model that has the column returns it itself.
+        """
         raise UserError(f"column {self.name!r} cannot be computed from embeddings: the model that has it returns it")
