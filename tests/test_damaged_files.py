@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from damaged_files import KINDS, ODD_VALUES, READERS, copy_of, damage, places_in, write_results
+from damaged_files import KINDS, ODD_VALUES, OF_REPORTS, READERS, copy_of, damage, places_in, write_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,12 +34,22 @@ def is_read_or_refused(reader: Callable[[Path], object], file: Path) -> None:
         reader(file)
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", [name for name in READERS if name not in OF_REPORTS])
 @QUICK
 @given(kind=st.sampled_from(KINDS), place=st.integers(0, 100_000))
 def test_a_damaged_file_is_read_or_refused(intact: Path, tmp_path: Path, name: str, kind: str, place: int) -> None:
     file = copy_of(intact, tmp_path) / name
     damage(file, kind, place)
+    is_read_or_refused(READERS[name], file)
+
+
+@pytest.mark.parametrize("name", OF_REPORTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_is_written_or_refused_whatever_has_happened_to_its_files(
+    intact: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    file = copy_of(intact, tmp_path) / name
+    damage(file, kind, 60)
     is_read_or_refused(READERS[name], file)
 
 

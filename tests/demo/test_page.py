@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 RUN = """
 import sys
 from vlm_rm_sweeps.cli import main
@@ -17,6 +19,7 @@ finally:
 """
 
 
+@pytest.mark.sweeps
 def test_the_page_needs_nothing_else_and_the_policy_succeeds(tmp_path: Path) -> None:
     page = tmp_path / "new" / "demo.html"
     shown = subprocess.run([sys.executable, "-c", RUN, str(page)], capture_output=True, text=True, timeout=300)

@@ -129,6 +129,10 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+OF_REPORTS = ("sweep/trials.csv", "sweep/sweep.yaml", "sweep/figures/overoptimisation_by_model.csv")
+"""Those whose reader writes a report, which takes a second."""
+
+
 def copy_of(intact: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "copy"
     shutil.rmtree(copy, ignore_errors=True)

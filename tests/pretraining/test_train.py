@@ -133,6 +133,7 @@ def test_shipped_models_still_load_after_a_training(dataset: CaptionedStates, tm
         assert after.parameters == embedded_manifest(EMBEDDED_FOLDER)["tiny"]["parameters"]
 
 
+@pytest.mark.sweeps
 def test_loss_falls(dataset: CaptionedStates, tmp_path: Path) -> None:
     settings = TrainingSettings("tiny", images=64, samples=32 * 60, seed=0, batch=32, warmup_steps=10)
     folder = prepared(tmp_path / "folder", dataset)

@@ -38,6 +38,7 @@ class Before:
         return self._method(*arguments)
 
 
+@pytest.mark.sweeps
 def test_updates_begin_before_all_rewards_are_there_and_are_the_same(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
     source = RewardSource(two_pools[0], SPEC, EMBEDDED_PREPROCESSING.frame_format)
     outcomes = []

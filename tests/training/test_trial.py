@@ -107,6 +107,7 @@ def assert_same_results(results: list[dict[str, Any]], others: list[dict[str, An
         assert {name: result.get(name) for name in REPEATABLE} == {name: other.get(name) for name in REPEATABLE}
 
 
+@pytest.mark.sweeps
 def test_same_seed_same_trial_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path) -> None:
     """Two runs, each on a server of its own: the same 1000 transitions with the same rewards, and the same learned policy."""
     (results, episodes), (results_again, episodes_again) = (
@@ -140,6 +141,7 @@ def test_evaluating_in_between_chooses_the_best_policy_and_changes_nothing_else(
     assert (best.content["metrics"]["success"], best.content["metrics"]["true_return"]) == max(merits)
 
 
+@pytest.mark.sweeps
 @pytest.mark.usefixtures("opengl")
 @pytest.mark.parametrize("steps", [80, pytest.param(1000, marks=pytest.mark.slow)])
 def test_same_seed_same_humanoid_to_the_bit(two_pools: tuple[PoolConfig, PoolConfig], tmp_path: Path, steps: int) -> None:

@@ -110,6 +110,7 @@ def test_updates_follow_the_ratio_that_was_asked_for(trained: tuple[Any, dict[st
     assert updates == pytest.approx(learned_steps * SETTINGS.updates_per_step, abs=2)
 
 
+@pytest.mark.sweeps
 def test_a_reward_of_the_last_frames_sees_them_across_rollouts(two_pools: tuple[PoolConfig, PoolConfig]) -> None:
     """The reward in the buffer is that of the whole episode, though it was scored in chunks of 5 steps."""
     function = History(frames=8, weight=2.0)
