@@ -79,6 +79,11 @@ def test_what_says_nothing_is_undefined(measured: np.ndarray, outcomes: np.ndarr
     assert all(map(math.isnan, rank_correlation([TaskCells(measured, seeds_around(outcomes, 0.0))])))
 
 
+def rows_of(cells: pd.DataFrame, trials: pd.DataFrame) -> dict[tuple[str, str, str], dict[Any, Any]]:
+    """The rows of correlations by measure, outcome and task."""
+    return {(row["measure"], row["outcome"], row["task"]): row for row in correlations(cells, trials).to_dict("records")}
+
+
 def cells_and_trials() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two tasks with 6 and 5 cells: a small EPIC distance and a large AUC go with success, and VOC is known for none."""
     cells: list[dict[str, Any]] = []
@@ -96,24 +101,24 @@ def cells_and_trials() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_measures_are_turned_so_that_more_is_better() -> None:
-    table = correlations(*cells_and_trials()).set_index(["measure", "outcome", "task"])
+    rows = rows_of(*cells_and_trials())
     for measure in ("epic_distance", "roc_auc"):
         for task, count in (("one", 6), ("two", 5), (ALL_TASKS, 11)):
-            row = table.loc[(measure, "success", task)]
+            row = rows[measure, "success", task]
             assert (row["value"], row["cells"], row["seeds"]) == (pytest.approx(1.0), count, 2)
-            assert table.loc[(measure, "true_return", task)]["value"] == pytest.approx(-1.0)
-    assert set(table.index.get_level_values("measure")) == {"epic_distance", "roc_auc"}
+            assert rows[measure, "true_return", task]["value"] == pytest.approx(-1.0)
+    assert {measure for measure, _, _ in rows} == {"epic_distance", "roc_auc"}
 
 
 def test_cells_without_a_measure_or_without_a_trial_are_left_out() -> None:
     cells, trials = cells_and_trials()
     cells.loc[cells["alpha"] == "reward_0", "roc_auc"] = float("nan")
     trials.loc[(trials["alpha"] == "reward_4") & (trials["task"] == "one"), "success"] = float("nan")
-    table = correlations(cells, trials).set_index(["measure", "outcome", "task"])
-    assert table.loc[("roc_auc", "success", "one")]["cells"] == 4
-    assert table.loc[("roc_auc", "success", "two")]["cells"] == 4
-    assert table.loc[("epic_distance", "success", "one")]["cells"] == 5
-    assert table.loc[("epic_distance", "true_return", "one")]["cells"] == 6
+    rows = rows_of(cells, trials)
+    assert rows["roc_auc", "success", "one"]["cells"] == 4
+    assert rows["roc_auc", "success", "two"]["cells"] == 4
+    assert rows["epic_distance", "success", "one"]["cells"] == 5
+    assert rows["epic_distance", "true_return", "one"]["cells"] == 6
 
 
 def test_a_task_in_which_nothing_succeeds_dilutes_no_other() -> None:

@@ -57,6 +57,9 @@ class ModelColumn(FrameReward):
             images: Unit embeddings of the images, float32 (n, d).
             texts: Goal, baseline and other texts.
 
+        Returns:
+            Nothing.
+
         Raises:
             UserError: Always: the model that has the column returns it itself.
         """
