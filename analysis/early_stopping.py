@@ -19,13 +19,12 @@ import pandas as pd
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EVALUATION, SUCCESS, TRUE_RETURN, RunStatus
 from vlm_rm_sweeps.sweeping.config.stopping import RankBy, SchedulerSettings
+from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 from vlm_rm_sweeps.sweeping.config.validation import check_keys
 from vlm_rm_sweeps.sweeping.execution.scheduling import Ranking, RankingScheduler
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import ResultLogged, RewardMeasured, ended_trials, read_entries
 from vlm_rm_sweeps.sweeping.tracking.results import read_results
-
-_REFERENCE = "-"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def recorded(folder: Path) -> Recorded:
     if not entries:
         raise UserError(f"{folder} has no journal: expected the folder of a sweep, such as results/quickstart-...")
     table = read_results(sweep.table)
-    compared = set(table.loc[table["prompt"] != _REFERENCE, "trial_id"])
+    compared = set(table.loc[table["prompt"] != REFERENCE_PROMPT, "trial_id"])
     compared &= {trial for trial, status in ended_trials(entries).items() if status == RunStatus.FINISHED}
     results: dict[str, list[tuple[int, Mapping[str, float]]]] = {}
     for entry in entries:

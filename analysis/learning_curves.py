@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from runs import (
     LINE_STYLES,
-    REFERENCE_PROMPT,
     TRIAL_TAGS,
     DoesNotApplyError,
     SweepRuns,
@@ -23,6 +22,7 @@ from runs import (
 
 from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS
+from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 
 _SERIES = [name for name in TRIAL_TAGS if name != "seed"]
 PANELS = {

@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from runs import (
     LINE_STYLES,
-    REFERENCE_PROMPT,
     DoesNotApplyError,
     SweepRuns,
     draw_alone,
@@ -25,6 +24,7 @@ from runs import (
 
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, EVALUATION, PARAMETERS_MILLIONS, SUCCESS
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS
+from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 
 _LINE = ["alpha", "prompt", "textures", "camera"]
 _GROUP = [*_LINE, PARAMETERS_MILLIONS, "model"]

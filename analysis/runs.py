@@ -22,6 +22,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, new_output
 from vlm_rm_sweeps.metrics import ENV_STEPS, EVALUATION, PARAMETERS_MILLIONS, REWARD, SUCCESS, TRUE_RETURN, RunStatus
 from vlm_rm_sweeps.palette import model_colours
+from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.mlflow_runs import find_runs
 
@@ -29,8 +30,6 @@ _PAGE = 1_000
 _RENDERING = ["textures", "camera"]
 TRIAL_TAGS = ["model", "alpha", "prompt", *_RENDERING, "seed"]
 """The tags that identify a trial. References, which use no frames, have neither textures nor camera."""
-REFERENCE_PROMPT = "-"
-"""The prompt of references: the trials that learn from the true reward, or not at all."""
 
 LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
 """What tells lines of one model apart, whose colour is the model's."""

@@ -23,13 +23,14 @@ from vlm_rm_sweeps.files import new_output, write_whole
 from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
+from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.sweeping.tracking.findings import described, estimate_text, findings
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.provenance import Provenance, provenance
 from vlm_rm_sweeps.sweeping.tracking.results import MERITS, cells_of, read_results
-from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_episode
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_episode, read_video
 
 REPOSITORY = Path(__file__).parents[1]
 GALLERY = REPOSITORY / "docs" / "gallery"
@@ -125,7 +126,7 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
     if strip := _best_episode(folder, table):
         file, caption = strip
         with new_output(pictures / "episode.jpg") as unfinished:
-            iio.imwrite(unfinished, film_strip(file, _FRAMES), extension=".jpg", plugin="pillow", quality=82)
+            iio.imwrite(unfinished, film_strip(read_video(file), _FRAMES), extension=".jpg", plugin="pillow", quality=82)
         yield f"{pictures.name}/episode.jpg", caption
     for name, caption in _FIGURES.items():
         file = folder.path / "figures" / f"{name}.png"
@@ -137,7 +138,7 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
 
 def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] | None:
     """Find the video of the best combination's best seed."""
-    learned = table[table["prompt"] != "-"].sort_values(list(MERITS), ascending=False, kind="stable")
+    learned = table[table["prompt"] != REFERENCE_PROMPT].sort_values(list(MERITS), ascending=False, kind="stable")
     for trial in learned.to_dict("records"):
         video = folder.trial(trial["trial_id"]) / VIDEO_FOLDER / RECORDED_VIDEO
         if video.is_file():

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -46,6 +47,21 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     import_file(files[0])
     with pytest.raises(UserError, match=r"'twice_named' is already the name of .*a/twice_named\.py: rename the file"):
         import_file(files[1])
+
+
+def test_an_environment_that_is_linked_into_the_folder_does_not_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = tmp_path / "elsewhere"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "vlm-rm").touch()
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / ".venv").symlink_to(environment)
+    monkeypatch.setattr(sys, "prefix", str(environment))
+    script = ModuleType("a_script")  # as `__main__`, when the program is run as `.venv/bin/vlm-rm`
+    script.__file__ = str(work / ".venv" / "bin" / "vlm-rm")
+    monkeypatch.setitem(sys.modules, "a_script", script)
+    make_importable(work)
+    assert imported_user_modules() == ()
 
 
 def test_what_is_installed_below_the_folder_does_not_travel(tmp_path: Path) -> None:

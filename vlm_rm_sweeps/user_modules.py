@@ -64,10 +64,12 @@ def _module_files() -> Iterable[str]:
 
 def _belongs(file: Path, folder: Path) -> bool:
     """Whether a module lies in a folder and was found through it: not this package, and nothing installed below the folder."""
-    installed = {Path(prefix) for prefix in (sys.prefix, sys.base_prefix)} | {Path(__file__).parent}
+    installed = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)} | {Path(__file__).resolve().parent}
+    # Where links lead to: an environment may be linked into the folder.
+    real = file.resolve()
     return (
         file.is_relative_to(folder)
-        and not any(file.is_relative_to(each) for each in installed)
+        and not any(real.is_relative_to(each) for each in installed)
         and not {"site-packages", "dist-packages"}.intersection(file.relative_to(folder).parts)
     )
 

@@ -215,6 +215,9 @@ def cells_table(outcome: "SweepOutcome") -> Table:
     Returns:
         A row for each combination, the best one in bold.
     """
+    from vlm_rm_sweeps.sweeping.tracking.findings import estimate_text
+    from vlm_rm_sweeps.sweeping.tracking.results import MERITS
+
     cells = outcome.cells
     table = Table(
         title="combinations: interquartile mean over the seeds",
@@ -230,16 +233,14 @@ def cells_table(outcome: "SweepOutcome") -> Table:
         table.add_row(
             *(_shown(row[each], 2) if each == "alpha" else str(row[each]) for each in told),
             str(row["seeds"]),
-            _in_brackets(row, SUCCESS, 2),
-            _in_brackets(row, TRUE_RETURN, 1),
+            *(_estimated(*estimate_text(row, merit)) for merit in MERITS),
             style="bold" if name == best else None,
         )
     return table
 
 
-def _in_brackets(row: Mapping[Any, Any], name: str, digits: int) -> str:
-    value, low, high = (row[f"{name}_{part}"] for part in ("iqm", "low", "high"))
-    return _shown(value, digits) + ("" if low != low else f" ({low:.{digits}f} to {high:.{digits}f})")
+def _estimated(value: str, interval: str) -> str:
+    return (value or "-") + (f" ({interval})" if interval else "")
 
 
 def measures_table(measures: "pd.DataFrame") -> Table:

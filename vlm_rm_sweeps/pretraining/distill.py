@@ -24,7 +24,7 @@ from vlm_rm_sweeps.evaluation.score import frames_of
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import new_output
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
-from vlm_rm_sweeps.pretraining.student_card import student_card
+from vlm_rm_sweeps.pretraining.student_card import Speed, student_card
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.distilled import (
     DISTILLED,
@@ -60,19 +60,6 @@ class Images:
 
     teachers: np.ndarray
     frames: np.ndarray
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How fast a model encodes frames, in one process.
-
-    Attributes:
-        per_second: Frames in a second of wall time, median of several turns.
-        cpu_ms: Milliseconds of CPU time for a frame.
-    """
-
-    per_second: float
-    cpu_ms: float
 
 
 def check_distillable(teacher: str, student: str, task: Task) -> tuple[ClipRewardModel, ClipRewardModel]:

@@ -1,8 +1,8 @@
 """The card of a distilled model: what it has learned from, how near it comes to its teacher, and what it is not for."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from textwrap import dedent
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -10,23 +10,24 @@ import pandas as pd
 from vlm_rm_sweeps.rewards.distilled import StudentDescription
 
 
-class Measured(Protocol):
-    """Speed of a model: frames in a second, and CPU milliseconds for a frame."""
+@dataclass(frozen=True)
+class Speed:
+    """How fast a model encodes frames, in one process.
 
-    @property
-    def per_second(self) -> float:
-        """Frames in a second of wall time."""
+    Attributes:
+        per_second: Frames in a second of wall time, median of several turns.
+        cpu_ms: Milliseconds of CPU time for a frame.
+    """
 
-    @property
-    def cpu_ms(self) -> float:
-        """Milliseconds of CPU time for a frame."""
+    per_second: float
+    cpu_ms: float
 
 
 def student_card(
     about: StudentDescription,
     cosines: np.ndarray,
     rewards: pd.DataFrame,
-    speeds: Mapping[str, Measured],
+    speeds: Mapping[str, Speed],
     held_out: int,
     drift: float,
 ) -> str:

@@ -7,7 +7,6 @@ each student. The file names the teacher by its id, and by a checksum of its wei
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,8 +28,8 @@ from vlm_rm_sweeps.rewards.registry import known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision
 
 DISTILLED = "distilled"
+"""Of ids, and of the description in a student's file."""
 STUDENT_FILE = "student.safetensors"
-_ABOUT = "distilled"
 _MEAN, _WHITENING = f"{DRIFT}.mean", f"{DRIFT}.whitening"
 _REMEDY = "expected a file that `vlm-rm distill` wrote; distil again"
 _Blocks = Annotated[int, Field(ge=1, le=64)]
@@ -128,7 +127,7 @@ def read_description(file: Path) -> StudentDescription:
         read_whole(file, _REMEDY)  # has a message of its own for a file that cannot be read at all
         raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
     try:
-        described = _DESCRIPTION.validate_json(metadata.get(_ABOUT, ""))
+        described = _DESCRIPTION.validate_json(metadata.get(DISTILLED, ""))
         described.tower.preprocessing.check()
     except ValueError as error:  # of pydantic, or of a setting that cannot be used
         problems = problems_in(error) if isinstance(error, ValidationError) else str(error)
@@ -173,7 +172,7 @@ def _read_tensors(file: Path, about: StudentDescription) -> tuple[torch.nn.Seque
     return tower, known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudentSource(ModelSource):
     """Where a student comes from: its file, and the teacher's source.
 
@@ -182,14 +181,8 @@ class StudentSource(ModelSource):
         about: What the file says.
     """
 
-    teacher: ModelSource | None = None
-    about: StudentDescription | None = None
-
-    @property
-    def _parts(self) -> tuple[ModelSource, StudentDescription]:
-        assert self.teacher is not None
-        assert self.about is not None
-        return self.teacher, self.about
+    teacher: ModelSource
+    about: StudentDescription
 
     @property
     def identity(self) -> str:
@@ -204,17 +197,17 @@ class StudentSource(ModelSource):
     @property
     def width(self) -> int:
         """Number of embedding dimensions: the teacher's."""
-        return self._parts[1].tower.embedding
+        return self.about.tower.embedding
 
     @property
     def parameters(self) -> int:
         """Number of parameters, without the teacher's image tower."""
-        return self._parts[1].parameters
+        return self.about.parameters
 
     @property
     def tokenizer(self) -> Any:
         """The teacher's tokenizer."""
-        return self._parts[0].tokenizer
+        return self.teacher.tokenizer
 
     def check_precision(self, precision: Precision) -> None:
         """Refuse a precision that the teacher cannot be used in.
@@ -225,7 +218,7 @@ class StudentSource(ModelSource):
         Raises:
             UserError: See `ModelSource.check_precision`.
         """
-        self._parts[0].check_precision(precision)
+        self.teacher.check_precision(precision)
 
     def load(self, device: str, precision: Precision) -> torch.nn.Module:
         """Load the teacher, and put the student's tower in the place of its image tower.
@@ -240,7 +233,7 @@ class StudentSource(ModelSource):
         Raises:
             UserError: The teacher cannot be loaded or has other weights than it had, or the file is damaged.
         """
-        teacher, about = self._parts
+        teacher, about = self.teacher, self.about
         if teacher.weights_identity != about.teacher_identity:
             raise UserError(
                 f"{self.model_id} has learned from {about.teacher} with the weights {about.teacher_identity}, and that model now has "
@@ -272,15 +265,10 @@ class DistilledRewardModel(ClipRewardModel):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model_id,), {"backend": self.backend}
 
-    @cached_property
-    def about(self) -> StudentDescription:
-        """What its file says of it."""
-        return read_description(Path(self.source.pretrained))
-
     @property
     def columns(self) -> tuple[str, ...]:  # type: ignore[override]  # its file tells
         """Drift, unless the file is of a version that stored no statistics of the training images."""
-        return () if self.about.limit is None else (DRIFT,)
+        return () if self.source.about.limit is None else (DRIFT,)
 
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
         """Load the weights, and the statistics of the training images.
@@ -294,7 +282,7 @@ class DistilledRewardModel(ClipRewardModel):
             UserError: See `ClipRewardModel.load`.
         """
         super().load(device, precision, micro_batch)
-        _, self._known = _read_tensors(Path(self.source.pretrained), self.about)
+        _, self._known = _read_tensors(Path(self.source.pretrained), self.source.about)
 
     @torch.inference_mode()
     def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
@@ -319,10 +307,10 @@ class DistilledRewardModel(ClipRewardModel):
         """Say which states it knows."""
         told = (
             "nothing tells: distil again for a measure of drift"
-            if self.about.limit is None
+            if self.source.about.limit is None
             else "`audit`, `vlm-rm epic` and `vlm-rm landscape` tell (drift)"
         )
-        return [f"{self.model_id} has seen states of {self.about.task} alone: on others its rewards mean nothing, and {told}"]
+        return [f"{self.model_id} has seen states of {self.source.about.task} alone: on others its rewards mean nothing, and {told}"]
 
     def remarks_on(self, means: Mapping[str, float]) -> list[str]:
         """Say that many states are unlike those that it has seen.

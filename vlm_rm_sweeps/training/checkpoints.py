@@ -44,7 +44,8 @@ TRIALS = "trials"
 _FAILURE = "failure.json"
 _BEST = "best-"
 _STEP = "step-"
-_KEPT = 2
+KEPT = 2
+"""Number of a trial's newest checkpoints that stay on disk."""
 _FORMAT = 1
 _REMEDY = "restore it, use another checkpoint, or resume the sweep"
 
@@ -307,7 +308,7 @@ class TrialFolder:
             OSError: It cannot be written. All earlier checkpoints are still in place.
         """
         checkpoint = _write(self.folder / f"{_STEP}{content['env_steps']:09d}", module, content, state)
-        for old in self._step_folders()[_KEPT:]:
+        for old in self._step_folders()[KEPT:]:
             shutil.rmtree(old)
         return checkpoint
 

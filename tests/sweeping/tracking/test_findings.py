@@ -7,10 +7,10 @@ from vlm_rm_sweeps.sweeping.tracking.findings import findings
 KEYS = ["model", "alpha", "prompt", "seed", "success", "true_return", "status"]
 
 
-def found(*rows: tuple[str, float, str, list[float]]) -> str:
+def found(*rows: tuple[str, float, str, list[float]], status: str = "finished") -> str:
     """The findings of trials: model, alpha, prompt, and the success of each seed."""
     trials = [
-        (model, alpha, prompt, seed, success, 100 * success, "finished")
+        (model, alpha, prompt, seed, success, 100 * success, status)
         for model, alpha, prompt, rates in rows
         for seed, success in enumerate(rates)
     ]
@@ -29,6 +29,12 @@ def test_says_what_was_compared_what_won_by_how_much_and_how_sure() -> None:
     assert said.endswith(
         "A run of the best has more success than one of the next with probability 1.00 (1.00 to 1.00): 5 seeds tell the two apart."
     )
+
+
+def test_trials_that_were_stopped_because_they_were_good_enough_count() -> None:
+    said = found(("tiny", 0.0, "p", [0.2, 0.3]), ("small", 0.0, "p", [0.9, 0.95]), status="stopped")
+    assert "Best is small" in said
+    assert "with probability 1.00 (1.00 to 1.00): 2 seeds tell the two apart." in said
 
 
 def test_seeds_that_overlap_do_not_tell_two_combinations_apart() -> None:

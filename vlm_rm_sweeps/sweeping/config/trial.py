@@ -17,6 +17,8 @@ TRUE_REWARD = "true reward"
 """Model id of a reference that learns from the environment's own reward."""
 UNTRAINED = "untrained"
 """Model id of the untrained baseline: the policy as it is before training."""
+REFERENCE_PROMPT = "-"
+"""The prompt of both references in tables and tags: they learn from the true reward, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Trial:
 
     @property
     def prompt_id(self) -> str:
-        """The prompt's id, `-` for a reference."""
-        return self.prompt.id if self.prompt else "-"
+        """The prompt's id; of a reference, `REFERENCE_PROMPT`."""
+        return self.prompt.id if self.prompt else REFERENCE_PROMPT
 
     @property
     def label(self) -> str:

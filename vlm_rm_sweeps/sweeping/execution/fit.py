@@ -13,6 +13,7 @@ from typing import Any
 from vlm_rm_sweeps.machine.resources import GB
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import UNTRAINED, Trial
+from vlm_rm_sweeps.training.checkpoints import KEPT
 
 DRIVER_BYTES = 1.5 * GB
 """Assumed: the driver with Ray, RLlib and MLflow, and Ray's own processes."""
@@ -28,7 +29,6 @@ TRIAL_S = 3.0
 """Assumed: CPU seconds to set up a trial."""
 VIDEO_BYTES, MLFLOW_BYTES = 0.5e6, 5e6
 """Assumed: a trial's videos, and MLflow's database."""
-KEPT_CHECKPOINTS = 2
 ASSUMED = (
     f"{DRIVER_BYTES / GB:g} GB for the driver and Ray, {SERVER_BYTES / GB:g} GB for each server beside its model, "
     f"{START_S:g} CPU seconds to start and {TRIAL_S:g} for each trial, cores at {CROWDED:.0%} of their speed when several work, "
@@ -246,6 +246,6 @@ def _disk(plan: Plan, measured: Measured) -> float:
     def of(trial: Trial) -> float:
         # The last checkpoint has the replay buffer, and the optimiser's two moments of each weight.
         state = 0.0 if trial.model_id == UNTRAINED else _buffer_bytes(plan, measured) + 4 * measured.policy_bytes
-        return KEPT_CHECKPOINTS * state + 2 * measured.policy_bytes + (VIDEO_BYTES if plan.sweep.videos else 0.0)
+        return KEPT * state + 2 * measured.policy_bytes + (VIDEO_BYTES if plan.sweep.videos else 0.0)
 
     return MLFLOW_BYTES + sum(map(of, plan.trials))

@@ -3,12 +3,13 @@
 Nothing here names a machine or a person.
 """
 
-import os
 import platform
 import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+
+from vlm_rm_sweeps.machine.resources import cores
 
 COMMIT = "git_commit"
 VERSION = "version_"
@@ -45,7 +46,7 @@ def machine_params() -> dict[str, str]:
         `machine_gpus` (their models).
     """
     gpus = [found for file in sorted(_GPU_FILES.glob("*/information")) if (found := _line(file, "Model"))]
-    described = {"cpu": _line(_CPU_FILE, "model name") or platform.machine(), "cores": str(len(os.sched_getaffinity(0)))}
+    described = {"cpu": _line(_CPU_FILE, "model name") or platform.machine(), "cores": f"{cores():g}"}
     if gpus:
         described["gpus"] = ", ".join(gpus)
     return {MACHINE + name: value for name, value in described.items()}

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 
 from vlm_rm_sweeps.evaluation.over_seeds import probability_of_improvement
-from vlm_rm_sweeps.metrics import REWARD, SUCCESS, TRUE_RETURN, TrialStatus
+from vlm_rm_sweeps.metrics import REWARD, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 from vlm_rm_sweeps.sweeping.tracking.results import CELL, MERITS, cells_of
 
-REFERENCE_PROMPT = "-"
-"""The prompt of references in tables."""
 _LISTED = 3
 _AXES = {"model": "model", "alpha": "alpha", REWARD: "reward", "prompt": "prompt", "textures": "texture", "camera": "camera"}
 
@@ -160,8 +159,7 @@ def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[An
 def _values(table: pd.DataFrame, cell: Mapping[Any, Any], metric: str) -> np.ndarray:
     names = [name for name in CELL if name in table]
     same = pd.concat([table[name].eq(cell[name]) | (table[name].isna() & pd.isna(cell[name])) for name in names], axis=1)
-    finished = table["status"] == TrialStatus.FINISHED
-    return table.loc[same.all(axis=1) & finished, metric].dropna().to_numpy(dtype=float)
+    return table.loc[same.all(axis=1), metric].dropna().to_numpy(dtype=float)
 
 
 def _seeds(count: int) -> str:

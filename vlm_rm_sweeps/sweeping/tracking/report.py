@@ -23,14 +23,14 @@ from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
 from vlm_rm_sweeps.rewards.known_states import REMARKABLE
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED
+from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT, TRUE_REWARD, UNTRAINED
 from vlm_rm_sweeps.sweeping.tracking.findings import described, estimate_text, findings, within_model
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.provenance import provenance
 from vlm_rm_sweeps.sweeping.tracking.results import MERITS, TEXT_COLUMNS, cells_of, read_results
 from vlm_rm_sweeps.tasks.registry import find_task, task_names
-from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, EpisodeContent, film_strip, read_episode
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, EpisodeContent, film_strip, read_episode, read_video
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
@@ -119,13 +119,14 @@ def _render(folder: SweepFolder, tracking_uri: str | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
-    finished = int((table["status"] == TrialStatus.FINISHED).sum())
+    counts = table["status"].value_counts()
+    stopped = f", {counts[TrialStatus.STOPPED]} stopped early" if TrialStatus.STOPPED in counts else ""
     return environment.get_template(_TEMPLATE).render(
         sweep=sweep,
         task=sweep.task_name,
         findings=findings(sweep.task_name, table),
         prompts=sweep.prompts or _prompts_of_the_task(sweep.task_name),
-        outcome=f"{finished} of {len(table)} trials finished",
+        outcome=f"{counts.get(TrialStatus.FINISHED, 0)} of {len(table)} trials finished{stopped}",
         took=duration(origin.seconds) if origin.seconds else "",
         seeds=", ".join(map(str, sweep.seeds)),
         colours=colours,
@@ -270,7 +271,7 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
 
 def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Parts) -> list[dict[str, str]]:
     """Return the best and the worst video of finished trials with a reward model, by the episode that the video shows."""
-    finished = table[(table["prompt"] != "-") & (table["status"] == TrialStatus.FINISHED)]
+    finished = table[(table["prompt"] != REFERENCE_PROMPT) & (table["status"] == TrialStatus.FINISHED)]
     shown = []
     for row in finished.to_dict("records"):
         recorded = _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, RECORDED_VIDEO)
@@ -288,7 +289,8 @@ def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Part
 
 def _playable(file: Path) -> dict[str, str]:
     """Read a video, a picture of it to show before it plays, and one of several frames for paper."""
-    poster, strip = (_data(_jpeg(film_strip(file, count)), "image/jpeg") for count in (1, _STRIP))
+    frames = read_video(file)
+    poster, strip = (_data(_jpeg(film_strip(frames, count)), "image/jpeg") for count in (1, _STRIP))
     return {"data": _Inlined.of(file, "video/mp4", file.stem).data, "poster": poster, "strip": strip}
 
 
