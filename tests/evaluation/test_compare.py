@@ -22,7 +22,7 @@ CARTPOLE = find_task("cartpole-upright")
 SPECS = {
     (alpha, prompt): RewardSpec((goal,), ("pole and cart",), alpha)
     for alpha in (0.0, 0.5, 1.0)
-    for prompt, goal in (("upright", CARTPOLE.goal_prompt), ("leaning", "the pole leans to the left"))
+    for prompt, goal in (("upright", CARTPOLE.goal_prompt), ("hanging", "the pole hangs down from the cart"))
 }
 
 

@@ -49,7 +49,7 @@ class Sceptical(Brightness):
                 rewards[:, place] = dark
         return rewards
 
-    def remarks_on(self, means: Mapping[str, float]) -> list[str]:
+    def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:
         return [f"{means['dark']:.2f} of the frames are dark"]
 
 

@@ -123,22 +123,25 @@ def test_speeds_are_medians_of_turns_that_the_models_take_in_rotation(monkeypatc
     assert speeds == pytest.approx([2_000, 1_000])
 
 
-def test_prompts_within_captions_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_are_described_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     class Said:
-        def caption(self, rng: np.random.Generator) -> str:
-            return "a humanoid robot kneeling down" if rng.random() < 0.25 else "nothing of the kind"
+        def __init__(self, caption: str) -> None:
+            self._caption = caption
 
-    monkeypatch.setattr(evaluate_module, "sample_states", lambda count, seed: [("robots", [Said()] * 800)])
-    captions, overlaps = describe_captions(60_000, 0)
-    assert captions.iloc[0].to_dict() == {
-        "environment": "robots",
-        "images": 8_000,
-        "captions": "2 of 4000",
-        "examples": "; ".join(["nothing of the kind"] * 2 + ["a humanoid robot kneeling down"] * 2),
+        def caption(self, rng: np.random.Generator) -> str:
+            return self._caption
+
+        def foil(self, rng: np.random.Generator) -> "Said":
+            return self
+
+    states = [Said("a dog"), Said("a cat"), Said("a bird"), Said("a dog"), Said("a fish")]
+    monkeypatch.setattr(evaluate_module, "sample_states", lambda count, seed: [("animals", states)])
+    assert describe_captions(60_000, 0).iloc[0].to_dict() == {
+        "environment": "animals",
+        "images": 50,
+        "captions": "4 of 25",
+        "examples": "a dog; a cat; a bird; a dog",
     }
-    overlap = overlaps.set_index("prompt")["share"]
-    assert set(overlap.index) == {"a humanoid robot", "a humanoid robot kneeling"}
-    assert overlap["a humanoid robot kneeling"] == pytest.approx(0.25, abs=0.03)
 
 
 def test_paper_specs_are_the_tasks_own_prompts() -> None:
@@ -179,8 +182,8 @@ def test_the_card_says_what_is_measured() -> None:
 
 
 def prose(card: str) -> list[str]:
-    """List the lines of a card that are neither a table's, a command nor numbers of one training."""
-    varying = ("|", "vlm-rm pretrain --size", "but some captions contain one:")
+    """List the lines of a card that are neither a table's nor a command."""
+    varying = ("|", "vlm-rm pretrain --size")
     return [line for line in card.splitlines() if not line.startswith(varying)]
 
 
@@ -206,9 +209,7 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     mean = results.means[results.means["alpha"] == 0][EPIC_DISTANCE].item()
     assert f"| `embedded/tiny` | 3 | {mean:.3f} [" in text
     assert "vlm-rm pretrain --size tiny --seed 3 --samples 256 --images 40\n" in text
-    share = results.overlap.set_index("prompt")["share"]["a humanoid robot kneeling"]
     assert "| cart pole | 12 | " in text
-    assert f'"a humanoid robot kneeling" in {share:.2%} of the humanoid\'s' in text
     assert prose(text) == prose((EMBEDDED_FOLDER / "MODEL_CARD.md").read_text())
     assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}
 

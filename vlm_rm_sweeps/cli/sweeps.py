@@ -177,6 +177,8 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
         raise UserError("--dry-run --json: a screening has no trials: leave out one of them")
     tell = say_aside if as_json else say
     tell(plan.describe())
+    for remark in plan.plan.remarks():
+        tell(remark)
     if dry_run:
         return
     uri = tracking_uri or default_tracking_uri(results)

@@ -54,20 +54,27 @@ class ModelComparison:
     images_encoded: int
 
 
-def check_models(model_ids: Sequence[str], specs: Specs) -> None:
+def check_models(model_ids: Sequence[str], specs: Specs) -> list[str]:
     """Refuse models that do not exist or cannot score a spec. Loads no weights.
 
     Args:
         model_ids: The models.
         specs: Reward specs that each of them must support.
 
+    Returns:
+        Remarks that may surprise the user, one sentence each.
+
     Raises:
         UserError: A model does not exist, or cannot score a spec.
     """
+    remarks: list[str] = []
     for model_id in model_ids:
         model = find_reward_model(model_id)
+        remarks += model.remarks()
         for spec in specs.values():
             model.check(spec)
+            remarks += model.remarks_on(spec)
+    return list(dict.fromkeys(remarks))
 
 
 def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:

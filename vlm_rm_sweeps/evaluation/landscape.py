@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,10 @@ from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.compare import Specs, reward_columns
+from vlm_rm_sweeps.evaluation.drawing import StateDrawer
 from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.evaluation.thresholds import with_values
-from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import REWARD
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -147,19 +149,17 @@ def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], ren
     shown = set(pictured(axes))
     frames: dict[FrameFormat, list[np.ndarray]] = {each: [] for each in formats}
     pictures = {}
-    env = task.make_native_env(rendering or task.rendering(), None)
-    try:
+    drawn = rendering or task.rendering()
+    with closing(task.make_native_env(drawn, None)) as env, StateDrawer(task, drawn, formats) as drawer:
         env.reset(seed=0)
         for index, point in enumerate(points):
             space.place(env, dict(zip(names, map(float, point), strict=True)))
-            drawn = np.asarray(env.render())
-            for each, resized in frames.items():
-                resized.append(resize_frames(drawn[None], each)[0])
+            picture = np.asarray(env.render())
+            for each, frame in drawer.draw(picture, space.read(env)).items():
+                frames[each].append(frame)
             if index in shown:
-                pictures[index] = drawn
-    finally:
-        env.close()
-    return Walk(task, tuple(axes), points, {each: np.stack(resized) for each, resized in frames.items()}, pictures)
+                pictures[index] = picture
+    return Walk(task, tuple(axes), points, {each: np.stack(of_format) for each, of_format in frames.items()}, pictures)
 
 
 def pictured(axes: Sequence[Axis]) -> list[int]:

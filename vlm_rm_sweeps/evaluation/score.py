@@ -6,6 +6,7 @@ from itertools import groupby, islice
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.drawing import drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.columns import Columns
@@ -43,7 +44,7 @@ def score_frames(
     refuse_not_finite(scored, model.model_id)
     scored, told = scored[:, : len(specs)], scored[:, len(specs) :]
     if say and own:
-        for remark in model.remarks_on(dict(zip(own, told.mean(axis=0, dtype=np.float64).tolist(), strict=True))):
+        for remark in model.remarks_on_states(dict(zip(own, told.mean(axis=0, dtype=np.float64).tolist(), strict=True))):
             say(remark)
     return scored
 
@@ -64,11 +65,12 @@ def in_chunks(frames: Iterable[np.ndarray], frame_format: FrameFormat) -> Iterat
             yield np.stack(chunk)
 
 
-def frames_of(dataset: StateDataset, positions: Iterable[int] | None = None) -> Iterator[np.ndarray]:
-    """Read frames of a data set one by one.
+def frames_of(dataset: StateDataset, frame_format: FrameFormat, positions: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+    """Draw states of a data set one by one, as training would draw them (see `drawing`).
 
     Args:
         dataset: The states.
+        frame_format: The reward model's.
         positions: Which of them; None for all.
 
     Yields:
@@ -77,8 +79,7 @@ def frames_of(dataset: StateDataset, positions: Iterable[int] | None = None) -> 
     Raises:
         UserError: An image cannot be read.
     """
-    for position in range(len(dataset)) if positions is None else positions:
-        yield dataset.frame(int(position))
+    return (frames[frame_format] for frames in drawn_states(dataset, [frame_format], positions))
 
 
 def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
@@ -102,7 +103,7 @@ def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
 def score_states(
     model: RewardModel, dataset: StateDataset, specs: Sequence[RewardSpec], say: Callable[[str], None] | None = None
 ) -> np.ndarray:
-    """Score the states of a data set.
+    """Score the states of a data set, drawn as training would draw them.
 
     Args:
         model: A loaded model, or a pool.
@@ -116,4 +117,4 @@ def score_states(
     Raises:
         UserError: An image cannot be read, or a reward is not finite.
     """
-    return score_frames(model, frames_of(dataset), specs, say)
+    return score_frames(model, frames_of(dataset, model.frame_format), specs, say)

@@ -6,7 +6,7 @@ batches come from the seed alone, so on one machine the same call gives the same
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
-from vlm_rm_sweeps.evaluation.score import frames_of
+from vlm_rm_sweeps.evaluation.drawing import StateDrawer, drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import new_output
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
@@ -36,7 +36,7 @@ from vlm_rm_sweeps.rewards.distilled import (
 )
 from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward
 from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates
-from vlm_rm_sweeps.rewards.registry import EMBEDDED, find_reward_model, load_reward_model
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, find_reward_model, load_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.task import Task
 
@@ -132,7 +132,7 @@ def distill(
     tower = _train(_first_weights(shape, start), shape, training, epochs, seed, say)
     known = KnownStates.of(_tower_features(tower, shape, training.frames))
     about = StudentDescription(
-        teacher=teacher_id,
+        teacher=with_version(teacher_id, NEWEST_EMBEDDED),
         teacher_identity=teacher.weights_identity,
         student=student_id,
         task=task.name,
@@ -197,10 +197,14 @@ def _collect(
 ) -> tuple[Images, Images]:
     """Embed all states, and split them: of the drawn ones the last are held out, of data sets whole episodes."""
     rng = np.random.default_rng(seed)
-    drawn = _embedded(teacher, start.frame_format, (state.frame for state in sampled_states(task, images, seed)))
+    formats = {teacher.frame_format, start.frame_format}
+    rendering = task.rendering()
+    with StateDrawer(task, rendering, formats) as drawer:
+        states = sampled_states(task, images, seed, rendering)
+        drawn = _embedded(teacher, start.frame_format, (drawer.draw(state.frame, state.variables) for state in states))
     parts, out = [drawn], [np.arange(images) >= images - max(1, images // _HELD_OUT)]
     for dataset in datasets:
-        parts.append(_embedded(teacher, start.frame_format, frames_of(dataset)))
+        parts.append(_embedded(teacher, start.frame_format, drawn_states(dataset, formats)))
         episodes = np.unique(dataset.episodes)
         chosen = rng.permutation(episodes)[: len(episodes) // _HELD_OUT]
         out.append(np.isin(dataset.episodes, chosen))
@@ -209,7 +213,8 @@ def _collect(
     return Images(embedded[~held], frames[~held]), Images(embedded[held], frames[held])
 
 
-def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, frames: Iterable[np.ndarray]) -> Images:
+def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, drawn: Iterable[Mapping[FrameFormat, np.ndarray]]) -> Images:
+    """Embed states that are drawn for the teacher and for a student with `frame_format`."""
     embedded: list[np.ndarray] = []
     small: list[np.ndarray] = []
     waiting: list[np.ndarray] = []
@@ -218,11 +223,11 @@ def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, frames: Itera
         embedded.extend(teacher.encode_frames(np.stack(waiting)).numpy())
         waiting.clear()
 
-    for frame in frames:
-        if waiting and (waiting[0].shape != frame.shape or len(waiting) == teacher.micro_batch):
+    for of_state in drawn:
+        if len(waiting) == teacher.micro_batch:
             embed()
-        waiting.append(frame)
-        small.append(resize_frames(frame[None], frame_format)[0])
+        waiting.append(of_state[teacher.frame_format])
+        small.append(of_state[frame_format])
     embed()
     return Images(np.stack(embedded), np.stack(small))
 

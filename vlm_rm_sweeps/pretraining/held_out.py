@@ -15,7 +15,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
-from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View, pose_distances
+from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View
 from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated, perturbed
@@ -111,7 +111,7 @@ def held_out_humanoid(frame_format: FrameFormat, unseen_cameras: bool = False) -
         between = interpolated(POSES[pick(rng, names)], POSES[pick(rng, names)], rng.uniform(0, 1))
         positions.append(_placed(perturbed(between, rng, 5.0), rng))
     positions += humanoid.visited_positions(STATES_VISITED, rng)
-    states = [HumanoidState(tuple(qpos.tolist()), pose_distances(qpos)) for qpos in positions]
+    states = [HumanoidState.of(qpos) for qpos in positions]
     if unseen_cameras:
         states = [replace(state, view=_unseen_view(rng)) for state in states]
     return HeldOut(humanoid.render_states(states, frame_format), _successes(positions))
@@ -137,6 +137,7 @@ def _successes(positions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 _CASES = 40
+# Four wordings of the first version are gone, because the second one's grammar can produce them.
 _CART_POLE_CASES = {
     # Centre and half width in degrees from upright, and wordings.
     "upright": (
@@ -156,7 +157,7 @@ _MOUNTAIN_CAR_CASES = {
         ("the car on the slope at the left, on the wrong side", "on the far left slope, across from the flag"),
     ),
     "valley": (-0.52, 0.08, ("the car sits down at the bottom, in the valley", "at the lowest point between both slopes")),
-    "half way": (0.05, 0.06, ("the car is half way up the right slope", "climbing the mountain, half way to the flag")),
+    "half way": (0.05, 0.06, ("climbing the mountain, half way to the flag",)),
     "flag": (0.45, 0.03, ("the car has reached the flag at the top", "at the summit of the mountain, right beside the flag")),
 }
 _POSE_WORDINGS = {
@@ -178,11 +179,11 @@ _POSE_WORDINGS = {
     ),
     "front splits": ("the robot does a front split on the floor", "one leg ahead and one leg behind on the floor"),
     "sitting": ("the robot is seated upright with straight legs", "sitting down, both legs stretched forwards"),
-    "lotus": ("the robot is meditating in the lotus position", "seated on the floor to meditate with crossed legs"),
+    "lotus": ("seated on the floor to meditate with crossed legs",),
     "squatting": ("the robot is crouching low in a deep squat", "squatting with deeply bent knees"),
     "bowing": ("the robot is bent forwards at the hips, bowing", "bowing, its upper body far forwards"),
-    "lying on the back": ("the robot is lying flat on its back", "lying on the floor with its face up"),
-    "lying on the front": ("the robot is lying flat on its stomach", "lying on the floor with its face down"),
+    "lying on the back": ("lying on the floor with its face up",),
+    "lying on the front": ("lying on the floor with its face down",),
     "walking": ("the robot is taking a step forwards, walking", "in the middle of walking, one leg in front"),
 }
 
@@ -238,5 +239,5 @@ def retrieval_humanoid(frame_format: FrameFormat) -> Retrieval:
     rng = np.random.default_rng(SEED)
     kinds = [name for name in POSES for _ in range(_CASES)]
     positions = [_placed(perturbed(POSES[name], rng, 3.0), rng) for name in kinds]
-    states = [HumanoidState(tuple(qpos.tolist()), pose_distances(qpos)) for qpos in positions]
+    states = [HumanoidState.of(qpos) for qpos in positions]
     return Retrieval(humanoid.render_states(states, frame_format), kinds, _POSE_WORDINGS)

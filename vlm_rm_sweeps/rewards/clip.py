@@ -130,6 +130,17 @@ class ClipRewardModel(RewardModel):
         """Number of embedding dimensions, known without loading weights."""
         return self.source.width
 
+    def remarks_on(self, spec: RewardSpec) -> list[str]:
+        """Name the words of the prompts that the captions of an embedded model never used."""
+        unknown = self.source.unknown_words([*spec.goal_prompts, *spec.baseline_prompts])
+        if not unknown:
+            return []
+        words = ", ".join(map(repr, unknown))
+        return [
+            f"{self.model_id}: its captions never used {words}, so it knows nothing of {'them' if len(unknown) > 1 else 'it'}; `vlm-rm "
+            "landscape` shows what the prompt means to it"
+        ]
+
     def remarks(self) -> list[str]:
         """Say what had to be guessed of a checkpoint file."""
         return [self.source.remark] if self.source.remark else []

@@ -312,7 +312,7 @@ class DistilledRewardModel(ClipRewardModel):
         )
         return [f"{self.model_id} has seen states of {self.source.about.task} alone: on others its rewards mean nothing, and {told}"]
 
-    def remarks_on(self, means: Mapping[str, float]) -> list[str]:
+    def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:
         """Say that many states are unlike those that it has seen.
 
         Args:

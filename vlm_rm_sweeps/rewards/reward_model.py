@@ -225,11 +225,15 @@ class RewardModel(ABC):
         """What two ids of the same model have in common, unless a model overrides it: the id."""
         return self.model_id
 
+    def remarks_on(self, spec: RewardSpec) -> list[str]:
+        """List remarks about a spec that this model can score but may not understand; by default none."""
+        return []
+
     def remarks(self) -> list[str]:
         """List remarks about this model that may surprise the user, printed before a sweep starts; by default none."""
         return []
 
-    def remarks_on(self, means: Mapping[str, float]) -> list[str]:
+    def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:
         """List remarks about states that were measured; by default none.
 
         Args:

@@ -135,6 +135,15 @@ class BoxStates(ABC):
         """Put the environment into a state whose variables are drawn uniformly from their ranges."""
         self.set_values(env, {each.name: rng.uniform(each.low, each.high) for each in self.variables})
 
+    def restore(self, env: gym.Env, values: Mapping[str, StateValue]) -> None:
+        """Put the environment into a state that looks like one that was read: by its `variables`, unless overridden.
+
+        Args:
+            env: The environment.
+            values: What `read` returned.
+        """
+        self.set_values(env, {each.name: float(values[each.name]) for each in self.variables})  # type: ignore[arg-type]
+
     @abstractmethod
     def set_values(self, env: gym.Env, values: Mapping[str, float]) -> None:
         """Put the environment into the state with these values.
