@@ -143,8 +143,6 @@ AUDIT_GOLD = _metric("audit_gold/", "reward/step", "Mean reward by another model
 AUDIT_COLUMN = _metric(
     "audit_column/", "share or number", "Mean of what the trial's model itself tells of each frame, such as `drift`."
 )
-AUDIT_DRIFT = AUDIT_COLUMN + "drift"
-"""Share of frames that are unlike the states that a distilled model was trained on."""
 AUDIT_SECONDS = _metric("audit_seconds", "s", "Time that the trial waited for its gold models.")
 ALARM = _metric("overoptimisation_alarm", "0 or 1", "1 if the learned reward rises while the truth and all gold models fall.")
 

@@ -186,7 +186,7 @@ def test_the_means_of_a_models_own_columns_are_metrics() -> None:
     rewards = np.array([[0.1, 0.2, 1], [0.1, 0.2, 0], [0.1, 0.2, 0], [0.1, 0.2, 0]], np.float32)
     tally.record(list(frames_numbered(0, 4)), rewards, [StepTruth(1.0, True)] * 4)
     point = Audit(plan, SPEC, seed=1).point(4, [tally.take()])
-    assert point[metrics.AUDIT_DRIFT] == 0.25
+    assert point[metrics.AUDIT_COLUMN + "drift"] == 0.25
     assert point[metrics.AUDIT_SPEC + "other"] == pytest.approx(0.2)
 
 

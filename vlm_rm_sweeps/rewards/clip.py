@@ -220,7 +220,11 @@ class ClipRewardModel(RewardModel):
         Returns:
             float32 (N, D), on the CPU.
         """
-        return torch.cat([functional.normalize(features, dim=-1).cpu() for features in self._features(frames)])
+        return self._embed_and_tell(frames, ())[0]
+
+    def _embed_and_tell(self, frames: np.ndarray, columns: Collection[str]) -> tuple[torch.Tensor, Mapping[str, np.ndarray]]:
+        """Return the unit embeddings of frames, float32 (N, D), and some of the model's own columns by name, each (N,)."""
+        return torch.cat([functional.normalize(features, dim=-1).cpu() for features in self._features(frames)]), {}
 
     def _features(self, frames: np.ndarray) -> Iterator[torch.Tensor]:
         """Yield what the image tower returns for each micro-batch of frames, float32 (n, D), on the model's device."""
@@ -233,10 +237,6 @@ class ClipRewardModel(RewardModel):
             # A partial micro-batch is padded: another shape would be rounded differently.
             inputs[len(chunk) :] = 0
             yield self._encode(inputs.to(self._dtype))[: len(chunk)].float()
-
-    def _embed_and_tell(self, frames: np.ndarray, columns: Collection[str]) -> tuple[torch.Tensor, Mapping[str, np.ndarray]]:
-        """Return the unit embeddings of frames, (n, D), and some of the model's own columns by name, each (n,)."""
-        return self.encode_frames(frames), {}
 
     @torch.inference_mode()
     def encode_prompt(self, prompt: str) -> torch.Tensor:

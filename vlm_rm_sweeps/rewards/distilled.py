@@ -5,7 +5,7 @@ copied: text towers are of many kinds, with tokenizers of their own, and most of
 each student. The file names the teacher by its id, and by a checksum of its weights.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,8 +88,7 @@ class StudentDescription(BaseModel):
         seed: Seed of states and batches.
         parameters: Parameters of the student's tower with the map, and of what is left of the teacher.
         tower: The tower's shape.
-        limit: Distance beyond which a frame is unlike the training images, see `KnownStates`; None in files of earlier versions, which
-            have no statistics of them.
+        limit: Distance beyond which a frame is unlike the training images, see `KnownStates`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -102,7 +101,7 @@ class StudentDescription(BaseModel):
     seed: int
     parameters: int
     tower: TowerShape
-    limit: float | None = None
+    limit: float
 
 
 _DESCRIPTION = TypeAdapter(StudentDescription)
@@ -149,8 +148,8 @@ def student_tensors(tower: torch.nn.Module, known: KnownStates) -> dict[str, tor
     return {name: tensor.contiguous() for name, tensor in (tower.state_dict() | statistics).items()}
 
 
-def _read_tensors(file: Path, about: StudentDescription) -> tuple[torch.nn.Sequential, KnownStates | None]:
-    """Read a student's tower, and the statistics of its training images if the file has them.
+def _read_tensors(file: Path, about: StudentDescription) -> tuple[torch.nn.Sequential, KnownStates]:
+    """Read a student's tower, and the statistics of its training images.
 
     Raises:
         DamagedFileError: The file is damaged.
@@ -158,14 +157,8 @@ def _read_tensors(file: Path, about: StudentDescription) -> tuple[torch.nn.Seque
     tower = about.tower.build()
     try:
         tensors = load_file(file)
-        known = None
-        if about.limit is not None:
-            mean, whitening = (tensors.pop(name).numpy() for name in (_MEAN, _WHITENING))
-            known = KnownStates(mean, whitening, about.limit)
-            if mean.shape != (about.tower.features,) or whitening.shape != 2 * mean.shape:
-                raise ValueError(f"statistics of shapes {mean.shape} and {whitening.shape}")
-            if not (np.isfinite(mean).all() and np.isfinite(whitening).all()):
-                raise ValueError("statistics that are not finite")
+        known = KnownStates(tensors.pop(_MEAN).numpy(), tensors.pop(_WHITENING).numpy(), about.limit)
+        known.check(about.tower.features)
         tower.load_state_dict(tensors, strict=True)
     except Exception as error:  # of safetensors, or of torch
         raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
@@ -209,6 +202,10 @@ class StudentSource(ModelSource):
         """The teacher's tokenizer."""
         return self.teacher.tokenizer
 
+    def unknown_words(self, prompts: Iterable[str]) -> list[str]:
+        """Return the words that the teacher does not know, see `ModelSource.unknown_words`."""
+        return self.teacher.unknown_words(prompts)
+
     def check_precision(self, precision: Precision) -> None:
         """Refuse a precision that the teacher cannot be used in.
 
@@ -240,10 +237,9 @@ class StudentSource(ModelSource):
                 f"{teacher.weights_identity}: distil again"
             )
         tower, known = _read_tensors(Path(self.pretrained), about)
-        if known is not None:
-            tower = _TowerWithFeatures(*tower)
         network: Any = teacher.load("cpu", precision)
-        network.visual = tower.to(next(network.parameters()).dtype)
+        network.visual = _TowerWithFeatures(*tower).to(next(network.parameters()).dtype)
+        network.known_states = known  # beside the tower, which a backend may replace
         return network.to(device)
 
 
@@ -258,59 +254,28 @@ class DistilledRewardModel(ClipRewardModel):
         UserError: There is no such file, it is damaged, or its teacher cannot be found.
     """
 
+    columns = (DRIFT,)
+
     def __init__(self, model_id: str, source: ModelSource | None = None) -> None:
         super().__init__(model_id, source or student_source(model_id))
-        self._known: KnownStates | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model_id,), {"backend": self.backend}
-
-    @property
-    def columns(self) -> tuple[str, ...]:  # type: ignore[override]  # its file tells
-        """Drift, unless the file is of a version that stored no statistics of the training images."""
-        return () if self.source.about.limit is None else (DRIFT,)
-
-    def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:
-        """Load the weights, and the statistics of the training images.
-
-        Args:
-            device: torch device that the model runs on.
-            precision: Floating-point precision of the weights.
-            micro_batch: Frames in one forward pass.
-
-        Raises:
-            UserError: See `ClipRewardModel.load`.
-        """
-        super().load(device, precision, micro_batch)
-        _, self._known = _read_tensors(Path(self.source.pretrained), self.source.about)
-
-    @torch.inference_mode()
-    def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
-        """Encode frames as unit embeddings.
-
-        Args:
-            frames: uint8 (N, H, W, 3), of any height and width.
-
-        Returns:
-            float32 (N, D), on the CPU.
-        """
-        return self._embed_and_tell(frames, ())[0]
 
     def _embed_and_tell(self, frames: np.ndarray, columns: Collection[str]) -> tuple[torch.Tensor, Mapping[str, np.ndarray]]:
         outputs = torch.cat([each.cpu() for each in self._features(frames)])
         # A sum over the last axis may be rounded differently where rows are not packed.
         embeddings, features = outputs[:, : self.width].contiguous(), outputs[:, self.width :]
-        told = {DRIFT: self._known.drifted(features.numpy())} if DRIFT in columns and self._known is not None else {}
+        told = {DRIFT: self.network.known_states.drifted(features.numpy())} if DRIFT in columns else {}
         return functional.normalize(embeddings, dim=-1), told
 
     def remarks(self) -> list[str]:
         """Say which states it knows."""
-        told = (
-            "nothing tells: distil again for a measure of drift"
-            if self.source.about.limit is None
-            else "`audit`, `vlm-rm epic` and `vlm-rm landscape` tell (drift)"
-        )
-        return [f"{self.model_id} has seen states of {self.source.about.task} alone: on others its rewards mean nothing, and {told}"]
+        assert isinstance(self.source, StudentSource)
+        return [
+            f"{self.model_id} has seen states of {self.source.about.task} alone: on others its rewards mean nothing; audits, `vlm-rm epic` "
+            "and `vlm-rm landscape` tell the share of such states (drift)"
+        ]
 
     def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:
         """Say that many states are unlike those that it has seen.

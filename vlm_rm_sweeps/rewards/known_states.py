@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlm_rm_sweeps.metrics import AUDIT_COLUMN
+
 DRIFT = "drift"
 """The column of a model that has such statistics: 1 for a frame unlike its training states, else 0. Its mean is a share."""
+AUDIT_DRIFT = AUDIT_COLUMN + DRIFT
 LIKE_TRAINING = 0.01
 """Share of the training states that are beyond the limit."""
 REMARKABLE = 0.05
@@ -48,6 +51,21 @@ class KnownStates:
         covariance, _ = ledoit_wolf(features_nd)
         known = cls(features_nd.mean(axis=0), np.linalg.inv(np.linalg.cholesky(covariance)), np.inf)
         return cls(known.mean_d, known.whitening_dd, float(np.quantile(known.distances(features_nd), 1 - LIKE_TRAINING)))
+
+    def check(self, features: int) -> None:
+        """Refuse statistics that were read and cannot be used.
+
+        Args:
+            features: The number d of features that they are of.
+
+        Raises:
+            ValueError: They are of another number of features, or not finite.
+        """
+        shapes = self.mean_d.shape, self.whitening_dd.shape
+        if shapes != ((features,), (features, features)):
+            raise ValueError(f"statistics of shapes {shapes[0]} and {shapes[1]}")
+        if not (np.isfinite(self.mean_d).all() and np.isfinite(self.whitening_dd).all()):
+            raise ValueError("statistics that are not finite")
 
     def distances(self, features_nd: np.ndarray) -> np.ndarray:
         """Compute Mahalanobis distances to the training states.

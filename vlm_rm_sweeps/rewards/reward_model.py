@@ -179,7 +179,9 @@ class RewardModel(ABC):
                 or `check_spec` refuses a part.
         """
         if isinstance(spec.function, ModelColumn):
-            spec.function.check_model(self)
+            if spec.function.name not in self.columns:
+                expected = " or ".join(self.columns) or "a model that has columns"
+                raise UserError(f"{self.model_id} has no column {spec.function.name!r}: expected {expected}")
             return
         if spec.function is not None and not self.embeds:
             raise UserError(

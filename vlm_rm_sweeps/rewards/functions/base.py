@@ -52,12 +52,10 @@ class EmbeddingModel(Protocol):
     Attributes:
         model_id: Its id in sweep files.
         frame_format: Size and resizing of its frames.
-        columns: What it can tell of a frame beside rewards, by name.
     """
 
     model_id: str
     frame_format: FrameFormat
-    columns: tuple[str, ...]
 
     @property
     def width(self) -> int:

@@ -1,24 +1,12 @@
 """A column that a reward model computes itself, beside rewards: what it can tell of a frame."""
 
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, Texts
-
-
-class HasColumns(Protocol):
-    """A model that may have columns of its own, with or without embeddings.
-
-    Attributes:
-        model_id: Its id in sweep files.
-        columns: What it can tell of a frame beside rewards, by name.
-    """
-
-    model_id: str
-    columns: tuple[str, ...]
 
 
 class ModelColumn(FrameReward):
@@ -35,20 +23,6 @@ class ModelColumn(FrameReward):
     def label(self) -> str:
         """The name of the column."""
         return self.name
-
-    def check_model(self, model: HasColumns) -> None:
-        """Refuse a model without this column.
-
-        Args:
-            model: The model; its weights are not loaded.
-
-        Raises:
-            UserError: It has none of this name.
-        """
-        if self.name not in model.columns:
-            raise UserError(
-                f"{model.model_id} has no column {self.name!r}: expected {' or '.join(model.columns) or 'a model that has columns'}"
-            )
 
     def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
         """Refuse to compute what embeddings do not tell.

@@ -18,9 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
-from vlm_rm_sweeps.metrics import ALARM, AUDIT_DRIFT, SUCCESS, TrialStatus
+from vlm_rm_sweeps.metrics import ALARM, SUCCESS, TrialStatus
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
-from vlm_rm_sweeps.rewards.known_states import REMARKABLE
+from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT, REMARKABLE
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT, TRUE_REWARD, UNTRAINED

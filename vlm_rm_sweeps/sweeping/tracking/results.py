@@ -13,7 +13,6 @@ from vlm_rm_sweeps.evaluation.over_seeds import interquartile_mean, iqm
 from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.metrics import (
     ALARM,
-    AUDIT_DRIFT,
     CLIP_RETURN,
     EPIC_DISTANCE,
     EVALUATION,
@@ -23,6 +22,7 @@ from vlm_rm_sweeps.metrics import (
     TRUE_RETURN,
     TrialStatus,
 )
+from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 
 COLUMNS = [
