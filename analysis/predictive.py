@@ -33,6 +33,7 @@ from scipy.stats import rankdata
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.compare import Specs, load_for_measuring, measure_rewards
+from vlm_rm_sweeps.evaluation.drawing import StateDrawer
 from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS as SUCCESS_TEST
 from vlm_rm_sweeps.evaluation.ground_truth import Truth, read_truth
 from vlm_rm_sweeps.evaluation.score import score_frames, score_states
@@ -238,13 +239,10 @@ def measured(folder: Path, count: int) -> pd.DataFrame:
     before = known_measures(SweepFolder(folder).epic)
     parts = [] if before is None else [_told(before, BEFORE)]
     for model_id in plan.trained_models:
-        specs: Specs = {
-            (reward.key, prompt.id): reward.spec(prompt) for own, reward, prompt in plan.combinations if own == model_id
-        }
-        model = load_for_measuring(model_id)
-        parts.append(_told(_on_random_states(plan, model, specs, count), RANDOM))
+        model, specs = load_for_measuring(plan.models[model_id].model_id), plan.specs_of(model_id)
+        parts.append(_told(_on_random_states(plan, model, specs, count), RANDOM).assign(model=model_id))
         if visited is not None:
-            parts.append(_told(_on_data_set(visited, model, specs), VISITED))
+            parts.append(_told(_on_data_set(visited, model, specs), VISITED).assign(model=model_id))
     return pd.concat(parts, ignore_index=True).assign(task=plan.task.name)
 
 
@@ -257,12 +255,14 @@ def _told(table: pd.DataFrame, states: str) -> pd.DataFrame:
 def _on_random_states(plan: Plan, model: RewardModel, specs: Specs, count: int) -> pd.DataFrame:
     success: list[float] = []
 
-    def frames() -> Iterator[np.ndarray]:
-        for state in sampled_states(plan.task, count, _SEED, plan.renderings[0]):
+    def frames(drawer: StateDrawer) -> Iterator[np.ndarray]:
+        for state in sampled_states(plan.task, count, _SEED, rendering):
             success.append(float(bool(state.success)))
-            yield state.frame
+            yield drawer.draw(state.frame, state.variables)[model.frame_format]
 
-    rewards = score_frames(model, frames(), list(with_values(model, specs).values()))
+    rendering = plan.renderings[0]
+    with StateDrawer(plan.task, rendering, [model.frame_format]) as drawer:
+        rewards = score_frames(model, frames(drawer), list(with_values(model, specs).values()))
     return measure_rewards(model, specs, rewards, Truth(SUCCESS_TEST, np.array(success)))
 
 
