@@ -1,6 +1,6 @@
 """What is measured is drawn as in training: each state at the model's own size."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,8 @@ def test_a_landscape_of_the_humanoid_is_drawn_as_in_training() -> None:
 def test_what_is_not_drawn_by_opengl_is_resized_as_in_training(tmp_path: Path) -> None:
     task = find_task("cartpole-upright")
     assert not redraws(task)
+    # Where states cannot be restored, neither.
+    assert not redraws(replace(KNEELING, states=task.states))
     dataset = write_states(tmp_path / "data", task, sampled_states(task, 3, seed=0))
     for index, of_state in enumerate(drawn_states(dataset, [SMALL])):
         np.testing.assert_array_equal(of_state[SMALL], resize_frames(dataset.frame(index)[None], SMALL)[0])

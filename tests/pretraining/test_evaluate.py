@@ -3,9 +3,11 @@
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
@@ -14,6 +16,7 @@ from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW
 from vlm_rm_sweeps.pretraining import evaluate as evaluate_module
 from vlm_rm_sweeps.pretraining.evaluate import (
     ALPHAS,
+    FamilyResults,
     HeldOutSets,
     check_family,
     describe_captions,
@@ -26,9 +29,10 @@ from vlm_rm_sweeps.pretraining.evaluate import (
     retrieve,
     walk_landscapes,
 )
-from vlm_rm_sweeps.pretraining.held_out import FLAG, HeldOut, Retrieval
-from vlm_rm_sweeps.pretraining.model_card import write_model_card
-from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, embedded_sizes
+from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
+from vlm_rm_sweeps.pretraining.model_card import _prompts, write_model_card
+from vlm_rm_sweeps.pretraining.mountain_car import FLAG
+from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_FOLDER, EMBEDDED_FOLDERS, WORDS, embedded_sizes
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 
 
@@ -181,6 +185,18 @@ def test_the_card_says_what_is_measured() -> None:
         assert row[EPIC_DISTANCE].item() == pytest.approx(mean, abs=0.003)
 
 
+def test_a_prompt_is_one_prompt_however_many_trainings_there_are() -> None:
+    tables = {field.name: pd.DataFrame({"size": ["tiny"]}) for field in fields(FamilyResults) if field.name != "folder"}
+    rows = [
+        ("humanoid-standing", "opposites", prompt, agreement, "tiny")
+        for prompt, agreement in zip("abcd", (0.1, 0.2, 0.4, 0.9), strict=True)
+    ]
+    prompts = pd.DataFrame(rows, columns=["task", "group", "prompt", "agreement", "size"])
+    of_one = FamilyResults(Path(), **tables | {"prompts": prompts})
+    assert "| humanoid-standing | opposites | 4 | 0.40 [" in _prompts([of_one])
+    assert _prompts([of_one, of_one]) == _prompts([of_one])
+
+
 def prose(card: str) -> list[str]:
     """List the lines of a card that are neither a table's nor a command."""
     varying = ("|", "vlm-rm pretrain --size")
@@ -203,12 +219,12 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(evaluate_module, "_CAPTIONED_STATES", 400)
     monkeypatch.setattr(evaluate_module, "_LINE_DEGREES", np.array([-90.0, 0.0, 90.0]))
     monkeypatch.setattr(evaluate_module, "_LINE_POSITIONS", np.array([-1.0, 0.0, 0.45]))
-    pretrain(["tiny"], samples=256, images=40, seed=3, folder=tmp_path)
+    pretrain(["tiny"], samples=256, images=40, seed=3, folder=tmp_path, start=EMBEDDED_FOLDERS["v1"])
     results = evaluate_family(tmp_path, render_test_sets())
     text = write_model_card([results]).read_text()
     mean = results.means[results.means["alpha"] == 0][EPIC_DISTANCE].item()
     assert f"| `embedded/tiny` | 3 | {mean:.3f} [" in text
-    assert "vlm-rm pretrain --size tiny --seed 3 --samples 256 --images 40\n" in text
+    assert "vlm-rm pretrain --size tiny --seed 3 --samples 256 --images 40 --from FOLDER\n" in text
     assert "| cart pole | 12 | " in text
     assert prose(text) == prose((EMBEDDED_FOLDER / "MODEL_CARD.md").read_text())
     assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}
@@ -221,4 +237,7 @@ def test_a_family_that_cannot_be_evaluated_is_refused_before_anything_is_rendere
     shutil.copy(EMBEDDED_FOLDER / "manifest.json", tmp_path)
     with pytest.raises(UserError, match=r"embedded-tiny.safetensors .* is missing"):
         check_family(tmp_path)
+    old = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "of version 0.1", ignore=shutil.ignore_patterns(WORDS))
+    with pytest.raises(UserError, match=r"words.txt cannot be read .* train the family again"):
+        check_family(old)
     check_family(EMBEDDED_FOLDER)

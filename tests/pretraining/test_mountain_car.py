@@ -5,6 +5,7 @@ import pytest
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.captions import caption_batch
+from vlm_rm_sweeps.pretraining.held_out import _MOUNTAIN_CAR_CASES
 from vlm_rm_sweeps.pretraining.mountain_car import MountainCarState, render_states, sample_states
 
 
@@ -61,3 +62,9 @@ def test_each_state_is_drawn_with_its_own_position_and_textures() -> None:
     assert len({frame.tobytes() for frame in frames}) == 4
     # Gymnasium's background is white.
     assert [bool((frame == 255).mean() > 0.8) for frame in frames] == [False, True, False, True]
+
+
+def test_wordings_that_are_matched_with_clear_cases_are_in_no_caption() -> None:
+    captions = captions_of(0.45, count=10_000)
+    wordings = [wording for _, _, wordings in _MOUNTAIN_CAR_CASES.values() for wording in wordings]
+    assert not [wording for wording in wordings if any(wording in caption for caption in captions)]

@@ -32,6 +32,7 @@ from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_FOLDER,
+    EMBEDDED_FOLDERS,
     EMBEDDED_PREPROCESSING,
     VOCABULARY,
     check_embedded_files,
@@ -275,6 +276,26 @@ def test_pretraining_ended_between_weights_and_manifest_resumes(tmp_path: Path, 
     assert (tmp_path / "embedded-tiny.safetensors").read_bytes() == finished
     check_embedded_files("tiny", tmp_path)
     assert not (tmp_path / "embedded-tiny.checkpoint.pt").exists()
+
+
+def test_another_start_is_another_training(tmp_path: Path) -> None:
+    v1, folder = EMBEDDED_FOLDERS["v1"], tmp_path / "new"
+    pretrain(["tiny"], samples=256, images=40, seed=0, folder=folder, start=v1)
+    assert embedded_manifest(folder)["tiny"].get("start_sha256") == embedded_manifest(v1)["tiny"]["sha256"]
+    pretrain(["tiny"], samples=256, images=40, seed=0, folder=folder, start=v1)
+    with pytest.raises(UserError, match="holds weights of 'tiny' from another training"):
+        pretrain(["tiny"], samples=256, images=40, seed=0, folder=folder)
+
+
+def test_what_a_training_starts_from_is_checked_before_anything_is_rendered(tmp_path: Path) -> None:
+    start, folder = tmp_path / "start", tmp_path / "new"
+    start.mkdir()
+    with pytest.raises(UserError, match=r"manifest.json cannot be read"):
+        pretrain(["tiny"], samples=256, images=40, seed=0, folder=folder, start=start)
+    (start / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="has no weights of 'tiny' to start from: expected one of none"):
+        pretrain(["tiny"], samples=256, images=40, seed=0, folder=folder, start=start)
+    assert not folder.exists()
 
 
 def test_pretrain_refuses_an_unknown_size(tmp_path: Path) -> None:

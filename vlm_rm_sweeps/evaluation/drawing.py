@@ -5,6 +5,7 @@ OpenGL, its states are drawn again at each reward model's own size. All others a
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 
 import gymnasium as gym
@@ -13,13 +14,13 @@ import numpy as np
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.tasks.rendering import Rendering, render_frame
-from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue
+from vlm_rm_sweeps.tasks.state_space import RestorableStates, StateValue
 from vlm_rm_sweeps.tasks.task import Task
 
 
 def redraws(task: Task) -> bool:
     """Whether a task's states are drawn again for each frame format: it draws with OpenGL, and its states can be restored."""
-    return task.draws_with_opengl and isinstance(task.states, BoxStates)
+    return task.draws_with_opengl and isinstance(task.states, RestorableStates)
 
 
 class StateDrawer:
@@ -58,13 +59,17 @@ class StateDrawer:
         Returns:
             uint8 (H', W', 3) by format.
         """
-        if not self._envs or not isinstance(self._space, BoxStates):
-            return {each: resize_frames(frame[None], each)[0] for each in self._formats}
+        if not self._envs or not isinstance(self._space, RestorableStates):
+            return _resized(frame, self._formats)
         frames = {}
         for each, env in self._envs.items():
             self._space.restore(env, variables)
             frames[each] = render_frame(env, each)
         return frames
+
+
+def _resized(frame: np.ndarray, formats: Collection[FrameFormat]) -> dict[FrameFormat, np.ndarray]:
+    return {each: resize_frames(frame[None], each)[0] for each in formats}
 
 
 def drawn_states(
@@ -83,21 +88,15 @@ def drawn_states(
     Raises:
         UserError: An image cannot be read, or this machine has no OpenGL and the task needs it.
     """
-    chosen = range(len(dataset)) if positions is None else map(int, positions)
-    if not redraws(dataset.task):
-        for position in chosen:
-            yield {each: resize_frames(dataset.frame(position)[None], each)[0] for each in formats}
-        return
+    task = dataset.task
     drawers: dict[Rendering, StateDrawer] = {}
-    try:
-        for position in chosen:
-            frame, rendering = dataset.frame(position), dataset.rendering(position)
+    with ExitStack() as opened:
+        for position in range(len(dataset)) if positions is None else map(int, positions):
+            frame = dataset.frame(position)
+            rendering = dataset.rendering(position) if redraws(task) else None
             if rendering is None:
-                yield {each: resize_frames(frame[None], each)[0] for each in formats}
+                yield _resized(frame, formats)
                 continue
             if rendering not in drawers:
-                drawers[rendering] = StateDrawer(dataset.task, rendering, formats)
+                drawers[rendering] = opened.enter_context(StateDrawer(task, rendering, formats))
             yield drawers[rendering].draw(frame, dataset.state(position))
-    finally:
-        for drawer in drawers.values():
-            drawer.__exit__(None, None, None)

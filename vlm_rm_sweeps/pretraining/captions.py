@@ -7,7 +7,7 @@ falls linearly with the angle over the whole circle.
 
 A word that occurs with one kind of state only makes the whole text unnecessary: "straight" would mean "upright". So each word of
 direction, degree and negation occurs with many states, in combinations that only the whole text resolves ("straight up",
-"straight down", "not straight up"), and each caption has a foil: the same words but for one attribute, which is false.
+"straight down", "not straight up"), and half of the captions have a foil: much the same words, which say something else.
 """
 
 import itertools
@@ -34,7 +34,7 @@ def _held_out(goal: str, baseline: str) -> str:
 
 _TASKS = [find_task(name) for name in BUILT_IN_TASKS]
 HELD_OUT_TEXTS = frozenset(_held_out(task.goal_prompt, task.baseline_prompt) for task in _TASKS)
-"""The goal prompts of all tasks without their subject. No caption contains one, so that evaluation with the prompts measures
+"""The goal prompts of all tasks, without their subject. No caption contains one, so evaluation with the prompts measures
 generalisation."""
 _TEST_PROMPTS = frozenset(text for prompts in TEST.values() for text in (*prompts.paraphrases, *prompts.opposites))
 _BASELINES = frozenset(task.baseline_prompt for task in _TASKS)
@@ -128,7 +128,8 @@ def far_bucket(rng: np.random.Generator, buckets: Buckets, value: float) -> tupl
         value: Any number.
 
     Returns:
-        The wordings of the bucket, all of which are false for the value.
+        The wordings of the bucket. They are false for the value, except those that a larger one exceeds: a trunk that is "bent far" is
+        also "bent".
     """
     own = bucket_of(buckets, value)
     return buckets[int(rng.choice([index for index in range(len(buckets)) if abs(index - own) > 1]))][1]
@@ -143,7 +144,6 @@ NEGATIONS = (
     "{subject} {is |}{true} {instead of|rather than} {false}",
 )
 """What is false, alone or beside what is true."""
-
 
 _PRESENT = 0.4
 """Share of the captions that use the simple present, "stands" or "does not stand", where they could say "standing"."""

@@ -217,23 +217,16 @@ def _angle_template(rng: np.random.Generator, degrees: float) -> str:
         return f"{{pole}}{{|,}} its {{tip}} {pick(rng, _BY_HEIGHT[bucket_of(_BY_HEIGHT, height)][1])}"
     if form < 0.92:
         return _numbered(rng, angle)
-    near = (
-        "{very |}{close to|near}"
-        if angle < 25
-        else "{some way|not far} from"
-        if angle < 70
-        else "{very |}{far|a long way} from"
-    )
-    opposite = (
-        "{very |}{close to|near}"
-        if angle > 155
-        else "{some way|not far} from"
-        if angle > 110
-        else "{very |}{far|a long way} from"
-    )
     if rng.random() < 0.5:
-        return f"{{pole}} {{|is }}{near} {{upright|straight up|the top|vertical|balance}}"
-    return f"{{pole}} {{|is }}{opposite} {{hanging|straight down|the bottom|upside down}}"
+        return f"{{pole}} {{|is }}{_distance(angle)} {{upright|straight up|the top|vertical|balance}}"
+    return f"{{pole}} {{|is }}{_distance(180 - angle)} {{hanging|straight down|the bottom|upside down}}"
+
+
+def _distance(degrees: float) -> str:
+    """Return a template for how far the pole is from a place on its circle."""
+    if degrees < 25:
+        return "{very |}{close to|near}"
+    return "{some way|not far} from" if degrees < 70 else "{very |}{far|a long way} from"
 
 
 def _numbered(rng: np.random.Generator, angle: float) -> str:

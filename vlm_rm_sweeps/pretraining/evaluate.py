@@ -32,14 +32,14 @@ from vlm_rm_sweeps.pretraining.dataset import sample_states
 from vlm_rm_sweeps.pretraining.evaluate_prompts import measure_prompts, walk_attributes
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
 from vlm_rm_sweeps.pretraining.held_out_prompts import TEST
-from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
+from vlm_rm_sweeps.pretraining.mountain_car import FLAG, LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
-    WORDS,
     check_embedded_files,
     embedded_manifest,
     embedded_source,
+    known_words,
 )
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -146,13 +146,15 @@ def check_family(folder: Path) -> None:
         folder: As `pretrain` wrote it.
 
     Raises:
-        UserError: Its manifest is missing, damaged or empty; or weights or a vocabulary are missing, or others than were trained.
+        UserError: Its manifest is missing, damaged or empty; weights or a vocabulary are missing, or others than were trained; or the
+            words of the captions are missing, which version 0.1 did not write.
     """
     sizes = embedded_manifest(folder)
     if not sizes:
         raise UserError(f"{folder}: no size has been trained: run the same `vlm-rm pretrain` again, which resumes")
     for size in sizes:
         check_embedded_files(size, folder)
+    known_words(folder)
 
 
 def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
@@ -169,7 +171,7 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
     models = {size: _load(size, folder) for size in sizes}
     speeds = dict(zip(sizes, frames_per_second(list(models.values())), strict=True))
-    known_words = frozenset((folder / WORDS).read_text(encoding="utf-8").split())
+    words = known_words(folder)
     tables: dict[str, list[pd.DataFrame]] = {}
     for size, model in models.items():
         measures, means = measure_rewards(model, tests.sets)
@@ -179,7 +181,7 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             "means": means,
             "landscapes": landscapes,
             "peaks": find_peaks(landscapes),
-            "prompts": measure_prompts(model, [tests.sets[name] for name in MAIN_SETS], TEST, known_words),
+            "prompts": measure_prompts(model, [tests.sets[name] for name in MAIN_SETS], TEST, words),
             "walks": walk_attributes(model, tests.sets["humanoid"].frames),
             "retrieval": retrieve(model, tests.retrievals),
             "speed": pd.DataFrame([{"frames_per_second": speeds[size]}]),
@@ -275,7 +277,7 @@ def find_peaks(landscapes: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, alpha), line in landscapes.groupby(["landscape", "alpha"], sort=False):
         peak = line["position"].iloc[line["reward"].argmax()]
-        goal, start = (0.0, -math.inf) if str(name).startswith("pole") else (held_out.FLAG, _VALLEY)
+        goal, start = (0.0, -math.inf) if str(name).startswith("pole") else (FLAG, _VALLEY)
         ranked = line[line["position"] >= start]
         correlation = spearmanr(ranked["reward"], -(ranked["position"] - goal).abs()).statistic
         rows.append((name, alpha, peak, correlation))

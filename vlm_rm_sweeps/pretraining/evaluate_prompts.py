@@ -83,34 +83,27 @@ def _between(start: str, end: str) -> Callable[[float], Pose]:
     return lambda share: interpolated(POSES[start], POSES[end], share)
 
 
+def _bent(name: str) -> Callable[[float], Pose]:
+    pose = POSES[name]
+    # The waist gives way: the legs stay nearly upright.
+    return lambda degrees: replace(pose, pitch=degrees, joints={**pose.joints, "abdomen_y": -0.7 * degrees})
+
+
 TRUNK_BENT = "trunk bent forwards (degrees)"
 """The attribute of two walks."""
+_DEGREES = tuple(range(0, 91, 10))
 _SHARES = tuple(np.linspace(0, 1, 11))
 ATTRIBUTE_WALKS = (
-    AttributeWalk(
-        "humanoid-standing",
-        TRUNK_BENT,
-        tuple(range(0, 91, 10)),
-        lambda degrees: replace(
-            POSES["standing"], pitch=degrees, joints={**POSES["standing"].joints, "abdomen_y": -0.7 * degrees}
-        ),
-    ),
+    AttributeWalk("humanoid-standing", TRUNK_BENT, _DEGREES, _bent("standing")),
     AttributeWalk("humanoid-standing", "from standing to squatting (share)", _SHARES, _between("standing", "squatting")),
     AttributeWalk("humanoid-standing", "from standing to kneeling (share)", _SHARES, _between("standing", "kneeling")),
     AttributeWalk("humanoid-kneeling", "from kneeling to standing (share)", _SHARES, _between("kneeling", "standing")),
-    AttributeWalk(
-        "humanoid-kneeling",
-        TRUNK_BENT,
-        tuple(range(0, 91, 10)),
-        lambda d: replace(POSES["kneeling"], pitch=d, joints={**POSES["kneeling"].joints, "abdomen_y": -0.7 * d}),
-    ),
+    AttributeWalk("humanoid-kneeling", TRUNK_BENT, _DEGREES, _bent("kneeling")),
     AttributeWalk(
         "humanoid-arms-raised", "arms from raised to the sides (share)", _SHARES, _between("arms raised", "standing")
     ),
     AttributeWalk("humanoid-splits", "legs from the splits to together (share)", _SHARES, _between("side splits", "sitting")),
-    AttributeWalk(
-        "humanoid-standing", "turn (degrees)", tuple(range(0, 91, 10)), lambda _: POSES["standing"], lambda degrees: degrees
-    ),
+    AttributeWalk("humanoid-standing", "turn (degrees)", _DEGREES, lambda _: POSES["standing"], yaw=lambda degrees: degrees),
 )
 """In the last one nothing changes that the prompt speaks of."""
 

@@ -16,7 +16,7 @@ from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View
-from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
+from vlm_rm_sweeps.pretraining.mountain_car import FLAG, LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated, perturbed
 from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
@@ -29,8 +29,6 @@ STATES = 1_000
 STATES_OF_A_POSE = 40
 STATES_BETWEEN_POSES = 300
 STATES_VISITED = 300
-FLAG = 0.45
-"""Position of MountainCar's flag."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def _successes(positions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 _CASES = 40
-# Four wordings of the first version are gone, because the second one's grammar can produce them.
+# Eight wordings of the first version are gone, because the second one's grammar can produce them.
 _CART_POLE_CASES = {
     # Centre and half width in degrees from upright, and wordings.
     "upright": (
@@ -158,7 +156,7 @@ _MOUNTAIN_CAR_CASES = {
     ),
     "valley": (-0.52, 0.08, ("the car sits down at the bottom, in the valley", "at the lowest point between both slopes")),
     "half way": (0.05, 0.06, ("climbing the mountain, half way to the flag",)),
-    "flag": (0.45, 0.03, ("the car has reached the flag at the top", "at the summit of the mountain, right beside the flag")),
+    "flag": (0.45, 0.03, ("the car has reached the flag at the top",)),
 }
 _POSE_WORDINGS = {
     "standing": ("the robot is standing upright on its two legs, arms down", "standing straight and still"),
@@ -166,12 +164,9 @@ _POSE_WORDINGS = {
     "arms out": ("the robot's arms are spread wide to both sides", "both arms stretched out horizontally"),
     "hands on hips": ("the robot is holding its hands at the hips", "both hands resting at the waist"),
     "arms crossed": ("the robot has its arms folded across the chest", "both arms crossed in front of its body"),
-    "kneeling": ("the robot is on the floor on both its knees", "kneeling down, its body upright"),
-    "kneeling on the heels": (
-        "the robot is kneeling low and resting on its heels",
-        "sitting on its heels, both knees on the floor",
-    ),
-    "on one knee": ("the robot is half kneeling, one knee on the floor", "down on only one knee"),
+    "kneeling": ("the robot is on the floor on both its knees",),
+    "kneeling on the heels": ("the robot is kneeling low and resting on its heels",),
+    "on one knee": ("down on only one knee",),
     "one leg": ("the robot is balancing, one foot lifted", "standing on one foot, one knee raised"),
     "side splits": (
         "the robot's legs are stretched wide in the side splits",

@@ -12,7 +12,7 @@ from scipy.stats import bootstrap
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
 from vlm_rm_sweeps.pretraining.evaluate_prompts import TRUNK_BENT, monotonicity
-from vlm_rm_sweeps.pretraining.held_out import FLAG
+from vlm_rm_sweeps.pretraining.mountain_car import FLAG
 from vlm_rm_sweeps.rewards.open_clip_models import TrainedSize, embedded_manifest
 from vlm_rm_sweeps.rewards.registry import EMBEDDED
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
@@ -29,14 +29,16 @@ for machines without a network or a GPU. `vlm-rm pretrain` trains them on render
 with generated captions. `vlm-rm pretrain evaluate` evaluates them and writes this file; all numbers are measured by that command.
 
 Captions are composed by a grammar, so that a word alone says little: "straight" is up and down, and each direction, degree and
-negation occurs with many states. Half of them come with a foil, the same sentence with one attribute changed or with a "not", as a
-hard negative. `words.txt` has every word that they use.
+negation occurs with many states. About half of them come with a foil, the same sentence with one attribute changed or with a "not",
+as a hard negative. `words.txt` has every word that they use.
 
 ## Limitations
 
 The models know only these three environments, as this project renders them, and the words of their captions. Any other word is
-split into tokens that were never trained. At 64 x 64 pixels fingers, faces and other small details are lost. Use the models for
-first experiments, for tests and for developing methods; a claim about CLIP needs one of open_clip's pretrained models.
+split into tokens that were never trained. A few captions are false: they deny a lower degree of what holds ("not high up the
+mountain" at the flag), so check what a prompt with a "not" means to a model. At 64 x 64 pixels fingers, faces and other small
+details are lost. Use the models for first experiments, for tests and for developing methods; a claim about CLIP needs one of
+open_clip's pretrained models.
 """
 
 
@@ -168,20 +170,20 @@ def _tasks(results: FamilyResults) -> str:
 def _prompts(results: Sequence[FamilyResults]) -> str:
     sizes = list(results[0].speed["size"])
     joined = pd.concat([each.prompts for each in results])
+    # Over the seeds first: counted twice, a prompt would make the interval too narrow.
+    means = joined.groupby(["task", "group", "prompt", "size"], sort=False, as_index=False)["agreement"].mean()
     rows = []
-    for (task, group), part in joined.groupby(["task", "group"], sort=False):
+    for (task, group), part in means.groupby(["task", "group"], sort=False):
         by_size = part.groupby("size")["agreement"]
         number = part["prompt"].nunique()
         rows.append((task, group, number, *(_mean_and_interval(by_size.get_group(size).to_numpy()) for size in sizes)))
-    seeds = f"{len(results)} training seed{'s' if len(results) > 1 else ''}"
     return (
         "## Paraphrases and opposites\n\n"
         "How well the reward of each held-out prompt (alpha 0) agrees with the task: rank correlation with the truth (CartPole,\n"
         "MountainCar; 1 is perfect, -1 opposite) or area under the ROC curve of the states in the pose (humanoid; 0.5 is chance).\n"
-        "Mean over the prompts and their 95 % bootstrap interval. A prompt with a word that no caption\n"
-        "uses is in the group of unknown words. An opposite should score low.\n\n"
-        f"{seeds}; each prompt is in `{PROMPTS}`.\n\n"
-        + _table(("task", "group", "prompts", *(_name(size) for size in sizes)), rows)
+        "Mean over the prompts, each averaged over the training seeds, and its 95 % bootstrap interval over the prompts. A prompt\n"
+        "with a word that no caption uses is in the group of unknown words. An opposite should score low. Each prompt is in\n"
+        f"`{PROMPTS}`.\n\n" + _table(("task", "group", "prompts", *(_name(size) for size in sizes)), rows)
     )
 
 

@@ -15,7 +15,7 @@ POSITION_NOISE = 0.4
 LEFT_END, RIGHT_END = -1.2, 0.52
 """Range of positions: the car stops at the flag (0.45), overshooting by at most one step of 0.07."""
 FLAG = 0.45
-VALLEY = -0.52
+"""Position of the flag."""
 
 _WORDS = {
     "car": "{a|the|the|one} {||small |little }{car|car|car|vehicle}",
@@ -235,7 +235,7 @@ def sample_states(count: int, rng: np.random.Generator) -> list[MountainCarState
         `count` states.
     """
     anywhere = rng.uniform(LEFT_END, RIGHT_END, count)
-    near_flag = np.clip(rng.normal(0.45, 0.1, count), LEFT_END, RIGHT_END)
+    near_flag = np.clip(rng.normal(FLAG, 0.1, count), LEFT_END, RIGHT_END)
     positions = np.where(rng.random(count) < 0.25, near_flag, anywhere)
     painted = rng.random(count) < 0.5
     return [

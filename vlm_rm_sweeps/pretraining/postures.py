@@ -609,6 +609,7 @@ _Facet = Callable[[np.random.Generator, Posture], str]
 
 def _trunk(rng: np.random.Generator, posture: Posture) -> str:
     if rng.random() < 0.2:
+        # "Bent by 40 degrees" is among them, with the trunk's own number: a fault that the trained models have learned from.
         false = pick(rng, [each for each in far_bucket(rng, _TRUNK, posture.tilt) if "not" not in each])
         return f"{{trunk}} not {false}"
     return "{trunk} " + pick(rng, _TRUNK[bucket_of(_TRUNK, posture.tilt)][1])
@@ -746,7 +747,7 @@ def _attached(facet: str) -> str:
 
 
 def foil(rng: np.random.Generator, posture: Posture) -> Posture:
-    """Change one attribute clearly: the bend of the trunk, the legs with all that follows from them, or the arms.
+    """Change one attribute: the bend of the trunk, the legs with all that follows from them, or the arms.
 
     Args:
         rng: Draws the attribute and its value.

@@ -32,6 +32,7 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
     VOCABULARY,
     WORDS,
     TrainedSize,
+    check_embedded_files,
     embedded_manifest,
     embedded_tokenizer,
     register_architecture,
@@ -256,7 +257,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path, st
         Path of the fp16 weights, `embedded-<size>.safetensors`.
 
     Raises:
-        UserError: The folder has a checkpoint of other settings.
+        UserError: The folder has a checkpoint of other settings, or `start` has weights of another architecture.
     """
     torch.manual_seed(settings.seed)
     name = f"embedded-{settings.size}"
@@ -352,16 +353,19 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         start: A folder of another training, whose weights this one starts from; None for random weights.
 
     Raises:
-        UserError: A size does not exist; or the folder holds weights, a checkpoint or a vocabulary of another training, or a damaged
-            manifest.
+        UserError: A size does not exist, or not in the folder to start from; or the folder holds weights, a checkpoint or a
+            vocabulary of another training, or a damaged manifest.
     """
     for size in sizes:
         if size not in SIZES:
             raise UserError(unknown_name("size", size, SIZES))
     manifest_file = folder / "manifest.json"
     manifest = embedded_manifest(folder) if manifest_file.exists() else {}
-    asked = {"images": images, "samples": samples, "seed": seed}
-    finished = [size for size in sizes if size in manifest and asked.items() <= manifest[size].items()]
+    starts = {size: _start_of(size, start) for size in sizes}
+    asked = {size: {"images": images, "samples": samples, "seed": seed, "start_sha256": starts[size]} for size in sizes}
+    finished = [
+        size for size in sizes if size in manifest and asked[size].items() <= {"start_sha256": None, **manifest[size]}.items()
+    ]
     sizes = [size for size in sizes if size not in finished]
     for size in sizes:
         interrupted = size not in manifest and _checkpoint_file(size, folder).exists()
@@ -384,8 +388,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     write_whole(folder / WORDS, "\n".join(words) + "\n")
     for size in sizes:
         write_config(size, vocab_size, folder)
-        origin = sha256_of(start / f"embedded-{size}.safetensors") if start else None
-        weights_file = train(TrainingSettings(size, images, samples, seed, start=origin), dataset, folder, start)
+        weights_file = train(TrainingSettings(size, images, samples, seed, start=starts[size]), dataset, folder, start)
         with safe_open(weights_file, "pt") as weights:
             buffers = ("running_mean", "running_var", "num_batches_tracked", "attn_mask")
             parameters = sum(
@@ -397,7 +400,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
             images=images,
             samples=samples,
             seed=seed,
-            start_sha256=origin,
+            start_sha256=starts[size],
             sha256=sha256_of(weights_file),
             vocabulary_sha256=sha256_of(vocabulary_file),
             parameters=parameters,
@@ -405,6 +408,17 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         )
         write_whole(manifest_file, json.dumps(manifest, indent=2) + "\n")
         _checkpoint_file(size, folder).unlink()
+
+
+def _start_of(size: str, start: Path | None) -> str | None:
+    """Return the checksum of the weights that a training starts from; None for random ones."""
+    if start is None:
+        return None
+    manifest = embedded_manifest(start)
+    if size not in manifest:
+        raise UserError(f"{start} has no weights of {size!r} to start from: expected one of {', '.join(manifest) or 'none'}")
+    check_embedded_files(size, start)
+    return manifest[size]["sha256"]
 
 
 def _checkpoint_file(size: str, folder: Path) -> Path:

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
-from vlm_rm_sweeps.files import read_json, sha256_of
+from vlm_rm_sweeps.files import read_json, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, NotFetchedError, fetch, repository_of
 from vlm_rm_sweeps.rewards.open_clip_config import (
     CONFIG_FILE,
@@ -49,6 +49,7 @@ VOCABULARY = "bpe.txt.gz"
 WORDS = "words.txt"
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 _MANIFEST = "manifest.json"
+_REMEDY = "install the package again, or train the family again in a new folder"
 EMBEDDED_PREPROCESSING = Preprocessing(
     # `squash`, because bars would leave the small input fewer pixels of the scene.
     size=64,
@@ -64,7 +65,8 @@ FOLDER_PREFIX = "local-dir:"
 class TrainedSize(TypedDict):
     """A size of an embedded family: how it was trained, the checksums of its weights and vocabulary, its parameters.
 
-    `start_sha256` is the checksum of the weights that its training started from, if they were not random.
+    `start_sha256` is the checksum of the weights that its training started from; null, or missing in the first version, if they were
+    random.
     """
 
     images: int
@@ -178,9 +180,9 @@ class ModelSource:
 
     def unknown_words(self, prompts: Iterable[str]) -> list[str]:
         """Return the words of prompts, in their order, that the captions of an embedded model never used; none of other models."""
-        if self.embedded_folder is None or not (self.embedded_folder / WORDS).is_file():
+        if self.embedded_folder is None:
             return []
-        known = set((self.embedded_folder / WORDS).read_text(encoding="utf-8").split())
+        known = known_words(self.embedded_folder)
         return list(dict.fromkeys(word for prompt in prompts for word in words_of(prompt) if word not in known))
 
     def check_precision(self, precision: Precision) -> None:
@@ -520,7 +522,22 @@ def embedded_manifest(folder: Path) -> dict[str, TrainedSize]:
     Raises:
         UserError: The manifest is missing or damaged.
     """
-    return read_json(folder / _MANIFEST, _FAMILY, "install the package again, or train the family again in a new folder")
+    return read_json(folder / _MANIFEST, _FAMILY, _REMEDY)
+
+
+def known_words(folder: Path) -> frozenset[str]:
+    """Read which words the training captions of an embedded family used, as `words_of` splits them.
+
+    Args:
+        folder: Folder of the family.
+
+    Returns:
+        Words and numbers, in lower case.
+
+    Raises:
+        UserError: The list of words is missing or damaged.
+    """
+    return frozenset(read_whole(folder / WORDS, _REMEDY).decode(errors="replace").split())
 
 
 def embedded_source(size: str, folder: Path) -> ModelSource:

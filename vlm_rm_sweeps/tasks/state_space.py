@@ -6,7 +6,7 @@ Data sets sample a state space, landscapes vary its variables, and EPIC distance
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -119,6 +119,23 @@ class StateSpace(Protocol):
         ...
 
 
+@runtime_checkable
+class RestorableStates(StateSpace, Protocol):
+    """A state space whose states can be drawn again from what was read of them.
+
+    Where OpenGL draws, such states are measured as training draws them, at each reward model's own size; others are resized.
+    """
+
+    def restore(self, env: gym.Env, values: Mapping[str, StateValue]) -> None:
+        """Put the environment into a state that looks like one that was read.
+
+        Args:
+            env: The environment.
+            values: What `read` returned.
+        """
+        ...
+
+
 class BoxStates(ABC):
     """Base class of a state space: samples each variable uniformly from its range.
 
@@ -134,15 +151,6 @@ class BoxStates(ABC):
     def sample(self, env: gym.Env, rng: np.random.Generator) -> None:
         """Put the environment into a state whose variables are drawn uniformly from their ranges."""
         self.set_values(env, {each.name: rng.uniform(each.low, each.high) for each in self.variables})
-
-    def restore(self, env: gym.Env, values: Mapping[str, StateValue]) -> None:
-        """Put the environment into a state that looks like one that was read: by its `variables`, unless overridden.
-
-        Args:
-            env: The environment.
-            values: What `read` returned.
-        """
-        self.set_values(env, {each.name: float(values[each.name]) for each in self.variables})  # type: ignore[arg-type]
 
     @abstractmethod
     def set_values(self, env: gym.Env, values: Mapping[str, float]) -> None:

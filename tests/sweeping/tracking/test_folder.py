@@ -65,6 +65,14 @@ def test_a_sweep_of_an_earlier_version_goes_on_with_its_models(tmp_path: Path) -
     )
 
 
+def test_a_resumed_sweep_of_an_earlier_version_keeps_the_models_that_only_judge() -> None:
+    audited = {"audit": {"models": ["own_rewards:Unavailable"], "every": 50, "frames": 10}}
+    judged = plan(**audited)
+    resumed = judged.going_on_with(judged.sweep.model_copy(update={"embedded_version": "v1"}))
+    assert list(resumed.models) == ["embedded/tiny", "own_rewards:Unavailable"]
+    assert resumed.models["own_rewards:Unavailable"] is judged.models["own_rewards:Unavailable"]
+
+
 def test_keys_that_an_earlier_version_did_not_know_are_no_difference(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "a")
     folder.create(plan().sweep)

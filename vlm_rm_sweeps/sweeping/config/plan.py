@@ -90,7 +90,12 @@ class Plan:
         if version == self.sweep.embedded_version or "embedded_version" in self.sweep.model_fields_set:
             return self
         sweep = self.sweep.model_copy(update={"embedded_version": version})
-        return replace(self, sweep=sweep, models=_models("models", list(self.models), _Problems(), version))
+        named = {model_id: with_version(model_id, version) for model_id in self.models}
+        models = {
+            model_id: model if named[model_id] == model_id else find_reward_model(named[model_id])
+            for model_id, model in self.models.items()
+        }
+        return replace(self, sweep=sweep, models=models)
 
     def drawn_as(self, stored: Sweep) -> "Plan":
         """Return the plan with the profile of a stored sweep, unless the file names one: another machine may have begun it."""
@@ -182,7 +187,8 @@ class Plan:
         pairs = itertools.product(self.models.values(), self.prompts)
         remarks += [remark for model, prompt in pairs for remark in model.remarks_on(prompt.spec(0.0))]
         others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool), _frames_alone(self))
-        return [*remarks, *(remark for remark in others if remark)]
+        # Each once: prompts often share words.
+        return list(dict.fromkeys([*remarks, *(remark for remark in others if remark)]))
 
     def describe(self) -> str:
         """Describe the trials and the resources that they need, for `--dry-run`, without starting or loading anything."""
