@@ -253,6 +253,7 @@ def _told(table: pd.DataFrame, states: str) -> pd.DataFrame:
 
 
 def _on_random_states(plan: Plan, model: RewardModel, specs: Specs, count: int) -> pd.DataFrame:
+    rendering = plan.renderings[0]
     success: list[float] = []
 
     def frames(drawer: StateDrawer) -> Iterator[np.ndarray]:
@@ -260,7 +261,6 @@ def _on_random_states(plan: Plan, model: RewardModel, specs: Specs, count: int) 
             success.append(float(bool(state.success)))
             yield drawer.draw(state.frame, state.variables)[model.frame_format]
 
-    rendering = plan.renderings[0]
     with StateDrawer(plan.task, rendering, [model.frame_format]) as drawer:
         rewards = score_frames(model, frames(drawer), list(with_values(model, specs).values()))
     return measure_rewards(model, specs, rewards, Truth(SUCCESS_TEST, np.array(success)))

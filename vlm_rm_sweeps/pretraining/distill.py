@@ -152,14 +152,11 @@ def distill(
         say("measuring the speed of both")
         speeds = _speeds((teacher, student), held_out.frames)
         rewards.to_csv(unfinished / FIDELITY, index=False)
-        drift = float(student.score(held_out.frames, [_own_sentence(task).column(DRIFT)]).mean())
+        spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,)).column(DRIFT)
+        drift = float(student.score(held_out.frames, [spec]).mean())
         card = student_card(about, cosines, rewards, {teacher_id: speeds[0], "student": speeds[1]}, len(held_out.frames), drift)
         (unfinished / CARD).write_text(card, encoding="utf-8")
     return rewards
-
-
-def _own_sentence(task: Task) -> RewardSpec:
-    return RewardSpec((task.goal_prompt,), (task.baseline_prompt,))
 
 
 def _loaded(model_id: str) -> ClipRewardModel:
