@@ -273,8 +273,8 @@ class DistilledRewardModel(ClipRewardModel):
         """Say which states it knows."""
         assert isinstance(self.source, StudentSource)
         return [
-            f"{self.model_id} has seen states of {self.source.about.task} alone: on others its rewards mean nothing; audits, `vlm-rm epic` "
-            "and `vlm-rm landscape` tell the share of such states (drift)"
+            f"{self.model_id} has seen states of {self.source.about.task} alone: on others its rewards mean nothing; audits, "
+            "`vlm-rm epic` and `vlm-rm landscape` tell the share of such states (drift)"
         ]
 
     def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:

@@ -135,7 +135,9 @@ class Plan:
 
     def specs_of(self, model_id: str) -> dict[tuple[float | str, str], RewardSpec]:
         """Return the specs of a model's own cells, as measurements take them: by reward (alpha or label) and prompt id."""
-        return {(reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in self.combinations if model == model_id}
+        return {
+            (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in self.combinations if model == model_id
+        }
 
     def seen_alone(self, where: str) -> str | None:
         """Say which rewards need an episode, where none is: see `functions.base.seen_alone`."""
