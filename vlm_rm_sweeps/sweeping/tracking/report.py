@@ -84,7 +84,7 @@ def write_report(path: Path, output: Path | None = None, tracking_uri: str | Non
         raise UserError(f"{output} exists already: choose another name")
     page = _render(folder, tracking_uri)
     target = output or path / REPORT
-    with new_output(target) as unfinished:
+    with new_output(target, replaces=output is None) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     return target
 
