@@ -85,7 +85,7 @@ def epic(
         tell(remark)
     tell(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
     _say_seen_alone(specs, "a data set has", tell)
-    comparisons = list(compare_models(states, truth_values, models, specs))
+    comparisons = list(compare_models(states, truth_values, models, specs, say=tell))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
     if as_json:
         print_json(records(table))
@@ -188,7 +188,9 @@ def landscape(
     _say_seen_alone(specs, "a landscape has", tell)
     formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
-    table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)
+    table = pd.concat(
+        [landscapes.landscape(walked, load_for_measuring(each), specs, tell) for each in models], ignore_index=True
+    )
     shapes = save_landscape(output, walked, table)
     if as_json:
         print_json(records(shapes))

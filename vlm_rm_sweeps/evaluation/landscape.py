@@ -1,7 +1,7 @@
 """Landscapes (paper, Figure 2): the reward as a function of one or two state variables, by model, alpha and prompt."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -177,13 +177,14 @@ def pictured(axes: Sequence[Axis]) -> list[int]:
     return [int(index) for index in grid.ravel()]
 
 
-def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
+def landscape(walked: Walk, model: RewardModel, specs: Specs, say: Callable[[str], None] | None = None) -> pd.DataFrame:
     """Score the states of a landscape. Each frame is encoded once for all specs.
 
     Args:
         walked: States with frames in the model's format.
         model: A loaded model.
         specs: Reward specs by alpha, or the label of another reward, and prompt id.
+        say: Is told what the model remarks on these states, see `score_frames`.
 
     Returns:
         A row for each spec and state: `model`, `alpha` (and `reward_label`), `prompt`, the variables, `reward`, and `rescaled`,
@@ -191,7 +192,7 @@ def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
     """
     told = [{LABEL if name == REWARD else name: value for name, value in each.items()} for each in reward_columns(specs)]
     measured = with_values(model, specs)
-    rewards = score_frames(model, walked.frames[model.frame_format], list(measured.values())).astype(np.float64)
+    rewards = score_frames(model, walked.frames[model.frame_format], list(measured.values()), say).astype(np.float64)
     spread = np.ptp(rewards, axis=0)
     rescaled = (rewards - rewards.min(axis=0)) / np.where(spread > 0, spread, 1)
     names = [axis.variable.name for axis in walked.axes]

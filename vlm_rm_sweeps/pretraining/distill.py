@@ -26,9 +26,18 @@ from vlm_rm_sweeps.files import new_output
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.pretraining.student_card import Speed, student_card
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.distilled import DISTILLED, STUDENT_FILE, DistilledRewardModel, StudentDescription, TowerShape
+from vlm_rm_sweeps.rewards.distilled import (
+    DISTILLED,
+    STUDENT_FILE,
+    DistilledRewardModel,
+    StudentDescription,
+    TowerShape,
+    student_tensors,
+)
 from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward
+from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates
 from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, find_reward_model, load_reward_model, with_version
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.task import Task
 
 CARD, FIDELITY = "README.md", "fidelity.csv"
@@ -121,6 +130,7 @@ def distill(
     training, held_out = _collect(teacher, start, task, datasets, images, seed)
     shape = _shape(start, teacher.width)
     tower = _train(_first_weights(shape, start), shape, training, epochs, seed, say)
+    known = KnownStates.of(_tower_features(tower, shape, training.frames))
     about = StudentDescription(
         teacher=with_version(teacher_id, NEWEST_EMBEDDED),
         teacher_identity=teacher.weights_identity,
@@ -130,19 +140,21 @@ def distill(
         seed=seed,
         parameters=_count(tower) + teacher.parameters - _count(teacher.network.visual),
         tower=shape,
+        limit=known.limit,
     )
     with new_output(folder) as unfinished:
         unfinished.mkdir()
         file = unfinished / STUDENT_FILE
-        tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
-        save_file(tensors, file, {DISTILLED: about.model_dump_json()})
+        save_file(student_tensors(tower, known), file, {DISTILLED: about.model_dump_json()})
         student = load_reward_model(f"{DISTILLED}/{file}")
         assert isinstance(student, DistilledRewardModel)
         cosines, rewards = fidelity(teacher, student, held_out, task)
         say("measuring the speed of both")
         speeds = _speeds((teacher, student), held_out.frames)
         rewards.to_csv(unfinished / FIDELITY, index=False)
-        card = student_card(about, cosines, rewards, {teacher_id: speeds[0], "student": speeds[1]}, len(held_out.frames))
+        spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,)).column(DRIFT)
+        drift = float(student.score(held_out.frames, [spec]).mean())
+        card = student_card(about, cosines, rewards, {teacher_id: speeds[0], "student": speeds[1]}, len(held_out.frames), drift)
         (unfinished / CARD).write_text(card, encoding="utf-8")
     return rewards
 
@@ -249,17 +261,22 @@ def _train(
 @torch.no_grad()
 def _fit_map(tower: torch.nn.Sequential, shape: TowerShape, training: Images) -> None:
     """Set the map to the least-squares solution for the tower as it is: a random one would first spoil the tower."""
-    tower.eval()
-    chunks = np.array_split(training.frames, max(1, len(training.frames) // _BATCH))
-    encode: Any = tower[0]
     linear: Any = tower[1]
-    features = np.concatenate([encode(shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
+    features = _tower_features(tower, shape, training.frames)
     design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     penalty = 1e-3 * np.trace(design.T @ design) / design.shape[1]
     gram = design.T @ design + penalty * np.eye(design.shape[1])
     solution = np.linalg.solve(gram, design.T @ training.teachers)
     linear.weight.copy_(torch.from_numpy(solution[:-1].T))
     linear.bias.copy_(torch.from_numpy(solution[-1]))
+
+
+@torch.no_grad()
+def _tower_features(tower: torch.nn.Sequential, shape: TowerShape, frames: np.ndarray) -> np.ndarray:
+    """Return what the tower gives to its map for each frame, float64 (N, features)."""
+    encode: Any = tower.eval()[0]
+    chunks = np.array_split(frames, max(1, len(frames) // _BATCH))
+    return np.concatenate([encode(shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
 
 
 def fidelity(

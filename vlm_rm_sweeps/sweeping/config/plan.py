@@ -133,6 +133,12 @@ class Plan:
         own = {reward.key for model, reward, _ in self.combinations if model == model_id or model_id in gold}
         return [reward for reward in self.rewards if reward.key in own]
 
+    def specs_of(self, model_id: str) -> dict[tuple[float | str, str], RewardSpec]:
+        """Return the specs of a model's own cells, as measurements take them: by reward (alpha or label) and prompt id."""
+        return {
+            (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in self.combinations if model == model_id
+        }
+
     def seen_alone(self, where: str) -> str | None:
         """Say which rewards need an episode, where none is: see `functions.base.seen_alone`."""
         return seen_alone((str(reward.key) for reward in self.rewards if reward.function.needs_episode), where)

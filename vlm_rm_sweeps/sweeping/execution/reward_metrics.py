@@ -61,12 +61,11 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
             plan, rendering, {pools[model_id].frame_format for model_id in plan.trained_models}
         )
         for model_id in plan.trained_models:
-            specs = {
-                (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
-            }
+            specs = plan.specs_of(model_id)
             pool = RewardPool.connect(pools[model_id])
             rewards = _scored(pool, frames[pool.frame_format], specs)
-            table = measure_rewards(pool, specs, rewards, truth, groups, trajectories)
+            # The file's name of the model, which may leave out its version, is what trials are told by.
+            table = measure_rewards(pool, specs, rewards, truth, groups, trajectories).assign(model=model_id)
             drawn = {"textures": rendering.textures, "camera": rendering.camera, "truth": truth.name}
             key = [name for name in _COLUMNS if name in (*table, *drawn)]
             parts.append(table.assign(**drawn)[[*key, "truth", *Measures.__dataclass_fields__]])
