@@ -149,8 +149,9 @@ def test_a_student_that_is_damaged_or_whose_teacher_has_changed_is_one_message(f
 
 def test_a_students_file_decides_neither_what_is_imported_nor_how_much_is_built(folder: Path, tmp_path: Path) -> None:
     content, file = (folder / STUDENT_FILE).read_bytes(), tmp_path / STUDENT_FILE
-    assert len("wave:Teachers") == len(TEACHER)  # a module of Python's own, which a search would find
-    file.write_bytes(content.replace(TEACHER.encode(), b"wave:Teachers"))
+    named = read_description(folder / STUDENT_FILE).teacher.encode()
+    # A module of Python's own, which a search would find. The name is as long, or else the file would be damaged.
+    file.write_bytes(content.replace(named, b"wave:".ljust(len(named), b"T")))
     with pytest.raises(UserError, match="wave"):
         find_reward_model(f"distilled/{file}")
     assert "wave" not in sys.modules
