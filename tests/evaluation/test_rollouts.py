@@ -233,7 +233,7 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no prompt that embedded/tiny could judge it by"):
         evaluate(reference, episodes=1, seed=0, pictures=False, judges=["embedded/tiny"])
     judged = saved_policy(tmp_path / "judged")
-    with pytest.raises(UserError, match="own_rewards:WideBrightness wants other frames than embedded/tiny"):
+    with pytest.raises(UserError, match="own_rewards:WideBrightness wants other frames than embedded/v2/tiny"):
         evaluate(judged, episodes=1, seed=0, pictures=False, judges=["own_rewards:WideBrightness"])
 
 

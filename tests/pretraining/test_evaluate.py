@@ -240,7 +240,7 @@ def test_a_family_that_cannot_be_evaluated_is_refused_before_anything_is_rendere
     with pytest.raises(UserError, match="no size has been trained"):
         check_family(tmp_path)
     shutil.copy(EMBEDDED_FOLDER / "manifest.json", tmp_path)
-    with pytest.raises(UserError, match=r"embedded-tiny.safetensors .* is missing"):
+    with pytest.raises(UserError, match=r"embedded-small.safetensors .* is missing"):
         check_family(tmp_path)
     old = shutil.copytree(EMBEDDED_FOLDER, tmp_path / "of version 0.1", ignore=shutil.ignore_patterns(WORDS))
     with pytest.raises(UserError, match=r"words.txt cannot be read .* train the family again"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +86,11 @@ def test_each_trial_gets_the_distance_of_its_own_reward(pools: dict[str, PoolCon
         assert metrics["epic_low"] < metrics["epic_distance"] < metrics["epic_high"]
 
 
-def test_measures_are_told_by_the_sweep_files_name_of_a_model(pools: dict[str, PoolConfig]) -> None:
+def test_measures_are_told_by_the_sweep_files_name_of_a_model(ray_cluster: None) -> None:
     earlier = changed(embedded_version="v1")
     assert earlier.models["embedded/tiny"].model_id == "embedded/v1/tiny"
-    # Only the name is of that version: the pool is the one that runs.
-    table = measure_sweep(earlier, {"embedded/tiny": replace(pools["embedded/tiny"], model_id="embedded/v1/tiny")})
+    with served(earlier, "test-earlier") as pools:
+        table = measure_sweep(earlier, pools)
     assert all(metrics_of(table, trial) for trial in earlier.trials[1:])
 
 
