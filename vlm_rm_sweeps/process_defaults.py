@@ -68,7 +68,7 @@ def prepare_tune() -> None:
 
 
 def prepare_rllib() -> None:
-    """Silence RLlib's warnings of its own deprecated modules, its advice on which of its interfaces to use, and how long it took.
+    """Silence what RLlib says of its own: of its deprecated modules, of its interfaces, and of how long it took.
 
     Call it before an algorithm's class is imported, or its configuration is checked: both may warn.
     """

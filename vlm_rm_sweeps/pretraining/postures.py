@@ -13,13 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vlm_rm_sweeps.pretraining.captions import NEGATIONS, Buckets, bucket_of, expand, far_bucket, pick
+from vlm_rm_sweeps.tasks.humanoid import body
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, lowest_point
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.mujoco_import import mujoco
-
-SIDES = ("right", "left")
-_OUTWARDS = {"right": -1.0, "left": 1.0}
-"""In a body's frame x is to the front, y to the left, z up."""
 
 
 class Posture(NamedTuple):
@@ -136,73 +133,44 @@ def posture_of(qpos: np.ndarray) -> Posture:
     model, data = _simulator()
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
-    up = data.body("torso").xmat.reshape(3, 3)[2]
-    legs = {side: _unit(data.geom(f"{side}_foot").xpos - data.body(f"{side}_thigh").xpos) for side in SIDES}
-    pelvis = data.body("pelvis").xmat.reshape(3, 3)
-    forwards, outwards = ({side: float(legs[side] @ pelvis[:, axis]) for side in SIDES} for axis in (0, 1))
+    up = body.axes(data, "torso")[2]
+    legs = {side: body.unit(body.foot(data, side) - body.position(data, f"{side}_thigh")) for side in body.SIDES}
+    pelvis = body.axes(data, "pelvis")
+    forwards, outwards = ({side: float(legs[side] @ pelvis[:, axis]) for side in body.SIDES} for axis in (0, 1))
     head = data.geom("head")
     return Posture(
-        tilt=math.degrees(math.acos(np.clip(up[2], -1, 1))),
+        tilt=body.tilt(data),
         direction=math.degrees(math.atan2(-up[1], -up[0])),
-        hips=float(data.body("pelvis").xpos[2]),
-        seat=_clearance(data, "butt"),
+        hips=float(body.position(data, "pelvis")[2]),
+        seat=body.clearance(data, "butt"),
         lowest=lowest_point(model, data),
-        **{f"{side}_knee": float(data.body(f"{side}_shin").xpos[2]) - _radius(data, f"{side}_shin1") for side in SIDES},
-        **{f"{side}_foot": _clearance(data, f"{side}_foot") for side in SIDES},
-        **{f"{side}_bend": -math.degrees(data.joint(f"{side}_knee").qpos[0]) for side in SIDES},
-        sideways=sum(_arcsine(_OUTWARDS[side] * outwards[side]) for side in SIDES),
+        **{f"{side}_knee": body.knee_clearance(data, side) for side in body.SIDES},
+        **{f"{side}_foot": body.clearance(data, f"{side}_foot") for side in body.SIDES},
+        **{f"{side}_bend": body.bend(data, side) for side in body.SIDES},
+        sideways=sum(_arcsine(body.OUTWARDS[side] * outwards[side]) for side in body.SIDES),
         stride=abs(_arcsine(forwards["right"]) - _arcsine(forwards["left"])),
-        knees_apart=_distance(*(data.body(f"{side}_shin").xpos for side in SIDES)),
-        feet_apart=_distance(*(data.geom(f"{side}_foot").xpos for side in SIDES)),
-        **{f"{side}_hand_over_head": _hand(data, side)[2] - head.xpos[2] - _radius(data, "head") for side in SIDES},
-        **{f"{side}_hand_over_shoulder": _hand(data, side)[2] - _shoulder(data, side)[2] for side in SIDES},
-        **{f"{side}_elbow_over_shoulder": data.body(f"{side}_lower_arm").xpos[2] - _shoulder(data, side)[2] for side in SIDES},
-        **{f"{side}_hand_front": _in_trunk(data, side)[0] for side in SIDES},
-        **{f"{side}_hand_out": _OUTWARDS[side] * _in_trunk(data, side)[1] for side in SIDES},
-        **{f"{side}_hand_to_hip": _gap_to_hips(data, side) for side in SIDES},
+        knees_apart=body.distance(*(body.knee(data, side) for side in body.SIDES)),
+        feet_apart=body.distance(*(body.foot(data, side) for side in body.SIDES)),
+        **{
+            f"{side}_hand_over_head": body.hand(data, side)[2] - head.xpos[2] - body.radius(data, "head") for side in body.SIDES
+        },
+        **{f"{side}_hand_over_shoulder": body.hand(data, side)[2] - _shoulder(data, side)[2] for side in body.SIDES},
+        **{f"{side}_elbow_over_shoulder": body.elbow(data, side)[2] - _shoulder(data, side)[2] for side in body.SIDES},
+        **{f"{side}_hand_front": body.in_frame_of(data, "torso", body.hand(data, side))[0] for side in body.SIDES},
+        **{
+            f"{side}_hand_out": body.OUTWARDS[side] * body.in_frame_of(data, "torso", body.hand(data, side))[1]
+            for side in body.SIDES
+        },
+        **{f"{side}_hand_to_hip": body.gap_to_hips(data, side) for side in body.SIDES},
     )
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
 
 
 def _arcsine(value: float) -> float:
     return math.degrees(math.asin(np.clip(value, -1, 1)))
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.linalg.norm(a - b))
-
-
-def _radius(data: mujoco.MjData, geom: str) -> float:
-    return float(data.model.geom_size[data.geom(geom).id, 0])
-
-
-def _clearance(data: mujoco.MjData, geom: str) -> float:
-    shape = data.geom(geom)
-    radius, half_length, _ = data.model.geom_size[shape.id]
-    return float(shape.xpos[2] - radius - half_length * abs(shape.xmat[8]))
-
-
-def _hand(data: mujoco.MjData, side: str) -> np.ndarray:
-    return data.geom(f"{side}_hand").xpos
-
-
 def _shoulder(data: mujoco.MjData, side: str) -> np.ndarray:
-    return data.body(f"{side}_upper_arm").xpos
-
-
-def _in_trunk(data: mujoco.MjData, side: str) -> np.ndarray:
-    trunk = data.body("torso")
-    return trunk.xmat.reshape(3, 3).T @ (_hand(data, side) - trunk.xpos)
-
-
-def _gap_to_hips(data: mujoco.MjData, side: str) -> float:
-    hips = data.geom("butt")
-    axis, half_length = hips.xmat.reshape(3, 3)[:, 2], data.model.geom_size[hips.id, 1]
-    nearest = hips.xpos + np.clip((_hand(data, side) - hips.xpos) @ axis, -half_length, half_length) * axis
-    return _distance(_hand(data, side), nearest) - _radius(data, "butt") - _radius(data, f"{side}_hand")
+    return body.position(data, f"{side}_upper_arm")
 
 
 def _leaning(posture: Posture) -> str:
