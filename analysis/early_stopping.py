@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from runs import refusals_in_words, whole_number
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EVALUATION, SUCCESS, TRUE_RETURN, RunStatus
@@ -177,15 +178,13 @@ def main() -> None:
     parser.add_argument("--by", default="success", help="success, true_return or epic_distance")
     parser.add_argument("--grace-steps", type=int, help="by default a tenth of a trial's steps")
     parser.add_argument("--reduction", type=float, help="of asha; by default 3")
-    parser.add_argument("--concurrent", type=int, default=2, help="trials that run at once")
-    parser.add_argument("--orders", type=int, default=200, help="random orders of the trials")
+    parser.add_argument("--concurrent", type=whole_number(1, 10_000), default=2, help="trials that run at once")
+    parser.add_argument("--orders", type=whole_number(1, 100_000), default=200, help="random orders of the trials")
     arguments = parser.parse_args()
-    try:
+    with refusals_in_words():
         named = {"kind": arguments.scheduler, "by": arguments.by, "reduction": arguments.reduction}
         settings = check_keys(SchedulerSettings, named | {"grace_steps": arguments.grace_steps})
         rows = [_row(folder, arguments, settings) for folder in arguments.folders]
-    except UserError as error:
-        raise SystemExit(str(error)) from error
     print(pd.DataFrame(rows).to_string(index=False))
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from runs import refusals_in_words, whole_number
 
+from vlm_rm_sweeps.cli.options import write_table
 from vlm_rm_sweeps.evaluation.bootstrap import drawn_counts
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.detection import detection
@@ -82,19 +84,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded/small")
     parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--labels", type=int, default=200)
-    parser.add_argument("--held-out", type=int, default=1_000)
+    parser.add_argument("--labels", type=whole_number(20, 1_000_000), default=200)
+    parser.add_argument("--held-out", type=whole_number(20, 1_000_000), default=1_000)
     parser.add_argument("--csv", type=Path, default=None)
     options = parser.parse_args()
-    model = ClipRewardModel(options.model)
-    model.load()
-    rows = [
-        row for name in options.tasks.split(",") for row in compare(model, find_task(name), options.labels, options.held_out)
-    ]
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format="%.3f"))
-    if options.csv:
-        table.to_csv(options.csv, index=False)
+    with refusals_in_words():
+        model = ClipRewardModel(options.model)
+        model.load()
+        tasks = [find_task(name) for name in options.tasks.split(",")]
+        table = pd.DataFrame([row for task in tasks for row in compare(model, task, options.labels, options.held_out)])
+        print(table.to_string(index=False, float_format="%.3f"))
+        if options.csv:
+            write_table(options.csv, table)
 
 
 if __name__ == "__main__":

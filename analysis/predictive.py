@@ -17,7 +17,6 @@ correlation. They take cells for independent, although cells share models, rewar
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, reward_model_trials
+from runs import DoesNotApplyError, SweepRuns, refusals_in_words, reward_model_trials, whole_number
 from scipy.stats import rankdata
 
 from vlm_rm_sweeps.errors import UserError
@@ -325,19 +324,18 @@ def main() -> None:
     """Measure, draw and print for the folders that the command line names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folders", type=Path, nargs="+", help="Folders of sweeps, usually one for each task.")
-    parser.add_argument("--count", type=int, default=1_000, help="Number of random states of each task.")
+    parser.add_argument(
+        "--count", type=whole_number(50, 1_000_000), default=1_000, help="Number of random states of each task."
+    )
     parser.add_argument(
         "--tracking-uri", help="MLflow server or database with their runs. Default: that in the results folder."
     )
     given = parser.parse_args()
-    try:
+    with refusals_in_words():
         sweeps = [SweepRuns(folder, given.tracking_uri) for folder in given.folders]
         trials = of_several_tasks(sweeps)
         cells = pd.concat([measured(folder, given.count) for folder in given.folders], ignore_index=True)
         table = draw(sweeps, cells, trials)
-    except (DoesNotApplyError, UserError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
     print(table.to_string(index=False, float_format="%.2f"))
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,17 +57,14 @@ class SweepRuns:
                 database in the results folder.
 
         Raises:
-            SystemExit: It is not a results folder, its runs cannot be read, or none has finished yet; with a message.
+            UserError: It is not a results folder, its runs cannot be read, or none has finished yet.
         """
-        try:
-            runs = find_runs(folder, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
-        except UserError as error:
-            raise SystemExit(str(error)) from error
+        runs = find_runs(folder, tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"))
         self.folder = folder
         self._client, self._run_id, self._attachable = runs.client, runs.run_id, runs.attachable
         self.children = [child for child in self._all_children(runs.experiment_id) if child.info.status == RunStatus.FINISHED]
         if not self.children:
-            raise SystemExit(f"{folder} has no finished trial yet: run this script again later")
+            raise UserError(f"{folder} has no finished trial yet: run this script again later")
 
     def _all_children(self, experiment_id: str) -> Iterator[Run]:
         """Yield all child runs, which MLflow returns in pages."""
@@ -317,16 +315,40 @@ def draw_alone(draw: Callable[[SweepRuns], None]) -> None:
         draw: Draws and saves the figure.
 
     Raises:
-        SystemExit: The arguments are wrong or the figure does not apply; with a message.
+        SystemExit: The arguments are wrong or the figure does not apply; with exit status 2, after a message.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="Folder of a sweep, such as results/quickstart-...")
     parser.add_argument("--tracking-uri", help="MLflow server or database with its runs. Default: that in the results folder.")
     given = parser.parse_args()
-    try:
+    with refusals_in_words():
         draw(SweepRuns(given.folder, given.tracking_uri))
-    except DoesNotApplyError as error:
-        raise SystemExit(f"{given.folder}: {error}") from error
-    except UserError as error:
+
+
+@contextmanager
+def refusals_in_words() -> Iterator[None]:
+    """End a script with exit status 2 and one message if its input cannot be right, or its figure does not apply."""
+    try:
+        yield
+    except (DoesNotApplyError, UserError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return a reader of an option that is a whole number.
+
+    Args:
+        least: The least number.
+        most: The largest.
+
+    Returns:
+        The `type` of an argument of `argparse`.
+    """
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= most:
+            raise argparse.ArgumentTypeError(f"{text[:80]!r}: expected a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return read

@@ -7,16 +7,14 @@ neighbouring frames look alike.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, line_name, reward_model_trials, success_interval
+from runs import DoesNotApplyError, SweepRuns, line_name, refusals_in_words, reward_model_trials, success_interval
 
-from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import EVALUATION, FRAMES_SCORED, SUCCESS
 
 _EVERY, _BETWEEN = "score_every", "score_between"
@@ -82,11 +80,8 @@ def main() -> None:
         "--tracking-uri", help="MLflow server or database with their runs. Default: that in the results folder."
     )
     given = parser.parse_args()
-    try:
+    with refusals_in_words():
         draw([SweepRuns(folder, given.tracking_uri) for folder in given.folders])
-    except (DoesNotApplyError, UserError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ def expectation(problem: Mapping[str, Any]) -> str:
             return "expected a list"
         case "model_type" | "dict_type":
             return "expected keys with their values, as in `{key: value}`"
+        case "path_type":
+            return "expected the path of a file or folder"
         case "too_short":
             return f"expected at least {problem['ctx']['min_length']} of them"
     message: str = problem["msg"]

@@ -5,11 +5,12 @@ of any other size. Both call `resize_frames`, so a frame's reward does not depen
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 
 if TYPE_CHECKING:
     import torch  # imported only inside functions: commands that never resize start seconds sooner
@@ -34,6 +35,18 @@ class FrameFormat:
     size: int
     interpolation: Interpolation = "bicubic"
     resize_mode: ResizeMode = "squash"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.size, Integral) or not 1 <= self.size <= _LARGEST_EDGE:
+            raise UserError(
+                f"frame format: size is {shown(self.size)}: expected a number of pixels from 1 to {_LARGEST_EDGE:,}"
+            )
+        for kind, value, known in (
+            ("interpolation", self.interpolation, get_args(Interpolation)),
+            ("resize_mode", self.resize_mode, get_args(ResizeMode)),
+        ):
+            if value not in known:
+                raise UserError(f"frame format: {kind} is {shown(value)}: expected {' or '.join(map(repr, known))}")
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Compute the size of a resized frame.

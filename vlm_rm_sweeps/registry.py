@@ -5,16 +5,20 @@ other file has to know what is registered.
 """
 
 import importlib
+import inspect
 import re
+import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
+from vlm_rm_sweeps.errors import UserError, reason_of, shown, unknown_name
 
 Entry = TypeVar("Entry")
 Base = TypeVar("Base")
 
+_PACKAGE = __name__.partition(".")[0]
 _REFERENCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*")
 
 
@@ -52,6 +56,23 @@ def refuse_untrusted(kind: str, reference: str) -> None:
             f"{kind} {reference!r} is named by data, which imports no modules: if you trust {module}, import it first with "
             f"--module {module if '.' in module else module + '.py'}"
         )
+
+
+def place_in_users_module(error: BaseException) -> str | None:
+    """Say where an error came out of a module that the user named.
+
+    Args:
+        error: As it was caught.
+
+    Returns:
+        File, line and function; None if no such module was involved, so that the error is one of this package.
+    """
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module in _trusted_modules and module.partition(".")[0] != _PACKAGE:
+            place = f"{Path(frame.f_code.co_filename).name}, line {line}, in {frame.f_code.co_name}"
+    return place
 
 
 def import_module(name: str) -> ModuleType:
@@ -126,14 +147,59 @@ def complete_class(
         `found`.
 
     Raises:
-        UserError: It is something else, or lacks methods or attributes.
+        UserError: It is something else, lacks methods or attributes, or has methods that cannot be called as they will be.
     """
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{kind} {name!r} is {found!r}: expected a subclass of {expected}")
     missing = sorted(getattr(found, "__abstractmethods__", ())) + [each for each in attributes if not hasattr(found, each)]
     if missing:
         raise UserError(f"{kind} {name!r} is not complete: its class must define {', '.join(missing)}")
+    check_methods(kind, name, found)
     return found
+
+
+def check_methods(kind: str, name: str, found: type) -> None:
+    """Refuse methods that cannot be called as those of this package which they replace.
+
+    Args:
+        kind: What it is, for messages.
+        name: Its name.
+        found: A class of the user's.
+
+    Raises:
+        UserError: A method takes other arguments.
+    """
+    inherited = [parent for parent in found.__mro__[1:] if parent.__module__.partition(".")[0] == _PACKAGE]
+    for method, theirs in [entry for parent in inherited for entry in vars(parent).items()]:
+        own = inspect.getattr_static(found, method)
+        if method.startswith("_") or not inspect.isfunction(theirs) or not inspect.isfunction(own):
+            continue
+        arguments = inspect.signature(theirs).parameters
+        try:
+            inspect.signature(own).bind(*arguments)
+        except TypeError as error:
+            raise UserError(
+                f"{kind} {name!r}: its method {method} is called with {', '.join(arguments)}, and takes "
+                f"{', '.join(inspect.signature(own).parameters) or 'nothing'}: expected the same arguments"
+            ) from error
+
+
+def check_sentences(what: str, found: object) -> list[str]:
+    """Refuse anything but a list of sentences from a user's class: of a text alone each letter would be a remark.
+
+    Args:
+        what: What returned it, for the message.
+        found: Anything.
+
+    Returns:
+        The sentences.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+        raise UserError(f"{what} returned {shown(found)}: expected a list of sentences")
+    return list(found)
 
 
 class Registry(Generic[Entry]):

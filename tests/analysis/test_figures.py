@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.palette import model_colours
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
@@ -359,10 +360,10 @@ def test_figures_that_do_not_apply_say_why(
 def test_a_folder_that_is_not_a_sweeps_is_refused(scripts: None, tmp_path: Path) -> None:
     import runs
 
-    with pytest.raises(SystemExit, match=r"is not the folder of a sweep \(it has no mlflow.json\)"):
+    with pytest.raises(UserError, match=r"is not the folder of a sweep \(it has no mlflow.json\)"):
         runs.SweepRuns(tmp_path)
     (tmp_path / "mlflow.json").write_text("{")
-    with pytest.raises(SystemExit, match=r"mlflow\.json is damaged"):
+    with pytest.raises(UserError, match=r"mlflow\.json is damaged"):
         runs.SweepRuns(tmp_path)
 
 
@@ -375,7 +376,7 @@ def test_unreachable_runs_are_reported_and_no_database_is_created(scripts: None,
         ("http://127.0.0.1:9", "MLflow at http://127.0.0.1:9 does not answer"),
     ):
         (tmp_path / "mlflow.json").write_text(json.dumps({"tracking_uri": uri, "run_id": "a", "experiment_id": "1"}))
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(UserError, match=message):
             runs.SweepRuns(tmp_path, uri)
     assert not moved.parent.exists()
 

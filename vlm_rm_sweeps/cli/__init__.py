@@ -18,10 +18,10 @@ from vlm_rm_sweeps.cli.pretraining import pretrain_app
 from vlm_rm_sweeps.cli.states import label, labels, states_app
 from vlm_rm_sweeps.cli.sweeps import dashboard, evaluate, report, status, sweep
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_INTERRUPTED, keep_streams
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import DISK_ERRORS
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
-from vlm_rm_sweeps.registry import import_module
+from vlm_rm_sweeps.registry import import_module, place_in_users_module
 from vlm_rm_sweeps.user_modules import import_file, make_importable
 
 _LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{100})")
@@ -104,18 +104,28 @@ def main() -> None:
     except UserError as error:
         print(f"vlm-rm: {_without_long_words(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except OSError as error:
-        if error.errno in _NAMES_NO_FILE_HAS:
-            print(f"vlm-rm: {error.filename}: {error.strerror}: expected the path of a file or folder", file=sys.stderr)
-        elif error.errno in DISK_ERRORS:
-            written = error.filename or "a file"
-            print(f"vlm-rm: {written} cannot be written: {error.strerror}: free some disk space", file=sys.stderr)
-        else:
+    except (Exception, SystemExit) as error:
+        explained = _explained(error)
+        if explained is None:
             raise
+        print(f"vlm-rm: {_without_long_words(explained)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
         print("vlm-rm: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _explained(error: BaseException) -> str | None:
+    """Explain an error that is no fault of this package: of the user's own code, or of the disk; None for any other."""
+    if place := place_in_users_module(error):
+        return f"{place}: {reason_of(error)}: this is a module that you named: mend it there"
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in _NAMES_NO_FILE_HAS:
+        return f"{error.filename}: {error.strerror}: expected the path of a file or folder"
+    if error.errno in DISK_ERRORS:
+        return f"{error.filename or 'a file'} cannot be written: {error.strerror}: free some disk space"
+    return None
 
 
 def _without_long_words(message: str) -> str:

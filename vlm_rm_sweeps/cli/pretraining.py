@@ -28,7 +28,7 @@ def pretrain(
     samples: Annotated[
         int, typer.Option(min=1, max=10**9, help="Training samples: images with captions, with repetition.")
     ] = 300_000,
-    images: Annotated[int, typer.Option(min=1, max=10**7, help="Distinct images to render.")] = 60_000,
+    images: Annotated[int, typer.Option(min=100, max=10**7, help="Distinct images to render.")] = 60_000,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of images, captions and initial weights.")] = 0,
     start: Annotated[
         Path | None, typer.Option("--from", help="Start from the weights in this folder instead of random ones.")

@@ -16,9 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.states import ROLLOUT, Provenance, State
 from vlm_rm_sweeps.files import refuse_no_file
+from vlm_rm_sweeps.frames import check_frames
 from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
-from vlm_rm_sweeps.tasks.state_space import StateSpace
+from vlm_rm_sweeps.tasks.state_space import StateSpace, read_state
 from vlm_rm_sweeps.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | Non
     space = task.require_states()
     rng = np.random.default_rng(seed)
     drawn = rendering or task.rendering()
-    env = task.make_native_env(drawn, None)
+    env = task.native_env(drawn)
     try:
         env.reset(seed=seed)
         for index in range(count):
@@ -57,7 +58,9 @@ def sampled_states(task: Task, count: int, seed: int, rendering: Rendering | Non
 
 def _state_of(env: gym.Env, space: StateSpace, provenance: Provenance) -> State:
     """Read frame, variables and success from the environment in its current state."""
-    return State(np.asarray(env.render()), provenance, space.read(env), space.in_goal(env))
+    frame = np.asarray(env.render())
+    check_frames(frame[None])
+    return State(frame, provenance, *read_state(space, env))
 
 
 def task_of_all(checkpoints: "Sequence[Checkpoint]") -> Task:

@@ -15,6 +15,7 @@ from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.evaluation.thresholds import with_values
 from vlm_rm_sweeps.evaluation.trajectories import Trajectories
 from vlm_rm_sweeps.metrics import PARAMETERS_MILLIONS, REWARD
+from vlm_rm_sweeps.registry import check_sentences
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
 
@@ -73,7 +74,7 @@ def check_models(model_ids: Sequence[str], specs: Specs) -> list[str]:
         remarks += model.remarks()
         for spec in specs.values():
             model.check(spec)
-            remarks += model.remarks_on(spec)
+            remarks += check_sentences(f"{model_id}.remarks_on()", model.remarks_on(spec))
     return list(dict.fromkeys(remarks))
 
 

@@ -36,7 +36,7 @@ class StateDrawer:
         self._space = task.states
         self._formats = tuple(formats)
         drawn = self._formats if redraws(task) else ()
-        self._envs: dict[FrameFormat, gym.Env] = {each: task.make_native_env(rendering, each) for each in drawn}
+        self._envs: dict[FrameFormat, gym.Env] = {each: task.native_env(rendering, each) for each in drawn}
         for env in self._envs.values():
             env.reset(seed=0)
 

@@ -150,7 +150,7 @@ def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], ren
     frames: dict[FrameFormat, list[np.ndarray]] = {each: [] for each in formats}
     pictures = {}
     drawn = rendering or task.rendering()
-    with closing(task.make_native_env(drawn, None)) as env, StateDrawer(task, drawn, formats) as drawer:
+    with closing(task.native_env(drawn)) as env, StateDrawer(task, drawn, formats) as drawer:
         env.reset(seed=0)
         for index, point in enumerate(points):
             space.place(env, dict(zip(names, map(float, point), strict=True)))

@@ -10,7 +10,7 @@ from vlm_rm_sweeps.evaluation.drawing import drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.columns import Columns
-from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, scores_of
 
 _CHUNK = 1_024
 """Frames scored at a time: 154 MB at 224 x 224 pixels."""
@@ -39,7 +39,7 @@ def score_frames(
     """
     own = {name: specs[0].column(name) for name in model.columns} if say else {}
     columns = Columns([*specs, *own.values()])
-    rewards = [model.score(chunk, columns.asked) for chunk in in_chunks(frames, model.frame_format)]
+    rewards = [scores_of(model, chunk, columns.asked) for chunk in in_chunks(frames, model.frame_format)]
     scored = columns.alone(np.concatenate(rewards))
     refuse_not_finite(scored, model.model_id)
     scored, told = scored[:, : len(specs)], scored[:, len(specs) :]

@@ -360,6 +360,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         if size not in SIZES:
             raise UserError(unknown_name("size", size, SIZES))
     manifest_file = folder / "manifest.json"
+    _refuse_foreign(folder)
     manifest = embedded_manifest(folder) if manifest_file.exists() else {}
     starts = {size: _start_of(size, start) for size in sizes}
     asked = {size: {"images": images, "samples": samples, "seed": seed, "start_sha256": starts[size]} for size in sizes}
@@ -408,6 +409,13 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         )
         write_whole(manifest_file, json.dumps(manifest, indent=2) + "\n")
         _checkpoint_file(size, folder).unlink()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder with files that no training wrote: a model card would replace their README.md."""
+    own = ("manifest.json", VOCABULARY)
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in own):
+        raise UserError(f"{folder} holds files of something else: expected a new folder, or that of an earlier training")
 
 
 def _start_of(size: str, start: Path | None) -> str | None:

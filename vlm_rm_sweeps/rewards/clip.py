@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, Texts, rewards_of
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, Texts, rehearse, rewards_of
 from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward, prompt_embedding
 from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
@@ -74,6 +74,8 @@ class ClipRewardModel(RewardModel):
         """
         if spec.function is not None:
             spec.function.check_model(self)
+            if isinstance(spec.function, FrameReward) and not spec.function.needs_states:
+                rehearse(spec.function, self.width)
         others = spec.function.prompts() if spec.function else ()
         goal, baseline = self._tokens(spec.goal_prompts), self._tokens(spec.baseline_prompts)
         for other in others:

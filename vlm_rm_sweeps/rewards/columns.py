@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.functions.base import combined
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, scores_of
 
 
 class Columns:
@@ -69,7 +70,7 @@ def score_episode(model: RewardModel, spec: RewardSpec, frames: np.ndarray, true
     Returns:
         float32 (T,).
     """
-    answered = model.score(frames, list(spec.parts()))
+    answered = scores_of(model, frames, list(spec.parts()))
     if spec.function is None:
         return answered[:, 0]
-    return spec.function.combine(answered, np.asarray(true_rewards, np.float32))
+    return combined(spec.function, answered, np.asarray(true_rewards, np.float32))

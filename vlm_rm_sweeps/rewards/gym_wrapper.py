@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import check_frames, resize_frames
 from vlm_rm_sweeps.metrics import INFO_TRUE_REWARD
-from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, check_is_spec
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, check_is_spec, scores_of
 
 _OTHER_MODES = {
     AutoresetMode.SAME_STEP: "resets sub-environments in the step that ends them, so the last frame of an episode is lost",
@@ -45,7 +45,7 @@ class ClipRewardWrapper(gym.Wrapper):
         """Step the environment and score the frame after the step."""
         observation, true_reward, terminated, truncated, info = self.env.step(action)
         frames = _resized([self.env.render()], 1, self._model)
-        reward = float(self._model.score(frames, [self._spec])[0, 0])
+        reward = float(scores_of(self._model, frames, [self._spec])[0, 0])
         return observation, reward, terminated, truncated, info | {INFO_TRUE_REWARD: float(true_reward)}
 
 
@@ -109,7 +109,7 @@ class ClipRewardVectorWrapper(VectorWrapper):
         return rewards
 
     def _score(self, frames: np.ndarray, resets: np.ndarray) -> np.ndarray:
-        rewards = self._model.score(frames, [self._spec])[:, 0]
+        rewards = scores_of(self._model, frames, [self._spec])[:, 0]
         return np.where(resets, np.float32(0), rewards)
 
 

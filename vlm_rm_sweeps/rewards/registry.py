@@ -9,11 +9,12 @@ A model id is one of
 The class is called with the whole id, and parses the argument itself.
 """
 
+from numbers import Real
 from typing import Literal
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.registry import Registry, import_object, is_reference
+from vlm_rm_sweeps.registry import Registry, check_methods, check_sentences, import_object, is_reference
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel
 
 EMBEDDED = "embedded"
@@ -66,21 +67,35 @@ def find_reward_model(model_id: str, judging: bool = False) -> RewardModel:
     found: object = _MODELS.find(name) if name in _MODELS or is_reference(name) else import_object(_CLIP)
     if not (isinstance(found, type) and issubclass(found, RewardModel)):
         raise UserError(f"reward model {model_id!r} is {found!r}: {_EXPECTED}")
+    check_methods("reward model", model_id, found)
     try:
         model = found(model_id)
     except UserError:
         raise
     except Exception as error:  # a user's class may raise anything
         raise UserError(f"reward model {model_id!r} cannot be made: {reason_of(error)}: {_EXPECTED}") from error
-    for attribute, kind in (("model_id", str), ("frame_format", FrameFormat)):
-        value = getattr(model, attribute, None)
-        if not isinstance(value, kind):
-            raise UserError(f"reward model {model_id!r} has {value!r} as its {attribute}: {_EXPECTED}")
+    _check_promises(model, model_id)
     if model.judges_only and not judging:
         raise UserError(
             f"{model_id} only judges: expected it in `audit.models` of a sweep file, or after `--judge` of `vlm-rm evaluate`"
         )
     return model
+
+
+def _check_promises(model: RewardModel, model_id: str) -> None:
+    """Refuse a model of which an attribute is something else than the contract says."""
+    size, columns = getattr(model, "parameters", None), getattr(model, "columns", None)
+    for attribute, is_kept, expected in (
+        ("model_id", isinstance(getattr(model, "model_id", None), str), "the id that it is made with"),
+        ("frame_format", isinstance(getattr(model, "frame_format", None), FrameFormat), "a FrameFormat"),
+        ("parameters", isinstance(size, Real) and 0 <= size < float("inf"), "a number of parameters"),
+        ("columns", isinstance(columns, tuple) and all(isinstance(each, str) for each in columns), "a tuple of names"),
+        ("identity", isinstance(getattr(model, "identity", None), str), "a text"),
+    ):
+        if not is_kept:
+            found = shown(getattr(model, attribute, None))
+            raise UserError(f"reward model {model_id!r} has {found} as its {attribute}, not {expected}: {_EXPECTED}")
+    check_sentences(f"{model_id}.remarks()", model.remarks())
 
 
 def with_version(model_id: str, version: EmbeddedVersion) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, check_function
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
 from vlm_rm_sweeps.rewards.prompt_text import visible_text
@@ -77,6 +77,7 @@ class RewardSpec:
             object.__setattr__(self, "alpha", function.alpha)
             object.__setattr__(self, "function", None)
             return
+        check_function(function)
         function.check_prompts(self.goal_prompts, self.baseline_prompts)
 
     @property
@@ -305,3 +306,34 @@ class RewardModel(ABC):
             uint8 (N, H', W', 3).
         """
         return resize_frames(frames, self.frame_format)
+
+
+def scores_of(model: RewardModel, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
+    """Score frames, and check that there is one number for each frame and spec.
+
+    Args:
+        model: Any model, also a user's.
+        frames: uint8 (N, H, W, 3), of any height and width.
+        specs: As for `RewardModel.score`.
+
+    Returns:
+        Rewards, float32 (N, number of specs).
+
+    Raises:
+        UserError: The model returned something else.
+    """
+    answer = model.score(frames, specs)
+    try:
+        rewards: Any = np.asarray(answer)
+    except Exception as error:  # lists of several lengths, or a tensor on a GPU
+        raise UserError(f"{model.model_id} returned {shown(answer)}: {_expected(frames, specs)}") from error
+    if rewards.shape != (len(frames), len(specs)) or rewards.dtype.kind not in "fiu":
+        raise UserError(
+            f"{model.model_id} returned {rewards.dtype} of shape {rewards.shape} for {len(frames)} frames and {len(specs)} specs: "
+            f"{_expected(frames, specs)}"
+        )
+    return rewards.astype(np.float32, copy=False)
+
+
+def _expected(frames: np.ndarray, specs: Sequence[RewardSpec]) -> str:
+    return f"expected float32 ({len(frames)}, {len(specs)}), a reward for each frame and spec"

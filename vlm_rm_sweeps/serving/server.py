@@ -11,7 +11,7 @@ import ray
 import torch
 
 from vlm_rm_sweeps.errors import reason_of
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec, scores_of
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
 
@@ -109,7 +109,7 @@ class RewardServer:
         started = time.perf_counter()
         while True:
             try:
-                return self._model.score(frames, specs), time.perf_counter() - started
+                return scores_of(self._model, frames, specs), time.perf_counter() - started
             except (RuntimeError, MemoryError) as error:
                 self._shrink_micro_batch(error)
 

@@ -13,7 +13,7 @@ from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.registry import Registry, is_reference
 from vlm_rm_sweeps.tasks.env_check import check_env, closed_after
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR
 
 TaskSource = Task | Callable[[], Task]
 
@@ -113,12 +113,7 @@ def check_task(task: Task) -> None:
     Raises:
         UserError: The environment cannot be made, or see `check_env`.
     """
-    try:
-        env = task.make_native_env(task.rendering(), None)
-    except UserError:
-        raise
-    except ANY_ERROR as error:  # it is a user's function
-        raise UserError(f"the environment of {task.name} cannot be made: {in_one_line(error)}") from error
+    env = task.native_env()
     with closed_after(env, task.name):
         check_env(env, task.name, draws=not task.draws_with_opengl)
 

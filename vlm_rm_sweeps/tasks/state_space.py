@@ -6,12 +6,13 @@ Data sets sample a state space, landscapes vary its variables, and EPIC distance
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 
 StateValue = float | Sequence[float]
 """The value of one entry of a state: a number, or a vector such as MuJoCo's `qpos`."""
@@ -67,6 +68,7 @@ class StateVariable:
         return " to ".join(f"{end:g}" for end in dict.fromkeys(self.goal or ()))
 
 
+@runtime_checkable
 class StateSpace(Protocol):
     """The states of one task.
 
@@ -173,6 +175,47 @@ class BoxStates(ABC):
 def innermost(env: gym.Env) -> Any:
     """Return the environment inside all wrappers, untyped, so that the attributes of its class can be used."""
     return env.unwrapped
+
+
+def has_variables(space: object) -> bool:
+    """Whether an object is a state space with at least one variable."""
+    variables = getattr(space, "variables", None)
+    listed = isinstance(variables, tuple | list) and all(isinstance(each, StateVariable) for each in variables)
+    return isinstance(space, StateSpace) and listed and bool(variables)
+
+
+def read_state(space: StateSpace, env: gym.Env) -> tuple[dict[str, StateValue], bool]:
+    """Read the state that an environment is in, and check what was read: the space may be a user's.
+
+    Args:
+        space: The state space.
+        env: The environment.
+
+    Returns:
+        Values of the state, and whether it is in the goal.
+
+    Raises:
+        UserError: The values are no finite numbers or vectors by name, or the success is neither true nor false.
+    """
+    values, in_goal = space.read(env), space.in_goal(env)
+    whose = f"state space {type(space).__name__}"
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise UserError(f"{whose}: read() returned {shown(values)}: expected values by name")
+    for name, value in values.items():
+        if not _is_finite(value):
+            raise UserError(
+                f"{whose}: read() returned {shown(value)} for {name!r}: expected a finite number, or a vector of them"
+            )
+    if not isinstance(in_goal, bool | np.bool_):
+        raise UserError(f"{whose}: in_goal() returned {shown(in_goal)}: expected True or False")
+    return dict(values), bool(in_goal)
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, str) or not isinstance(value, Real | Sequence | np.ndarray):
+        return False
+    numbers = np.asarray(value)
+    return numbers.ndim <= 1 and numbers.dtype.kind in "fiub" and bool(np.isfinite(numbers).all())
 
 
 def find_variable(space: StateSpace, name: str) -> StateVariable:

@@ -5,15 +5,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 
 import gymnasium as gym
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
+from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, TrueRewardInInfo, machine_profile
-from vlm_rm_sweeps.tasks.state_space import StateSpace
+from vlm_rm_sweeps.tasks.state_space import StateSpace, has_variables
 from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, EnvironmentFault, UniformEnv, in_one_line
+
+MOST_EPISODE_STEPS = 100_000
+_STEPS_EXPECTED = f"a whole number from 1 to {MOST_EPISODE_STEPS:,}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +57,33 @@ class Task:
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.episode_steps < 1:
-            raise UserError(f"task {self.name!r}: episode_steps is {self.episode_steps}: expected at least 1")
-        for kind, names in (("textures", self.textures), ("cameras", self.cameras)):
-            if isinstance(names, str) or not names:
-                raise UserError(f"task {self.name!r}: {kind} is {names!r}: expected a tuple of names, such as ('default',)")
+        steps, criterion = self.episode_steps, self.success_criterion
+        prompts = {"goal_prompt": self.goal_prompt, "baseline_prompt": self.baseline_prompt}
+        names = {"textures": self.textures, "cameras": self.cameras}
+        for what, found, is_kept, expected in (
+            ("episode_steps", steps, isinstance(steps, Integral) and 1 <= steps <= MOST_EPISODE_STEPS, _STEPS_EXPECTED),
+            ("success_criterion", criterion, criterion is None or _is_text(criterion), "the criterion in words, or None"),
+            (
+                "make_native_env",
+                self.make_native_env,
+                callable(self.make_native_env),
+                "a function of rendering and frame format",
+            ),
+            ("states", self.states, self.states is None or has_variables(self.states), "a StateSpace with variables, or None"),
+            ("remarks", self.remarks, _are_texts(self.remarks), "a tuple of sentences"),
+            *((each, prompt, _is_text(prompt), "a sentence") for each, prompt in prompts.items()),
+            *(
+                (each, given, given and _are_texts(given), "a tuple of names, such as ('default',)")
+                for each, given in names.items()
+            ),
+        ):
+            if not is_kept:
+                raise UserError(f"task {self.name!r}: {what} is {shown(found)}: expected {expected}")
+        if self.goal_prompt == self.baseline_prompt:
+            raise UserError(
+                f"task {self.name!r}: goal_prompt and baseline_prompt are the same, {self.goal_prompt!r}: expected a baseline that "
+                "describes the scene without the goal"
+            )
 
     def rendering(self, textures: str | None = None, camera: str | None = None, profile: Profile | None = None) -> Rendering:
         """Choose a rendering of this task.
@@ -106,14 +132,33 @@ class Task:
         """
         return self.control.repeating(self._made(rendering, None))
 
-    def _made(self, rendering: Rendering | None, frame_format: FrameFormat | None) -> UniformEnv:
+    def native_env(self, rendering: Rendering | None = None, frame_format: FrameFormat | None = None) -> gym.Env:
+        """Make the task's own environment, without any wrapper, for measurements and checks.
+
+        Args:
+            rendering: How states are drawn; None takes the first textures and the first camera.
+            frame_format: See `make_native_env`.
+
+        Returns:
+            The environment.
+
+        Raises:
+            EnvironmentFault: It cannot be made, or is none.
+        """
         try:
             native = self.make_native_env(rendering or self.rendering(), frame_format)
         except UserError:
             raise
         except ANY_ERROR as error:
             raise EnvironmentFault(f"environment {self.name} cannot be made: {in_one_line(error)}") from error
-        return UniformEnv(self.control.around(native), self.name)
+        if not isinstance(native, gym.Env):
+            raise EnvironmentFault(
+                f"environment {self.name}: make_native_env returned {shown(native)}: expected a gymnasium.Env"
+            )
+        return native
+
+    def _made(self, rendering: Rendering | None, frame_format: FrameFormat | None) -> UniformEnv:
+        return UniformEnv(self.control.around(self.native_env(rendering, frame_format)), self.name)
 
     def controlled(self, control: Control) -> "Task":
         """Return this task, acted on and observed in another way.
@@ -158,3 +203,11 @@ class Task:
                 "space, such as cartpole-upright; a task of your own gets one as `states` of its Task"
             )
         return self.states
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, tuple | list) and all(map(_is_text, values))

@@ -13,13 +13,15 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import FrameFormat
 
 Range = tuple[float, float]
@@ -182,8 +184,8 @@ class RewardFunction(BaseModel, ABC):
             float32 (n,).
         """
         if not self.memory:
-            return self.combine(columns, np.zeros(len(columns), np.float32))
-        rewards = [self.combine(row[None], np.zeros(1, np.float32)) for row in columns]
+            return combined(self, columns, np.zeros(len(columns), np.float32))
+        rewards = [combined(self, row[None], np.zeros(1, np.float32)) for row in columns]
         return np.concatenate(rewards) if rewards else np.zeros(0, np.float32)
 
     @property
@@ -279,6 +281,90 @@ def rewards_of(function: FrameReward, images: np.ndarray, texts: Texts) -> np.nd
             "for each"
         )
     return rewards.astype(np.float32, copy=False)
+
+
+def combined(function: RewardFunction, columns: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
+    """Compute the rewards of consecutive steps of one episode, and check that there is one for each.
+
+    Args:
+        function: Any reward function, also a user's.
+        columns: Values of its parts, float32 (t, p).
+        true_rewards: The environment's own rewards, float32 (t,).
+
+    Returns:
+        float32 (t,).
+
+    Raises:
+        UserError: The function returned something else.
+    """
+    rewards: Any = np.asarray(function.combine(columns, true_rewards))
+    if rewards.shape != (len(columns),) or rewards.dtype.kind != "f":
+        raise UserError(
+            f"reward {function.label}: combine returned {rewards.dtype} of shape {rewards.shape} for {len(columns)} steps: expected "
+            "one float for each"
+        )
+    return rewards.astype(np.float32, copy=False)
+
+
+def check_function(function: RewardFunction) -> None:
+    """Refuse a reward function that says or does something else than the contract, before anything is scored.
+
+    Args:
+        function: Any reward function, also a user's.
+
+    Raises:
+        UserError: One of its parameters cannot be hashed, or one of its methods returns something else.
+    """
+    try:
+        hash(function)
+    except TypeError as error:
+        raise UserError(
+            f"{type(function).__name__}: {error}: rewards are compared and stored by their parameters: expected numbers, texts and "
+            "tuples, such as `tuple[float, ...]` in the place of `list[float]`"
+        ) from error
+    _check_once(function)
+
+
+@lru_cache(maxsize=1_024)
+def _check_once(function: RewardFunction) -> None:
+    parts, memory, texts, ends = function.parts(), function.memory, function.prompts(), function.range()
+    promised = {
+        "parts()": (parts, "at least one FrameReward", _are(FrameReward, parts) and len(parts) > 0),
+        "memory": (memory, "a number of steps, 0 or more", isinstance(memory, int) and memory >= 0),
+        "prompts()": (texts, "a tuple of texts", _are(str, texts)),
+        "range()": (ends, "the least and the largest reward", _are(Real, ends) and len(ends) == 2 and ends[0] <= ends[1]),
+    }
+    for what, (found, expected, is_kept) in promised.items():
+        if not is_kept:
+            raise UserError(f"reward {type(function).__name__}: {what} is {shown(found)}: expected {expected}")
+    combined(function, np.zeros((2, len(parts)), np.float32), np.zeros(2, np.float32))
+
+
+def _are(kind: Any, values: Any) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(each, kind) for each in values)
+
+
+def rehearse(function: FrameReward, width: int) -> None:
+    """Compute a reward once, of made-up embeddings, so that what a user's function does wrong is known before anything starts.
+
+    Args:
+        function: Any frame reward whose values need not be measured first.
+        width: Number of embedding dimensions.
+
+    Raises:
+        UserError: The function returned something else than rewards, or asks for the embedding of something else than a text.
+    """
+    units = np.random.default_rng(0).normal(size=(5, width)).astype(np.float32)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+
+    def embed(text: str) -> np.ndarray:
+        if not isinstance(text, str):
+            raise UserError(f"reward {function.label}: texts.embed({shown(text)}): expected a sentence")
+        embedded: np.ndarray = units[4]
+        return embedded
+
+    with np.errstate(all="ignore"):  # an image has no such embedding
+        rewards_of(function, units[:2], Texts(units[2], units[3], embed, logit_scale=100.0))
 
 
 def _snake_case(name: str) -> str:

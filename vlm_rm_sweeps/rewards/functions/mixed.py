@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction, Weight
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction, Weight, combined
 from vlm_rm_sweeps.rewards.functions.registry import NestedReward
 
 
@@ -76,6 +76,6 @@ class Mixed(RewardFunction):
         start = 0
         for each in self.of:
             end = start + len(each.reward.parts())
-            total = total + each.weight * each.reward.combine(columns[:, start:end], true_rewards).astype(np.float64)
+            total = total + each.weight * combined(each.reward, columns[:, start:end], true_rewards).astype(np.float64)
             start = end
         return total.astype(np.float32)

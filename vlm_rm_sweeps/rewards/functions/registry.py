@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, ValidationError, ValidationInfo
 
-from vlm_rm_sweeps.errors import UserError, causes, expectation, shown
+from vlm_rm_sweeps.errors import UserError, causes, expectation, reason_of, shown
 from vlm_rm_sweeps.registry import Registry, complete_class
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
 
@@ -162,6 +162,12 @@ def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
     except ValidationError as error:
         problems = [_explained(problem, function) for problem in causes(error.errors(include_url=False))]
         raise UserError(f"{kind}: {'; '.join(problems)}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a user's class may raise anything
+        raise UserError(
+            f"{kind} cannot be made: {reason_of(error)}: expected a class whose fields are its parameters"
+        ) from error
 
 
 def _explained(problem: Any, function: type[RewardFunction]) -> str:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.metrics import SUCCESS
+from vlm_rm_sweeps.registry import check_sentences
 from vlm_rm_sweeps.rewards.functions.base import seen_alone
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
@@ -183,11 +184,13 @@ class Plan:
 
     def remarks(self) -> list[str]:
         """List remarks about valid settings that may surprise the user."""
-        remarks = [*self.task.remarks, *self.algorithm.remarks(self.sweep.steps)]
+        own = check_sentences(f"{self.sweep.algorithm}.remarks()", self.algorithm.remarks(self.sweep.steps))
+        remarks = [*self.task.remarks, *own]
         remarks += [remark for model in self.models.values() for remark in model.remarks()]
         # Of one alpha: words do not depend on it.
         pairs = itertools.product(self.models.values(), self.prompts)
-        remarks += [remark for model, prompt in pairs for remark in model.remarks_on(prompt.spec(0.0))]
+        for model, prompt in pairs:
+            remarks += check_sentences(f"{model.model_id}.remarks_on()", model.remarks_on(prompt.spec(0.0)))
         others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool), _frames_alone(self))
         # Each once: prompts often share words.
         return list(dict.fromkeys([*remarks, *(remark for remark in others if remark)]))
@@ -388,13 +391,23 @@ def _task(sweep: Sweep) -> Task:
 
 def _controlled(task: Task, control: Control) -> Task:
     controlled = task.controlled(control)
+    if control.action_repeat > 1 and controlled.episode_actions < 2:
+        raise UserError(
+            f"action_repeat = {control.action_repeat}: an episode of {task.name} has {task.episode_steps} steps, so it would be a "
+            "single action: expected less"
+        )
     if controlled is not task:
         controlled.make_env(None).close()  # so that what its environment does not allow is reported now
     return controlled
 
 
 def _algorithm(sweep: Sweep, name: str) -> Algorithm:
-    return check_keys(find_algorithm(name), sweep.settings, "settings.", f" (these are settings of {name})")
+    algorithm = check_keys(find_algorithm(name), sweep.settings, "settings.", f" (these are settings of {name})")
+    if not isinstance(algorithm.update_size, int) or algorithm.update_size < 1:
+        raise UserError(
+            f"algorithm {name!r}: update_size is {shown(algorithm.update_size)}: expected a number of transitions, at least 1"
+        )
+    return algorithm
 
 
 def _renderings(sweep: Sweep, task: Task) -> tuple[Rendering, ...]:

@@ -39,7 +39,7 @@ class SchedulerSettings(Section):
     )
     reduction: float | None = Field(
         None,
-        gt=1,
+        ge=1.1,  # Ray keeps a record of each rung: nearer to 1 there are millions
         description="Of `asha`: one trial in this many goes on at each rung, and each rung is this many times as far; by default 3.",
     )
     least_trials: int | None = Field(

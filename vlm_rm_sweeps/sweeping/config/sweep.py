@@ -34,6 +34,8 @@ from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile
 
+_MOST_STATES = 1_000_000
+
 
 class Sweep(Section):
     """A sweep: each combination of model, reward, prompt, textures, camera and seed is a trial."""
@@ -84,7 +86,9 @@ class Sweep(Section):
     steps: int = Field(gt=0, description="Environment steps of each trial.")
     steps_per_result: int = Field(1_000, gt=0, description="Environment steps between two logged results.")
     settings: dict[str, Any] = Field({}, description="The algorithm's settings, such as `learning_rate`; see `vlm-rm schema`.")
-    evaluation_episodes: int = Field(20, gt=0, description="Episodes with the greedy policy at the end of each trial.")
+    evaluation_episodes: int = Field(
+        20, gt=0, le=100_000, description="Episodes with the greedy policy at the end of each trial."
+    )
     checkpoint_every: int = Field(5_000, gt=0, description="Environment steps between two checkpoints of a trial.")
     best_by: BestBy = Field(
         "success",
@@ -141,8 +145,8 @@ class Sweep(Section):
             return check_keys(LabelledStates, states, "epic_states.")
         if not isinstance(states, LabelledStates | int):
             raise UserError("expected a number of random states, or a labelled data set: {states: FOLDER, truth: raters}")
-        if isinstance(states, int) and states != 0 and states < MIN_STATES:
-            raise UserError(f"expected 0, for none, or at least {MIN_STATES}")
+        if isinstance(states, int) and states != 0 and not MIN_STATES <= states <= _MOST_STATES:
+            raise UserError(f"expected 0, for none, or {MIN_STATES} to {_MOST_STATES:,}")
         return states
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ from vlm_rm_sweeps.metrics import (
 )
 from vlm_rm_sweeps.rewards.between import Between, fill_between, is_scored
 from vlm_rm_sweeps.rewards.columns import Columns
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, combined
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
 from vlm_rm_sweeps.serving.telemetry import ConnectorMetrics
@@ -106,7 +106,7 @@ class _EpisodeRewards:
             if self._function.memory and not episode.is_done:
                 kept = slice(-self._function.memory, None)
                 still_running[episode.id_] = columns[kept].copy(), true_rewards[kept].copy()
-            yield self._function.combine(columns, true_rewards)[-steps:]
+            yield combined(self._function, columns, true_rewards)[-steps:]
         self.earlier = still_running
 
 

@@ -1,0 +1,135 @@
+"""What users' own parts do wrong: one message with the part, the value and what was expected, before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+from command_line import vlm_rm
+
+from vlm_rm_sweeps.errors import UserError
+
+SWEEP = """
+name: odd
+task: cartpole-upright
+models: [embedded/tiny]
+alphas: [0]
+steps: 100
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(SWEEP)
+    return file
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own-parts") / "states"
+    vlm_rm("states", "sample", "cartpole-upright", "--count", "40", "--output", str(folder))
+    return folder
+
+
+def refusal(*arguments: str | Path) -> str:
+    with pytest.raises(UserError) as refused:
+        vlm_rm(*map(str, arguments))
+    message = str(refused.value)
+    assert message.startswith("vlm-rm: ")
+    assert message.count("\n") == 1, message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("RaisesInCheck", ", in check_spec: TypeError: no spec today: this is a module that you named"),
+        (
+            "LoadsOtherwise",
+            "its method load is called with self, device, precision, micro_batch, and takes self: expected the same",
+        ),
+        ("RemarksText", "odd_parts:RemarksText.remarks() returned 'a remark': expected a list of sentences"),
+        ("ParametersInWords", "has '12 M' as its parameters, not a number of parameters"),
+    ],
+)
+def test_a_reward_model_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
+    assert message in refusal("sweep", sweep, "--dry-run", "--set", f"models=[odd_parts:{name}]")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("RaisesInReward", "in reward: KeyError: 'goal': this is a module that you named"),
+        ("EmbedsNumber", "texts.embed(3): expected a sentence"),
+        ("Weighs", "Weighs: unhashable type: 'list': rewards are compared and stored by their parameters"),
+        ("OneText", "prompts() is 'a pole': expected a tuple of texts"),
+        ("OneEnd", "range() is 5: expected the least and the largest reward"),
+        ("RaisesWhenMade", "rewards.0: odd_parts:RaisesWhenMade cannot be made: RuntimeError: the licence server is down"),
+        ("RaisesInParts", "in parts: ValueError: no parts today"),
+        ("NoParts", "parts() is (): expected at least one FrameReward"),
+        ("CombinesColumns", "combine returned float32 of shape (2, 1) for 2 steps: expected one float for each"),
+        ("HalfMemory", "memory is 2.5: expected a number of steps"),
+    ],
+)
+def test_a_reward_function_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
+    given = ["--set", "alphas=[]", "--set", f"rewards=[odd_parts:{name}]"]
+    assert message in refusal("sweep", sweep, "--dry-run", *given)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_env", "make_native_env returned None: expected a gymnasium.Env"),
+        ("half_steps", "episode_steps is 20.5: expected a whole number from 1 to 100,000"),
+        ("no_goal", "goal_prompt is ' ': expected a sentence"),
+        ("one_prompt", "goal_prompt and baseline_prompt are the same, 'a red rod'"),
+        ("no_states", "states is 'angle': expected a StateSpace with variables, or None"),
+    ],
+)
+def test_a_task_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
+    assert message in refusal("sweep", sweep, "--dry-run", "--set", f"task=odd_parts:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raises_in_set", "in set_values: ZeroDivisionError: set: this is a module that you named"),
+        ("reads_text", "state space ReadsText: read() returned 'steep' for 'angle': expected a finite number"),
+        ("reads_nan", "state space ReadsNan: read() returned nan for 'angle': expected a finite number"),
+        ("unsure_of_goal", "state space UnsureOfGoal: in_goal() returned None: expected True or False"),
+    ],
+)
+def test_a_state_space_leaves_no_data_set_behind(tmp_path: Path, name: str, message: str) -> None:
+    output = tmp_path / "states"
+    assert message in refusal("states", "sample", f"odd_parts:{name}", "--count", "3", "--output", output)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NoUpdates", "update_size is 0: expected a number of transitions, at least 1"),
+        ("RaisesInRemarks", "in remarks: KeyError: 'steps'"),
+    ],
+)
+def test_an_algorithm_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
+    assert message in refusal("sweep", sweep, "--dry-run", "--set", f"algorithm=odd_parts:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("RaisesInScore", "in score: KeyError: 'red': this is a module that you named: mend it there"),
+        ("ExitsInScore", "in score: SystemExit: no licence"),
+        ("ScoresPerFrame", "returned float32 of shape (40,) for 40 frames and 1 specs: expected float32 (40, 1)"),
+        ("ScoresTexts", "returned <U3 of shape (40, 1) for 40 frames and 1 specs: expected float32 (40, 1)"),
+        ("ScoresNothing", "returned object of shape () for 40 frames and 1 specs"),
+    ],
+)
+def test_a_reward_model_is_refused_when_it_has_scored(states: Path, name: str, message: str) -> None:
+    assert message in refusal("epic", states, "--model", f"odd_parts:{name}")
+
+
+def test_parts_without_a_fault_are_planned(sweep: Path) -> None:
+    vlm_rm("sweep", str(sweep), "--dry-run", "--set", "models=[odd_parts:Redness]", "--set", "task=odd_parts:task")
+    given = ["--set", "alphas=[]", "--set", "rewards=[odd_parts:GoalCosine, odd_parts:Combining]"]
+    vlm_rm("sweep", str(sweep), "--dry-run", "--set", "algorithm=odd_parts:Learner", *given)
