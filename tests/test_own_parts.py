@@ -80,7 +80,7 @@ def test_a_reward_function_is_refused_when_the_sweep_is_planned(sweep: Path, nam
     [
         ("no_env", "make_native_env returned None: expected a gymnasium.Env"),
         ("half_steps", "episode_steps is 20.5: expected a whole number from 1 to 100,000"),
-        ("no_goal", "goal_prompt is ' ': expected a sentence"),
+        ("no_goal", "expected at least one, and none of them empty (this is the prompt of task 'odd_parts:no_goal'"),
         ("one_prompt", "goal_prompt and baseline_prompt are the same, 'a red rod'"),
         ("no_states", "states is 'angle': expected a StateSpace with variables, or None"),
     ],
@@ -127,6 +127,24 @@ def test_an_algorithm_is_refused_when_the_sweep_is_planned(sweep: Path, name: st
 )
 def test_a_reward_model_is_refused_when_it_has_scored(states: Path, name: str, message: str) -> None:
     assert message in refusal("epic", states, "--model", f"odd_parts:{name}")
+
+
+def test_a_baseline_that_is_the_tasks_goal_is_one_message(states: Path) -> None:
+    given = ("--model", "embedded/tiny", "--baseline", "pole vertically upright on top of the cart")
+    assert "goal and baseline are the same" in refusal("epic", states, *given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("epic_states=1000000000000", "expected 0, for none, or"),
+        ("control.action_repeat=200", "an episode of cartpole-upright has 200 steps, so it would be a single action"),
+        ("evaluation_episodes=1000000000", "input should be less than or equal to 100000"),
+        ("scheduler={kind: asha, reduction: 1.0000001}", "input should be greater than or equal to 1.1"),
+    ],
+)
+def test_a_number_for_which_there_is_no_time_or_no_use_is_refused(sweep: Path, changed: str, message: str) -> None:
+    assert message in refusal("sweep", sweep, "--dry-run", "--set", changed)
 
 
 def test_parts_without_a_fault_are_planned(sweep: Path) -> None:

@@ -10,7 +10,7 @@ import re
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Generic, TypeVar
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown, unknown_name
@@ -155,6 +155,12 @@ def complete_class(
     if missing:
         raise UserError(f"{kind} {name!r} is not complete: its class must define {', '.join(missing)}")
     check_methods(kind, name, found)
+    for parameter, field in getattr(found, "model_fields", {}).items():
+        if isinstance(field.default, FunctionType | property):
+            raise UserError(
+                f"{kind} {name!r}: {parameter} is a parameter, and its class makes a method of it: expected a default, as in "
+                f"`{parameter}: int = 8`"
+            )
     return found
 
 
@@ -172,7 +178,11 @@ def check_methods(kind: str, name: str, found: type) -> None:
     inherited = [parent for parent in found.__mro__[1:] if parent.__module__.partition(".")[0] == _PACKAGE]
     for method, theirs in [entry for parent in inherited for entry in vars(parent).items()]:
         own = inspect.getattr_static(found, method)
-        if method.startswith("_") or not inspect.isfunction(theirs) or not inspect.isfunction(own):
+        if method.startswith("_") or not isinstance(theirs, FunctionType | classmethod | staticmethod):
+            continue
+        if not callable(own) and not isinstance(own, classmethod | staticmethod):
+            raise UserError(f"{kind} {name!r}: its {method} is {shown(own)}: expected a method")
+        if not inspect.isfunction(own) or not inspect.isfunction(theirs):
             continue
         arguments = inspect.signature(theirs).parameters
         try:

@@ -45,7 +45,7 @@ VALUES: dict[str, list[str]] = {
         "ViT-B-32/sweep/trials.csv", "embedded/tiny,embedded/tiny", "own:Reward"],
     "alpha": ["0", "0.5", "0,1", "0,0.0", "1.5", "-0.1", "0;1"],
     "prompt": ["a pole", "sweeps/prompts/cartpole_upright.txt", "gone.txt", "sweep/sweep.yaml", "pole and cart", "a " * 200],
-    "baseline": ["pole and cart", "a pole", "a " * 200],
+    "baseline": ["pole and cart", "a pole", "a " * 200, "pole vertically upright on top of the cart"],
     "truth": ["success", "raters", "rater:anna", "-abs(theta)", "theta**9**9**9", "10**4000000", "'a'*10**9", "1/0", "(",
         "theta < 0", "[theta]*3", "gone", "theta and", "()", "0", "theta.real", "max(theta)"],
     "variable": ["theta", "theta=-0.25:0.25", "theta=1:0", "theta=nan:1", "theta=0:1e400", "theta=a:b", "x", "theta=0:0",

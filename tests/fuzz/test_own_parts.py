@@ -12,6 +12,7 @@ import pytest
 from command_line import vlm_rm
 from hypothesis import strategies as st
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.tasks.state_space import BoxStates
@@ -52,16 +53,21 @@ class OwnPart:
     def name(self) -> str:
         """Define it in a module, as a user would; a name is found only once."""
         defined = f"part{next(_numbers)}"
-        within = sys.modules[MODULE].__dict__
+        try:
+            return f"{MODULE}:{self._define(defined, sys.modules[MODULE].__dict__)}"
+        except (Exception, SystemExit) as error:
+            raise UserError("the module cannot be imported") from error  # as `import_module` says of a file
+
+    def _define(self, defined: str, within: dict[str, Any]) -> str:
         if self.part == "task":
             exec(f"def {defined}():\n    return task({self.member}={self.odd})", within)
-            return f"{MODULE}:{defined}"
+            return defined
         member = self.form.format(name=self.member, odd=self.odd).replace("\n", "\n    ")
         exec(f"class {defined}({self.part}):\n    {member}", within)
         if self.part == "Angle":
             exec(f"def {defined}_task():\n    return task(states={defined}())", within)
-            defined += "_task"
-        return f"{MODULE}:{defined}"
+            return f"{defined}_task"
+        return defined
 
 
 def members(part: str) -> list[str]:

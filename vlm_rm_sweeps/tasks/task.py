@@ -11,6 +11,7 @@ import gymnasium as gym
 
 from vlm_rm_sweeps.errors import UserError, shown, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.registry import check_methods
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, TrueRewardInInfo, machine_profile
 from vlm_rm_sweeps.tasks.state_space import StateSpace, has_variables
@@ -71,7 +72,8 @@ class Task:
             ),
             ("states", self.states, self.states is None or has_variables(self.states), "a StateSpace with variables, or None"),
             ("remarks", self.remarks, _are_texts(self.remarks), "a tuple of sentences"),
-            *((each, prompt, _is_text(prompt), "a sentence") for each, prompt in prompts.items()),
+            # Empty for an environment that a sweep file names, with prompts of its own.
+            *((each, prompt, isinstance(prompt, str), "a sentence") for each, prompt in prompts.items()),
             *(
                 (each, given, given and _are_texts(given), "a tuple of names, such as ('default',)")
                 for each, given in names.items()
@@ -79,7 +81,9 @@ class Task:
         ):
             if not is_kept:
                 raise UserError(f"task {self.name!r}: {what} is {shown(found)}: expected {expected}")
-        if self.goal_prompt == self.baseline_prompt:
+        if self.states is not None:
+            check_methods("state space", type(self.states).__name__, type(self.states))
+        if self.goal_prompt and self.goal_prompt == self.baseline_prompt:
             raise UserError(
                 f"task {self.name!r}: goal_prompt and baseline_prompt are the same, {self.goal_prompt!r}: expected a baseline that "
                 "describes the scene without the goal"

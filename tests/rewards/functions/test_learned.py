@@ -90,7 +90,7 @@ def test_its_range_is_the_heads(learned: Learned) -> None:
     ("given", "message"),
     [
         ({}, "parameter 'head' is missing"),
-        ({"head": 5}, "head = 5: input is not a valid path"),
+        ({"head": 5}, "head = 5: expected the path of a file"),
         ({"head": "none.safetensors"}, r"none\.safetensors cannot be read"),
         ({"head": "a", "content": "?"}, "not in base64"),
         ({"head": "a", "content": "aaaa"}, "the head is no safetensors file"),

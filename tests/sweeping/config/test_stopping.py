@@ -37,7 +37,7 @@ def test_a_kind_alone_is_a_scheduler_and_is_stored_whole() -> None:
         ),
         ({"scheduler": {"kind": "median", "reduction": 2}}, "reduction = 2 is no parameter of median"),
         ({"scheduler": {"kind": "asha", "least_trials": 2}}, "least_trials = 2 is no parameter of asha"),
-        ({"scheduler": {"kind": "asha", "reduction": 1}}, "input should be greater than 1"),
+        ({"scheduler": {"kind": "asha", "reduction": 1}}, "input should be greater than or equal to 1.1"),
         ({"scheduler": "asha", "trial": {}}, r"scheduler: .* set `trial\.evaluation_interval`, such as 1000"),
         ({"stop": {"success": 0.9}, "trial": {}}, r"stop: .* set `trial\.evaluation_interval`"),
         ({"scheduler": "asha", "trial": {"evaluation_interval": 10_000}}, "evaluated every 10,000 steps, .* only at the end"),

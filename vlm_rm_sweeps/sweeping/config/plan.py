@@ -21,6 +21,7 @@ from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_rew
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion, find_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
+from vlm_rm_sweeps.sweeping.config.prompts import prompt_of_task
 from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, Combination, LabelledStates, PoolSettings, Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Reward, Trial
@@ -290,7 +291,7 @@ def make_plan(sweep: Sweep) -> Plan:
     problems.raise_if_any()
     assert algorithm is not None
     assert renderings is not None
-    prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
+    prompts = sweep.prompts or (prompt_of_task(task),)
     machine_drawn = sweep.profile is None
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
     sweep = sweep.model_copy(update=resolved)

@@ -11,6 +11,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import read_text
 from vlm_rm_sweeps.rewards.prompt_text import visible_text
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
+from vlm_rm_sweeps.sweeping.config.validation import check_keys
 from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml
 from vlm_rm_sweeps.tasks.task import Task
 
@@ -71,7 +72,24 @@ def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -
         raise UserError(
             f"baseline {baseline!r}: expected a sentence that describes any state, such as {task.baseline_prompt!r}"
         )
-    return read_prompts(names, baseline) if names else (Prompt(id="task", goal=(task.goal_prompt,), baseline=(baseline,)),)
+    return read_prompts(names, baseline) if names else (prompt_of_task(task, baseline),)
+
+
+def prompt_of_task(task: Task, baseline: str | None = None) -> Prompt:
+    """Return the prompt that a task brings along.
+
+    Args:
+        task: The task, also a user's.
+        baseline: Another baseline than the task's own.
+
+    Returns:
+        Its goal and baseline.
+
+    Raises:
+        UserError: One of them is empty, or both are the same.
+    """
+    own = {"id": "task", "goal": (task.goal_prompt,), "baseline": (task.baseline_prompt if baseline is None else baseline,)}
+    return check_keys(Prompt, own, hint=f" (this is the prompt of task {task.name!r}; give others with `prompts` or --prompt)")
 
 
 def _entries(file: Path) -> list[Any]:
