@@ -147,6 +147,14 @@ def test_a_number_for_which_there_is_no_time_or_no_use_is_refused(sweep: Path, c
     assert message in refusal("sweep", sweep, "--dry-run", "--set", changed)
 
 
+def test_a_picture_that_another_process_has_written_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "picture.png exists now and is not overwritten" in refusal("render", "odd_parts:writes_beside", "-o", "picture.png")
+    assert Path("picture.png").read_text() == "of another process"
+    vlm_rm("render", "odd_parts:writes_beside", "-o", "picture.png", "--force")
+    assert Path("picture.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_parts_without_a_fault_are_planned(sweep: Path) -> None:
     vlm_rm("sweep", str(sweep), "--dry-run", "--set", "models=[odd_parts:Redness]", "--set", "task=odd_parts:task")
     given = ["--set", "alphas=[]", "--set", "rewards=[odd_parts:GoalCosine, odd_parts:Combining]"]

@@ -1,5 +1,6 @@
 """Parts as users write them, each with one fault: a module that lies beside a sweep file."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -224,6 +225,18 @@ def reads_nan() -> Task:
 
 def unsure_of_goal() -> Task:
     return task(states=UnsureOfGoal())
+
+
+class WritesBeside(Plain):
+    """Its frames take so long that another process has written the picture meanwhile, into the working folder."""
+
+    def render(self) -> Any:
+        Path("picture.png").write_text("of another process")
+        return super().render()
+
+
+def writes_beside() -> Task:
+    return task(make_native_env=lambda rendering, frame_format: WritesBeside("rgb_array"))
 
 
 class Learner(Algorithm):

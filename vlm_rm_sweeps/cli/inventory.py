@@ -199,7 +199,7 @@ def render(
     count = steps or (1 if still else chosen.episode_steps)
     frames = frames_of_episode(chosen, rendering, reward_model.frame_format, count, seed, random=policy == Policy.RANDOM)
     visible = reward_model.visible(frames[-1:] if still else frames)
-    with new_output(output) as unfinished:
+    with new_output(output, replaces=force) as unfinished:
         if still:
             write_picture(visible[0], unfinished)
         else:
