@@ -22,6 +22,7 @@ from vlm_rm_sweeps.cli.options import (
     write_table,
 )
 from vlm_rm_sweeps.cli.terminal import print_json, records, say, say_aside
+from vlm_rm_sweeps.storage import place_named
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.evaluation.states import State
@@ -60,7 +61,8 @@ class Which(StrEnum):
 @states_app.command("rollouts")
 def states_rollouts(
     sources: Annotated[
-        list[Path], typer.Argument(help="Folders of sweeps (all of their trials), of trials, or of checkpoints.")
+        list[str],
+        typer.Argument(help="Folders or addresses of sweeps (all of their trials), of trials, or of checkpoints."),
     ],
     output: NewDataset,
     which: Annotated[
@@ -82,7 +84,7 @@ def states_rollouts(
     from vlm_rm_sweeps.sweeping.tracking.trained_policies import trained_policies
 
     refuse_to_overwrite(output)
-    policies = trained_policies(sources, which.value, say)
+    policies = trained_policies([place_named(source) for source in sources], which.value, say)
     states = states_of_policies(policies, episodes, every, seed, say)
     _write_states(output, task_of_all(policies), states, image_format)
 

@@ -14,6 +14,7 @@ from ray.actor import ActorHandle
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.nodes import check_nodes
 from vlm_rm_sweeps.serving.pool import PoolConfig, check_placement, start_pool
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
@@ -63,7 +64,7 @@ def start_pools(
     # A unique name: the servers of a killed driver may still be running.
     pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
     reserved = plan.sweep.trial
-    check_nodes(folder.path.parent)
+    check_nodes(folder.place.above if isinstance(folder.place, RemoteFolder) else folder.path.parent)
     check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
     if pools:
         say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
