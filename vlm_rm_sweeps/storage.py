@@ -189,7 +189,8 @@ class RemoteFolder:
             store, path = self._opened()
             return sorted(info.base_name for info in store.get_file_info(FileSelector(path, allow_not_found=True)))
 
-        return self._asked("listed", listed)
+        # The first thing that commands ask: the client's own tries are as long as somebody should wait.
+        return self._asked("listed", listed, tries=1)
 
     def files(self) -> dict[str, int]:
         """List all files below this folder; none if it does not exist.
@@ -403,13 +404,13 @@ class RemoteFolder:
         store, root = _opened_store(self.store)
         return store, posixpath.join(root, self.inside, name).rstrip("/") or "/"
 
-    def _asked(self, done: str, ask: Callable[[], Answer], missing_is_fine: bool = False) -> Any:
-        """Ask the store, and once more if that fails.
+    def _asked(self, done: str, ask: Callable[[], Answer], missing_is_fine: bool = False, tries: int = _TRIES) -> Any:
+        """Ask the store, and if that fails, again.
 
         Raises:
             StoreError: It failed again.
         """
-        for tries_left in reversed(range(_TRIES)):
+        for tries_left in reversed(range(tries)):
             try:
                 return ask()
             except Exception as error:  # pyarrow's have many types

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import new_output, refuse_address
+from vlm_rm_sweeps.files import address_in, new_output, refuse_address
 from vlm_rm_sweeps.storage import place_named
 
 if TYPE_CHECKING:
@@ -55,6 +55,26 @@ def new_folder(path: Path | None) -> Path | None:
     if path is not None:
         refuse_address(path)
         _refuse_unwritable(path, _nearest_that_exists(path))
+    return path
+
+
+def folder_here(path: Path) -> Path:
+    """Refuse an address as a folder in which labels are kept; the callback of arguments that name one.
+
+    Args:
+        path: Value of the argument.
+
+    Returns:
+        The path, unchanged.
+
+    Raises:
+        UserError: It is an address.
+    """
+    if address := address_in(path):
+        raise UserError(
+            f"{address} is an address, and labels are kept in a folder, which several raters may share: copy the results to one, such "
+            "as with `aws s3 cp --recursive`"
+        )
     return path
 
 

@@ -17,6 +17,7 @@ from vlm_rm_sweeps.cli.options import (
     NewDataset,
     RenderedCamera,
     RenderedTextures,
+    folder_here,
     new_file,
     refuse_to_overwrite,
     write_table,
@@ -135,7 +136,8 @@ def label(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A data set of states, a sweep's folder (for the videos of its trials), or any folder of mp4 videos."
+            callback=folder_here,
+            help="A data set of states, a sweep's folder (for the videos of its trials), or any folder of mp4 videos.",
         ),
     ],
     criterion: Annotated[str | None, typer.Option(help="What raters judge by. Default: the task's success criterion.")] = None,
@@ -156,7 +158,10 @@ def label(
 
 def labels(
     folder: Annotated[
-        Path, typer.Argument(help="A labelled data set of states, or a labelled folder of videos, such as a sweep's.")
+        Path,
+        typer.Argument(
+            callback=folder_here, help="A labelled data set of states, or a labelled folder of videos, such as a sweep's."
+        ),
     ],
     pairs: Annotated[bool, typer.Option("--pairs", help="The pairs of states that raters have compared.")] = False,
     output: Annotated[

@@ -86,7 +86,10 @@ class SweepRun:
         self._take_in(known_measures(folder.epic))
         for trial in plan.trials:
             finished = trial not in self._remaining.trials
-            self._callback.recall(trial, TrialFolder(folder.trial_place(trial.trial_id)), finished)
+            # A store is asked only about trials that have started, whose folders are in its copy.
+            here = folder.trial(trial.trial_id)
+            started = folder.trial_place(trial.trial_id) if here.is_dir() else here
+            self._callback.recall(trial, TrialFolder(started), finished)
 
     def __enter__(self) -> "SweepRun":
         self._mirror.start()
