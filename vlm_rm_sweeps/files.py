@@ -79,8 +79,8 @@ def refuse_address(path: Path) -> None:
     """
     if address := address_in(path):
         raise UserError(
-            f"{address} is an address, where only the results of sweeps are written (`vlm-rm sweep --results`): name a file or folder of "
-            "this machine"
+            f"{address} is an address, where only the results of sweeps are written (`vlm-rm sweep --results`): name a file or folder "
+            "of this machine"
         )
 
 

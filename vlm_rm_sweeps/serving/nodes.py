@@ -52,13 +52,16 @@ def check_nodes(results: Path | RemoteFolder) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
     if len(nodes) < 2:
         return
-    if isinstance(results, RemoteFolder):
-        problems = _problems_with_address(nodes, results)
-    else:
-        problems = _problems_with_folder(nodes, results)
+    problems = _problems_at(nodes, results)
     if problems:
         more = f"; and {len(problems) - _NAMED_AT_MOST} more nodes" if len(problems) > _NAMED_AT_MOST else ""
         raise UserError(f"{'; '.join(problems[:_NAMED_AT_MOST])}{more}")
+
+
+def _problems_at(nodes: list[Mapping[str, Any]], results: Path | RemoteFolder) -> list[str]:
+    if isinstance(results, RemoteFolder):
+        return _problems_with_address(nodes, results)
+    return _problems_with_folder(nodes, results)
 
 
 def _problems_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> list[str]:
