@@ -22,6 +22,7 @@ OUTSIDE = (
     "SECURITY.md",
     "LICENSE",
     "Makefile",
+    "deploy/**/*",
     "sweeps/**/*",
     "examples/*",
     "vlm_rm_sweeps/rewards/embedded/*.md",

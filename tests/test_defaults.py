@@ -127,6 +127,21 @@ assert variables() == {"AWS_SESSION_TOKEN": "secret"}
     run_python(code, {"HOME": os.environ["HOME"]})
 
 
+def test_a_trainer_in_this_process_says_nothing() -> None:
+    """As `vlm-rm fit` has one; what the trainers of trials say is in Ray's logs."""
+    code = """
+import os
+os.dup2(1, 2)
+from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.training.algorithms.registry import find_algorithm
+from vlm_rm_sweeps.training.trainer import build_trainer
+
+trainer = build_trainer(find_algorithm("dqn")(), find_task("cartpole-upright"), None, 0, 64, 1)
+trainer.train(), trainer.evaluate(), trainer.stop()
+"""
+    assert run_python(code, {"HOME": os.environ["HOME"]}) == ""
+
+
 def test_a_cluster_that_runs_is_left_as_it_is(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlm_rm_sweeps.process_defaults import prepare_ray
 

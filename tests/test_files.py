@@ -1,6 +1,7 @@
 """Names that come from data stay inside their folder; files are replaced atomically; checksums are those of the content."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,20 @@ def test_two_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_what_another_process_has_written_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file"
+
+    def write(text: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        with new_output(file, replaces=False) as unfinished:
+            unfinished.write_text(text)
+            meanwhile()
+
+    with pytest.raises(UserError, match=r"file exists now and is not overwritten: .* Choose another name"):
+        write("second", meanwhile=lambda: write("first"))
+    assert file.read_text() == "first"
+    assert list(file.parent.iterdir()) == [file]
+
+
 def test_a_folder_appears_whole_and_replaces_none(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     with new_output(folder) as unfinished:
@@ -70,7 +85,7 @@ def test_a_folder_appears_whole_and_replaces_none(tmp_path: Path) -> None:
         (unfinished / "a").write_text("a")
         assert not folder.exists()
     assert (folder / "a").read_text() == "a"
-    with pytest.raises(UserError, match="cannot be written"), new_output(folder) as unfinished:
+    with pytest.raises(UserError, match="exists now and is not overwritten"), new_output(folder) as unfinished:
         unfinished.mkdir()
     assert [each.name for each in folder.iterdir()] == ["a"]
     assert list(folder.parent.iterdir()) == [folder]

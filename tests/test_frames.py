@@ -138,6 +138,16 @@ def test_arrays_that_hold_no_frames_are_refused(frames: np.ndarray) -> None:
         check_frames(frames)
 
 
+def test_frames_larger_than_any_that_is_drawn_are_refused() -> None:
+    drawn_by_none = np.broadcast_to(np.uint8(0), (1, 200_000, 100_000, 3))
+    with pytest.raises(UserError, match=r"shape \(1, 200000, 100000, 3\): expected at most 16,384 pixels"):
+        check_frames(drawn_by_none)
+
+
+def test_of_a_very_long_frame_a_row_is_left() -> None:
+    assert resize_frames(noise(1, 700), FrameFormat(224, resize_mode="longest")).shape == (2, 1, 224, 3)
+
+
 def test_a_single_frame_upside_down_is_resized() -> None:
     """NumPy calls an array of one frame contiguous, whatever its strides."""
     frames = np.zeros((1, 4, 4, 3), np.uint8)[::-1]

@@ -152,7 +152,9 @@ QUICKSTART = Path(__file__).parents[1] / "sweeps" / "quickstart.yaml"
 
 
 def test_a_bucket_that_is_not_there_is_told_before_anything_starts(s3: RemoteFolder, machine: Machine) -> None:
-    with pytest.raises(UserError, match=r"s3://nobodys/results cannot be used for results .*bucket.* does not exist") as refused:
+    with pytest.raises(
+        UserError, match=r"s3://nobodys/results cannot be used for results .*bucket.* does not exist"
+    ) as refused:
         vlm_rm("sweep", str(QUICKSTART), "--results", "s3://nobodys/results")
     assert "only-of-the-tests" not in str(refused.value)
     assert str(refused.value).count("\n") == 1

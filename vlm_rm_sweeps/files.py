@@ -237,14 +237,19 @@ def problems_in(error: "ValidationError") -> str:
     return "; ".join(described)
 
 
+class _TakenError(OSError):
+    """Something else is in the place of what was to be written."""
+
+
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, replaces: bool = True) -> Iterator[Path]:
     """Write a file or folder atomically: readers find the old one, the new one or none, even if this process is killed.
 
     Several processes may write the same path at once; the last one to finish wins.
 
     Args:
-        path: What is written, in an existing folder. A file is replaced if it exists; a folder must not exist, or be empty.
+        path: What is written, in an existing folder. A folder must not exist, or be empty.
+        replaces: Whether a file is replaced if it exists; else it is an error, also if it has appeared in the meantime.
 
     Yields:
         A path of the same name elsewhere, to write to. It takes the place of `path` at the end of the context, unless that
@@ -262,28 +267,40 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield unfinished
         if unfinished.is_file():
             flush(unfinished)
-        unfinished.replace(path)
+        _put_in_place(unfinished, path, replaces or unfinished.is_dir())
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def _put_in_place(unfinished: Path, path: Path, replaces: bool) -> None:
+    try:
+        if not replaces:
+            path.touch(exist_ok=False)  # renaming would replace a file that another process has written since
+        unfinished.replace(path)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise _TakenError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
 @contextmanager
-def new_output(path: Path) -> Iterator[Path]:
+def new_output(path: Path, replaces: bool = True) -> Iterator[Path]:
     """Write what the user asked for, see `written_whole`: it is there as a whole or not at all.
 
     Args:
         path: A file or folder. The folders above it are made, and removed again if nothing could be written.
+        replaces: As of `written_whole`. False for a name that was found free before work that takes a while.
 
     Yields:
         The path to write to.
 
     Raises:
-        UserError: It could not be written: the disk is full, or the folder is not writable.
+        UserError: It could not be written: the disk is full, the folder is not writable, or something else is in its place.
     """
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as unfinished:
+        with written_whole(path, replaces) as unfinished:
             yield unfinished
     except BaseException as error:
         for folder in made:
@@ -291,6 +308,10 @@ def new_output(path: Path) -> Iterator[Path]:
                 folder.rmdir()
         if not isinstance(error, OSError):
             raise
+        if isinstance(error, _TakenError):
+            raise UserError(
+                f"{path} exists now and is not overwritten: has another process written it meanwhile? Choose another name"
+            ) from error
         raise UserError(
             f"{path} cannot be written ({_reason(error)}): free some disk space, or choose another place"
         ) from error

@@ -48,7 +48,12 @@ class FrameFormat:
         if self.resize_mode == "squash":
             return self.size, self.size
         edge = max(height, width)
-        return round(self.size * height / edge), round(self.size * width / edge)
+        # At least a pixel: of a very long frame nothing would be left.
+        return max(1, round(self.size * height / edge)), max(1, round(self.size * width / edge))
+
+
+_LARGEST_EDGE = 2**14
+"""Of a frame, in pixels: what OpenGL draws at most on most machines."""
 
 
 def frames_to_tensor(frames: np.ndarray) -> "torch.Tensor":
@@ -76,13 +81,15 @@ def check_frames(frames: Any) -> None:
         frames: Anything. No frames (N = 0) are frames, too.
 
     Raises:
-        UserError: It is not uint8 (N, H, W, 3) with at least one pixel in each frame.
+        UserError: It is not uint8 (N, H, W, 3) with at least one pixel in each frame, or the frames are larger than any renderer's.
     """
     expected = "expected RGB images from 0 to 255, uint8 (N, height, width, 3)"
     if not isinstance(frames, np.ndarray):
         raise UserError(f"frames are {type(frames).__name__}, not a NumPy array: {expected}")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:]:
         raise UserError(f"frames of shape {frames.shape} and type {frames.dtype}: {expected}")
+    if max(frames.shape[1:3]) > _LARGEST_EDGE:
+        raise UserError(f"frames of shape {frames.shape}: expected at most {_LARGEST_EDGE:,} pixels in height and width")
 
 
 def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:

@@ -68,8 +68,12 @@ def prepare_tune() -> None:
 
 
 def prepare_rllib() -> None:
-    """Silence RLlib's warnings of its own deprecated modules, some of which importing an algorithm prints."""
-    logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
+    """Silence RLlib's warnings of its own deprecated modules, and its advice on which of its interfaces to use.
+
+    Call it before an algorithm's class is imported, or its configuration is checked: both may warn.
+    """
+    for speaker in ("ray._common.deprecation", "ray.rllib"):
+        logging.getLogger(speaker).setLevel(logging.ERROR)
 
 
 def prepare_mlflow() -> None:

@@ -10,17 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from command_line import vlm_rm
+from command_line import find_command, parse, vlm_rm
 from pages import PAGES, REPOSITORY, blocks_of, text_of, without_blocks
 
 from vlm_rm_sweeps import user_modules
-from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
 from vlm_rm_sweeps.tasks import registry
 
 LANGUAGES = {"console", "yaml", "python", "text", "bibtex"}
-OF_OTHERS = {"apt", "cd", "export", "git", "pip", "source"}
+OF_OTHERS = {"apt", "cd", "docker", "export", "git", "kubectl", "mkdir", "openssl", "pip", "ray", "sbatch", "source"}
 """First words of commands that are nobody's here; their blocks say what they need."""
 _CHEAP = ("tasks", "schema")
 _INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make) [^`\n]+)`(?!`)")
@@ -42,7 +40,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path, states: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder like the repository's, in which nothing that a page does is left behind."""
-    for name in ("sweeps", "examples"):
+    for name in ("sweeps", "examples", "deploy"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "results" / "states").mkdir(parents=True)
     (tmp_path / "results" / "states" / "cartpole").symlink_to(states)
@@ -147,6 +145,9 @@ def check_command(line: str, needs: str) -> None:
     else:
         assert program in OF_OTHERS, line
         assert needs, f"{line}: say what it needs"
+        check_files([word for word in words if not word.startswith("/")])  # else one of another machine
+        if "vlm-rm" in words:  # as in `ray job submit -- vlm-rm sweep`
+            parse(words[words.index("vlm-rm") + 1 :])
 
 
 def check_make(words: list[str]) -> None:
@@ -162,24 +163,6 @@ def check_files(words: list[str]) -> None:
     inputs = [word for before, word in pairwise(["", *words]) if before not in ("-o", "--output")]
     named = [word for word in inputs if Path(word).suffix in (".yaml", ".py", ".txt") and "<" not in word]
     assert [word for word in named if not Path(word).exists()] == []
-
-
-def find_command(words: list[str]) -> tuple[Any, str, list[str]]:
-    """Find the command that these words call, its name, and what is left of the words."""
-    command: Any = typer.main.get_command(app)
-    name, rest = "vlm-rm", words
-    while rest[:1] == ["--module"]:
-        rest = rest[2:]
-    while rest and rest[0] in getattr(command, "commands", {}):
-        name, *rest = rest
-        command = command.commands[name]
-    assert name != "vlm-rm" or not rest, f"there is no command {words}"
-    return command, name, rest
-
-
-def parse(words: list[str]) -> None:
-    command, name, rest = find_command(words)
-    command.make_context(name, list(rest))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ VALUES: dict[str, list[str]] = {
     "sizes": ["tiny", "huge"], "episodes": ["1"], "every": ["5"], "count": ["2"], "samples": ["1"], "steps": ["2"],
         "points": ["3"], "seed": ["0", "7", str(2**32), str(2**63), str(2**64)], "tracking_uri": ["sqlite:///out/m.db",
         "nonsense://x", "sqlite:////proc/x.db", "http://", "file:///out", "sqlite://"],
+    "teacher": ["embedded/small", "embedded/tiny", "embedded/huge", "distilled/family", "own:Reward", "ViT-B-32/nobody"],
+    "student": ["embedded/tiny", "embedded/small", "ViT-B-32/nobody", "embedded/"], "hidden": ["0", "3", "64", "65"],
+    "reward": ["goal_baseline", "softmax", "{kind: softmax, negatives: [a pole lying down]}", "{kind: threshold, above: .nan}",
+        "{kind: history, of: x}", "own:Reward", "{kind: learned, head: sweep/trials.csv}", "{kind: learned, head: gone}", "[a"],
+    "states": ["labelled", "states", "gone", "sweep", "empty", "loop", "/dev/zero"],
     "judge": ["embedded/tiny", "embedded/huge"], "criterion": ["is it up?"], "module": ["json", "broken.py", "exits.py",
         "raises.py", "gone.py", "nowhere", "os.path", "a b", "../x.py"],
 }
@@ -65,6 +70,8 @@ GOOD = {
     "file": "sweeps/quickstart.yaml",
     "checkpoint": "checkpoint",
     "dataset": "labelled",
+    "datasets": "labelled",
+    "states": "labelled",
     "sources": "checkpoint",
     "images": "states/images",
     "folders": "family",
@@ -112,7 +119,9 @@ def good_value(command: Command, parameter: Any) -> str:
     if name in NEW_PATHS:
         return "out/x.png" if command.path == ("render",) else "out/new"
     if name == "folder":
-        return {"report": "sweep", "label": "videos"}.get(command.path[0], "labelled")
+        return {"report": "sweep", "status": "sweep", "label": "videos"}.get(command.path[0], "labelled")
+    if name == "images" and command.path == ("distill",):
+        return "100"  # a number; elsewhere it is a folder
     return GOOD[name] if name in GOOD else VALUES.get(name, ["1"])[0]
 
 
@@ -193,6 +202,7 @@ def brakes() -> Iterator[Brakes]:
             ("pretrain",): ["--size", "none"],
             ("fit",): ["--set", "steps=-1"],
             ("demo",): ["--output", "sweep/trials.csv"],
+            ("distill",): ["--output", "sweep"],
         }
 
 

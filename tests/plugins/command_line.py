@@ -3,8 +3,11 @@
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
 
-from vlm_rm_sweeps.cli import main
+import typer
+
+from vlm_rm_sweeps.cli import app, main
 from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT
 from vlm_rm_sweeps.errors import UserError
 
@@ -34,3 +37,22 @@ def vlm_rm(*arguments: str) -> str:
     assert status == 0, f"exit status {status}: {errors.getvalue()[-500:]}"
     assert "Traceback" not in errors.getvalue(), errors.getvalue()
     return output.getvalue()
+
+
+def find_command(words: list[str]) -> tuple[Any, str, list[str]]:
+    """Find the command that these words call, its name, and what is left of the words."""
+    command: Any = typer.main.get_command(app)
+    name, rest = "vlm-rm", words
+    while rest[:1] == ["--module"]:
+        rest = rest[2:]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        name, *rest = rest
+        command = command.commands[name]
+    assert name != "vlm-rm" or not rest, f"there is no command {words}"
+    return command, name, rest
+
+
+def parse(words: list[str]) -> None:
+    """Fail if the command line would refuse these words: a command, its arguments and its options."""
+    command, name, rest = find_command(words)
+    command.make_context(name, list(rest))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk import full_disk
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
@@ -210,7 +211,11 @@ def test_a_card_is_written_beside_the_weights(tmp_path: Path, monkeypatch: pytes
     assert "| cart pole | 12 | " in text
     assert f'"a humanoid robot kneeling" in {share:.2%} of the humanoid\'s' in text
     assert prose(text) == prose((EMBEDDED_FOLDER / "MODEL_CARD.md").read_text())
-    assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in tmp_path.iterdir()}
+    files = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    assert {"MODEL_CARD.md", "held_out.csv", "scaling.png", "landscapes.png"} <= {file.name for file in files}
+    with full_disk(room=100), pytest.raises(OSError, match="File too large"):
+        write_model_card([results])
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
 
 
 def test_a_family_that_cannot_be_evaluated_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:

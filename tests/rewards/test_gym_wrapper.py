@@ -86,7 +86,59 @@ def test_sub_environments_are_scored_together(deferred: bool) -> None:
     assert env.rollout_rewards().shape == (0, 2)
 
 
+class Drawing(Ramp):
+    """Draws what it was given."""
+
+    def __init__(self, drawn: Any) -> None:
+        super().__init__()
+        self._drawn = drawn
+
+    def render(self) -> Any:
+        return self._drawn
+
+
+FRAME = np.zeros((8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "shape"),
+    [
+        (np.zeros((8, 8, 3)), r"shape \(1, 8, 8, 3\) and type float64"),
+        (None, r"shape \(1,\) and type object"),
+        ([FRAME], r"shape \(1, 1, 8, 8, 3\)"),
+        (FRAME[..., 0], r"shape \(1, 8, 8\)"),
+    ],
+)
+def test_what_is_drawn_is_checked_before_it_is_resized(drawn: Any, shape: str) -> None:
+    env = ClipRewardWrapper(Drawing(drawn), Brightness(), SPEC)
+    env.reset(seed=0)
+    with pytest.raises(UserError, match=rf"render\(\) returned no frames: .*{shape}.*expected RGB images"):
+        env.step(0)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "found"),
+    [
+        ((FRAME, FRAME[1:]), r"2 frames of shape \(7, 8, 3\) and \(8, 8, 3\)"),
+        ((FRAME,), r"1 frames of shape \(8, 8, 3\)"),
+        ((), "0 frames"),
+        (None, "None, and no frames"),
+    ],
+)
+def test_there_is_a_frame_of_each_sub_environment(drawn: Any, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vector = gym.vector.SyncVectorEnv([Ramp, Ramp])
+    monkeypatch.setattr(vector, "render", lambda: drawn)
+    env = ClipRewardVectorWrapper(vector, Brightness(), SPEC)
+    env.reset(seed=0)
+    with pytest.raises(UserError, match=rf"render\(\) returned {found}.*expected 2 of one size, uint8"):
+        env.step([0, 0])
+
+
 def test_what_cannot_work_is_refused() -> None:
+    with pytest.raises(UserError, match="model 'embedded/tiny': expected a loaded model"):
+        ClipRewardWrapper(Ramp(), "embedded/tiny", SPEC)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="spec None: expected a RewardSpec"):
+        ClipRewardWrapper(Ramp(), Brightness(), None)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="make it with render_mode='rgb_array'"):
         ClipRewardWrapper(Ramp(render_mode=None), Brightness(), SPEC)
     same_step = gym.vector.SyncVectorEnv([Ramp], autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)

@@ -101,9 +101,24 @@ def test_a_request_that_no_model_can_answer_is_refused_in_words(frames: Any, spe
         check_request(frames, specs)
 
 
-def test_a_micro_batch_has_frames() -> None:
-    with pytest.raises(UserError, match="micro_batch 0: expected at least one frame"):
-        find_reward_model("own_rewards:Brightness").load(micro_batch=0)
+@pytest.mark.parametrize("odd", ["a goal", None, (("a goal",), ("a scene",), 0.5)])
+def test_a_model_checks_nothing_but_specs(odd: Any) -> None:
+    with pytest.raises(UserError, match=r"spec .*: expected a RewardSpec, such as RewardSpec\("):
+        find_reward_model("own_rewards:Brightness").check(odd)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"micro_batch": 0}, "micro_batch 0: expected at least one frame"),
+        ({"micro_batch": 2.5}, "micro_batch 2.5: expected at least one frame .* a whole number"),
+        ({"micro_batch": "64"}, "micro_batch '64'"),
+        ({"precision": "int8"}, "precision 'int8': expected one of fp32, bf16, fp16"),
+    ],
+)
+def test_a_model_is_loaded_as_it_can_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_reward_model("own_rewards:Brightness").load(**settings)
 
 
 @pytest.mark.parametrize("alpha", [True, np.float32(1), Fraction(1, 1)])

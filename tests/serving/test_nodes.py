@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,14 @@ def test_a_node_with_another_version_is_named_with_both(monkeypatch: pytest.Monk
 def test_a_cluster_of_one_node_is_not_asked(ray_cluster: None, tmp_path: Path) -> None:
     check_nodes(tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_a_single_worker_is_asked_if_the_driver_runs_on_a_head_without_cpus() -> None:
+    head: dict[str, Any] = {"NodeID": "head", "Alive": True, "Resources": {}}
+    worker: dict[str, Any] = {"NodeID": "worker", "Alive": True, "Resources": {"CPU": 8.0}}
+    assert nodes._to_ask([head, worker], "head") == [worker]
+    assert nodes._to_ask([head, worker | {"Alive": False}], "head") == []
+    assert nodes._to_ask([head | {"Resources": {"CPU": 2.0}}], "head") == []
 
 
 NAMESPACE = ("unshare", "--net", "--mount")

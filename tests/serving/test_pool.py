@@ -36,6 +36,7 @@ from vlm_rm_sweeps.serving.pool import (
     start_pool,
 )
 from vlm_rm_sweeps.serving.ray_internals import restarts_of_running
+from vlm_rm_sweeps.serving.reward_pool import reward_pool
 
 # The servers below travel to their processes by value: else these would import this module, torch and open_clip for them.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -297,7 +298,11 @@ def test_a_server_that_ray_does_not_reach_for_a_while_is_asked_again(obedient_se
     [
         ({"servers": 0}, "servers is 0: expected at least 1"),
         ({"micro_batch": 0}, "micro_batch is 0: expected at least 1"),
+        ({"servers": 1.5}, "servers is 1.5: expected at least 1, a whole number"),
+        ({"servers": "2"}, "servers is '2'"),
         ({"threads": 0}, "threads is 0"),
+        ({"precision": "fp8"}, "precision is 'fp8': expected one of fp32, bf16, fp16"),
+        ({"backend": None}, "backend is None: expected one of torch, folded, onnxruntime"),
         ({"gpus": -1.0}, "gpus is -1.0: expected at least 0"),
         ({"timeout_s": float("nan")}, "timeout_s is nan: expected more than 0 seconds"),
     ],
@@ -327,6 +332,15 @@ def test_an_odd_request_is_refused_before_anything_is_sent(
     with pytest.raises(ValueError, match=r"shape \(0, 64, 64, 3\): expected at least one frame"):
         pool.submit(frames(0), SPECS)
     assert pool.score(frames(0), SPECS).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "spec", "message"),
+    [("embedded/tiny", "a pole", "spec 'a pole': expected a RewardSpec"), (None, SPECS[0], "model None: expected an id")],
+)
+def test_a_pool_of_ones_own_is_checked_before_ray_starts(model: Any, spec: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message), reward_pool(model, spec):
+        pass
 
 
 def test_the_served_model_says_which_spec_it_cannot_score(two_servers: PoolConfig) -> None:

@@ -258,9 +258,9 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
         table: The table.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: The file exists or cannot be written.
     """
-    with new_output(path) as unfinished:
+    with new_output(path, replaces=False) as unfinished:
         table.to_csv(unfinished, index=False)
 
 

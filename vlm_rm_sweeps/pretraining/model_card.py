@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from vlm_rm_sweeps.files import write_whole, written_whole
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
 from vlm_rm_sweeps.pretraining.held_out import FLAG
@@ -39,17 +40,22 @@ def write_model_card(results: Sequence[FamilyResults]) -> Path:
 
     Returns:
         Path of the card.
+
+    Raises:
+        OSError: The disk is full, for example. What was there before is as it was, or replaced as a whole.
     """
     first = results[0]
     parts = [_INTRODUCTION, _data(first), _training(results), _trend(results)]
     parts += [_tasks(first), _peaks(first), _retrieval(first), _speed(first)]
     card = first.folder / CARD
-    card.write_text("\n".join(parts), encoding="utf-8")
     joined = pd.concat([each.measures.assign(training=index) for index, each in enumerate(results)], ignore_index=True)
-    joined.to_csv(first.folder / MEASURES, index=False, float_format="%.5f")
-    draw_trend(results).savefig(first.folder / "scaling.png", dpi=130)
-    draw_landscapes(first.landscapes).savefig(first.folder / "landscapes.png", dpi=100)
+    write_whole(first.folder / MEASURES, joined.to_csv(index=False, float_format="%.5f"))
+    figures = {"scaling.png": (draw_trend(results), 130), "landscapes.png": (draw_landscapes(first.landscapes), 100)}
+    for name, (figure, dots_per_inch) in figures.items():
+        with written_whole(first.folder / name) as unfinished:
+            figure.savefig(unfinished, dpi=dots_per_inch)
     plt.close("all")
+    write_whole(card, "\n".join(parts))
     return card
 
 

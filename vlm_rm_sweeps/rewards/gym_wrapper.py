@@ -4,16 +4,17 @@ They are for Stable-Baselines3, CleanRL or a training loop of your own, and do n
 vector environment needs one scoring call for each step of all sub-environments or, with `deferred=True`, one for a rollout.
 """
 
+from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
-from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.frames import resize_frames
+from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.frames import check_frames, resize_frames
 from vlm_rm_sweeps.metrics import INFO_TRUE_REWARD
-from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, check_is_spec
 
 _OTHER_MODES = {
     AutoresetMode.SAME_STEP: "resets sub-environments in the step that ends them, so the last frame of an episode is lost",
@@ -32,7 +33,7 @@ class ClipRewardWrapper(gym.Wrapper):
         spec: Prompts and function of the reward, which is one of single frames.
 
     Raises:
-        UserError: The environment renders no arrays, or the model cannot score the spec.
+        UserError: The environment renders no arrays, the model is none, or it cannot score the spec.
     """
 
     def __init__(self, env: gym.Env, model: RewardModel, spec: RewardSpec) -> None:
@@ -43,7 +44,7 @@ class ClipRewardWrapper(gym.Wrapper):
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step the environment and score the frame after the step."""
         observation, true_reward, terminated, truncated, info = self.env.step(action)
-        frames = _resized([self.env.render()], self._model)
+        frames = _resized([self.env.render()], 1, self._model)
         reward = float(self._model.score(frames, [self._spec])[0, 0])
         return observation, reward, terminated, truncated, info | {INFO_TRUE_REWARD: float(true_reward)}
 
@@ -61,7 +62,7 @@ class ClipRewardVectorWrapper(VectorWrapper):
         deferred: Whether scoring is left to `rollout_rewards`. The rewards that `step` returns are then NaN.
 
     Raises:
-        UserError: The environment renders no arrays or has another autoreset mode, or the model cannot score the spec.
+        UserError: The environment renders no arrays or has another autoreset mode, the model is none, or it cannot score the spec.
     """
 
     def __init__(self, env: VectorEnv, model: RewardModel, spec: RewardSpec, deferred: bool = False) -> None:
@@ -85,7 +86,7 @@ class ClipRewardVectorWrapper(VectorWrapper):
     def step(self, actions: Any) -> Any:
         """Step all sub-environments and, unless deferred, score their frames in one call."""
         observations, true_rewards, terminated, truncated, info = self.env.step(actions)
-        frames, resets = _resized(self.env.render(), self._model), self._ended
+        frames, resets = _resized(self.env.render(), self.num_envs, self._model), self._ended
         self._ended = np.logical_or(terminated, truncated)
         info = info | {INFO_TRUE_REWARD: np.asarray(true_rewards, np.float64)}
         if self._deferred:
@@ -115,6 +116,11 @@ class ClipRewardVectorWrapper(VectorWrapper):
 def _check(render_mode: str | None, env: Any, model: RewardModel, spec: RewardSpec) -> None:
     if render_mode != "rgb_array":
         raise UserError(f"{env} has the render mode {render_mode!r}: make it with render_mode='rgb_array'")
+    if not isinstance(model, RewardModel):
+        raise UserError(
+            f"model {shown(model)}: expected a loaded model, such as load_reward_model('embedded/small'), or a pool"
+        )
+    check_is_spec(spec)
     if spec.parts() != (spec,):
         raise UserError(
             f"reward {spec.label} needs the earlier steps of an episode, and this wrapper scores frames alone: expected another reward"
@@ -122,5 +128,18 @@ def _check(render_mode: str | None, env: Any, model: RewardModel, spec: RewardSp
     model.check(spec)
 
 
-def _resized(frames: Any, model: RewardModel) -> np.ndarray:
-    return resize_frames(np.stack([np.asarray(frame) for frame in frames]), model.frame_format)
+def _resized(drawn: Any, count: int, model: RewardModel) -> np.ndarray:
+    """Resize what environments have drawn, uint8 (count, H, W, 3), once it is known to be that."""
+    expected = f"expected {count} of one size, uint8 (height, width, 3)"
+    if not isinstance(drawn, Sequence | np.ndarray):
+        raise UserError(f"render() returned {shown(drawn)}, and no frames: {expected}")
+    frames = [np.asarray(frame) for frame in drawn]
+    shapes = {frame.shape for frame in frames}
+    if len(frames) != count or len(shapes) > 1:
+        raise UserError(f"render() returned {len(frames)} frames of shape {' and '.join(map(str, sorted(shapes)))}: {expected}")
+    stacked = np.stack(frames)
+    try:
+        check_frames(stacked)
+    except UserError as error:
+        raise UserError(f"render() returned no frames: {error}") from error
+    return resize_frames(stacked, model.frame_format)

@@ -23,6 +23,7 @@ _OPENAI = "https://api.openai.com/v1"
 _TEMPORARY = (408, 409, 425, 429)
 _LONGEST_ANSWER = 2**20
 _LONGEST_REASON = 300
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,9 @@ class Endpoint:
             raise _TemporaryError(_without_key(reason_of(error))) from None
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or thousands of brackets
             raise JudgeUnavailableError(
-                f"{self.base_url} answered {_without_key(shown(content, 80))}: expected JSON, as of OpenAI's chat completions"
+                f"{self.base_url} answered {shown_answer(content)}: expected JSON, as of OpenAI's chat completions"
             ) from None
 
 
@@ -229,6 +230,20 @@ def api_key() -> str | None:
     if not key and base_url() == _OPENAI:
         raise UserError(f"{API_KEY} is not set: expected a key of {_OPENAI}, or another endpoint's address in {BASE_URL}")
     return key or None
+
+
+def shown_answer(answer: object) -> str:
+    """Return what a message shows of what an endpoint answered: the beginning, without the key.
+
+    Args:
+        answer: The answer, or a part of it.
+
+    Returns:
+        Its repr, shortened.
+    """
+    # Struck out before it is shortened: what is left of a key that is cut is still a secret.
+    text = _without_key(shown(answer, 4 * _LONGEST_ANSWER))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _without_key(text: str) -> str:

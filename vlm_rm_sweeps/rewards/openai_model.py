@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
-from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import write_whole
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.openai_endpoint import Endpoint, Limits, RefusedError, api_key, base_url
+from vlm_rm_sweeps.rewards.openai_endpoint import Endpoint, Limits, RefusedError, api_key, base_url, shown_answer
 from vlm_rm_sweeps.rewards.reward_model import (
     BackendName,
     JudgeUnavailableError,
@@ -182,7 +182,7 @@ class OpenAiRewardModel(RewardModel):
 
     def _nonsense(self, answer: object) -> JudgeUnavailableError:
         return JudgeUnavailableError(
-            f"{self.model_id} answered {shown(answer, 80)}: expected yes or no with probabilities, or a number from 0 to 1; can it "
+            f"{self.model_id} answered {shown_answer(answer)}: expected yes or no with probabilities, or a number from 0 to 1; can it "
             "see images?"
         )
 

@@ -9,7 +9,7 @@ A model id is one of
 The class is called with the whole id, and parses the argument itself.
 """
 
-from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.registry import Registry, import_object, is_reference
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel
@@ -52,9 +52,11 @@ def find_reward_model(model_id: str, judging: bool = False) -> RewardModel:
         The model, which can describe itself and check specs. It can score once `load` was called.
 
     Raises:
-        UserError: There is no such model (the message suggests the nearest names), what was found is not a reward model, or it can
-            do nothing but judge.
+        UserError: The id is no text, there is no such model (the message suggests the nearest names), what was found is not a
+            reward model, or it can do nothing but judge.
     """
+    if not isinstance(model_id, str):
+        raise UserError(f"model {shown(model_id)}: expected an id, such as {EMBEDDED + '/small'!r}; `vlm-rm models` lists them")
     name = model_id.partition("/")[0]
     found: object = _MODELS.find(name) if name in _MODELS or is_reference(name) else import_object(_CLIP)
     if not (isinstance(found, type) and issubclass(found, RewardModel)):

@@ -7,8 +7,8 @@ model, write one subclass, and register it by `register_reward_model` or name it
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -119,6 +119,19 @@ def check_request(frames: Any, specs: Any) -> None:
             raise UserError(f"reward {spec.function.label} has no value of one frame: ask for the specs of `spec.parts()`")
 
 
+def check_is_spec(spec: Any) -> None:
+    """Refuse anything but a spec.
+
+    Args:
+        spec: Anything.
+
+    Raises:
+        UserError: It is no RewardSpec.
+    """
+    if not isinstance(spec, RewardSpec):
+        raise UserError(f"spec {shown(spec)}: expected a RewardSpec, such as RewardSpec(('a pole standing up',), ('a pole',))")
+
+
 class JudgeUnavailableError(UserError):
     """A model that only judges cannot do so now. Nobody learns from it, so that training goes on without its judgement."""
 
@@ -167,8 +180,10 @@ class RewardModel(ABC):
             spec: Prompts and function to check.
 
         Raises:
-            UserError: The model scores by alpha alone and the spec has another function, or `check_spec` refuses a part.
+            UserError: It is no spec, the model scores by alpha alone and the spec has another function, or `check_spec` refuses a
+                part.
         """
+        check_is_spec(spec)
         if spec.function is not None and not self.embeds:
             raise UserError(
                 f"{self.model_id} has no embeddings, so it cannot compute the reward {spec.function.label}: expected a CLIP model for "
@@ -226,11 +241,15 @@ class RewardModel(ABC):
             micro_batch: Frames in one forward pass.
 
         Raises:
-            UserError: This machine has no such device, the micro-batch has no frames, or the weights are missing, damaged or
-                cannot be downloaded.
+            UserError: This machine has no such device, there is no such precision, the micro-batch has no frames, or the weights are
+                missing, damaged or cannot be downloaded.
         """
-        if micro_batch < 1:
-            raise UserError(f"micro_batch {micro_batch}: expected at least one frame in each forward pass")
+        if not isinstance(micro_batch, Integral) or micro_batch < 1:
+            raise UserError(
+                f"micro_batch {shown(micro_batch)}: expected at least one frame in each forward pass, a whole number"
+            )
+        if precision not in get_args(Precision):
+            raise UserError(f"precision {shown(precision)}: expected one of {', '.join(get_args(Precision))}")
         self.micro_batch = micro_batch
 
     @abstractmethod

@@ -3,7 +3,7 @@
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +40,7 @@ class NodeReport:
 def check_nodes(results: Path | RemoteFolder) -> None:
     """Refuse a cluster on whose nodes trials would fail, or whose checkpoints would vanish with a node.
 
-    A cluster of one node, such as the one that a sweep starts itself, is not asked.
+    A cluster that works on this node alone, such as the one that a sweep starts itself, is not asked.
 
     Args:
         results: The folder that all nodes must share, or the address that all must reach. A folder is made if it does not exist.
@@ -49,13 +49,19 @@ def check_nodes(results: Path | RemoteFolder) -> None:
         UserError: One message that names the nodes, and for each what is wrong: another version of this package, a folder that
             is missing, is another one, or cannot be written, or an address that cannot be used.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
-    if len(nodes) < 2:
+    nodes = _to_ask(ray.nodes(), ray.get_runtime_context().get_node_id())
+    if not nodes:
         return
     problems = _problems_at(nodes, results)
     if problems:
         more = f"; and {len(problems) - _NAMED_AT_MOST} more nodes" if len(problems) > _NAMED_AT_MOST else ""
         raise UserError(f"{'; '.join(problems[:_NAMED_AT_MOST])}{more}")
+
+
+def _to_ask(nodes: Sequence[Mapping[str, Any]], here: str) -> list[Mapping[str, Any]]:
+    """Return the nodes that may train; none if that is the driver's own alone. A head that only drives has no CPUs to give."""
+    training = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0)]
+    return training if any(node["NodeID"] != here for node in training) else []
 
 
 def _problems_at(nodes: list[Mapping[str, Any]], results: Path | RemoteFolder) -> list[str]:

@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from typing import Any, get_args
 
 import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
-from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import (
@@ -26,6 +27,7 @@ from vlm_rm_sweeps.rewards.reward_model import (
     Precision,
     RewardModel,
     RewardSpec,
+    check_is_spec,
     check_request,
 )
 from vlm_rm_sweeps.serving.messages import ScoredFrames
@@ -77,7 +79,7 @@ class PoolConfig:
         timeout_s: Seconds without an answer after which a running server is considered hung. Its start is not counted.
 
     Raises:
-        UserError: One of the numbers is too small.
+        UserError: One of the numbers is too small or none, or there is no such precision or backend.
     """
 
     name: str
@@ -94,12 +96,20 @@ class PoolConfig:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        for name, least in (("servers", 1), ("micro_batch", 1), ("threads", 1), ("cpus", 0), ("gpus", 0)):
+        for name in ("servers", "micro_batch", "threads"):
             value = getattr(self, name)
-            if not value >= least:
-                raise UserError(f"pool of {self.model_id}: {name} is {value!r}: expected at least {least}")
-        if not self.timeout_s > 0:
-            raise UserError(f"pool of {self.model_id}: timeout_s is {self.timeout_s!r}: expected more than 0 seconds")
+            whole = _is_number(value) and value >= 1 and value == int(value)
+            self._check(name, whole, "at least 1, a whole number")
+        for name in ("cpus", "gpus"):
+            value = getattr(self, name)
+            self._check(name, _is_number(value) and value >= 0, "at least 0")
+        self._check("timeout_s", _is_number(self.timeout_s) and self.timeout_s > 0, "more than 0 seconds")
+        for name, kinds in (("precision", Precision), ("backend", BackendName)):
+            self._check(name, getattr(self, name) in get_args(kinds), f"one of {', '.join(get_args(kinds))}")
+
+    def _check(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise UserError(f"pool of {self.model_id}: {name} is {shown(getattr(self, name))}: expected {expected}")
 
     @classmethod
     def of(cls, name: str, model: RewardModel, **settings: Any) -> "PoolConfig":
@@ -123,6 +133,10 @@ class PoolConfig:
     def server_names(self) -> list[str]:
         """Return the names of the servers' Ray actors."""
         return [f"{self.name}/{self.model_id}/{index}" for index in range(self.servers)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class PendingRewards:
@@ -327,8 +341,7 @@ class RewardPool(RewardModel):
             UserError: The model cannot score it.
             PoolUnavailable: No server answers.
         """
-        if not isinstance(spec, RewardSpec):
-            raise UserError(f"spec {spec!r:.200}: expected a RewardSpec")
+        check_is_spec(spec)
         for server in self._servers:
             try:
                 ray.get(server.handle.check_spec.remote(spec), timeout=self.config.timeout_s)

@@ -38,9 +38,10 @@ def reward_pool(
         A client of the servers, which is itself a reward model.
 
     Raises:
-        UserError: Ray does not start, the servers cannot be placed, or the model cannot be loaded or cannot score a spec.
+        UserError: There is no such model or setting, Ray does not start, the servers cannot be placed, or the model cannot be
+            loaded or cannot score a spec.
     """
-    chosen = find_reward_model(model) if isinstance(model, str) else model
+    chosen = model if isinstance(model, RewardModel) else find_reward_model(model)
     for spec in specs:
         chosen.check(spec)
     config = PoolConfig.of(f"pool-{uuid.uuid4().hex[:6]}", chosen, **settings)

@@ -4,6 +4,7 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm as RllibAlgorithm
 
+from vlm_rm_sweeps.process_defaults import prepare_rllib
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
@@ -36,6 +37,7 @@ def build_trainer(
     Returns:
         RLlib's Algorithm object. Its `stop` ends it.
     """
+    prepare_rllib()
     config: Any = learn_task(algorithm.rllib_config(env_runners), task, reward)
     config = (
         config.environment(normalize_actions=True)
@@ -70,7 +72,7 @@ def build_trainer(
                 evaluation_episodes, algorithm.envs * algorithm.rollout_steps * (env_runners or 1)
             ),
         )
-        .debugging(seed=seed, log_level="ERROR")
+        .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
     )
     if env_runners:
         sample_remotely(config, env_runners)

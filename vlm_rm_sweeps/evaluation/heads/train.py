@@ -129,7 +129,7 @@ def write_trained(file: Path, trained: TrainedHead) -> None:
         UserError: One of them exists, or cannot be written.
     """
     refuse_existing(file)
-    with new_output(card_file(file)) as unfinished:
+    with new_output(card_file(file), replaces=False) as unfinished:
         unfinished.write_text(trained.card, encoding="utf-8")
     try:
         write_head(file, trained.head)

@@ -86,7 +86,7 @@ def write_report(place: Path | RemoteFolder, output: Path | None = None, trackin
         raise UserError(f"{output} exists already: choose another name")
     page = _render(folder, tracking_uri)
     target = output or folder.path / REPORT
-    with new_output(target) as unfinished:
+    with new_output(target, replaces=output is None) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
     if folder.remote is not None and output is None:
         folder.remote.put_file(REPORT)
