@@ -63,8 +63,8 @@ def test_policies_at_an_address_are_fetched(
 ) -> None:
     sweep = SweepFolder.at(remote / "sweep")
     sweep.create(Sweep.model_validate(SETTINGS))
-    for trial in ("a", "b"):
-        saved_policy(sweep.trial(trial))
+    for name in ("a", "b"):
+        saved_policy(sweep.trial(name))
     TrialFolder(sweep.trial("a")).save(torch.nn.Linear(1, 1), {}, resumable(900))  # type: ignore[arg-type]
     remote.put_folder("sweep")
     machine("other")
