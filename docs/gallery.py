@@ -34,7 +34,7 @@ from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_
 
 REPOSITORY = Path(__file__).parents[1]
 GALLERY = REPOSITORY / "docs" / "gallery"
-MANIFEST = Path("vlm_rm_sweeps/rewards/embedded/manifest.json")
+MANIFEST = Path("vlm_rm_sweeps/rewards/embedded/v2/manifest.json")
 _FIGURES = {"learning_curves": "Learning curves", "reward_landscape": "The reward over the states, which are drawn above it"}
 _FRAMES = 6
 _MARK = re.compile(r"^<!-- of: (\w+) -->$", re.MULTILINE)

@@ -25,8 +25,8 @@ OUTSIDE = (
     "deploy/**/*",
     "sweeps/**/*",
     "examples/*",
-    "vlm_rm_sweeps/rewards/embedded/*.md",
-    "vlm_rm_sweeps/rewards/embedded/*.png",
+    "vlm_rm_sweeps/rewards/embedded/*/*.md",
+    "vlm_rm_sweeps/rewards/embedded/*/*.png",
 )
 _LINK = re.compile(r"(\]\()([^)#:\s]+)(#[^)\s]*)?(\))")
 _FENCED = re.compile(r"^(```.*?^```|<!--.*?-->)", re.DOTALL | re.MULTILINE)

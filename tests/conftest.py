@@ -188,7 +188,7 @@ def saved_policy() -> Callable[..., Checkpoint]:
         spec.observation_space, spec.action_space, spec.inference_only = env.observation_space, env.action_space, True
         spec.model_config |= {"fcnet_hiddens": [16], "dueling": False}
         prompts = {"goal": [task.goal_prompt], "baseline": [task.baseline_prompt], "alpha": 0.5}
-        reward = {"model": "embedded/tiny", "precision": "fp32", "micro_batch": 32} | prompts
+        reward = {"model": "embedded/v2/tiny", "precision": "fp32", "micro_batch": 32} | prompts
         content: dict[str, Any] = {"task": task.name, "env": None, "rendering": asdict(task.rendering())}
         content |= {"algorithm": "dqn", "settings": {"hidden": [16]}, "seed": 0, "reward": reward, "env_steps": 500}
         content |= {"model_config": dict(spec.model_config), "metrics": {"success": 0.0}} | changed

@@ -132,12 +132,14 @@ def test_a_trainer_in_this_process_says_nothing() -> None:
     code = """
 import os
 os.dup2(1, 2)
+from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.registry import find_algorithm
 from vlm_rm_sweeps.training.trainer import build_trainer
 
-trainer = build_trainer(find_algorithm("dqn")(), find_task("cartpole-upright"), None, 0, 64, 1)
-trainer.train(), trainer.evaluate(), trainer.stop()
+with ray_cluster(lambda line: None):
+    trainer = build_trainer(find_algorithm("dqn")(), find_task("cartpole-upright"), None, 0, 64, 1)
+    trainer.train(), trainer.evaluate(), trainer.stop()
 """
     assert run_python(code, {"HOME": os.environ["HOME"]}) == ""
 

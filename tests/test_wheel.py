@@ -61,8 +61,10 @@ def test_the_wheel_has_all_files_of_the_package_and_only_those(wheel: Path) -> N
     assert in_wheel == files_in_tree()
     read_by_the_package = {
         "py.typed",
-        "rewards/embedded/embedded-tiny.safetensors",
-        "rewards/embedded/bpe.txt.gz",
+        "rewards/embedded/v1/embedded-tiny.safetensors",
+        "rewards/embedded/v2/embedded-tiny.safetensors",
+        "rewards/embedded/v2/bpe.txt.gz",
+        "rewards/embedded/v2/words.txt",
         "sweeping/tracking/report.html.j2",
         "demo/page.html.j2",
         "demo/policy/policy.safetensors",

@@ -140,6 +140,9 @@ AUDIT_TRUE_REWARD = _metric("audit_true_reward", "reward/step", "Mean of the env
 AUDIT_GOAL_FRACTION = _metric("audit_goal_fraction", "share", "Share of steps in the goal; missing where success is unknown.")
 AUDIT_SPEC = _metric("audit_spec/", "reward/step", "Mean reward by another spec of the trial's model.")
 AUDIT_GOLD = _metric("audit_gold/", "reward/step", "Mean reward by another model, for the trial's own spec.")
+AUDIT_COLUMN = _metric(
+    "audit_column/", "share or number", "Mean of what the trial's model itself tells of each frame, such as `drift`."
+)
 AUDIT_SECONDS = _metric("audit_seconds", "s", "Time that the trial waited for its gold models.")
 ALARM = _metric("overoptimisation_alarm", "0 or 1", "1 if the learned reward rises while the truth and all gold models fall.")
 

@@ -68,11 +68,11 @@ def prepare_tune() -> None:
 
 
 def prepare_rllib() -> None:
-    """Silence RLlib's warnings of its own deprecated modules, and its advice on which of its interfaces to use.
+    """Silence what RLlib says of its own: of its deprecated modules, of its interfaces, and of how long it took.
 
     Call it before an algorithm's class is imported, or its configuration is checked: both may warn.
     """
-    for speaker in ("ray._common.deprecation", "ray.rllib"):
+    for speaker in ("ray._common.deprecation", "ray.rllib", "ray.tune.trainable"):
         logging.getLogger(speaker).setLevel(logging.ERROR)
 
 

@@ -137,6 +137,49 @@ def test_models_are_compared_over_combinations_and_seeds(
     assert compared["low"] <= compared["value"] <= compared["high"] == 1.0
 
 
+def test_measures_before_training_are_compared_with_what_policies_reach(
+    scripts: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import predictive
+
+    reached = {
+        ("embedded/tiny", 0.0): 0.1,
+        ("embedded/tiny", 0.5): 0.4,
+        ("embedded/small", 0.0): 0.6,
+        ("embedded/small", 0.5): 0.9,
+    }
+    trials = [
+        trial | {"metrics": {"evaluation_success": reached[trial["model"], trial["alpha"]], "evaluation_true_return": 7.0}}
+        for trial in scaling_trials()
+    ]
+    folder = sweep_of(tmp_path / "predicted", store, trials)
+    keys = {"name": "drawn", "task": "cartpole-upright", "models": list(MODELS), "alphas": [0.0, 0.5], "steps": 10}
+    (folder / "sweep.yaml").write_text(json.dumps(keys))
+    before = [
+        {"model": model, "alpha": alpha, "prompt": "task", "textures": "original", "camera": "default", "truth": "closeness"}
+        | {"epic_distance": 1 - success, "epic_low": 0.0, "epic_high": 1.0}
+        for (model, alpha), success in reached.items()
+    ]
+    pd.DataFrame(before).to_csv(folder / "epic.csv", index=False)
+    monkeypatch.setattr("sys.argv", ["predictive.py", str(folder), "--count", "150"])
+    predictive.main()
+    table = pd.read_csv(folder / "figures" / "predictive.csv")
+    assert set(table["outcome"]) == {"success"}, "the true return is the same for all"
+    (told,) = table[table["states"] == "before training"].to_dict("records")
+    assert (told["measure"], told["value"], told["cells"], told["seeds"]) == ("epic_distance", pytest.approx(1.0), 4, 2)
+    measures = table[table["states"] == "random, success"].set_index("measure")["value"]
+    assert {"epic_distance", "starc_distance", "pearson", "spearman", "roc_auc"} <= set(measures.index)
+    assert measures.between(-1.001, 1.001).all()
+    assert {"predictive.png", "predictive.svg", "predictive_cells.csv"} <= {
+        file.name for file in (folder / "figures").iterdir()
+    }
+    assert "before training" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["predictive.py", str(folder), str(folder)])
+    with pytest.raises(SystemExit):
+        predictive.main()
+    assert "expected one folder for each task" in capsys.readouterr().err
+
+
 def test_a_figure_says_itself_over_how_many_seeds_it_is(
     scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from own_rewards import Counting
 
@@ -21,7 +22,7 @@ CARTPOLE = find_task("cartpole-upright")
 SPECS = {
     (alpha, prompt): RewardSpec((goal,), ("pole and cart",), alpha)
     for alpha in (0.0, 0.5, 1.0)
-    for prompt, goal in (("upright", CARTPOLE.goal_prompt), ("leaning", "the pole leans to the left"))
+    for prompt, goal in (("upright", CARTPOLE.goal_prompt), ("hanging", "the pole hangs down from the cart"))
 }
 
 
@@ -53,6 +54,14 @@ def test_a_reward_model_of_ones_own_is_measured(dataset: StateDataset) -> None:
     brightness = np.array([resize_frames(dataset.frame(index)[None], FrameFormat(16)).mean() for index in range(len(dataset))])
     # Alpha is subtracted from all rewards, which no EPIC distance sees.
     assert comparison.table["epic_distance"].to_numpy() == pytest.approx(epic_distance(brightness, truth.values), abs=1e-4)
+
+
+def test_a_model_remarks_on_the_states_by_its_own_columns_which_change_no_measure(dataset: StateDataset) -> None:
+    truth, remarks = read_truth(dataset, "-abs(theta)"), list[str]()
+    (told,) = compare_models(dataset, truth, ["own_rewards:Sceptical"], SPECS, say=remarks.append)
+    (plain,) = compare_models(dataset, truth, ["own_rewards:Sceptical"], SPECS)
+    pd.testing.assert_frame_equal(told.table, plain.table)
+    assert remarks == ["0.00 of the frames are dark"]
 
 
 def test_a_spec_that_a_model_of_ones_own_refuses_is_refused_before_it_is_loaded(dataset: StateDataset) -> None:

@@ -223,7 +223,7 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown algorithm 'dqnn'"):
         load_policy(saved_policy(tmp_path / "algorithm", algorithm="dqnn"))
     reward = rewarded(saved_policy(tmp_path / "model"))
-    with pytest.raises(UserError, match="unknown model 'embedded/huge'"):
+    with pytest.raises(UserError, match="unknown model 'embedded/v1/huge'"):
         load_scorer(saved_policy(tmp_path / "model", reward=reward | {"model": "embedded/huge"}))
     wider = saved_policy(tmp_path / "network", model_config={"fcnet_hiddens": [32], "dueling": False} | _module_defaults())
     with pytest.raises(UserError, match="another task or network"):
@@ -233,7 +233,7 @@ def test_wrong_input_is_said(saved_policy: SavePolicy, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no prompt that embedded/tiny could judge it by"):
         evaluate(reference, episodes=1, seed=0, pictures=False, judges=["embedded/tiny"])
     judged = saved_policy(tmp_path / "judged")
-    with pytest.raises(UserError, match="own_rewards:WideBrightness wants other frames than embedded/tiny"):
+    with pytest.raises(UserError, match="own_rewards:WideBrightness wants other frames than embedded/v2/tiny"):
         evaluate(judged, episodes=1, seed=0, pictures=False, judges=["own_rewards:WideBrightness"])
 
 

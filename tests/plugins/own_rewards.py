@@ -1,11 +1,12 @@
 """Reward models as users write them: a module that lies beside a sweep file, named there as `own_rewards:Brightness`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
 from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, Precision, RewardModel, RewardSpec
 
 
@@ -34,6 +35,22 @@ class Shade(Brightness):
 
     def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
         return -np.abs(super().score(frames, specs) - self._shade)
+
+
+class Sceptical(Brightness):
+    """It tells which frames are dark, and remarks on them."""
+
+    columns = ("dark",)
+
+    def score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> np.ndarray:
+        rewards, dark = super().score(frames, specs), frames.mean(axis=(1, 2, 3)) < 100
+        for place, spec in enumerate(specs):
+            if isinstance(spec.function, ModelColumn):
+                rewards[:, place] = dark
+        return rewards
+
+    def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:
+        return [f"{means['dark']:.2f} of the frames are dark"]
 
 
 class Counting(RewardModel):

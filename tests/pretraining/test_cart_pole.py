@@ -18,20 +18,28 @@ def share(captions: list[str], *words: str) -> float:
     return sum(any(word in caption for word in words) for caption in captions) / len(captions)
 
 
+def affirmed(captions: list[str], *words: str) -> float:
+    """Share of the captions that say so, without those that say what is not so."""
+    denials = (" not ", "instead of", "rather than", "neither")
+    return share([caption for caption in captions if not any(denial in caption for denial in denials)], *words)
+
+
 def test_words_for_upright_fade_with_the_angle_over_the_whole_circle() -> None:
     # This is what gives the reward a slope everywhere: the noise is wide enough to reach "straight up" from afar.
-    words = ("straight up", "perfectly upright", "exactly vertical", "balanced upright")
-    shares = [share(captions_of(CartPoleState(0.0, math.radians(angle)), 4_000), *words) for angle in (0, 20, 60, 120)]
+    words = ("pointing straight up", "perfectly upright", "balanced upright", "standing upright")
+    shares = [affirmed(captions_of(CartPoleState(0.0, math.radians(angle)), 4_000), *words) for angle in (0, 20, 60, 95)]
     assert shares == sorted(shares, reverse=True)
     assert len(set(shares)) == 4
     assert shares[-1] > 0
 
 
 def test_hanging_pole_is_said_to_hang() -> None:
-    words = ("all the way down", "upside down", "hanging below", "underneath")
-    assert share(captions_of(CartPoleState(0.0, math.pi)), *words) > 0.3
-    assert share(captions_of(CartPoleState(0.0, -math.pi)), *words) > 0.3
-    assert share(captions_of(CartPoleState(0.0, 0.0)), *words) < 0.02
+    words = ("straight down", "upside down", "hanging", "underneath", "beneath", "bottom", "below")
+    assert affirmed(captions_of(CartPoleState(0.0, math.pi)), *words) > 0.4
+    assert affirmed(captions_of(CartPoleState(0.0, -math.pi)), *words) > 0.4
+    far = ("far from", "long way from")
+    at_the_top = [each for each in captions_of(CartPoleState(0.0, 0.0)) if not any(word in each for word in far)]
+    assert affirmed(at_the_top, *words) < 0.15
 
 
 @pytest.mark.parametrize(("side", "other", "sign"), [("right", "left", 1), ("left", "right", -1)])
@@ -46,9 +54,8 @@ def test_sides_are_those_of_the_frame(side: str, other: str, sign: int) -> None:
 
     captions = captions_of(leaning)
     assert share(captions, f"the {side}") > 3 * share(captions, f"the {other}")
-    assert share(captions, f"degrees to the {side}") > 3 * share(captions, f"degrees to the {other}")
-    ends = f"towards the {side} end of the track", f"on the {side}"
-    assert share(captions_of(displaced), f"a cart {ends[0]}", f"a cart {ends[1]}") > 0
+    assert share(captions, f"{side}ways", f"to the {side}") > 3 * share(captions, f"to the {other}")
+    assert share(captions_of(displaced), f"towards the {side} end of the track", f"on the {side}") > 0
     assert share(captions_of(displaced), f"towards the {other} end of the track") == 0
 
 

@@ -8,15 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.collect_states import sampled_states
+from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.pretraining.distill import CARD, FIDELITY, distill
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.distilled import STUDENT_FILE, TowerShape, read_description
 from vlm_rm_sweeps.rewards.functions.softmax import Softmax
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.registry import find_task
 
@@ -55,6 +59,7 @@ def test_texts_are_the_teachers_and_any_reward_goes_on_working(folder: Path) -> 
     teacher, student = load_reward_model(TEACHER), model_in(folder)
     assert isinstance(teacher, ClipRewardModel)
     np.testing.assert_array_equal(student.encode_prompt("a pole"), teacher.encode_prompt("a pole"))
+    assert student.source.unknown_words(["a zebra"]) == teacher.source.unknown_words(["a zebra"]) == ["zebra"]
     assert (student.width, student.source.preprocessing.size) == (teacher.width, 64)
     spec = RewardSpec(("an upright pole",), ("a pole",), function=Softmax(negatives=("pole hanging down",)))
     student.check(spec)
@@ -62,6 +67,51 @@ def test_texts_are_the_teachers_and_any_reward_goes_on_working(folder: Path) -> 
     assert np.isfinite(student.score(frames, [spec, RewardSpec(("an upright pole",), ("a pole",), 0.5)])).all()
     visual = sum(each.numel() for each in student.network.parameters())
     assert find_reward_model(student.model_id).parameters == visual < teacher.parameters
+
+
+SPEC = RewardSpec((TASK.goal_prompt,), (TASK.baseline_prompt,), 0.5)
+
+
+def test_it_tells_states_that_it_has_not_seen_the_like_of(folder: Path) -> None:
+    student = model_in(folder)
+    assert student.columns == ("drift",) == PoolConfig.of("pool", student).columns
+    drift = SPEC.column("drift")
+    student.check(drift)
+    with pytest.raises(UserError, match="embedded/tiny has no column 'drift': expected a model that has columns"):
+        find_reward_model("embedded/tiny").check(drift)
+    known = [state.frame for state in sampled_states(TASK, 60, seed=5)]
+    noise = list(np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8))
+    shares = [score_frames(student, frames, [drift]).mean() for frames in (known, noise)]
+    assert shares[0] < 0.5  # after two epochs on 128 images it takes some for unlike
+    assert shares[1] == 1
+    remarks: list[str] = []
+    score_frames(student, noise, [SPEC], remarks.append)
+    assert len(remarks) == 1
+    assert "100 % of these states are unlike" in remarks[0]
+    assert "of the held-out images" in (folder / CARD).read_text()
+
+
+def test_rewards_are_the_same_with_and_without_drift_and_whatever_the_batch(folder: Path) -> None:
+    student = model_in(folder)
+    frames = np.stack([state.frame for state in sampled_states(TASK, 5, seed=6)])
+    asked = student.score(frames, [SPEC, SPEC.column("drift")])
+    np.testing.assert_array_equal(asked[:, :1], student.score(frames, [SPEC]))
+    alone = [student.score(frame[None], [SPEC, SPEC.column("drift")]) for frame in frames]
+    np.testing.assert_array_equal(asked, np.concatenate(alone))
+    folded = find_reward_model(student.model_id)
+    folded.use_backend("folded")
+    folded.load()
+    np.testing.assert_allclose(folded.score(frames, [SPEC]), asked[:, :1], atol=1e-4)
+
+
+def test_statistics_that_do_not_fit_the_tower_are_a_damaged_file(folder: Path, tmp_path: Path) -> None:
+    tensors = load_file(folder / STUDENT_FILE)
+    with safe_open(folder / STUDENT_FILE, "np") as opened:
+        metadata = opened.metadata()
+    for wrong in (np.zeros(3), np.full_like(tensors["drift.mean"], np.nan)):
+        save_file(tensors | {"drift.mean": wrong}, tmp_path / STUDENT_FILE, metadata)
+        with pytest.raises(UserError, match=r"is damaged .*distil again"):
+            model_in(tmp_path)
 
 
 def test_the_same_seed_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
@@ -93,14 +143,15 @@ def test_a_student_that_is_damaged_or_whose_teacher_has_changed_is_one_message(f
         find_reward_model(f"distilled/{file}")
     identity = load_reward_model(TEACHER).weights_identity  # type: ignore[attr-defined]
     file.write_bytes(content.replace(identity[-12:].encode(), b"0123456789ab"))
-    with pytest.raises(UserError, match=r"has learned from embedded/base with the weights .*distil again"):
+    with pytest.raises(UserError, match=r"has learned from embedded/v2/base with the weights .*distil again"):
         load_reward_model(f"distilled/{file}")
 
 
 def test_a_students_file_decides_neither_what_is_imported_nor_how_much_is_built(folder: Path, tmp_path: Path) -> None:
     content, file = (folder / STUDENT_FILE).read_bytes(), tmp_path / STUDENT_FILE
-    assert len("wave:Teachers") == len(TEACHER)  # a module of Python's own, which a search would find
-    file.write_bytes(content.replace(TEACHER.encode(), b"wave:Teachers"))
+    named = read_description(folder / STUDENT_FILE).teacher.encode()
+    # A module of Python's own, which a search would find. The name is as long, or else the file would be damaged.
+    file.write_bytes(content.replace(named, b"wave:".ljust(len(named), b"T")))
     with pytest.raises(UserError, match="wave"):
         find_reward_model(f"distilled/{file}")
     assert "wave" not in sys.modules

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -92,9 +93,9 @@ def test_each_frame_is_encoded_once_for_all_specs(frames: np.ndarray) -> None:
     class Counting(ClipRewardModel):
         encoded = 0
 
-        def encode_frames(self, frames: np.ndarray) -> torch.Tensor:
+        def _features(self, frames: np.ndarray) -> Iterator[torch.Tensor]:
             self.encoded += len(frames)
-            return super().encode_frames(frames)
+            return super()._features(frames)
 
     counting = Counting("embedded/tiny")
     counting.load()

@@ -35,8 +35,8 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
     find_model,
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.registry import load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import Precision
+from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model, load_reward_model, with_version
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 
@@ -223,6 +223,35 @@ def test_embedded_sizes_are_found_smallest_first() -> None:
         assert model.frame_format == source.preprocessing.frame_format
 
 
+def test_versions_of_the_embedded_family_are_models_of_their_own() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    spec = RewardSpec(("a pole upright on a cart",), ("a cart",), 0.5)
+    scores = {
+        model_id: loaded(model_id).score(frames, [spec])
+        for model_id in ("embedded/tiny", "embedded/v1/tiny", "embedded/v2/tiny")
+    }
+    np.testing.assert_array_equal(scores["embedded/tiny"], scores["embedded/v2/tiny"])
+    assert (scores["embedded/tiny"] != scores["embedded/v1/tiny"]).any()
+    newest, named, first = (find_model(model_id) for model_id in scores)
+    assert newest.identity == first.identity != named.identity
+
+
+def test_an_id_without_a_version_means_the_first_one_in_data_and_the_newest_elsewhere() -> None:
+    assert find_reward_model("embedded/tiny").identity == find_reward_model("embedded/v2/tiny").identity
+    assert known_reward_model("embedded/tiny").identity == find_reward_model("embedded/v1/tiny").identity
+    assert known_reward_model("embedded/v2/tiny").identity == find_reward_model("embedded/tiny").identity
+    assert with_version("ViT-B-32/openai", "v1") == "ViT-B-32/openai"
+
+
+def test_words_that_no_caption_used_are_named() -> None:
+    model = find_reward_model("embedded/tiny")
+    spec = RewardSpec(("a flamboyant pole upright on the cart, flamboyant and zesty",), ("pole and cart",), 0.0)
+    (remark,) = model.remarks_on(spec)
+    assert remark.startswith("embedded/tiny: its captions never used 'flamboyant', 'zesty', so it knows nothing of them")
+    assert model.remarks_on(RewardSpec(("a pole upright on the cart",), ("a pole and a cart",), 0.0)) == []
+    assert find_reward_model("ViT-B-32/openai").remarks_on(spec) == []
+
+
 def test_using_a_model_twice_registers_it_once() -> None:
     def used() -> None:
         source = find_model("embedded/tiny")
@@ -247,8 +276,9 @@ def test_using_a_model_twice_registers_it_once() -> None:
         (
             "embedded/smal",
             "unknown model 'embedded/smal': did you mean 'embedded/small'? expected one of embedded/base, "
-            "embedded/large, embedded/small, embedded/tiny",
+            "embedded/large, embedded/small, embedded/tiny, embedded/v1/base, ",
         ),
+        ("embedded/v3/small", "unknown model 'embedded/v3/small': did you mean 'embedded/v"),
         ("embeded/small", "unknown architecture 'embeded': did you mean 'embedded'?"),
         ("embedded", "model 'embedded': expected `architecture/pretrained`"),
         ("/openai", "model '/openai': expected `architecture/pretrained`"),

@@ -11,10 +11,11 @@ import ray
 from replayed import replayed
 
 from vlm_rm_sweeps import metrics
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, start_pool
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
 from vlm_rm_sweeps.training.audit import Audit, AuditPlan, AuditTally, Interval, StepTruth, _merged_sample, gold_metric
@@ -112,6 +113,20 @@ def test_a_reward_model_of_ones_own_is_a_gold_model(ray_cluster: None) -> None:
         ray.kill(handle)
 
 
+def test_a_pool_answers_for_its_models_own_columns(ray_cluster: None) -> None:
+    model = find_reward_model("own_rewards:Sceptical")
+    config = PoolConfig.of("test-columns", model)
+    handles = start_pool(config, model)
+    pool = RewardPool(config, handles)
+    pool.check(SPEC.column("dark"))
+    with pytest.raises(UserError, match="own_rewards:Sceptical has no column 'drift': expected dark"):
+        pool.check(SPEC.column("drift"))
+    frames = np.stack([np.full((4, 4, 3), shade, np.uint8) for shade in (10, 200)])
+    np.testing.assert_array_equal(pool.score(frames, [SPEC, SPEC.column("dark")])[:, 1], [1, 0])
+    for handle in handles:
+        ray.kill(handle)
+
+
 def test_an_audit_goes_on_without_a_judge_that_is_unavailable_and_says_so_once(ray_cluster: None) -> None:
     models = [find_reward_model(f"own_rewards:{name}", judging=True) for name in ("Unavailable", "Brightness")]
     configs = tuple(PoolConfig.of("test-judges", model) for model in models)
@@ -162,6 +177,17 @@ def test_intervals_of_several_env_runners_are_added_up() -> None:
     point = Audit(AuditPlan({"other": OTHER}, (), every=100, frames=10), SPEC, seed=1).point(100, intervals)
     assert (point[metrics.AUDIT_PROXY], point[metrics.AUDIT_SPEC + "other"]) == (2.0, 1.0)
     assert (point[metrics.AUDIT_TRUE_REWARD], point[metrics.AUDIT_GOAL_FRACTION]) == (0.5, 0.5)
+
+
+def test_the_means_of_a_models_own_columns_are_metrics() -> None:
+    plan = AuditPlan({"other": OTHER}, (), every=100, frames=10, columns={"drift": SPEC.column("drift")})
+    tally = AuditTally(plan, seed=1)
+    assert tally.specs == [OTHER, SPEC.column("drift")]
+    rewards = np.array([[0.1, 0.2, 1], [0.1, 0.2, 0], [0.1, 0.2, 0], [0.1, 0.2, 0]], np.float32)
+    tally.record(list(frames_numbered(0, 4)), rewards, [StepTruth(1.0, True)] * 4)
+    point = Audit(plan, SPEC, seed=1).point(4, [tally.take()])
+    assert point[metrics.AUDIT_COLUMN + "drift"] == 0.25
+    assert point[metrics.AUDIT_SPEC + "other"] == pytest.approx(0.2)
 
 
 def test_resumes_in_the_middle_of_an_interval_to_the_bit() -> None:

@@ -67,7 +67,7 @@ def epic(
     """Measure how well reward models agree with a ground truth: EPIC and STARC distance, correlations, false positives, order."""
     import pandas as pd
 
-    from vlm_rm_sweeps.evaluation.compare import compare_models
+    from vlm_rm_sweeps.evaluation.compare import check_models, compare_models
     from vlm_rm_sweeps.evaluation.ground_truth import read_truth
     from vlm_rm_sweeps.evaluation.states import load_states
     from vlm_rm_sweeps.sweeping.config.prompts import prompts_to_compare
@@ -81,9 +81,11 @@ def epic(
     specs = read_rewards(alpha, "0", reward, prompts)
     known = int(truth_values.known.sum())
     tell = say_aside if as_json else say
+    for remark in check_models(models, specs):
+        tell(remark)
     tell(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
     _say_seen_alone(specs, "a data set has", tell)
-    comparisons = list(compare_models(states, truth_values, models, specs))
+    comparisons = list(compare_models(states, truth_values, models, specs, say=tell))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
     if as_json:
         print_json(records(table))
@@ -180,12 +182,15 @@ def landscape(
     axes = [landscapes.make_axis(chosen, name, values_each) for name in names]
     prompts = prompts_to_compare(prompt, baseline, chosen)
     specs = read_rewards(alpha, "0,0.25,0.5,0.75,1", reward, prompts)
-    check_models(models, specs)
     tell = say_aside if as_json else say
+    for remark in check_models(models, specs):
+        tell(remark)
     _say_seen_alone(specs, "a landscape has", tell)
     formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
-    table = pd.concat([landscapes.landscape(walked, load_for_measuring(each), specs) for each in models], ignore_index=True)
+    table = pd.concat(
+        [landscapes.landscape(walked, load_for_measuring(each), specs, tell) for each in models], ignore_index=True
+    )
     shapes = save_landscape(output, walked, table)
     if as_json:
         print_json(records(shapes))

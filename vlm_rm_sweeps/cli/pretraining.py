@@ -30,6 +30,9 @@ def pretrain(
     ] = 300_000,
     images: Annotated[int, typer.Option(min=1, max=10**7, help="Distinct images to render.")] = 60_000,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of images, captions and initial weights.")] = 0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Start from the weights in this folder instead of random ones.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads for training.")] = 1,
 ) -> None:
     """Train models of the embedded family on rendered states with generated captions, and write their model card."""
@@ -41,7 +44,7 @@ def pretrain(
 
     torch.set_num_threads(threads)
     folder = out or Path(f"results/pretraining/seed-{seed}")
-    train_family(listed("--size", sizes), samples, images, seed, folder)
+    train_family(listed("--size", sizes), samples, images, seed, folder, start)
     pretrain_evaluate([folder])
 
 

@@ -179,6 +179,8 @@ def _screen(plan: "Screening", results: Path | RemoteFolder, tracking_uri: str |
         raise UserError("--dry-run --json: a screening has no trials: leave out one of them")
     tell = say_aside if as_json else say
     tell(plan.describe())
+    for remark in plan.plan.remarks():
+        tell(remark)
     if dry_run:
         return
     uri = tracking_uri or default_tracking_uri(results)

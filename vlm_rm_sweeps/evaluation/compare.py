@@ -54,20 +54,27 @@ class ModelComparison:
     images_encoded: int
 
 
-def check_models(model_ids: Sequence[str], specs: Specs) -> None:
+def check_models(model_ids: Sequence[str], specs: Specs) -> list[str]:
     """Refuse models that do not exist or cannot score a spec. Loads no weights.
 
     Args:
         model_ids: The models.
         specs: Reward specs that each of them must support.
 
+    Returns:
+        Remarks that may surprise the user, one sentence each.
+
     Raises:
         UserError: A model does not exist, or cannot score a spec.
     """
+    remarks: list[str] = []
     for model_id in model_ids:
         model = find_reward_model(model_id)
+        remarks += model.remarks()
         for spec in specs.values():
             model.check(spec)
+            remarks += model.remarks_on(spec)
+    return list(dict.fromkeys(remarks))
 
 
 def load_for_measuring(model_id: str, precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:
@@ -129,6 +136,7 @@ def compare_models(
     model_ids: Sequence[str],
     specs: Specs,
     load: Callable[[str], RewardModel] = load_for_measuring,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[ModelComparison]:
     """Measure models on a data set one after the other, so that only one of them is in memory.
 
@@ -138,6 +146,7 @@ def compare_models(
         model_ids: The models.
         specs: Reward specs to score with each model.
         load: Loads a model by its id.
+        say: Is told what models remark on these states, see `score_frames`.
 
     Yields:
         Measurements of each model, in the order of `model_ids`.
@@ -149,6 +158,6 @@ def compare_models(
     check_models(model_ids, specs)
     for model_id in model_ids:
         model = load(model_id)
-        rewards = score_states(model, dataset, list(with_values(model, specs).values()))
+        rewards = score_states(model, dataset, list(with_values(model, specs).values()), say)
         table = measure_rewards(model, specs, rewards, truth, dataset.episodes, dataset.trajectories)
         yield ModelComparison(model_id, table, len(dataset))

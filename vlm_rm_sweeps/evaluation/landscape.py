@@ -1,7 +1,8 @@
 """Landscapes (paper, Figure 2): the reward as a function of one or two state variables, by model, alpha and prompt."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,10 @@ from scipy.stats import spearmanr
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.compare import Specs, reward_columns
+from vlm_rm_sweeps.evaluation.drawing import StateDrawer
 from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.evaluation.thresholds import with_values
-from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import REWARD
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.tasks.rendering import Rendering
@@ -147,19 +149,17 @@ def walk(task: Task, axes: Sequence[Axis], formats: Collection[FrameFormat], ren
     shown = set(pictured(axes))
     frames: dict[FrameFormat, list[np.ndarray]] = {each: [] for each in formats}
     pictures = {}
-    env = task.make_native_env(rendering or task.rendering(), None)
-    try:
+    drawn = rendering or task.rendering()
+    with closing(task.make_native_env(drawn, None)) as env, StateDrawer(task, drawn, formats) as drawer:
         env.reset(seed=0)
         for index, point in enumerate(points):
             space.place(env, dict(zip(names, map(float, point), strict=True)))
-            drawn = np.asarray(env.render())
-            for each, resized in frames.items():
-                resized.append(resize_frames(drawn[None], each)[0])
+            picture = np.asarray(env.render())
+            for each, frame in drawer.draw(picture, space.read(env)).items():
+                frames[each].append(frame)
             if index in shown:
-                pictures[index] = drawn
-    finally:
-        env.close()
-    return Walk(task, tuple(axes), points, {each: np.stack(resized) for each, resized in frames.items()}, pictures)
+                pictures[index] = picture
+    return Walk(task, tuple(axes), points, {each: np.stack(of_format) for each, of_format in frames.items()}, pictures)
 
 
 def pictured(axes: Sequence[Axis]) -> list[int]:
@@ -177,13 +177,14 @@ def pictured(axes: Sequence[Axis]) -> list[int]:
     return [int(index) for index in grid.ravel()]
 
 
-def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
+def landscape(walked: Walk, model: RewardModel, specs: Specs, say: Callable[[str], None] | None = None) -> pd.DataFrame:
     """Score the states of a landscape. Each frame is encoded once for all specs.
 
     Args:
         walked: States with frames in the model's format.
         model: A loaded model.
         specs: Reward specs by alpha, or the label of another reward, and prompt id.
+        say: Is told what the model remarks on these states, see `score_frames`.
 
     Returns:
         A row for each spec and state: `model`, `alpha` (and `reward_label`), `prompt`, the variables, `reward`, and `rescaled`,
@@ -191,7 +192,7 @@ def landscape(walked: Walk, model: RewardModel, specs: Specs) -> pd.DataFrame:
     """
     told = [{LABEL if name == REWARD else name: value for name, value in each.items()} for each in reward_columns(specs)]
     measured = with_values(model, specs)
-    rewards = score_frames(model, walked.frames[model.frame_format], list(measured.values())).astype(np.float64)
+    rewards = score_frames(model, walked.frames[model.frame_format], list(measured.values()), say).astype(np.float64)
     spread = np.ptp(rewards, axis=0)
     rescaled = (rewards - rewards.min(axis=0)) / np.where(spread > 0, spread, 1)
     names = [axis.variable.name for axis in walked.axes]

@@ -1,11 +1,12 @@
 """Scoring of frames and data sets of states by any reward model or pool. Each image is encoded once for all specs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.drawing import drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.rewards.columns import Columns
@@ -15,13 +16,20 @@ _CHUNK = 1_024
 """Frames scored at a time: 154 MB at 224 x 224 pixels."""
 
 
-def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequence[RewardSpec]) -> np.ndarray:
+def score_frames(
+    model: RewardModel,
+    frames: Iterable[np.ndarray],
+    specs: Sequence[RewardSpec],
+    say: Callable[[str], None] | None = None,
+) -> np.ndarray:
     """Score frames, whose sizes may differ. Each stands alone: a reward of several frames sees one.
 
     Args:
         model: A loaded model, or a pool.
         frames: N frames, each uint8 (H, W, 3). They are consumed one by one, and kept only at the model's input size.
-        specs: Reward specs.
+        specs: Reward specs, at least one.
+        say: Is told what the model remarks on these frames as a whole, such as that it has never seen their like; None to ask for no
+            remarks.
 
     Returns:
         Rewards, float32 (N, number of specs), in the order of the frames.
@@ -29,10 +37,15 @@ def score_frames(model: RewardModel, frames: Iterable[np.ndarray], specs: Sequen
     Raises:
         UserError: A reward is not finite.
     """
-    columns = Columns(specs)
+    own = {name: specs[0].column(name) for name in model.columns} if say else {}
+    columns = Columns([*specs, *own.values()])
     rewards = [model.score(chunk, columns.asked) for chunk in in_chunks(frames, model.frame_format)]
     scored = columns.alone(np.concatenate(rewards))
     refuse_not_finite(scored, model.model_id)
+    scored, told = scored[:, : len(specs)], scored[:, len(specs) :]
+    if say and own:
+        for remark in model.remarks_on_states(dict(zip(own, told.mean(axis=0, dtype=np.float64).tolist(), strict=True))):
+            say(remark)
     return scored
 
 
@@ -52,11 +65,12 @@ def in_chunks(frames: Iterable[np.ndarray], frame_format: FrameFormat) -> Iterat
             yield np.stack(chunk)
 
 
-def frames_of(dataset: StateDataset, positions: Iterable[int] | None = None) -> Iterator[np.ndarray]:
-    """Read frames of a data set one by one.
+def frames_of(dataset: StateDataset, frame_format: FrameFormat, positions: Iterable[int] | None = None) -> Iterator[np.ndarray]:
+    """Draw states of a data set one by one, as training would draw them (see `drawing`).
 
     Args:
         dataset: The states.
+        frame_format: The reward model's.
         positions: Which of them; None for all.
 
     Yields:
@@ -65,8 +79,7 @@ def frames_of(dataset: StateDataset, positions: Iterable[int] | None = None) -> 
     Raises:
         UserError: An image cannot be read.
     """
-    for position in range(len(dataset)) if positions is None else positions:
-        yield dataset.frame(int(position))
+    return (frames[frame_format] for frames in drawn_states(dataset, [frame_format], positions))
 
 
 def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
@@ -87,13 +100,16 @@ def refuse_not_finite(rewards: np.ndarray, model_id: str) -> None:
         )
 
 
-def score_states(model: RewardModel, dataset: StateDataset, specs: Sequence[RewardSpec]) -> np.ndarray:
-    """Score the states of a data set.
+def score_states(
+    model: RewardModel, dataset: StateDataset, specs: Sequence[RewardSpec], say: Callable[[str], None] | None = None
+) -> np.ndarray:
+    """Score the states of a data set, drawn as training would draw them.
 
     Args:
         model: A loaded model, or a pool.
         dataset: N states; each image is read and encoded once.
         specs: Reward specs.
+        say: See `score_frames`.
 
     Returns:
         Rewards, float32 (N, number of specs), in the order of the data set's table.
@@ -101,4 +117,4 @@ def score_states(model: RewardModel, dataset: StateDataset, specs: Sequence[Rewa
     Raises:
         UserError: An image cannot be read, or a reward is not finite.
     """
-    return score_frames(model, frames_of(dataset), specs)
+    return score_frames(model, frames_of(dataset, model.frame_format), specs, say)

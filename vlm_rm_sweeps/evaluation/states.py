@@ -25,6 +25,7 @@ from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of, unknown
 from vlm_rm_sweeps.evaluation.trajectories import NO_EPISODE, Trajectories
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
 from vlm_rm_sweeps.tasks.registry import known_task
+from vlm_rm_sweeps.tasks.rendering import Profile, Rendering
 from vlm_rm_sweeps.tasks.state_space import StateValue
 from vlm_rm_sweeps.tasks.task import Task
 
@@ -164,6 +165,33 @@ class StateDataset:
     def variables(self) -> list[str]:
         """Names of the state variables."""
         return [str(column) for column in self.table if column not in _COLUMN_TYPES]
+
+    def state(self, position: int) -> dict[str, StateValue]:
+        """Return the state variables at a position of the table; none of a state that came as an image."""
+        return {name: self.table[name].iloc[position] for name in self.variables}
+
+    def rendering(self, position: int) -> Rendering | None:
+        """Return how the state at a position of the table was drawn; None if that, or the state itself, is unknown.
+
+        Args:
+            position: Position in the table.
+
+        Returns:
+            The rendering.
+
+        Raises:
+            UserError: The table names one that the task does not have.
+        """
+        row = self.table[["textures", "camera", "profile"]].iloc[position]
+        if not self.variables or row.isna().any():
+            return None
+        textures, camera, profile = map(str, row)
+        for known in typing.get_args(Profile):
+            if profile == known:
+                return self.task.rendering(textures, camera, known)
+        raise DamagedFileError(
+            f"{self.folder / TABLE}: {unknown_name('profile', profile, typing.get_args(Profile))}: {_REMEDY}"
+        )
 
     def renderings(self) -> Counter[tuple[str, ...]]:
         """Count the states by textures, camera and profile, where these are known."""

@@ -6,7 +6,7 @@ batches come from the seed alone, so on one machine the same call gives the same
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,24 @@ from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
-from vlm_rm_sweeps.evaluation.score import frames_of
+from vlm_rm_sweeps.evaluation.drawing import StateDrawer, drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import new_output
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.pretraining.student_card import Speed, student_card
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.distilled import DISTILLED, STUDENT_FILE, DistilledRewardModel, StudentDescription, TowerShape
+from vlm_rm_sweeps.rewards.distilled import (
+    DISTILLED,
+    STUDENT_FILE,
+    DistilledRewardModel,
+    StudentDescription,
+    TowerShape,
+    student_tensors,
+)
 from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward
-from vlm_rm_sweeps.rewards.registry import EMBEDDED, find_reward_model, load_reward_model
+from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, find_reward_model, load_reward_model, with_version
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.task import Task
 
 CARD, FIDELITY = "README.md", "fidelity.csv"
@@ -121,8 +130,9 @@ def distill(
     training, held_out = _collect(teacher, start, task, datasets, images, seed)
     shape = _shape(start, teacher.width)
     tower = _train(_first_weights(shape, start), shape, training, epochs, seed, say)
+    known = KnownStates.of(_tower_features(tower, shape, training.frames))
     about = StudentDescription(
-        teacher=teacher_id,
+        teacher=with_version(teacher_id, NEWEST_EMBEDDED),
         teacher_identity=teacher.weights_identity,
         student=student_id,
         task=task.name,
@@ -130,19 +140,21 @@ def distill(
         seed=seed,
         parameters=_count(tower) + teacher.parameters - _count(teacher.network.visual),
         tower=shape,
+        limit=known.limit,
     )
     with new_output(folder) as unfinished:
         unfinished.mkdir()
         file = unfinished / STUDENT_FILE
-        tensors = {name: tensor.contiguous() for name, tensor in tower.state_dict().items()}
-        save_file(tensors, file, {DISTILLED: about.model_dump_json()})
+        save_file(student_tensors(tower, known), file, {DISTILLED: about.model_dump_json()})
         student = load_reward_model(f"{DISTILLED}/{file}")
         assert isinstance(student, DistilledRewardModel)
         cosines, rewards = fidelity(teacher, student, held_out, task)
         say("measuring the speed of both")
         speeds = _speeds((teacher, student), held_out.frames)
         rewards.to_csv(unfinished / FIDELITY, index=False)
-        card = student_card(about, cosines, rewards, {teacher_id: speeds[0], "student": speeds[1]}, len(held_out.frames))
+        spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,)).column(DRIFT)
+        drift = float(student.score(held_out.frames, [spec]).mean())
+        card = student_card(about, cosines, rewards, {teacher_id: speeds[0], "student": speeds[1]}, len(held_out.frames), drift)
         (unfinished / CARD).write_text(card, encoding="utf-8")
     return rewards
 
@@ -182,10 +194,14 @@ def _collect(
 ) -> tuple[Images, Images]:
     """Embed all states, and split them: of the drawn ones the last are held out, of data sets whole episodes."""
     rng = np.random.default_rng(seed)
-    drawn = _embedded(teacher, start.frame_format, (state.frame for state in sampled_states(task, images, seed)))
+    formats = {teacher.frame_format, start.frame_format}
+    rendering = task.rendering()
+    with StateDrawer(task, rendering, formats) as drawer:
+        states = sampled_states(task, images, seed, rendering)
+        drawn = _embedded(teacher, start.frame_format, (drawer.draw(state.frame, state.variables) for state in states))
     parts, out = [drawn], [np.arange(images) >= images - max(1, images // _HELD_OUT)]
     for dataset in datasets:
-        parts.append(_embedded(teacher, start.frame_format, frames_of(dataset)))
+        parts.append(_embedded(teacher, start.frame_format, drawn_states(dataset, formats)))
         episodes = np.unique(dataset.episodes)
         chosen = rng.permutation(episodes)[: len(episodes) // _HELD_OUT]
         out.append(np.isin(dataset.episodes, chosen))
@@ -194,7 +210,8 @@ def _collect(
     return Images(embedded[~held], frames[~held]), Images(embedded[held], frames[held])
 
 
-def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, frames: Iterable[np.ndarray]) -> Images:
+def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, drawn: Iterable[Mapping[FrameFormat, np.ndarray]]) -> Images:
+    """Embed states that are drawn for the teacher and for a student with `frame_format`."""
     embedded: list[np.ndarray] = []
     small: list[np.ndarray] = []
     waiting: list[np.ndarray] = []
@@ -203,11 +220,11 @@ def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, frames: Itera
         embedded.extend(teacher.encode_frames(np.stack(waiting)).numpy())
         waiting.clear()
 
-    for frame in frames:
-        if waiting and (waiting[0].shape != frame.shape or len(waiting) == teacher.micro_batch):
+    for of_state in drawn:
+        if len(waiting) == teacher.micro_batch:
             embed()
-        waiting.append(frame)
-        small.append(resize_frames(frame[None], frame_format)[0])
+        waiting.append(of_state[teacher.frame_format])
+        small.append(of_state[frame_format])
     embed()
     return Images(np.stack(embedded), np.stack(small))
 
@@ -244,17 +261,22 @@ def _train(
 @torch.no_grad()
 def _fit_map(tower: torch.nn.Sequential, shape: TowerShape, training: Images) -> None:
     """Set the map to the least-squares solution for the tower as it is: a random one would first spoil the tower."""
-    tower.eval()
-    chunks = np.array_split(training.frames, max(1, len(training.frames) // _BATCH))
-    encode: Any = tower[0]
     linear: Any = tower[1]
-    features = np.concatenate([encode(shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
+    features = _tower_features(tower, shape, training.frames)
     design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     penalty = 1e-3 * np.trace(design.T @ design) / design.shape[1]
     gram = design.T @ design + penalty * np.eye(design.shape[1])
     solution = np.linalg.solve(gram, design.T @ training.teachers)
     linear.weight.copy_(torch.from_numpy(solution[:-1].T))
     linear.bias.copy_(torch.from_numpy(solution[-1]))
+
+
+@torch.no_grad()
+def _tower_features(tower: torch.nn.Sequential, shape: TowerShape, frames: np.ndarray) -> np.ndarray:
+    """Return what the tower gives to its map for each frame, float64 (N, features)."""
+    encode: Any = tower.eval()[0]
+    chunks = np.array_split(frames, max(1, len(frames) // _BATCH))
+    return np.concatenate([encode(shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
 
 
 def fidelity(

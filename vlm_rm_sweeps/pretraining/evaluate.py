@@ -1,7 +1,8 @@
 """Evaluation of the embedded models on held-out data: all measures of the model card.
 
-It answers four questions. Do captions in unseen wordings match their states? Does the reward for the paper's own prompts follow
-the truth? Where does it peak, at each alpha? How much worse is it from unseen camera angles?
+It answers six questions. Do captions in unseen wordings match their states? Does the reward for the paper's own prompts follow
+the truth? And for paraphrases and opposites of them? Does it fall as a single attribute leaves the goal? Where does it peak, at each
+alpha? How much worse is it from unseen camera angles?
 """
 
 import math
@@ -25,17 +26,20 @@ from vlm_rm_sweeps.evaluation.measures import measure
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining import cart_pole, held_out, mountain_car
-from vlm_rm_sweeps.pretraining.captions import HELD_OUT_CAPTIONS, caption_batch
+from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
 from vlm_rm_sweeps.pretraining.dataset import sample_states
+from vlm_rm_sweeps.pretraining.evaluate_prompts import measure_prompts, walk_attributes
 from vlm_rm_sweeps.pretraining.held_out import HeldOut, Retrieval
-from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
+from vlm_rm_sweeps.pretraining.held_out_prompts import TEST
+from vlm_rm_sweeps.pretraining.mountain_car import FLAG, LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
     check_embedded_files,
     embedded_manifest,
     embedded_source,
+    known_words,
 )
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -67,7 +71,7 @@ class HeldOutSets:
 class FamilyResults:
     """Results for one training of the family, as tables.
 
-    All tables but `captions` and `overlap`, which describe the training data, have a column `size`.
+    All tables but `captions`, which describes the training data, have a column `size`.
 
     Attributes:
         folder: Folder of the training.
@@ -75,11 +79,12 @@ class FamilyResults:
         means: A row for each alpha: mean EPIC distance over the tasks of the main sets, with its bootstrap interval.
         landscapes: A row for each landscape, point and alpha, with the reward.
         peaks: A row for each landscape and alpha.
+        prompts: A row for each held-out prompt, see `measure_prompts`.
+        walks: A row for each state of the attribute walks, see `walk_attributes`.
         retrieval: A row for each environment: share of the frames whose own caption is the nearest.
         speed: Frames per second on one thread.
         captions: A row for each environment: number of training images, number of distinct captions in a sample of captions,
             and examples.
-        overlap: A row for each prompt of a task that is part of longer captions, with its share of the sample.
     """
 
     folder: Path
@@ -87,10 +92,11 @@ class FamilyResults:
     means: pd.DataFrame
     landscapes: pd.DataFrame
     peaks: pd.DataFrame
+    prompts: pd.DataFrame
+    walks: pd.DataFrame
     retrieval: pd.DataFrame
     speed: pd.DataFrame
     captions: pd.DataFrame
-    overlap: pd.DataFrame
 
 
 _LINE_DEGREES = np.arange(-90.0, 91.0)
@@ -140,13 +146,15 @@ def check_family(folder: Path) -> None:
         folder: As `pretrain` wrote it.
 
     Raises:
-        UserError: Its manifest is missing, damaged or empty; or weights or a vocabulary are missing, or others than were trained.
+        UserError: Its manifest is missing, damaged or empty; weights or a vocabulary are missing, or others than were trained; or the
+            words of the captions are missing, which version 0.1 did not write.
     """
     sizes = embedded_manifest(folder)
     if not sizes:
         raise UserError(f"{folder}: no size has been trained: run the same `vlm-rm pretrain` again, which resumes")
     for size in sizes:
         check_embedded_files(size, folder)
+    known_words(folder)
 
 
 def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
@@ -163,6 +171,7 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
     sizes = sorted(manifest, key=lambda size: int(manifest[size]["parameters"]))
     models = {size: _load(size, folder) for size in sizes}
     speeds = dict(zip(sizes, frames_per_second(list(models.values())), strict=True))
+    words = known_words(folder)
     tables: dict[str, list[pd.DataFrame]] = {}
     for size, model in models.items():
         measures, means = measure_rewards(model, tests.sets)
@@ -172,6 +181,8 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             "means": means,
             "landscapes": landscapes,
             "peaks": find_peaks(landscapes),
+            "prompts": measure_prompts(model, [tests.sets[name] for name in MAIN_SETS], TEST, words),
+            "walks": walk_attributes(model, tests.sets["humanoid"].frames),
             "retrieval": retrieve(model, tests.retrievals),
             "speed": pd.DataFrame([{"frames_per_second": speeds[size]}]),
         }
@@ -180,8 +191,8 @@ def evaluate_family(folder: Path, tests: HeldOutSets) -> FamilyResults:
             tables.setdefault(name, []).append(table.assign(**model_columns))
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     training = manifest[sizes[0]]
-    captions, overlap = describe_captions(int(training["images"]), int(training["seed"]))
-    return FamilyResults(folder, **joined, captions=captions, overlap=overlap)
+    captions = describe_captions(int(training["images"]), int(training["seed"]))
+    return FamilyResults(folder, **joined, captions=captions)
 
 
 def _load(size: str, folder: Path) -> RewardModel:
@@ -266,7 +277,7 @@ def find_peaks(landscapes: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (name, alpha), line in landscapes.groupby(["landscape", "alpha"], sort=False):
         peak = line["position"].iloc[line["reward"].argmax()]
-        goal, start = (0.0, -math.inf) if str(name).startswith("pole") else (held_out.FLAG, _VALLEY)
+        goal, start = (0.0, -math.inf) if str(name).startswith("pole") else (FLAG, _VALLEY)
         ranked = line[line["position"] >= start]
         correlation = spearmanr(ranked["reward"], -(ranked["position"] - goal).abs()).statistic
         rows.append((name, alpha, peak, correlation))
@@ -297,7 +308,7 @@ def retrieve(model: RewardModel, retrievals: Mapping[str, Retrieval]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def describe_captions(images: int, seed: int) -> pd.DataFrame:
     """Describe the training captions, from a sample that is drawn as in training.
 
     Args:
@@ -305,23 +316,16 @@ def describe_captions(images: int, seed: int) -> tuple[pd.DataFrame, pd.DataFram
         seed: Seed of the training.
 
     Returns:
-        `captions` and `overlap` of `FamilyResults`.
+        `captions` of `FamilyResults`.
     """
-    facts, overlaps = [], []
+    facts = []
     for environment, states in sample_states(_CAPTIONED_STATES, seed):
         rng = np.random.default_rng(seed)
         captions = [caption for _ in range(_CAPTIONS_OF_A_STATE) for caption in caption_batch(states, rng)]
         shown = round(images * len(states) / _CAPTIONED_STATES)
         distinct, examples = f"{len(set(captions))} of {len(captions)}", "; ".join(captions[:_EXAMPLES])
         facts.append((environment, shown, distinct, examples))
-        for prompt in sorted(HELD_OUT_CAPTIONS):
-            share = float(np.mean([prompt in caption for caption in captions]))
-            if share:
-                overlaps.append((environment, prompt, share))
-    return (
-        pd.DataFrame(facts, columns=["environment", "images", "captions", "examples"]),
-        pd.DataFrame(overlaps, columns=["environment", "prompt", "share"]),
-    )
+    return pd.DataFrame(facts, columns=["environment", "images", "captions", "examples"])
 
 
 def frames_per_second(models: Sequence[RewardModel], frames: int = 1_024, turns: int = 5) -> list[float]:

@@ -15,8 +15,8 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import cart_pole, humanoid, mountain_car
 from vlm_rm_sweeps.pretraining.captions import pick
 from vlm_rm_sweeps.pretraining.cart_pole import CartPoleState
-from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View, pose_distances
-from vlm_rm_sweeps.pretraining.mountain_car import LEFT_END, RIGHT_END, MountainCarState
+from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View
+from vlm_rm_sweeps.pretraining.mountain_car import FLAG, LEFT_END, RIGHT_END, MountainCarState
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated, perturbed
 from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
@@ -29,8 +29,6 @@ STATES = 1_000
 STATES_OF_A_POSE = 40
 STATES_BETWEEN_POSES = 300
 STATES_VISITED = 300
-FLAG = 0.45
-"""Position of MountainCar's flag."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def held_out_humanoid(frame_format: FrameFormat, unseen_cameras: bool = False) -
         between = interpolated(POSES[pick(rng, names)], POSES[pick(rng, names)], rng.uniform(0, 1))
         positions.append(_placed(perturbed(between, rng, 5.0), rng))
     positions += humanoid.visited_positions(STATES_VISITED, rng)
-    states = [HumanoidState(tuple(qpos.tolist()), pose_distances(qpos)) for qpos in positions]
+    states = [HumanoidState.of(qpos) for qpos in positions]
     if unseen_cameras:
         states = [replace(state, view=_unseen_view(rng)) for state in states]
     return HeldOut(humanoid.render_states(states, frame_format), _successes(positions))
@@ -137,6 +135,7 @@ def _successes(positions: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 _CASES = 40
+# Eight wordings of the first version are gone, because the second one's grammar can produce them.
 _CART_POLE_CASES = {
     # Centre and half width in degrees from upright, and wordings.
     "upright": (
@@ -156,8 +155,8 @@ _MOUNTAIN_CAR_CASES = {
         ("the car on the slope at the left, on the wrong side", "on the far left slope, across from the flag"),
     ),
     "valley": (-0.52, 0.08, ("the car sits down at the bottom, in the valley", "at the lowest point between both slopes")),
-    "half way": (0.05, 0.06, ("the car is half way up the right slope", "climbing the mountain, half way to the flag")),
-    "flag": (0.45, 0.03, ("the car has reached the flag at the top", "at the summit of the mountain, right beside the flag")),
+    "half way": (0.05, 0.06, ("climbing the mountain, half way to the flag",)),
+    "flag": (0.45, 0.03, ("the car has reached the flag at the top",)),
 }
 _POSE_WORDINGS = {
     "standing": ("the robot is standing upright on its two legs, arms down", "standing straight and still"),
@@ -165,12 +164,9 @@ _POSE_WORDINGS = {
     "arms out": ("the robot's arms are spread wide to both sides", "both arms stretched out horizontally"),
     "hands on hips": ("the robot is holding its hands at the hips", "both hands resting at the waist"),
     "arms crossed": ("the robot has its arms folded across the chest", "both arms crossed in front of its body"),
-    "kneeling": ("the robot is on the floor on both its knees", "kneeling down, its body upright"),
-    "kneeling on the heels": (
-        "the robot is kneeling low and resting on its heels",
-        "sitting on its heels, both knees on the floor",
-    ),
-    "on one knee": ("the robot is half kneeling, one knee on the floor", "down on only one knee"),
+    "kneeling": ("the robot is on the floor on both its knees",),
+    "kneeling on the heels": ("the robot is kneeling low and resting on its heels",),
+    "on one knee": ("down on only one knee",),
     "one leg": ("the robot is balancing, one foot lifted", "standing on one foot, one knee raised"),
     "side splits": (
         "the robot's legs are stretched wide in the side splits",
@@ -178,11 +174,11 @@ _POSE_WORDINGS = {
     ),
     "front splits": ("the robot does a front split on the floor", "one leg ahead and one leg behind on the floor"),
     "sitting": ("the robot is seated upright with straight legs", "sitting down, both legs stretched forwards"),
-    "lotus": ("the robot is meditating in the lotus position", "seated on the floor to meditate with crossed legs"),
+    "lotus": ("seated on the floor to meditate with crossed legs",),
     "squatting": ("the robot is crouching low in a deep squat", "squatting with deeply bent knees"),
     "bowing": ("the robot is bent forwards at the hips, bowing", "bowing, its upper body far forwards"),
-    "lying on the back": ("the robot is lying flat on its back", "lying on the floor with its face up"),
-    "lying on the front": ("the robot is lying flat on its stomach", "lying on the floor with its face down"),
+    "lying on the back": ("lying on the floor with its face up",),
+    "lying on the front": ("lying on the floor with its face down",),
     "walking": ("the robot is taking a step forwards, walking", "in the middle of walking, one leg in front"),
 }
 
@@ -238,5 +234,5 @@ def retrieval_humanoid(frame_format: FrameFormat) -> Retrieval:
     rng = np.random.default_rng(SEED)
     kinds = [name for name in POSES for _ in range(_CASES)]
     positions = [_placed(perturbed(POSES[name], rng, 3.0), rng) for name in kinds]
-    states = [HumanoidState(tuple(qpos.tolist()), pose_distances(qpos)) for qpos in positions]
+    states = [HumanoidState.of(qpos) for qpos in positions]
     return Retrieval(humanoid.render_states(states, frame_format), kinds, _POSE_WORDINGS)

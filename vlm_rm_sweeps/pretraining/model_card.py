@@ -4,19 +4,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import bootstrap
 
 from vlm_rm_sweeps.files import write_whole, written_whole
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, PARAMETERS_MILLIONS
 from vlm_rm_sweeps.pretraining.evaluate import ALPHAS, MAIN_SETS, FamilyResults
-from vlm_rm_sweeps.pretraining.held_out import FLAG
+from vlm_rm_sweeps.pretraining.evaluate_prompts import TRUNK_BENT, monotonicity
+from vlm_rm_sweeps.pretraining.mountain_car import FLAG
 from vlm_rm_sweeps.rewards.open_clip_models import TrainedSize, embedded_manifest
 from vlm_rm_sweeps.rewards.registry import EMBEDDED
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
+from vlm_rm_sweeps.tasks.registry import find_task
 
 CARD = "MODEL_CARD.md"
 MEASURES = "held_out.csv"
+PROMPTS = "held_out_prompts.csv"
 
 _INTRODUCTION = """# The embedded family: model card
 
@@ -24,11 +29,17 @@ Small open_clip `CLIP` models (ModifiedResNet image tower, 64 x 64 pixels, frame
 for machines without a network or a GPU. `vlm-rm pretrain` trains them on rendered frames of CartPole, MountainCar and the humanoid
 with generated captions. `vlm-rm pretrain evaluate` evaluates them and writes this file; all numbers are measured by that command.
 
+Captions are composed by a grammar, so that a word alone says little: "straight" is up and down, and each direction, degree and
+negation occurs with many states. About half of them come with a foil, the same sentence with one attribute changed or with a "not",
+as a hard negative. `words.txt` has every word that they use.
+
 ## Limitations
 
 The models know only these three environments, as this project renders them, and the words of their captions. Any other word is
-split into tokens that were never trained. At 64 x 64 pixels fingers, faces and other small details are lost. Use the models for
-first experiments, for tests and for developing methods; a claim about CLIP needs one of open_clip's pretrained models.
+split into tokens that were never trained. A few captions are false: they deny a lower degree of what holds ("not high up the
+mountain" at the flag), so check what a prompt with a "not" means to a model. At 64 x 64 pixels fingers, faces and other small
+details are lost. Use the models for first experiments, for tests and for developing methods; a claim about CLIP needs one of
+open_clip's pretrained models.
 """
 
 
@@ -46,10 +57,12 @@ def write_model_card(results: Sequence[FamilyResults]) -> Path:
     """
     first = results[0]
     parts = [_INTRODUCTION, _data(first), _training(results), _trend(results)]
-    parts += [_tasks(first), _peaks(first), _retrieval(first), _speed(first)]
+    parts += [_tasks(first), _prompts(results), _walks(first), _peaks(first), _retrieval(first), _speed(first)]
     card = first.folder / CARD
     joined = pd.concat([each.measures.assign(training=index) for index, each in enumerate(results)], ignore_index=True)
     write_whole(first.folder / MEASURES, joined.to_csv(index=False, float_format="%.5f"))
+    prompts = pd.concat([each.prompts.assign(training=index) for index, each in enumerate(results)], ignore_index=True)
+    write_whole(first.folder / PROMPTS, prompts.to_csv(index=False, float_format="%.5f"))
     figures = {"scaling.png": (draw_trend(results), 130), "landscapes.png": (draw_landscapes(first.landscapes), 100)}
     for name, (figure, dots_per_inch) in figures.items():
         with written_whole(first.folder / name) as unfinished:
@@ -74,7 +87,7 @@ def _data(results: FamilyResults) -> str:
         "## Data\n\nCartPole over the whole circle and track; MountainCar over the track, with original and modified textures; the\n"
         f"humanoid in {len(POSES)} reference poses, between and around them, and in states that random and scripted policies visit,\n"
         "with both textures and from many cameras. A new caption is drawn each time an image is seen; it describes\n"
-        f"a noisy neighbour of the image's state. {_overlap(results)}\n\n"
+        "a noisy neighbour of the image's state. None contains one of the tasks' own prompts or of the test prompts below.\n\n"
         + _table(("environment", "images", "distinct captions", "examples"), rows)
     )
 
@@ -98,26 +111,26 @@ def _training(results: Sequence[FamilyResults]) -> str:
             )
     headings = ("model", "parameters (M)", "images rendered", "samples seen", "seed", "minutes")
     commands = "\n".join(command for each in results for command in _commands(embedded_manifest(each.folder)))
-    return f"## Training\n\n```\n{commands}\n```\n\nThe package contains the weights of the first seed.\n\n" + _table(
+    origins = {each.folder: embedded_manifest(each.folder).values() for each in results}
+    starts = {entry.get("start_sha256") for entries in origins.values() for entry in entries}
+    started = (
+        "" if starts == {None} else " FOLDER has the weights that each size starts from, whose checksums `manifest.json` has."
+    )
+    return f"## Training\n\n```\n{commands}\n```\n\nThe package contains the weights of the first seed.{started}\n\n" + _table(
         headings, rows
     )
 
 
 def _commands(manifest: Mapping[str, TrainedSize]) -> list[str]:
     """Compose the commands of a training: one for all sizes with the same settings."""
-    sizes_of: dict[tuple[int, int, int], list[str]] = {}
+    sizes_of: dict[tuple[int, int, int, bool], list[str]] = {}
     for size, entry in manifest.items():
-        sizes_of.setdefault((entry["seed"], entry["samples"], entry["images"]), []).append(size)
+        started = entry.get("start_sha256") is not None
+        sizes_of.setdefault((entry["seed"], entry["samples"], entry["images"], started), []).append(size)
     return [
-        f"vlm-rm pretrain --size {','.join(sizes)} --seed {seed} --samples {samples} --images {images}"
-        for (seed, samples, images), sizes in sizes_of.items()
+        f"vlm-rm pretrain --size {','.join(sizes)} --seed {seed} --samples {samples} --images {images}{' --from FOLDER' * started}"
+        for (seed, samples, images, started), sizes in sizes_of.items()
     ]
-
-
-def _overlap(results: FamilyResults) -> str:
-    shares = [f'"{row.prompt}" in {row.share:.2%} of the {row.environment}\'s' for row in results.overlap.itertuples()]
-    within = f"but some captions contain one: {', '.join(shares)}" if shares else "and none contains one"
-    return f"No caption is one of the tasks' own prompts,\n{within}."
 
 
 def _trend(results: Sequence[FamilyResults]) -> str:
@@ -157,6 +170,56 @@ def _tasks(results: FamilyResults) -> str:
         "At alpha 0: EPIC distance / rank correlation with the truth (CartPole, MountainCar) or area under the ROC curve\n"
         "(humanoid: states in the pose against all other held-out states).\n\n"
         + _table(("task", *(_name(size) for size in sizes)), rows)
+    )
+
+
+def _prompts(results: Sequence[FamilyResults]) -> str:
+    sizes = list(results[0].speed["size"])
+    joined = pd.concat([each.prompts for each in results])
+    # Over the seeds first: counted twice, a prompt would make the interval too narrow.
+    means = joined.groupby(["task", "group", "prompt", "size"], sort=False, as_index=False)["agreement"].mean()
+    rows = []
+    for (task, group), part in means.groupby(["task", "group"], sort=False):
+        by_size = part.groupby("size")["agreement"]
+        number = part["prompt"].nunique()
+        rows.append((task, group, number, *(_mean_and_interval(by_size.get_group(size).to_numpy()) for size in sizes)))
+    return (
+        "## Paraphrases and opposites\n\n"
+        "How well the reward of each held-out prompt (alpha 0) agrees with the task: rank correlation with the truth (CartPole,\n"
+        "MountainCar; 1 is perfect, -1 opposite) or area under the ROC curve of the states in the pose (humanoid; 0.5 is chance).\n"
+        "Mean over the prompts, each averaged over the training seeds, and its 95 % bootstrap interval over the prompts. A prompt\n"
+        "with a word that no caption uses is in the group of unknown words. An opposite should score low. Each prompt is in\n"
+        f"`{PROMPTS}`.\n\n" + _table(("task", "group", "prompts", *(_name(size) for size in sizes)), rows)
+    )
+
+
+def _mean_and_interval(values: np.ndarray) -> str:
+    if len(np.unique(values)) == 1:
+        return f"{values[0]:.2f}"
+    low, high = bootstrap((values,), np.mean, rng=0, method="percentile").confidence_interval
+    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _walks(results: FamilyResults) -> str:
+    sizes = list(results.speed["size"])
+    summaries = {size: monotonicity(results.walks[results.walks["size"] == size]) for size in sizes}
+    rows = []
+    for index, walk in enumerate(summaries[sizes[0]].itertuples()):
+        cells = [f"{each['spearman'].iloc[index]:.2f} / {each['fall'].iloc[index]:.2f}" for each in summaries.values()]
+        rows.append((walk.task, walk.attribute, *cells))
+    bent = results.walks[(results.walks["task"] == "humanoid-standing") & (results.walks["attribute"] == TRUNK_BENT)]
+    degrees = sorted(bent["value"].unique())
+    trunk = [
+        (_name(size), *(f"{reward:.2f}" for reward in bent[bent["size"] == size].sort_values("value")["reward"]))
+        for size in sizes
+    ]
+    return (
+        "## One attribute at a time\n\n"
+        "Rank correlation of the reward with an attribute that leaves the goal, all else fixed (-1: it falls steadily) / how far it\n"
+        "falls in all, as a share of its range over the held-out states. In the last row nothing changes that the prompt speaks of.\n\n"
+        + _table(("task", "attribute", *(_name(size) for size in sizes)), rows)
+        + f'\nReward for "{find_task("humanoid-standing").goal_prompt}" by degrees that the trunk is bent:\n\n'
+        + _table(("model", *(f"{value:g}" for value in degrees)), trunk)
     )
 
 

@@ -1,11 +1,11 @@
 """MountainCar for pretraining: positions over the whole track, with original and modified textures, and captions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.pretraining.captions import Buckets, bucket, pick
+from vlm_rm_sweeps.pretraining.captions import NEGATIONS, Buckets, bucket_of, expand, far_bucket, pick
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 from vlm_rm_sweeps.tasks.rendering import render_frame
 
@@ -14,104 +14,151 @@ POSITION_NOISE = 0.4
 
 LEFT_END, RIGHT_END = -1.2, 0.52
 """Range of positions: the car stops at the flag (0.45), overshooting by at most one step of 0.07."""
-_CARS = ("a car", "the car", "a small car", "a vehicle", "the little car", "one car")
-_PAINTED_CARS = (*_CARS, "a red car", "the red car")
+FLAG = 0.45
+"""Position of the flag."""
+
+_WORDS = {
+    "car": "{a|the|the|one} {||small |little }{car|car|car|vehicle}",
+    "flag": "the {|yellow }flag",
+    "peak": "the {top|peak|summit|highest point}{|| of the {mountain|hill|right slope}}",
+    "valley": "the {bottom|valley|lowest point}",
+    "bit": "{slightly|a little|a bit|somewhat}",
+    "nearly": "{almost|nearly|not quite}",
+    "near": "{next to|beside|by|right beside}",
+}
+_PAINTED = _WORDS | {"car": "{a|the|the|one} {||small |red |little }{car|car|car|vehicle}"}
 _SCENES = (
     "{car} in a valley between two slopes",
     "a mountain landscape with {car}",
-    "{car} and a mountain with a yellow flag",
+    "{car} and a mountain with a {|yellow }flag",
     "a hilly road with {car}",
     "{car} on a mountain road",
-    "a picture of {car} in the mountains",
+    "a {picture|drawing} of {car} in the mountains",
     "{car} driving in the mountains",
-    "a valley, {car} and a yellow flag",
+    "a valley, {car} and a {|yellow }flag",
 )
 _STYLES: dict[str, tuple[str, ...]] = {
     "modified": ("under a blue sky", "in a green valley with a snowy top", "on a sunny day", "with clouds in the sky"),
     "original": ("in a line drawing", "drawn with thin black lines", "on a white background", "in a simple sketch"),
 }
 _BY_POSITION: Buckets = (
-    # Upper limits of the position. Wordings name the flag more often the nearer it is: words that far states share with the goal
-    # raise their reward.
+    # Upper limits of the position. Each wording follows "is" or "is not".
     (
         -1.0,
         (
-            "{car} at the left edge",
-            "{car} at the end of the left slope, on the wrong side",
-            "{car} at the left end of the road",
-            "{car} on the opposite side, as far left as can be",
-            "{car} facing the valley from the far left",
+            "{high|far} up {on |}the {left|opposite|wrong} slope",
+            "at the {left|far left} {edge|end}{| of the {road|valley|track}}",
+            "at the {top|highest point} of the {left|opposite|wrong} slope",
+            "as far {left|to the left} as it can be",
+            "as far from {flag} as it can be",
         ),
     ),
     (
         -0.75,
         (
-            "{car} on the left slope",
-            "{car} part of the way up the slope on the left",
-            "{car} on the hillside across the valley",
-            "{car} far to the left of the valley",
-            "{car} rolling on the left side of the valley",
+            "{half way|part of the way} up the {left|opposite|wrong} slope",
+            "on the {left|opposite|wrong} {slope|side|hillside}",
+            "{far|a long way} {to the left of|left of} {valley}",
+            "on the slope {opposite|across from} the mountain",
         ),
     ),
     (
-        -0.3,
+        -0.6,
         (
-            "{car} at the bottom of the valley",
-            "{car} down in the valley",
-            "{car} at the lowest point of the road",
-            "{car} at the foot of the mountain",
-            "{car} in the middle of the valley, a long way below the flag",
-            "{car} stuck down between the slopes",
-            "{car} has not climbed at all",
+            "low on the {left|opposite} slope",
+            "{bit} {above|left of} {valley}, on the left",
+            "near {valley}, on the {left|opposite} side",
         ),
     ),
     (
-        -0.05,
+        -0.42,
         (
-            "{car} starting to climb the right slope",
-            "{car} on the lower right slope",
-            "{car} a little above the valley, on the right",
-            "{car} low on the mountain with the flag",
-            "{car} beginning the climb towards the yellow flag",
+            "at {{the very |the }bottom{| of the {valley|mountain}}|the lowest point{| of the road}|the foot of {the mountain|both "
+            "slopes}}",
+            "{down|deep|low|far down} in the valley",
+            "between the {two |}slopes",
+            "in the middle of the valley",
+            "{far|a long way|deep} below {the {top|peak|summit}|{flag}}",
+            "stuck in the valley",
         ),
     ),
     (
-        0.15,
+        -0.15,
         (
-            "{car} half way up the mountain",
-            "{car} in the middle of the right slope",
-            "{car} climbing the steep slope towards the flag",
-            "{car} half way between the valley and the flag",
-            "{car} on the steep part of the mountain",
+            "low on the {right slope|mountain|mountain with the flag}",
+            "{bit} above {valley}, on the right",
+            "{starting|beginning} to climb {the mountain|the right slope|towards {flag}}",
+            "near {valley}, on the right side",
         ),
     ),
     (
-        0.32,
+        0.1,
         (
-            "{car} high on the right slope, below the flag",
-            "{car} almost at the top of the mountain",
-            "{car} near the summit",
-            "{car} a short way below the yellow flag",
-            "{car} close to the flag, still climbing",
-            "{car} near the peak",
+            "half way up the {mountain|right slope|hill}",
+            "in the middle of the right slope",
+            "half way between {valley} and {{flag}|the {top|peak|summit}}",
+            "on the steep {part of the mountain|slope on the right}",
+            "climbing towards {{flag}|the {top|peak|summit}}, half way up",
+        ),
+    ),
+    (
+        0.25,
+        (
+            "{high|far} up {on |}the {mountain|right slope}",
+            "{more than|over} half way up the {mountain|right slope|hill}",
+            "some way below {{flag}|the {top|peak|summit}}",
+            "climbing high above {valley}",
+        ),
+    ),
+    (
+        0.38,
+        (
+            "{nearly} at {{peak}|{flag}}",
+            "{just|a short way|{bit}} below {{flag}|the {top|peak|summit}}",
+            "{near|close to} {{peak}|{flag}}",
+            "high on the {mountain|right slope}, {just|{bit}} below {flag}",
         ),
     ),
     (
         RIGHT_END,
         (
-            "{car} at the top of the mountain, beside the yellow flag",
-            "{car} on the summit, at the yellow flag",
-            "{car} has reached the yellow flag",
-            "{car} at the peak, right next to the flag",
-            "{car} on top of the mountain",
-            "{car} standing at the flag on the mountain top",
-            "{car} at the mountain's peak with the yellow flag",
-            "{car} next to the yellow flag",
-            "{car} at the goal, on the highest point",
-            "{car} parked by the yellow flag at the summit",
-            "{car} has arrived at the peak of the mountain",
+            "{at|on} {peak}",
+            "at the very top{| of the mountain}",
+            "{near} {flag}",
+            "{at|on} the {top|peak|summit}{| of the mountain}, {near} {flag}",
+            "{standing|parked|stopped} {at|by|beside} {flag}{| on the {top|peak|summit}}",
+            "on top of the mountain",
+            "at the goal{|, on the highest point}",
+            "as high {up |}as it can be, {at|by} {flag}",
         ),
     ),
+)
+_BY_CLIMB: Buckets = (
+    # Upper limits of the position. Each wording follows "has" or "has not".
+    (-0.75, ("{climbed|driven|gone} up the {left|opposite|wrong} {slope|side}", "{driven|gone} away from {flag}")),
+    (-0.3, ("{rolled|driven|gone} {down |}into the valley", "{stayed|stopped} at {valley}")),
+    (-0.05, ("climbed {bit} {up the mountain|above {valley}|towards {flag}}", "{just |}{left {valley}|begun to climb}")),
+    (0.15, ("climbed half way {up the mountain|to the {top|peak|summit}|to {flag}}",)),
+    (
+        0.32,
+        ("climbed {almost|nearly} all the way {up the mountain|to the {top|peak|summit}|to {flag}}", "come close to {flag}"),
+    ),
+    (
+        RIGHT_END,
+        (
+            "climbed {all the way|right} up {the mountain|to {peak}|to {flag}}",
+            "{reached|arrived at|come to} {{peak}|{flag}|the goal}",
+            "got to {{peak}|{flag}}",
+        ),
+    ),
+)
+_BY_DISTANCE: Buckets = (
+    # Upper limits of the distance to the flag. Each wording fits the car and the flag as subject.
+    (0.08, ("{right |}beside", "next to", "right at")),
+    (0.25, ("{close to|near}", "a short way from")),
+    (0.55, ("some way from", "not {very |}far from")),
+    (0.95, ("far from", "a long way from")),
+    (1.65, ("{very far|far away} from", "a very long way from", "nowhere near")),
 )
 
 
@@ -138,20 +185,43 @@ class MountainCarState:
         """
         noise = rng.laplace(scale=POSITION_NOISE)
         position = float(np.clip(self.position + noise, LEFT_END, RIGHT_END))
-        car = pick(rng, _PAINTED_CARS if self.textures == "modified" else _CARS)
-        level = rng.random()
+        words = _PAINTED if self.textures == "modified" else _WORDS
+        style, level = pick(rng, _STYLES[self.textures]), rng.random()
+        if level < 0.05:
+            return expand(rng, pick(rng, _SCENES), words)
         if level < 0.08:
-            return pick(rng, _SCENES).format(car=car)
-        if level < 0.12:
-            return f"{car} {pick(rng, _STYLES[self.textures])}"
-        if level < 0.2:
-            # The flag is at 0.45; positions beyond it count as 100 percent.
-            percent = 10 * round(10 * np.clip((position - LEFT_END) / (0.45 - LEFT_END), 0, 1))
-            return f"{car} {percent} percent of the way up the road"
-        caption = pick(rng, bucket(_BY_POSITION, position)).format(car=car)
-        if level < 0.32:
-            caption += f", {pick(rng, _STYLES[self.textures])}"
-        return caption
+            return expand(rng, f"{{car}} {style}", words)
+        caption = expand(rng, _place_template(rng, position), words)
+        return f"{caption}, {style}" if rng.random() < 0.1 else caption
+
+    def foil(self, rng: np.random.Generator) -> "MountainCarState":
+        """Draw a state with the car elsewhere, at least 0.4 away."""
+        while True:
+            position = float(rng.uniform(LEFT_END, RIGHT_END))
+            if abs(position - self.position) >= 0.4:
+                return replace(self, position=position)
+
+
+def _place_template(rng: np.random.Generator, position: float) -> str:
+    """Compose a template that describes a position, in one of several forms."""
+    form = rng.random()
+    true = pick(rng, _BY_POSITION[bucket_of(_BY_POSITION, position)][1])
+    if form < 0.4:
+        return f"{{car}} {{|is }}{true}"
+    if form < 0.6:
+        false = pick(rng, far_bucket(rng, _BY_POSITION, position))
+        return pick(rng, NEGATIONS).replace("{subject}", "{car}").replace("{true}", true).replace("{false}", false)
+    if form < 0.72:
+        return f"{{car}} has {pick(rng, _BY_CLIMB[bucket_of(_BY_CLIMB, position)][1])}"
+    if form < 0.78:
+        at_all = position < -0.3 and rng.random() < 0.5
+        return "{car} has not " + ("climbed {at all|yet}" if at_all else pick(rng, far_bucket(rng, _BY_CLIMB, position)))
+    if form < 0.9:
+        distance = pick(rng, _BY_DISTANCE[bucket_of(_BY_DISTANCE, abs(position - FLAG))][1])
+        return f"{{car}} {{|is }}{distance} {{flag}}" if rng.random() < 0.7 else f"{{flag}} {{|is }}{distance} {{car}}"
+    # Positions beyond the flag count as 100 percent.
+    percent = 10 * round(10 * float(np.clip((position - LEFT_END) / (FLAG - LEFT_END), 0, 1)))
+    return f"{{car}} {percent} percent of the way {{up the road|to {{flag}}}}"
 
 
 def sample_states(count: int, rng: np.random.Generator) -> list[MountainCarState]:
@@ -165,7 +235,7 @@ def sample_states(count: int, rng: np.random.Generator) -> list[MountainCarState
         `count` states.
     """
     anywhere = rng.uniform(LEFT_END, RIGHT_END, count)
-    near_flag = np.clip(rng.normal(0.45, 0.1, count), LEFT_END, RIGHT_END)
+    near_flag = np.clip(rng.normal(FLAG, 0.1, count), LEFT_END, RIGHT_END)
     positions = np.where(rng.random(count) < 0.25, near_flag, anywhere)
     painted = rng.random(count) < 0.5
     return [

@@ -24,7 +24,12 @@ class Speed:
 
 
 def student_card(
-    about: StudentDescription, cosines: np.ndarray, rewards: pd.DataFrame, speeds: Mapping[str, Speed], held_out: int
+    about: StudentDescription,
+    cosines: np.ndarray,
+    rewards: pd.DataFrame,
+    speeds: Mapping[str, Speed],
+    held_out: int,
+    drift: float,
 ) -> str:
     """Write a student's card.
 
@@ -34,6 +39,7 @@ def student_card(
         rewards: Columns `prompt`, `alpha` and `spearman`.
         speeds: Speed of the teacher, then of the student, by name.
         held_out: Number of held-out images.
+        drift: Share of the held-out images that its measure of drift takes for unlike the training images.
 
     Returns:
         Markdown.
@@ -67,9 +73,11 @@ def student_card(
             *measured,
             f"\nThe student is {student.per_second / teacher.per_second:.1f} times as fast.",
             "\n## What it is not for\n",
-            f"Other tasks, textures or cameras than it has seen, and states of {about.task} unlike those that it was trained on. It",
-            "has no measure of that: its rewards there are arbitrary, and nothing tells. Let the teacher judge: `audit.models`,",
-            "or `--judge`.",
+            f"Other tasks, textures or cameras than it has seen, and states of {about.task} unlike those that it was trained on. Its",
+            "rewards there are arbitrary. `drift` is the share of frames whose features are farther from the training images' than",
+            f"99 % of those are (Mahalanobis distance): {100 * drift:.1f} % of the held-out images. The audit of a sweep shows it, and",
+            "`vlm-rm epic` and `vlm-rm landscape` say so above 5 %. It tells unlike states, not wrong rewards: let the teacher judge,",
+            "too, by `audit.models` or `--judge`.",
             "",
         ]
     )

@@ -15,28 +15,32 @@ import open_clip
 import pandas as pd
 import torch
 from open_clip.loss import ClipLoss
+from open_clip.tokenizer import SimpleTokenizer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, unknown_name
 from vlm_rm_sweeps.files import sha256_of, write_whole
-from vlm_rm_sweeps.pretraining.captions import caption_batch
+from vlm_rm_sweeps.pretraining.captions import caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
 from vlm_rm_sweeps.rewards.open_clip_models import (
     EMBEDDED_PREPROCESSING,
     VOCABULARY,
+    WORDS,
     TrainedSize,
+    check_embedded_files,
     embedded_manifest,
     embedded_tokenizer,
     register_architecture,
     without_missing_weights_warning,
+    words_of,
 )
 
-_CHECKPOINT_EVERY = 200
+_CHECKPOINT_EVERY = 100
 """In steps."""
 
 
@@ -84,6 +88,7 @@ class TrainingSettings:
         batch: Images in each step.
         weight_decay: Applies to matrices; biases and gains have none.
         warmup_steps: Steps until the learning rate reaches its peak.
+        start: What the training starts from: the checksum of another training's weights; None for random weights.
     """
 
     size: str
@@ -93,6 +98,7 @@ class TrainingSettings:
     batch: int = 256
     weight_decay: float = 0.05
     warmup_steps: int = 100
+    start: str | None = None
 
     @property
     def steps(self) -> int:
@@ -101,23 +107,34 @@ class TrainingSettings:
 
     @property
     def learning_rate(self) -> float:
-        """Peak of the learning rate."""
-        return SIZES[self.size].learning_rate
+        """Peak of the learning rate: half as high if the weights have been trained before."""
+        return SIZES[self.size].learning_rate * (0.5 if self.start else 1)
 
 
-class DistinctCaptionLoss(ClipLoss):
-    """The contrastive loss of open_clip, except that equal captions in a batch are not each other's negatives."""
+class FoiledContrastiveLoss(ClipLoss):
+    """The contrastive loss of open_clip with one more negative for some images: a foil, which is nobody else's negative.
+
+    Equal captions in a batch are not each other's negatives.
+    """
 
     def forward(
-        self, image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: torch.Tensor, captions: list[str]
+        self,
+        image_features: torch.Tensor,
+        text_features: torch.Tensor,
+        foil_features: torch.Tensor,
+        logit_scale: torch.Tensor,
+        captions: list[str],
+        foiled: list[int],
     ) -> torch.Tensor:
         """Compute the loss of a batch.
 
         Args:
             image_features: Normalised embeddings, float (N, D).
-            text_features: Normalised embeddings, float (N, D).
+            text_features: Normalised embeddings of the captions, float (N, D).
+            foil_features: Normalised embeddings of the foils, float (F, D).
             logit_scale: Factor of the cosine similarities, float ().
-            captions: The N texts.
+            captions: The N true texts.
+            foiled: Index of the image that each foil is false of, F numbers.
 
         Returns:
             Mean loss, float ().
@@ -126,11 +143,41 @@ class DistinctCaptionLoss(ClipLoss):
         identity = {caption: index for index, caption in enumerate(captions)}
         ids = torch.tensor([identity[caption] for caption in captions], device=image_features.device)
         same = (ids[:, None] == ids[None]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
+        foil_logits = torch.full_like(logits_per_image[:, 0], -torch.inf)
+        foil_logits[foiled] = logit_scale * (image_features[foiled] * foil_features).sum(dim=-1)
         labels = self.get_ground_truth(image_features.device, len(ids))
+        texts_of_image = torch.cat([logits_per_image.masked_fill(same, -torch.inf), foil_logits[:, None]], dim=1)
         return (
-            functional.cross_entropy(logits_per_image.masked_fill(same, -torch.inf), labels)
+            functional.cross_entropy(texts_of_image, labels)
             + functional.cross_entropy(logits_per_text.masked_fill(same, -torch.inf), labels)
         ) / 2
+
+
+_LENGTH_GROUPS = 4
+
+
+def _encode_texts(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
+    """Embed texts as `encode_text` does, without the padding: in groups of similar length, which takes half the time.
+
+    Attention is causal and the embedding is that of the last token, so what follows it changes nothing.
+
+    Args:
+        model: The model.
+        tokens: int (N, context length), 0 behind the end of each text.
+
+    Returns:
+        Normalised embeddings, float (N, D).
+    """
+    lengths = (tokens != 0).sum(dim=1)
+    order = lengths.argsort()
+    embedded = []
+    for group in order.tensor_split(_LENGTH_GROUPS):
+        length = int(lengths[group].max()) if len(group) else 1
+        texts = tokens[group, :length]
+        hidden = model.token_embedding(texts) + model.positional_embedding[:length]
+        hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
+        embedded.append(hidden[torch.arange(len(group)), texts.argmax(dim=-1)] @ model.text_projection)
+    return functional.normalize(torch.cat(embedded), dim=-1)[order.argsort()]
 
 
 def write_config(size: str, vocab_size: int, folder: Path) -> Path:
@@ -180,22 +227,37 @@ def _learning_rate(settings: TrainingSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) -> Path:
+def _copy_weights(model: open_clip.CLIP, size: str, folder: Path, source: Path) -> None:
+    """Start from another training's weights: all of the same shape, and the embedding of each token that both vocabularies have."""
+    weights = load_file(source / f"embedded-{size}.safetensors")
+    token_embedding = weights.pop("token_embedding.weight").float()
+    own, theirs = (SimpleTokenizer(bpe_path=str((at / VOCABULARY).resolve())).encoder for at in (folder, source))
+    shared = [(index, theirs[token]) for token, index in own.items() if token in theirs]
+    with torch.no_grad():
+        to, of = (torch.tensor(indices) for indices in zip(*shared, strict=True))
+        model.token_embedding.weight[to] = token_embedding[of].to(model.token_embedding.weight.device)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if missing != ["token_embedding.weight"] or unexpected:
+        raise UserError(f"{source} holds weights of another architecture of {size!r}: {[*missing, *unexpected]}")
+
+
+def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path, start: Path | None = None) -> Path:
     """Train one size.
 
-    Besides the weights, `embedded-<size>.losses.csv` is written, and every 200 steps a checkpoint, from which another call with
+    Besides the weights, `embedded-<size>.losses.csv` is written, and every 100 steps a checkpoint, from which another call with
     the same settings resumes.
 
     Args:
         settings: Settings of the training.
         dataset: Training images and states.
         folder: Holds the config and the vocabulary; the weights are written there.
+        start: A folder of another training, whose weights this one starts from.
 
     Returns:
         Path of the fp16 weights, `embedded-<size>.safetensors`.
 
     Raises:
-        UserError: The folder has a checkpoint of other settings.
+        UserError: The folder has a checkpoint of other settings, or `start` has weights of another architecture.
     """
     torch.manual_seed(settings.seed)
     name = f"embedded-{settings.size}"
@@ -204,9 +266,11 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     with without_missing_weights_warning():
         model = open_clip.create_model(name, device=device)
     tokenizer = embedded_tokenizer(name, folder)
+    if start:
+        _copy_weights(model, settings.size, folder, start)
     model.visual.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, settings)
-    loss_of = DistinctCaptionLoss()
+    loss_of = FoiledContrastiveLoss()
     losses: list[float] = []
     seconds: list[float] = []
 
@@ -230,18 +294,23 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
         for step in range(first_step, settings.steps):
             rng = np.random.default_rng((settings.seed, step))
             chosen = rng.integers(len(dataset.states), size=settings.batch)
-            captions = caption_batch([dataset.states[index] for index in chosen], rng)
+            captions, foils = contrast_batch([dataset.states[index] for index in chosen], rng)
             pixels = EMBEDDED_PREPROCESSING(dataset.frames[chosen]).to(device).contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(settings, step)
-            # bf16 speeds up the image tower but, on a CPU, slows down the text tower.
-            with torch.autocast(device, torch.bfloat16):
+            foiled = [index for index, (caption, foil) in enumerate(zip(captions, foils, strict=True)) if caption != foil]
+            # Not on a CPU: without instructions for bf16 it takes ten times as long.
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 image_features = model.encode_image(pixels)
+            tokens = tokenizer(captions + [foils[index] for index in foiled]).to(device)
+            texts = _encode_texts(model, tokens)
             loss = loss_of(
                 functional.normalize(image_features.float(), dim=-1),
-                model.encode_text(tokenizer(captions).to(device), normalize=True),
+                texts[: len(captions)],
+                texts[len(captions) :],
                 model.logit_scale.exp(),
                 captions,
+                foiled,
             )
             optimizer.zero_grad()
             loss.backward()
@@ -270,7 +339,7 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path) ->
     return weights_file
 
 
-def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Path) -> None:
+def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Path, start: Path | None = None) -> None:
     """Train several sizes, one after the other, and write configs, vocabulary, weights and manifest.
 
     After an interruption, the same call resumes.
@@ -281,18 +350,22 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         images: Distinct images to render.
         seed: Seed of images, captions, initial weights and batches.
         folder: Made if it does not exist.
+        start: A folder of another training, whose weights this one starts from; None for random weights.
 
     Raises:
-        UserError: A size does not exist; or the folder holds weights, a checkpoint or a vocabulary of another training, or a damaged
-            manifest.
+        UserError: A size does not exist, or not in the folder to start from; or the folder holds weights, a checkpoint or a
+            vocabulary of another training, or a damaged manifest.
     """
     for size in sizes:
         if size not in SIZES:
             raise UserError(unknown_name("size", size, SIZES))
     manifest_file = folder / "manifest.json"
     manifest = embedded_manifest(folder) if manifest_file.exists() else {}
-    asked = {"images": images, "samples": samples, "seed": seed}
-    finished = [size for size in sizes if size in manifest and asked.items() <= manifest[size].items()]
+    starts = {size: _start_of(size, start) for size in sizes}
+    asked = {size: {"images": images, "samples": samples, "seed": seed, "start_sha256": starts[size]} for size in sizes}
+    finished = [
+        size for size in sizes if size in manifest and asked[size].items() <= {"start_sha256": None, **manifest[size]}.items()
+    ]
     sizes = [size for size in sizes if size not in finished]
     for size in sizes:
         interrupted = size not in manifest and _checkpoint_file(size, folder).exists()
@@ -308,12 +381,14 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     print(f"rendering {images} images", flush=True)
     dataset = build_dataset(images, seed, EMBEDDED_PREPROCESSING.frame_format)
     rng = np.random.default_rng(seed)
-    captions = [caption for _ in range(5) for caption in caption_batch(dataset.states, rng)]
+    captions = [caption for _ in range(3) for caption in caption_batch(dataset.states, rng)]
     vocabulary_file = folder / VOCABULARY
     vocab_size = write_vocabulary(captions, vocabulary_file)
+    words = sorted({word for caption in captions for word in words_of(caption)})
+    write_whole(folder / WORDS, "\n".join(words) + "\n")
     for size in sizes:
         write_config(size, vocab_size, folder)
-        weights_file = train(TrainingSettings(size, images, samples, seed), dataset, folder)
+        weights_file = train(TrainingSettings(size, images, samples, seed, start=starts[size]), dataset, folder, start)
         with safe_open(weights_file, "pt") as weights:
             buffers = ("running_mean", "running_var", "num_batches_tracked", "attn_mask")
             parameters = sum(
@@ -325,6 +400,7 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
             images=images,
             samples=samples,
             seed=seed,
+            start_sha256=starts[size],
             sha256=sha256_of(weights_file),
             vocabulary_sha256=sha256_of(vocabulary_file),
             parameters=parameters,
@@ -332,6 +408,17 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         )
         write_whole(manifest_file, json.dumps(manifest, indent=2) + "\n")
         _checkpoint_file(size, folder).unlink()
+
+
+def _start_of(size: str, start: Path | None) -> str | None:
+    """Return the checksum of the weights that a training starts from; None for random ones."""
+    if start is None:
+        return None
+    manifest = embedded_manifest(start)
+    if size not in manifest:
+        raise UserError(f"{start} has no weights of {size!r} to start from: expected one of {', '.join(manifest) or 'none'}")
+    check_embedded_files(size, start)
+    return manifest[size]["sha256"]
 
 
 def _checkpoint_file(size: str, folder: Path) -> Path:

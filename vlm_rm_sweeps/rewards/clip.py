@@ -1,6 +1,6 @@
 """CLIP models as reward models."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.backends import Encoder, check_backend, image_encoder
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, Texts, rewards_of
 from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward, prompt_embedding
+from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource, find_model
 from vlm_rm_sweeps.rewards.prompt_tokens import count_tokens
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardModel, RewardSpec, check_request
@@ -129,6 +130,17 @@ class ClipRewardModel(RewardModel):
         """Number of embedding dimensions, known without loading weights."""
         return self.source.width
 
+    def remarks_on(self, spec: RewardSpec) -> list[str]:
+        """Name the words of the prompts that the captions of an embedded model never used."""
+        unknown = self.source.unknown_words([*spec.goal_prompts, *spec.baseline_prompts])
+        if not unknown:
+            return []
+        words = ", ".join(map(repr, unknown))
+        return [
+            f"{self.model_id}: its captions never used {words}, so it knows nothing of {'them' if len(unknown) > 1 else 'it'}; `vlm-rm "
+            "landscape` shows what the prompt means to it"
+        ]
+
     def remarks(self) -> list[str]:
         """Say what had to be guessed of a checkpoint file."""
         return [self.source.remark] if self.source.remark else []
@@ -208,17 +220,23 @@ class ClipRewardModel(RewardModel):
         Returns:
             float32 (N, D), on the CPU.
         """
+        return self._embed_and_tell(frames, ())[0]
+
+    def _embed_and_tell(self, frames: np.ndarray, columns: Collection[str]) -> tuple[torch.Tensor, Mapping[str, np.ndarray]]:
+        """Return the unit embeddings of frames, float32 (N, D), and some of the model's own columns by name, each (N,)."""
+        return torch.cat([functional.normalize(features, dim=-1).cpu() for features in self._features(frames)]), {}
+
+    def _features(self, frames: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield what the image tower returns for each micro-batch of frames, float32 (n, D), on the model's device."""
         self._refuse_not_loaded()
-        inputs, embeddings = self._new_inputs(), []
+        inputs = self._new_inputs()
         for start in range(0, len(frames), self.micro_batch):
             # Preprocessed and encoded one micro-batch at a time, the data stays in the processor's cache.
             chunk = frames[start : start + self.micro_batch]
             self.source.preprocessing.write(chunk, inputs[: len(chunk)])
             # A partial micro-batch is padded: another shape would be rounded differently.
             inputs[len(chunk) :] = 0
-            features = self._encode(inputs.to(self._dtype))[: len(chunk)]
-            embeddings.append(functional.normalize(features.float(), dim=-1).cpu())
-        return torch.cat(embeddings)
+            yield self._encode(inputs.to(self._dtype))[: len(chunk)].float()
 
     @torch.inference_mode()
     def encode_prompt(self, prompt: str) -> torch.Tensor:
@@ -259,13 +277,16 @@ class ClipRewardModel(RewardModel):
         check_request(frames, specs)
         if not len(frames):
             return np.zeros((0, len(specs)), np.float32)
-        images_nd = self.encode_frames(frames)
+        own = {spec.function.name for spec in specs if isinstance(spec.function, ModelColumn)}
+        images_nd, told = self._embed_and_tell(frames, own)
         rewards = np.empty((len(frames), len(specs)), np.float32)
         by_alpha = [column for column, spec in enumerate(specs) if spec.function is None]
         if by_alpha:
             rewards[:, by_alpha] = self._goal_baseline(images_nd, [specs[column] for column in by_alpha])
         for column, spec in enumerate(specs):
-            if isinstance(spec.function, FrameReward):
+            if isinstance(spec.function, ModelColumn) and spec.function.name in told:
+                rewards[:, column] = told[spec.function.name]
+            elif isinstance(spec.function, FrameReward):
                 rewards[:, column] = rewards_of(spec.function, images_nd.numpy(), self._texts(spec))
         return rewards
 

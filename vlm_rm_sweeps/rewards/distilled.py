@@ -5,20 +5,23 @@ copied: text towers are of many kinds, with tokenizers of their own, and most of
 each student. The file names the teacher by its id, and by a checksum of its weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import problems_in, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates, drift_remark
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import known_reward_model
@@ -27,6 +30,7 @@ from vlm_rm_sweeps.rewards.reward_model import Precision
 DISTILLED = "distilled"
 """Of ids, and of the description in a student's file."""
 STUDENT_FILE = "student.safetensors"
+_MEAN, _WHITENING = f"{DRIFT}.mean", f"{DRIFT}.whitening"
 _REMEDY = "expected a file that `vlm-rm distill` wrote; distil again"
 _Blocks = Annotated[int, Field(ge=1, le=64)]
 
@@ -64,6 +68,14 @@ class TowerShape(BaseModel):
         return torch.nn.Sequential(tower, torch.nn.Linear(self.features, self.embedding))
 
 
+class _TowerWithFeatures(torch.nn.Sequential):
+    """A student's tower that returns its features, too, behind the embedding: (n, embedding + features)."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        features = self[0](frames)
+        return torch.cat([self[1](features), features], dim=-1)
+
+
 class StudentDescription(BaseModel):
     """What a student's file says of it.
 
@@ -76,9 +88,10 @@ class StudentDescription(BaseModel):
         seed: Seed of states and batches.
         parameters: Parameters of the student's tower with the map, and of what is left of the teacher.
         tower: The tower's shape.
+        limit: Distance beyond which a frame is unlike the training images, see `KnownStates`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     teacher: str
     teacher_identity: str
@@ -88,6 +101,7 @@ class StudentDescription(BaseModel):
     seed: int
     parameters: int
     tower: TowerShape
+    limit: float
 
 
 _DESCRIPTION = TypeAdapter(StudentDescription)
@@ -118,6 +132,37 @@ def read_description(file: Path) -> StudentDescription:
         problems = problems_in(error) if isinstance(error, ValidationError) else str(error)
         raise DamagedFileError(f"{file} is damaged or no student ({problems}): {_REMEDY}") from error
     return described
+
+
+def student_tensors(tower: torch.nn.Module, known: KnownStates) -> dict[str, torch.Tensor]:
+    """Return what a student's file holds beside its description.
+
+    Args:
+        tower: The tower.
+        known: Statistics of its features of the training images.
+
+    Returns:
+        Tensors by name.
+    """
+    statistics = {_MEAN: torch.from_numpy(known.mean_d), _WHITENING: torch.from_numpy(known.whitening_dd)}
+    return {name: tensor.contiguous() for name, tensor in (tower.state_dict() | statistics).items()}
+
+
+def _read_tensors(file: Path, about: StudentDescription) -> tuple[torch.nn.Sequential, KnownStates]:
+    """Read a student's tower, and the statistics of its training images.
+
+    Raises:
+        DamagedFileError: The file is damaged.
+    """
+    tower = about.tower.build()
+    try:
+        tensors = load_file(file)
+        known = KnownStates(tensors.pop(_MEAN).numpy(), tensors.pop(_WHITENING).numpy(), about.limit)
+        known.check(about.tower.features)
+        tower.load_state_dict(tensors, strict=True)
+    except Exception as error:  # of safetensors, or of torch
+        raise DamagedFileError(f"{file} is damaged ({reason_of(error)}): {_REMEDY}") from error
+    return tower, known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +202,10 @@ class StudentSource(ModelSource):
         """The teacher's tokenizer."""
         return self.teacher.tokenizer
 
+    def unknown_words(self, prompts: Iterable[str]) -> list[str]:
+        """Return the words that the teacher does not know, see `ModelSource.unknown_words`."""
+        return self.teacher.unknown_words(prompts)
+
     def check_precision(self, precision: Precision) -> None:
         """Refuse a precision that the teacher cannot be used in.
 
@@ -187,13 +236,10 @@ class StudentSource(ModelSource):
                 f"{self.model_id} has learned from {about.teacher} with the weights {about.teacher_identity}, and that model now has "
                 f"{teacher.weights_identity}: distil again"
             )
-        tower = about.tower.build()
-        try:
-            tower.load_state_dict(load_file(self.pretrained), strict=True)
-        except Exception as error:  # of safetensors, or of torch
-            raise DamagedFileError(f"{self.pretrained} is damaged ({reason_of(error)}): {_REMEDY}") from error
+        tower, known = _read_tensors(Path(self.pretrained), about)
         network: Any = teacher.load("cpu", precision)
-        network.visual = tower.to(next(network.parameters()).dtype)
+        network.visual = _TowerWithFeatures(*tower).to(next(network.parameters()).dtype)
+        network.known_states = known  # beside the tower, which a backend may replace
         return network.to(device)
 
 
@@ -208,17 +254,39 @@ class DistilledRewardModel(ClipRewardModel):
         UserError: There is no such file, it is damaged, or its teacher cannot be found.
     """
 
+    columns = (DRIFT,)
+
     def __init__(self, model_id: str, source: ModelSource | None = None) -> None:
         super().__init__(model_id, source or student_source(model_id))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model_id,), {"backend": self.backend}
 
+    def _embed_and_tell(self, frames: np.ndarray, columns: Collection[str]) -> tuple[torch.Tensor, Mapping[str, np.ndarray]]:
+        outputs = torch.cat([each.cpu() for each in self._features(frames)])
+        # A sum over the last axis may be rounded differently where rows are not packed.
+        embeddings, features = outputs[:, : self.width].contiguous(), outputs[:, self.width :]
+        told = {DRIFT: self.network.known_states.drifted(features.numpy())} if DRIFT in columns else {}
+        return functional.normalize(embeddings, dim=-1), told
+
     def remarks(self) -> list[str]:
         """Say which states it knows."""
         assert isinstance(self.source, StudentSource)
-        task = self.source.about.task
-        return [f"{self.model_id} has seen states of {task} alone: on others its rewards mean nothing, and nothing tells"]
+        return [
+            f"{self.model_id} has seen states of {self.source.about.task} alone: on others its rewards mean nothing; audits, "
+            "`vlm-rm epic` and `vlm-rm landscape` tell the share of such states (drift)"
+        ]
+
+    def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:
+        """Say that many states are unlike those that it has seen.
+
+        Args:
+            means: Means of its columns over the states.
+
+        Returns:
+            One sentence, or none.
+        """
+        return drift_remark(self.model_id, means)
 
 
 def student_source(model_id: str) -> StudentSource:

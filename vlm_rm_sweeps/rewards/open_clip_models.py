@@ -6,18 +6,19 @@ The id of a CLIP model is one of
   the path of a checkpoint file (`ViT-B-32/path/to/file.safetensors`);
 - the path of a folder with open_clip_config.json and weights, with or without `local-dir:` before it;
 - `hf-hub:org/name`, a repository of the Hugging Face Hub with the same files;
-- `embedded/<size>`, for the small models that ship in this package.
+- `embedded/<size>`, for the small models that ship in this package, or `embedded/v1/<size>` for their first version.
 """
 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NotRequired, ParamSpec, TypeVar, get_args
 
 import open_clip
 import torch
@@ -27,7 +28,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
-from vlm_rm_sweeps.files import read_json, sha256_of
+from vlm_rm_sweeps.files import read_json, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, NotFetchedError, fetch, repository_of
 from vlm_rm_sweeps.rewards.open_clip_config import (
     CONFIG_FILE,
@@ -38,13 +39,17 @@ from vlm_rm_sweeps.rewards.open_clip_config import (
     uses_transformers,
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.registry import EMBEDDED, registered_reward_models
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, EmbeddedVersion, registered_reward_models, with_version
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.rewards.weights_files import check_is_weights, load_weights, weights_in, why_not_loaded
 
-EMBEDDED_FOLDER = Path(__file__).parent / EMBEDDED
+EMBEDDED_FOLDERS = {version: Path(__file__).parent / EMBEDDED / version for version in get_args(EmbeddedVersion)}
+EMBEDDED_FOLDER = EMBEDDED_FOLDERS[NEWEST_EMBEDDED]
 VOCABULARY = "bpe.txt.gz"
+WORDS = "words.txt"
+_WORD = re.compile(r"[a-z]+|[0-9]+")
 _MANIFEST = "manifest.json"
+_REMEDY = "install the package again, or train the family again in a new folder"
 EMBEDDED_PREPROCESSING = Preprocessing(
     # `squash`, because bars would leave the small input fewer pixels of the scene.
     size=64,
@@ -58,11 +63,16 @@ FOLDER_PREFIX = "local-dir:"
 
 
 class TrainedSize(TypedDict):
-    """A size of an embedded family: how it was trained, the checksums of its weights and vocabulary, its parameters."""
+    """A size of an embedded family: how it was trained, the checksums of its weights and vocabulary, its parameters.
+
+    `start_sha256` is the checksum of the weights that its training started from; null, or missing in the first version, if they were
+    random.
+    """
 
     images: int
     samples: int
     seed: int
+    start_sha256: NotRequired[str | None]
     sha256: str
     vocabulary_sha256: str
     parameters: int
@@ -156,7 +166,7 @@ class ModelSource:
     @property
     def parameters(self) -> int:
         """Number of parameters, counted without loading or allocating weights."""
-        return self._made("network", _count_parameters, self._network_name)
+        return self._made("network", _count_parameters, self._network_name, self.embedded_folder)
 
     @property
     def tokenizer(self) -> Any:
@@ -167,6 +177,13 @@ class ModelSource:
         # A folder or a repository could name code of its own for its tokenizer: it is never run.
         options = {"trust_remote_code": False} if self.uses_transformers else {}
         return self._made("tokenizer", open_clip.get_tokenizer, self.architecture, **options)
+
+    def unknown_words(self, prompts: Iterable[str]) -> list[str]:
+        """Return the words of prompts, in their order, that the captions of an embedded model never used; none of other models."""
+        if self.embedded_folder is None:
+            return []
+        known = known_words(self.embedded_folder)
+        return list(dict.fromkeys(word for prompt in prompts for word in words_of(prompt) if word not in known))
 
     def check_precision(self, precision: Precision) -> None:
         """Refuse a precision that the architecture cannot be used in, without loading or allocating weights.
@@ -200,7 +217,7 @@ class ModelSource:
         """
         _check_device(device)
         if self.embedded_folder:
-            check_embedded_files(self.model_id.removeprefix(f"{EMBEDDED}/"), self.embedded_folder)
+            check_embedded_files(self.architecture.removeprefix(f"{EMBEDDED}-"), self.embedded_folder)
         file = self._weights_file()
         model = self._made("network", _untrained, self._network_name, device, precision, self.quick_gelu)
         try:
@@ -279,6 +296,11 @@ class ModelSource:
             register_architecture(self.embedded_folder / f"{self.architecture}.json")
 
 
+def words_of(text: str) -> list[str]:
+    """Split a text into its words and numbers, in lower case."""
+    return _WORD.findall(text.lower())
+
+
 def find_model(model_id: str) -> ModelSource:
     """Find where a CLIP model comes from, without loading its weights.
 
@@ -304,9 +326,7 @@ def find_model(model_id: str) -> ModelSource:
             "'embedded/small'"
         )
     if architecture == EMBEDDED:
-        if pretrained not in embedded_sizes():
-            raise UserError(unknown_name("model", model_id, embedded_models()))
-        return embedded_source(pretrained, EMBEDDED_FOLDER)
+        return _embedded_model(model_id)
     # The embedded family's configurations are registered with open_clip, which has neither weights nor vocabulary for them.
     architectures = [name for name in open_clip.list_models() if not name.startswith(f"{EMBEDDED}-")]
     if architecture not in architectures:
@@ -331,6 +351,14 @@ def find_model(model_id: str) -> ModelSource:
         return _file_source(model_id, architecture, Path(pretrained))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
+
+
+def _embedded_model(model_id: str) -> ModelSource:
+    _, version, size = with_version(model_id, NEWEST_EMBEDDED).split("/", 2)
+    if version not in EMBEDDED_FOLDERS or size not in embedded_sizes():
+        earlier = [with_version(each, other) for other in EMBEDDED_FOLDERS for each in embedded_models()]
+        raise UserError(unknown_name("model", model_id, [*embedded_models(), *earlier]))
+    return replace(embedded_source(size, EMBEDDED_FOLDERS[version]), model_id=model_id)
 
 
 def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
@@ -494,7 +522,22 @@ def embedded_manifest(folder: Path) -> dict[str, TrainedSize]:
     Raises:
         UserError: The manifest is missing or damaged.
     """
-    return read_json(folder / _MANIFEST, _FAMILY, "install the package again, or train the family again in a new folder")
+    return read_json(folder / _MANIFEST, _FAMILY, _REMEDY)
+
+
+def known_words(folder: Path) -> frozenset[str]:
+    """Read which words the training captions of an embedded family used, as `words_of` splits them.
+
+    Args:
+        folder: Folder of the family.
+
+    Returns:
+        Words and numbers, in lower case.
+
+    Raises:
+        UserError: The list of words is missing or damaged.
+    """
+    return frozenset(read_whole(folder / WORDS, _REMEDY).decode(errors="replace").split())
 
 
 def embedded_source(size: str, folder: Path) -> ModelSource:
@@ -537,7 +580,7 @@ def _untrained(architecture: str, device: str, precision: Precision, quick_gelu:
 
 
 @cache
-def _count_parameters(architecture: str) -> int:
+def _count_parameters(architecture: str, embedded_folder: Path | None) -> int:  # an architecture for each embedded folder
     return sum(parameter.numel() for parameter in _untrained(architecture, "meta", "fp32").parameters())
 
 

@@ -9,13 +9,18 @@ A model id is one of
 The class is called with the whole id, and parses the argument itself.
 """
 
+from typing import Literal
+
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.registry import Registry, import_object, is_reference
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel
 
 EMBEDDED = "embedded"
-"""Name of the family of small models that ship in this package: `embedded/small`."""
+"""Name of the family of small models that ship in this package: `embedded/small`, or `embedded/v1/small` for an earlier version."""
+EmbeddedVersion = Literal["v1", "v2"]
+NEWEST_EMBEDDED: EmbeddedVersion = "v2"
+"""The version that an id without one means, where a user gives it. In data it means the first: only that one had such ids."""
 _CLIP = "vlm_rm_sweeps.rewards.clip:ClipRewardModel"
 _EXPECTED = "expected a subclass of RewardModel that is made by `Class(model_id)` and then has a `frame_format` (FrameFormat)"
 _MODELS: Registry[type[RewardModel]] = Registry("reward model")
@@ -78,6 +83,20 @@ def find_reward_model(model_id: str, judging: bool = False) -> RewardModel:
     return model
 
 
+def with_version(model_id: str, version: EmbeddedVersion) -> str:
+    """Name a version of the embedded family where an id names none.
+
+    Args:
+        model_id: Any model id.
+        version: The version that `embedded/<size>` means.
+
+    Returns:
+        For example `embedded/v1/small`; other ids as they are.
+    """
+    name, _, size = model_id.partition("/")
+    return f"{EMBEDDED}/{version}/{size}" if name == EMBEDDED and "/" not in size else model_id
+
+
 def known_reward_model(model_id: str) -> RewardModel:
     """Create the reward model of an id that was read from data, such as a checkpoint.
 
@@ -85,7 +104,8 @@ def known_reward_model(model_id: str) -> RewardModel:
 
     Args:
         model_id: An id; `module:Class` only of a module that the user named in this process, `hf-hub:org/name` only of a
-            repository that was fetched earlier.
+            repository that was fetched earlier. `embedded/<size>` was written by a version of this package that had only the
+            first version of the family.
 
     Returns:
         The model, without its weights.
@@ -100,7 +120,7 @@ def known_reward_model(model_id: str) -> RewardModel:
         refuse_unfetched(model_id)
     elif is_reference(name):
         _MODELS.find_known(name)
-    return find_reward_model(model_id)
+    return find_reward_model(with_version(model_id, "v1"))
 
 
 def load_reward_model(model_id: str, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> RewardModel:

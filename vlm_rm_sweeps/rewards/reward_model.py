@@ -5,7 +5,7 @@ model, write one subclass, and register it by `register_reward_model` or name it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
@@ -16,6 +16,7 @@ from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
+from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
 from vlm_rm_sweeps.rewards.prompt_text import visible_text
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -82,6 +83,10 @@ class RewardSpec:
     def label(self) -> str:
         """The reward without its prompts, for messages and labels: `alpha 0.5`, or the function's own label."""
         return f"alpha {self.alpha:g}" if self.function is None else self.function.label
+
+    def column(self, name: str) -> "RewardSpec":
+        """Return the spec that asks for one of a model's own columns, see `RewardModel.columns`."""
+        return RewardSpec(self.goal_prompts, self.baseline_prompts, function=ModelColumn(name=name))
 
     def parts(self) -> "tuple[RewardSpec, ...]":
         """Return the specs that a model scores, one column each: of a reward of single frames, itself alone."""
@@ -156,6 +161,8 @@ class RewardModel(ABC):
         backend: What runs its network.
         embeds: Whether it computes rewards from embeddings, so that it can compute any reward function; else it scores by alpha
             alone.
+        columns: Names of what it can tell of a frame beside rewards, one number each, such as `drift`. They are asked for by
+            `RewardSpec.column`; audits show their means.
         judges_only: Whether it is too slow or too dear to learn from, or to measure. It takes frames of any size as they are, and
             may be unavailable at times (`JudgeUnavailableError`).
     """
@@ -166,6 +173,7 @@ class RewardModel(ABC):
     micro_batch: int = 64
     backend: BackendName = "torch"
     embeds: bool = False
+    columns: tuple[str, ...] = ()
     judges_only: bool = False
 
     def __init__(self, model_id: str) -> None:
@@ -180,10 +188,15 @@ class RewardModel(ABC):
             spec: Prompts and function to check.
 
         Raises:
-            UserError: It is no spec, the model scores by alpha alone and the spec has another function, or `check_spec` refuses a
-                part.
+            UserError: It is no spec, the model scores by alpha alone and the spec has another function, it lacks the column that the
+                spec asks for, or `check_spec` refuses a part.
         """
         check_is_spec(spec)
+        if isinstance(spec.function, ModelColumn):
+            if spec.function.name not in self.columns:
+                expected = " or ".join(self.columns) or "a model that has columns"
+                raise UserError(f"{self.model_id} has no column {spec.function.name!r}: expected {expected}")
+            return
         if spec.function is not None and not self.embeds:
             raise UserError(
                 f"{self.model_id} has no embeddings, so it cannot compute the reward {spec.function.label}: expected a CLIP model for "
@@ -228,8 +241,23 @@ class RewardModel(ABC):
         """What two ids of the same model have in common, unless a model overrides it: the id."""
         return self.model_id
 
+    def remarks_on(self, spec: RewardSpec) -> list[str]:
+        """List remarks about a spec that this model can score but may not understand; by default none."""
+        return []
+
     def remarks(self) -> list[str]:
         """List remarks about this model that may surprise the user, printed before a sweep starts; by default none."""
+        return []
+
+    def remarks_on_states(self, means: Mapping[str, float]) -> list[str]:
+        """List remarks about states that were measured; by default none.
+
+        Args:
+            means: Means of the model's own columns over the states, by name.
+
+        Returns:
+            Sentences.
+        """
         return []
 
     def load(self, device: str = "cpu", precision: Precision = "fp32", micro_batch: int = 64) -> None:

@@ -77,6 +77,7 @@ class PoolConfig:
         gpus: GPUs, or a fraction of one, that Ray reserves for each server.
         threads: Number of threads that each server uses, whatever it reserves.
         timeout_s: Seconds without an answer after which a running server is considered hung. Its start is not counted.
+        columns: Names of what the model can tell of a frame beside rewards, see `RewardModel`.
 
     Raises:
         UserError: One of the numbers is too small or none, or there is no such precision or backend.
@@ -94,6 +95,7 @@ class PoolConfig:
     gpus: float = 0.0
     threads: int = 1
     timeout_s: float = 600.0
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("servers", "micro_batch", "threads"):
@@ -121,9 +123,9 @@ class PoolConfig:
             **settings: Any other attributes: `servers`, `precision`, ...
 
         Returns:
-            The configuration, with the model's own id, frame format and number of parameters.
+            The configuration, with the model's own id, frame format, number of parameters and columns.
         """
-        return cls(name, model.model_id, model.frame_format, model.parameters, **settings)
+        return cls(name, model.model_id, model.frame_format, model.parameters, columns=model.columns, **settings)
 
     @property
     def device(self) -> str:
@@ -305,7 +307,7 @@ class RewardPool(RewardModel):
     def __init__(self, config: PoolConfig, handles: Iterable[ActorHandle]) -> None:
         super().__init__(config.model_id)
         self.config = config
-        self.frame_format, self.parameters = config.frame_format, config.parameters
+        self.frame_format, self.parameters, self.columns = config.frame_format, config.parameters, config.columns
         self.micro_batch = config.micro_batch
         self.metrics = ClientMetrics(config.model_id)
         self._servers = [_Server(handle) for handle in handles]

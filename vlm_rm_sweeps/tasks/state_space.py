@@ -6,7 +6,7 @@ Data sets sample a state space, landscapes vary its variables, and EPIC distance
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -115,6 +115,23 @@ class StateSpace(Protocol):
 
         Returns:
             Whether the state is in the goal.
+        """
+        ...
+
+
+@runtime_checkable
+class RestorableStates(StateSpace, Protocol):
+    """A state space whose states can be drawn again from what was read of them.
+
+    Where OpenGL draws, such states are measured as training draws them, at each reward model's own size; others are resized.
+    """
+
+    def restore(self, env: gym.Env, values: Mapping[str, StateValue]) -> None:
+        """Put the environment into a state that looks like one that was read.
+
+        Args:
+            env: The environment.
+            values: What `read` returned.
         """
         ...
 

@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from vlm_rm_sweeps.metrics import AUDIT_GOAL_FRACTION, AUDIT_GOLD, AUDIT_PROXY, AUDIT_SECONDS, AUDIT_SPEC, AUDIT_TRUE_REWARD
+from vlm_rm_sweeps.metrics import (
+    AUDIT_COLUMN,
+    AUDIT_GOAL_FRACTION,
+    AUDIT_GOLD,
+    AUDIT_PROXY,
+    AUDIT_SECONDS,
+    AUDIT_SPEC,
+    AUDIT_TRUE_REWARD,
+)
 from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
@@ -46,12 +54,20 @@ class AuditPlan:
         every: Least number of environment steps between two audit points.
         frames: Number of frames that the gold models score at each audit point, drawn uniformly from the steps since the
             previous one.
+        columns: Specs of the own columns of the trial's model by name, see `RewardModel.columns`; every frame gets them.
     """
 
     specs: Mapping[str, RewardSpec]
     gold: tuple[PoolConfig, ...]
     every: int
     frames: int
+    columns: Mapping[str, RewardSpec] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> dict[str, RewardSpec]:
+        """All that the trial's own model computes for every frame besides the trial's own reward, by the name of its metric."""
+        specs = {AUDIT_SPEC + name: spec for name, spec in self.specs.items()}
+        return specs | {AUDIT_COLUMN + name: spec for name, spec in self.columns.items()}
 
 
 def gold_metric(model_id: str) -> str:
@@ -76,7 +92,7 @@ class Interval:
     """Sums over the steps between two audit points.
 
     Args:
-        rewards: Sum of each spec's rewards, float64 (1 + specs,), the trial's own spec first.
+        rewards: Sum of each spec's rewards, float64 (1 + scored,), the trial's own spec first.
         steps: Number of steps.
         goal_steps: Number of steps whose state is in the goal.
         true_reward: Sum of the environment's own rewards.
@@ -110,19 +126,19 @@ class AuditTally:
         self._interval = self._begin()
 
     def _begin(self) -> Interval:
-        return Interval(np.zeros(1 + len(self._plan.specs)))
+        return Interval(np.zeros(1 + len(self._plan.scored)))
 
     @property
     def specs(self) -> list[RewardSpec]:
         """The audit's specs, for which frames are scored beside the trial's own spec."""
-        return list(self._plan.specs.values())
+        return list(self._plan.scored.values())
 
     def record(self, frames: Sequence[np.ndarray], rewards: np.ndarray, truths: Sequence[StepTruth]) -> None:
         """Add N steps to the interval.
 
         Args:
             frames: N of them, uint8 (H, W, 3).
-            rewards: float32 (N, 1 + specs); the policy learns from the first column.
+            rewards: float32 (N, 1 + specs and columns); the policy learns from the first column.
             truths: Ground truth of the N steps.
         """
         interval = self._interval
@@ -199,7 +215,7 @@ class Audit:
         proxy, *others = (np.sum([interval.rewards for interval in intervals], axis=0) / steps).tolist()
         true_reward = sum(interval.true_reward for interval in intervals) / steps
         metrics = {AUDIT_PROXY: proxy, AUDIT_TRUE_REWARD: true_reward, AUDIT_SECONDS: waited} | gold
-        metrics |= {AUDIT_SPEC + name: reward for name, reward in zip(self._plan.specs, others, strict=True)}
+        metrics |= dict(zip(self._plan.scored, others, strict=True))
         if all(interval.success_known for interval in intervals):
             metrics[AUDIT_GOAL_FRACTION] = sum(interval.goal_steps for interval in intervals) / steps
         self.last_point = env_steps

@@ -52,6 +52,7 @@ from vlm_rm_sweeps.metrics import (
     BestBy,
 )
 from vlm_rm_sweeps.rewards.functions.registry import describe_reward
+from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, with_version
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.storage import RemoteFolder
@@ -131,7 +132,7 @@ class TrainingJob:
 
 def _describe_reward(reward: RewardSource) -> RewardContent:
     described: RewardContent = {
-        "model": reward.pool.model_id,
+        "model": with_version(reward.pool.model_id, NEWEST_EMBEDDED),
         "precision": reward.pool.precision,
         "micro_batch": reward.pool.micro_batch,
         "goal": list(reward.spec.goal_prompts),

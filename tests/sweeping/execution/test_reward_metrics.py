@@ -86,6 +86,14 @@ def test_each_trial_gets_the_distance_of_its_own_reward(pools: dict[str, PoolCon
         assert metrics["epic_low"] < metrics["epic_distance"] < metrics["epic_high"]
 
 
+def test_measures_are_told_by_the_sweep_files_name_of_a_model(ray_cluster: None) -> None:
+    earlier = changed(embedded_version="v1")
+    assert earlier.models["embedded/tiny"].model_id == "embedded/v1/tiny"
+    with served(earlier, "test-earlier") as pools:
+        table = measure_sweep(earlier, pools)
+    assert all(metrics_of(table, trial) for trial in earlier.trials[1:])
+
+
 def test_on_labels_of_people_it_is_what_measuring_without_training_gives(pools: dict[str, PoolConfig], tmp_path: Path) -> None:
     drawn = sampled_states(find_task("cartpole-upright"), 80, seed=3, rendering=PLAN.renderings[0])
     dataset = write_states(tmp_path / "states", find_task("cartpole-upright"), drawn)
@@ -94,8 +102,8 @@ def test_on_labels_of_people_it_is_what_measuring_without_training_gives(pools: 
         store.add("anna", state, float(abs(theta) < 1))
     labelled = changed(epic_states={"states": str(dataset.folder), "truth": "rater:anna"})
     table = measure_sweep(labelled, pools)
-    specs = {(reward.key, prompt.id): reward.spec(prompt) for _, reward, prompt in PLAN.combinations}
-    (expected,) = compare_models(dataset, read_truth(dataset, "rater:anna"), ["embedded/tiny"], specs)
+    truth = read_truth(dataset, "rater:anna")
+    (expected,) = compare_models(dataset, truth, ["embedded/tiny"], PLAN.specs_of("embedded/tiny"))
     assert (table["truth"] == "rater:anna").all()
     assert (table["states"] == 60).all()
     for name in ("epic_distance", "epic_low", "epic_high", "spearman", "roc_auc"):

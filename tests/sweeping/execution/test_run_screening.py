@@ -15,6 +15,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
 from vlm_rm_sweeps.rewards.registry import load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.screening import Screening, load_plan
 from vlm_rm_sweeps.sweeping.config.sections import Combination
@@ -82,6 +83,21 @@ def test_every_combination_is_ranked_with_one_encoding_of_each_image(ran: tuple[
     assert outcome.ranking["epic_distance"].is_monotonic_increasing
     assert outcome.ranking["prompt"].tolist()[:3] == ["pole-vertically-upright-on-top-of-the-ca"] * 3
     pd.testing.assert_frame_equal(pd.read_csv(outcome.folder / "combinations.csv"), outcome.ranking, check_exact=False)
+
+
+def test_the_version_of_the_family_that_the_file_names_is_measured(dataset: StateDataset, tmp_path: Path) -> None:
+    loaded: list[str] = []
+
+    def load(model_id: str, *_: Any) -> RewardModel:
+        loaded.append(model_id)
+        return load_reward_model(model_id)
+
+    screening = screening_of(screening_file(tmp_path, dataset, embedded_version="v1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screening_module, "load_for_measuring", load)
+        outcome = run_screening(screening, tmp_path, default_tracking_uri(tmp_path), lambda line: None)
+    assert loaded == ["embedded/v1/tiny"]
+    assert set(outcome.ranking["model"]) == {"embedded/tiny"}
 
 
 def test_the_best_are_a_sweep_file_for_training(ran: tuple[ScreeningOutcome, int, MlflowClient]) -> None:

@@ -55,6 +55,30 @@ def test_differences_are_shown_key_by_key(tmp_path: Path) -> None:
     assert "-steps: 100\n+steps: 200" in difference
 
 
+def test_a_sweep_of_an_earlier_version_goes_on_with_its_models(tmp_path: Path) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(plan().sweep)
+    stored = yaml.safe_load(folder.sweep_file.read_text())
+    assert stored.pop("embedded_version") == "v2"
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    resumed = plan().going_on_with(folder.stored_sweep())
+    assert folder.differences(resumed) == ""
+    assert {model_id: model.model_id for model_id, model in resumed.models.items()} == {"embedded/tiny": "embedded/v1/tiny"}
+    assert [trial.trial_id for trial in resumed.trials] == [trial.trial_id for trial in plan().trials]
+    # Unless the file says otherwise.
+    assert "-embedded_version: v1\n+embedded_version: v2" in folder.differences(
+        plan(embedded_version="v2").going_on_with(folder.stored_sweep())
+    )
+
+
+def test_a_resumed_sweep_of_an_earlier_version_keeps_the_models_that_only_judge() -> None:
+    audited = {"audit": {"models": ["own_rewards:Unavailable"], "every": 50, "frames": 10}}
+    judged = plan(**audited)
+    resumed = judged.going_on_with(judged.sweep.model_copy(update={"embedded_version": "v1"}))
+    assert list(resumed.models) == ["embedded/tiny", "own_rewards:Unavailable"]
+    assert resumed.models["own_rewards:Unavailable"] is judged.models["own_rewards:Unavailable"]
+
+
 def test_keys_that_an_earlier_version_did_not_know_are_no_difference(tmp_path: Path) -> None:
     folder = SweepFolder(tmp_path / "a")
     folder.create(plan().sweep)

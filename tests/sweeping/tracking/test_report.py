@@ -137,7 +137,19 @@ def test_the_audit_is_summed_up(folder: SweepFolder) -> None:
     folder.sweep_file.write_text(yaml.safe_dump(stored))
     table = pd.read_csv(folder.table)
     table.assign(overoptimisation_alarm=[float("nan"), 1.0, 0.0, float("nan")]).to_csv(folder.table, index=False)
-    assert "In 1 of 2 audited trials" in write_report(folder.path).read_text(encoding="utf-8")
+    page = write_report(folder.path).read_text(encoding="utf-8")
+    assert "In 1 of 2 audited trials" in page
+    assert "drift" not in page
+
+
+def test_the_report_says_where_distilled_models_do_not_know_the_states(folder: SweepFolder) -> None:
+    stored = yaml.safe_load(folder.sweep_file.read_text()) | {"audit": {"alphas": [0.25]}}
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    table = pd.read_csv(folder.table)
+    table.assign(**{"audit_column/drift": [float("nan"), 0.31, 0.05, float("nan")]}).to_csv(folder.table, index=False)
+    page = write_report(folder.path).read_text(encoding="utf-8")
+    assert "In 1 of 2 audited trials of distilled models, more than 5 % of the last frames were unlike those" in page
+    assert "the most: 31 %" in page
 
 
 def test_the_summary_for_each_model_size_is_in_it(folder: SweepFolder) -> None:

@@ -47,6 +47,13 @@ def test_the_table_names_renderings_only_where_they_are_compared() -> None:
     assert not {"textures", "camera"} & set(results_table([outcome_of("a")]).columns)
 
 
+def test_drift_is_a_column_where_a_trial_has_it() -> None:
+    drifting = outcome_of("distilled/s")
+    drifting.metrics["audit_column/drift"] = 0.25
+    assert results_table([drifting])["audit_column/drift"].tolist() == [0.25]
+    assert "audit_column/drift" not in results_table([outcome_of("a")])
+
+
 def test_the_best_of_several_seeds_is_the_best_mean_not_the_luckiest_seed() -> None:
     outcomes = [
         outcome_of("lucky", seed=0, success=1.0, true_return=200),

@@ -151,7 +151,7 @@ def embed_states(model: ClipRewardModel, dataset: StateDataset, positions: np.nd
     Raises:
         UserError: An image cannot be read.
     """
-    chunks = in_chunks(frames_of(dataset, positions), model.frame_format)
+    chunks = in_chunks(frames_of(dataset, model.frame_format, positions), model.frame_format)
     return np.concatenate([model.encode_frames(chunk).numpy() for chunk in chunks])
 
 

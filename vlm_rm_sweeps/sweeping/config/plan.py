@@ -17,7 +17,7 @@ from vlm_rm_sweeps.metrics import SUCCESS
 from vlm_rm_sweeps.rewards.functions.base import seen_alone
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
-from vlm_rm_sweeps.rewards.registry import find_reward_model
+from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion, find_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
 from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, Combination, LabelledStates, PoolSettings, Prompt
@@ -84,6 +84,19 @@ class Plan:
         """Return the number of environment steps that a trial learns from; 0 for the untrained baseline."""
         return 0 if trial.model_id == UNTRAINED else self.sweep.steps
 
+    def going_on_with(self, stored: Sweep) -> "Plan":
+        """Return the plan as it goes on with a stored sweep: with its version of the embedded family, unless the file names one."""
+        version = stored.embedded_version
+        if version == self.sweep.embedded_version or "embedded_version" in self.sweep.model_fields_set:
+            return self
+        sweep = self.sweep.model_copy(update={"embedded_version": version})
+        named = {model_id: with_version(model_id, version) for model_id in self.models}
+        models = {
+            model_id: model if named[model_id] == model_id else find_reward_model(named[model_id])
+            for model_id, model in self.models.items()
+        }
+        return replace(self, sweep=sweep, models=models)
+
     def drawn_as(self, stored: Sweep) -> "Plan":
         """Return the plan with the profile of a stored sweep, unless the file names one: another machine may have begun it."""
         if not self.machine_drawn or stored.profile is None:
@@ -119,6 +132,12 @@ class Plan:
         gold = self.sweep.audit.models if self.sweep.audit else ()
         own = {reward.key for model, reward, _ in self.combinations if model == model_id or model_id in gold}
         return [reward for reward in self.rewards if reward.key in own]
+
+    def specs_of(self, model_id: str) -> dict[tuple[float | str, str], RewardSpec]:
+        """Return the specs of a model's own cells, as measurements take them: by reward (alpha or label) and prompt id."""
+        return {
+            (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in self.combinations if model == model_id
+        }
 
     def seen_alone(self, where: str) -> str | None:
         """Say which rewards need an episode, where none is: see `functions.base.seen_alone`."""
@@ -166,8 +185,12 @@ class Plan:
         """List remarks about valid settings that may surprise the user."""
         remarks = [*self.task.remarks, *self.algorithm.remarks(self.sweep.steps)]
         remarks += [remark for model in self.models.values() for remark in model.remarks()]
+        # Of one alpha: words do not depend on it.
+        pairs = itertools.product(self.models.values(), self.prompts)
+        remarks += [remark for model, prompt in pairs for remark in model.remarks_on(prompt.spec(0.0))]
         others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool), _frames_alone(self))
-        return [*remarks, *(remark for remark in others if remark)]
+        # Each once: prompts often share words.
+        return list(dict.fromkeys([*remarks, *(remark for remark in others if remark)]))
 
     def describe(self) -> str:
         """Describe the trials and the resources that they need, for `--dry-run`, without starting or loading anything."""
@@ -248,7 +271,7 @@ def make_plan(sweep: Sweep) -> Plan:
     """
     problems = _Problems()
     task = problems.look_up("task" if sweep.env is None else "env", sweep.task, _task, sweep)
-    models = _models("models", sweep.models, problems)
+    models = _models("models", sweep.models, problems, sweep.embedded_version)
     problems.raise_if_any()
     assert task is not None
     task = problems.look_up("control", None, _controlled, task, sweep.control)
@@ -256,7 +279,7 @@ def make_plan(sweep: Sweep) -> Plan:
     assert task is not None
     sweep = sweep.model_copy(update={"audit": _resolved_audit(sweep, models)})
     gold = [model_id for model_id in (sweep.audit.models if sweep.audit else ()) if model_id not in models]
-    models |= _models("audit.models", gold, problems)
+    models |= _models("audit.models", gold, problems, sweep.embedded_version)
     name = problems.look_up("algorithm", sweep.algorithm, choose_algorithm, sweep.algorithm, task)
     algorithm = problems.look_up("", None, _algorithm, sweep, name) if name else None
     renderings = problems.look_up("", None, _renderings, sweep, task)
@@ -342,9 +365,15 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _models(key: str, model_ids: Sequence[str], problems: _Problems) -> dict[str, RewardModel]:
+def _models(
+    key: str, model_ids: Sequence[str], problems: _Problems, version: EmbeddedVersion = NEWEST_EMBEDDED
+) -> dict[str, RewardModel]:
     judging = key == "audit.models"
-    found = {model_id: problems.look_up(key, model_ids, find_reward_model, model_id, judging) for model_id in model_ids}
+
+    def find(model_id: str) -> RewardModel:
+        return find_reward_model(model_id if version == NEWEST_EMBEDDED else with_version(model_id, version), judging)
+
+    found = {model_id: problems.look_up(key, model_ids, find, model_id) for model_id in model_ids}
     return {model_id: model for model_id, model in found.items() if model is not None}
 
 

@@ -14,6 +14,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.between import Between
 from vlm_rm_sweeps.rewards.functions.registry import KIND
+from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion
 from vlm_rm_sweeps.sweeping.config.sections import (
     LARGEST,
     AuditSettings,
@@ -43,6 +44,10 @@ class Sweep(Section):
     control: Control = Field(Control(), description="How policies act, and what they observe.")
     models: tuple[str, ...] = Field(
         description="Model ids: one of `vlm-rm models`, or `module:Class`; [], without `alphas` and `rewards`, for references alone."
+    )
+    embedded_version: EmbeddedVersion = Field(
+        NEWEST_EMBEDDED,
+        description="Version of the embedded family that `embedded/<size>` means; sweeps of version 0.1 go on with v1.",
     )
     alphas: tuple[float, ...] = Field(
         (),

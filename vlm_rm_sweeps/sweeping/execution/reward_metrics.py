@@ -15,12 +15,13 @@ from pandas.api.types import is_numeric_dtype
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.compare import Specs, measure_rewards
+from vlm_rm_sweeps.evaluation.drawing import StateDrawer, drawn_states
 from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, Truth
 from vlm_rm_sweeps.evaluation.measures import MEASURED, Measures
 from vlm_rm_sweeps.evaluation.score import score_frames
 from vlm_rm_sweeps.evaluation.trajectories import Trajectories
 from vlm_rm_sweeps.files import read_whole
-from vlm_rm_sweeps.frames import FrameFormat, resize_frames
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, REWARD
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
@@ -60,12 +61,11 @@ def measure_sweep(plan: Plan, pools: Mapping[str, PoolConfig]) -> pd.DataFrame:
             plan, rendering, {pools[model_id].frame_format for model_id in plan.trained_models}
         )
         for model_id in plan.trained_models:
-            specs = {
-                (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
-            }
+            specs = plan.specs_of(model_id)
             pool = RewardPool.connect(pools[model_id])
             rewards = _scored(pool, frames[pool.frame_format], specs)
-            table = measure_rewards(pool, specs, rewards, truth, groups, trajectories)
+            # The file's name of the model, which may leave out its version, is what trials are told by.
+            table = measure_rewards(pool, specs, rewards, truth, groups, trajectories).assign(model=model_id)
             drawn = {"textures": rendering.textures, "camera": rendering.camera, "truth": truth.name}
             key = [name for name in _COLUMNS if name in (*table, *drawn)]
             parts.append(table.assign(**drawn)[[*key, "truth", *Measures.__dataclass_fields__]])
@@ -138,16 +138,14 @@ def _states(
     if isinstance(states, int):
         return *_random_states(plan.task, states, rendering, formats), None, None
     dataset, truth = read_labelled(states, plan, "epic_states")
-    images = (dataset.frame(index) for index in range(len(dataset)))
-    return _resized(images, formats), truth, dataset.episodes, dataset.trajectories
+    return _by_format(drawn_states(dataset, formats)), truth, dataset.episodes, dataset.trajectories
 
 
-def _resized(images: Iterable[np.ndarray], formats: set[FrameFormat]) -> Frames:
-    frames: Frames = {each: [] for each in formats}
-    for image in images:
-        # One by one: full frames of all states would not fit into memory.
-        for each, resized in frames.items():
-            resized.append(resize_frames(image[None], each)[0])
+def _by_format(drawn: Iterable[Mapping[FrameFormat, np.ndarray]]) -> Frames:
+    frames: Frames = {}
+    for of_state in drawn:
+        for each, frame in of_state.items():
+            frames.setdefault(each, []).append(frame)
     return frames
 
 
@@ -155,13 +153,14 @@ def _random_states(task: Task, count: int, rendering: Rendering, formats: set[Fr
     goal = next((variable for variable in task.require_states().variables if variable.goal is not None), None)
     successes, distances = [], []
 
-    def drawn() -> Iterator[np.ndarray]:
+    def drawn(drawer: StateDrawer) -> Iterator[dict[FrameFormat, np.ndarray]]:
         for state in sampled_states(task, count, _SEED, rendering):
             successes.append(float(bool(state.success)))
             distances.append(_distance(goal, state.variables))
-            yield state.frame
+            yield drawer.draw(state.frame, state.variables)
 
-    frames = _resized(drawn(), formats)
+    with StateDrawer(task, rendering, formats) as drawer:
+        frames = _by_format(drawn(drawer))
     if goal is not None and np.isfinite(distances).all():
         truth = Truth(f"closeness of {goal.name} to {goal.goal_text}", -np.array(distances))
     else:

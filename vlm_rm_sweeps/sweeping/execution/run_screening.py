@@ -18,7 +18,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.evaluation.compare import Specs, compare_models, load_for_measuring
+from vlm_rm_sweeps.evaluation.compare import compare_models, load_for_measuring
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.measures import MEASURED, why_undefined
 from vlm_rm_sweeps.evaluation.states import StateDataset
@@ -152,19 +152,17 @@ def _measured(
     plan = screening.plan
     for model_id in plan.trained_models:
         started = time.monotonic()
-        specs: Specs = {
-            (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in plan.combinations if model == model_id
-        }
+        specs, with_version = plan.specs_of(model_id), plan.models[model_id].model_id
         for part in compare_models(
-            dataset, truth, [model_id], specs, lambda name: load_for_measuring(name, plan.sweep.pool.precision)
+            dataset, truth, [with_version], specs, lambda name: load_for_measuring(name, plan.sweep.pool.precision), say
         ):
-            rank_by = screening.settings.rank_by
-            best = _ranked(part.table, rank_by)[rank_by].iloc[0]
+            rank_by, table = screening.settings.rank_by, part.table.assign(model=model_id)
+            best = _ranked(table, rank_by)[rank_by].iloc[0]
             say(
-                f"{model_id}: {part.images_encoded:,} images encoded and {len(part.table):,} combinations measured in "
+                f"{model_id}: {part.images_encoded:,} images encoded and {len(table):,} combinations measured in "
                 f"{time.monotonic() - started:.1f} s, best {HEADINGS[rank_by]} {best:.3f}"
             )
-            yield part.table, part.images_encoded
+            yield table, part.images_encoded
 
 
 def _ranked(table: pd.DataFrame, rank_by: RewardMeasure) -> pd.DataFrame:

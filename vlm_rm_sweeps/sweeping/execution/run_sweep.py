@@ -36,13 +36,13 @@ def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
         folder: The folder of the sweep to resume.
 
     Returns:
-        The plan with the ids of the stored trials, and drawn as they were.
+        The plan with the ids of the stored trials, drawn as they were, and with their version of the embedded family.
 
     Raises:
         UserError: They differ; the message has the differences. Or trials have started that the plan lacks.
     """
     stored = folder.stored_sweep()
-    drawn = plan.drawn_as(stored)
+    drawn = plan.going_on_with(stored).drawn_as(stored)
     differences = folder.differences(drawn)
     if differences:
         raise UserError(

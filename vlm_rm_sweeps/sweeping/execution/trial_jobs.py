@@ -55,12 +55,13 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
 
 
 def _audit(plan: Plan, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPlan | None:
-    audit = plan.sweep.audit
-    if audit is None or audit.every is None or trial.prompt is None:
+    audit, spec = plan.sweep.audit, trial.spec()
+    if audit is None or audit.every is None or spec is None:
         return None
     # A model cannot be its own gold model.
     gold = tuple(pools[model_id] for model_id in audit.models if model_id != trial.model_id)
-    return AuditPlan(plan.audit_specs(trial), gold, audit.every, audit.frames)
+    columns = {name: spec.column(name) for name in pools[trial.model_id].columns}
+    return AuditPlan(plan.audit_specs(trial), gold, audit.every, audit.frames, columns)
 
 
 def _best_by(plan: Plan, trial: Trial) -> BestBy:

@@ -247,7 +247,7 @@ class SweepFolder:
         if BASE in keys:
             raise UserError(f"{self.sweep_file}: {BASE} = {keys[BASE]!r} is refused: expected a resolved sweep file")
         try:
-            return check_keys(Sweep, keys)
+            return check_keys(Sweep, {"embedded_version": "v1"} | keys)  # there was one version before this key
         except UserError as error:
             raise in_file(self.sweep_file, error) from error
 

@@ -20,6 +20,7 @@ from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
 from vlm_rm_sweeps.metrics import ALARM, SUCCESS, TrialStatus
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
+from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT, REMARKABLE
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
@@ -206,14 +207,30 @@ def _bar(cell: Mapping[Any, Any], merit: str, ends: tuple[float, float]) -> dict
 
 
 def _audit(sweep: Sweep, table: pd.DataFrame) -> str:
-    """Say what the audit of over-optimisation found."""
+    """Say what the audit found: over-optimisation, and states that distilled models do not know."""
     if sweep.audit is None:
         return ""
+    return " ".join([_alarms(table), *_drift(table)])
+
+
+def _alarms(table: pd.DataFrame) -> str:
     known = table[ALARM].dropna() if ALARM in table else pd.Series(dtype=float)
     if known.empty:
         return "No trial has reached the number of audit points that decide the alarm."
     raised = int((known == 1).sum())
     return f"In {raised} of {len(known)} audited trials, the learned reward rose while the truth and all gold models fell."
+
+
+def _drift(table: pd.DataFrame) -> list[str]:
+    """Say in how many trials of distilled models policies went where the models do not know the states; nothing without any."""
+    known = table[AUDIT_DRIFT].dropna() if AUDIT_DRIFT in table else pd.Series(dtype=float)
+    if known.empty:
+        return []
+    far = int((known > REMARKABLE).sum())
+    return [
+        f"In {far} of {len(known)} audited trials of distilled models, more than {100 * REMARKABLE:g} % of the last frames were unlike "
+        f"those that the model was trained on (drift; the most: {100 * known.max():.0f} %): its rewards there are arbitrary."
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -22,6 +22,7 @@ from vlm_rm_sweeps.metrics import (
     TRUE_RETURN,
     TrialStatus,
 )
+from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 
 COLUMNS = [
@@ -77,7 +78,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     Returns:
         A row for each trial with the columns `COLUMNS`. Returns and success are those of the greedy policy at the end, NaN
         where missing. There is a column reward if the sweep names rewards. There are columns textures and camera if the
-        sweep compares renderings, and epic_distance and overoptimisation_alarm if a trial has them.
+        sweep compares renderings, and epic_distance, overoptimisation_alarm and audit_column/drift if a trial has them.
     """
     table = pd.DataFrame([_row(outcome) for outcome in outcomes], columns=COLUMNS)
     if any(outcome.trial.reward for outcome in outcomes):
@@ -87,7 +88,7 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
         after_prompt = table.columns.tolist().index("prompt") + 1
         table.insert(after_prompt, "textures", [outcome.trial.rendering.textures for outcome in outcomes])
         table.insert(after_prompt + 1, "camera", [outcome.trial.rendering.camera for outcome in outcomes])
-    for metric in (EPIC_DISTANCE, ALARM):
+    for metric in (EPIC_DISTANCE, ALARM, AUDIT_DRIFT):
         if any(metric in outcome.metrics for outcome in outcomes):
             values = [outcome.metrics.get(metric, float("nan")) for outcome in outcomes]
             table.insert(table.columns.tolist().index("steps_per_second"), metric, values)

@@ -55,6 +55,10 @@ class HumanoidStates(BoxStates):
         data = innermost(env).data
         return {"qpos": data.qpos.tolist(), "qvel": data.qvel.tolist()}
 
+    def restore(self, env: gym.Env, values: Mapping[str, StateValue]) -> None:
+        """Put the robot into the state with these positions and velocities."""
+        innermost(env).set_state(np.asarray(values["qpos"]), np.asarray(values["qvel"]))
+
     def in_goal(self, env: gym.Env) -> bool:
         """Decide whether the robot's state passes the success test."""
         return bool(self._is_success(innermost(env).data))

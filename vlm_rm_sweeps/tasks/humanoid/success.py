@@ -15,6 +15,8 @@ from collections.abc import Callable
 import mujoco
 import numpy as np
 
+from vlm_rm_sweeps.tasks.humanoid import body
+
 # Clearances of a body part's lowest point from the floor, in metres. Those of knees and stretched legs are the smallest with
 # which 95 % of a task's own poses with 3 degrees of noise on each joint still count.
 FOOT_DOWN = 0.08
@@ -61,77 +63,73 @@ CROSSED_IN_FRONT = 0.1
 CROSSED_HEIGHTS = (-0.45, 0.1)
 """Range of the hands' height above the torso's centre, in metres: between hips and throat."""
 
-SIDES = ("right", "left")
-# In the body's frame x is to the front, y to the left, z up.
-_OUTWARDS = {"right": -1.0, "left": 1.0}
-
 
 def kneeling(data: mujoco.MjData) -> bool:
     """Decide success: both knees on the floor and bent, the pelvis off the floor, the torso upright."""
-    knees = all(_knee_clearance(data, side) <= KNEE_DOWN and _bend(data, side) >= KNEELING_BEND for side in SIDES)
-    return knees and _clearance(data, "butt") > PELVIS_DOWN and _tilt(data) <= UPRIGHT
+    knees = all(body.knee_clearance(data, side) <= KNEE_DOWN and body.bend(data, side) >= KNEELING_BEND for side in body.SIDES)
+    return knees and body.clearance(data, "butt") > PELVIS_DOWN and body.tilt(data) <= UPRIGHT
 
 
 def lotus(data: mujoco.MjData) -> bool:
     """Decide success: seated on the floor, both knees low, bent and facing out, the feet inward."""
     legs = all(
-        _knee_clearance(data, side) <= LOTUS_KNEE_DOWN
-        and _bend(data, side) >= LOTUS_BEND
-        and _clearance(data, f"{side}_foot") <= FOOT_LIFTED
-        for side in SIDES
+        body.knee_clearance(data, side) <= LOTUS_KNEE_DOWN
+        and body.bend(data, side) >= LOTUS_BEND
+        and body.clearance(data, f"{side}_foot") <= FOOT_LIFTED
+        for side in body.SIDES
     )
-    knees_apart = _distance(*(_knee(data, side) for side in SIDES)) >= KNEES_APART
-    feet_together = _distance(*(_foot(data, side) for side in SIDES)) <= FEET_TOGETHER
-    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_SEATED
+    knees_apart = body.distance(*(body.knee(data, side) for side in body.SIDES)) >= KNEES_APART
+    feet_together = body.distance(*(body.foot(data, side) for side in body.SIDES)) <= FEET_TOGETHER
+    seated = body.clearance(data, "butt") <= PELVIS_DOWN and body.tilt(data) <= UPRIGHT_SEATED
     return legs and knees_apart and feet_together and seated
 
 
 def standing(data: mujoco.MjData) -> bool:
     """Decide success: upright on straight enough legs, on one foot or both, not in the air."""
-    on_a_foot = min(_clearance(data, f"{side}_foot") for side in SIDES) <= FOOT_DOWN
-    return on_a_foot and _position(data, "pelvis")[2] >= STANDING_PELVIS_HEIGHT and _tilt(data) <= UPRIGHT
+    on_a_foot = min(body.clearance(data, f"{side}_foot") for side in body.SIDES) <= FOOT_DOWN
+    return on_a_foot and body.position(data, "pelvis")[2] >= STANDING_PELVIS_HEIGHT and body.tilt(data) <= UPRIGHT
 
 
 def arms_raised(data: mujoco.MjData) -> bool:
     """Decide success: standing, both hands above the head and both elbows above the shoulders."""
     head = data.geom("head")
-    top = head.xpos[2] + _radius(data, "head")
-    hands = all(_hand(data, side)[2] >= top for side in SIDES)
-    elbows = all(_elbow(data, side)[2] >= _position(data, f"{side}_upper_arm")[2] for side in SIDES)
+    top = head.xpos[2] + body.radius(data, "head")
+    hands = all(body.hand(data, side)[2] >= top for side in body.SIDES)
+    elbows = all(body.elbow(data, side)[2] >= body.position(data, f"{side}_upper_arm")[2] for side in body.SIDES)
     return standing(data) and hands and elbows
 
 
 def splits(data: mujoco.MjData) -> bool:
     """Decide success: seated, both legs straight, on the floor and stretched far out to their sides."""
-    directions = {side: _unit(_foot(data, side) - _position(data, f"{side}_thigh")) for side in SIDES}
-    to_the_left = _axes(data, "pelvis")[:, 1]
-    sideways = all(_OUTWARDS[side] * float(directions[side] @ to_the_left) >= SPLITS_SIDEWAYS for side in SIDES)
+    directions = {side: body.unit(body.foot(data, side) - body.position(data, f"{side}_thigh")) for side in body.SIDES}
+    to_the_left = body.axes(data, "pelvis")[:, 1]
+    sideways = all(body.OUTWARDS[side] * float(directions[side] @ to_the_left) >= SPLITS_SIDEWAYS for side in body.SIDES)
     wide = math.degrees(math.acos(np.clip(directions["right"] @ directions["left"], -1, 1))) >= SPLITS_ANGLE
     stretched = all(
-        _bend(data, side) <= STRAIGHT_BEND
-        and _knee_clearance(data, side) <= LEG_DOWN
-        and _clearance(data, f"{side}_foot") <= LEG_DOWN
-        for side in SIDES
+        body.bend(data, side) <= STRAIGHT_BEND
+        and body.knee_clearance(data, side) <= LEG_DOWN
+        and body.clearance(data, f"{side}_foot") <= LEG_DOWN
+        for side in body.SIDES
     )
-    seated = _clearance(data, "butt") <= PELVIS_DOWN and _tilt(data) <= UPRIGHT_SEATED
+    seated = body.clearance(data, "butt") <= PELVIS_DOWN and body.tilt(data) <= UPRIGHT_SEATED
     return sideways and wide and stretched and seated
 
 
 def hands_on_hips(data: mujoco.MjData) -> bool:
     """Decide success: standing, each hand at its hip and not at the chest, the elbows pointing out."""
-    return standing(data) and all(_hand_on_hip(data, side) for side in SIDES)
+    return standing(data) and all(_hand_on_hip(data, side) for side in body.SIDES)
 
 
 def one_leg(data: mujoco.MjData) -> bool:
     """Decide success: standing, balanced over one foot, the other one lifted."""
-    lifted, carrying = sorted(SIDES, key=lambda side: -_clearance(data, f"{side}_foot"))
-    balanced = _distance(data.subtree_com[1][:2], _foot(data, carrying)[:2]) <= BALANCED
-    return standing(data) and balanced and _clearance(data, f"{lifted}_foot") >= FOOT_LIFTED
+    lifted, carrying = sorted(body.SIDES, key=lambda side: -body.clearance(data, f"{side}_foot"))
+    balanced = body.distance(data.subtree_com[1][:2], body.foot(data, carrying)[:2]) <= BALANCED
+    return standing(data) and balanced and body.clearance(data, f"{lifted}_foot") >= FOOT_LIFTED
 
 
 def arms_crossed(data: mujoco.MjData) -> bool:
     """Decide success: standing, the forearms crossed in front of the torso, each hand on the other arm's side."""
-    return standing(data) and all(_hand_crossed(data, side) for side in SIDES)
+    return standing(data) and all(_hand_crossed(data, side) for side in body.SIDES)
 
 
 SUCCESS_TESTS: dict[str, Callable[[mujoco.MjData], bool]] = {
@@ -166,82 +164,14 @@ The paper's criterion for standing is "without falling", whatever arms and legs 
 
 
 def _hand_on_hip(data: mujoco.MjData, side: str) -> bool:
-    hand = _in_frame_of(data, "pelvis", _hand(data, side))
-    elbow = _in_frame_of(data, "pelvis", _elbow(data, side))
-    elbow_out = _OUTWARDS[side] * (elbow[1] - hand[1]) >= 0
+    hand = body.in_frame_of(data, "pelvis", body.hand(data, side))
+    elbow = body.in_frame_of(data, "pelvis", body.elbow(data, side))
+    elbow_out = body.OUTWARDS[side] * (elbow[1] - hand[1]) >= 0
     lowest, highest = HIP_HEIGHTS
-    return elbow_out and lowest <= hand[2] <= highest and _gap_to_hips(data, side) <= HAND_AT_HIP
-
-
-def _gap_to_hips(data: mujoco.MjData, side: str) -> float:
-    hips = data.geom("butt")
-    axis = hips.xmat.reshape(3, 3)[:, 2]
-    half_length = data.model.geom_size[hips.id, 1]
-    hand = _hand(data, side)
-    nearest = hips.xpos + np.clip((hand - hips.xpos) @ axis, -half_length, half_length) * axis
-    return _distance(hand, nearest) - _radius(data, "butt") - _radius(data, f"{side}_hand")
+    return elbow_out and lowest <= hand[2] <= highest and body.gap_to_hips(data, side) <= HAND_AT_HIP
 
 
 def _hand_crossed(data: mujoco.MjData, side: str) -> bool:
-    x, y, z = _in_frame_of(data, "torso", _hand(data, side))
+    x, y, z = body.in_frame_of(data, "torso", body.hand(data, side))
     lowest, highest = CROSSED_HEIGHTS
-    return -_OUTWARDS[side] * y >= CROSSED and x >= CROSSED_IN_FRONT and lowest <= z <= highest
-
-
-def _position(data: mujoco.MjData, body: str) -> np.ndarray:
-    return data.body(body).xpos
-
-
-def _axes(data: mujoco.MjData, body: str) -> np.ndarray:
-    return data.body(body).xmat.reshape(3, 3)
-
-
-def _in_frame_of(data: mujoco.MjData, body: str, point: np.ndarray) -> np.ndarray:
-    return _axes(data, body).T @ (point - _position(data, body))
-
-
-def _tilt(data: mujoco.MjData) -> float:
-    return math.degrees(math.acos(np.clip(_axes(data, "torso")[2, 2], -1, 1)))
-
-
-def _hand(data: mujoco.MjData, side: str) -> np.ndarray:
-    return data.geom(f"{side}_hand").xpos
-
-
-def _elbow(data: mujoco.MjData, side: str) -> np.ndarray:
-    return _position(data, f"{side}_lower_arm")
-
-
-def _foot(data: mujoco.MjData, side: str) -> np.ndarray:
-    return data.geom(f"{side}_foot").xpos
-
-
-def _knee(data: mujoco.MjData, side: str) -> np.ndarray:
-    return _position(data, f"{side}_shin")
-
-
-def _knee_clearance(data: mujoco.MjData, side: str) -> float:
-    return float(_knee(data, side)[2]) - _radius(data, f"{side}_shin1")
-
-
-def _bend(data: mujoco.MjData, side: str) -> float:
-    return -math.degrees(data.joint(f"{side}_knee").qpos[0])
-
-
-def _radius(data: mujoco.MjData, geom: str) -> float:
-    return float(data.model.geom_size[data.geom(geom).id, 0])
-
-
-def _clearance(data: mujoco.MjData, geom: str) -> float:
-    """Compute the height of a sphere's or capsule's lowest point above the floor, in metres."""
-    shape = data.geom(geom)
-    radius, half_length, _ = data.model.geom_size[shape.id]
-    return float(shape.xpos[2] - radius - half_length * abs(shape.xmat[8]))
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.linalg.norm(a - b))
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
+    return -body.OUTWARDS[side] * y >= CROSSED and x >= CROSSED_IN_FRONT and lowest <= z <= highest
