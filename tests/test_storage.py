@@ -66,7 +66,7 @@ def test_what_one_machine_puts_another_fetches(remote: RemoteFolder, machine: Ma
     assert remote.names() == ["sweep"]
     machine("other")
     assert not remote.copy.exists()
-    assert (remote / "sweep").fetch(lambda file: file.parts[0] != "trials", settled="trials") == []
+    (remote / "sweep").fetch(lambda file: file.parts[0] != "trials", settled="trials")
     assert {file.name for file in (remote.copy / "sweep").iterdir()} == {"journal.jsonl"}
     assert (remote / "sweep/trials/t").fetch_folder("best") == remote.copy / "sweep/trials/t/best"
     assert (remote.copy / "sweep/trials/t/best/policy").read_text() == "p"
@@ -76,16 +76,18 @@ def test_a_journal_is_never_cut_short_by_an_older_one(remote: RemoteFolder, mach
     journal = written(remote, "journal", "a\n")
     remote.put_file("journal")
     journal.write_text("a\nb\n")
-    assert remote.fetch(everything, settled="trials", growing=["journal"]) == []
+    remote.fetch(everything, settled="trials", growing=["journal"])
     assert journal.read_text() == "a\nb\n"
     remote.put_file("journal")
     machine("other")
     written(remote, "journal", "a\n")
     remote.fetch(everything, settled="trials", growing=["journal"])
+    assert [file.name for file in remote.copy.iterdir()] == ["journal"]
     assert (remote.copy / "journal").read_text() == "a\nb\n"
     # Both have gone on: nothing is lost.
     written(remote, "journal", "a\nc\n")
-    (aside,) = remote.fetch(everything, settled="trials", growing=["journal"])
+    remote.fetch(everything, settled="trials", growing=["journal"])
+    (aside,) = remote.copy.glob("journal-*")
     assert (remote.copy / "journal").read_text() == "a\nb\n"
     assert aside.read_text() == "a\nc\n"
 

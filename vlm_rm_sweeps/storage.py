@@ -214,23 +214,20 @@ class RemoteFolder:
 
         return self._asked("listed", listed)
 
-    def fetch(self, wanted: Callable[[PurePosixPath], bool], settled: str, growing: Collection[str] = ()) -> list[Path]:
+    def fetch(self, wanted: Callable[[PurePosixPath], bool], settled: str, growing: Collection[str] = ()) -> None:
         """Bring files into the copy. What is in the copy alone stays.
 
         Args:
             wanted: Whether a file is fetched, by its path relative to this folder.
             settled: Name of a folder whose files do not change: of these, one of the same size is not fetched again.
-            growing: Names of files that only grow. The longer one is kept; if neither continues the other, the copy's is set aside.
-
-        Returns:
-            The files that were set aside.
+            growing: Names of files that only grow. The longer one is kept; if neither continues the other, the copy's is set aside,
+                under a name with the time.
 
         Raises:
             StoreError: The store does not answer.
             OSError: The copy cannot be written.
             UserError: A name leads out of the copy.
         """
-        aside = []
         for name, size in self.files().items():
             path = PurePosixPath(name)
             here = file_inside(self.copy, name)
@@ -244,9 +241,7 @@ class RemoteFolder:
                     if copied.startswith(there):
                         unfinished.write_bytes(copied)
                     elif not there.startswith(copied):
-                        aside.append(here.with_name(f"{here.stem}-{datetime.now():%Y%m%d-%H%M%S-%f}{here.suffix}"))
-                        shutil.copyfile(here, aside[-1])
-        return aside
+                        shutil.copyfile(here, here.with_name(f"{here.stem}-{datetime.now():%Y%m%d-%H%M%S-%f}{here.suffix}"))
 
     def fetch_folder(self, name: str) -> Path:
         """Bring a folder into the copy, whole or not at all; in the place of one that is there.
@@ -311,9 +306,9 @@ class RemoteFolder:
         Raises:
             StoreError: It cannot be put there as a whole; the copy stays.
         """
-        if last is not None:
-            self._remove_file(posixpath.join(name, last))
         here = file_inside(self.copy, name)
+        if last is not None:
+            self.remove_file(posixpath.join(name, last), f"written, and stays in {here}")
         files = sorted(file.relative_to(here).as_posix() for file in here.rglob("*") if file.is_file())
         for file in sorted(files, key=lambda file: file == last):
             self.put_file(posixpath.join(name, file))
@@ -328,7 +323,7 @@ class RemoteFolder:
         Raises:
             StoreError: The store does not answer.
         """
-        self._remove_file(posixpath.join(name, first))
+        self.remove_file(posixpath.join(name, first))
 
         def remove() -> None:
             store, path = self._opened(name)
@@ -372,23 +367,22 @@ class RemoteFolder:
 
         self._asked("written", write)
 
-    def remove_file(self, name: str) -> None:
+    def remove_file(self, name: str, done: str = "removed") -> None:
         """Remove a file from the store, if it is there.
 
         Args:
             name: Its path relative to this folder.
+            done: What was to be done, for the message.
 
         Raises:
             StoreError: The store does not answer.
         """
-        self._remove_file(name)
 
-    def _remove_file(self, name: str) -> None:
         def remove() -> None:
             store, path = self._opened(name)
             store.delete_file(path)
 
-        self._asked("removed", remove, missing_is_fine=True)
+        self._asked(done, remove, missing_is_fine=True)
 
     def _copy_here(self, name: str, target: Path) -> None:
         from pyarrow.fs import LocalFileSystem, copy_files

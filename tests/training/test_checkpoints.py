@@ -274,6 +274,25 @@ def test_what_cannot_be_put_there_stays_here(remote: RemoteFolder, tmp_path: Pat
     assert trial.names() == ["step-000000500", "step-000002500"]
 
 
+def test_a_best_policy_that_could_not_be_put_there_is_put_there_later(
+    remote: RemoteFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may stay the best one, and is not written again."""
+    monkeypatch.setattr(storage, "_WAIT_S", 0.0)
+    trial = remote / "trial"
+    save_best(TrialFolder(trial), 500)
+    store = tmp_path / "store" / "results"
+    store.rename(tmp_path / "away")
+    store.write_text("no folder")
+    with pytest.raises(OSError, match="written, and stays in"):
+        save_best(TrialFolder(trial), 1000)
+    store.unlink()
+    (tmp_path / "away").rename(store)
+    save(TrialFolder(trial), 1500)
+    assert "best-000001000" in trial.names()
+    assert (trial / "best-000001000").files().keys() >= {"checkpoint.json", "policy.safetensors"}
+
+
 def test_a_damaged_copy_is_passed_over(remote: RemoteFolder) -> None:
     trial = remote / "trial"
     for step in (500, 1000):

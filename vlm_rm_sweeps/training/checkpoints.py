@@ -18,9 +18,10 @@ A checkpoint is written to a temporary folder, flushed to disk, and renamed. If 
 import json
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
 
@@ -316,9 +317,12 @@ class TrialFolder:
         checkpoint = _write(self.folder / f"{_STEP}{content['env_steps']:09d}", module, content, state)
         for old in self._here(_STEP)[KEPT:]:
             shutil.rmtree(self.folder / old)
-        self._put(checkpoint)
+        self._put(checkpoint.folder.name)
         for old in self._there(_STEP)[KEPT:]:
             self._remove_there(old)
+        best = self._here(_BEST)[:1]
+        if best > self._there(_BEST)[:1]:  # the store did not answer when it was written
+            self._put(best[0])
         return checkpoint
 
     def save_best(self, module: "RLModule", content: BestContent) -> Checkpoint:
@@ -338,7 +342,7 @@ class TrialFolder:
         for other in self._here(_BEST):
             if other != best.folder.name:
                 shutil.rmtree(self.folder / other)
-        self._put(best)
+        self._put(best.folder.name)
         for other in self._there(_BEST):
             if other != best.folder.name:
                 self._remove_there(other)
@@ -367,22 +371,22 @@ class TrialFolder:
         Raises:
             StoreError: It may be at an address that does not answer.
         """
-        for name in self._names(_BEST):
-            with suppress(UserError):
-                return read_checkpoint(self._at_hand(name))
-        return None
+        return next(self._undamaged(_BEST), None)
 
     def kept(self) -> list[Checkpoint]:
-        """Return all undamaged checkpoints, by name.
+        """Return the best policy and the newest checkpoints to resume from, as far as they are undamaged, by name.
 
         Raises:
             StoreError: They may be at an address that does not answer.
         """
-        found = []
-        for name in sorted({*self._names(_STEP), *self._names(_BEST)}):
-            with suppress(UserError):  # damaged, or still being written
-                found.append(read_checkpoint(self._at_hand(name)))
-        return found
+        found = [*islice(self._undamaged(_BEST), 1), *islice(self._undamaged(_STEP), KEPT)]
+        return sorted(found, key=lambda checkpoint: checkpoint.folder.name)
+
+    def _undamaged(self, prefix: str) -> Iterator[Checkpoint]:
+        """Read checkpoints, newest first."""
+        for name in self._names(prefix):
+            with suppress(UserError):
+                yield read_checkpoint(self._at_hand(name))
 
     def fails_again(self, env_steps: int, error: str) -> bool:
         """Record an error, and compare it with the previous one.
@@ -429,9 +433,9 @@ class TrialFolder:
             self._remote.fetch_folder(name)
         return folder
 
-    def _put(self, checkpoint: Checkpoint) -> None:
+    def _put(self, name: str) -> None:
         if self._remote is not None:
-            self._remote.put_folder(checkpoint.folder.name, last=CHECKPOINT)
+            self._remote.put_folder(name, last=CHECKPOINT)
 
     def _remove_there(self, name: str) -> None:
         if self._remote is not None:

@@ -15,6 +15,7 @@ from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import IN_USE_S, SweepFolder, default_tracking_uri, new_path
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, TrialStarted, read_entries
+from vlm_rm_sweeps.sweeping.tracking.status import standing_of
 
 NAMES_A_FILE = """
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
@@ -207,6 +208,16 @@ def test_the_newest_sweep_at_an_address_is_fetched(remote: RemoteFolder, machine
     assert not found.tune.exists()
     with pytest.raises(UserError, match=r"folder-20260102-120000 exists already"):
         found.create(plan().sweep)
+
+
+def test_a_sweep_that_was_removed_from_its_address_is_none(remote: RemoteFolder) -> None:
+    """A copy of it may be left."""
+    folder = SweepFolder.at(remote / "folder-20260101-120000")
+    folder.create(plan().sweep)
+    assert not folder.fetch()
+    assert SweepFolder.newest(plan().sweep, remote) is None
+    with pytest.raises(UserError, match=rf"^{folder.remote} is not the folder of a sweep"):
+        standing_of(remote / "folder-20260101-120000")
 
 
 def test_a_sweep_at_an_address_runs_on_one_machine_at_a_time(

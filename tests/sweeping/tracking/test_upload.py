@@ -1,5 +1,6 @@
 """What lies in the folder of a sweep is put at its address while it runs."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking import upload
-from vlm_rm_sweeps.sweeping.tracking.folder import IN_USE, SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.folder import IN_USE, IN_USE_S, InUse, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, SweepEnded, SweepStarted, read_entries
 from vlm_rm_sweeps.sweeping.tracking.status import newest_sweep, standing_of
 from vlm_rm_sweeps.sweeping.tracking.upload import FolderUpload
@@ -86,6 +87,26 @@ def test_what_is_missing_at_the_end_is_told_with_its_place(folder: SweepFolder, 
         (tmp_path / "store" / "results").write_text("no folder")
         folder.table.write_text("trial\n")
     assert said[-1].endswith(f"The newest results are in {folder.path}: --resume on this machine puts them there")
+
+
+def test_a_machine_that_was_suspended_leaves_the_sweep_to_who_has_gone_on(
+    folder: SweepFolder, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert folder.remote is not None
+    said: list[str] = []
+    uploading = FolderUpload(folder, FILE, said.append)
+    with folder.locked(), uploading:
+        journal = folder.remote.read("journal.jsonl")
+        noted = InUse(host="far-away", pid=1, time=time.time() + IN_USE_S)  # which found that this one was silent
+        folder.remote.write(IN_USE, noted.model_dump_json().encode())
+        monkeypatch.setattr(upload, "IN_USE_S", 0.0)  # it notes again that it runs
+        uploading.join()
+        folder.journal.write_text("other\n")
+    assert folder.remote.read("journal.jsonl") == journal
+    assert "far-away" in (folder.remote.read(IN_USE) or b"").decode()
+    (line,) = said
+    assert "is in use by process 1 on far-away" in line
+    assert line.endswith(f". What this process writes stays in {folder.path}")
 
 
 def test_without_an_address_nothing_is_done(tmp_path: Path) -> None:

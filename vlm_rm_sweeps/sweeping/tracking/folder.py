@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, refuse_address, refuse_copy_of_job, write_whole
@@ -47,7 +47,7 @@ IN_USE_S = 120.0
 """Seconds after which a sweep that no longer says that it runs is taken for one that was killed."""
 # MLflow would open a quoted one, but also make a folder with the quoted name.
 _TAKEN_APART = re.compile(r"\?|%[0-9A-Fa-f]{2}")
-_STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
+_STAMP = "[0-9]{8}-[0-9]{6}"
 
 
 class FolderInUseError(UserError):
@@ -75,7 +75,7 @@ def default_tracking_uri(results: Path | RemoteFolder) -> str:
     return f"sqlite:///{file}"
 
 
-class _InUse(BaseModel):
+class InUse(BaseModel):
     """Content of `in-use.json`: the process that runs a sweep.
 
     Attributes:
@@ -90,8 +90,6 @@ class _InUse(BaseModel):
     pid: int
     time: float
 
-
-_IN_USE = TypeAdapter(_InUse)
 
 
 @dataclass(frozen=True)
@@ -120,21 +118,10 @@ class SweepFolder:
 
     @classmethod
     def newest(cls, sweep: Sweep, results: Path | RemoteFolder) -> "SweepFolder | None":
-        """Return the newest folder of a sweep of this name below `results`; None if there is none.
-
-        Of an address, what is there is fetched first.
-        """
-        if isinstance(results, RemoteFolder):
-            names = {*results.names(), *(each.name for each in results.copy.glob("*"))}
-            named = [name for name in sorted(names) if re.fullmatch(f"{re.escape(sweep.name)}-{_STAMP}", name)]
-            for name in reversed(named):
-                folder = cls.at(results / name)
-                folder.fetch()
-                if folder.sweep_file.is_file():
-                    return folder
-            return None
-        found = sorted(folder for folder in results.glob(f"{sweep.name}-{_STAMP}") if (folder / SWEEP_FILE).is_file())
-        return cls(found[-1]) if found else None
+        """Return the newest folder of a sweep of this name below `results`, at hand; None if there is none."""
+        names = results.names() if isinstance(results, RemoteFolder) else [each.name for each in results.glob(f"{sweep.name}-*")]
+        named = (name for name in sorted(names, reverse=True) if re.fullmatch(f"{re.escape(sweep.name)}-{_STAMP}", name))
+        return next((folder for name in named if (folder := cls.at(results / name)).fetch()), None)
 
     @property
     def place(self) -> Path | RemoteFolder:
@@ -202,35 +189,40 @@ class SweepFolder:
         folder = self.trial(trial_id)
         return folder.resolve() if self.remote is None else self.remote / TRIALS / trial_id
 
-    def fetch(self, all_of_it: bool = True) -> None:
+    def fetch(self, all_of_it: bool = True) -> bool:
         """Bring what is at the address into the copy, except checkpoints, which are fetched when they are read.
 
-        Nothing is fetched if there is no address, if no sweep is there, or while a process on this machine runs the sweep, whose copy
-        is newer.
+        Nothing is fetched if there is no address, or while a process on this machine runs the sweep, whose copy is newer.
 
         Args:
             all_of_it: Whether to fetch what lies in folders, too, such as videos.
+
+        Returns:
+            Whether there is a sweep in the folder or at its address.
 
         Raises:
             StoreError: The store does not answer.
             UserError: A name there leads out of the copy.
         """
-        if self.remote is None or SWEEP_FILE not in self.remote.names():
-            return
+        if self.remote is None:
+            return self.sweep_file.is_file()
+        if SWEEP_FILE not in self.remote.names():
+            return False
         self.path.mkdir(parents=True, exist_ok=True)
         with suppress(FolderInUseError), self._locked_here():
 
             def wanted(file: PurePosixPath) -> bool:
                 if len(file.parts) == 1:
                     return file.name not in (IN_USE, LOCK)
-                if file.parts[0] == TRIALS and len(file.parts) > 2:
-                    self.trial(file.parts[1]).mkdir(parents=True, exist_ok=True)
                 return all_of_it and file.parts[0] != TUNE and not in_checkpoint(file)
 
             self.remote.fetch(wanted, settled=TRIALS, growing=(JOURNAL,))
+            for started in (self.remote / TRIALS).names() if all_of_it else ():
+                self.trial(started).mkdir(parents=True, exist_ok=True)
+        return True
 
     def trials(self) -> list[Path]:
-        """Return the folders of the trials that have started, sorted by id."""
+        """Return the folders of the trials that have started, sorted by id; of an address, after `fetch`."""
         trials = file_inside(self.path, TRIALS)
         return sorted(self.trial(folder.name) for folder in trials.glob("*") if folder.is_dir())
 
@@ -326,7 +318,7 @@ class SweepFolder:
         if noted is None:
             return
         try:
-            user = _IN_USE.validate_json(noted)
+            user = InUse.model_validate_json(noted)
         except ValidationError:  # not written by this version
             return
         silent_s = max(0.0, time.time() - user.time)
@@ -340,10 +332,12 @@ class SweepFolder:
         """Write at the address that this process runs the sweep, so that no other machine does.
 
         Raises:
+            FolderInUseError: Another machine runs it: this one was taken for dead, such as while it was suspended.
             StoreError: The store does not answer.
         """
         if self.remote is not None:
-            noted = _InUse(host=socket.gethostname(), pid=os.getpid(), time=time.time())
+            self._refuse_running_elsewhere()
+            noted = InUse(host=socket.gethostname(), pid=os.getpid(), time=time.time())
             self.remote.write(IN_USE, noted.model_dump_json().encode())
 
     def _lock_file(self) -> IO[str]:

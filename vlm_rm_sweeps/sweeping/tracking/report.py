@@ -74,8 +74,7 @@ def write_report(place: Path | RemoteFolder, output: Path | None = None, trackin
         StoreError: The address does not answer.
     """
     folder = SweepFolder.at(place)
-    folder.fetch()
-    if not folder.sweep_file.is_file():
+    if not folder.fetch():
         raise UserError(
             f"{place} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
         )

@@ -138,8 +138,7 @@ def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Stand
         StoreError: The address does not answer.
     """
     folder = SweepFolder.at(place)
-    folder.fetch(all_of_it=False)
-    if not folder.sweep_file.is_file():
+    if not folder.fetch(all_of_it=False):
         raise UserError(
             f"{place} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
         )

@@ -35,8 +35,7 @@ def trained_policies(sources: Sequence[Path | RemoteFolder], which: Which, say: 
 
 def _policies_in(source: Path | RemoteFolder, which: Which, say: Callable[[str], None]) -> list[Checkpoint]:
     folder = SweepFolder.at(source)
-    folder.fetch()
-    if not folder.sweep_file.is_file():
+    if not folder.fetch():
         return _policies_of(source, which)
     found: list[Checkpoint] = []
     trials = 0

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from vlm_rm_sweeps.files import UNFINISHED
 from vlm_rm_sweeps.storage import RemoteFolder
-from vlm_rm_sweeps.sweeping.tracking.folder import IN_USE, IN_USE_S, JOURNAL, LOCK, SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.folder import IN_USE, IN_USE_S, JOURNAL, LOCK, FolderInUseError, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import sqlite_file
 
 _EVERY_S = 5.0
@@ -26,7 +26,8 @@ class FolderUpload(threading.Thread):
     """A context in which what lies directly in a folder is put at its address, whenever it has changed.
 
     A store that does not answer is told once, and asked again and again. At the end all is put there, or it is said what is missing: it
-    stays in the copy, from which the next execution on this machine puts it there.
+    stays in the copy, from which the next execution on this machine puts it there. If another machine has gone on with the sweep, because
+    this one was silent for long, nothing more is put there.
 
     Args:
         folder: The folder, which no other process writes. Without an address nothing is done.
@@ -42,6 +43,7 @@ class FolderUpload(threading.Thread):
         self._there: dict[str, tuple[int, int]] = {}
         """Size and time of what was put there, by name."""
         self._noted_at = -math.inf
+        self._is_elsewhere = False
         self._closing = threading.Event()
 
     def __enter__(self) -> "FolderUpload":
@@ -61,6 +63,8 @@ class FolderUpload(threading.Thread):
             return
         self._closing.set()
         self.join()
+        if self._is_elsewhere:
+            return
         for tries_left in reversed(range(_LAST_TRIES)):
             try:
                 self._put_changed(remote)
@@ -79,6 +83,10 @@ class FolderUpload(threading.Thread):
             started = time.monotonic()
             try:
                 self._put_changed(remote)
+            except FolderInUseError as error:
+                self._say(f"{error}. What this process writes stays in {self._folder.path}")
+                self._is_elsewhere = True
+                return
             except OSError as error:
                 if not failures:
                     self._say(f"{error}: results wait in {self._folder.path}")
@@ -94,11 +102,12 @@ class FolderUpload(threading.Thread):
         """Put there what has changed, the journal last: it names files.
 
         Raises:
+            FolderInUseError: Another machine runs the sweep.
             StoreError: The store does not answer.
         """
-        if time.monotonic() - self._noted_at > IN_USE_S / 4:
+        if time.time() - self._noted_at > IN_USE_S / 4:  # the monotonic clock stands still while a machine is suspended
             self._folder.note_use()
-            self._noted_at = time.monotonic()
+            self._noted_at = time.time()
         for file in sorted(self._folder.path.iterdir(), key=lambda file: (file.name == JOURNAL, file.name)):
             if file.is_file() and file.name not in self._leave_out and not file.name.startswith(UNFINISHED):
                 self._put_if_changed(remote, file)
