@@ -1,5 +1,8 @@
 """Results at an address: what is put there by one machine is fetched whole by another."""
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +34,7 @@ def written(folder: RemoteFolder, name: str, text: str) -> Path:
         ("s3://anna:very-secret@bucket/x", r"s3://\*\*\*@bucket/x: an address has no password"),
         ("abfs://c@a.dfs.core.windows.net/x?client_secret=very-secret", r"client_secret=\*\*\*: an address has no secrets"),
         ("nope://bucket/x", "nope://bucket/x is no address of results .* one that begins with s3://, gs://"),
+        ("s3://bucket/x?colour=red", r"expected none but endpoint_override, region, scheme after '\?', and not colour"),
         ("gs://bucket/x?colour=red", "Unexpected query parameter in GCS URI: 'colour'"),
         ("s3://bucket/a/../b", "without '%', '.' and '..'"),
         ("s3://bucket/a%2f", "without '%', '.' and '..'"),
@@ -165,8 +169,25 @@ def test_a_bucket_that_is_not_there_is_told_before_anything_starts(s3: RemoteFol
 
 
 @pytest.mark.sweeps
-def test_no_network_is_told_before_anything_starts(machine: Machine) -> None:
-    """The store's client takes its time, seconds."""
+def test_no_server_is_told_before_anything_starts(machine: Machine) -> None:
+    """The store's client takes its time, a second."""
     for arguments in (["sweep", str(QUICKSTART), "--results"], ["status"], ["report"]):
         with pytest.raises(UserError, match="Could not connect to server"):
             vlm_rm(*arguments, NO_SERVER)
+
+
+@pytest.mark.sweeps
+def test_a_server_that_says_nothing_is_not_waited_for(machine: Machine) -> None:
+    """Nor is the process that has asked it: it ends."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = NO_SERVER.replace("127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}")
+        done = subprocess.run(
+            [sys.executable, "-c", "from vlm_rm_sweeps.cli import main; main()", "status", address],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert "Timeout was reached" in done.stderr

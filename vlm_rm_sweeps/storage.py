@@ -35,6 +35,9 @@ _ANSWER_S = 12.0
 _TRIES = 2
 """Tries of each request, each of which the store's client repeats itself for some seconds."""
 _WAIT_S = 2.0
+_S3_SETTINGS = frozenset({"region", "endpoint_override", "scheme"})
+_S3_ATTEMPTS = 2
+"""How often the client of S3 asks; a server that says nothing gets some seconds each time."""
 _GOOGLE_RETRIES_S = 10
 """Seconds for which the client of Google's store repeats a request; 15 minutes by default."""
 _CHUNK = 16 * 2**20
@@ -417,7 +420,7 @@ class RemoteFolder:
 
 
 def _open_to_check(folder: RemoteFolder) -> None:
-    """Let pyarrow read an address. Of S3 it would ask the network, for the bucket's region: that is left to `check`.
+    """Let pyarrow read an address, except of S3, which would be asked for the bucket's region: that is left to `check`.
 
     Raises:
         UserError: pyarrow does not know such addresses, or something in it.
@@ -425,6 +428,8 @@ def _open_to_check(folder: RemoteFolder) -> None:
     from pyarrow import ArrowException
 
     if folder.store.startswith("s3:"):
+        if unknown := dict(parse_qsl(urlsplit(folder.store).query)).keys() - _S3_SETTINGS:
+            raise UserError(f"{folder}: expected none but {', '.join(sorted(_S3_SETTINGS))} after '?', and not {min(unknown)}")
         return
     try:
         _opened_store(folder.store)
@@ -441,10 +446,28 @@ def _opened_store(address: str) -> tuple[Any, str]:
     """Return a store, opened once for each process, and the path of its root."""
     from pyarrow.fs import FileSystem
 
+    if address.startswith("s3:"):
+        return _opened_s3(address)
     if address.startswith(("gs:", "gcs:")) and "retry_limit_seconds" not in address:
         address += f"{'&' if '?' in address else '?'}retry_limit_seconds={_GOOGLE_RETRIES_S}"
     store, root = FileSystem.from_uri(address)
     return store, root
+
+
+def _opened_s3(address: str) -> tuple[Any, str]:
+    """Open a bucket of S3. As `FileSystem.from_uri` opens it, a server that says nothing would be asked for minutes."""
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
+
+    parts = urlsplit(address)
+    settings, environment = dict(parse_qsl(parts.query)), os.environ
+    endpoint = settings.get("endpoint_override") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    store = S3FileSystem(
+        region=settings.get("region") or (None if endpoint else resolve_s3_region(parts.netloc)),
+        endpoint_override=endpoint,
+        scheme=settings.get("scheme"),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_S3_ATTEMPTS),
+    )
+    return store, parts.netloc
 
 
 def _make_folders(store: Any, path: str) -> None:
