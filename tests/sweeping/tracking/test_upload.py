@@ -52,6 +52,7 @@ def test_it_is_there_while_the_sweep_runs_and_at_its_end(folder: SweepFolder, ma
     machine("other")
     standing = standing_of(newest_sweep(folder.remote.above))
     assert (standing.state, standing.folder) == ("interrupted", str(folder.remote))
+    assert Path(standing.sweep_file).is_file()
     other = SweepFolder.at(folder.remote)
     assert read_entries(other.journal) == journal.entries
 

@@ -66,7 +66,8 @@ class Standing:
     """How a sweep stands.
 
     Attributes:
-        folder: Its folder.
+        folder: Its folder, or its address.
+        sweep_file: Its resolved sweep file, on this machine.
         state: `silent` is a sweep that has written nothing for ten minutes: it is slow, or was killed.
         trials: Number of its trials.
         counts: Trials by state; `waiting` have not started.
@@ -81,6 +82,7 @@ class Standing:
     """
 
     folder: str
+    sweep_file: str
     state: SweepState
     trials: int
     counts: dict[str, int]
@@ -159,6 +161,7 @@ def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Stand
     mlflow, undelivered = _mirrored(folder, entries)
     return Standing(
         folder=str(place),
+        sweep_file=str(folder.sweep_file),
         state=state,
         trials=trials,
         counts={name: count for name, count in counts.items() if count},
@@ -279,7 +282,7 @@ def lines_of(standing: Standing) -> list[str]:
     if standing.mlflow is not None:
         waiting = f"; {standing.undelivered} entries have not arrived yet" if standing.undelivered else ""
         lines.append(f"MLflow: {standing.mlflow}{waiting}")
-    lines.append(f"which trial is which: vlm-rm sweep {standing.folder}/sweep.yaml --dry-run")
+    lines.append(f"which trial is which: vlm-rm sweep {standing.sweep_file} --dry-run")
     if standing.counts.get("failed"):
         lines.append(f"errors: {standing.folder}/trials/ID/failure.json, and Ray's logs on the trial's node")
     return lines
