@@ -58,10 +58,13 @@ _COPY_OF_JOB = "working_dir_files"
 
 
 def address_in(path: Path) -> str | None:
-    """Return the address that was taken for a path, such as `s3://bucket/results`, of which `Path` has taken a slash; else None.
+    """Find the address that was taken for a path, such as `s3://bucket/results`, of which `Path` has taken a slash.
 
     Args:
         path: What the user named.
+
+    Returns:
+        The address as it was named; None if it is a path.
     """
     if found := _ADDRESS.match(str(path)):
         return f"{found[0].rstrip('/')}//{str(path)[len(found[0]) :].lstrip('/')}"

@@ -181,7 +181,10 @@ class RemoteFolder:
         return None
 
     def names(self) -> list[str]:
-        """List the files and folders that lie directly in this one; none if it does not exist.
+        """List the files and folders that lie directly in this one.
+
+        Returns:
+            Their names, sorted; none if this one does not exist.
 
         Raises:
             StoreError: The store does not answer.
@@ -335,10 +338,13 @@ class RemoteFolder:
         self._asked("removed", remove, missing_is_fine=True)
 
     def read(self, name: str) -> bytes | None:
-        """Read a small file; None if it does not exist.
+        """Read a small file.
 
         Args:
             name: Its path relative to this folder.
+
+        Returns:
+            Its content; None if it does not exist.
 
         Raises:
             StoreError: The store does not answer.
@@ -460,7 +466,8 @@ def _opened_s3(address: str) -> tuple[Any, str]:
 
     parts = urlsplit(address)
     settings, environment = dict(parse_qsl(parts.query)), os.environ
-    endpoint = settings.get("endpoint_override") or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    own_endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    endpoint = settings.get("endpoint_override") or own_endpoint
     store = S3FileSystem(
         region=settings.get("region") or (None if endpoint else resolve_s3_region(parts.netloc)),
         endpoint_override=endpoint,

@@ -366,7 +366,10 @@ class TrialFolder:
         return None, problems
 
     def best(self) -> Checkpoint | None:
-        """Return the policy with the highest metric so far, or None if there is no undamaged one.
+        """Find the policy with the highest metric so far.
+
+        Returns:
+            Its checkpoint, or None if there is no undamaged one.
 
         Raises:
             StoreError: It may be at an address that does not answer.
@@ -374,7 +377,10 @@ class TrialFolder:
         return next(self._undamaged(_BEST), None)
 
     def kept(self) -> list[Checkpoint]:
-        """Return the best policy and the newest checkpoints to resume from, as far as they are undamaged, by name.
+        """Find the best policy and the newest checkpoints to resume from.
+
+        Returns:
+            Those that are undamaged, by name.
 
         Raises:
             StoreError: They may be at an address that does not answer.
@@ -444,19 +450,25 @@ class TrialFolder:
 
 
 def in_checkpoint(file: PurePosixPath) -> bool:
-    """Whether a file is in the folder of a checkpoint.
+    """Tell the files of checkpoints from others.
 
     Args:
         file: Its path relative to the folder of its sweep.
+
+    Returns:
+        Whether it is in the folder of a checkpoint.
     """
     return file.parts[0] == TRIALS and len(file.parts) > 3 and file.parts[2].startswith((_BEST, _STEP))
 
 
 def is_checkpoint(place: Path | RemoteFolder) -> bool:
-    """Whether a folder is a checkpoint's own, and not, for example, a trial's.
+    """Tell a checkpoint's own folder from others, such as a trial's.
 
     Args:
         place: The folder, or the address of one.
+
+    Returns:
+        Whether it is a checkpoint's.
 
     Raises:
         StoreError: It is an address that does not answer.

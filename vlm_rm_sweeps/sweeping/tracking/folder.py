@@ -93,7 +93,6 @@ class InUse(BaseModel):
     time: float
 
 
-
 @dataclass(frozen=True)
 class SweepFolder:
     """The paths in a sweep's folder, which need not exist yet.
@@ -121,7 +120,7 @@ class SweepFolder:
     @classmethod
     def newest(cls, sweep: Sweep, results: Path | RemoteFolder) -> "SweepFolder | None":
         """Return the newest folder of a sweep of this name below `results`, at hand; None if there is none."""
-        names = results.names() if isinstance(results, RemoteFolder) else [each.name for each in results.glob(f"{sweep.name}-*")]
+        names = results.names() if isinstance(results, RemoteFolder) else [each.name for each in results.glob("*")]
         named = (name for name in sorted(names, reverse=True) if re.fullmatch(f"{re.escape(sweep.name)}-{_STAMP}", name))
         return next((folder for name in named if (folder := cls.at(results / name)).fetch()), None)
 
@@ -184,6 +183,9 @@ class SweepFolder:
 
         Args:
             trial_id: The trial's id.
+
+        Returns:
+            The path or the address.
 
         Raises:
             UserError: See `trial`.

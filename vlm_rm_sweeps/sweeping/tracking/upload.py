@@ -26,8 +26,8 @@ class FolderUpload(threading.Thread):
     """A context in which what lies directly in a folder is put at its address, whenever it has changed.
 
     A store that does not answer is told once, and asked again and again. At the end all is put there, or it is said what is missing: it
-    stays in the copy, from which the next execution on this machine puts it there. If another machine has gone on with the sweep, because
-    this one was silent for long, nothing more is put there.
+    stays in the copy, from which the next execution on this machine puts it there. If this machine was silent for long, and another one
+    has gone on with the sweep, nothing more is put there.
 
     Args:
         folder: The folder, which no other process writes. Without an address nothing is done.
