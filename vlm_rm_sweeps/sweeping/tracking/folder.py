@@ -33,7 +33,7 @@ DATABASE = "mlflow.db"
 """Name of MLflow's database in a results folder."""
 # MLflow would open a quoted one, but also make a folder with the quoted name.
 _TAKEN_APART = re.compile(r"\?|%[0-9A-Fa-f]{2}")
-_OF_EXECUTION = ("max_concurrent", "time_budget_s")
+_OF_EXECUTION = ("max_concurrent", "time_budget_s", "wait_for_nodes_s")
 """Keys that another execution of the same sweep may change: no trial depends on them."""
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
