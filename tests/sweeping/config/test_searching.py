@@ -1,5 +1,6 @@
 """What a search may draw is checked before anything starts; the ids of its trials do not depend on what is drawn."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from small_sweeps import SWEEP
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.config.screening import plan_file
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 
@@ -86,6 +88,11 @@ def with_space(**space: Any) -> dict[str, Any]:
 def test_what_cannot_be_drawn_is_refused_in_words(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan_of(SEARCH | changed)
+
+
+def test_a_screening_has_nothing_to_search_by() -> None:
+    with pytest.raises(UserError, match="search: a screening trains nothing that could be searched by"):
+        plan_file(Path("screening.yaml"), SEARCH | {"screen": {"states": "data/states"}})
 
 
 def test_a_task_without_a_success_test_is_searched_by_true_return() -> None:

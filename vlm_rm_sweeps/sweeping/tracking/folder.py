@@ -47,7 +47,7 @@ IN_USE_S = 120.0
 """Seconds after which a sweep that no longer says that it runs is taken for one that was killed."""
 # MLflow would open a quoted one, but also make a folder with the quoted name.
 _TAKEN_APART = re.compile(r"\?|%[0-9A-Fa-f]{2}")
-_OF_EXECUTION = ("max_concurrent", "time_budget_s")
+_OF_EXECUTION = ("max_concurrent", "time_budget_s", "wait_for_nodes_s")
 """Keys that another execution of the same sweep may change: no trial depends on them."""
 _STAMP = "[0-9]{8}-[0-9]{6}"
 
