@@ -9,7 +9,6 @@ A model id is one of
 The class is called with the whole id, and parses the argument itself.
 """
 
-from numbers import Real
 from typing import Literal
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
@@ -88,7 +87,7 @@ def _check_promises(model: RewardModel, model_id: str) -> None:
     for attribute, is_kept, expected in (
         ("model_id", isinstance(getattr(model, "model_id", None), str), "the id that it is made with"),
         ("frame_format", isinstance(getattr(model, "frame_format", None), FrameFormat), "a FrameFormat"),
-        ("parameters", isinstance(size, Real) and 0 <= size < float("inf"), "a number of parameters"),
+        ("parameters", isinstance(size, int | float) and 0 <= size < float("inf"), "a number of parameters"),
         ("columns", isinstance(columns, tuple) and all(isinstance(each, str) for each in columns), "a tuple of names"),
         ("identity", isinstance(getattr(model, "identity", None), str), "a text"),
     ):
