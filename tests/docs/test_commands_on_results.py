@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,16 @@ _SWEEP = re.compile(r"results/(?:<sweep>|\w+-(?:<time>|[\d-]+))")
 SMALL = {key: SWEEP[key] for key in ("models", "alphas", "steps", "steps_per_result", "evaluation_episodes", "settings", "trial")}
 
 
-def commands_on_results() -> list[str]:
-    """All commands in blocks that need results and nothing else, each once, in the order of the pages."""
+def commands_on_results(folder: Path, trial: str) -> list[str]:
+    """All commands in blocks that need results and nothing else, of this folder, each once, in the order of the pages."""
     blocks = [block for page in PAGES for block in blocks_of(page, "console") if block.needs == "results"]
     commands = [command for block in blocks for line in block.text.splitlines() for command in line.split(" && ")]
-    return [command for command in dict.fromkeys(commands) if command not in _SERVERS]
+    named = (_SWEEP.sub(str(folder), command).replace("<id>", trial).removeprefix(".venv/bin/") for command in commands)
+    return [command for command in dict.fromkeys(named) if command not in _SERVERS]
 
 
 @pytest.fixture
-def finished(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SweepFolder]:
+def finished(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepFolder:
     """The results of a quick start of few steps, in a folder like the repository's."""
     (tmp_path / "analysis").symlink_to(REPOSITORY / "analysis")
     (tmp_path / "sweeps").mkdir()
@@ -42,13 +42,13 @@ def finished(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     vlm_rm("sweep", "sweeps/quickstart.yaml")
     (folder,) = Path("results").glob("quickstart-*")
-    yield SweepFolder(folder)
+    return SweepFolder(folder)
 
 
 def test_commands_on_results_run(finished: SweepFolder) -> None:
     trials = read_results(finished.table)
     trial = trials[trials["prompt"] != REFERENCE_PROMPT]["trial_id"].iloc[0]
-    ran = [run(_SWEEP.sub(str(finished.path), each).replace("<id>", trial)) for each in commands_on_results()]
+    ran = [run(command) for command in commands_on_results(finished.path, trial)]
     assert {"report", "evaluate", "status", "states", "epic", "sweep", "analysis/figures.py"} <= set(ran)
     assert (finished.path / "report.html").is_file()
     assert list((finished.path / "figures").glob("*.png"))
@@ -67,6 +67,6 @@ def run(command: str) -> str:
         ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=200)
         assert ended.returncode == 0, f"{command}: {ended.stderr}"
     else:
-        assert program.endswith("vlm-rm"), command
+        assert program == "vlm-rm", command
         assert vlm_rm(*words), command
     return words[0]
