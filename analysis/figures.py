@@ -12,6 +12,7 @@ import overoptimisation
 import performance_profiles
 import prompts
 import reward_landscape
+import search
 from runs import DoesNotApplyError, SweepRuns, draw_alone
 
 from vlm_rm_sweeps.errors import UserError
@@ -20,6 +21,7 @@ FIGURES = (
     learning_curves,
     model_scaling,
     alpha,
+    search,
     performance_profiles,
     improvement,
     overoptimisation,

@@ -20,7 +20,7 @@ from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, new_output
-from vlm_rm_sweeps.metrics import ENV_STEPS, EVALUATION, PARAMETERS_MILLIONS, REWARD, SUCCESS, TRUE_RETURN, RunStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, EVALUATION, PARAMETERS_MILLIONS, REWARD, SAMPLE, SUCCESS, TRUE_RETURN, RunStatus
 from vlm_rm_sweeps.palette import model_colours
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -180,7 +180,9 @@ def _tags(child: Run) -> dict[str, str]:
 
 
 def _reward(child: Run) -> dict[str, str]:
-    """Return what tells a trial's reward, as `alpha`: the label of a reward that has one."""
+    """Return what tells a trial's reward, as `alpha`: the label of a reward that has one; of a search, the sample."""
+    if SAMPLE in child.data.tags:
+        return {"alpha": f"{SAMPLE} {child.data.tags[SAMPLE]}"}
     return {"alpha": child.data.tags[REWARD]} if REWARD in child.data.tags else {}
 
 

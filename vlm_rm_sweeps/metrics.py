@@ -159,6 +159,8 @@ FAILURE = "failure"
 
 REWARD = "reward"
 """Column of tables, tag and parameter: the label of a reward, where rewards are named, beside `alpha`."""
+SAMPLE = "sample"
+"""Column of tables, tag and parameter: of a search, the number of the sample."""
 
 INFO_FRAME = "frame"
 """Key of an environment's `info`: the rendered frame after the step, uint8 (H, W, 3)."""

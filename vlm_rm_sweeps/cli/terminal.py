@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SAMPLE, SUCCESS, TRUE_RETURN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,10 +165,14 @@ def trials_table(outcome: "SweepOutcome") -> Table:
         outcome: Results of the sweep.
 
     Returns:
-        A row for each trial, those of the best combination in bold; textures and camera only if the sweep compares them.
+        A row for each trial, those of the best combination in bold; textures and camera only if the sweep compares them,
+        sample and drawn settings only of a search.
     """
+    from vlm_rm_sweeps.sweeping.config.searching import SETTING
+
     table = Table(title="trials: greedy policy at the end of training")
     drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
+    searched = [name for name in outcome.table.columns.map(str) if name == SAMPLE or name.startswith(SETTING)]
     named = [heading for heading in (REWARD,) if heading in outcome.table.columns]
     words = ("model", *named, "prompt", *drawn, "status")
     for heading in (
@@ -177,6 +181,7 @@ def trials_table(outcome: "SweepOutcome") -> Table:
         *named,
         "prompt",
         *drawn,
+        *searched,
         "seed",
         "CLIP return",
         "true return",
@@ -195,6 +200,7 @@ def trials_table(outcome: "SweepOutcome") -> Table:
             *(row[heading] for heading in named),
             row["prompt"],
             *(row[heading] for heading in drawn),
+            *(_told(row[heading]) for heading in searched),
             str(row["seed"]),
             _shown(row[CLIP_RETURN], 1),
             _shown(row[TRUE_RETURN], 1),
@@ -215,6 +221,7 @@ def cells_table(outcome: "SweepOutcome") -> Table:
     Returns:
         A row for each combination, the best one in bold.
     """
+    from vlm_rm_sweeps.sweeping.config.searching import SETTING
     from vlm_rm_sweeps.sweeping.tracking.findings import estimate_text
     from vlm_rm_sweeps.sweeping.tracking.results import MERITS
 
@@ -225,18 +232,25 @@ def cells_table(outcome: "SweepOutcome") -> Table:
     )
     told = [str(name) for name in cells.columns[: cells.columns.get_loc("seeds")]]
     for heading in (*told, "seeds", "success", "true return"):
-        numeric = heading in ("alpha", "seeds", "success", "true return")
+        numeric = heading in ("alpha", SAMPLE, "seeds", "success", "true return") or heading.startswith(SETTING)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     best = outcome.best.outcomes[0].trial.cell if outcome.best else None
     names = dict.fromkeys(each.trial.cell for each in outcome.outcomes)
     for name, row in zip(names, cells.to_dict("records"), strict=True):
         table.add_row(
-            *(_shown(row[each], 2) if each == "alpha" else str(row[each]) for each in told),
+            *(_shown(row[each], 2) if each == "alpha" else _told(row[each]) for each in told),
             str(row["seeds"]),
             *(_estimated(*estimate_text(row, merit)) for merit in MERITS),
             style="bold" if name == best else None,
         )
     return table
+
+
+def _told(value: Any) -> str:
+    """Show what tells a combination: text, or a number of a few digits."""
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
 
 
 def _estimated(value: str, interval: str) -> str:

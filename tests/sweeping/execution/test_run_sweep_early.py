@@ -1,5 +1,7 @@
-"""A sweep whose trials end early: one is good enough, one is given up by Tune's scheduler, and the reference runs to its end."""
+"""Sweeps that end early: trials that are good enough or given up, a time budget, and a signal to terminate."""
 
+import os
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -7,10 +9,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 from small_sweeps import SWEEP, parent_and_children
 
+from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
-from vlm_rm_sweeps.sweeping.tracking.journal import read_entries
+from vlm_rm_sweeps.sweeping.tracking.journal import SweepEnded, read_entries
+from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 
 pytestmark = pytest.mark.sweeps
 
@@ -66,3 +70,22 @@ def test_what_a_time_budget_cuts_off_is_unfinished_and_says_so(
     assert outcome.interrupted
     assert set(outcome.table["status"]) == {"unfinished"}
     assert set(outcome.table["reason"]) == {"interrupted: time_budget_s = 0.01 is used up"}
+
+
+def test_sigterm_ends_a_sweep_in_order_as_ctrl_c_does(ray_cluster: None, tmp_path: Path, mlflow_database: Path) -> None:
+    """Slurm and Kubernetes send it some seconds before they kill."""
+    before, sent = signal.getsignal(signal.SIGTERM), []
+
+    def terminate(progress: Progress) -> None:
+        if not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    plan = plan_of(SWEEP | {"name": "terminated", "true_reward": False, "videos": False})
+    outcome = run_sweep(plan, tmp_path, f"sqlite:///{mlflow_database}", lambda line: None, watch=terminate)
+    assert sent
+    assert outcome.interrupted
+    last = read_entries(SweepFolder(outcome.folder).journal)[-1]
+    assert isinstance(last, SweepEnded)
+    assert last.status == RunStatus.KILLED
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -47,6 +47,8 @@ def test_differences_are_shown_key_by_key(tmp_path: Path) -> None:
     assert folder.differences(plan()) == ""
     difference = folder.differences(plan(steps=200))
     assert "-steps: 100\n+steps: 200" in difference
+    # These are about one execution: a resumed one may have more time.
+    assert folder.differences(plan(time_budget_s=60, max_concurrent=3)) == ""
 
 
 def test_a_sweep_of_an_earlier_version_goes_on_with_its_models(tmp_path: Path) -> None:

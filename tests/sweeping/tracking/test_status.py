@@ -110,6 +110,7 @@ def test_a_sweep_that_is_silent_may_have_been_killed_and_one_that_ended_has_no_t
             "prompts": [{"id": "up", "goal": "a", "baseline": "b"}],
         },
         {"models": [], "alphas": []},
+        {"alphas": [], "seeds": [0, 1], "search": {"space": {"alpha": [0, 1]}, "samples": 3}},
     ],
 )
 def test_trials_are_counted_as_they_are_planned(changed: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ Reading a sweep file needs only its text. Making a plan needs the machine: the t
 the renderer.
 """
 
+import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,10 @@ from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_rew
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion, find_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
+from vlm_rm_sweeps.sweeping.config.searching import SETTING, Drawn, ends_of, setting_values
 from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, Combination, LabelledStates, PoolSettings, Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Reward, Trial
+from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, UNTRAINED, Reward, Sample, Trial
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, problems_of
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import make_task
@@ -51,7 +53,8 @@ class Plan:
         renderings: The renderings to compare, the task's default if the file names none.
         rewards: The rewards to compare, those of `alphas` or of `rewards`.
         thresholds: Measured thresholds, by model, key of the reward and prompt: see `with_thresholds`.
-        trials: All trials in a fixed order, the references (true reward, untrained) first.
+        trials: All trials in a fixed order, the references (true reward, untrained) first. Those of a search have the same ids
+            before and after their samples are drawn: see `with_samples`.
         machine_drawn: Whether the profile is this machine's, because the file names none.
     """
 
@@ -126,6 +129,26 @@ class Plan:
             if each.trial_id in values
         }
         return replace(self, trials=tuple(trials), thresholds=of_cells)
+
+    def with_samples(self, drawn: Mapping[int, Mapping[str, Drawn]]) -> "Plan":
+        """Return the plan with drawn samples in the trials of its search.
+
+        Args:
+            drawn: What was drawn, by the sample's number.
+
+        Returns:
+            A plan whose trials have the same ids.
+        """
+        trials = [
+            each.drawn(drawn[each.sample.number]) if each.sample is not None and each.sample.number in drawn else each
+            for each in self.trials
+        ]
+        return replace(self, trials=tuple(trials))
+
+    def algorithm_of(self, trial: Trial) -> Algorithm:
+        """Return the algorithm of a trial: of a search, with the settings that were drawn."""
+        drawn = setting_values(trial.sample.values or {}) if trial.sample is not None else {}
+        return with_settings(self.algorithm, drawn) if drawn else self.algorithm
 
     def rewards_of(self, model_id: str) -> list[Reward]:
         """Return the rewards that a model computes: those of its own trials and, of a gold model, those of all trials."""
@@ -227,6 +250,8 @@ class Plan:
             lines.append(f"of {sweep.score_every} steps of an episode the frame of one is encoded; between, rewards are {held}")
         if sweep.epic_states:
             lines.append(f"before training, {sweep.described_epic_states()} are encoded once by each model, for EPIC distances")
+        if sweep.search is not None:
+            lines.append(f"search: {sweep.search.in_words()}")
         lines += _early_ends(sweep)
         if sweep.audit is not None:
             gold = f", {sweep.audit.frames} frames of them by {', '.join(sweep.audit.models)}" if sweep.audit.models else ""
@@ -289,7 +314,7 @@ def make_plan(sweep: Sweep) -> Plan:
     assert renderings is not None
     prompts = sweep.prompts or (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
     machine_drawn = sweep.profile is None
-    resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": algorithm.model_dump()}
+    resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": fixed_settings(algorithm, sweep)}
     sweep = sweep.model_copy(update=resolved)
     trials = _trials(sweep, rewards, prompts, renderings)
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
@@ -298,6 +323,7 @@ def make_plan(sweep: Sweep) -> Plan:
         _check_score_every,
         _check_only,
         _check_size,
+        _check_search,
         _check_stopping,
         _check_states,
         _check_audit,
@@ -397,6 +423,27 @@ def _algorithm(sweep: Sweep, name: str) -> Algorithm:
     return check_keys(find_algorithm(name), sweep.settings, "settings.", f" (these are settings of {name})")
 
 
+def with_settings(algorithm: Algorithm, changed: Mapping[str, Any]) -> Algorithm:
+    """Return an algorithm with changed settings.
+
+    Args:
+        algorithm: The algorithm.
+        changed: Values of some of its settings, by name.
+
+    Returns:
+        The same algorithm with these.
+
+    Raises:
+        UserError: One of them does not exist, or does not allow its value.
+    """
+    return check_keys(type(algorithm), algorithm.model_dump() | dict(changed), SETTING)
+
+
+def fixed_settings(algorithm: Algorithm, sweep: Sweep) -> dict[str, Any]:
+    """Return all settings of an algorithm by name, but those that the sweep's search draws."""
+    return algorithm.model_dump(exclude=set(sweep.search.of_settings) if sweep.search is not None else set())
+
+
 def _renderings(sweep: Sweep, task: Task) -> tuple[Rendering, ...]:
     profile = sweep.profile or machine_profile()
     pairs = itertools.product(sweep.textures or (None,), sweep.cameras or (None,))
@@ -416,6 +463,8 @@ def _resolved_audit(sweep: Sweep, models: Mapping[str, RewardModel]) -> AuditSet
 def _rewards(sweep: Sweep, problems: _Problems) -> tuple[Reward, ...]:
     """Return the rewards of `alphas`, or those that `rewards` names, without those that cannot be made."""
     rewards = [Reward(GoalBaseline(alpha=alpha)) for alpha in sweep.alphas]
+    if sweep.search is not None and sweep.search.draws_alpha:
+        rewards.append(Reward(GoalBaseline()))  # until alpha is drawn
     for number, each in enumerate(sweep.rewards):
         function = problems.look_up(f"rewards.{number}", None, make_reward, each.described())
         if function is not None:
@@ -454,6 +503,9 @@ def _trials(
         )
         for (model, reward, prompt), rendering, seed in grid
     ]
+    if sweep.search is not None:
+        samples = [Sample(number + 1, sweep.search.draws_alpha) for number in range(sweep.search.samples)]
+        trained = [trial.as_sample(sample) for sample in samples for trial in trained]
     return (*references, *trained)
 
 
@@ -513,10 +565,26 @@ def _check_size(plan: Plan) -> None:
         )
 
 
+def _check_search(plan: Plan) -> None:
+    """Refuse to draw what the algorithm does not allow, and to draw without Optuna."""
+    search = plan.sweep.search
+    if search is None:
+        return
+    for name, values in search.of_settings.items():
+        for value in ends_of(values):
+            try:
+                with_settings(plan.algorithm, {name: value})
+            except UserError as error:
+                raise UserError(f"search.space: {error} (a setting of {plan.sweep.algorithm})") from error
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("search needs Optuna: install it with `pip install 'vlm-rm-sweeps[search]'`")
+
+
 def _check_stopping(plan: Plan) -> None:
-    """Refuse to stop trials by a success that the task does not know."""
-    scheduler, stop = plan.sweep.scheduler, plan.sweep.stop
+    """Refuse to stop or to draw trials by a success that the task does not know."""
+    scheduler, stop, search = plan.sweep.scheduler, plan.sweep.stop, plan.sweep.search
     by_success = {
+        "search.by": search is not None and search.by == SUCCESS,
         "scheduler.by": scheduler is not None and scheduler.by == SUCCESS,
         "stop.success": stop is not None and stop.success is not None,
     }

@@ -126,6 +126,8 @@ def plan_file(path: Path, data: dict[str, Any]) -> Plan | Screening:
 def _screening(data: dict[str, Any]) -> Screening:
     settings = check_keys(ScreenSettings, data[SCREEN], f"{SCREEN}.")
     keys = {key: value for key, value in data.items() if key != SCREEN}
+    if keys.get("search") is not None:
+        raise UserError("search: a screening trains nothing that could be searched by: leave out `search`, or `screen`")
     if keys.get("task") is None:
         raise UserError("'task' is missing: states are collected and labelled for the tasks of `vlm-rm tasks`")
     # The limit on trials is meant for training; screening a combination costs only a few matrix products.

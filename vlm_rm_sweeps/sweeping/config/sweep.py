@@ -15,6 +15,7 @@ from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.between import Between
 from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion
+from vlm_rm_sweeps.sweeping.config.searching import SearchSettings, check_searched
 from vlm_rm_sweeps.sweeping.config.sections import (
     LARGEST,
     AuditSettings,
@@ -93,6 +94,9 @@ class Sweep(Section):
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
     pool: PoolSettings = Field(PoolSettings(), description="How each model is served.")
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")
+    search: SearchSettings | None = Field(
+        None, description="Draw alpha and settings of the algorithm one after another, in the place of a grid of them."
+    )
     scheduler: SchedulerSettings | None = Field(
         None,
         description="Stop trials early that do worse than others, by one of Tune's schedulers; a kind alone, or a mapping.",
@@ -159,6 +163,11 @@ class Sweep(Section):
         self._check_references_alone()
         interval, is_measured = self.trial.evaluation_interval, bool(self.epic_states)
         check_stopping(self.scheduler, self.stop, self.steps, self.steps_per_result, interval, is_measured)
+        if self.search is not None:
+            axes = {
+                axis: len(getattr(self, axis)) for axis in ("models", "alphas", "rewards", "prompts", "textures", "cameras")
+            }
+            check_searched(self.search, axes, self.settings, bool(self.only), is_measured)
         if self.env is not None and not self.prompts:
             raise UserError("prompts: missing, and an `env` has none of its own: expected a list of id, goal and baseline")
         return self
@@ -169,7 +178,8 @@ class Sweep(Section):
             raise UserError(
                 "expected either `alphas` or `rewards`, found both: alpha 0.5 among `rewards` is {kind: goal_baseline, alpha: 0.5}"
             )
-        if bool(self.models) != bool(self.alphas or self.rewards):
+        draws_alpha = self.search is not None and self.search.draws_alpha
+        if bool(self.models) != bool(self.alphas or self.rewards or draws_alpha):
             raise UserError(
                 f"models = {list(self.models)}, alphas = {list(self.alphas)}, {len(self.rewards)} rewards: expected at least 1 model, "
                 "and either alphas or rewards; or none of all for the references alone (`true_reward`, `untrained`)"

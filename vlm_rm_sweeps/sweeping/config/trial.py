@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import describe_reward, identity_of, make_reward
 from vlm_rm_sweeps.rewards.functions.threshold import Threshold
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.sweeping.config.searching import ALPHA, SETTING, Drawn
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
@@ -61,6 +63,31 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One drawing of a search.
+
+    Attributes:
+        number: Counts from 1.
+        draws_alpha: Whether alpha is among what is drawn.
+        values: What was drawn, by the keys of `search.space`; None before that.
+    """
+
+    number: int
+    draws_alpha: bool
+    values: Mapping[str, Drawn] | None = None
+
+    @property
+    def label(self) -> str:
+        """Human-readable description."""
+        drawn = ", ".join(f"{key.removeprefix(SETTING)} {_readable(value)}" for key, value in (self.values or {}).items())
+        return f"sample {self.number} ({drawn})" if drawn else f"sample {self.number}"
+
+
+def _readable(value: Drawn) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
 class Trial:
     """One combination of model, reward, prompt, rendering and seed.
 
@@ -73,6 +100,7 @@ class Trial:
         seed: Seed of the training.
         rendering_named: Whether the sweep compares renderings, so that the label must name this trial's.
         reward: The reward, if the sweep names `rewards`; None if alpha says it, and for a reference.
+        sample: Of a search, the sample that is trained. Its drawing may set alpha.
     """
 
     trial_id: str
@@ -83,6 +111,7 @@ class Trial:
     seed: int
     rendering_named: bool = False
     reward: Reward | None = None
+    sample: Sample | None = None
 
     @classmethod
     def of(
@@ -104,9 +133,21 @@ class Trial:
         return cls(digest[:10], model_id, alpha, prompt, rendering, seed, rendering_named, reward)
 
     def named(self, model_id: str) -> "Trial":
-        """Return this trial with the id that it has if its model is called `model_id`."""
+        """Return this trial with the id that it has if its model is called `model_id`. Nothing is drawn for it yet."""
         called = Trial.of(model_id, self.alpha, self.prompt, self.rendering, self.seed, reward=self.reward)
+        if self.sample is not None:
+            called = called.as_sample(self.sample)
         return replace(self, trial_id=called.trial_id)
+
+    def as_sample(self, sample: Sample) -> "Trial":
+        """Return this trial as one of a search, whose id does not depend on what will be drawn."""
+        digest = hashlib.sha256(json.dumps([self.trial_id, "sample", sample.number]).encode()).hexdigest()
+        return replace(self, trial_id=digest[:10], sample=sample)
+
+    def drawn(self, values: Mapping[str, Drawn]) -> "Trial":
+        """Return this trial of a search with what was drawn for its sample."""
+        assert self.sample is not None
+        return replace(self, alpha=float(values.get(ALPHA, self.alpha)), sample=replace(self.sample, values=dict(values)))
 
     @property
     def prompt_id(self) -> str:
@@ -125,12 +166,14 @@ class Trial:
             return self.model_id
         drawn = f", {self.rendering.textures} textures, {self.rendering.camera} camera" if self.rendering_named else ""
         reward = f"reward {self.reward.label}" if self.reward else f"alpha {self.alpha:g}"
+        if self.sample is not None:
+            reward = self.sample.label if self.sample.draws_alpha else f"{reward}, {self.sample.label}"
         return f"{self.model_id}, {reward}, prompt {self.prompt.id}{drawn}"
 
     @property
     def known_alpha(self) -> float | None:
-        """Alpha of goal-baseline regularisation; None for a reference, and for any other reward."""
-        if self.prompt is None:
+        """Alpha of goal-baseline regularisation; None for a reference, for any other reward, and before it is drawn."""
+        if self.prompt is None or (self.sample is not None and self.sample.draws_alpha and self.sample.values is None):
             return None
         return self.reward.alpha if self.reward else self.alpha
 
@@ -157,4 +200,6 @@ class Trial:
         prompt = Prompt(**data["prompt"]) if data["prompt"] else None
         named = data["reward"]
         reward = Reward(make_reward(named["function"]), named["label"]) if named else None
-        return cls(**(data | {"prompt": prompt, "rendering": Rendering(**data["rendering"]), "reward": reward}))
+        sample = Sample(**data["sample"]) if data["sample"] else None
+        rebuilt = {"prompt": prompt, "rendering": Rendering(**data["rendering"]), "reward": reward, "sample": sample}
+        return cls(**(data | rebuilt))

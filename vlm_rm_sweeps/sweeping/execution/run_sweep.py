@@ -5,8 +5,10 @@ unfinished trials. Tune's own snapshots are not used: they would have to be unpi
 MLflow runs.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -84,6 +86,7 @@ def run_sweep(
         The outcome of each trial. A trial that fails does not stop the others.
 
     Raises:
+        KeyboardInterrupt: The user, or SIGTERM, stopped it before or after its trials, or for the second time.
         UserError: The sweep names something that does not exist, the task draws with OpenGL and there is none, Ray does not
             start, the servers and one trial cannot be placed, a model cannot be loaded, or the resumed folder is in use or of
             another sweep. Nothing is left behind then.
@@ -121,6 +124,7 @@ def _run_sweep(
             _set_up_store_if_it_answers(tracking_uri, say)
         needed = bool(Remaining.of(plan, folder))
         pools, servers = start_pools(plan, folder, say, cleanup) if needed else ({}, {})
+        cleanup.enter_context(_terminated_as_by_ctrl_c())  # after Ray has started, which sets a handler of its own
         # RLlib, Tune and MLflow take seconds to import, and MLflow to make its tables: meanwhile the servers load their models.
         from vlm_rm_sweeps.sweeping.execution.sweep_run import SweepRun
         from vlm_rm_sweeps.sweeping.tracking.mlflow_store import set_up_store
@@ -140,6 +144,26 @@ def _run_sweep(
         if needed:
             run.run(pools, measured, thresholds)
         return run.outcome()
+
+
+@contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[None]:
+    """End in order on SIGTERM, which Slurm and Kubernetes send some seconds before they kill; Ray would print a stack trace."""
+
+    def interrupt(number: int, frame: object) -> None:
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)
+        else:  # a job in the background ignores Ctrl-C
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _set_up_store_if_it_answers(tracking_uri: str, say: Callable[[str], None]) -> None:

@@ -4,10 +4,11 @@ import logging
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pandas as pd
 from ray import tune
@@ -22,12 +23,14 @@ from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
 from vlm_rm_sweeps.sweeping.execution.scheduling import TimeBudget, scheduler_of
+from vlm_rm_sweeps.sweeping.execution.searching import TrialsInTurn, draw, drawn_samples, judged_samples
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import training_job
 from vlm_rm_sweeps.sweeping.execution.trial_videos import TrialVideos
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     FileWritten,
     Journal,
+    SampleDrawn,
     SweepEnded,
     SweepStarted,
     ThresholdsMeasured,
@@ -37,10 +40,10 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress, Watcher
-from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
+from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback, trial_of
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
-from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
+from vlm_rm_sweeps.training.trial import TrainableTrial
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
@@ -71,8 +74,9 @@ class SweepRun:
         say: Callable[[str], None],
         watch: Watcher | None = None,
     ) -> None:
-        self._plan, self._folder, self._tracking_uri, self._say = plan, folder, tracking_uri, say
+        self._folder, self._tracking_uri, self._say = folder, tracking_uri, say
         self._journal = Journal(folder.journal)
+        self._plan = plan = plan.with_samples(drawn_samples(self._journal.entries))
         self._mirror = MlflowMirror(self._journal, plan, folder, tracking_uri, say)
         self._remaining = Remaining(plan, self._journal.entries)
         self._has_news = bool(self._remaining) or not ended_in_order(self._journal.entries)
@@ -133,16 +137,19 @@ class SweepRun:
                 f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.path}"
             )
             self._say(self._plan.about_steps())
-            self._tune([(trial, training_job(self._plan, self._folder, trial, pools)) for trial in trials])
+            self._tune(trials, pools)
         if not self.outcome().interrupted:  # else the next execution records the missing videos
             self._append_videos(videos.finish())
 
     def outcome(self) -> SweepOutcome:
         """Return how the trials ended; those that have not are unfinished."""
-        outcomes = [self._callback.outcome(trial) for trial in self._plan.trials]
+        outcomes = self._outcomes()
         # Tune returns normally after Ctrl-C, which leaves trials that neither finished nor failed.
         interrupted = any(outcome.status == TrialStatus.UNFINISHED for outcome in outcomes)
         return SweepOutcome(self._folder.path, self._tracking_uri, outcomes, interrupted)
+
+    def _outcomes(self) -> list[TrialOutcome]:
+        return [self._callback.outcome(trial) for trial in self._plan.trials]
 
     def _take_in(self, measures: pd.DataFrame | None) -> None:
         if measures is not None:
@@ -181,7 +188,7 @@ class SweepRun:
         except OSError as error:
             self._say(f"{self._folder.path / name} could not be written ({error.strerror}): --resume writes it")
 
-    def _tune(self, jobs: list[tuple[Trial, TrainingJob]]) -> None:
+    def _tune(self, trials: Sequence[Trial], pools: Mapping[str, PoolConfig]) -> None:
         """Run trials under Tune.
 
         Raises:
@@ -194,7 +201,7 @@ class SweepRun:
         budget = TimeBudget(seconds) if seconds is not None else None
         try:
             with _ctrl_c_as_before():
-                self._tuner(jobs, budget).fit()
+                self._tuner(trials, pools, budget).fit()
         except Exception as error:
             full = _disk_error(error)
             if full is None:
@@ -206,26 +213,40 @@ class SweepRun:
         if budget is not None and budget.used_up:
             self._callback.why_unfinished = f"interrupted: time_budget_s = {seconds:g} is used up"
 
-    def _tuner(self, jobs: list[tuple[Trial, TrainingJob]], budget: TimeBudget | None) -> tune.Tuner:
+    def _tuner(self, trials: Sequence[Trial], pools: Mapping[str, PoolConfig], budget: TimeBudget | None) -> tune.Tuner:
         scheduler = scheduler_of(self._plan, self._measures, self._journal.entries)
         if scheduler is not None:
             self._callback.why_stopped = scheduler.stopped.get
         reserved = self._plan.sweep.trial
         resources = {"CPU": reserved.cpus, "GPU": reserved.gpus}
         executions = self._folder.tune
+
+        def run_of(trial: Trial) -> dict[str, Any]:
+            return {
+                "trial": trial.to_dict(),
+                "job": training_job(self._plan, self._folder, trial, pools),
+                "resources": resources,
+            }
+
+        if self._plan.sweep.search is None:
+            # One axis of trials, instead of one for each of model, alpha, prompt and seed, keeps their order and ids.
+            space, in_turn, count = {"run": tune.grid_search([run_of(trial) for trial in trials])}, None, 1
+        else:
+            # What is drawn for a trial depends on how others have ended by then.
+            in_turn = TrialsInTurn(trials, lambda trial: {"run": run_of(self._with_sample(trial))})
+            space, count = {}, len(trials)
         return tune.Tuner(
             # `tune.with_resources` would rename the trials' processes.
             TrainableTrial,
-            # One axis of trials, instead of one for each of model, alpha, prompt and seed, keeps their order and ids.
-            param_space={
-                "run": tune.grid_search([{"trial": trial.to_dict(), "job": job, "resources": resources} for trial, job in jobs])
-            },
+            param_space=space,
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
                 # A new trial reuses the process of one that has ended, with everything that it has imported.
                 reuse_actors=True,
                 trial_dirname_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
                 scheduler=scheduler,
+                search_alg=in_turn,
+                num_samples=count,
                 max_concurrent_trials=self._plan.sweep.max_concurrent,
             ),
             run_config=tune.RunConfig(
@@ -239,6 +260,15 @@ class SweepRun:
                 failure_config=tune.FailureConfig(max_failures=reserved.retries),
             ),
         )
+
+    def _with_sample(self, trial: Trial) -> Trial:
+        """Draw a trial's sample, unless that was done for another seed or by an earlier execution."""
+        number = trial.sample.number if trial.sample is not None else None
+        if number is not None and number not in drawn_samples(self._journal.entries):
+            values = draw(self._plan, number, judged_samples(self._plan, self._outcomes()))
+            self._journal.append(SampleDrawn(sample=number, values=values))
+            self._plan = self._plan.with_samples({number: values})
+        return next(each for each in self._plan.trials if each.trial_id == trial.trial_id)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
     job = TrainingJob(
         task=plan.task,
         env=sweep.env,
-        settings=plan.algorithm,
+        settings=plan.algorithm_of(trial),
         reward=None,
         seed=trial.seed,
         steps=plan.steps_of(trial),

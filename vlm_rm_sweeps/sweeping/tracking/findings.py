@@ -7,12 +7,21 @@ import numpy as np
 import pandas as pd
 
 from vlm_rm_sweeps.evaluation.over_seeds import probability_of_improvement
-from vlm_rm_sweeps.metrics import REWARD, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.metrics import REWARD, SAMPLE, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.sweeping.config.searching import SETTING
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
-from vlm_rm_sweeps.sweeping.tracking.results import CELL, MERITS, cells_of
+from vlm_rm_sweeps.sweeping.tracking.results import CELL, MERITS, cells_of, told_by
 
 _LISTED = 3
-_AXES = {"model": "model", "alpha": "alpha", REWARD: "reward", "prompt": "prompt", "textures": "texture", "camera": "camera"}
+_AXES = {
+    "model": "model",
+    "alpha": "alpha",
+    REWARD: "reward",
+    "prompt": "prompt",
+    "textures": "texture",
+    "camera": "camera",
+    SAMPLE: "sample",
+}
 
 
 def findings(task: str, table: pd.DataFrame) -> list[str]:
@@ -77,9 +86,15 @@ def within_model(cell: Mapping[Any, Any]) -> list[str]:
     """
     if cell["prompt"] == REFERENCE_PROMPT:
         return []
-    reward = f"reward {cell[REWARD]}" if REWARD in cell else f"alpha {cell['alpha']:g}"
+    reward = [f"reward {cell[REWARD]}"] if REWARD in cell else [f"alpha {cell['alpha']:.4g}"] * (cell["alpha"] == cell["alpha"])
     drawn = [f"{cell['textures']} textures", f"{cell['camera']} camera"] if "textures" in cell else []
-    return [reward, f"prompt {cell['prompt']}", *drawn]
+    sample = [f"sample {cell[SAMPLE]:.0f}"] if SAMPLE in cell else []
+    settings = [f"{name.removeprefix(SETTING)} {_readable(cell[name])}" for name in map(str, cell) if name.startswith(SETTING)]
+    return [*reward, f"prompt {cell['prompt']}", *drawn, *sample, *settings]
+
+
+def _readable(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def estimate_text(cell: Mapping[Any, Any], name: str) -> tuple[str, str]:
@@ -110,8 +125,8 @@ def _equal(cells: pd.DataFrame, winner: Mapping[Any, Any]) -> pd.Series:
 def _compared(cells: pd.DataFrame) -> str:
     """Name the axes along which combinations differ, and how many there are."""
     counts = {_AXES[name]: cells[name].nunique(dropna=False) for name in CELL if name in cells}
-    if REWARD in cells:
-        del counts["alpha"]  # a reward may have one
+    if REWARD in cells or SAMPLE in cells:
+        del counts["alpha"]  # a reward, or a sample, may have one
     several = [f"{count} {name}s" for name, count in counts.items() if count > 1]
     listed = " and ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
     return f"{listed}, {len(cells)} combinations" if len(several) > 1 else listed
@@ -157,7 +172,7 @@ def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[An
 
 
 def _values(table: pd.DataFrame, cell: Mapping[Any, Any], metric: str) -> np.ndarray:
-    names = [name for name in CELL if name in table]
+    names = told_by(table)
     same = pd.concat([table[name].eq(cell[name]) | (table[name].isna() & pd.isna(cell[name])) for name in names], axis=1)
     return table.loc[same.all(axis=1), metric].dropna().to_numpy(dtype=float)
 

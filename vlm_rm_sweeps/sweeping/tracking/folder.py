@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside, refuse_address, refuse_copy_of_job, write_whole
 from vlm_rm_sweeps.sweeping.config.named_files import with_stored_names
-from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.plan import Plan, fixed_settings
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
 from vlm_rm_sweeps.sweeping.config.yaml_file import BASE, read_yaml
@@ -33,6 +33,8 @@ DATABASE = "mlflow.db"
 """Name of MLflow's database in a results folder."""
 # MLflow would open a quoted one, but also make a folder with the quoted name.
 _TAKEN_APART = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+_OF_EXECUTION = ("max_concurrent", "time_budget_s")
+"""Keys that another execution of the same sweep may change: no trial depends on them."""
 _STAMP = "[0-9]" * 8 + "-" + "[0-9]" * 6
 
 
@@ -166,7 +168,7 @@ class SweepFolder:
         """Compare the sweep in the folder with a plan.
 
         Keys that the stored file lacks, because an earlier version wrote it, have their defaults, and paths that it stored
-        relative to the working folder are equal to the absolute ones.
+        relative to the working folder are equal to the absolute ones. Keys that are about one execution may differ.
 
         Args:
             plan: The plan of the sweep to run now.
@@ -177,10 +179,10 @@ class SweepFolder:
         stored = self.stored_sweep()
         if stored.algorithm == plan.sweep.algorithm:
             with suppress(ValidationError):  # the algorithm's settings are others now, and the comparison shows which
-                settings = type(plan.algorithm).model_validate(stored.settings).model_dump()
+                settings = fixed_settings(type(plan.algorithm).model_validate(stored.settings), stored)
                 stored = stored.model_copy(update={"settings": settings})
         keys = stored.model_dump(mode="json")
-        named = with_stored_names(plan.sweep.model_dump(mode="json"), keys)
+        named = with_stored_names(plan.sweep.model_dump(mode="json"), keys) | {key: keys[key] for key in _OF_EXECUTION}
         found, now = (to_yaml(each).splitlines() for each in (keys, named))
         return "\n".join(difflib.unified_diff(found, now, str(self.sweep_file), "now", lineterm="", n=1))
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlm_rm_sweeps.files import refuse_no_file
 from vlm_rm_sweeps.metrics import RunStatus
+from vlm_rm_sweeps.sweeping.config.searching import Drawn
 
 
 def now_ms() -> int:
@@ -76,6 +77,19 @@ class ThresholdsMeasured(_Entry):
 
     kind: Literal["thresholds"] = "thresholds"
     values: dict[str, float]
+
+
+class SampleDrawn(_Entry):
+    """A sample of the sweep's search was drawn.
+
+    Attributes:
+        sample: Its number.
+        values: What was drawn, by the keys of `search.space`.
+    """
+
+    kind: Literal["sample"] = "sample"
+    sample: int
+    values: dict[str, Drawn]
 
 
 class ResultLogged(_Entry):
@@ -154,6 +168,7 @@ Entry = (
     | TrialStarted
     | RewardMeasured
     | ThresholdsMeasured
+    | SampleDrawn
     | ResultLogged
     | TrialEnded
     | TrialStopped

@@ -22,9 +22,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, RunStatus, TrialStatus
+from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, SAMPLE, RunStatus, TrialStatus
 from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
+from vlm_rm_sweeps.sweeping.config.searching import setting_values
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.environment import environment_params
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, SweepFolder
@@ -34,6 +35,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     Journal,
     ResultLogged,
     RewardMeasured,
+    SampleDrawn,
     SweepEnded,
     SweepStarted,
     ThresholdsMeasured,
@@ -86,6 +88,9 @@ def trial_params(plan: Plan, trial: Trial) -> dict[str, Any]:
             "score_every": plan.sweep.score_every,
             "score_between": plan.sweep.score_between,
         }
+    if trial.sample is not None:
+        drawn = {f"settings_{name}": value for name, value in setting_values(trial.sample.values or {}).items()}
+        params |= {SAMPLE: trial.sample.number} | drawn
     return params
 
 
@@ -273,6 +278,11 @@ class MlflowMirror(threading.Thread):
         # Last: only complete runs are recorded.
         self._keep(run_id=run_id)
 
+    def _on_sample(self, entry: SampleDrawn) -> None:
+        """Note what was drawn, for the runs of the sample's trials."""
+        self._plan = self._plan.with_samples({entry.sample: entry.values})
+        self._trials = {trial.trial_id: trial for trial in self._plan.trials}
+
     def _on_thresholds(self, entry: ThresholdsMeasured) -> None:
         """Do nothing: each trial's threshold is among its measures."""
 
@@ -291,6 +301,8 @@ class MlflowMirror(threading.Thread):
             "seed": str(trial.seed),
             "trial_id": trial.trial_id,
         }
+        if trial.sample is not None:
+            tags[SAMPLE] = str(trial.sample.number)
         known = self._runs.trials.get(trial.trial_id)
         run_id = known or self._found_or_made(trial.trial_id, trial.label, tags, time_ms)
         if known or run_id not in self._made:
@@ -430,7 +442,7 @@ class MlflowMirror(threading.Thread):
 
     def _common(self) -> dict[str, Any]:
         """Return the parameters that the sweep's run and each trial's run share."""
-        settings = {f"settings_{key}": value for key, value in self._plan.algorithm.model_dump().items()}
+        settings = {f"settings_{key}": value for key, value in self._plan.sweep.settings.items()}
         control = {f"control_{key}": value for key, value in self._plan.sweep.control.model_dump(exclude_defaults=True).items()}
         sweep = self._plan.sweep
         described = {"task": self._plan.task.name, "algorithm": sweep.algorithm, "steps": sweep.steps}

@@ -4,6 +4,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +18,14 @@ from vlm_rm_sweeps.metrics import (
     EPIC_DISTANCE,
     EVALUATION,
     REWARD,
+    SAMPLE,
     STEPS_PER_SECOND,
     SUCCESS,
     TRUE_RETURN,
     TrialStatus,
 )
 from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT
+from vlm_rm_sweeps.sweeping.config.searching import SETTING
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 
 COLUMNS = [
@@ -44,7 +47,7 @@ TEXT_COLUMNS = ("trial_id", "model", REWARD, "prompt", "textures", "camera", "st
 """Columns of the table that are text; all others are numbers."""
 MERITS = (SUCCESS, TRUE_RETURN)
 """The metrics by which combinations are compared, the first one first."""
-CELL = ("model", "alpha", REWARD, "prompt", "textures", "camera")
+CELL = ("model", "alpha", REWARD, "prompt", "textures", "camera", SAMPLE)
 """Columns that tell a combination, where a table has them."""
 _PARTS = ("iqm", "low", "high")
 _REQUIRED = ("trial_id", "model", "alpha", "prompt", "seed", "true_return", "success", "status")
@@ -78,7 +81,8 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     Returns:
         A row for each trial with the columns `COLUMNS`. Returns and success are those of the greedy policy at the end, NaN
         where missing. There is a column reward if the sweep names rewards. There are columns textures and camera if the
-        sweep compares renderings, and epic_distance, overoptimisation_alarm and audit_column/drift if a trial has them.
+        sweep compares renderings; sample, and one for each setting that is drawn, of a search (empty before it is drawn); and
+        epic_distance, overoptimisation_alarm and audit_column/drift if a trial has them.
     """
     table = pd.DataFrame([_row(outcome) for outcome in outcomes], columns=COLUMNS)
     if any(outcome.trial.reward for outcome in outcomes):
@@ -88,11 +92,28 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
         after_prompt = table.columns.tolist().index("prompt") + 1
         table.insert(after_prompt, "textures", [outcome.trial.rendering.textures for outcome in outcomes])
         table.insert(after_prompt + 1, "camera", [outcome.trial.rendering.camera for outcome in outcomes])
+    if any(outcome.trial.sample for outcome in outcomes):
+        for position, (name, values) in enumerate(_sample_columns([outcome.trial for outcome in outcomes]).items()):
+            table.insert(table.columns.tolist().index("seed") + position, name, values)
     for metric in (EPIC_DISTANCE, ALARM, AUDIT_DRIFT):
         if any(metric in outcome.metrics for outcome in outcomes):
             values = [outcome.metrics.get(metric, float("nan")) for outcome in outcomes]
             table.insert(table.columns.tolist().index("steps_per_second"), metric, values)
     return table
+
+
+def _sample_columns(trials: list[Trial]) -> dict[str, list[Any]]:
+    """Return the number of each trial's sample and what was drawn for the algorithm. Alpha has a column already."""
+    samples = [trial.sample for trial in trials]
+    drawn = [sample.values or {} if sample else {} for sample in samples]
+    names = dict.fromkeys(key for values in drawn for key in values if key.startswith(SETTING))
+    numbers = [sample.number if sample else float("nan") for sample in samples]
+    return {SAMPLE: numbers} | {name: [values.get(name, float("nan")) for values in drawn] for name in names}
+
+
+def told_by(table: pd.DataFrame) -> list[str]:
+    """Return the columns that tell the combinations of a table of trials, and those of a search's settings."""
+    return [name for name in table.columns.map(str) if name in CELL or name.startswith(SETTING)]
 
 
 def _row(outcome: TrialOutcome) -> dict[str, object]:
@@ -128,7 +149,7 @@ def cells_of(table: pd.DataFrame) -> pd.DataFrame:
         interquartile mean over these seeds and the ends of its 95 % interval (`success_iqm`, `success_low`, `success_high`, ...),
         NaN where unknown. One seed has no interval.
     """
-    told = [name for name in CELL if name in table]
+    told = told_by(table)
     rows = []
     for _, trials in table.groupby(told, sort=False, dropna=False):
         judged = (trials["status"] == TrialStatus.FINISHED) | trials[list(MERITS)].notna().any(axis=1)
@@ -147,7 +168,8 @@ def read_results(file: Path) -> pd.DataFrame:
         file: As `results_table` made it, in CSV.
 
     Returns:
-        The table: `TEXT_COLUMNS` as text, all others as numbers, NaN where missing.
+        The table: `TEXT_COLUMNS` as text, all others as numbers, NaN where missing. Of a search, a drawn setting that is no number
+        is text.
 
     Raises:
         DamagedFileError: The file cannot be read, was cut, lacks a column, or has a value that is not of its column's type.
@@ -169,6 +191,8 @@ def read_results(file: Path) -> pd.DataFrame:
 def _checked(file: Path, column: pd.Series) -> pd.Series:
     """Return a column with its type."""
     numeric = column.name not in TEXT_COLUMNS
+    if str(column.name).startswith(SETTING) and pd.to_numeric(column.replace("", "0"), errors="coerce").isna().any():
+        return column
     values = pd.to_numeric(column, errors="coerce") if numeric else column
     statuses = [str(status) for status in TrialStatus] if column.name == "status" else None
     for row, (text, value) in enumerate(zip(column, values, strict=True)):

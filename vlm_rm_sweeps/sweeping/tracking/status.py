@@ -169,10 +169,13 @@ def trial_count(sweep: Sweep) -> int:
         sweep: The sweep.
 
     Returns:
-        Number of combinations, in each rendering and for each seed, and of references for each seed.
+        Number of combinations, in each rendering and for each seed, and of references for each seed. Of a search, the number of
+        samples for each seed.
     """
     named = {(each.model, each.alpha, each.reward, each.prompt) for each in sweep.only}
     cells = len(named) or len(sweep.models) * len(sweep.alphas or sweep.rewards) * max(1, len(sweep.prompts))
+    if sweep.search is not None:
+        cells = sweep.search.samples
     drawn = max(1, len(sweep.textures)) * max(1, len(sweep.cameras))
     return len(sweep.seeds) * (cells * drawn + sweep.true_reward + sweep.untrained)
 
