@@ -21,7 +21,9 @@ pytestmark = pytest.mark.sweeps
 _SERVERS = ("make mlflow",)
 """Commands that run until they are interrupted."""
 _SWEEP = re.compile(r"results/(?:<sweep>|\w+-(?:<time>|[\d-]+))")
-SMALL = {key: SWEEP[key] for key in ("models", "alphas", "steps", "steps_per_result", "evaluation_episodes", "settings", "trial")}
+SMALL = {
+    key: SWEEP[key] for key in ("models", "alphas", "steps", "steps_per_result", "evaluation_episodes", "settings", "trial")
+}
 
 
 def commands_on_results(folder: Path, trial: str) -> list[str]:
