@@ -44,8 +44,9 @@ gallery: $(INSTALLED) ## Write a page of docs/gallery from a sweep's results: SW
 	$(BIN)/python docs/gallery.py $(SWEEP_RUN)
 
 .PHONY: pretrain
-pretrain: $(INSTALLED) ## Train the embedded models (takes hours) and write their model card: SEED=0.
-	$(BIN)/vlm-rm pretrain --seed $(or $(SEED),0)
+pretrain: $(INSTALLED) ## Train the embedded models as they ship (takes hours), and write their model card: SEED=0.
+	$(BIN)/vlm-rm pretrain --seed $(or $(SEED),0) --from vlm_rm_sweeps/rewards/embedded/v1
+	$(BIN)/vlm-rm pretrain evaluate results/pretraining/seed-$(or $(SEED),0)
 
 .PHONY: mlflow
 mlflow: $(INSTALLED) ## Open the results in MLflow, at http://127.0.0.1:5000.

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import ray
@@ -25,9 +25,13 @@ from ray.rllib.algorithms.dqn import DQNConfig
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import BestContent, Checkpoint, TrialFolder
+
+if TYPE_CHECKING:
+    from store_server import StoreServer
 
 torch.set_num_threads(1)
 
@@ -93,6 +97,44 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     set_up_store(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes this process one of another machine, whose copies of what is in a store are elsewhere; it begins as the first."""
+
+    def move(name: str) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches" / name))
+
+    move("first")
+    return move
+
+
+@pytest.fixture
+def remote(tmp_path: Path, machine: Callable[[str], None]) -> RemoteFolder:
+    """An empty folder in a store, which is another folder on this disk."""
+    return RemoteFolder.at(f"file://{tmp_path}/store/results")
+
+
+@pytest.fixture(scope="session")
+def store_server() -> Iterator["StoreServer"]:
+    """A server that speaks S3."""
+    pytest.importorskip("moto", reason="moto is not installed")
+    from store_server import StoreServer  # here: the folder of plugins is known now
+
+    server = StoreServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(
+    store_server: "StoreServer", tmp_path: Path, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> RemoteFolder:
+    """An empty folder in a store that speaks S3."""
+    for name, value in store_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return RemoteFolder.at(f"s3://bucket/{tmp_path.name}")
 
 
 @pytest.fixture(scope="session")

@@ -57,21 +57,33 @@ _COPY_OF_JOB = "working_dir_files"
 """Name of the folder in which Ray keeps the working folders of submitted jobs."""
 
 
-def refuse_address(path: Path) -> None:
-    """Refuse the address of a store where a folder is to be made: it would be taken for a folder of that name here.
+def address_in(path: Path) -> str | None:
+    """Find the address that was taken for a path, such as `s3://bucket/results`, of which `Path` has taken a slash.
 
     Args:
-        path: What the user named, such as `s3://bucket/results`, from which `Path` has taken a slash.
+        path: What the user named.
+
+    Returns:
+        The address as it was named; None if it is a path.
+    """
+    if found := _ADDRESS.match(str(path)):
+        return f"{found[0].rstrip('/')}//{str(path)[len(found[0]) :].lstrip('/')}"
+    return None
+
+
+def refuse_address(path: Path) -> None:
+    """Refuse the address of a store where a file or folder is to be made: it would be taken for a folder of that name here.
+
+    Args:
+        path: What the user named.
 
     Raises:
         UserError: It is an address.
     """
-    if found := _ADDRESS.match(str(path)):
-        scheme = found[0].rstrip("/")
-        named = f"{scheme}//{str(path)[len(found[0]) :].lstrip('/')}"
+    if address := address_in(path):
         raise UserError(
-            f"{named} is an address, and results are written to a folder alone: name one that all nodes see under the same path, such "
-            "as a network file system, or a bucket that is mounted as a folder"
+            f"{address} is an address, where only the results of sweeps are written (`vlm-rm sweep --results`): name a file or folder "
+            "of this machine"
         )
 
 

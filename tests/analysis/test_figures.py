@@ -37,14 +37,15 @@ def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
     experiment = client.create_experiment(folder.name, artifact_location=(folder / "artifacts").as_uri())
     parent = client.create_run(experiment).info.run_id
     for trial in trials:
-        tags = {key: str(value) for key, value in trial.items() if key not in ("metrics", "goal")}
+        tags = {key: str(value) for key, value in trial.items() if key not in ("metrics", "goal", "params")}
         run_id = client.create_run(experiment, tags=tags | {"mlflow.parentRunId": parent}).info.run_id
         points = [
             Metric(name, point, 0, 1000 * (index + 1))
             for name, value in trial["metrics"].items()
             for index, point in enumerate(value if isinstance(value, list) else [value])
         ]
-        client.log_batch(run_id, metrics=points, params=[Param("goal", trial.get("goal", ""))])
+        params = {"goal": trial.get("goal", "")} | trial.get("params", {})
+        client.log_batch(run_id, metrics=points, params=[Param(key, str(value)) for key, value in params.items()])
         client.set_terminated(run_id)
     runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
     (folder / "mlflow.json").write_text(json.dumps(runs))
@@ -135,6 +136,34 @@ def test_models_are_compared_over_combinations_and_seeds(
     assert (compared["model"], compared["than"], compared["combinations"]) == ("embedded/small", "embedded/tiny", 2)
     assert compared["value"] == pytest.approx((3.5 / 4 + 1) / 2)
     assert compared["low"] <= compared["value"] <= compared["high"] == 1.0
+
+
+def test_a_search_shows_what_its_samples_reached_by_each_value(scripts: None, store: str, tmp_path: Path) -> None:
+    import alpha
+    import runs
+    import search
+
+    drawn = {1: (0.2, 64), 2: (0.7, 128)}
+    trials = [
+        {"model": "embedded/tiny", "alpha": value, "prompt": "task", "sample": sample, "seed": seed}
+        | {"metrics": {"evaluation_success": value + 0.1 * seed}, "params": {"alpha": value, "settings_batch": batch}}
+        for sample, (value, batch) in drawn.items()
+        for seed in (0, 1)
+    ]
+    folder = sweep_of(tmp_path / "searched", store, trials)
+    space = {"alpha": {"low": 0, "high": 1}, "settings.batch": [64, 128]}
+    keys = {"name": "drawn", "task": "cartpole-upright", "models": ["embedded/tiny"], "steps": 10, "search": {"space": space}}
+    (folder / "sweep.yaml").write_text(json.dumps(keys))
+    sweep = runs.SweepRuns(folder)
+    assert sweep.seeds_note() == "2 seeds"
+    search.draw(sweep)
+    table = pd.read_csv(folder / "figures" / "search.csv")
+    assert table[["sample", "alpha", "settings.batch"]].drop_duplicates().to_numpy().tolist() == [[1, 0.2, 64], [2, 0.7, 128]]
+    assert table["evaluation_success"].tolist() == pytest.approx([0.2, 0.3, 0.7, 0.8])
+    with pytest.raises(runs.DoesNotApplyError):
+        alpha.draw(sweep)
+    with pytest.raises(runs.DoesNotApplyError, match="no `search`"):
+        search.draw(runs.SweepRuns(sweep_of(tmp_path / "grid", store, scaling_trials())))
 
 
 def test_measures_before_training_are_compared_with_what_policies_reach(

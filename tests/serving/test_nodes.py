@@ -12,6 +12,7 @@ import pytest
 
 from vlm_rm_sweeps.serving import nodes
 from vlm_rm_sweeps.serving.nodes import NodeReport, check_nodes, look
+from vlm_rm_sweeps.storage import RemoteFolder
 
 
 def test_a_folder_that_is_shared_has_no_trouble_and_keeps_nothing(tmp_path: Path) -> None:
@@ -19,6 +20,22 @@ def test_a_folder_that_is_shared_has_no_trouble_and_keeps_nothing(tmp_path: Path
     mark.touch()
     assert look(mark).folder is None
     assert list(tmp_path.iterdir()) == [mark]
+
+
+def test_an_address_that_a_node_reaches_has_no_trouble_and_keeps_nothing(remote: RemoteFolder) -> None:
+    remote.write("mark", b"seen")
+    assert look(remote / "mark").folder is None
+    assert remote.names() == ["mark"]
+    assert look(remote / "other").folder == "another store answers there"
+
+
+def test_an_address_that_a_node_cannot_use_is_named_with_the_cause(remote: RemoteFolder, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("no folder")
+    report = look(remote / "mark")
+    assert report.folder
+    problem = nodes._problem_of(report, remote / "mark")
+    assert problem is not None
+    assert problem.startswith(f"node {report.host} cannot use {remote} for results ({report.folder})")
 
 
 def test_a_folder_that_is_not_shared_is_told_from_one_that_is_missing(tmp_path: Path) -> None:
@@ -62,8 +79,10 @@ import ray
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.nodes import check_nodes
+from vlm_rm_sweeps.storage import RemoteFolder
 
-results, private = Path(sys.argv[1]), sys.argv[2] == "private"
+results, private = Path(sys.argv[1]), "private" in sys.argv[2]
+place = RemoteFolder.at(f"file://{results}") if "address" in sys.argv[2] else results
 prepare_ray()
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -75,7 +94,7 @@ node = subprocess.Popen(["unshare", "--mount", "sh", "-c", start], stdout=subpro
 try:
     while sum(each["Alive"] for each in ray.nodes()) < 2:
         assert node.poll() is None, "the second node has ended"
-    check_nodes(results)
+    check_nodes(place)
     print("shared")
 except UserError as error:
     print(error)
@@ -92,7 +111,15 @@ finally:
     or subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0,
     reason="a node with folders of its own needs namespaces for networks and mounts",
 )
-@pytest.mark.parametrize(("kind", "said"), [("private", "is another folder on node"), ("shared", "shared")])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("private", "is another folder on node"),
+        ("shared", "shared"),
+        ("private address", "for results (another store answers there)"),
+        ("shared address", "shared"),
+    ],
+)
 def test_the_results_folder_of_two_nodes(kind: str, said: str, tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.mkdir()
@@ -102,8 +129,14 @@ def test_the_results_folder_of_two_nodes(kind: str, said: str, tmp_path: Path) -
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         # In a network of its own: a cluster that others may join listens on all interfaces.
-        [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {sys.executable} {script} {results} {kind}"],
-        env=os.environ | {"PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_ADDRESS": ""},
+        [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {sys.executable} {script} {results} '{kind}'"],
+        env=os.environ
+        | {
+            "XDG_CACHE_HOME": str(tmp_path / "caches"),
+            "PATH": path,
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+            "RAY_ADDRESS": "",
+        },
         capture_output=True,
         text=True,
         timeout=180,

@@ -31,7 +31,6 @@ from vlm_rm_sweeps.serving.pool import (
     PoolUnavailable,
     RewardPool,
     await_pool,
-    check_placement,
     server_environment,
     start_pool,
 )
@@ -429,34 +428,6 @@ def test_a_model_that_gives_nan_is_refused_before_any_trial(obedient_server: Any
     ray.get(obedient_server.answer_with.remote(np.array([[np.nan]], np.float32)))
     with pytest.raises(UserError, match="embedded/tiny gave 1 of 1 rewards that are not finite: try fp32"):
         await_pool(tiny_pool("broken"), [obedient_server], SPECS[:1])
-
-
-@pytest.mark.parametrize(
-    ("pool", "trial_cpus", "what"),
-    [
-        (
-            tiny_pool("p", gpus=1),
-            1.0,
-            "reward server p/embedded/tiny/0 needs 0 CPUs and 1 GPUs",
-        ),
-        (
-            tiny_pool("p", servers=3, cpus=1),
-            1.0,
-            "reward server p/embedded/tiny/2 needs 1 CPUs",
-        ),
-        (tiny_pool("p", cpus=2), 1.0, "one trial beside the reward servers needs 1 CPUs"),
-        (tiny_pool("p"), 64.0, "one trial beside the reward servers needs 64 CPUs"),
-    ],
-)
-def test_what_cannot_be_placed_is_an_error_at_once(ray_cluster: None, pool: PoolConfig, trial_cpus: float, what: str) -> None:
-    started = time.monotonic()
-    with pytest.raises(UserError, match=what):
-        check_placement([pool], trial_cpus, trial_gpus=0)
-    assert time.monotonic() - started < 5
-
-
-def test_what_fits_is_not_refused(ray_cluster: None) -> None:
-    check_placement([tiny_pool("p", servers=4), tiny_pool("q", cpus=1)], 1, 0)
 
 
 def test_a_spec_that_cannot_be_scored_is_an_error_of_the_start(two_servers: PoolConfig) -> None:

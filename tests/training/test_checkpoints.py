@@ -1,6 +1,8 @@
 """Checkpoints on disk: complete or not there, whatever happens while they are written."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 from disk import full_disk
 
+from vlm_rm_sweeps import storage
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, PolicyContent, TrialFolder, read_checkpoint
 
 
@@ -213,3 +217,89 @@ def test_a_checkpoint_that_lies_elsewhere_is_not_resumed_from(tmp_path: Path, na
     assert folder.best() is None
     assert all("is refused" in problem for problem in problems)
     assert bool(problems) is name.startswith("step")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+def test_another_machine_resumes_from_what_is_at_the_address(remote: RemoteFolder, machine: Callable[[str], None]) -> None:
+    trial = remote / "trial"
+    for step in (500, 1000, 12_000):
+        save(TrialFolder(trial), step)
+        save_best(TrialFolder(trial), step)
+    machine("other")
+    folder = TrialFolder(trial)
+    assert folder.folder == trial.copy
+    assert last(folder).training_state()["step"] == 12_000
+    assert names(folder.folder) == ["step-000012000"]  # only what was read
+    best = folder.best()
+    assert best is not None
+    assert best.env_steps == 12_000
+    save(folder, 20_000)
+    assert trial.names() == ["best-000012000", "step-000012000", "step-000020000"]
+    machine("first")  # which had gone on until 12 000
+    assert last(TrialFolder(trial)).env_steps == 20_000
+    assert [each.env_steps for each in TrialFolder(trial).kept()] == [12_000, 12_000, 20_000]
+
+
+def test_half_a_checkpoint_at_the_address_is_none(remote: RemoteFolder, machine: Callable[[str], None]) -> None:
+    trial = remote / "trial"
+    for step in (500, 1000):
+        save(TrialFolder(trial), step)
+    trial.remove_file("step-000001000/checkpoint.json")  # the process was killed before it was put there
+    machine("other")
+    found, problems = TrialFolder(trial).last()
+    assert found is not None
+    assert found.env_steps == 500
+    assert problems == []
+
+
+def test_what_cannot_be_put_there_stays_here(remote: RemoteFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_WAIT_S", 0.0)
+    trial = remote / "trial"
+    save(TrialFolder(trial), 500)
+    store = tmp_path / "store" / "results"
+    store.rename(tmp_path / "away")
+    store.write_text("no folder")  # as a store that refuses
+    folder = TrialFolder(trial)
+    for step in (1000, 1500, 2000):
+        with pytest.raises(OSError, match=r"written, and stays in .*step-00000"):
+            save(folder, step)
+    assert names(folder.folder) == ["step-000001500", "step-000002000"]
+    store.unlink()
+    (tmp_path / "away").rename(store)
+    assert last(TrialFolder(trial)).env_steps == 2000
+    save(TrialFolder(trial), 2500)
+    assert trial.names() == ["step-000000500", "step-000002500"]
+
+
+def test_a_best_policy_that_could_not_be_put_there_is_put_there_later(
+    remote: RemoteFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may stay the best one, and is not written again."""
+    monkeypatch.setattr(storage, "_WAIT_S", 0.0)
+    trial = remote / "trial"
+    save_best(TrialFolder(trial), 500)
+    store = tmp_path / "store" / "results"
+    store.rename(tmp_path / "away")
+    store.write_text("no folder")
+    with pytest.raises(OSError, match="written, and stays in"):
+        save_best(TrialFolder(trial), 1000)
+    store.unlink()
+    (tmp_path / "away").rename(store)
+    save(TrialFolder(trial), 1500)
+    assert "best-000001000" in trial.names()
+    assert (trial / "best-000001000").files().keys() >= {"checkpoint.json", "policy.safetensors"}
+
+
+def test_a_damaged_copy_is_passed_over(remote: RemoteFolder) -> None:
+    trial = remote / "trial"
+    for step in (500, 1000):
+        save(TrialFolder(trial), step)
+    shutil.rmtree(trial.copy / "step-000000500")
+    (trial.copy / "step-000001000" / "state.pkl").write_bytes(b"x")
+    found, problems = TrialFolder(trial).last()
+    assert found is not None
+    assert found.env_steps == 500
+    assert "state.pkl was cut short" in problems[0]

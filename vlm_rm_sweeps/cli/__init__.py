@@ -22,6 +22,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import DISK_ERRORS
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.registry import import_module
+from vlm_rm_sweeps.storage import StoreError
 from vlm_rm_sweeps.user_modules import import_file, make_importable
 
 _LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{100})")
@@ -101,7 +102,7 @@ def main() -> None:
     prepare_mlflow()  # before its import, which would store an installation id
     try:
         app()
-    except UserError as error:
+    except (UserError, StoreError) as error:
         print(f"vlm-rm: {_without_long_words(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except OSError as error:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import new_output, refuse_address
+from vlm_rm_sweeps.files import address_in, new_output, refuse_address
+from vlm_rm_sweeps.storage import place_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,6 +56,44 @@ def new_folder(path: Path | None) -> Path | None:
         refuse_address(path)
         _refuse_unwritable(path, _nearest_that_exists(path))
     return path
+
+
+def folder_here(path: Path) -> Path:
+    """Refuse an address as a folder in which labels are kept; the callback of arguments that name one.
+
+    Args:
+        path: Value of the argument.
+
+    Returns:
+        The path, unchanged.
+
+    Raises:
+        UserError: It is an address.
+    """
+    if address := address_in(path):
+        raise UserError(
+            f"{address} is an address, and labels are kept in a folder, which several raters may share: copy the results to one, such "
+            "as with `aws s3 cp --recursive`"
+        )
+    return path
+
+
+def new_results(text: str) -> str:
+    """Check where results are to be written before the work starts; the callback of options that name a folder or an address.
+
+    Args:
+        text: Value of the option.
+
+    Returns:
+        The text, unchanged; `place_named` makes a path or a folder in a store of it.
+
+    Raises:
+        UserError: It is an address that is refused, or a folder that is not writable and cannot be created.
+    """
+    place = place_named(text)
+    if isinstance(place, Path):
+        new_folder(place)
+    return text
 
 
 def _nearest_that_exists(path: Path) -> Path:
@@ -108,6 +147,14 @@ Prompts = Annotated[
     ),
 ]
 Baseline = Annotated[str | None, typer.Option(help="Baseline prompt for goals without their own. Default: the task's.")]
+NewResults = Annotated[
+    str,
+    typer.Option(
+        "--results",
+        callback=new_results,
+        help="Results folder, in which each sweep gets a folder of its own, or an address, such as s3://bucket/results.",
+    ),
+]
 DatasetFolder = Annotated[Path, typer.Argument(help="Folder of a data set of states, made with `vlm-rm states`.")]
 NewDataset = Annotated[
     Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for the new data set; must not exist yet.")

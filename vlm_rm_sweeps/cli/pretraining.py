@@ -27,7 +27,7 @@ def pretrain(
     ] = None,
     samples: Annotated[
         int, typer.Option(min=1, max=10**9, help="Training samples: images with captions, with repetition.")
-    ] = 300_000,
+    ] = 256_000,
     images: Annotated[int, typer.Option(min=1, max=10**7, help="Distinct images to render.")] = 60_000,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of images, captions and initial weights.")] = 0,
     start: Annotated[
@@ -35,7 +35,7 @@ def pretrain(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads for training.")] = 1,
 ) -> None:
-    """Train models of the embedded family on rendered states with generated captions, and write their model card."""
+    """Train models of the embedded family on rendered states with generated captions."""
     if context.invoked_subcommand:
         return
     import torch
@@ -45,7 +45,7 @@ def pretrain(
     torch.set_num_threads(threads)
     folder = out or Path(f"results/pretraining/seed-{seed}")
     train_family(listed("--size", sizes), samples, images, seed, folder, start)
-    pretrain_evaluate([folder])
+    print(f"evaluate them, once they are final, on what they never saw: vlm-rm pretrain evaluate {folder}")
 
 
 @pretrain_app.command("evaluate")

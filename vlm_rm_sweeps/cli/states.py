@@ -17,11 +17,13 @@ from vlm_rm_sweeps.cli.options import (
     NewDataset,
     RenderedCamera,
     RenderedTextures,
+    folder_here,
     new_file,
     refuse_to_overwrite,
     write_table,
 )
 from vlm_rm_sweeps.cli.terminal import print_json, records, say, say_aside
+from vlm_rm_sweeps.storage import place_named
 
 if TYPE_CHECKING:
     from vlm_rm_sweeps.evaluation.states import State
@@ -60,7 +62,8 @@ class Which(StrEnum):
 @states_app.command("rollouts")
 def states_rollouts(
     sources: Annotated[
-        list[Path], typer.Argument(help="Folders of sweeps (all of their trials), of trials, or of checkpoints.")
+        list[str],
+        typer.Argument(help="Folders or addresses of sweeps (all of their trials), of trials, or of checkpoints."),
     ],
     output: NewDataset,
     which: Annotated[
@@ -82,7 +85,7 @@ def states_rollouts(
     from vlm_rm_sweeps.sweeping.tracking.trained_policies import trained_policies
 
     refuse_to_overwrite(output)
-    policies = trained_policies(sources, which.value, say)
+    policies = trained_policies([place_named(source) for source in sources], which.value, say)
     states = states_of_policies(policies, episodes, every, seed, say)
     _write_states(output, task_of_all(policies), states, image_format)
 
@@ -133,7 +136,8 @@ def label(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="A data set of states, a sweep's folder (for the videos of its trials), or any folder of mp4 videos."
+            callback=folder_here,
+            help="A data set of states, a sweep's folder (for the videos of its trials), or any folder of mp4 videos.",
         ),
     ],
     criterion: Annotated[str | None, typer.Option(help="What raters judge by. Default: the task's success criterion.")] = None,
@@ -154,7 +158,10 @@ def label(
 
 def labels(
     folder: Annotated[
-        Path, typer.Argument(help="A labelled data set of states, or a labelled folder of videos, such as a sweep's.")
+        Path,
+        typer.Argument(
+            callback=folder_here, help="A labelled data set of states, or a labelled folder of videos, such as a sweep's."
+        ),
     ],
     pairs: Annotated[bool, typer.Option("--pairs", help="The pairs of states that raters have compared.")] = False,
     output: Annotated[

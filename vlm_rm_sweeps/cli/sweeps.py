@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, JsonOutput, Overrides, listed, new_file, new_folder
+from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STEPS, JsonOutput, NewResults, Overrides, listed, new_file, new_folder
 from vlm_rm_sweeps.cli.terminal import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -29,6 +29,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import RunStatus, TrialStatus
 from vlm_rm_sweeps.serving.ray_address import check_ray_address
+from vlm_rm_sweeps.storage import RemoteFolder, place_named
 from vlm_rm_sweeps.sweeping.config.yaml_file import SCREEN, read_sweep_keys
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import without_secrets
 from vlm_rm_sweeps.user_modules import make_importable
@@ -45,9 +46,7 @@ _RANKS_SHOWN = 10
 def sweep(
     file: Annotated[Path, typer.Argument(help="The sweep file, such as sweeps/quickstart.yaml.")],
     overrides: Overrides = [],  # noqa: B006
-    results: Annotated[
-        Path, typer.Option(callback=new_folder, help="Results folder, in which each sweep gets a folder of its own.")
-    ] = Path("results"),
+    results: NewResults = "results",
     tracking_uri: Annotated[
         str | None,
         typer.Option(
@@ -79,8 +78,11 @@ def sweep(
     if new and (resume or yes):
         raise UserError("--new starts another sweep, --resume and --yes continue the newest one: give only one of them")
     keys = read_sweep_keys(file, overrides, make_importable)
+    place = place_named(results)
     if not dry_run and SCREEN not in keys:
         check_ray_address()  # before the plan, which takes seconds
+    if not dry_run and isinstance(place, RemoteFolder):
+        place.check()
 
     from vlm_rm_sweeps.sweeping.config.screening import Screening, plan_file
 
@@ -88,7 +90,7 @@ def sweep(
     if isinstance(plan, Screening):
         if resume:
             raise UserError(f"{file} is a screening, which cannot be resumed: leave out --resume to run it from its start")
-        _screen(plan, results, tracking_uri, dry_run, as_json)
+        _screen(plan, place, tracking_uri, dry_run, as_json)
         return
     if dry_run:
         if as_json:
@@ -103,15 +105,15 @@ def sweep(
     from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 
     started = time.monotonic()
-    resumed = None if new else _sweep_to_resume(plan, results, resume, yes, tell)
+    resumed = None if new else _sweep_to_resume(plan, place, resume, yes, tell)
     with watching(not as_json) as watch:
-        outcome = run_sweep(plan, results, tracking_uri, say=tell, resumed=resumed, watch=watch)
+        outcome = run_sweep(plan, place, tracking_uri, say=tell, resumed=resumed, watch=watch)
 
     seconds = time.monotonic() - started
     if as_json:
-        print_json(_results(outcome) | {"seconds": seconds})
+        print_json(_results(outcome, place) | {"seconds": seconds})
     else:
-        _print_results(outcome, several=len(plan.sweep.seeds) > 1, seconds=seconds)
+        _print_results(outcome, place, several=len(plan.sweep.seeds) > 1, seconds=seconds)
     if outcome.interrupted:
         tell(
             f"interrupted: {outcome.finished} of {len(outcome.outcomes)} trials have finished; continue with: {_resume_command()}"
@@ -121,7 +123,7 @@ def sweep(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print_results(outcome: "SweepOutcome", several: bool, seconds: float) -> None:
+def _print_results(outcome: "SweepOutcome", results: Path | RemoteFolder, several: bool, seconds: float) -> None:
     # Not before the sweep, which starts Ray first: MLflow takes seconds to import.
     from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
@@ -137,7 +139,7 @@ def _print_results(outcome: "SweepOutcome", several: bool, seconds: float) -> No
     if not several:
         console.print("1 seed: a difference between trials may be luck; `--set seeds=[0,1,2]` trains more, and gives intervals")
     console.print(f"time: {duration(seconds)}")
-    console.print(f"results, with each trial's final checkpoint: {outcome.folder}")
+    console.print(f"results, with each trial's final checkpoint: {results / outcome.folder.name}")
     console.print(
         f"MLflow data: {without_secrets(outcome.tracking_uri)}\nopen it with: {mlflow_ui_command(outcome.tracking_uri)}"
     )
@@ -149,10 +151,10 @@ def _planned(plan: "Plan") -> dict[str, Any]:
     return {"name": plan.sweep.name, "trials": trials, "remarks": plan.remarks()}
 
 
-def _results(outcome: "SweepOutcome") -> dict[str, Any]:
+def _results(outcome: "SweepOutcome", results: Path | RemoteFolder) -> dict[str, Any]:
     """Return the results of a sweep as plain data."""
     return {
-        "folder": str(outcome.folder),
+        "folder": str(results / outcome.folder.name),
         "tracking_uri": without_secrets(outcome.tracking_uri),
         "interrupted": outcome.interrupted,
         "best": [each.trial.trial_id for each in outcome.best.outcomes] if outcome.best else [],
@@ -167,7 +169,7 @@ def _resume_command() -> str:
     return shlex.join(["vlm-rm", *given, "--resume"])
 
 
-def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run: bool, as_json: bool) -> None:
+def _screen(plan: "Screening", results: Path | RemoteFolder, tracking_uri: str | None, dry_run: bool, as_json: bool) -> None:
     from vlm_rm_sweeps.sweeping.execution.run_screening import run_screening
     from vlm_rm_sweeps.sweeping.tracking.folder import default_tracking_uri
     from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
@@ -182,7 +184,9 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     if dry_run:
         return
     uri = tracking_uri or default_tracking_uri(results)
-    outcome = run_screening(plan, results, uri, say=tell)
+    outcome = run_screening(plan, results.copy if isinstance(results, RemoteFolder) else results, uri, say=tell)
+    if isinstance(results, RemoteFolder):
+        results.put_folder(outcome.folder.name)
     if as_json:
         found = {"folder": str(outcome.folder), "best_file": str(outcome.best_file), "combinations": records(outcome.ranking)}
         print_json(found | {"seconds": outcome.seconds, "images_encoded": outcome.images_encoded})
@@ -198,7 +202,9 @@ def _screen(plan: "Screening", results: Path, tracking_uri: str | None, dry_run:
     )
 
 
-def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool, tell: Callable[[str], None]) -> "SweepFolder | None":
+def _sweep_to_resume(
+    plan: "Plan", results: Path | RemoteFolder, resume: bool, yes: bool, tell: Callable[[str], None]
+) -> "SweepFolder | None":
     """Find the sweep to resume; None starts a new one. UserError if the user must decide and cannot be asked."""
     from vlm_rm_sweeps.sweeping.execution.run_sweep import resumed_plan
     from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
@@ -215,12 +221,12 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool, tell:
     if ended_in_order(entries):
         return None
     if found.in_use():
-        tell(f"{found.path} is being run by another process: starting another sweep")
+        tell(f"{found.place} is being run by another process: starting another sweep")
         return None
     # If the file has changed, this raises: the sweep cannot be resumed, and a new one might not be intended.
     resumed_plan(plan, found)
     finished = sum(status == RunStatus.FINISHED for status in ended_trials(entries).values())
-    state = f"{found.path} was interrupted, with {finished} of {len(plan.trials)} trials finished"
+    state = f"{found.place} was interrupted, with {finished} of {len(plan.trials)} trials finished"
     if yes:
         return found
     if not sys.stdin.isatty():
@@ -230,9 +236,12 @@ def _sweep_to_resume(plan: "Plan", results: Path, resume: bool, yes: bool, tell:
 
 def status(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder of the sweep. Default: the newest in the results folder.")
+        str | None,
+        typer.Argument(help="Folder of the sweep, or its address. Default: the newest in the results folder."),
     ] = None,
-    results: Annotated[Path, typer.Option(help="Results folder in which the newest sweep is looked for.")] = Path("results"),
+    results: Annotated[
+        str, typer.Option(help="Results folder, or its address, in which the newest sweep is looked for.")
+    ] = "results",
     as_json: JsonOutput = False,
 ) -> None:
     """Show how a sweep stands, on any machine that sees its folder: trials, speed, time left, failures, where to look.
@@ -241,7 +250,7 @@ def status(
     """
     from vlm_rm_sweeps.sweeping.tracking.status import lines_of, newest_sweep, standing_of
 
-    standing = standing_of(folder or newest_sweep(results))
+    standing = standing_of(place_named(folder) if folder else newest_sweep(place_named(results)))
     if as_json:
         print_json(standing.as_data())
     else:
@@ -267,7 +276,10 @@ def dashboard(
 
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Argument(help="Folder of a checkpoint, or of a trial (RESULTS/trials/ID) for its best policy.")
+        str,
+        typer.Argument(
+            help="Folder or address of a checkpoint, or of a trial (RESULTS/trials/ID) for its best policy.",
+        ),
     ],
     episodes: Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Episodes with the greedy policy.")] = 20,
     video: Annotated[
@@ -289,7 +301,8 @@ def evaluate(
     """Evaluate the policy of a checkpoint: CLIP return, true return and success, with confidence intervals."""
     from vlm_rm_sweeps.evaluation import rollouts
 
-    found = rollouts.find_checkpoint(checkpoint)
+    place = place_named(checkpoint)
+    found = rollouts.find_checkpoint(place)
     # With microseconds: two evaluations of one checkpoint may start in the same second.
     stamped = f"evaluations/{found.folder.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
     folder = out or file_inside(found.folder.parent, stamped)
@@ -299,6 +312,9 @@ def evaluate(
     judges = listed("--judge", judge) if judge else []
     ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges)
     summary = rollouts.write_evaluation(found, ran, seed, folder, video)
+    if isinstance(place, RemoteFolder) and out is None:
+        trial = place.above if place.name == found.folder.name else place
+        trial.put_folder(stamped)
     chosen = f", {found.chosen}" if found.chosen else ""
     print(f"{found.folder}: {summary['task']}, step {summary['env_steps']:,}{chosen}, {episodes} greedy episodes")
     named = {"CLIP return": "clip_return", "true return": "true_return", "success": "success"}
@@ -314,7 +330,7 @@ def evaluate(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of the sweep, such as results/quickstart-...")],
+    folder: Annotated[str, typer.Argument(help="Folder of the sweep, such as results/quickstart-..., or its address.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -332,4 +348,4 @@ def report(
     """Write the results of a sweep into one HTML file that opens offline: figures, trials, videos, sweep file, versions."""
     from vlm_rm_sweeps.sweeping.tracking.report import write_report
 
-    print(write_report(folder, output, tracking_uri))
+    print(write_report(place_named(folder), output, tracking_uri))

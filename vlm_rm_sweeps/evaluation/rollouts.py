@@ -21,12 +21,13 @@ from vlm_rm_sweeps.rewards.columns import score_episode
 from vlm_rm_sweeps.rewards.functions.registry import make_reward
 from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv, known_env
 from vlm_rm_sweeps.tasks.registry import known_task
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, read_checkpoint
+from vlm_rm_sweeps.training.checkpoints import CHECKPOINT, Checkpoint, TrialFolder, is_checkpoint, read_checkpoint
 from vlm_rm_sweeps.training.policy import Policy
 from vlm_rm_sweeps.videos import EPISODE_NUMBERS, PLAIN_VIDEO, VIDEO_SUFFIXES, EpisodeContent, write_episode, write_video
 
@@ -90,25 +91,29 @@ class Episode:
         return {name: getattr(self, name) for name in EPISODE_NUMBERS}
 
 
-def find_checkpoint(path: Path, last: bool = False) -> Checkpoint:
+def find_checkpoint(place: Path | RemoteFolder, last: bool = False) -> Checkpoint:
     """Find a checkpoint by its folder or by that of its trial.
 
     Args:
-        path: Folder of a checkpoint or of a trial.
+        place: Folder of a checkpoint or of a trial, or the address of one.
         last: Of a trial, prefer the last policy; by default the best one is preferred. The other one is used if it is missing.
 
     Returns:
-        The checkpoint.
+        The checkpoint, which is on this machine now.
 
     Raises:
         UserError: There is none, or it is damaged.
+        StoreError: It is at an address that does not answer.
     """
-    if not (path / CHECKPOINT).exists() and path.is_dir():
-        trial = TrialFolder(path)
-        found = (trial.last()[0] or trial.best()) if last else (trial.best() or trial.last()[0])
-        if found is not None:
-            return found
-    return read_checkpoint(path)
+    if is_checkpoint(place):
+        return read_checkpoint(place.above.fetch_folder(place.name) if isinstance(place, RemoteFolder) else place)
+    trial = TrialFolder(place)
+    found = (trial.last()[0] or trial.best()) if last else (trial.best() or trial.last()[0])
+    if found is not None:
+        return found
+    if isinstance(place, RemoteFolder):
+        raise UserError(f"{place} has no checkpoint: expected the address of a trial, such as {place / 'trials/<trial id>'}")
+    return read_checkpoint(place)
 
 
 def task_of(checkpoint: Checkpoint) -> Task:

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster must have in common before a sweep starts: this package's version, and the results folder."""
+"""What the nodes of a cluster must have in common before a sweep starts: this package's version, and where results are."""
 
 import os
 import socket
@@ -14,6 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.storage import RemoteFolder
 
 _PACKAGE = "vlm-rm-sweeps"
 _ANSWER_S = 120.0
@@ -28,7 +29,7 @@ class NodeReport:
     Attributes:
         host: Its host name.
         version: The version of this package there.
-        folder: What is wrong with the results folder there; None if nothing is.
+        folder: What is wrong with the results folder or address there; None if nothing is.
     """
 
     host: str
@@ -36,32 +37,23 @@ class NodeReport:
     folder: str | None
 
 
-def check_nodes(results: Path) -> None:
+def check_nodes(results: Path | RemoteFolder) -> None:
     """Refuse a cluster on whose nodes trials would fail, or whose checkpoints would vanish with a node.
 
     A cluster that works on this node alone, such as the one that a sweep starts itself, is not asked.
 
     Args:
-        results: The folder that all nodes must share. It is made if it does not exist.
+        results: The folder that all nodes must share, or the address that all must reach. A folder is made if it does not exist.
 
     Raises:
-        UserError: One message that names the nodes, and for each what is wrong: another version of this package, or a folder that
-            is missing, is another one, or cannot be written.
+        UserError: One message that names the nodes, and for each what is wrong: another version of this package, a folder that
+            is missing, is another one, or cannot be written, or an address that cannot be used.
     """
     nodes = _to_ask(ray.nodes(), ray.get_runtime_context().get_node_id())
     if not nodes:
         return
-    is_new = not results.exists()
-    results.mkdir(parents=True, exist_ok=True)
-    mark = results.resolve() / f".seen-by-all-nodes-{uuid.uuid4().hex[:12]}"
-    mark.touch()
-    try:
-        problems = [problem for problem in (_problem_of(report, mark) for report in _reports(nodes, mark)) if problem]
-    finally:
-        mark.unlink(missing_ok=True)
+    problems = _problems_at(nodes, results)
     if problems:
-        if is_new:
-            results.rmdir()
         more = f"; and {len(problems) - _NAMED_AT_MOST} more nodes" if len(problems) > _NAMED_AT_MOST else ""
         raise UserError(f"{'; '.join(problems[:_NAMED_AT_MOST])}{more}")
 
@@ -72,11 +64,50 @@ def _to_ask(nodes: Sequence[Mapping[str, Any]], here: str) -> list[Mapping[str, 
     return training if any(node["NodeID"] != here for node in training) else []
 
 
-def _reports(nodes: list[Mapping[str, Any]], mark: Path) -> list[NodeReport | str]:
+def _problems_at(nodes: list[Mapping[str, Any]], results: Path | RemoteFolder) -> list[str]:
+    if isinstance(results, RemoteFolder):
+        return _problems_with_address(nodes, results)
+    return _problems_with_folder(nodes, results)
+
+
+def _problems_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> list[str]:
+    """Put a mark into the folder, and ask all nodes for it."""
+    is_new = not results.exists()
+    results.mkdir(parents=True, exist_ok=True)
+    mark = results.resolve() / _new_mark()
+    mark.touch()
+    try:
+        problems = _problems(nodes, mark)
+    finally:
+        mark.unlink(missing_ok=True)
+    if problems and is_new:
+        results.rmdir()
+    return problems
+
+
+def _problems_with_address(nodes: list[Mapping[str, Any]], results: RemoteFolder) -> list[str]:
+    """Put a mark there, and ask all nodes for it."""
+    mark = results / _new_mark()
+    results.write(mark.name, b"seen")
+    try:
+        return _problems(nodes, mark)
+    finally:
+        results.remove_file(mark.name)
+
+
+def _new_mark() -> str:
+    return f".seen-by-all-nodes-{uuid.uuid4().hex[:12]}"
+
+
+def _problems(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[str]:
+    return [problem for problem in (_problem_of(report, mark) for report in _reports(nodes, mark)) if problem]
+
+
+def _reports(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[NodeReport | str]:
     """Ask all nodes at once: the report of each, or why it has none."""
     ask: Any = ray.remote(num_cpus=0, max_retries=0)(look)
-    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    asked = [ask.options(scheduling_strategy=place).remote(mark) for place in places]
+    strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    asked = [ask.options(scheduling_strategy=strategy).remote(mark) for strategy in strategies]
     reports: list[NodeReport | str] = []
     for node, answer in zip(nodes, asked, strict=True):
         host = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
@@ -95,16 +126,30 @@ def _reports(nodes: list[Mapping[str, Any]], mark: Path) -> list[NodeReport | st
     return reports
 
 
-def look(mark: Path) -> NodeReport:
+def look(mark: Path | RemoteFolder) -> NodeReport:
     """Look at the node that this runs on.
 
     Args:
-        mark: A file that the driver has put into the results folder.
+        mark: A file that the driver has put into the results folder, or to their address.
 
     Returns:
         The node's report.
     """
-    return NodeReport(socket.gethostname(), version(_PACKAGE), _trouble_with(mark))
+    trouble = _trouble_with_address(mark) if isinstance(mark, RemoteFolder) else _trouble_with(mark)
+    return NodeReport(socket.gethostname(), version(_PACKAGE), trouble)
+
+
+def _trouble_with_address(mark: RemoteFolder) -> str | None:
+    results = mark.above
+    if trouble := results.trouble():
+        return trouble
+    if mark.name not in results.names():
+        return "another store answers there"
+    try:
+        results.copy.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"its copy {results.copy} cannot be made ({error.strerror}): set XDG_CACHE_HOME there to a folder that can"
+    return None if os.access(results.copy, os.W_OK) else f"its copy {results.copy} cannot be written: set XDG_CACHE_HOME there"
 
 
 def _trouble_with(mark: Path) -> str | None:
@@ -121,15 +166,20 @@ def _trouble_with(mark: Path) -> str | None:
     return None
 
 
-def _problem_of(report: NodeReport | str, mark: Path) -> str | None:
+def _problem_of(report: NodeReport | str, mark: Path | RemoteFolder) -> str | None:
     if isinstance(report, str):
         return report
     here = version(_PACKAGE)
     if report.version != here:
         return f"node {report.host} has {_PACKAGE} {report.version}, and this machine {here}: install the same version on both"
-    if report.folder:
+    if report.folder is None:
+        return None
+    if isinstance(mark, RemoteFolder):
         return (
-            f"the results folder {mark.parent} {report.folder} on node {report.host}: trials write their checkpoints there, so name a "
-            "folder that all nodes share with --results"
+            f"node {report.host} cannot use {mark.above} for results ({report.folder}): trials put their checkpoints there: each "
+            "node needs the network, and credentials in its own environment"
         )
-    return None
+    return (
+        f"the results folder {mark.parent} {report.folder} on node {report.host}: trials write their checkpoints there, so name a "
+        "folder that all nodes share with --results, or an address such as s3://bucket/results"
+    )

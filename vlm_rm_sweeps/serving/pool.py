@@ -433,39 +433,6 @@ class RewardPool(RewardModel):
             raise PoolUnavailable(f"the last reward server of {self.config.model_id} died: {cause[0]}") from error
 
 
-def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int = 0) -> None:
-    """Refuse pools and trials that do not fit on the cluster, for which Ray would silently wait forever.
-
-    Args:
-        pools: The pools to be started.
-        trial_cpus: CPUs reserved for a trial's own process.
-        trial_gpus: GPUs reserved for a trial's own process.
-        env_runners: Number of further processes of a trial, each with one CPU.
-
-    Raises:
-        UserError: The cluster has no room for all servers together with one trial and its env runners.
-    """
-    free = [
-        {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
-    cluster = ", ".join(f"{node['CPU']:g} CPUs and {node['GPU']:g} GPUs" for node in free)
-    demands = [(f"reward server {name}", pool.cpus, pool.gpus) for pool in pools for name in pool.server_names()]
-    demands.sort(key=lambda demand: demand[1:], reverse=True)
-    demands.append(("one trial beside the reward servers", trial_cpus, trial_gpus))
-    demands += [(f"env runner {index + 1} of a trial", 1.0, 0.0) for index in range(env_runners)]
-    for what, cpus, gpus in demands:
-        node = next((node for node in free if node["CPU"] >= cpus and node["GPU"] >= gpus), None)
-        if node is None:
-            raise UserError(
-                f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much left; the cluster's nodes have {cluster}. "
-                "Ask for fewer servers, or for less for each, under `pool:` and `trial:` in the sweep file"
-            )
-        node["CPU"] -= cpus
-        node["GPU"] -= gpus
-
-
 def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
     """Start the servers of one model, without waiting for them.
 

@@ -10,7 +10,8 @@ import ray
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.serving.cluster import ray_cluster
-from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, check_placement, start_pool
+from vlm_rm_sweeps.serving.placement import check_placement
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, start_pool
 
 
 def _silent(line: str) -> None:

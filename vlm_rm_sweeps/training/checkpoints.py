@@ -11,16 +11,18 @@ damaged), and `best-000002048/`, the policy with the highest metric so far. Each
 
 `failure.json`, beside them, records the last error that the trial raised, and its step.
 
-A checkpoint is written to a temporary folder, flushed to disk, and renamed.
+A checkpoint is written to a temporary folder, flushed to disk, and renamed. If results are at an address, it is then put there,
+`checkpoint.json` last, and fetched from there by a trial that resumes on another machine.
 """
 
 import json
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WrapValidator
@@ -31,6 +33,7 @@ from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import UNFINISHED, file_inside, flush, read_json, refuse_no_file, sha256_of, write_whole, written_whole
 from vlm_rm_sweeps.metrics import ENV_STEPS, TIME_MS
 from vlm_rm_sweeps.rewards.reward_model import Precision
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.tasks.rendering import Profile
 
 if TYPE_CHECKING:
@@ -287,11 +290,15 @@ class TrialFolder:
     """The folder with the checkpoints of one trial.
 
     Args:
-        folder: Path of the folder, which need not exist yet.
+        place: The folder, or the address of one, of which there is a copy on this machine. It need not exist yet.
+
+    Attributes:
+        folder: The folder on this machine.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Path | RemoteFolder) -> None:
+        self._remote = place if isinstance(place, RemoteFolder) else None
+        self.folder = place.copy if isinstance(place, RemoteFolder) else place
 
     def save(self, module: "RLModule", state: Mapping[str, Any], content: ResumableContent) -> Checkpoint:
         """Write a checkpoint to resume from, then remove all but the two newest.
@@ -305,11 +312,17 @@ class TrialFolder:
             The checkpoint.
 
         Raises:
-            OSError: It cannot be written. All earlier checkpoints are still in place.
+            OSError: It cannot be written, or not be put where results are. All earlier checkpoints are still in place.
         """
         checkpoint = _write(self.folder / f"{_STEP}{content['env_steps']:09d}", module, content, state)
-        for old in self._step_folders()[KEPT:]:
-            shutil.rmtree(old)
+        for old in self._here(_STEP)[KEPT:]:
+            shutil.rmtree(self.folder / old)
+        self._put(checkpoint.folder.name)
+        for old in self._there(_STEP)[KEPT:]:
+            self._remove_there(old)
+        best = self._here(_BEST)[:1]
+        if best > self._there(_BEST)[:1]:  # the store did not answer when it was written
+            self._put(best[0])
         return checkpoint
 
     def save_best(self, module: "RLModule", content: BestContent) -> Checkpoint:
@@ -323,12 +336,16 @@ class TrialFolder:
             The checkpoint.
 
         Raises:
-            OSError: It cannot be written. The previous best policy is still in place.
+            OSError: It cannot be written, or not be put where results are. The previous best policy is still in place there.
         """
         best = _write(self.folder / f"{_BEST}{content['env_steps']:09d}", module, content, None)
-        for other in self.folder.glob(f"{_BEST}*"):
-            if other != best.folder:
-                shutil.rmtree(other)
+        for other in self._here(_BEST):
+            if other != best.folder.name:
+                shutil.rmtree(self.folder / other)
+        self._put(best.folder.name)
+        for other in self._there(_BEST):
+            if other != best.folder.name:
+                self._remove_there(other)
         return best
 
     def last(self) -> tuple[Checkpoint | None, list[str]]:
@@ -336,21 +353,46 @@ class TrialFolder:
 
         Returns:
             The checkpoint, or None if there is none, and the error message of each newer one.
+
+        Raises:
+            StoreError: It may be at an address that does not answer.
         """
         problems: list[str] = []
-        for folder in self._step_folders():
+        for name in self._names(_STEP):
             try:
-                return _resumable(read_checkpoint(file_inside(self.folder, folder.name))), problems
+                return _resumable(read_checkpoint(self._at_hand(name))), problems
             except UserError as error:
                 problems.append(str(error))
         return None, problems
 
     def best(self) -> Checkpoint | None:
-        """Return the policy with the highest metric so far, or None if there is no undamaged one."""
-        for folder in sorted(self.folder.glob(f"{_BEST}*"), reverse=True):
+        """Find the policy with the highest metric so far.
+
+        Returns:
+            Its checkpoint, or None if there is no undamaged one.
+
+        Raises:
+            StoreError: It may be at an address that does not answer.
+        """
+        return next(self._undamaged(_BEST), None)
+
+    def kept(self) -> list[Checkpoint]:
+        """Find the best policy and the newest checkpoints to resume from.
+
+        Returns:
+            Those that are undamaged, by name.
+
+        Raises:
+            StoreError: They may be at an address that does not answer.
+        """
+        found = [*islice(self._undamaged(_BEST), 1), *islice(self._undamaged(_STEP), KEPT)]
+        return sorted(found, key=lambda checkpoint: checkpoint.folder.name)
+
+    def _undamaged(self, prefix: str) -> Iterator[Checkpoint]:
+        """Read checkpoints, newest first."""
+        for name in self._names(prefix):
             with suppress(UserError):
-                return read_checkpoint(file_inside(self.folder, folder.name))
-        return None
+                yield read_checkpoint(self._at_hand(name))
 
     def fails_again(self, env_steps: int, error: str) -> bool:
         """Record an error, and compare it with the previous one.
@@ -371,11 +413,67 @@ class TrialFolder:
         with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(file, now)
+            if self._remote is not None:
+                self._remote.put_file(_FAILURE)
         return now.encode() == before
 
-    def _step_folders(self) -> list[Path]:
-        """Return the folders of checkpoints to resume from, newest first."""
-        return sorted(self.folder.glob(f"{_STEP}*"), reverse=True)
+    def _names(self, prefix: str) -> list[str]:
+        """Return the names of the checkpoints here and where results are, newest first."""
+        return sorted({*self._here(prefix), *self._there(prefix)}, reverse=True)
+
+    def _here(self, prefix: str) -> list[str]:
+        """Return the names of the checkpoints on this machine, newest first."""
+        return sorted((folder.name for folder in self.folder.glob(f"{prefix}*")), reverse=True)
+
+    def _there(self, prefix: str) -> list[str]:
+        """Return the names of the whole checkpoints at the address, newest first; none if there is no address."""
+        if self._remote is None:
+            return []
+        described = [PurePosixPath(file).parent for file in self._remote.files() if PurePosixPath(file).name == CHECKPOINT]
+        return sorted((str(folder) for folder in described if str(folder).startswith(prefix)), reverse=True)
+
+    def _at_hand(self, name: str) -> Path:
+        """Return the folder of a checkpoint on this machine, to which it is fetched if it is elsewhere."""
+        folder = file_inside(self.folder, name)
+        if self._remote is not None and not (folder / CHECKPOINT).exists():
+            self._remote.fetch_folder(name)
+        return folder
+
+    def _put(self, name: str) -> None:
+        if self._remote is not None:
+            self._remote.put_folder(name, last=CHECKPOINT)
+
+    def _remove_there(self, name: str) -> None:
+        if self._remote is not None:
+            with suppress(OSError):  # the next checkpoint tries again
+                self._remote.remove_folder(name, first=CHECKPOINT)
+
+
+def in_checkpoint(file: PurePosixPath) -> bool:
+    """Tell the files of checkpoints from others.
+
+    Args:
+        file: Its path relative to the folder of its sweep.
+
+    Returns:
+        Whether it is in the folder of a checkpoint.
+    """
+    return file.parts[0] == TRIALS and len(file.parts) > 3 and file.parts[2].startswith((_BEST, _STEP))
+
+
+def is_checkpoint(place: Path | RemoteFolder) -> bool:
+    """Tell a checkpoint's own folder from others, such as a trial's.
+
+    Args:
+        place: The folder, or the address of one.
+
+    Returns:
+        Whether it is a checkpoint's.
+
+    Raises:
+        StoreError: It is an address that does not answer.
+    """
+    return CHECKPOINT in place.names() if isinstance(place, RemoteFolder) else (place / CHECKPOINT).exists()
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -55,6 +55,7 @@ from vlm_rm_sweeps.rewards.functions.registry import describe_reward
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, with_version
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
@@ -85,7 +86,7 @@ class TrainingJob:
         steps: Environment steps to train for. With 0, the untrained policy is evaluated.
         steps_per_result: Least number of environment steps between two results.
         evaluation_episodes: Number of episodes of the greedy policy at the end.
-        folder: Folder of the trial's checkpoints.
+        folder: Folder of the trial's checkpoints, or its address; then each machine has a copy.
         checkpoint_every: Approximate number of environment steps between two checkpoints. The last result has one, too.
         best_by: Metric by which each result's policy is compared with the best one so far.
         env: The sweep file's `env:` section, from which `task` was made; None for a registered task.
@@ -104,7 +105,7 @@ class TrainingJob:
     steps: int
     steps_per_result: int
     evaluation_episodes: int
-    folder: Path
+    folder: Path | RemoteFolder
     checkpoint_every: int
     best_by: BestBy = "success"
     env: GymEnv | None = None

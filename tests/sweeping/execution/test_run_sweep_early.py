@@ -74,7 +74,7 @@ def test_what_a_time_budget_cuts_off_is_unfinished_and_says_so(
 
 def test_sigterm_ends_a_sweep_in_order_as_ctrl_c_does(ray_cluster: None, tmp_path: Path, mlflow_database: Path) -> None:
     """Slurm and Kubernetes send it some seconds before they kill."""
-    before, sent = signal.getsignal(signal.SIGTERM), []
+    before, sent = signal.getsignal(signal.SIGTERM), list[bool]()
 
     def terminate(progress: Progress) -> None:
         if not sent:

@@ -32,6 +32,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     ended_in_order,
     read_entries,
 )
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.trial import TrainingJob
 
 
@@ -124,7 +125,7 @@ def test_a_video_that_was_not_recorded_is_recorded_by_whoever_goes_on(
             self.files: dict[str, Path] = {}
 
         def record(self, trial_id: str, job: TrainingJob) -> None:
-            self.files[trial_id] = job.folder / "video" / "episode.mp4"
+            self.files[trial_id] = TrialFolder(job.folder).folder / "video" / "episode.mp4"
 
         def finish(self) -> dict[str, Path]:
             return self.files

@@ -1,14 +1,21 @@
 """The folder of a sweep: found again, compared, and used by one process at a time."""
 
+import os
 import resource
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking_uri, new_path
+from vlm_rm_sweeps.sweeping.tracking.folder import IN_USE_S, SweepFolder, default_tracking_uri, new_path
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, TrialStarted, read_entries
+from vlm_rm_sweeps.sweeping.tracking.status import standing_of
 
 NAMES_A_FILE = """
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
@@ -175,12 +182,70 @@ def test_a_full_disk_does_not_keep_it_from_being_locked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/results", "gs://bucket", "file:///results"])
-def test_an_address_is_no_results_folder(address: str) -> None:
+def test_an_address_is_no_path(address: str) -> None:
     """Of `s3://bucket` a folder of that name would be made here."""
-    with pytest.raises(
-        UserError, match=rf"^{address.replace('///', '//')} is an address, .* a bucket that is mounted as a folder"
-    ):
+    with pytest.raises(UserError, match=rf"^{address.replace('///', '//')} is an address, .* name a file or folder of this"):
         new_path(Path(address), "sweep")
+
+
+def test_the_newest_sweep_at_an_address_is_fetched(remote: RemoteFolder, machine: Callable[[str], None]) -> None:
+    assert SweepFolder.newest(plan().sweep, remote) is None
+    for name in ("folder-20260101-120000", "folder-20260102-120000", "folder-more-20260103-120000"):
+        folder = SweepFolder.at(remote / name)
+        folder.create(plan().sweep)
+        Journal(folder.journal).append(TrialStarted(trial=name))
+        for file in ("trials/t/video/episode.mp4", "trials/t/step-000000100/state.pkl", "tune/attempt-1/x"):
+            (folder.path / file).parent.mkdir(parents=True)
+            (folder.path / file).write_text("x")
+        folder.remote.put_folder("")  # type: ignore[union-attr]
+    machine("other")
+    found = SweepFolder.newest(plan().sweep, remote)
+    assert found is not None
+    assert found.place == remote / "folder-20260102-120000"
+    assert found.differences(plan()) == ""
+    assert [entry.trial for entry in read_entries(found.journal) if isinstance(entry, TrialStarted)] == [found.path.name]
+    assert [trial.name for trial in found.trials()] == ["t"]
+    # Checkpoints are fetched when they are read, and Tune's files by nobody.
+    assert [each.name for each in found.trial("t").iterdir()] == ["video"]
+    assert not found.tune.exists()
+    with pytest.raises(UserError, match=r"folder-20260102-120000 exists already"):
+        found.create(plan().sweep)
+
+
+def test_a_sweep_that_was_removed_from_its_address_is_none(remote: RemoteFolder) -> None:
+    """A copy of it may be left."""
+    folder = SweepFolder.at(remote / "folder-20260101-120000")
+    folder.create(plan().sweep)
+    assert not folder.fetch()
+    assert SweepFolder.newest(plan().sweep, remote) is None
+    with pytest.raises(UserError, match=rf"^{folder.remote} is not the folder of a sweep"):
+        standing_of(remote / "folder-20260101-120000")
+
+
+def test_a_sweep_at_an_address_runs_on_one_machine_at_a_time(
+    remote: RemoteFolder, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = SweepFolder.at(remote / "folder-20260101-120000")
+    folder.create(plan().sweep)
+    with folder.locked():
+        folder.note_use()
+    here = socket.gethostname()
+    assert not folder.in_use()  # this process has noted it
+    monkeypatch.setattr(os, "getpid", os.getppid)
+    assert folder.in_use()  # another one that is alive
+    monkeypatch.undo()
+    machine("other")
+    monkeypatch.setattr(socket, "gethostname", lambda: "far-away")
+    other = SweepFolder.at(remote / "folder-20260101-120000")
+    other.path.mkdir(parents=True)
+    with (
+        pytest.raises(UserError, match=rf"is in use by process {os.getpid()} on {here}, .* try again in 1[0-9]+ s"),
+        other.locked(),
+    ):
+        pass
+    written = time.time()
+    monkeypatch.setattr(time, "time", lambda: written + IN_USE_S)
+    assert not other.in_use()
 
 
 def test_results_are_not_written_where_ray_deletes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

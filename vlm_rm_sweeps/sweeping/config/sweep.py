@@ -106,6 +106,13 @@ class Sweep(Section):
     time_budget_s: float | None = Field(
         None, gt=0, description="Seconds after which the trials are interrupted, as by Ctrl-C; `--resume` continues."
     )
+    wait_for_nodes_s: float = Field(
+        0,
+        ge=0,
+        le=10**7,
+        description="Seconds to wait for machines that join a cluster, such as by an autoscaler, until the servers and one trial have "
+        "room; 0 refuses at once what has none.",
+    )
     epic_states: int | LabelledStates = Field(
         0,
         description="What every model, reward and prompt is measured on by EPIC before training: a number of random states (0: none), "

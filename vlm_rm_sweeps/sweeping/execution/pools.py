@@ -13,7 +13,9 @@ from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.nodes import check_nodes
-from vlm_rm_sweeps.serving.pool import PoolConfig, check_placement, start_pool
+from vlm_rm_sweeps.serving.placement import await_placement, check_placement
+from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
@@ -62,9 +64,14 @@ def start_pools(
     cleanup.enter_context(ray_cluster(say))
     # A unique name: the servers of a killed driver may still be running.
     pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
-    reserved = plan.sweep.trial
-    check_nodes(folder.path.parent)
-    check_placement(list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners)
+    results = folder.place.above if isinstance(folder.place, RemoteFolder) else folder.path.parent
+    reserved, wait_s = plan.sweep.trial, plan.sweep.wait_for_nodes_s
+    demand = list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners
+    check_nodes(results)
+    if not wait_s:
+        check_placement(*demand)
+    elif await_placement(*demand, wait_s, say):
+        check_nodes(results)  # those that have joined
     if pools:
         say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
     servers = {model_id: start_pool(pool, plan.models[model_id]) for model_id, pool in pools.items()}

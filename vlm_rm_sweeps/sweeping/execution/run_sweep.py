@@ -16,6 +16,7 @@ import pandas as pd
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
 from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
@@ -26,6 +27,7 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking
 from vlm_rm_sweeps.sweeping.tracking.journal import ended_trials, read_entries
 from vlm_rm_sweeps.sweeping.tracking.progress import Watcher
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
+from vlm_rm_sweeps.sweeping.tracking.upload import FolderUpload
 
 
 def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
@@ -46,15 +48,15 @@ def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
     differences = folder.differences(drawn)
     if differences:
         raise UserError(
-            f"the sweep in {folder.path} cannot be resumed, because its sweep file has changed since. Undo the changes, or start a new "
-            f"sweep with --new:\n{differences}"
+            f"the sweep in {folder.place} cannot be resumed, because its sweep file has changed since. Undo the changes, or start a "
+            f"new sweep with --new:\n{differences}"
         )
     named = drawn.with_ids_of(stored)
     planned = {trial.trial_id for trial in named.trials}
     others = [started.name for started in folder.trials() if started.name not in planned]
     if others:
         raise UserError(
-            f"the sweep in {folder.path} cannot be resumed, because a file that its sweep file names has changed since, such as the "
+            f"the sweep in {folder.place} cannot be resumed, because a file that its sweep file names has changed since, such as the "
             f"head of a learned reward: {len(others)} of its trials had another one ({others[0]}). Restore the file, or start a new "
             "sweep with --new"
         )
@@ -63,7 +65,7 @@ def resumed_plan(plan: Plan, folder: SweepFolder) -> Plan:
 
 def run_sweep(
     sweep: Sweep | Plan,
-    results: Path = Path("results"),
+    results: Path | RemoteFolder = Path("results"),
     tracking_uri: str | None = None,
     say: Callable[[str], None] = print,
     resumed: SweepFolder | None = None,
@@ -76,8 +78,8 @@ def run_sweep(
 
     Args:
         sweep: The sweep, or its plan.
-        results: The folder below which the sweep gets a folder of its own.
-        tracking_uri: The MLflow server or database; by default a SQLite database in `results`.
+        results: The folder or address below which the sweep gets a folder of its own.
+        tracking_uri: The MLflow server or database; by default a SQLite database in `results`, or in its copy on this machine.
         say: Prints a line of progress.
         resumed: The folder of the sweep to resume; None starts a new one.
         watch: Called with the progress after every result, to show it; None prints lines of it.
@@ -90,6 +92,7 @@ def run_sweep(
         UserError: The sweep names something that does not exist, the task draws with OpenGL and there is none, Ray does not
             start, the servers and one trial cannot be placed, a model cannot be loaded, or the resumed folder is in use or of
             another sweep. Nothing is left behind then.
+        StoreError: Results are at an address that does not answer.
     """
     plan = sweep if isinstance(sweep, Plan) else make_plan(sweep)
     folder = resumed or SweepFolder.new(plan.sweep, results)
@@ -121,6 +124,7 @@ def _run_sweep(
             if plan.sweep.profile != machines:
                 say(f"frames are drawn in the {plan.sweep.profile} profile, as before; this machine's would be {machines}")
             cleanup.enter_context(resumed.locked())
+            cleanup.enter_context(FolderUpload(resumed, tracking_uri, say))
             _set_up_store_if_it_answers(tracking_uri, say)
         needed = bool(Remaining.of(plan, folder))
         pools, servers = start_pools(plan, folder, say, cleanup) if needed else ({}, {})
@@ -140,6 +144,7 @@ def _run_sweep(
         if not resumed:
             folder.create(plan.sweep)
             cleanup.enter_context(folder.locked())
+            cleanup.enter_context(FolderUpload(folder, tracking_uri, say))
         run = cleanup.enter_context(SweepRun(plan, folder, tracking_uri, say, watch))
         if needed:
             run.run(pools, measured, thresholds)

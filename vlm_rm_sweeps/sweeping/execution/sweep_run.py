@@ -18,6 +18,7 @@ from vlm_rm_sweeps.files import DISK_ERRORS, write_whole
 from vlm_rm_sweeps.metrics import EVALUATION, REWARD_THRESHOLD, RunStatus, TrialStatus
 from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
+from vlm_rm_sweeps.storage import StoreError
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
@@ -42,7 +43,7 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress, Watcher
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback, trial_of
-from vlm_rm_sweeps.training.checkpoints import TrialFolder
+from vlm_rm_sweeps.training.checkpoints import TRIALS, TrialFolder
 from vlm_rm_sweeps.training.trial import TrainableTrial
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
@@ -89,7 +90,10 @@ class SweepRun:
         self._take_in(known_measures(folder.epic))
         for trial in plan.trials:
             finished = trial not in self._remaining.trials
-            self._callback.recall(trial, TrialFolder(folder.trial(trial.trial_id)), finished)
+            # A store is asked only about trials that have started, whose folders are in its copy.
+            here = folder.trial(trial.trial_id)
+            started = folder.trial_place(trial.trial_id) if here.is_dir() else here
+            self._callback.recall(trial, TrialFolder(started), finished)
 
     def __enter__(self) -> "SweepRun":
         self._mirror.start()
@@ -134,7 +138,7 @@ class SweepRun:
         if trials:
             all_of = f" of {len(self._plan.trials)}" if len(trials) < len(self._plan.trials) else ""
             self._say(
-                f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.path}"
+                f"{len(trials)}{all_of} trials of {self._plan.sweep.steps:,} environment steps, written to {self._folder.place}"
             )
             self._say(self._plan.about_steps())
             self._tune(trials, pools)
@@ -159,8 +163,14 @@ class SweepRun:
 
     def _append_videos(self, files: Mapping[str, Path]) -> None:
         for trial_id, file in files.items():
-            path = str(file.relative_to(self._folder.path.resolve()))
-            self._journal.append(FileWritten(trial=trial_id, file=path, to=VIDEO_FOLDER))
+            path = Path(TRIALS) / trial_id / VIDEO_FOLDER / file.name
+            if self._folder.remote is not None:  # it was recorded on any node, and put there
+                try:
+                    self._folder.remote.fetch_folder(str(path.parent))
+                except StoreError as error:
+                    self._say(f"no video of trial {trial_id} in MLflow: {error}")
+                    continue
+            self._journal.append(FileWritten(trial=trial_id, file=str(path), to=VIDEO_FOLDER))
 
     def _write_end(self, stopped: bool) -> None:
         for trial_id in sorted(open_trials(self._journal.entries)):

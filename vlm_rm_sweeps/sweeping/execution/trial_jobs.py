@@ -38,7 +38,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         steps=plan.steps_of(trial),
         steps_per_result=sweep.steps_per_result,
         evaluation_episodes=sweep.evaluation_episodes,
-        folder=folder.trial(trial.trial_id).resolve(),
+        folder=folder.trial_place(trial.trial_id),
         checkpoint_every=sweep.checkpoint_every,
         best_by=_best_by(plan, trial),
         audit=_audit(plan, trial, pools),

@@ -12,6 +12,8 @@ from ray.exceptions import RayActorError
 
 from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.storage import RemoteFolder
+from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.trial import TrainingJob
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
@@ -31,7 +33,7 @@ def record_video(job: TrainingJob) -> Path:
         job: The trial's job, whose folder has the policy.
 
     Returns:
-        The video file.
+        The video file, on this machine; at an address, if the job has one, there is another.
     """
     import torch
 
@@ -64,9 +66,11 @@ def record_video(job: TrainingJob) -> Path:
         make_reward(describe_reward(job.reward.spec.function))
     policy = load_policy(checkpoint, job.task)
     episode = run_episode(job.task, policy, _SEED, frame_format, score, rendering_of(checkpoint, job.task), pictures=True)
-    folder = file_inside(job.folder, VIDEO_FOLDER)
+    folder = file_inside(TrialFolder(job.folder).folder, VIDEO_FOLDER)
     write_plain_video(checkpoint, episode, _SEED, folder)
     (video,) = write_videos(checkpoint, episode, folder, (_SUFFIX,))
+    if isinstance(job.folder, RemoteFolder):
+        job.folder.put_folder(VIDEO_FOLDER)
     return video
 
 

@@ -22,6 +22,7 @@ from vlm_rm_sweeps.files import file_inside, new_output, read_whole
 from vlm_rm_sweeps.metrics import ALARM, SUCCESS, TrialStatus
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
 from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT, REMARKABLE
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT, TRUE_REWARD, UNTRAINED
@@ -55,14 +56,14 @@ _ABBREVIATIONS = re.compile(r"\b(clip|epic|starc|roc auc)\b")
 Part = TypeVar("Part")
 
 
-def write_report(path: Path, output: Path | None = None, tracking_uri: str | None = None) -> Path:
+def write_report(place: Path | RemoteFolder, output: Path | None = None, tracking_uri: str | None = None) -> Path:
     """Write the report of a sweep.
 
     All text from the sweep file and the trials is escaped, and the page's content security policy allows neither scripts nor
     requests to other addresses. A damaged file without which there is still a report is left out, and the report says so.
 
     Args:
-        path: The sweep's folder.
+        place: The sweep's folder, or its address, from which it is fetched and where the report is put, too.
         output: A new file; by default report.html in the folder, which is replaced, since it can be generated again.
         tracking_uri: The MLflow server or database with the sweep's run; by default the database in the results folder.
 
@@ -72,22 +73,25 @@ def write_report(path: Path, output: Path | None = None, tracking_uri: str | Non
     Raises:
         UserError: The folder is not a sweep's, no execution of the sweep has ended, its sweep file or table is damaged, a file
             in it is a link that leads out of it, or `output` exists or cannot be written.
+        StoreError: The address does not answer.
     """
-    folder = SweepFolder(path)
-    if not folder.sweep_file.is_file():
+    folder = SweepFolder.at(place)
+    if not folder.fetch():
         raise UserError(
-            f"{path} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
+            f"{place} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
         )
     if not folder.table.is_file():
         raise UserError(
-            f"{path} has no {folder.table.name} yet: it is written when the sweep ends: finish it with `vlm-rm sweep FILE --resume`"
+            f"{place} has no {folder.table.name} yet: it is written when the sweep ends: finish it with `vlm-rm sweep FILE --resume`"
         )
     if output is not None and output.exists():
         raise UserError(f"{output} exists already: choose another name")
     page = _render(folder, tracking_uri)
-    target = output or path / REPORT
+    target = output or folder.path / REPORT
     with new_output(target, replaces=output is None) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
+    if folder.remote is not None and output is None:
+        folder.remote.put_file(REPORT)
     return target
 
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError
 from vlm_rm_sweeps.metrics import EVALUATION, STEPS_PER_SECOND, SUCCESS, TRUE_RETURN, RunStatus
+from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.folder import JOURNAL, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Entry,
     ResultLogged,
@@ -34,6 +35,8 @@ _ENDED: Mapping[RunStatus, TrialState] = {
     RunStatus.KILLED: "interrupted",
 }
 _REASON = "reason"
+_STAMP_LETTERS = len("20260101-120000")
+"""At the end of a folder's name is when it was made."""
 _METRICS = (SUCCESS, TRUE_RETURN)
 
 
@@ -63,7 +66,8 @@ class Standing:
     """How a sweep stands.
 
     Attributes:
-        folder: Its folder.
+        folder: Its folder, or its address.
+        sweep_file: Its resolved sweep file, on this machine.
         state: `silent` is a sweep that has written nothing for ten minutes: it is slow, or was killed.
         trials: Number of its trials.
         counts: Trials by state; `waiting` have not started.
@@ -78,6 +82,7 @@ class Standing:
     """
 
     folder: str
+    sweep_file: str
     state: SweepState
     trials: int
     counts: dict[str, int]
@@ -95,29 +100,36 @@ class Standing:
         return asdict(self)
 
 
-def newest_sweep(results: Path) -> Path:
+def newest_sweep(results: Path | RemoteFolder) -> Path | RemoteFolder:
     """Find the newest sweep of a results folder.
 
     Args:
-        results: The results folder.
+        results: The results folder, or its address.
 
     Returns:
-        The sweep's folder.
+        The sweep's folder, or its address.
 
     Raises:
         UserError: There is none.
+        StoreError: The address does not answer.
     """
+    if isinstance(results, RemoteFolder):
+        stamped = sorted(((name[-_STAMP_LETTERS:], name) for name in results.names()), reverse=True)
+        for _, name in stamped:
+            if JOURNAL in (results / name).names():
+                return results / name
+        raise UserError(f"there is no sweep in {results}: name its address, or other results with --results")
     found = [file.parent for file in results.glob("*/journal.jsonl")]
     if not found:
         raise UserError(f"there is no sweep in {results}: name its folder, or another results folder with --results")
     return max(found, key=lambda folder: (folder / "journal.jsonl").stat().st_mtime)
 
 
-def standing_of(path: Path, now_s: float | None = None) -> Standing:
+def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Standing:
     """Read how a sweep stands.
 
     Args:
-        path: The sweep's folder. Nothing in it is written, and no lock is taken.
+        place: The sweep's folder, in which nothing is written, and no lock is taken; or its address, from which records are fetched.
         now_s: Unix time in seconds; by default now.
 
     Returns:
@@ -125,11 +137,12 @@ def standing_of(path: Path, now_s: float | None = None) -> Standing:
 
     Raises:
         UserError: The folder is no sweep's, or its sweep file cannot be read.
+        StoreError: The address does not answer.
     """
-    folder = SweepFolder(path)
-    if not folder.sweep_file.is_file():
+    folder = SweepFolder.at(place)
+    if not folder.fetch(all_of_it=False):
         raise UserError(
-            f"{path} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
+            f"{place} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
         )
     sweep, entries = folder.stored_sweep(), read_entries(folder.journal)
     now_s = time.time() if now_s is None else now_s
@@ -147,7 +160,8 @@ def standing_of(path: Path, now_s: float | None = None) -> Standing:
     left = trained * sweep.steps - left_out - done
     mlflow, undelivered = _mirrored(folder, entries)
     return Standing(
-        folder=str(path),
+        folder=str(place),
+        sweep_file=str(folder.sweep_file),
         state=state,
         trials=trials,
         counts={name: count for name, count in counts.items() if count},
@@ -271,7 +285,7 @@ def lines_of(standing: Standing) -> list[str]:
     if standing.mlflow is not None:
         waiting = f"; {standing.undelivered} entries have not arrived yet" if standing.undelivered else ""
         lines.append(f"MLflow: {standing.mlflow}{waiting}")
-    lines.append(f"which trial is which: vlm-rm sweep {standing.folder}/sweep.yaml --dry-run")
+    lines.append(f"which trial is which: vlm-rm sweep {standing.sweep_file} --dry-run")
     if standing.counts.get("failed"):
         lines.append(f"errors: {standing.folder}/trials/ID/failure.json, and Ray's logs on the trial's node")
     return lines

@@ -1,0 +1,109 @@
+"""What has no room on a cluster is refused at once, or waited for where machines may join."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.serving.placement import await_placement, check_placement
+from vlm_rm_sweeps.serving.pool import PoolConfig
+
+
+def tiny_pool(name: str, **settings: Any) -> PoolConfig:
+    return PoolConfig(name, "embedded/tiny", FrameFormat(64), **settings)
+
+
+@pytest.mark.parametrize(
+    ("pool", "trial_cpus", "what"),
+    [
+        (tiny_pool("p", gpus=1), 1.0, "reward server p/embedded/tiny/0 needs 0 CPUs and 1 GPUs"),
+        (tiny_pool("p", servers=3, cpus=1), 1.0, "reward server p/embedded/tiny/2 needs 1 CPUs"),
+        (tiny_pool("p", cpus=2), 1.0, "one trial beside the reward servers needs 1 CPUs"),
+        (tiny_pool("p"), 64.0, "one trial beside the reward servers needs 64 CPUs"),
+    ],
+)
+def test_what_cannot_be_placed_is_an_error_at_once(ray_cluster: None, pool: PoolConfig, trial_cpus: float, what: str) -> None:
+    with pytest.raises(UserError, match=f"{what}.* set `wait_for_nodes_s`"):
+        check_placement([pool], trial_cpus, trial_gpus=0)
+
+
+def test_what_fits_is_neither_refused_nor_waited_for(ray_cluster: None) -> None:
+    pools, said = [tiny_pool("p", servers=4), tiny_pool("q", cpus=1)], list[str]()
+    check_placement(pools, 1, 0)
+    assert not await_placement(pools, 1, 0, 0, wait_s=60, say=said.append)
+    assert said == []
+
+
+def test_a_wait_in_vain_says_what_has_no_room_and_asks_for_it_no_longer(ray_cluster: None) -> None:
+    said: list[str] = []
+    with pytest.raises(
+        UserError, match=r"after 0\.2 s, one trial beside the reward servers needs 64 CPUs .* the autoscaler's log"
+    ):
+        await_placement([tiny_pool("p")], 64, 0, 0, wait_s=0.2, say=said.append)
+    assert said[0].endswith("waiting at most 0.2 s for machines that join the cluster")
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    assert states <= {"REMOVED"}
+
+
+NAMESPACE = ("unshare", "--net", "--mount")
+A_NODE_JOINS = """
+import subprocess, sys, threading, time
+from vlm_rm_sweeps.process_defaults import prepare_ray
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.serving.placement import await_placement
+from vlm_rm_sweeps.serving.pool import PoolConfig
+prepare_ray()
+import ray
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+ray.init(address=cluster.address, log_to_driver=False)
+nodes = []
+
+def scale_up():  # as an autoscaler: a machine for a placement group that waits
+    while not any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values()):
+        time.sleep(0.1)
+    command = f"ray start --address={cluster.address} --num-cpus=3 --node-name=second --block"
+    nodes.append(subprocess.Popen(command.split(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+threading.Thread(target=scale_up, daemon=True).start()
+try:
+    pool = PoolConfig("p", "embedded/tiny", FrameFormat(64), servers=2, cpus=1)
+    print("joined" if await_placement([pool], 1.0, 0.0, 0, wait_s=120.0, say=print) else "fitted")
+finally:
+    for node in nodes:
+        node.terminate()
+    ray.shutdown()
+    cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(shutil.which(program) is None for program in ("unshare", "ip"))
+    or subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0,
+    reason="a cluster of its own needs a namespace for its network",
+)
+def test_a_cluster_without_cpus_is_waited_for_until_a_machine_joins(tmp_path: Path) -> None:
+    script = tmp_path / "a_node_joins.py"
+    script.write_text(A_NODE_JOINS)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {sys.executable} {script}"],
+        env=os.environ | {"PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout.splitlines()
+    assert said[0].startswith("reward server p/embedded/tiny/0 needs 1 CPUs and 0 GPUs, and no node has that much left"), (
+        done.stderr
+    )
+    assert said[-1] == "joined"

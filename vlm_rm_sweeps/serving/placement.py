@@ -1,0 +1,114 @@
+"""Whether a cluster has room for all reward servers and a trial, and the wait for machines that join it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import ray
+from ray.exceptions import GetTimeoutError
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.serving.pool import PoolConfig
+
+
+class _Demand(NamedTuple):
+    """What one process reserves."""
+
+    what: str
+    cpus: float
+    gpus: float
+
+
+def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int = 0) -> None:
+    """Refuse pools and trials that do not fit on the cluster, for which Ray would silently wait forever.
+
+    Args:
+        pools: The pools to be started.
+        trial_cpus: CPUs reserved for a trial's own process.
+        trial_gpus: GPUs reserved for a trial's own process.
+        env_runners: Number of further processes of a trial, each with one CPU.
+
+    Raises:
+        UserError: The cluster has no room for all servers together with one trial and its env runners.
+    """
+    lacking = _lacking(_demands(pools, trial_cpus, trial_gpus, env_runners))
+    if lacking is not None:
+        raise UserError(
+            f"{lacking}. Ask for fewer servers, or for less for each, under `pool:` and `trial:` in the sweep file; if machines will "
+            "join, such as by an autoscaler, set `wait_for_nodes_s`"
+        )
+
+
+def await_placement(
+    pools: Sequence[PoolConfig],
+    trial_cpus: float,
+    trial_gpus: float,
+    env_runners: int,
+    wait_s: float,
+    say: Callable[[str], None],
+) -> bool:
+    """Wait until the cluster has room for all servers together with one trial and its env runners.
+
+    Ray's autoscaler learns what is missing from a placement group that waits, and adds machines for it.
+
+    Args:
+        pools: The pools to be started.
+        trial_cpus: CPUs reserved for a trial's own process.
+        trial_gpus: GPUs reserved for a trial's own process.
+        env_runners: Number of further processes of a trial, each with one CPU.
+        wait_s: Longest time to wait, in seconds.
+        say: Prints a line, if there is something to wait for.
+
+    Returns:
+        Whether machines have joined.
+
+    Raises:
+        UserError: After this time there is still no room.
+    """
+    demands = _demands(pools, trial_cpus, trial_gpus, env_runners)
+    lacking = _lacking(demands)
+    if lacking is None:
+        return False
+    say(f"{lacking}: waiting at most {wait_s:g} s for machines that join the cluster")
+    group = placement_group([_bundle(demand) for demand in demands if _bundle(demand)])
+    try:
+        ray.get(group.ready(), timeout=wait_s)
+    except GetTimeoutError as error:
+        raise UserError(
+            f"after {wait_s:g} s, {_lacking(demands) or lacking}. Look at the autoscaler's log, or start more machines; "
+            "`wait_for_nodes_s` says how long is waited"
+        ) from error
+    finally:
+        remove_placement_group(group)
+    return True
+
+
+def _demands(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int) -> list[_Demand]:
+    """List what is reserved, the largest server first."""
+    servers = [_Demand(f"reward server {name}", pool.cpus, pool.gpus) for pool in pools for name in pool.server_names()]
+    return [
+        *sorted(servers, key=lambda demand: demand[1:], reverse=True),
+        _Demand("one trial beside the reward servers", trial_cpus, trial_gpus),
+        *(_Demand(f"env runner {index + 1} of a trial", 1.0, 0.0) for index in range(env_runners)),
+    ]
+
+
+def _bundle(demand: _Demand) -> dict[str, float]:
+    return {name: amount for name, amount in (("CPU", demand.cpus), ("GPU", demand.gpus)) if amount}
+
+
+def _lacking(demands: Sequence[_Demand]) -> str | None:
+    """Say which demand the cluster has no room for; None if it has room for all."""
+    free = [
+        {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    cluster = ", ".join(f"{node['CPU']:g} CPUs and {node['GPU']:g} GPUs" for node in free)
+    for what, cpus, gpus in demands:
+        node = next((node for node in free if node["CPU"] >= cpus and node["GPU"] >= gpus), None)
+        if node is None:
+            return f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much left; the cluster's nodes have {cluster}"
+        node["CPU"] -= cpus
+        node["GPU"] -= gpus
+    return None
