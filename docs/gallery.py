@@ -115,11 +115,11 @@ def _git(*arguments: str) -> str | None:
     return ran.stdout if ran.returncode == 0 else None
 
 
-def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Iterator[tuple[str, str]]:
-    """Copy the figures, and make a film strip of the best episode.
+def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Iterator[tuple[str, str, str]]:
+    """Copy the figures and the video of the best episode, of which a film strip is made, too.
 
     Yields:
-        The file's path below the gallery, and what it shows.
+        A picture's path below the gallery, what it shows, and that of its video; empty if it is none's.
     """
     if pictures.exists():
         shutil.rmtree(pictures)
@@ -127,13 +127,15 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
         file, caption = strip
         with new_output(pictures / "episode.jpg") as unfinished:
             iio.imwrite(unfinished, film_strip(read_video(file), _FRAMES), extension=".jpg", plugin="pillow", quality=82)
-        yield f"{pictures.name}/episode.jpg", caption
+        with new_output(pictures / file.name) as unfinished:
+            shutil.copyfile(file, unfinished)
+        yield f"{pictures.name}/episode.jpg", caption, f"{pictures.name}/{file.name}"
     for name, caption in _FIGURES.items():
         file = folder.path / "figures" / f"{name}.png"
         if file.is_file():
             with new_output(pictures / file.name) as unfinished:
                 shutil.copyfile(file, unfinished)
-            yield f"{pictures.name}/{file.name}", caption
+            yield f"{pictures.name}/{file.name}", caption, ""
 
 
 def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] | None:
@@ -149,7 +151,7 @@ def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] 
 
 
 def _lines(
-    sweep: Sweep, table: pd.DataFrame, sweep_file: Path, origin: Provenance, shown: list[tuple[str, str]]
+    sweep: Sweep, table: pd.DataFrame, sweep_file: Path, origin: Provenance, shown: list[tuple[str, str, str]]
 ) -> Iterator[str]:
     relative = sweep_file.relative_to(REPOSITORY)
     yield f"# {sweep.name}"
@@ -160,8 +162,8 @@ def _lines(
         "",
     )
     yield " ".join(findings(sweep.task_name, table))
-    for file, caption in shown:
-        yield from ("", f"![{caption}]({file})", "", f"*{caption}.*")
+    for file, caption, video in shown:
+        yield from ("", f"![{caption}]({file})", "", f"*{caption}.*" + (f" [Its video]({video})." if video else ""))
     yield from (
         "",
         "## Combinations",
@@ -175,7 +177,7 @@ def _lines(
             f"{value} ({interval})" if interval else value for value, interval in (estimate_text(cell, name) for name in MERITS)
         )
         yield f"| {described(cell)} | {cell['seeds']} | {' | '.join(values)} |"
-    yield from ("", "## Where it comes from", "", "| | |", "|---|---|")
+    yield from ("", "## Where it comes from", "", "| what | of these results |", "|---|---|")
     yield f"| command | `make sweep SWEEP={relative}` |"
     yield f"| seeds | {', '.join(map(str, sweep.seeds))} |"
     yield f"| environment steps of each trial | {sweep.steps:,} |"

@@ -76,6 +76,7 @@ def ray_cluster() -> Iterator[None]:
     """A Ray cluster of two CPUs on the loopback address, shared by all tests that need one."""
     prepare_ray()
     ray.init(
+        address="local",  # else a Ray that somebody else runs on this machine is joined
         num_cpus=2,
         namespace=NAMESPACE,
         include_dashboard=False,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import find_command, parse, vlm_rm
-from pages import PAGES, REPOSITORY, blocks_of, text_of, without_blocks
+from pages import PAGES, REPOSITORY, Block, blocks_of, text_of, without_blocks
 
 from vlm_rm_sweeps import user_modules
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
@@ -20,18 +20,46 @@ from vlm_rm_sweeps.tasks import registry
 LANGUAGES = {"console", "yaml", "python", "text", "bibtex"}
 OF_OTHERS = {"apt", "cd", "docker", "export", "git", "kubectl", "mkdir", "openssl", "pip", "ray", "sbatch", "source"}
 """First words of commands that are nobody's here; their blocks say what they need."""
+NEEDS = {"browser", "cluster", "gpu", "minutes", "network", "opengl", "results", "root", "running sweep"}
+"""What keeps a command from being run here. Those that need `results` alone are run by `test_commands_on_results.py`."""
+MADE_FIRST = "results/states/cartpole"
+"""The data set that the pages make first."""
 _CHEAP = ("tasks", "schema")
 _INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make) [^`\n]+)`(?!`)")
-MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+MAKEFILE = text_of("Makefile")
+MODEL_CARDS = sorted(str(card.relative_to(REPOSITORY)) for card in REPOSITORY.glob("vlm_rm_sweeps/**/MODEL_CARD.md"))
 
 
 def pages_with(*languages: str) -> list[str]:
     return [page for page in PAGES if any(blocks_of(page, language) for language in languages)]
 
 
+def commands_of(page: str) -> Iterator[tuple[Block, str]]:
+    """Yield each command of a page, with its block."""
+    for block in blocks_of(page, "console"):
+        for line in block.text.splitlines():
+            for command in line.split(" && "):
+                yield block, command
+
+
+def run_here(block: Block, command: str) -> list[str]:
+    """Return the words with which `vlm-rm` is run for a command; none if it is not run. Sweeps are planned, not run."""
+    program, *words = shlex.split(command)
+    if program == "make" and words[0] == "sweep":
+        given = dict(word.split("=", 1) for word in words[1:])
+        changes = [part for change in given.get("SET", "").split() for part in ("--set", change)]
+        return ["sweep", given.get("SWEEP", "sweeps/quickstart.yaml"), *changes, "--dry-run"]
+    if not program.endswith("vlm-rm"):
+        return []
+    if words[0] == "sweep":
+        return [*words, *(["--dry-run"] if "--dry-run" not in words else [])]
+    name = words[2] if words[0] == "--module" else words[0]
+    return words if block.runs or "--help" in words or name in _CHEAP else []
+
+
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set that the pages make first, smaller."""
+    """`MADE_FIRST`, smaller."""
     folder = tmp_path_factory.mktemp("states") / "cartpole"
     vlm_rm("states", "sample", "cartpole-upright", "--count", "4", "-o", str(folder))
     return folder
@@ -42,8 +70,8 @@ def folder(tmp_path: Path, states: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A folder like the repository's, in which nothing that a page does is left behind."""
     for name in ("sweeps", "examples", "deploy"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
-    (tmp_path / "results" / "states").mkdir(parents=True)
-    (tmp_path / "results" / "states" / "cartpole").symlink_to(states)
+    (tmp_path / MADE_FIRST).parent.mkdir(parents=True)
+    (tmp_path / MADE_FIRST).symlink_to(states)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(user_modules, "_folders", [])
@@ -93,20 +121,28 @@ def test_python_runs(page: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", pages_with("console"))
 def test_commands_exist_with_their_options_and_files(page: str, folder: Path) -> None:
     save_named_blocks(page, folder)
-    for block in blocks_of(page, "console"):
-        for line in block.text.splitlines():
-            for command in line.split(" && "):
-                check_command(command, block.needs)
+    for block, command in commands_of(page):
+        check_command(command, block.needs)
 
 
-@pytest.mark.parametrize("page", [page for page in pages_with("console") if "vlm-rm" in text_of(page)])
-def test_cheap_commands_run(page: str, folder: Path) -> None:
+@pytest.mark.parametrize("page", pages_with("console"))
+def test_every_command_runs_or_says_what_it_needs(page: str) -> None:
+    tested = {*re.findall(r"^make (\S+)$", text_of(".ci/run"), re.MULTILINE), "help"}
+    for block, command in commands_of(page):
+        assert {each for each in block.needs.split(", ") if each} <= NEEDS, block.needs
+        program, *words = shlex.split(command)
+        by_another_test = (program == "make" and words[0] in tested) or program == "python"  # which `check_command` looks for
+        made = words[-1] == MADE_FIRST
+        assert block.needs or run_here(block, command) or by_another_test or made, f"{command}: no test runs it"
+
+
+@pytest.mark.parametrize("page", pages_with("console"))
+def test_commands_run(page: str, folder: Path) -> None:
     save_named_blocks(page, folder)
-    for block in blocks_of(page, "console"):
-        for line in block.text.splitlines():
-            program, *words = shlex.split(line)
-            if program.endswith("vlm-rm") and (block.runs or "--dry-run" in words or "--help" in words or words[0] in _CHEAP):
-                assert vlm_rm(*words)
+    for block, command in commands_of(page):
+        words = run_here(block, command)
+        if words and words[-1] != MADE_FIRST:
+            assert vlm_rm(*words)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -116,9 +152,15 @@ def test_commands_in_sentences_exist_with_their_options(page: str) -> None:
         if program == "make":
             check_make(words)
         elif words[0].islower():  # else a placeholder, such as COMMAND
-            command, _, rest = find_command(words)
-            known = {spelled for each in command.params for spelled in (*each.opts, *each.secondary_opts)} | {"--help"}
-            assert {word for word in rest if re.match(r"--\w|-\w$", word)} <= known, inline
+            check_options(words)
+
+
+@pytest.mark.parametrize("card", MODEL_CARDS)
+def test_commands_of_model_cards_exist_with_their_options(card: str) -> None:
+    commands = re.findall(r"^vlm-rm (.+)$", text_of(card), re.MULTILINE)
+    assert commands
+    for command in commands:
+        check_options(shlex.split(command))
 
 
 @pytest.mark.parametrize("file", sorted(file.name for file in (REPOSITORY / "sweeps").glob("*.yaml")))
@@ -148,6 +190,12 @@ def check_command(line: str, needs: str) -> None:
         check_files([word for word in words if not word.startswith("/")])  # else one of another machine
         if "vlm-rm" in words:  # as in `ray job submit -- vlm-rm sweep`
             parse(words[words.index("vlm-rm") + 1 :])
+
+
+def check_options(words: list[str]) -> None:
+    command, _, rest = find_command(words)
+    known = {spelled for each in command.params for spelled in (*each.opts, *each.secondary_opts)} | {"--help"}
+    assert {word for word in rest if re.match(r"--\w|-\w$", word)} <= known, words
 
 
 def check_make(words: list[str]) -> None:

@@ -101,7 +101,7 @@ def test_a_page_has_findings_pictures_table_origin_and_sweep_file(
         assert part in text
     assert str(tmp_path) not in text
     shown = re.findall(r"\]\((quickstart/\S+)\)", text)
-    assert shown == ["quickstart/episode.jpg", "quickstart/learning_curves.png"]
+    assert shown == ["quickstart/episode.jpg", "quickstart/episode.mp4", "quickstart/learning_curves.png"]
     assert all((page.parent / file).stat().st_size > 50 for file in shown)
 
 

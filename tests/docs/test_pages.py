@@ -67,6 +67,9 @@ def test_the_site_loads_nothing_from_elsewhere() -> None:
     settings = text_of("mkdocs.yml")
     assert "font: false" in settings
     assert "http" not in settings
+    # The plugin `offline` would load one from elsewhere.
+    assert "polyfills: [iframe-worker.js]" in settings
+    assert (REPOSITORY / "docs" / "iframe-worker.js").is_file()
     assert "extra_javascript" not in settings
     assert "extra_css" not in settings
 

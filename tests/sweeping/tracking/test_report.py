@@ -165,8 +165,34 @@ def test_measures_from_before_training_are_in_it(folder: SweepFolder) -> None:
     assert "Rewards before training" not in write_report(folder.path).read_text(encoding="utf-8")
     folder.epic.write_text("model,prompt,roc_auc,undefined\nembedded/tiny,NA,,roc_auc: the truth is not yes or no\n")
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
-    for part in ("Rewards before training", "roc auc", "NA", "roc_auc: the truth is not yes or no"):
+    for part in ("Rewards before training", "ROC AUC", "NA", "roc_auc: the truth is not yes or no"):
         assert part in page.text
+
+
+def cells_under(page: str, heading: str) -> list[list[str]]:
+    """The rows of the first table under a heading, its head first."""
+    table = page.partition(f"<h2>{heading}</h2>")[2].partition("</table>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [[re.sub(r"<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)] for row in rows]
+
+
+def test_numbers_of_a_column_have_as_many_decimals(folder: SweepFolder) -> None:
+    head, *rows = cells_under(write_report(folder.path).read_text(encoding="utf-8"), "Trials")
+    column = dict(zip(head, zip(*rows, strict=True), strict=True))
+    assert column["success"] == ("1.00", "0.75", "0.25", "")
+    assert column["alpha"] == ("", "0.0", "0.5", "1.0")
+    assert column["seed"] == ("0", "0", "0", "0")
+
+
+def test_columns_that_say_nothing_are_left_out(folder: SweepFolder) -> None:
+    head = cells_under(write_report(folder.path).read_text(encoding="utf-8"), "Trials")[0]
+    assert "reason" in head
+    assert "CLIP return" not in head, "no trial has one"
+    table = pd.read_csv(folder.table)
+    table.assign(reason="", clip_return=[float("nan"), 1.0, 2.0, 3.0]).to_csv(folder.table, index=False)
+    head = cells_under(write_report(folder.path).read_text(encoding="utf-8"), "Trials")[0]
+    assert "reason" not in head
+    assert "CLIP return" in head
 
 
 def test_what_prompts_and_failures_say_stays_text(folder: SweepFolder) -> None:

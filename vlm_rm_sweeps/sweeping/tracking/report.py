@@ -6,7 +6,8 @@ It reads only the results of the sweep: neither its models nor its environment n
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,8 +42,8 @@ _LANDSCAPE, _AUDIT = "reward_landscape", "overoptimisation"
 _CAPTIONS = {
     "episode": "An episode of the best trial's policy and one of random actions: frames, and the reward by step.",
     "learning_curves": "Learning curves of training episodes, with exploration. A colour is a model; thick lines are means over seeds.",
-    "model_scaling": "EPIC distance and success by the size of the model, with 95 % intervals.",
-    "alpha": "EPIC distance and success by alpha, with 95 % intervals.",
+    "model_scaling": "Success, and EPIC distance if it was measured, by the size of the model; bars are 95 % intervals.",
+    "alpha": "Success, and EPIC distance if it was measured, by alpha; bars are 95 % intervals.",
     "performance_profiles": "The share of each model's runs better than a score, with 95 % bands where there are several seeds.",
     "improvement": "How likely a run of one model is better than a run of another, with 95 % intervals where there are several.",
     _LANDSCAPE: "The reward over a line of states, which are drawn above it. Its peak should be at the goal.",
@@ -51,6 +52,7 @@ _CAPTIONS = {
 """What is shown by each figure of `analysis/`, in the order of the report."""
 _BY_MODEL = "overoptimisation_by_model.csv"
 _REMEDY = "draw the figures again"
+_ABBREVIATIONS = re.compile(r"\b(clip|epic|starc|roc auc)\b")
 Part = TypeVar("Part")
 
 
@@ -135,7 +137,7 @@ def _render(folder: SweepFolder, tracking_uri: str | None) -> str:
         seeds=", ".join(map(str, sweep.seeds)),
         colours=colours,
         groups=_groups(cells_of(table), colours),
-        trials=_tabulated(table, {name: name not in TEXT_COLUMNS for name in table.columns.map(str)}),
+        trials=_trials(table),
         videos=_videos(folder, table, sweep, parts),
         measures=parts.read(_measures, folder.epic),
         audit=_audit(sweep, table),
@@ -232,10 +234,13 @@ def _drift(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4g}"
-    return str(value)
+def _shown(values: Sequence[Any]) -> list[str]:
+    """Write the values of a column: four digits of a number, and as many decimals in all rows; nothing for what is missing."""
+    texts = ["" if pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    if not all(isinstance(value, float) for value in values) or any("e" in text for text in texts):
+        return texts
+    decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+    return [f"{value:.{decimals}f}" if text else "" for value, text in zip(values, texts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -322,6 +327,12 @@ def _described(row: Mapping[Any, Any], episode: EpisodeContent, chosen: str) -> 
     return ", ".join(part for part in parts if part) + ended
 
 
+def _trials(table: pd.DataFrame) -> dict[str, Any]:
+    """Write the final table as text, without the columns in which no trial has a value."""
+    said = table.loc[:, [name for name in table if (table[name].notna() & (table[name] != "")).any()]]
+    return _tabulated(said, {name: name not in TEXT_COLUMNS for name in said.columns.map(str)})
+
+
 def _measures(file: Path) -> dict[str, Any] | None:
     return _table(file, "restore it")
 
@@ -351,7 +362,12 @@ def _tabulated(table: pd.DataFrame, numbers: Mapping[str, bool]) -> dict[str, An
     Returns:
         Columns and rows for the page.
     """
+    texts = {str(name): _shown(column.tolist()) for name, column in table.items()}
     return {
-        "columns": [{"name": name.replace("_", " "), "number": number} for name, number in numbers.items()],
-        "rows": [[_shown(value) for value in row] for row in table.itertuples(index=False)],
+        "columns": [{"name": _heading(name), "number": number} for name, number in numbers.items()],
+        "rows": list(map(list, zip(*texts.values(), strict=True))),
     }
+
+
+def _heading(column: str) -> str:
+    return _ABBREVIATIONS.sub(lambda found: found[1].upper(), column.replace("_", " "))
