@@ -217,7 +217,7 @@ def test_a_users_task_is_checked_too() -> None:
     def broken(*_: Any) -> gym.Env:
         raise ZeroDivisionError
 
-    with pytest.raises(UserError, match="the environment of mine cannot be made: ZeroDivisionError"):
+    with pytest.raises(UserError, match="environment mine cannot be made: ZeroDivisionError"):
         check_task(dataclasses.replace(task, make_native_env=broken))
 
 

@@ -413,8 +413,8 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder with files that no training wrote: a model card would replace their README.md."""
-    own = ("manifest.json", VOCABULARY)
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in own):
+    own = ("manifest.json", VOCABULARY, "embedded-*.safetensors")
+    if folder.is_dir() and any(folder.iterdir()) and not any(any(folder.glob(name)) for name in own):
         raise UserError(f"{folder} holds files of something else: expected a new folder, or that of an earlier training")
 
 

@@ -52,7 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def until_the_first_trial(file: Path, results: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a sweep does in the driver before Tune runs its trials, but for Ray's own start."""
-    monkeypatch.setattr(SweepRun, "_tune", lambda run, jobs: None)
+    monkeypatch.setattr(SweepRun, "_tune", lambda run, trials, pools: None)
     plan = load_plan(file)
     assert isinstance(plan, Plan)
     plan.remarks()
