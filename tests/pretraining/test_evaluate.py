@@ -165,7 +165,6 @@ def card_trends() -> dict[str, list[tuple[str, float, float, float]]]:
     return trends
 
 
-@pytest.mark.xfail(strict=True, reason="version 2 has been trained with one seed so far")
 def test_the_card_has_two_trainings_or_more() -> None:
     assert len(card_trends()) >= 2
 
