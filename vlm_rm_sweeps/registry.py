@@ -182,15 +182,19 @@ def check_methods(kind: str, name: str, found: type) -> None:
             continue
         if not callable(own) and not isinstance(own, classmethod | staticmethod):
             raise UserError(f"{kind} {name!r}: its {method} is {shown(own)}: expected a method")
-        if not inspect.isfunction(own) or not inspect.isfunction(theirs):
+        if isinstance(own, classmethod | staticmethod) or not inspect.isfunction(theirs):
             continue
         arguments = inspect.signature(theirs).parameters
         try:
-            inspect.signature(own).bind(*arguments)
+            takes = inspect.signature(own)
+        except ValueError:  # some that are written in C do not say
+            continue
+        try:
+            takes.bind(*arguments)
         except TypeError as error:
             raise UserError(
                 f"{kind} {name!r}: its method {method} is called with {', '.join(arguments)}, and takes "
-                f"{', '.join(inspect.signature(own).parameters) or 'nothing'}: expected the same arguments"
+                f"{', '.join(takes.parameters) or 'nothing'}: expected the same arguments"
             ) from error
 
 

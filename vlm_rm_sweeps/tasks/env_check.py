@@ -235,7 +235,9 @@ def _misfit(space: gym.Space, observation: Any) -> str | None:
         whole = isinstance(observation, numbers.Integral) or (
             isinstance(observation, np.ndarray) and observation.shape == () and observation.dtype.kind in "iu"
         )
-        return None if whole and space.contains(np.int64(observation)) else f"{shown(observation)}: expected one of its values"
+        # `contains` would refuse integers that are no numpy ones, and fail with those that are too large for them.
+        inside = whole and space.start <= int(observation) < space.start + space.n
+        return None if inside else f"{shown(observation)}: expected one of its values"
     return _array_misfit(space, observation)
 
 

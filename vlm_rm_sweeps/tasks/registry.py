@@ -9,7 +9,7 @@ A user's task is a `Task`, or a function or class that returns one when it is ca
 import copy
 from collections.abc import Callable
 
-from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.registry import Registry, is_reference
 from vlm_rm_sweeps.tasks.env_check import check_env, closed_after
 from vlm_rm_sweeps.tasks.task import Task
@@ -133,6 +133,8 @@ def _made(name: str, source: object) -> Task:
         raise UserError(
             f"task {name!r} is {type(made).__name__}: expected a Task, or a function or class that returns one without arguments"
         )
+    if not isinstance(made.name, str):
+        raise UserError(f"task {name!r} has {shown(made.name)} as its name: expected a text")
     return made if made.name == name else _renamed(made, name)
 
 

@@ -63,6 +63,11 @@ def with_space(**space: Any) -> dict[str, Any]:
         (with_space(alpha=["a", "b"]), r"alpha = \['a', 'b'\]: expected numbers from 0 to 1"),
         (with_space(alpha=0.5), r"alpha = 0.5: expected a list of values, or a range: \{low: 0, high: 1\}"),
         (with_space(alpha=[0.5]), r"alpha = \[0.5\]: expected at least two values, each once"),
+        (
+            with_space(alpha={"low": 0, "high": 1, "env": 0}),
+            r"unknown key 'alpha\.env' \(value 0\): expected one of low, high, log",
+        ),
+        (with_space(alpha={"low": 0}), r"'alpha\.high' is missing"),
         (with_space(alpha={"low": 1, "high": 0}), "low = 1 and high = 0: expected low to be less than high"),
         (
             with_space(alpha=[0, 1], settings_learning_rate={"low": 0, "high": 1, "log": True}),

@@ -328,7 +328,10 @@ def check_function(function: RewardFunction) -> None:
 @lru_cache(maxsize=1_024)
 def _check_once(function: RewardFunction) -> None:
     parts, memory, texts, ends = function.parts(), function.memory, function.prompts(), function.range()
+    chosen, asks = function.chosen(), (function.needs_states, function.needs_episode)
     promised = {
+        "chosen()": (chosen, "parameters by name", isinstance(chosen, dict)),
+        "needs_states or needs_episode": (asks, "true or false", all(isinstance(each, bool) for each in asks)),
         "parts()": (parts, "at least one FrameReward", _are(FrameReward, parts) and len(parts) > 0),
         "memory": (memory, "a number of steps, 0 or more", isinstance(memory, int) and memory >= 0),
         "prompts()": (texts, "a tuple of texts", _are(str, texts)),
@@ -337,6 +340,8 @@ def _check_once(function: RewardFunction) -> None:
     for what, (found, expected, is_kept) in promised.items():
         if not is_kept:
             raise UserError(f"reward {type(function).__name__}: {what} is {shown(found)}: expected {expected}")
+    if not isinstance(function.label, str):  # made of `chosen`
+        raise UserError(f"reward {type(function).__name__}: label is {shown(function.label)}: expected a text")
     combined(function, np.zeros((2, len(parts)), np.float32), np.zeros(2, np.float32))
 
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, Valida
 
 from vlm_rm_sweeps.errors import UserError, causes, expectation, reason_of, shown
 from vlm_rm_sweeps.registry import Registry, complete_class
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction
+from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, check_function
 
 KIND = "kind"
 _PACKAGE = "vlm_rm_sweeps.rewards.functions"
@@ -158,7 +158,7 @@ def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
             raise UserError(f"{kind}: {name} = {value}: expected no true or false")  # pydantic would take it for 1
     try:
         given = {name: value for name, value in parameters.items() if name != KIND}
-        return function.model_validate(given, context={_FROM_DATA: from_data})
+        made = function.model_validate(given, context={_FROM_DATA: from_data})
     except ValidationError as error:
         problems = [_explained(problem, function) for problem in causes(error.errors(include_url=False))]
         raise UserError(f"{kind}: {'; '.join(problems)}") from error
@@ -168,6 +168,8 @@ def make_reward(described: Any, from_data: bool = False) -> RewardFunction:
         raise UserError(
             f"{kind} cannot be made: {reason_of(error)}: expected a class whose fields are its parameters"
         ) from error
+    check_function(made)
+    return made
 
 
 def _explained(problem: Any, function: type[RewardFunction]) -> str:

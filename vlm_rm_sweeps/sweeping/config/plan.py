@@ -434,6 +434,11 @@ def _algorithm(sweep: Sweep, name: str) -> Algorithm:
         raise UserError(
             f"algorithm {name!r}: update_size is {shown(algorithm.update_size)}: expected a number of transitions, at least 1"
         )
+    trained = algorithm.trained_steps(sweep.steps, sweep.steps_per_result, sweep.trial.env_runners)
+    if not (isinstance(trained, tuple) and len(trained) == 2 and all(isinstance(each, int) and each > 0 for each in trained)):
+        raise UserError(
+            f"algorithm {name!r}: trained_steps returned {shown(trained)}: expected the steps of a trial and of a result"
+        )
     return algorithm
 
 

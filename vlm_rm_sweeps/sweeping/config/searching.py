@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.sweeping.config.sections import Section, check_alphas
+from vlm_rm_sweeps.sweeping.config.validation import check_keys
 
 ALPHA = "alpha"
 """Key of a space: goal-baseline regularisation."""
@@ -61,14 +62,18 @@ class SearchSettings(Section):
     @classmethod
     def _values_or_range(cls, space: Any) -> Any:
         """Say what a value may be, where pydantic would say it once for each type."""
-        for key, values in space.items() if isinstance(space, dict) else ():
+        if not isinstance(space, dict):
+            return space
+        for key, values in space.items():
             if isinstance(values, list | tuple):
                 wrong = [value for value in values if not isinstance(value, int | float | str | bool)]
                 if wrong:
                     raise UserError(f"{key}: {shown(wrong[0])} cannot be drawn: expected numbers, texts, or true and false")
             elif not isinstance(values, dict | Range):
                 raise UserError(f"{key} = {shown(values)}: expected a list of values, or a range: {{low: 0, high: 1}}")
-        return space
+        return {
+            key: check_keys(Range, values, f"{key}.") if isinstance(values, dict) else values for key, values in space.items()
+        }
 
     @field_validator("space")
     @classmethod

@@ -98,9 +98,9 @@ def _shortened(name: str) -> str:
 def _fields_at(location: tuple[int | str, ...], model: Any) -> Iterable[str]:
     """Return the keys that are allowed at a location in the sweep file, or in the part that `model` describes."""
     for part in location:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in getattr(model, "model_fields", {}):
             model = model.model_fields[part].annotation
         if isinstance(model, types.GenericAlias | types.UnionType):
             model = typing.get_args(model)[0]
-    fields: dict[str, Any] = model.model_fields
+    fields: dict[str, Any] = getattr(model, "model_fields", {})
     return fields
