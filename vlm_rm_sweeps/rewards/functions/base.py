@@ -327,22 +327,42 @@ def check_function(function: RewardFunction) -> None:
 
 @lru_cache(maxsize=1_024)
 def _check_once(function: RewardFunction) -> None:
-    parts, memory, texts, ends = function.parts(), function.memory, function.prompts(), function.range()
-    chosen, asks = function.chosen(), (function.needs_states, function.needs_episode)
-    promised = {
-        "chosen()": (chosen, "parameters by name", isinstance(chosen, dict)),
-        "needs_states or needs_episode": (asks, "true or false", all(isinstance(each, bool) for each in asks)),
-        "parts()": (parts, "at least one FrameReward", _are(FrameReward, parts) and len(parts) > 0),
-        "memory": (memory, "a number of steps, 0 or more", isinstance(memory, int) and memory >= 0),
-        "prompts()": (texts, "a tuple of texts", _are(str, texts)),
-        "range()": (ends, "the least and the largest reward", _are(Real, ends) and len(ends) == 2 and ends[0] <= ends[1]),
-    }
-    for what, (found, expected, is_kept) in promised.items():
-        if not is_kept:
+    # In this order: what comes later is made of what comes before.
+    promised: tuple[tuple[str, Callable[[], Any], str, Callable[[Any], bool]], ...] = (
+        ("parts()", function.parts, "at least one FrameReward", lambda found: _are(FrameReward, found) and len(found) > 0),
+        (
+            "memory",
+            lambda: function.memory,
+            "a number of steps, 0 or more",
+            lambda found: isinstance(found, int) and found >= 0,
+        ),
+        ("uses_true_reward", lambda: function.uses_true_reward, "true or false", _is_bool),
+        ("needs_episode", lambda: function.needs_episode, "true or false", _is_bool),
+        ("needs_states", lambda: function.needs_states, "true or false", _is_bool),
+        ("prompts()", function.prompts, "a tuple of texts", lambda found: _are(str, found)),
+        ("range()", function.range, "the least and the largest reward", _is_range),
+        ("chosen()", function.chosen, "parameters by name", lambda found: isinstance(found, dict)),
+        ("label", lambda: function.label, "a text", lambda found: isinstance(found, str)),
+    )
+    for what, found_by, expected, is_kept in promised:
+        found = found_by()
+        if not is_kept(found):
             raise UserError(f"reward {type(function).__name__}: {what} is {shown(found)}: expected {expected}")
-    if not isinstance(function.label, str):  # made of `chosen`
-        raise UserError(f"reward {type(function).__name__}: label is {shown(function.label)}: expected a text")
-    combined(function, np.zeros((2, len(parts)), np.float32), np.zeros(2, np.float32))
+    columns = np.zeros((2, len(function.parts())), np.float32)
+    combined(function, columns, np.zeros(2, np.float32))
+    alone: Any = np.asarray(function.alone(columns))
+    if alone.shape != (2,) or alone.dtype.kind != "f":
+        raise UserError(
+            f"reward {function.label}: alone returned {alone.dtype} of shape {alone.shape} for 2 frames: expected one float for each"
+        )
+
+
+def _is_bool(found: Any) -> bool:
+    return isinstance(found, bool)
+
+
+def _is_range(found: Any) -> bool:
+    return _are(Real, found) and len(found) == 2 and bool(found[0] <= found[1])
 
 
 def _are(kind: Any, values: Any) -> bool:

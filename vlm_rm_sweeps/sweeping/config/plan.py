@@ -434,6 +434,9 @@ def _algorithm(sweep: Sweep, name: str) -> Algorithm:
         raise UserError(
             f"algorithm {name!r}: update_size is {shown(algorithm.update_size)}: expected a number of transitions, at least 1"
         )
+    at_once = algorithm.steps_at_once(sweep.trial.env_runners)
+    if not isinstance(at_once, int) or at_once < 1:
+        raise UserError(f"algorithm {name!r}: steps_at_once returned {shown(at_once)}: expected a number of steps, at least 1")
     trained = algorithm.trained_steps(sweep.steps, sweep.steps_per_result, sweep.trial.env_runners)
     if not (isinstance(trained, tuple) and len(trained) == 2 and all(isinstance(each, int) and each > 0 for each in trained)):
         raise UserError(
