@@ -180,7 +180,8 @@ def check_methods(kind: str, name: str, found: type) -> None:
         own = inspect.getattr_static(found, method)
         if method.startswith("_") or not isinstance(theirs, FunctionType | classmethod | staticmethod):
             continue
-        if not callable(own) and not isinstance(own, classmethod | staticmethod):
+        # A built-in function does not become a method: it would be called without the object.
+        if inspect.isbuiltin(own) or (not callable(own) and not isinstance(own, classmethod | staticmethod)):
             raise UserError(f"{kind} {name!r}: its {method} is {shown(own)}: expected a method")
         if isinstance(own, classmethod | staticmethod) or not inspect.isfunction(theirs):
             continue

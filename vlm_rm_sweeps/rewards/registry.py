@@ -9,6 +9,7 @@ A model id is one of
 The class is called with the whole id, and parses the argument itself.
 """
 
+import inspect
 from typing import Literal
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
@@ -84,6 +85,10 @@ def find_reward_model(model_id: str, judging: bool = False) -> RewardModel:
 def _check_promises(model: RewardModel, model_id: str) -> None:
     """Refuse a model of which an attribute is something else than the contract says."""
     size, columns = getattr(model, "parameters", None), getattr(model, "columns", None)
+    if isinstance(inspect.getattr_static(type(model), "micro_batch"), property):  # which cannot be set
+        raise UserError(
+            f"reward model {model_id!r} makes a property of micro_batch, which is set when it is loaded: leave it out"
+        )
     for attribute, is_kept, expected in (
         ("model_id", isinstance(getattr(model, "model_id", None), str), "the id that it is made with"),
         ("frame_format", isinstance(getattr(model, "frame_format", None), FrameFormat), "a FrameFormat"),

@@ -236,7 +236,8 @@ def _misfit(space: gym.Space, observation: Any) -> str | None:
             isinstance(observation, np.ndarray) and observation.shape == () and observation.dtype.kind in "iu"
         )
         # `contains` would refuse integers that are no numpy ones, and fail with those that are too large for them.
-        inside = whole and space.start <= int(observation) < space.start + space.n
+        first, count, value = int(space.start), int(space.n), int(observation) if whole else 0
+        inside = whole and first <= value < first + count
         return None if inside else f"{shown(observation)}: expected one of its values"
     return _array_misfit(space, observation)
 

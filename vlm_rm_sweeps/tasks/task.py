@@ -71,6 +71,7 @@ class Task:
                 "a function of rendering and frame format",
             ),
             ("states", self.states, self.states is None or has_variables(self.states), "a StateSpace with variables, or None"),
+            ("draws_with_opengl", self.draws_with_opengl, isinstance(self.draws_with_opengl, bool), "true or false"),
             ("remarks", self.remarks, _are_texts(self.remarks), "a tuple of sentences"),
             # Empty for an environment that a sweep file names, with prompts of its own.
             *((each, prompt, isinstance(prompt, str), "a sentence") for each, prompt in prompts.items()),

@@ -4,7 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.registry import Registry, complete_class
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
@@ -88,7 +88,7 @@ def algorithm_names() -> tuple[str, ...]:
 
 def algorithms_for(action_space: gym.Space) -> list[str]:
     """Return the names of the registered algorithms that support an action space, the default one first."""
-    return [name for name in _REGISTRY if find_algorithm(name).can_learn(action_space)]
+    return [name for name in _REGISTRY if _can_learn(name, action_space)]
 
 
 def choose_algorithm(name: str | None, task: Task) -> str:
@@ -104,7 +104,7 @@ def choose_algorithm(name: str | None, task: Task) -> str:
     Raises:
         UserError: There is no such algorithm, or it does not support the task's action space.
     """
-    if name is not None and find_algorithm(name).can_learn(task.action_space):
+    if name is not None and _can_learn(name, task.action_space):
         return name
     fitting = algorithms_for(task.action_space)
     if name is None and fitting:
@@ -130,3 +130,10 @@ def algorithm_name(algorithm: type[Algorithm]) -> str:
 
 for _name, _reference in _BUILT_IN.items():
     register_algorithm(_name, _reference)
+
+
+def _can_learn(name: str, action_space: gym.Space) -> bool:
+    learns: object = find_algorithm(name).can_learn(action_space)
+    if not isinstance(learns, bool):  # of a user's class
+        raise UserError(f"algorithm {name!r}: can_learn returned {shown(learns)}: expected true or false")
+    return learns
