@@ -39,9 +39,8 @@ def refusal(*arguments: str | Path) -> str:
     return message
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+PLANNED = {
+    "models=[odd_parts:{}]": [
         ("RaisesInCheck", ", in check_spec: TypeError: no spec today: this is a module that you named"),
         (
             "LoadsOtherwise",
@@ -50,14 +49,7 @@ def refusal(*arguments: str | Path) -> str:
         ("RemarksText", "odd_parts:RemarksText.remarks() returned 'a remark': expected a list of sentences"),
         ("ParametersInWords", "has '12 M' as its parameters, not a number of parameters"),
     ],
-)
-def test_a_reward_model_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
-    assert message in refusal("sweep", sweep, "--dry-run", "--set", f"models=[odd_parts:{name}]")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+    "rewards=[odd_parts:{}]": [
         ("RaisesInReward", "in reward: KeyError: 'goal': this is a module that you named"),
         ("EmbedsNumber", "texts.embed(3): expected a sentence"),
         ("Weighs", "Weighs: unhashable type: 'list': rewards are compared and stored by their parameters"),
@@ -69,24 +61,26 @@ def test_a_reward_model_is_refused_when_the_sweep_is_planned(sweep: Path, name: 
         ("CombinesColumns", "combine returned float32 of shape (2, 1) for 2 steps: expected one float for each"),
         ("HalfMemory", "memory is 2.5: expected a number of steps"),
     ],
-)
-def test_a_reward_function_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
-    given = ["--set", "alphas=[]", "--set", f"rewards=[odd_parts:{name}]"]
-    assert message in refusal("sweep", sweep, "--dry-run", *given)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+    "task=odd_parts:{}": [
         ("no_env", "make_native_env returned None: expected a gymnasium.Env"),
         ("half_steps", "episode_steps is 20.5: expected a whole number from 1 to 100,000"),
         ("no_goal", "expected at least one, and none of them empty (this is the prompt of task 'odd_parts:no_goal'"),
         ("one_prompt", "goal_prompt and baseline_prompt are the same, 'a red rod'"),
         ("no_states", "states is 'angle': expected a StateSpace with variables, or None"),
     ],
+    "algorithm=odd_parts:{}": [
+        ("NoUpdates", "update_size is 0: expected a number of transitions, at least 1"),
+        ("RaisesInRemarks", "in remarks: KeyError: 'steps'"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "message"), [(key, name, message) for key, parts in PLANNED.items() for name, message in parts]
 )
-def test_a_task_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
-    assert message in refusal("sweep", sweep, "--dry-run", "--set", f"task=odd_parts:{name}")
+def test_a_part_is_refused_when_the_sweep_is_planned(sweep: Path, key: str, name: str, message: str) -> None:
+    no_alphas = ["--set", "alphas=[]"] if key.startswith("rewards") else []
+    assert message in refusal("sweep", sweep, "--dry-run", *no_alphas, "--set", key.format(name))
 
 
 @pytest.mark.parametrize(
@@ -102,17 +96,6 @@ def test_a_state_space_leaves_no_data_set_behind(tmp_path: Path, name: str, mess
     output = tmp_path / "states"
     assert message in refusal("states", "sample", f"odd_parts:{name}", "--count", "3", "--output", output)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("NoUpdates", "update_size is 0: expected a number of transitions, at least 1"),
-        ("RaisesInRemarks", "in remarks: KeyError: 'steps'"),
-    ],
-)
-def test_an_algorithm_is_refused_when_the_sweep_is_planned(sweep: Path, name: str, message: str) -> None:
-    assert message in refusal("sweep", sweep, "--dry-run", "--set", f"algorithm=odd_parts:{name}")
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_alpha_and_a_function_are_refused() -> None:
 
 
 def test_a_function_that_returns_something_else_is_one_message(model: ClipRewardModel, frames: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"reward one_for_all returned float32 of shape \(1,\) for 70 images"):
+    with pytest.raises(UserError, match=r"reward one_for_all: reward returned float32 of shape \(1,\) for 70 images"):
         model.score(frames, [spec_of(make_reward("own_functions:OneForAll"))])
 
 

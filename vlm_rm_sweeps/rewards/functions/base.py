@@ -274,13 +274,7 @@ def rewards_of(function: FrameReward, images: np.ndarray, texts: Texts) -> np.nd
     Raises:
         UserError: The function returned something else.
     """
-    rewards: Any = np.asarray(function.reward(images, texts))
-    if rewards.shape != (len(images),) or rewards.dtype.kind != "f":
-        raise UserError(
-            f"reward {function.label} returned {rewards.dtype} of shape {rewards.shape} for {len(images)} images: expected one float "
-            "for each"
-        )
-    return rewards.astype(np.float32, copy=False)
+    return _one_each(function, "reward", function.reward(images, texts), len(images), "images")
 
 
 def combined(function: RewardFunction, columns: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
@@ -297,11 +291,16 @@ def combined(function: RewardFunction, columns: np.ndarray, true_rewards: np.nda
     Raises:
         UserError: The function returned something else.
     """
-    rewards: Any = np.asarray(function.combine(columns, true_rewards))
-    if rewards.shape != (len(columns),) or rewards.dtype.kind != "f":
+    return _one_each(function, "combine", function.combine(columns, true_rewards), len(columns), "steps")
+
+
+def _one_each(function: RewardFunction, method: str, answer: object, count: int, of: str) -> np.ndarray:
+    """Return the rewards that a method, perhaps a user's, answered with, as float32; refuse anything but a float for each."""
+    rewards: Any = np.asarray(answer)
+    if rewards.shape != (count,) or rewards.dtype.kind != "f":
         raise UserError(
-            f"reward {function.label}: combine returned {rewards.dtype} of shape {rewards.shape} for {len(columns)} steps: expected "
-            "one float for each"
+            f"reward {function.label}: {method} returned {rewards.dtype} of shape {rewards.shape} for {count} {of}: expected one float "
+            "for each"
         )
     return rewards.astype(np.float32, copy=False)
 
@@ -350,11 +349,7 @@ def _check_once(function: RewardFunction) -> None:
             raise UserError(f"reward {type(function).__name__}: {what} is {shown(found)}: expected {expected}")
     columns = np.zeros((2, len(function.parts())), np.float32)
     combined(function, columns, np.zeros(2, np.float32))
-    alone: Any = np.asarray(function.alone(columns))
-    if alone.shape != (2,) or alone.dtype.kind != "f":
-        raise UserError(
-            f"reward {function.label}: alone returned {alone.dtype} of shape {alone.shape} for 2 frames: expected one float for each"
-        )
+    _one_each(function, "alone", function.alone(columns), len(columns), "frames")
 
 
 def _is_bool(found: Any) -> bool:
