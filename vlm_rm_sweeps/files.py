@@ -57,34 +57,28 @@ _COPY_OF_JOB = "working_dir_files"
 """Name of the folder in which Ray keeps the working folders of submitted jobs."""
 
 
-def address_in(path: Path) -> str | None:
-    """Find the address that was taken for a path, such as `s3://bucket/results`, of which `Path` has taken a slash.
-
-    Args:
-        path: What the user named.
-
-    Returns:
-        The address as it was named; None if it is a path.
-    """
+def _address_in(path: Path) -> str | None:
+    """Return the address that was taken for a path, such as `s3://bucket/results`, of which `Path` has taken a slash."""
     if found := _ADDRESS.match(str(path)):
         return f"{found[0].rstrip('/')}//{str(path)[len(found[0]) :].lstrip('/')}"
     return None
 
 
-def refuse_address(path: Path) -> None:
-    """Refuse the address of a store where a file or folder is to be made: it would be taken for a folder of that name here.
+_ELSEWHERE = "where only the results of sweeps are written (`vlm-rm sweep --results`): name a file or folder of this machine"
+
+
+def refuse_address(path: Path, because: str = _ELSEWHERE) -> None:
+    """Refuse the address of a store where a file or folder is meant: it would be taken for one of that name here.
 
     Args:
         path: What the user named.
+        because: Why an address cannot be used, and what to do, for the message.
 
     Raises:
         UserError: It is an address.
     """
-    if address := address_in(path):
-        raise UserError(
-            f"{address} is an address, where only the results of sweeps are written (`vlm-rm sweep --results`): name a file or folder "
-            "of this machine"
-        )
+    if address := _address_in(path):
+        raise UserError(f"{address} is an address, {because}")
 
 
 def refuse_copy_of_job(path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import address_in, new_output, refuse_address
+from vlm_rm_sweeps.files import new_output, refuse_address
 from vlm_rm_sweeps.storage import place_named
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def folder_here(path: Path) -> Path:
     Raises:
         UserError: It is an address.
     """
-    if address := address_in(path):
-        raise UserError(
-            f"{address} is an address, and labels are kept in a folder, which several raters may share: copy the results to one, such "
-            "as with `aws s3 cp --recursive`"
-        )
+    refuse_address(
+        path,
+        "and labels are kept in a folder, which several raters may share: copy the results to one, such as with "
+        "`aws s3 cp --recursive`",
+    )
     return path
 
 
