@@ -273,11 +273,15 @@ class SweepRun:
 
     def _with_sample(self, trial: Trial) -> Trial:
         """Draw a trial's sample, unless that was done for another seed or by an earlier execution."""
-        number = trial.sample.number if trial.sample is not None else None
-        if number is not None and number not in drawn_samples(self._journal.entries):
-            values = draw(self._plan, number, judged_samples(self._plan, self._outcomes()))
-            self._journal.append(SampleDrawn(sample=number, values=values))
-            self._plan = self._plan.with_samples({number: values})
+        now = self._as_planned(trial)
+        if now.sample is None or now.sample.values is not None:
+            return now
+        values = draw(self._plan, now.sample.number, judged_samples(self._plan, self._outcomes()))
+        self._journal.append(SampleDrawn(sample=now.sample.number, values=values))
+        self._plan = self._plan.with_samples({now.sample.number: values})
+        return self._as_planned(trial)
+
+    def _as_planned(self, trial: Trial) -> Trial:
         return next(each for each in self._plan.trials if each.trial_id == trial.trial_id)
 
 
