@@ -1,14 +1,11 @@
 """Nodes that lack what a sweep needs are named before anything starts."""
 
 import os
-import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_network import needs_namespaces, run_in_own_network
 
 from vlm_rm_sweeps.serving import nodes
 from vlm_rm_sweeps.serving.nodes import NodeReport, check_nodes, look
@@ -71,7 +68,6 @@ def test_a_single_worker_is_asked_if_the_driver_runs_on_a_head_without_cpus() ->
     assert nodes._to_ask([head | {"Resources": {"CPU": 2.0}}], "head") == []
 
 
-NAMESPACE = ("unshare", "--net", "--mount")
 TWO_NODES = """
 import subprocess, sys
 from pathlib import Path
@@ -106,11 +102,7 @@ finally:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    any(shutil.which(program) is None for program in ("unshare", "ip"))
-    or subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0,
-    reason="a node with folders of its own needs namespaces for networks and mounts",
-)
+@needs_namespaces
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -120,27 +112,10 @@ finally:
         ("shared address", "shared"),
     ],
 )
-def test_the_results_folder_of_two_nodes(kind: str, said: str, tmp_path: Path) -> None:
+def test_the_results_folder_of_two_nodes(kind: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     results = tmp_path / "results"
     results.mkdir()
-    script = tmp_path / "two_nodes.py"
-    script.write_text(textwrap.dedent(TWO_NODES))
-    # Ray's program is beside this Python.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        # In a network of its own: a cluster that others may join listens on all interfaces.
-        [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {sys.executable} {script} {results} '{kind}'"],
-        env=os.environ
-        | {
-            "XDG_CACHE_HOME": str(tmp_path / "caches"),
-            "PATH": path,
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
-            "RAY_ADDRESS": "",
-        },
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=True,
-    )
+    done = run_in_own_network(tmp_path / "two_nodes.py", TWO_NODES, str(results), kind)
     assert said in done.stdout
     assert list(results.iterdir()) == []

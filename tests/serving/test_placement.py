@@ -1,14 +1,11 @@
 """What has no room on a cluster is refused at once, or waited for where machines may join."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from own_network import needs_namespaces, run_in_own_network
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
@@ -52,7 +49,6 @@ def test_a_wait_in_vain_says_what_has_no_room_and_asks_for_it_no_longer(ray_clus
     assert states <= {"REMOVED"}
 
 
-NAMESPACE = ("unshare", "--net", "--mount")
 A_NODE_JOINS = """
 import subprocess, sys, threading, time
 from vlm_rm_sweeps.process_defaults import prepare_ray
@@ -86,24 +82,9 @@ finally:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    any(shutil.which(program) is None for program in ("unshare", "ip"))
-    or subprocess.run([*NAMESPACE, "ip", "link", "set", "lo", "up"], capture_output=True).returncode != 0,
-    reason="a cluster of its own needs a namespace for its network",
-)
+@needs_namespaces
 def test_a_cluster_without_cpus_is_waited_for_until_a_machine_joins(tmp_path: Path) -> None:
-    script = tmp_path / "a_node_joins.py"
-    script.write_text(A_NODE_JOINS)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [*NAMESPACE, "sh", "-c", f"ip link set lo up && exec {sys.executable} {script}"],
-        env=os.environ | {"PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_ADDRESS": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in_own_network(tmp_path / "a_node_joins.py", A_NODE_JOINS)
     said = done.stdout.splitlines()
-    assert said[0].startswith("reward server p/embedded/tiny/0 needs 1 CPUs and 0 GPUs, and no node has that much left"), (
-        done.stderr
-    )
+    assert said[0].startswith("reward server p/embedded/tiny/0 needs 1 CPUs and 0 GPUs, and no node has that much left")
     assert said[-1] == "joined"
