@@ -137,7 +137,7 @@ class Algorithm(BaseModel, ABC):
         prepare_rllib()
         spec: Any = self.rllib_config(env_runners=0).rl_module_spec
         spec.observation_space, spec.action_space = observation_space, action_space
-        spec.model_config, spec.inference_only = model_config, True
+        spec.model_config, spec.inference_only = self.network_config() | model_config, True
         policy: RLModule = spec.build()
         return policy
 

@@ -45,6 +45,13 @@ class Sac(OffPolicyAlgorithm):
     initial_entropy: float = Field(1.0, gt=0, description="Entropy coefficient that `auto` starts from.")
     critic_layer_norm: bool = Field(False, description="Layer normalisation in the Q-networks.")
     normalize_observations: bool = Field(False, description="Normalise observations by their running mean and variance.")
+    policy_averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Evaluations and videos use an average of the policy's weights over updates, in which the past has this weight "
+        "at each update, such as 0.999; 0 for the latest weights.",
+    )
 
     @model_validator(mode="after")
     def _starts_from_what_is_learned(self) -> "Sac":
@@ -58,19 +65,24 @@ class Sac(OffPolicyAlgorithm):
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
         """Configure RLlib's SAC."""
         from ray.rllib.algorithms.sac import SACConfig
-        from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
         from vlm_rm_sweeps.training.learners.replay import SacLearner
-        from vlm_rm_sweeps.training.normalized_observations import NormalizedSacModule
         from vlm_rm_sweeps.training.q_networks import LayerNormQCatalog, PlainQCatalog
         from vlm_rm_sweeps.training.replay_training import ReplaySac
+        from vlm_rm_sweeps.training.soft_networks import SacNetworks
 
         networks = RLModuleSpec(
-            module_class=NormalizedSacModule if self.normalize_observations else DefaultSACTorchRLModule,
-            catalog_class=LayerNormQCatalog if self.critic_layer_norm else PlainQCatalog,
+            module_class=SacNetworks, catalog_class=LayerNormQCatalog if self.critic_layer_norm else PlainQCatalog
         )
         return self.learn_softly(SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), networks, env_runners)
+
+    def network_config(self) -> dict[str, Any]:
+        """Return also the options of the networks."""
+        from vlm_rm_sweeps.training.soft_networks import AVERAGE_POLICY, NORMALIZE_OBSERVATIONS
+
+        options = {NORMALIZE_OBSERVATIONS: self.normalize_observations, AVERAGE_POLICY: self.policy_averaging > 0}
+        return super().network_config() | options
 
     def learn_softly(self, config: "SACConfig", networks: "RLModuleSpec", env_runners: int) -> "SACConfig":
         """Add the settings of SAC to an RLlib configuration.
@@ -83,6 +95,8 @@ class Sac(OffPolicyAlgorithm):
         Returns:
             The same configuration.
         """
+        from vlm_rm_sweeps.training.learners.replay import POLICY_AVERAGING
+
         # RLlib always learns the entropy coefficient: a learning rate of 0 keeps it fixed.
         coefficient, rate = (self.initial_entropy, self.learning_rate) if self.entropy == "auto" else (self.entropy, 0.0)
         learning: Any = self.learn_from_replay(config, env_runners)
@@ -98,6 +112,7 @@ class Sac(OffPolicyAlgorithm):
                 twin_q=True,
                 grad_clip=None,
             )
+            .learners(learner_config_dict={**learning.learner_config_dict, POLICY_AVERAGING: self.policy_averaging})
             .env_runners(module_to_env_connector=functools.partial(self._random_actions, env_runners or 1))
             .rl_module(rl_module_spec=networks)
         )

@@ -31,17 +31,16 @@ class Tqc(Sac):
 
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
         """Configure RLlib's TQC."""
-        from ray.rllib.algorithms.tqc.torch.default_tqc_torch_rl_module import DefaultTQCTorchRLModule
         from ray.rllib.algorithms.tqc.tqc import TQCConfig
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
         from vlm_rm_sweeps.training.learners.replay import TqcLearner
-        from vlm_rm_sweeps.training.normalized_observations import NormalizedTqcModule
         from vlm_rm_sweeps.training.q_networks import LayerNormQuantileCatalog, PlainQuantileCatalog
         from vlm_rm_sweeps.training.replay_training import ReplayTqc
+        from vlm_rm_sweeps.training.soft_networks import TqcNetworks
 
         networks = RLModuleSpec(
-            module_class=NormalizedTqcModule if self.normalize_observations else DefaultTQCTorchRLModule,
+            module_class=TqcNetworks,
             catalog_class=LayerNormQuantileCatalog if self.critic_layer_norm else PlainQuantileCatalog,
         )
         config = TQCConfig(algo_class=ReplayTqc).training(

@@ -2,7 +2,7 @@
 
 import functools
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,16 @@ from torch.nn.functional import huber_loss
 
 from vlm_rm_sweeps.training.connectors.standardize_rewards import StandardizeRewards
 from vlm_rm_sweeps.training.learners.lean import LeanLearner
-from vlm_rm_sweeps.training.normalized_observations import NormalizesObservations
 from vlm_rm_sweeps.training.replay_buffer import Transitions
 from vlm_rm_sweeps.training.rllib_internals import learner_pieces, target_update_steps
+from vlm_rm_sweeps.training.soft_networks import SoftNetworks
 
 STANDARDIZE_REWARDS = "standardize_rewards"
 """Key of RLlib's `learner_config_dict`: the `by` of StandardizeRewards."""
+POLICY_AVERAGING = "policy_averaging"
+"""Key of RLlib's `learner_config_dict`: the weight of the past in the average of the policy's weights."""
+Followed = tuple[list[torch.Tensor], list[torch.Tensor]]
+"""The parameters of a network, and those of the one that follows it."""
 Losses = dict[str, torch.Tensor]
 """Losses by name, scalars, of which no two share a parameter."""
 
@@ -47,7 +51,7 @@ class ReplayLearner(LeanLearner):
         Args:
             observations: Observations (N, S), at least one.
         """
-        if isinstance(self.network, NormalizesObservations):
+        if isinstance(self.network, SoftNetworks) and self.network.observations is not None:
             self.network.observations.observe(torch.from_numpy(observations).to(self.device))
 
     def update(  # type: ignore[override]  # as RLlib's learner group calls it
@@ -74,6 +78,7 @@ class ReplayLearner(LeanLearner):
             losses = self.losses(batch)
             self.descend(sum(losses.values(), torch.zeros((), device=self.device)))
             self._update_targets(steps)
+            self._average_policy()
         self._log(losses, len(transitions))
         return self.metrics.reduce()
 
@@ -99,16 +104,19 @@ class ReplayLearner(LeanLearner):
         if steps - last[DEFAULT_MODULE_ID] < self.config.target_network_update_freq:
             return
         last[DEFAULT_MODULE_ID] = steps
-        with torch.no_grad():
-            for main, target in self._target_pairs:
-                torch._foreach_mul_(target, 1 - self.config.tau)
-                torch._foreach_add_(target, torch._foreach_mul(main, self.config.tau))
+        _follow(self._target_pairs, self.config.tau)
+
+    def _average_policy(self) -> None:
+        if self._averaged_pairs:
+            _follow(self._averaged_pairs, 1 - self.config.learner_config_dict[POLICY_AVERAGING])
 
     @functools.cached_property
-    def _target_pairs(self) -> list[tuple[list[torch.Tensor], list[torch.Tensor]]]:
-        """The parameters of each network and of its target."""
-        pairs = self.network.get_target_network_pairs()
-        return [(list(main.parameters()), list(target.parameters())) for main, target in pairs]
+    def _target_pairs(self) -> list[Followed]:
+        return _parameters(self.network.get_target_network_pairs())
+
+    @functools.cached_property
+    def _averaged_pairs(self) -> list[Followed]:
+        return _parameters(self.network.averages) if isinstance(self.network, SoftNetworks) else []
 
     def _log(self, losses: Losses, transitions: int) -> None:
         self.check_finite(losses)
@@ -184,6 +192,18 @@ class TqcLearner(ReplayLearner, TQCTorchLearner):  # type: ignore[misc]  # as ab
             "qf_loss": sum(of_critics, torch.zeros((), device=self.device)),
             "alpha_loss": -(log_coefficient * excess).mean(),
         }
+
+
+def _parameters(pairs: Iterable[tuple[torch.nn.Module, torch.nn.Module]]) -> list[Followed]:
+    return [(list(main.parameters()), list(follower.parameters())) for main, follower in pairs]
+
+
+def _follow(pairs: Iterable[Followed], share: float) -> None:
+    """Move each network that follows another one towards it by a share of the distance."""
+    with torch.no_grad():
+        for main, follower in pairs:
+            torch._foreach_mul_(follower, 1 - share)
+            torch._foreach_add_(follower, torch._foreach_mul(main, share))
 
 
 def _quantile_loss(quantiles: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlm_rm_sweeps.training.normalized_observations import RunningNormalization
+from vlm_rm_sweeps.training.soft_networks import RunningNormalization
 
 
 def normalized(parts: list[np.ndarray]) -> RunningNormalization:
