@@ -14,7 +14,7 @@ from gymnasium.envs.mujoco.humanoid_v5 import HumanoidEnv
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks import mujoco_scene
-from vlm_rm_sweeps.tasks.humanoid.env import Humanoid
+from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid.success import kneeling
@@ -96,8 +96,37 @@ def test_modified_textures_change_nothing_but_looks() -> None:
     assert [ours.geom(index).name for index in range(ours.ngeom)] == [theirs.geom(index).name for index in range(theirs.ngeom)]
 
 
+@pytest.mark.parametrize("textures", ["modified", "original"])
+def test_the_floor_that_the_papers_camera_does_not_see_moves_no_robot(textures: str) -> None:
+    whole, trimmed = humanoid_model(textures), humanoid_model(textures, "paper")
+    assert np.prod(trimmed.geom("floor").size[:2]) < 0.3 * np.prod(whole.geom("floor").size[:2])
+    states = [mujoco.MjData(model) for model in (whole, trimmed)]
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        torques = rng.uniform(-0.4, 0.4, whole.nu)
+        for model, state in zip((whole, trimmed), states, strict=True):
+            state.ctrl[:] = torques
+            mujoco.mj_step(model, state, 5)
+    assert states[0].ncon > 0
+    np.testing.assert_array_equal(states[0].qpos, states[1].qpos)
+
+
 @pytest.mark.usefixtures("opengl")
 class TestFrames:
+    @pytest.mark.parametrize("textures", ["modified", "original"])
+    @pytest.mark.parametrize(("size", "profile"), [(64, "fast"), (224, "full")])
+    def test_the_papers_camera_does_not_miss_the_floor_that_is_left_out(
+        self, textures: str, size: int, profile: Profile
+    ) -> None:
+        frames = []
+        for model in (humanoid_model(textures), humanoid_model(textures, "paper")):
+            state = mujoco.MjData(model)
+            mujoco.mj_forward(model, state)
+            frames.append(mujoco_scene.SceneRenderer(model, size, profile).frame(state, paper_camera()).astype(int))
+        difference = np.abs(frames[0] - frames[1])
+        assert difference.max() <= 2  # of 255 levels, by rounding in OpenGL
+        assert (difference > 0).mean() < 0.01
+
     def test_original_scene_and_default_camera_are_gymnasiums_bit_for_bit(self) -> None:
         theirs = gym.make("Humanoid-v5", render_mode="rgb_array", width=64, height=64).unwrapped
         assert isinstance(theirs, HumanoidEnv)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from checkpoint_content import resumable
 from pydantic import ValidationError
 from replayed import replayed
@@ -158,6 +159,7 @@ def test_same_seed_same_training_to_the_bit(two_pools: tuple[PoolConfig, PoolCon
 SHORT_ON_STEPS = SETTINGS.model_copy(
     update={
         "normalize_observations": True,
+        "policy_averaging": 0.9,
         "critic_layer_norm": True,
         "fused_adam": True,
         "initial_entropy": 0.2,
@@ -210,6 +212,34 @@ def test_the_policy_sees_observations_normalised_by_what_was_sampled(ray_cluster
         assert SHORT_ON_STEPS.greedy_action(stored, observation) == SHORT_ON_STEPS.greedy_action(policy, observation)
     trainer.evaluate()
     np.testing.assert_array_equal(trainer.eval_env_runner.module.observations.mean, policy.observations.mean)
+    trainer.stop()
+
+
+def test_evaluations_and_the_stored_policy_act_by_the_average_and_training_by_the_latest_weights(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"policy_averaging": 0.9})
+    trainer, _ = train(settings)
+    policy: Any = trainer.env_runner.module
+    trainer.evaluate()
+    observations = torch.from_numpy(trainer.local_replay_buffer.transitions()["obs"][:5])
+
+    def outputs(forward: Any) -> np.ndarray:
+        with torch.no_grad():
+            return np.asarray(forward({"obs": observations})["action_dist_inputs"])
+
+    def by(encoder: torch.nn.Module, head: torch.nn.Module) -> np.ndarray:
+        return outputs(lambda batch: {"action_dist_inputs": head(encoder(batch)["encoder_out"])})
+
+    averaged, latest = by(policy.average_pi_encoder, policy.average_pi), by(policy.pi_encoder, policy.pi)
+    assert np.abs(averaged - latest).max() > 1e-3
+    np.testing.assert_array_equal(outputs(policy.forward_exploration), latest)
+    np.testing.assert_array_equal(outputs(trainer.eval_env_runner.module.forward_inference), averaged)
+    checkpoint = TrialFolder(tmp_path).save(policy, {}, resumable(200))
+    env = PENDULUM.make_env(None)
+    stored: Any = settings.build_policy(env.observation_space, env.action_space, policy.model_config)
+    checkpoint.load_policy(stored)
+    np.testing.assert_array_equal(outputs(stored.forward_inference), averaged)
     trainer.stop()
 
 

@@ -148,6 +148,28 @@ def test_a_fused_adam_takes_the_same_steps_but_for_rounding(algorithm: Algorithm
 
 
 @pytest.mark.parametrize("algorithm", [Sac, Tqc])
+def test_the_averaged_policy_is_that_of_all_updates_and_changes_no_other_network(algorithm: type[Sac]) -> None:
+    averaging = learner_of(algorithm(hidden=(8,), policy_averaging=0.75), BOX)
+    plain = learner_of(algorithm(hidden=(8,)), BOX)
+    rows = random_transitions(BOX).columns
+    average = {name: value for name, value in state_of(plain).items() if name.startswith(("pi.", "pi_encoder."))}
+    for update in range(5):
+        part = Transitions({name: column[update * BATCH : (update + 1) * BATCH] for name, column in rows.items()}, BATCH)
+        for learner in (averaging, plain):
+            torch.manual_seed(update)
+            learner.update(training_data=batches_of(part), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: update})
+        latest = state_of(plain)
+        average = {name: 0.75 * value + 0.25 * latest[name] for name, value in average.items()}
+    state = state_of(averaging)
+    for name, value in latest.items():
+        np.testing.assert_array_equal(state[name], value, err_msg=name)
+    for name, value in average.items():
+        np.testing.assert_allclose(state[f"average_{name}"], value, rtol=1e-5, atol=1e-7, err_msg=name)
+        assert not torch.allclose(value, latest[name])
+    assert len(state) == len(latest) + len(average)
+
+
+@pytest.mark.parametrize("algorithm", [Sac, Tqc])
 def test_layer_norm_is_in_every_hidden_layer_of_the_critics_and_their_targets_only(algorithm: type[Sac]) -> None:
     network = learner_of(algorithm(hidden=(16, 8), critic_layer_norm=True), BOX).network
     widths: dict[str, list[Any]] = {}

@@ -71,7 +71,7 @@ class Humanoid(HumanoidEnv):
         EzPickle.__init__(self, rendering, frame_format, is_success)
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        model = humanoid_model(self.rendering.textures)
+        model = humanoid_model(self.rendering.textures, self.rendering.camera)
         return model, mujoco.MjData(model)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.float64, bool, bool, dict[str, Any]]:

@@ -36,12 +36,18 @@ _MATERIALS = {
 }
 
 
+_FLOOR_SEEN = (-20.0, 2.0), (-10.0, 10.0)
+"""The part of the floor, x and y in metres, that holds all that the paper's camera sees of it."""
+
+
 @functools.cache
-def humanoid_model(textures: str) -> mujoco.MjModel:
+def humanoid_model(textures: str, camera: str = "default") -> mujoco.MjModel:
     """Compile the model of a scene.
 
     Args:
         textures: `modified` for this package's scene, `original` for Gymnasium's.
+        camera: The camera that draws it. For `paper` the model has only the floor that this camera sees: most of the time of a
+            small frame in software goes into the floor's vertices. Robots stand on an endless plane in any case.
 
     Returns:
         The model, which all environments of a process share: do not change it.
@@ -49,7 +55,22 @@ def humanoid_model(textures: str) -> mujoco.MjModel:
     spec = mujoco.MjSpec.from_file(str(_GYMNASIUM_XML))
     if textures == "modified":
         _dress(spec)
+    if camera == "paper":
+        _trim_floor(spec)
     return spec.compile()
+
+
+def _trim_floor(spec: mujoco.MjSpec) -> None:
+    whole = spec.compile().stat
+    # By these, MuJoCo places clipping planes and shadows.
+    spec.stat.extent, spec.stat.center = whole.extent, whole.center.copy()
+    floor = spec.geom("floor")
+    material = spec.material(floor.material)
+    for axis, (low, high) in enumerate(_FLOOR_SEEN):
+        half = (high - low) / 2
+        # The texture keeps its scale. It also stays in place, as whole repeats of it are cut off at the low end, or nothing.
+        material.texrepeat[axis] *= half / floor.size[axis]
+        floor.size[axis], floor.pos[axis] = half, (low + high) / 2
 
 
 def _dress(spec: mujoco.MjSpec) -> None:
