@@ -1,4 +1,4 @@
-"""Q-networks of SAC and TQC as in SAC's paper: multilayer perceptrons of state and action."""
+"""Q-networks of SAC and TQC: multilayer perceptrons of state and action, as in SAC's paper, or SimBa's residual networks."""
 
 from typing import Any, ClassVar
 
@@ -7,6 +7,7 @@ from gymnasium.spaces import flatdim
 from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
 from ray.rllib.algorithms.tqc.tqc_catalog import TQCCatalog
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.models.base import ENCODER_OUT
 from ray.rllib.core.models.configs import MLPEncoderConfig
 
 
@@ -34,6 +35,14 @@ class PlainQCatalog(SACCatalog):
         return StateActionEncoder(perceptron.build(framework=framework))
 
 
+class SimbaQCatalog(PlainQCatalog):
+    """Builds each Q-network as SimBa's, with as many residual blocks as there are hidden layers, as wide as the last one."""
+
+    def _build_qf_encoder_continuous(self, framework: str) -> Any:
+        widths = self._model_config_dict["fcnet_hiddens"]
+        return SimbaEncoder(flatdim(self.observation_space) + flatdim(self.action_space), widths[-1], len(widths))
+
+
 class LayerNormQCatalog(PlainQCatalog):
     """Builds the same Q-networks with layer normalisation (Ba et al., 2016) in every hidden layer."""
 
@@ -46,6 +55,10 @@ class PlainQuantileCatalog(PlainQCatalog, TQCCatalog):
 
 class LayerNormQuantileCatalog(LayerNormQCatalog, PlainQuantileCatalog):
     """Builds TQC's critics with layer normalisation in every hidden layer."""
+
+
+class SimbaQuantileCatalog(SimbaQCatalog, PlainQuantileCatalog):
+    """Builds TQC's critics as SimBa's."""
 
 
 class StateActionEncoder(torch.nn.Module):
@@ -69,3 +82,46 @@ class StateActionEncoder(torch.nn.Module):
             RLlib's encoder output (B, H), with H the width of the last hidden layer.
         """
         return self._perceptron({Columns.OBS: torch.cat([batch[Columns.OBS], batch[Columns.ACTIONS]], dim=-1)})
+
+
+class SimbaEncoder(torch.nn.Module):
+    """Encodes states and actions as SimBa's critic (Lee et al., 2024, arXiv 2410.09754, figure 4).
+
+    A linear embedding is followed by residual blocks, each of a layer normalisation and a perceptron that is four times as wide
+    inside, and by one more layer normalisation. SimBa's normalisation of observations is a setting of its own.
+
+    Args:
+        features: Length of state and action together, S + A.
+        width: Width of the residual stream, H.
+        blocks: Number of residual blocks.
+    """
+
+    def __init__(self, features: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self._embedding = torch.nn.Linear(features, width)
+        self._blocks = torch.nn.ModuleList(_simba_block(width) for _ in range(blocks))
+        self._norm = torch.nn.LayerNorm(width)
+        torch.nn.init.orthogonal_(self._embedding.weight)
+        torch.nn.init.zeros_(self._embedding.bias)
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Encode a batch.
+
+        Args:
+            batch: Observations (B, S) and actions (B, A), under RLlib's names.
+
+        Returns:
+            Embeddings (B, H), under RLlib's name.
+        """
+        stream = self._embedding(torch.cat([batch[Columns.OBS], batch[Columns.ACTIONS]], dim=-1))
+        for block in self._blocks:
+            stream = stream + block(stream)
+        return {ENCODER_OUT: self._norm(stream)}
+
+
+def _simba_block(width: int) -> torch.nn.Sequential:
+    layers = [torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)]
+    for layer in layers:
+        torch.nn.init.kaiming_normal_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return torch.nn.Sequential(torch.nn.LayerNorm(width), layers[0], torch.nn.ReLU(), layers[1])

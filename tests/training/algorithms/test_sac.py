@@ -170,7 +170,15 @@ SHORT_ON_STEPS = SETTINGS.model_copy(
 
 
 @pytest.mark.sweeps
-@pytest.mark.parametrize("settings", [SHORT_ON_STEPS, Tqc(**SHORT_ON_STEPS.model_dump())], ids=["sac", "tqc"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SHORT_ON_STEPS,
+        Tqc(**SHORT_ON_STEPS.model_dump()),
+        SHORT_ON_STEPS.model_copy(update={"critic": "simba", "critic_layer_norm": False}),
+    ],
+    ids=["sac", "tqc", "simba"],
+)
 def test_training_with_every_setting_is_resumed_to_the_bit(ray_cluster: None, settings: Sac) -> None:
     def outcome(trainer: Any) -> dict[str, Any]:
         result = trainer.train()
@@ -254,6 +262,11 @@ def test_a_start_for_an_entropy_coefficient_that_is_fixed_is_refused() -> None:
         ValidationError, match=r"initial_entropy 0\.2 has no effect, as entropy is fixed to 0\.1: expected `entropy: auto`"
     ):
         Sac(entropy=0.1, initial_entropy=0.2)
+
+
+def test_layer_normalisation_of_critics_that_have_their_own_is_refused() -> None:
+    with pytest.raises(ValidationError, match="critic_layer_norm has no effect with `critic: simba`, which has its own"):
+        Sac(critic="simba", critic_layer_norm=True)
 
 
 def test_a_target_without_quantiles_is_refused() -> None:

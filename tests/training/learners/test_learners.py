@@ -148,6 +148,42 @@ def test_a_fused_adam_takes_the_same_steps_but_for_rounding(algorithm: Algorithm
 
 
 @pytest.mark.parametrize("algorithm", [Sac, Tqc])
+def test_simbas_critics_are_residual_networks_of_state_and_action(algorithm: type[Sac]) -> None:
+    """Against a literal forward pass of the paper's figure, with weights that updates have moved."""
+    learner = learner_of(algorithm(hidden=(16, 8), critic="simba"), BOX)
+    before = state_of(learner)
+    rows = random_transitions(BOX)
+    part = Transitions({name: column[: 3 * BATCH] for name, column in rows.columns.items()}, BATCH)
+    learner.update(training_data=batches_of(part), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: 3})
+    state = state_of(learner)
+    first = "qf_encoders.0." if algorithm is Tqc else "qf_encoder."
+    weights = {name.removeprefix(first): value for name, value in state.items() if name.startswith(first)}
+    assert len(weights) == 2 + 2 * 6 + 2  # embedding, two blocks of two linear layers and a norm, norm
+    assert all(not torch.equal(value, before[first + name]) for name, value in weights.items())
+    observations, actions = torch.from_numpy(rows.columns["obs"][:5]), torch.from_numpy(rows.columns["actions"][:5])
+
+    def linear(values: torch.Tensor, name: str) -> torch.Tensor:
+        return values @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def norm(values: torch.Tensor, name: str) -> torch.Tensor:
+        centred = values - values.mean(dim=1, keepdim=True)
+        deviation = torch.sqrt(centred.square().mean(dim=1, keepdim=True) + 1e-5)
+        return centred / deviation * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    stream = linear(torch.cat([observations, actions], dim=1), "_embedding")
+    assert stream.shape == (5, 8)
+    for block in ("_blocks.0", "_blocks.1"):
+        inner = linear(norm(stream, f"{block}.0"), f"{block}.1")
+        assert inner.shape == (5, 32)
+        stream = stream + linear(inner.clamp(min=0), f"{block}.3")
+    network = learner.network
+    encoder = network.qf_encoders[0] if algorithm is Tqc else network.qf_encoder
+    with torch.no_grad():
+        encoded = encoder({"obs": observations, "actions": actions})["encoder_out"]
+    np.testing.assert_allclose(encoded, norm(stream, "_norm"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [Sac, Tqc])
 def test_the_averaged_policy_is_that_of_all_updates_and_changes_no_other_network(algorithm: type[Sac]) -> None:
     averaging = learner_of(algorithm(hidden=(8,), policy_averaging=0.75), BOX)
     plain = learner_of(algorithm(hidden=(8,)), BOX)

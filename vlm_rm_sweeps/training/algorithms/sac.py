@@ -43,7 +43,12 @@ class Sac(OffPolicyAlgorithm):
         description="Entropy coefficient: a fixed number, or `auto`: it is learned, towards an entropy of -1 nat per action.",
     )
     initial_entropy: float = Field(1.0, gt=0, description="Entropy coefficient that `auto` starts from.")
-    critic_layer_norm: bool = Field(False, description="Layer normalisation in the Q-networks.")
+    critic: Literal["mlp", "simba"] = Field(
+        "mlp",
+        description="Q-networks: multilayer perceptrons, or SimBa's residual networks (arXiv 2410.09754), with a block for each of the "
+        "`hidden` layers, as wide as the last one.",
+    )
+    critic_layer_norm: bool = Field(False, description="Layer normalisation in the Q-networks; SimBa's always have it.")
     normalize_observations: bool = Field(False, description="Normalise observations by their running mean and variance.")
     policy_averaging: float = Field(
         0.0,
@@ -62,18 +67,27 @@ class Sac(OffPolicyAlgorithm):
             )
         return self
 
+    @model_validator(mode="after")
+    def _normalises_once(self) -> "Sac":
+        if self.critic == "simba" and self.critic_layer_norm:
+            raise UserError(
+                "critic_layer_norm has no effect with `critic: simba`, which has its own: expected `critic: mlp` with it, or none"
+            )
+        return self
+
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
         """Configure RLlib's SAC."""
         from ray.rllib.algorithms.sac import SACConfig
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
         from vlm_rm_sweeps.training.learners.replay import SacLearner
-        from vlm_rm_sweeps.training.q_networks import LayerNormQCatalog, PlainQCatalog
+        from vlm_rm_sweeps.training.q_networks import LayerNormQCatalog, PlainQCatalog, SimbaQCatalog
         from vlm_rm_sweeps.training.replay_training import ReplaySac
         from vlm_rm_sweeps.training.soft_networks import SacNetworks
 
+        perceptrons = LayerNormQCatalog if self.critic_layer_norm else PlainQCatalog
         networks = RLModuleSpec(
-            module_class=SacNetworks, catalog_class=LayerNormQCatalog if self.critic_layer_norm else PlainQCatalog
+            module_class=SacNetworks, catalog_class=SimbaQCatalog if self.critic == "simba" else perceptrons
         )
         return self.learn_softly(SACConfig(algo_class=ReplaySac).learners(learner_class=SacLearner), networks, env_runners)
 

@@ -35,13 +35,13 @@ class Tqc(Sac):
         from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
         from vlm_rm_sweeps.training.learners.replay import TqcLearner
-        from vlm_rm_sweeps.training.q_networks import LayerNormQuantileCatalog, PlainQuantileCatalog
+        from vlm_rm_sweeps.training.q_networks import LayerNormQuantileCatalog, PlainQuantileCatalog, SimbaQuantileCatalog
         from vlm_rm_sweeps.training.replay_training import ReplayTqc
         from vlm_rm_sweeps.training.soft_networks import TqcNetworks
 
+        perceptrons = LayerNormQuantileCatalog if self.critic_layer_norm else PlainQuantileCatalog
         networks = RLModuleSpec(
-            module_class=TqcNetworks,
-            catalog_class=LayerNormQuantileCatalog if self.critic_layer_norm else PlainQuantileCatalog,
+            module_class=TqcNetworks, catalog_class=SimbaQuantileCatalog if self.critic == "simba" else perceptrons
         )
         config = TQCConfig(algo_class=ReplayTqc).training(
             n_critics=self.critics, n_quantiles=self.quantiles, top_quantiles_to_drop_per_net=self.dropped_quantiles
