@@ -1,21 +1,20 @@
-"""What saves steps for the humanoid where the success test is the reward: critics, actions and observations, compared.
+"""What saves steps for the humanoid: each choice of its recipe, taken back or replaced while all others stay.
 
-    .venv/bin/python benchmarks/short_on_steps.py                     kneeling: 8 arms of 3 seeds
+    .venv/bin/python benchmarks/short_on_steps.py                     kneeling, the success test as reward: 9 arms of 3 seeds
     .venv/bin/python benchmarks/short_on_steps.py sweeps/humanoid_standing_truth.yaml
-    .venv/bin/python benchmarks/short_on_steps.py --arm "layer norm, position" --set steps=50_000
+    .venv/bin/python benchmarks/short_on_steps.py --arm torque --arm "the recipe" --set steps=50_000
+    .venv/bin/python benchmarks/short_on_steps.py sweeps/humanoid_kneeling.yaml --arm "the recipe" --set embedded_version=v1
 
-An arm is one choice of each of `FACTORS`. All else is as in the sweep file, whose own choice is the last arm: the comparison of an
-arm with the one that differs in a single choice tells what that choice is worth, beside each of the others. Each arm is a sweep of
-its own in `--results`, which can be looked at, reported on and, by `vlm-rm sweep ... --resume`, continued. With `--json FILE`,
-figures are written after each arm, and arms that FILE has already are not run again.
+An arm is the sweep file with the changes of `ARMS`; the last form tells what the reward is worth. Each arm is a sweep of its own in
+`--results`, which can be looked at, reported on and, by `vlm-rm sweep ... --resume`, continued. With `--json FILE`, figures are
+written after each arm, and arms that FILE has already are not run again.
 
-For each arm it prints the greedy success of each seed's last policy (20 episodes), the seeds' steps to a success of `REACHED` in the
-episodes of training, which explore (`-`: not reached), the environment steps per second of a trial, and of these the CPU time (one
-thread, so it is wall time) of sampling and of updates in ms a step.
+For each arm it prints the greedy success of each seed's last policy (20 episodes), the seeds' steps to a greedy success of
+`REACHED` (`-`: at none of the evaluations), the environment steps per second of a trial, and of these the CPU time (one thread, so
+it is wall time) of sampling and of updates in ms a step.
 """
 
 import argparse
-import itertools
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,34 +28,25 @@ from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 from vlm_rm_sweeps.training.checkpoints import TRIALS, TrialFolder, TrialResult
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
-FACTORS: dict[str, dict[str, list[str]]] = {
-    "critics": {
-        "plain": ["settings.critic_layer_norm=false"],
-        "layer norm": ["settings.critic_layer_norm=true"],
-    },
-    "actions": {
-        "torque": ["control.actions=torque"],
-        "position": ["control.actions=position"],
-    },
-    "observations": {
-        "full": ["control.observations=full", "settings.normalize_observations=false"],
-        "proprioception": ["control.observations=proprioception", "settings.normalize_observations=true"],
-    },
+ARMS: dict[str, list[str]] = {
+    "the recipe": [],
+    "torque": ["control.actions=torque"],
+    "full observations": ["control.observations=full"],
+    "observations as they are": ["settings.normalize_observations=false"],
+    "plain critics": ["settings.critic_layer_norm=false"],
+    "SimBa critics": ["settings.critic=simba", "settings.critic_layer_norm=false"],
+    "TQC": ["algorithm=tqc"],
+    "latest policy": ["settings.policy_averaging=0"],
+    "an update a step": ["settings.updates_per_step=1"],
 }
-"""Changes of the sweep file by factor and choice."""
+"""Changes of the sweep file by the name of each arm."""
 REACHED = 0.95
-_COLUMNS = f"{'arm':<40}{'greedy success':<24}{f'steps to {REACHED}':<28}{'steps/s':>8}{'sampling ms':>13}{'update ms':>11}"
-
-
-def arms() -> dict[str, list[str]]:
-    """Return the changes of the sweep file by the name of each arm."""
-    grid = itertools.product(*(choices.items() for choices in FACTORS.values()))
-    return {", ".join(name for name, _ in arm): [change for _, changes in arm for change in changes] for arm in grid}
+_COLUMNS = f"{'arm':<28}{'greedy success':<24}{f'steps to {REACHED}':<28}{'steps/s':>8}{'sampling ms':>13}{'update ms':>11}"
 
 
 def figures(results: Sequence[TrialResult]) -> dict[str, Any]:
     """Compute the figures of one trial from all its results."""
-    reached = (result[ENV_STEPS] for result in results if result.get(SUCCESS, 0.0) >= REACHED)
+    reached = (result[ENV_STEPS] for result in results if result.get(EVALUATION + SUCCESS, 0.0) >= REACHED)
     steps = results[-1][ENV_STEPS]
     return {
         "success": results[-1][EVALUATION + SUCCESS],
@@ -83,11 +73,11 @@ def row(arm: str, trials: Sequence[Mapping[str, Any]]) -> str:
     successes = " ".join(f"{trial['success']:.2f}" for trial in trials)
     reached = " ".join(f"{trial['steps_to_reach']:,.0f}" if trial["steps_to_reach"] else "-" for trial in trials)
     speeds = f"{median('steps_per_second'):>8.0f}{median('sampling_ms'):>13.2f}{median('update_ms'):>11.2f}"
-    return f"{arm:<40}{successes:<24}{reached:<28}{speeds}"
+    return f"{arm:<28}{successes:<24}{reached:<28}{speeds}"
 
 
 def _chosen(only: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    for arm, changes in arms().items():
+    for arm, changes in ARMS.items():
         if not only or any(part in arm for part in only):
             yield arm, changes
 
@@ -109,7 +99,7 @@ def main() -> None:
             known[arm] = run(plan, options.results)
             if options.json:
                 options.json.write_text(json.dumps(known, indent=2) + "\n")
-    print(_COLUMNS, *(row(arm, known[arm]) if known[arm] else f"{arm:<40}no trial has finished" for arm in plans), sep="\n")
+    print(_COLUMNS, *(row(arm, known[arm]) if known[arm] else f"{arm:<28}no trial has finished" for arm in plans), sep="\n")
 
 
 if __name__ == "__main__":

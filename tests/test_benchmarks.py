@@ -90,6 +90,28 @@ def test_a_benchmark_prints_a_row_for_everything_that_it_compares_and_writes_a_f
     assert np.isfinite(figures).all()
 
 
+@pytest.mark.slow
+def test_an_arm_of_the_ablation_is_trained_and_not_trained_again(tmp_path: Path) -> None:
+    changes = [
+        "steps=256",
+        "steps_per_result=128",
+        "seeds=[0]",
+        "settings.learning_starts=128",
+        "evaluation_episodes=2",
+        "trial.evaluation_interval=128",
+    ]
+    named = [word for change in changes for word in ("--set", change)]
+    command = ["--arm", "SimBa", *named, "--results", str(tmp_path / "results"), "--json", str(tmp_path / "arms.json")]
+    ran = run("short_on_steps.py", *command)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.splitlines()[-1].startswith("SimBa critics")
+    (trial,) = json.loads((tmp_path / "arms.json").read_text())["SimBa critics"]
+    assert trial["update_ms"] > 0
+    again = run("short_on_steps.py", *command)
+    assert again.stdout.splitlines()[-1] == ran.stdout.splitlines()[-1]
+    assert len(list((tmp_path / "results").glob("humanoid_kneeling_truth-*"))) == 1
+
+
 def numbers(results: object) -> list[float | None]:
     """Return all numbers in JSON."""
     if isinstance(results, dict | list):
