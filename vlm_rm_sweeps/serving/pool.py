@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.frames import FrameFormat
@@ -48,6 +48,8 @@ _REQUEST_FRAMES = 64
 """Frames in one request of `score`, rounded up to whole micro-batches: frames x specs x embedding must fit into a server's
 memory."""
 _LONGEST_START_S = 600.0
+_LOOK_FOR_SERVERS_S = 5.0
+"""Seconds between two looks of a client for further servers."""
 _THREADS = "OMP_NUM_THREADS"
 
 
@@ -68,7 +70,8 @@ class PoolConfig:
         model_id: Id of the model that is served.
         frame_format: Size and resizing of the model's frames.
         parameters: Number of parameters of the model.
-        servers: Number of reward servers.
+        servers: Number of reward servers, from the start.
+        most_servers: Number of reward servers while many frames wait, see `ServerScaling`; 0 for never more than `servers`.
         precision: Floating-point precision of the weights.
         backend: What runs the model's network.
         micro_batch: Frames in one forward pass.
@@ -88,6 +91,7 @@ class PoolConfig:
     frame_format: FrameFormat
     parameters: int = 0
     servers: int = 1
+    most_servers: int = 0
     precision: Precision = "fp32"
     backend: BackendName = "torch"
     micro_batch: int = 64
@@ -102,6 +106,9 @@ class PoolConfig:
             value = getattr(self, name)
             whole = _is_number(value) and value >= 1 and value == int(value)
             self._check(name, whole, "at least 1, a whole number")
+        more = self.most_servers
+        is_count = _is_number(more) and more == int(more) and (more == 0 or more >= self.servers)
+        self._check("most_servers", is_count, f"0, or a whole number that is not below `servers`, {self.servers}")
         for name in ("cpus", "gpus"):
             value = getattr(self, name)
             self._check(name, _is_number(value) and value >= 0, "at least 0")
@@ -133,8 +140,15 @@ class PoolConfig:
         return "cuda" if self.gpus else "cpu"
 
     def server_names(self) -> list[str]:
-        """Return the names of the servers' Ray actors."""
-        return [f"{self.name}/{self.model_id}/{index}" for index in range(self.servers)]
+        """Return the names of the Ray actors of the servers that run from the start."""
+        return self._names(range(self.servers))
+
+    def further_names(self) -> list[str]:
+        """Return the names of the Ray actors of the servers that run only while many frames wait."""
+        return self._names(range(self.servers, self.most_servers))
+
+    def _names(self, indices: Iterable[int]) -> list[str]:
+        return [f"{self.name}/{self.model_id}/{index}" for index in indices]
 
 
 def _is_number(value: Any) -> bool:
@@ -281,6 +295,7 @@ class _Server:
     """A client's view of one server: the last backlog that it reported, and the frames that this client has in flight there."""
 
     handle: ActorHandle
+    name: str = ""
     reported: int = 0
     in_flight: int = 0
 
@@ -311,6 +326,8 @@ class RewardPool(RewardModel):
         self.micro_batch = config.micro_batch
         self.metrics = ClientMetrics(config.model_id)
         self._servers = [_Server(handle) for handle in handles]
+        self._starting: dict[str, tuple[ActorHandle, ray.ObjectRef]] = {}
+        self._looked_at = -math.inf
 
     @classmethod
     def connect(cls, config: PoolConfig) -> "RewardPool":
@@ -405,6 +422,7 @@ class RewardPool(RewardModel):
             raise
 
     def _send(self, frames: ray.ObjectRef, count: int, specs: tuple[RewardSpec, ...]) -> tuple[_Server, ray.ObjectRef]:
+        self._look_for_servers()
         if not self._servers:
             raise PoolUnavailable(f"no reward server of {self.config.model_id} is left")
         server = min(self._servers, key=lambda candidate: candidate.load)
@@ -413,6 +431,25 @@ class RewardPool(RewardModel):
         self._servers.append(server)
         server.in_flight += count
         return server, server.handle.score.remote(frames, specs)
+
+    def _look_for_servers(self) -> None:
+        """Send also to servers that were started since, once they have loaded their model."""
+        names = self.config.further_names()
+        if not names or time.monotonic() < self._looked_at + _LOOK_FOR_SERVERS_S:
+            return
+        self._looked_at = time.monotonic()
+        known = {server.name for server in self._servers} | self._starting.keys()
+        for name in names:
+            if name not in known:
+                with suppress(ValueError):  # it was not started
+                    handle = ray.get_actor(name, namespace=NAMESPACE)
+                    self._starting[name] = handle, handle.ready.remote()
+        for name, (handle, ready) in list(self._starting.items()):
+            if ray.wait([ready], timeout=0)[0]:
+                del self._starting[name]
+                with suppress(RayError):  # it was ended meanwhile
+                    ray.get(ready)
+                    self._servers.append(_Server(handle, name))
 
     def _answered(self, server: _Server, count: int, backlog: int) -> None:
         server.in_flight -= count
@@ -428,9 +465,12 @@ class RewardPool(RewardModel):
         if server in self._servers:
             self._servers.remove(server)
         if not self._servers:
-            # The last line of Ray's message is the cause of the server's death.
-            cause = str(error).strip().splitlines()[-1:] or [reason_of(error)]
-            raise PoolUnavailable(f"the last reward server of {self.config.model_id} died: {cause[0]}") from error
+            raise PoolUnavailable(f"the last reward server of {self.config.model_id} died: {cause_of_death(error)}") from error
+
+
+def cause_of_death(error: Exception) -> str:
+    """Return what a server died of, in one line: the last one of Ray's message."""
+    return (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0]
 
 
 def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
@@ -447,23 +487,35 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
         UserError: The pool's backend cannot run the model.
     """
     model.use_backend(config.backend, config.device, config.precision)
+    return [start_server(config, model, name) for name in config.server_names()]
+
+
+def start_server(config: PoolConfig, model: RewardModel, name: str) -> ActorHandle:
+    """Start one server, without waiting for it.
+
+    Args:
+        config: Configuration of its pool.
+        model: The model, not loaded, as for `start_pool`.
+        name: Name of its Ray actor, one of the configuration's.
+
+    Returns:
+        Its Ray handle, which keeps it alive.
+    """
     # Imported here, because it imports torch, which clients do not need.
     from vlm_rm_sweeps.serving.server import RewardServer
 
     actor: Any = ray.remote(RewardServer)
-    return [
-        actor.options(
-            name=name,
-            namespace=NAMESPACE,
-            num_cpus=config.cpus,
-            num_gpus=config.gpus,
-            max_restarts=_RESTARTS,
-            # Clients send lost requests again themselves, and limit how often.
-            max_task_retries=0,
-            runtime_env=server_environment(config),
-        ).remote(model, config.device, config.precision, config.micro_batch, config.threads)
-        for name in config.server_names()
-    ]
+    handle: ActorHandle = actor.options(
+        name=name,
+        namespace=NAMESPACE,
+        num_cpus=config.cpus,
+        num_gpus=config.gpus,
+        max_restarts=_RESTARTS,
+        # Clients send lost requests again themselves, and limit how often.
+        max_task_retries=0,
+        runtime_env=server_environment(config),
+    ).remote(model, config.device, config.precision, config.micro_batch, config.threads)
+    return handle
 
 
 def server_environment(config: PoolConfig) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.placement import check_placement
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.serving.scaling import ServerScaling
 
 
 def _silent(line: str) -> None:
@@ -32,8 +33,9 @@ def reward_pool(
     Args:
         model: The model, not loaded, or its id.
         *specs: Specs that it will have to score; they are tried on one frame before the block begins.
-        say: Prints a line about Ray.
-        **settings: Attributes of `PoolConfig`: servers, precision, backend, micro_batch, cpus, gpus, threads, timeout_s.
+        say: Prints a line about Ray or further servers.
+        **settings: Attributes of `PoolConfig`: servers, most_servers, precision, backend, micro_batch, cpus, gpus, threads,
+            timeout_s.
 
     Yields:
         A client of the servers, which is itself a reward model.
@@ -51,7 +53,8 @@ def reward_pool(
         servers = start_pool(config, chosen)
         try:
             await_pool(config, servers, specs)
-            yield RewardPool(config, servers)
+            with ServerScaling(config, chosen, servers, say):
+                yield RewardPool(config, servers)
         finally:
             for server in servers:
                 ray.kill(server)

@@ -73,6 +73,10 @@ class RewardServer:
         """Return True; a call is answered only once the model is loaded."""
         return True
 
+    async def backlog(self) -> int:
+        """Return the number of frames that were accepted but not scored yet."""
+        return self._backlog
+
     async def check_spec(self, spec: RewardSpec) -> None:
         """Refuse a spec that the model cannot score.
 

@@ -170,7 +170,16 @@ def made(**changes: Any) -> Plan:
         pytest.param(
             {"pool": {"precision": "fp64"}}, ["pool.precision = 'fp64'", "'fp32', 'bf16' or 'fp16'"], id="unknown precision"
         ),
-        pytest.param({"pool": {"servers": 0}}, ["pool.servers = 0", "greater than or equal to 1"], id="no servers"),
+        pytest.param(
+            {"pool": {"servers": 0}},
+            ["pool.servers = 0: expected a number of servers from 1 to 1024, or `{min"],
+            id="no servers",
+        ),
+        pytest.param(
+            {"pool": {"servers": {"min": 3, "max": 2}}},
+            ["pool.servers: min 3, max 2: expected a `max` that is"],
+            id="server range",
+        ),
         pytest.param({"settings": {"gamma": 1.5}}, ["settings.gamma = 1.5", "less than 1"], id="setting out of range"),
         pytest.param({"settings": {"hidden": [-3]}}, ["settings.hidden", "-3"], id="layer of negative width"),
         pytest.param({"settings": {"hidden": []}}, ["settings.hidden = []: expected at least 1 of them"], id="no layers"),

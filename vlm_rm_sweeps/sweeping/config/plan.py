@@ -245,9 +245,10 @@ class Plan:
                 continue
             size = f"{model.parameters / 1e6:.2f} M parameters, {_weight_megabytes(model, pool.precision):.0f} MB of weights"
             way = f"{pool.precision} by {pool.backend}"
+            least, most = pool.servers.min, pool.servers.max
+            servers = f"{least} to {most}" if most > least else least
             lines.append(
-                f"  {pool.servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and "
-                f"{pool.gpus:g} GPUs each"
+                f"  {servers} reward server(s) of {model_id}: {size} in {way}, {pool.cpus:g} CPUs and {pool.gpus:g} GPUs each"
             )
         if self.models and sweep.score_every > 1:
             held = "held" if sweep.score_between == "hold" else "interpolated"

@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.functions.base import RewardFunction
@@ -13,6 +23,7 @@ from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpe
 
 LARGEST = "largest"
 """In `audit.models`: the largest of the sweep's models."""
+_MOST_SERVERS = 1_024
 _SHORT_NAME = r"^[A-Za-z0-9_.-]{1,40}$"
 
 
@@ -103,10 +114,28 @@ class RewardSettings(Section):
         return {KIND: self.kind, **(self.model_extra or {})}
 
 
+class ServerRange(Section):
+    """How many servers a model has, by how many frames wait for them."""
+
+    min: int = Field(1, ge=1, le=_MOST_SERVERS, description="Servers at the start, and at least.")
+    max: int = Field(ge=1, le=_MOST_SERVERS, description="Servers at most.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ServerRange":
+        if self.min > self.max:
+            raise UserError(f"min {self.min}, max {self.max}: expected a `max` that is not below `min`")
+        return self
+
+
 class PoolSettings(Section):
     """How each model is served."""
 
-    servers: int = Field(1, ge=1, le=1_024, description="Reward servers for each model.")
+    servers: ServerRange = Field(
+        1,
+        validate_default=True,
+        description="Reward servers for each model: a number, or `{min: 1, max: 8}`. Then servers are started while frames wait for "
+        "those that run, and ended while few do.",
+    )
     precision: Precision = Field("fp32", description="Precision of the weights.")
     backend: BackendName = Field(
         "torch",
@@ -120,6 +149,20 @@ class PoolSettings(Section):
     timeout_s: float = Field(
         600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
     )
+
+    @field_validator("servers", mode="before", json_schema_input_type=int | ServerRange)
+    @classmethod
+    def _a_number_or_both(cls, value: Any) -> Any:
+        if isinstance(value, dict | ServerRange):
+            return value
+        try:
+            return ServerRange(min=value, max=value)
+        except ValidationError as error:
+            raise UserError(f"expected a number of servers from 1 to {_MOST_SERVERS}, or `{{min: 1, max: 8}}`") from error
+
+    @field_serializer("servers")
+    def _as_written(self, servers: ServerRange) -> int | dict[str, int]:
+        return servers.min if servers.min == servers.max else {"min": servers.min, "max": servers.max}
 
 
 class TrialResources(Section):

@@ -157,7 +157,7 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
         problems += (f"memory: {sum(memory.values()) / GB:.1f} GB are needed, {machine.memory / GB:.1f} GB are free",)
     if disk > machine.disk:
         problems += (f"disk: {disk / GB:.1f} GB are needed, {machine.disk / GB:.1f} GB are free",)
-    reserved = at_once * plan.sweep.trial.gpus + len(plan.models) * plan.sweep.pool.servers * plan.sweep.pool.gpus
+    reserved = at_once * plan.sweep.trial.gpus + len(plan.models) * plan.sweep.pool.servers.min * plan.sweep.pool.gpus
     total = sum(steps for steps, _, _ in rates)
     return Fit(
         trials_at_once=at_once,
@@ -174,7 +174,7 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
 def _trials_at_once(plan: Plan, machine: Machine) -> tuple[int, tuple[str, ...]]:
     """Return how many trials Ray places at once, at least 1 for the estimate, and why not even one can be placed."""
     trial, pool = plan.sweep.trial, plan.sweep.pool
-    servers = len(plan.models) * pool.servers
+    servers = len(plan.models) * pool.servers.min
     cpus, gpus = math.floor(machine.cores) - servers * pool.cpus, machine.gpus - servers * pool.gpus
     problems = []
     places = [math.floor(cpus / (trial.cpus + trial.env_runners))]
@@ -193,11 +193,11 @@ def _rate(plan: Plan, measured: Measured, machine: Machine, at_once: int, steppi
     """Return the steps per second of all trials at once, and what limits them."""
     pool, runners = plan.sweep.pool, max(1, plan.sweep.trial.env_runners)
     on_cpu = stepping.cpu_seconds + (0.0 if pool.gpus else encoding.cpu_seconds)
-    processes = at_once * runners + (pool.servers if encoding.seconds else 0)
+    processes = at_once * runners + (pool.servers.min if encoding.seconds else 0)
     limits = {"trials": at_once * runners / max(stepping.seconds, 1e-9)}
     if encoding.seconds:
         # Trials follow each other in the order of their models, so those that run at once mostly share one model.
-        limits["servers"] = pool.servers / encoding.seconds
+        limits["servers"] = pool.servers.min / encoding.seconds
     limits["cores"] = _free_cores(measured, machine, processes) / max(on_cpu, 1e-9)
     bound = min(limits, key=lambda name: limits[name])
     return limits[bound], bound
@@ -232,7 +232,7 @@ def _memory(plan: Plan, measured: Measured, at_once: int) -> dict[str, float]:
         parts[f"{runners} env runners of each trial"] = at_once * runners * measured.trial_bytes
     parts["their replay buffers"] = at_once * _buffer_bytes(plan, measured)
     for model_id in plan.models:
-        servers = plan.sweep.pool.servers
+        servers = plan.sweep.pool.servers.min
         parts[f"{servers} servers of {model_id}"] = servers * (SERVER_BYTES + measured.model_bytes[model_id])
     return {name: bytes_ for name, bytes_ in parts.items() if bytes_}
 

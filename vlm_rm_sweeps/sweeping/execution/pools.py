@@ -23,13 +23,14 @@ from vlm_rm_sweeps.sweeping.execution.thresholds import check_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 
-_ONE_JUDGE = {"servers": 1, "cpus": 0.0, "gpus": 0.0, "timeout_s": 86_400.0}
+_ONE_JUDGE = {"servers": 1, "most_servers": 1, "cpus": 0.0, "gpus": 0.0, "timeout_s": 86_400.0}
 """The pool of a model that only judges: one process, so that there is one budget. It limits its time itself."""
 
 
 def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
     """Return the pool configuration of each model of a sweep and its audit, by model id."""
-    settings = plan.sweep.pool.model_dump()
+    counts = {"servers": plan.sweep.pool.servers.min, "most_servers": plan.sweep.pool.servers.max}
+    settings = plan.sweep.pool.model_dump() | counts
     return {
         model_id: PoolConfig.of(pool_name, model, **(settings | (_ONE_JUDGE if model.judges_only else {})))
         for model_id, model in plan.models.items()
@@ -73,7 +74,7 @@ def start_pools(
     elif await_placement(*demand, wait_s, say):
         check_nodes(results)  # those that have joined
     if pools:
-        say(f"starting {plan.sweep.pool.servers} reward server(s) of each of {', '.join(pools)}")
+        say(f"starting {plan.sweep.pool.servers.min} reward server(s) of each of {', '.join(pools)}")
     servers = {model_id: start_pool(pool, plan.models[model_id]) for model_id, pool in pools.items()}
     cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
     return pools, servers

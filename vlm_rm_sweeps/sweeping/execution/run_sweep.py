@@ -16,6 +16,7 @@ import pandas as pd
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool
+from vlm_rm_sweeps.serving.scaling import ServerScaling
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
 from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
@@ -138,6 +139,7 @@ def _run_sweep(
         for model_id, pool in pools.items():
             # A model that only judges may be unavailable: the audit will say so.
             await_pool(pool, servers[model_id], [] if plan.models[model_id].judges_only else plan.served_specs(model_id))
+            cleanup.enter_context(ServerScaling(pool, plan.models[model_id], servers[model_id], say))
         thresholds = measure_thresholds(plan, folder, pools) if needed else {}
         plan = plan.with_thresholds(thresholds)
         measured = _measured(plan, folder, pools, say) if needed else None

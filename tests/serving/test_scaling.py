@@ -1,0 +1,123 @@
+"""More servers while frames wait, fewer while hardly any do: the rule by itself, and real servers of an embedded model."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import ray
+
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.rewards.registry import load_reward_model
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.serving import pool as pool_module
+from vlm_rm_sweeps.serving import scaling
+from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool
+from vlm_rm_sweeps.serving.reward_pool import reward_pool
+from vlm_rm_sweeps.serving.scaling import QueueRule
+
+SPEC = RewardSpec(("a pole standing up",), ("a pole",), 0.5)
+FRAMES = np.random.default_rng(0).integers(0, 256, (150, 64, 64, 3), np.uint8)
+
+
+def changes(rule: QueueRule, waiting: list[int], servers: int) -> list[int]:
+    return [rule.look(frames, servers) for frames in waiting]
+
+
+def test_a_server_is_added_when_frames_wait_at_five_looks_one_after_the_other() -> None:
+    rule = QueueRule(least=1, most=3, micro_batch=64)
+    assert changes(rule, [129, 129, 129, 129, 128, 129, 129, 129, 129], servers=1) == [0] * 9
+    assert changes(rule, [129], servers=1) == [1]
+    # With two servers twice as many must wait, and looks before the change do not count.
+    assert changes(rule, [256] * 9, servers=2) == [0] * 9
+    assert changes(rule, [257] * 5, servers=2) == [0] * 4 + [1]
+    assert changes(rule, [10_000] * 9, servers=3) == [0] * 9
+
+
+def test_a_server_is_ended_when_the_others_had_hardly_anything_to_do_for_a_minute() -> None:
+    rule = QueueRule(least=1, most=3, micro_batch=64)
+    assert changes(rule, [0] * 30 + [64] + [0] * 59, servers=3) == [0] * 90
+    assert changes(rule, [0], servers=3) == [-1]
+    assert changes(rule, [31] * 60, servers=2) == [0] * 59 + [-1]
+    assert changes(rule, [0] * 99, servers=1) == [0] * 99
+
+
+def test_as_many_servers_at_most_as_at_least_are_never_changed() -> None:
+    assert not any(changes(QueueRule(2, 2, 1), [10_000] * 9 + [0] * 99, servers=2))
+
+
+@pytest.mark.parametrize("most", [-1, 1, 2.5, "3", True])
+def test_fewer_servers_at_most_than_at_least_are_refused(most: int) -> None:
+    with pytest.raises(UserError, match=r"most_servers is .*: expected 0, or a whole number that is not below `servers`, 2"):
+        PoolConfig("test", "embedded/tiny", FrameFormat(64), servers=2, most_servers=most)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks follow each other quickly."""
+    monkeypatch.setattr(scaling, "_LOOK_S", 0.05)
+    monkeypatch.setattr(pool_module, "_LOOK_FOR_SERVERS_S", 0.1)
+
+
+def keep_busy_until(pool: RewardPool, is_true: Callable[[], bool]) -> list[np.ndarray]:
+    """Score frames, two requests at a time, and return all rewards."""
+    rewards, ends = [], time.monotonic() + 120
+    while not is_true():
+        assert time.monotonic() < ends
+        pending = [pool.submit(FRAMES, [SPEC]) for _ in range(2)]
+        rewards += [each.result().rewards for each in pending]
+    return rewards
+
+
+def servers_of(pool: RewardPool) -> list[bool]:
+    """Whether each server's actor exists that the pool may have."""
+    names = {each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE}
+    return [name in names for name in (*pool.config.server_names(), *pool.config.further_names())]
+
+
+def test_a_second_server_joins_while_frames_wait_and_leaves_when_none_do(ray_cluster: None, hurried: None) -> None:
+    said: list[str] = []
+    with reward_pool("embedded/tiny", SPEC, say=said.append, micro_batch=1, most_servers=2) as pool:
+        assert servers_of(pool) == [True, False]
+        rewards = keep_busy_until(pool, lambda: len(pool._servers) == 2)
+        assert servers_of(pool) == [True, True]
+        rewards += [pool.score(FRAMES, [SPEC]) for _ in range(3)]
+        ends = time.monotonic() + 60
+        while servers_of(pool) != [True, False]:
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+        # The client learns of it by its next request there, which another server gets.
+        rewards += [pool.score(FRAMES, [SPEC]), pool.score(FRAMES, [SPEC])]
+        assert len(pool._servers) == 1
+    assert servers_of(pool) == [False, False]
+    expected = load_reward_model("embedded/tiny", micro_batch=1).score(FRAMES, [SPEC])
+    for each in rewards:
+        np.testing.assert_array_equal(each, expected)
+    assert said[0].endswith("frames wait for embedded/tiny: starting a reward server more, 2 in all")
+    assert said[1] == "few frames wait for embedded/tiny: a reward server was ended, 1 are left"
+
+
+class LoadsOnce(RewardModel):
+    """The pool's first server can load it; no further one can."""
+
+    frame_format = FrameFormat(64)
+
+    def load(self, device: str, precision: str, micro_batch: int) -> None:  # type: ignore[override]
+        self.micro_batch = micro_batch
+        if not str(ray.get_runtime_context().get_actor_name()).endswith("/0"):
+            raise MemoryError("the GPU is full")
+
+    def score(self, frames: np.ndarray, specs: object) -> np.ndarray:
+        time.sleep(0.05)
+        return np.zeros((len(frames), 1), np.float32)
+
+
+def test_a_further_server_that_cannot_start_is_said_once_and_those_that_run_go_on(ray_cluster: None, hurried: None) -> None:
+    said: list[str] = []
+    with reward_pool(LoadsOnce("once"), say=said.append, micro_batch=1, most_servers=3) as pool:
+        keep_busy_until(pool, lambda: len(said) == 2)
+        for _ in range(10):  # as many looks, at which more frames wait than for another server
+            pool.score(FRAMES, [SPEC])
+    assert len(said) == 2
+    assert said[1] == "a further reward server of once did not start, so 1 go on: MemoryError: the GPU is full"
