@@ -68,6 +68,10 @@ class ParametersInWords(Redness):
     parameters: Any = "12 M"
 
 
+class JudgesInNumbers(Redness):
+    judges_only: Any = np.zeros(3)
+
+
 class GoalCosine(FrameReward):
     """A reward function without any fault."""
 
@@ -200,6 +204,10 @@ def no_goal() -> Task:
 
 def one_prompt() -> Task:
     return task(baseline_prompt="a red rod")
+
+
+def no_control() -> Task:
+    return task(control=np.zeros(3))
 
 
 def no_states() -> Task:

@@ -62,6 +62,8 @@ class Task:
         prompts = {"goal_prompt": self.goal_prompt, "baseline_prompt": self.baseline_prompt}
         names = {"textures": self.textures, "cameras": self.cameras}
         for what, found, is_kept, expected in (
+            ("name", self.name, _is_text(self.name), "a name, such as 'cartpole-upright'"),
+            ("control", self.control, isinstance(self.control, Control), "a Control"),
             ("episode_steps", steps, isinstance(steps, Integral) and 1 <= steps <= MOST_EPISODE_STEPS, _STEPS_EXPECTED),
             ("success_criterion", criterion, criterion is None or _is_text(criterion), "the criterion in words, or None"),
             (
