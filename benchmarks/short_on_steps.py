@@ -3,11 +3,12 @@
     .venv/bin/python benchmarks/short_on_steps.py                     kneeling, the success test as reward: 9 arms of 3 seeds
     .venv/bin/python benchmarks/short_on_steps.py sweeps/humanoid_standing_truth.yaml
     .venv/bin/python benchmarks/short_on_steps.py --arm torque --arm "the recipe" --set steps=50_000
-    .venv/bin/python benchmarks/short_on_steps.py sweeps/humanoid_kneeling.yaml --arm "the recipe" --set embedded_version=v1
+    .venv/bin/python benchmarks/short_on_steps.py sweeps/humanoid_kneeling.yaml --arm "the recipe" --set true_reward=false
 
-An arm is the sweep file with the changes of `ARMS`; the last form tells what the reward is worth. Each arm is a sweep of its own in
-`--results`, which can be looked at, reported on and, by `vlm-rm sweep ... --resume`, continued. With `--json FILE`, figures are
-written after each arm, and arms that FILE has already are not run again.
+An arm is the sweep file with the changes of `ARMS`. The last form tells what the reward is worth, with `--set embedded_version=v1`
+or other `models` besides. Untrained policies are left out. Each arm is a sweep of its own in `--results`, which can be looked at,
+reported on and, by `vlm-rm sweep ... --resume`, continued. With `--json FILE`, figures are written after each arm, and arms that
+FILE has already, of the same sweep file and `--set`, are not run again.
 
 For each arm it prints the greedy success of each seed's last policy (20 episodes), the seeds' steps to a greedy success of
 `REACHED` (`-`: at none of the evaluations), the environment steps per second of a trial, and of these the CPU time (one thread, so
@@ -61,7 +62,8 @@ def run(plan: Plan, results: Path) -> list[dict[str, Any]]:
     """Run an arm, and return the figures of each trial that has finished, in the order of the seeds."""
     folder = run_sweep(plan, results).folder
     found = (TrialFolder(folder / TRIALS / trial.trial_id).last()[0] for trial in plan.trials)
-    return [figures(checkpoint.content["results"]) for checkpoint in found if checkpoint and checkpoint.content["done"]]
+    trained = [each.content["results"] for each in found if each and each.content["done"] and each.env_steps]
+    return [figures(results) for results in trained]
 
 
 def row(arm: str, trials: Sequence[Mapping[str, Any]]) -> str:
@@ -92,14 +94,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     known: dict[str, Any] = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
+    of = known.setdefault(" ".join([options.sweep.stem, *options.set]), {})
     plans = {arm: load_plan(options.sweep, [*changes, *options.set]) for arm, changes in _chosen(options.arm)}
     for arm, plan in plans.items():
         assert isinstance(plan, Plan), f"{options.sweep} is a screening: expected a sweep"
-        if arm not in known:
-            known[arm] = run(plan, options.results)
+        if arm not in of:
+            of[arm] = run(plan, options.results)
             if options.json:
                 options.json.write_text(json.dumps(known, indent=2) + "\n")
-    print(_COLUMNS, *(row(arm, known[arm]) if known[arm] else f"{arm:<28}no trial has finished" for arm in plans), sep="\n")
+    print(_COLUMNS, *(row(arm, of[arm]) if of[arm] else f"{arm:<28}no trial has finished" for arm in plans), sep="\n")
 
 
 if __name__ == "__main__":

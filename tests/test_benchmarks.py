@@ -105,7 +105,8 @@ def test_an_arm_of_the_ablation_is_trained_and_not_trained_again(tmp_path: Path)
     ran = run("short_on_steps.py", *command)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.splitlines()[-1].startswith("SimBa critics")
-    (trial,) = json.loads((tmp_path / "arms.json").read_text())["SimBa critics"]
+    (arms,) = json.loads((tmp_path / "arms.json").read_text()).values()
+    (trial,) = arms["SimBa critics"]
     assert trial["update_ms"] > 0
     again = run("short_on_steps.py", *command)
     assert again.stdout.splitlines()[-1] == ran.stdout.splitlines()[-1]

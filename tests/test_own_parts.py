@@ -67,6 +67,7 @@ PLANNED = {
         ("half_steps", "episode_steps is 20.5: expected a whole number from 1 to 100,000"),
         ("no_goal", "expected at least one, and none of them empty (this is the prompt of task 'odd_parts:no_goal'"),
         ("one_prompt", "goal_prompt and baseline_prompt are the same, 'a red rod'"),
+        ("no_name", "name is b'odd': expected a name, such as 'cartpole-upright'"),
         ("no_control", "control is array([0., 0., 0.]): expected a Control"),
         ("no_states", "states is 'angle': expected a StateSpace with variables, or None"),
     ],

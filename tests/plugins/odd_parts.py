@@ -206,6 +206,10 @@ def one_prompt() -> Task:
     return task(baseline_prompt="a red rod")
 
 
+def no_name() -> Task:
+    return task(name=b"odd")
+
+
 def no_control() -> Task:
     return task(control=np.zeros(3))
 

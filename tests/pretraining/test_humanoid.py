@@ -9,7 +9,9 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining.captions import caption_batch
 from vlm_rm_sweeps.pretraining.humanoid import HumanoidState, View, render_states, sample_states
 from vlm_rm_sweeps.pretraining.postures import arms_of, support_of
+from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
+from vlm_rm_sweeps.tasks.rendering import Rendering
 
 
 def test_states_are_of_every_kind_and_decided_by_the_generator() -> None:
@@ -44,6 +46,18 @@ def test_each_state_is_drawn_as_its_view_and_textures_say() -> None:
     assert frames.shape == (7, 64, 64, 3)
     np.testing.assert_array_equal(frames[0], frames[4])
     assert len({frame.tobytes() for frame in frames}) == 6
+
+
+@pytest.mark.usefixtures("opengl")
+def test_views_beside_the_papers_show_the_whole_floor() -> None:
+    view = View(azimuth=210.0, elevation=-25.0, distance=4.2)
+    (frame,) = render_states([HumanoidState.of(POSES["standing"].qpos(), view=view)], FrameFormat(64))
+    env = Humanoid(Rendering("modified", "default", "fast"), FrameFormat(64))
+    env._camera = paper_camera()
+    env._camera.azimuth, env._camera.elevation, env._camera.distance = view.azimuth, view.elevation, view.distance
+    env.set_state(POSES["standing"].qpos(), np.zeros(env.model.nv))
+    np.testing.assert_array_equal(frame, env.render())
+    env.close()
 
 
 def test_a_caption_is_of_the_posture_the_scenery_or_the_robot_alone() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from vlm_rm_sweeps.serving.ray_internals import actor_id, address_of_auto, restarts_of_running
+from vlm_rm_sweeps.serving.ray_internals import actor_id, address_of_auto, is_dead, restarts_of_running
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,23 @@ def test_the_state_of_actors_tells_one_that_is_up_from_one_that_restarts(actor: 
 
 def test_an_actor_that_is_not_known_is_not_up(ray_cluster: None) -> None:
     assert restarts_of_running("0" * 32) is None
+    assert not is_dead("0" * 32)
+
+
+def test_an_actor_that_was_ended_is_dead_and_one_that_restarts_is_not(ray_cluster: None) -> None:
+    """Else a client waits ten minutes for a server that was ended."""
+    remote: Any = ray.remote(num_cpus=0, max_restarts=-1)(Named)
+    ended = remote.remote()
+    ray.get(ended.own_id.remote())
+    ray.kill(ended, no_restart=False)
+    deadline = time.monotonic() + 60
+    while restarts_of_running(actor_id(ended)) != 1 and time.monotonic() < deadline:
+        assert not is_dead(actor_id(ended))
+        time.sleep(0.01)
+    ray.kill(ended)
+    while not is_dead(actor_id(ended)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert is_dead(actor_id(ended))
 
 
 def test_auto_is_an_address_that_can_be_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """More servers while frames wait, fewer while hardly any do: the rule by itself, and real servers of an embedded model."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -9,13 +10,13 @@ import ray
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.rewards.registry import load_reward_model
+from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.serving import pool as pool_module
 from vlm_rm_sweeps.serving import scaling
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool
+from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, running_servers
 from vlm_rm_sweeps.serving.reward_pool import reward_pool
-from vlm_rm_sweeps.serving.scaling import QueueRule
+from vlm_rm_sweeps.serving.scaling import QueueRule, ServerScaling
 
 SPEC = RewardSpec(("a pole standing up",), ("a pole",), 0.5)
 FRAMES = np.random.default_rng(0).integers(0, 256, (150, 64, 64, 3), np.uint8)
@@ -27,11 +28,11 @@ def changes(rule: QueueRule, waiting: list[int], servers: int) -> list[int]:
 
 def test_a_server_is_added_when_frames_wait_at_five_looks_one_after_the_other() -> None:
     rule = QueueRule(least=1, most=3, micro_batch=64)
-    assert changes(rule, [129, 129, 129, 129, 128, 129, 129, 129, 129], servers=1) == [0] * 9
-    assert changes(rule, [129], servers=1) == [1]
+    assert changes(rule, [65, 65, 65, 65, 64, 65, 65, 65, 65], servers=1) == [0] * 9
+    assert changes(rule, [65], servers=1) == [1]
     # With two servers twice as many must wait, and looks before the change do not count.
-    assert changes(rule, [256] * 9, servers=2) == [0] * 9
-    assert changes(rule, [257] * 5, servers=2) == [0] * 4 + [1]
+    assert changes(rule, [128] * 9, servers=2) == [0] * 9
+    assert changes(rule, [129] * 5, servers=2) == [0] * 4 + [1]
     assert changes(rule, [10_000] * 9, servers=3) == [0] * 9
 
 
@@ -70,32 +71,67 @@ def keep_busy_until(pool: RewardPool, is_true: Callable[[], bool]) -> list[np.nd
     return rewards
 
 
-def servers_of(pool: RewardPool) -> list[bool]:
-    """Whether each server's actor exists that the pool may have."""
-    names = {each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE}
-    return [name in names for name in (*pool.config.server_names(), *pool.config.further_names())]
+def wait_until(is_true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+def numbers_of(pool: RewardPool) -> set[str]:
+    """The last parts of the names of the servers that run or start."""
+    return {name.rpartition("/")[2] for name in running_servers(pool.config)}
 
 
 def test_a_second_server_joins_while_frames_wait_and_leaves_when_none_do(ray_cluster: None, hurried: None) -> None:
     said: list[str] = []
     with reward_pool("embedded/tiny", SPEC, say=said.append, micro_batch=1, most_servers=2) as pool:
-        assert servers_of(pool) == [True, False]
+        assert numbers_of(pool) == {"0"}
         rewards = keep_busy_until(pool, lambda: len(pool._servers) == 2)
-        assert servers_of(pool) == [True, True]
+        assert numbers_of(pool) == {"0", "1"}
         rewards += [pool.score(FRAMES, [SPEC]) for _ in range(3)]
-        ends = time.monotonic() + 60
-        while servers_of(pool) != [True, False]:
-            assert time.monotonic() < ends
-            time.sleep(0.1)
+        assert (
+            len(RewardPool.connect(pool.config)._servers) == 1
+        )  # a new client takes those of the start, and looks for others later
+        wait_until(lambda: numbers_of(pool) == {"0"})
         # The client learns of it by its next request there, which another server gets.
         rewards += [pool.score(FRAMES, [SPEC]), pool.score(FRAMES, [SPEC])]
-        assert len(pool._servers) == 1
-    assert servers_of(pool) == [False, False]
+        assert pool.config.server_names()[0] in {server.name for server in pool._servers}
+    assert not numbers_of(pool)
     expected = load_reward_model("embedded/tiny", micro_batch=1).score(FRAMES, [SPEC])
     for each in rewards:
         np.testing.assert_array_equal(each, expected)
-    assert said[0].endswith("frames wait for embedded/tiny: starting a reward server more, 2 in all")
-    assert said[1] == "few frames wait for embedded/tiny: a reward server was ended, 1 are left"
+    assert said[0].endswith("frames wait for embedded/tiny: starting another reward server (servers that run: 1)")
+    assert said[1] == "few frames wait for embedded/tiny: a reward server was ended (servers that run: 1)"
+
+
+def test_without_a_server_of_the_start_new_clients_find_the_further_ones_and_it_is_replaced(
+    ray_cluster: None, hurried: None
+) -> None:
+    said: list[str] = []
+    with reward_pool("embedded/tiny", SPEC, say=said.append, micro_batch=1, most_servers=2) as pool:
+        keep_busy_until(pool, lambda: len(pool._servers) == 2)
+        ray.kill(ray.get_actor(pool.config.server_names()[0], namespace=NAMESPACE))
+        wait_until(lambda: numbers_of(pool) == {"1"})
+        assert [server.name for server in RewardPool.connect(pool.config)._servers] == pool.config.further_names()
+        rewards = keep_busy_until(pool, lambda: numbers_of(pool) == {"0", "1"})
+    assert any("a reward server of embedded/tiny is lost" in line and "servers that run: 1" in line for line in said)
+    assert np.isfinite(rewards).all()
+
+
+def test_a_server_without_room_is_said_and_withdrawn_when_no_frames_wait_any_more(
+    ray_cluster: None, hurried: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "_USUAL_START_S", 0.0)
+    said: list[str] = []
+    with reward_pool("embedded/tiny", SPEC, micro_batch=1) as pool:
+        # No node has room for the further one.
+        config = dataclasses.replace(pool.config, most_servers=2, cpus=99)
+        with ServerScaling(config, find_reward_model("embedded/tiny"), [pool._servers[0].handle], said.append):
+            keep_busy_until(pool, lambda: any("does not start" in line for line in said))
+            assert running_servers(config) == {*config.server_names(), *config.further_names()}
+            wait_until(lambda: running_servers(config) == {*config.server_names()})
+    assert "another reward server of embedded/tiny does not start: is there room for 99 CPUs and 0 GPUs?" in said
 
 
 class LoadsOnce(RewardModel):
@@ -120,4 +156,4 @@ def test_a_further_server_that_cannot_start_is_said_once_and_those_that_run_go_o
         for _ in range(10):  # as many looks, at which more frames wait than for another server
             pool.score(FRAMES, [SPEC])
     assert len(said) == 2
-    assert said[1] == "a further reward server of once did not start, so 1 go on: MemoryError: the GPU is full"
+    assert said[1] == "another reward server of once did not start: MemoryError: the GPU is full (servers that run: 1)"

@@ -9,7 +9,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.pretraining import postures
 from vlm_rm_sweeps.pretraining.captions import expand, pick
 from vlm_rm_sweeps.pretraining.postures import WORDS, Posture, posture_of
-from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
+from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, default_camera, paper_camera
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, interpolated, perturbed
 from vlm_rm_sweeps.tasks.mujoco_import import mujoco
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering
@@ -190,7 +190,8 @@ def render_states(states: list[HumanoidState], frame_format: FrameFormat) -> np.
     """
     groups: dict[Rendering, list[int]] = {}
     for index, state in enumerate(states):
-        rendering = Rendering(state.textures, "default" if state.view.follows else "paper", state.profile)
+        # For the paper's camera the floor ends beside what that camera sees; others are near it, and see more.
+        rendering = Rendering(state.textures, "paper" if state.view == View() else "default", state.profile)
         groups.setdefault(rendering, []).append(index)
     frames = np.empty((len(states), frame_format.size, frame_format.size, 3), np.uint8)
     # One after the other: to change between renderers takes ten times as long as to draw.
@@ -198,8 +199,7 @@ def render_states(states: list[HumanoidState], frame_format: FrameFormat) -> np.
         env = Humanoid(rendering, frame_format)
         for index in indices:
             state = states[index]
-            if not state.view.follows:
-                env._camera = _camera(state.view)
+            env._camera = default_camera() if state.view.follows else _camera(state.view)
             env.set_state(np.array(state.qpos), np.zeros(env.model.nv))
             frames[index] = env.render()
         env.close()

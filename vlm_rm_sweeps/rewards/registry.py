@@ -95,7 +95,7 @@ def _check_promises(model: RewardModel, model_id: str) -> None:
         ("parameters", isinstance(size, int | float) and 0 <= size < float("inf"), "a number of parameters"),
         ("columns", isinstance(columns, tuple) and all(isinstance(each, str) for each in columns), "a tuple of names"),
         ("identity", isinstance(getattr(model, "identity", None), str), "a text"),
-        ("judges_only", isinstance(model.judges_only, bool), "true or false"),
+        ("judges_only", isinstance(getattr(model, "judges_only", None), bool), "true or false"),
     ):
         if not is_kept:
             found = shown(getattr(model, attribute, None))

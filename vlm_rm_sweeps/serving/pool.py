@@ -1,6 +1,6 @@
 """The reward pool: the named servers of one model, and the client that distributes frames among them.
 
-The driver starts the servers before any trial, outside the trials' placement groups; each trial then connects by name. All
+The driver starts the first servers before any trial, outside the trials' placement groups; each trial then connects by name. All
 trials of a sweep share one pool per model, so memory grows with the number of models, not with that of trials.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.util import list_named_actors
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.frames import FrameFormat
@@ -31,7 +32,7 @@ from vlm_rm_sweeps.rewards.reward_model import (
     check_request,
 )
 from vlm_rm_sweeps.serving.messages import ScoredFrames
-from vlm_rm_sweeps.serving.ray_internals import actor_id, restarts_of_running
+from vlm_rm_sweeps.serving.ray_internals import actor_id, is_dead, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
 NAMESPACE = "vlm-rm-sweeps"
@@ -147,6 +148,11 @@ class PoolConfig:
         """Return the names of the Ray actors of the servers that run only while many frames wait."""
         return self._names(range(self.servers, self.most_servers))
 
+    @property
+    def grows(self) -> bool:
+        """Whether there may be more servers than from the start."""
+        return self.most_servers > self.servers
+
     def _names(self, indices: Iterable[int]) -> list[str]:
         return [f"{self.name}/{self.model_id}/{index}" for index in indices]
 
@@ -246,7 +252,11 @@ class PendingRewards:
             except ActorUnavailableError as error:
                 # It died with the request, or was not reached. Until Ray has restarted it, asking again raises the same error.
                 time.sleep(_POLL_S * 2**self._sent_again)
-                if self._server.life() is not None:
+                if self._server.is_dead():
+                    self._pool._lost(self._server, error)
+                    self._send_to_another()
+                    latest_start, patience_ends, life = _deadlines(timeout)
+                elif self._server.life() is not None:
                     self._send_again(error)
                     latest_start, patience_ends, life = _deadlines(timeout)
                 elif time.monotonic() > latest_start:
@@ -295,7 +305,7 @@ class _Server:
     """A client's view of one server: the last backlog that it reported, and the frames that this client has in flight there."""
 
     handle: ActorHandle
-    name: str = ""
+    name: str
     reported: int = 0
     in_flight: int = 0
 
@@ -307,13 +317,17 @@ class _Server:
         """Return how often the running server was restarted; None while it does not run."""
         return restarts_of_running(actor_id(self.handle))
 
+    def is_dead(self) -> bool:
+        """Return whether it will not run again."""
+        return is_dead(actor_id(self.handle))
+
 
 class RewardPool(RewardModel):
     """Client of the servers of one model, and itself a reward model: `score` distributes frames among the servers.
 
     Args:
         config: Configuration of the pool.
-        handles: Ray handles of its servers.
+        handles: Ray handles of its servers, those that run from the start.
     """
 
     embeds = True
@@ -325,7 +339,7 @@ class RewardPool(RewardModel):
         self.frame_format, self.parameters, self.columns = config.frame_format, config.parameters, config.columns
         self.micro_batch = config.micro_batch
         self.metrics = ClientMetrics(config.model_id)
-        self._servers = [_Server(handle) for handle in handles]
+        self._servers = [_Server(handle, name) for handle, name in zip(handles, config.server_names(), strict=False)]
         self._starting: dict[str, tuple[ActorHandle, ray.ObjectRef]] = {}
         self._looked_at = -math.inf
 
@@ -342,13 +356,14 @@ class RewardPool(RewardModel):
         Raises:
             PoolUnavailable: No server is left.
         """
-        handles = []
-        for name in config.server_names():
-            with suppress(ValueError):  # died for good
-                handles.append(ray.get_actor(name, namespace=NAMESPACE))
-        if not handles:
-            raise PoolUnavailable(f"no reward server of {config.model_id} is left")
-        return cls(config, handles)
+        pool = cls(config, [])
+        for names in (config.server_names(), config.further_names()):
+            for name in names:
+                with suppress(ValueError):  # it died for good, or was not started
+                    pool._servers.append(_Server(ray.get_actor(name, namespace=NAMESPACE), name))
+            if pool._servers:
+                return pool
+        raise PoolUnavailable(f"no reward server of {config.model_id} is left")
 
     def check_spec(self, spec: RewardSpec) -> None:
         """Refuse a spec that the served model cannot score: a server asks its model.
@@ -434,20 +449,18 @@ class RewardPool(RewardModel):
 
     def _look_for_servers(self) -> None:
         """Send also to servers that were started since, once they have loaded their model."""
-        names = self.config.further_names()
-        if not names or time.monotonic() < self._looked_at + _LOOK_FOR_SERVERS_S:
+        if not self.config.grows or time.monotonic() < self._looked_at + _LOOK_FOR_SERVERS_S:
             return
         self._looked_at = time.monotonic()
         known = {server.name for server in self._servers} | self._starting.keys()
-        for name in names:
-            if name not in known:
-                with suppress(ValueError):  # it was not started
-                    handle = ray.get_actor(name, namespace=NAMESPACE)
-                    self._starting[name] = handle, handle.ready.remote()
+        for name in running_servers(self.config) - known:
+            with suppress(ValueError):  # it was ended meanwhile
+                handle = ray.get_actor(name, namespace=NAMESPACE)
+                self._starting[name] = handle, handle.ready.remote()
         for name, (handle, ready) in list(self._starting.items()):
             if ray.wait([ready], timeout=0)[0]:
                 del self._starting[name]
-                with suppress(RayError):  # it was ended meanwhile
+                with suppress(RayError):  # as above
                     ray.get(ready)
                     self._servers.append(_Server(handle, name))
 
@@ -466,6 +479,12 @@ class RewardPool(RewardModel):
             self._servers.remove(server)
         if not self._servers:
             raise PoolUnavailable(f"the last reward server of {self.config.model_id} died: {cause_of_death(error)}") from error
+
+
+def running_servers(config: PoolConfig) -> set[str]:
+    """List the names of a pool's servers that run or start; those that are dead for good are none."""
+    actors = {actor["name"] for actor in list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE}
+    return actors & {*config.server_names(), *config.further_names()}
 
 
 def cause_of_death(error: Exception) -> str:

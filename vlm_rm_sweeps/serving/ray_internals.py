@@ -25,6 +25,12 @@ def restarts_of_running(actor: str) -> int | None:
     return int(known["NumRestarts"]) if known and known["State"] == "ALIVE" else None
 
 
+def is_dead(actor: str) -> bool:
+    """Return whether an actor, by its id in hexadecimal digits, is dead for good."""
+    known = actors(actor)
+    return bool(known) and known["State"] == "DEAD"
+
+
 def address_of_auto() -> str | None:
     """Return the address that Ray takes for `auto`.
 

@@ -1,9 +1,10 @@
 """More reward servers of a model while frames wait for those that run, fewer while hardly any do.
 
-Rewards do not depend on it: a frame's reward is the same on every server.
+Rewards do not depend on it: servers on like machines give the same reward for a frame.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.serving.pool import PoolConfig, cause_of_death, start_server
@@ -21,15 +22,17 @@ _LOOKS_TO_ADD = 5
 """A server is added if frames waited at each of so many looks."""
 _LOOKS_TO_END = 60
 """A server is ended if the others could have had its frames at each of so many looks."""
-_PATIENCE_S = 10.0
+_PATIENCE_S = 2.0
+"""Seconds to wait for what servers say of their frames; one that is being restarted says nothing."""
+_USUAL_START_S = 60.0
 
 
 @dataclass
 class QueueRule:
     """Decides by the frames that wait how many servers a model needs.
 
-    A server is added while more than two micro-batches wait for each server: one is being scored, and one is next in any case. It is
-    ended while less than half a micro-batch would wait for each of the others.
+    A server is added while more than a micro-batch waits for each one. It is ended while less than half a micro-batch would wait for
+    each of the others.
 
     Attributes:
         least: Servers at least.
@@ -47,14 +50,14 @@ class QueueRule:
 
         Args:
             waiting: Frames that all servers have accepted and not scored yet.
-            servers: Number of servers that run.
+            servers: Number of servers that run or start.
 
         Returns:
             1 for one server more, -1 for one less, 0 for as many.
         """
         self._waiting.append(waiting)
         looks = list(self._waiting)
-        if servers < self.most and _each(looks, _LOOKS_TO_ADD, lambda frames: frames > 2 * self.micro_batch * servers):
+        if servers < self.most and _each(looks, _LOOKS_TO_ADD, lambda frames: frames > self.micro_batch * servers):
             self._waiting.clear()
             return 1
         if servers > self.least and _each(looks, _LOOKS_TO_END, lambda frames: 2 * frames < self.micro_batch * (servers - 1)):
@@ -67,10 +70,22 @@ def _each(looks: Sequence[int], count: int, holds: Callable[[int], bool]) -> boo
     return len(looks) >= count and all(map(holds, looks[-count:]))
 
 
+@dataclass
+class _Starting:
+    """A server that loads its model, or waits for room."""
+
+    name: str
+    handle: Any
+    ready: ray.ObjectRef
+    since: float = field(default_factory=time.monotonic)
+    was_said: bool = False
+
+
 class ServerScaling:
     """Starts and ends the further servers of one model in a thread, for the duration of a `with` block.
 
-    Clients find new servers by name, and send the requests of one that was ended to another.
+    Clients find new servers by name, and send the requests of one that was ended to another. A server that is dead for good is
+    replaced when it is needed, whether it ran from the start or not.
 
     Args:
         config: Configuration of the pool, whose `servers` run already.
@@ -83,15 +98,16 @@ class ServerScaling:
         self, config: PoolConfig, model: RewardModel, handles: Iterable[ActorHandle], say: Callable[[str], None]
     ) -> None:
         self._config, self._model, self._say = config, model, say
-        self._first = list(handles)
-        self._further: dict[str, ActorHandle] = {}
-        self._starting: tuple[str, ray.ObjectRef] | None = None
-        self._rule = QueueRule(config.servers, config.most_servers, config.micro_batch)
+        self._running: dict[str, Any] = dict(zip(config.server_names(), handles, strict=True))
+        self._started: set[str] = set()
+        self._starting: _Starting | None = None
+        self._most = config.most_servers
+        self._rule = QueueRule(config.servers, self._most, config.micro_batch)
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"servers of {config.model_id}", daemon=True)
 
     def __enter__(self) -> "ServerScaling":
-        if self._config.further_names():
+        if self._config.grows:
             self._thread.start()
         return self
 
@@ -99,48 +115,84 @@ class ServerScaling:
         self._ends.set()
         if self._thread.is_alive():
             self._thread.join()
-        for handle in self._further.values():
-            ray.kill(handle)
+        for name in self._started & self._running.keys():
+            ray.kill(self._running[name])
+        if self._starting is not None:
+            ray.kill(self._starting.handle)
 
     def _run(self) -> None:
         while not self._ends.wait(_LOOK_S):
             try:
                 self._look()
-            except (RayError, GetTimeoutError):  # a server is being restarted, or the cluster is about to end
+            except RayError:  # the cluster is about to end
                 continue
 
     def _look(self) -> None:
-        if self._starting is not None and not self._has_started(*self._starting):
-            return
-        handles: list[Any] = [*self._first, *self._further.values()]
-        waiting = sum(ray.get([handle.backlog.remote() for handle in handles], timeout=_PATIENCE_S))
-        change = self._rule.look(waiting, len(handles))
+        if self._starting is not None:
+            self._look_at_start(self._starting)
+        waiting = self._waiting()
+        servers = len(self._running) + (self._starting is not None)
+        # One after the other: the next is started when the last one works.
+        self._rule.most = servers if self._starting is not None else self._most
+        change = self._rule.look(sum(waiting.values()), servers)
         if change > 0:
-            self._add(waiting, len(handles) + 1)
+            self._add(sum(waiting.values()))
         elif change < 0:
-            self._end(len(handles) - 1)
+            self._end(waiting)
 
-    def _has_started(self, name: str, ready: ray.ObjectRef) -> bool:
-        if not ray.wait([ready], timeout=0)[0]:
-            return False
-        self._starting = None
+    def _waiting(self) -> dict[str, int]:
+        """Return the frames that wait, by server; without those that do not answer now."""
+        asked = {handle.backlog.remote(): name for name, handle in self._running.items()}
+        waiting = {}
+        for answer in ray.wait(list(asked), num_returns=len(asked), timeout=_PATIENCE_S)[0]:
+            name = asked[answer]
+            try:
+                waiting[name] = ray.get(answer)
+            except ActorDiedError as error:
+                del self._running[name]
+                self._say(f"a reward server of {self._config.model_id} is lost: {cause_of_death(error)} ({self._left()})")
+            except RayError:  # it is being restarted
+                continue
+        return waiting
+
+    def _look_at_start(self, starting: _Starting) -> None:
+        if not ray.wait([starting.ready], timeout=0)[0]:
+            if time.monotonic() > starting.since + _USUAL_START_S and not starting.was_said:
+                starting.was_said = True
+                needs = f"{self._config.cpus:g} CPUs and {self._config.gpus:g} GPUs"
+                self._say(f"another reward server of {self._config.model_id} does not start: is there room for {needs}?")
+            return
         try:
-            ray.get(ready)
-        except RayError as error:
-            ray.kill(self._further.pop(name))
-            self._rule.most = len(self._first) + len(self._further)
+            ray.get(starting.ready)
+            self._running[starting.name] = starting.handle
+            self._starting = None
+        except ActorDiedError as error:
+            self._starting, self._most = None, len(self._running)
             self._say(
-                f"a further reward server of {self._config.model_id} did not start, so {self._rule.most} go on: {cause_of_death(error)}"
+                f"another reward server of {self._config.model_id} did not start: {cause_of_death(error)} ({self._left()})"
             )
-        return True
+        except RayError:  # its process died, and another one is started
+            starting.ready = starting.handle.ready.remote()
 
-    def _add(self, waiting: int, servers: int) -> None:
-        name = next(each for each in self._config.further_names() if each not in self._further)
+    def _add(self, waiting: int) -> None:
+        names = (*self._config.server_names(), *self._config.further_names())
+        name = next(each for each in names if each not in self._running)
         handle: Any = start_server(self._config, self._model, name)
-        self._further[name], self._starting = handle, (name, handle.ready.remote())
-        self._say(f"{waiting:,} frames wait for {self._config.model_id}: starting a reward server more, {servers} in all")
+        self._starting = _Starting(name, handle, handle.ready.remote())
+        self._started.add(name)
+        self._say(f"{waiting:,} frames wait for {self._config.model_id}: starting another reward server ({self._left()})")
 
-    def _end(self, servers: int) -> None:
-        _, handle = self._further.popitem()
+    def _end(self, waiting: dict[str, int]) -> None:
+        """End the server that starts, or else a further one that has no frames now."""
+        if self._starting is not None:
+            handle, self._starting = self._starting.handle, None
+        else:
+            idle = [name for name in self._started & self._running.keys() if waiting.get(name) == 0]
+            if not idle:
+                return
+            handle = self._running.pop(max(idle))
         ray.kill(handle)
-        self._say(f"few frames wait for {self._config.model_id}: a reward server was ended, {servers} are left")
+        self._say(f"few frames wait for {self._config.model_id}: a reward server was ended ({self._left()})")
+
+    def _left(self) -> str:
+        return f"servers that run: {len(self._running)}"

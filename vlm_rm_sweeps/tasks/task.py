@@ -83,7 +83,7 @@ class Task:
             ),
         ):
             if not is_kept:
-                raise UserError(f"task {self.name!r}: {what} is {shown(found)}: expected {expected}")
+                raise UserError(f"task {shown(self.name)}: {what} is {shown(found)}: expected {expected}")
         if self.states is not None:
             check_methods("state space", type(self.states).__name__, type(self.states))
         if self.goal_prompt and self.goal_prompt == self.baseline_prompt:

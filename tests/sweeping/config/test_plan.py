@@ -696,3 +696,21 @@ def test_a_backend_that_cannot_run_a_model_is_refused(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match=r"pool: backend 'folded' is for CLIP models, and own_rewards:"):
         made(models=["own_rewards:Brightness"], pool={"backend": "folded"})
     assert "in fp32 by folded" in made(pool={"backend": "folded"}).describe()
+
+
+def test_servers_that_nothing_bounds_are_said() -> None:
+    unbounded = made(pool={"servers": {"max": 4}}).remarks()
+    assert [remark for remark in unbounded if remark.startswith("pool.servers: up to 4 servers of each model share the memory")]
+    for pool in ({"servers": 4}, {"servers": {"min": 4, "max": 4}}, {"servers": {"max": 4}, "cpus": 1}):
+        assert not [remark for remark in made(pool=pool).remarks() if remark.startswith("pool")]
+
+
+def test_a_best_policy_that_is_chosen_by_another_ones_episodes_is_said() -> None:
+    averaged: dict[str, Any] = {
+        "task": "mountaincar-summit", "algorithm": "sac", "settings": {"policy_averaging": 0.9}, "steps": 8_000,
+    }  # fmt: skip
+    said = "settings.policy_averaging: the best policy is chosen by training episodes"
+    assert [remark for remark in made(**averaged).remarks() if remark.startswith(said)]
+    evaluated = averaged | {"trial": {"evaluation_interval": 4_000}}
+    for changes in (evaluated, averaged | {"settings": {}}):
+        assert not [remark for remark in made(**changes).remarks() if remark.startswith("settings.policy_averaging")]

@@ -251,6 +251,27 @@ def test_evaluations_and_the_stored_policy_act_by_the_average_and_training_by_th
     trainer.stop()
 
 
+@pytest.mark.parametrize(("averaging", "steps", "said"), [(0.99, 2_200, 0), (0.99, 1_200, 1), (0.0, 1_200, 0)])
+def test_too_few_updates_for_the_average_are_said(averaging: float, steps: int, said: int) -> None:
+    remarks = Sac(policy_averaging=averaging, learning_starts=1_000).remarks(steps)
+    assert len(remarks) == said
+    if said:
+        assert "trials make about 50 updates, and the average of the last 100 or so" in remarks[0]
+        assert "expected at least 300 updates" in remarks[0]
+
+
+def test_a_policy_of_a_checkpoint_without_the_newer_options_is_built(ray_cluster: None, tmp_path: Path) -> None:
+    """Its networks are those of its settings."""
+    trainer, _ = train(SETTINGS.model_copy(update={"normalize_observations": True}))
+    policy: Any = trainer.env_runner.module
+    env = PENDULUM.make_env(None)
+    older = {"fcnet_hiddens": [16, 8], "fcnet_activation": "relu", "head_fcnet_hiddens": [], "twin_q": True}
+    built: Any = Sac(hidden=(16, 8), normalize_observations=True).build_policy(env.observation_space, env.action_space, older)
+    TrialFolder(tmp_path).save(policy, {}, resumable(200)).load_policy(built)
+    np.testing.assert_array_equal(built.observations.mean, policy.observations.mean)
+    trainer.stop()
+
+
 def test_the_entropy_coefficient_starts_where_it_was_told_to(ray_cluster: None) -> None:
     algorithm, _ = train(SETTINGS.model_copy(update={"initial_entropy": 0.2}), steps=40)
     assert 0.19 < entropy_coefficient(algorithm) < 0.2

@@ -215,7 +215,13 @@ class Plan:
         pairs = itertools.product(self.models.values(), self.prompts)
         for model, prompt in pairs:
             remarks += check_sentences(f"{model.model_id}.remarks_on()", model.remarks_on(prompt.spec(0.0)))
-        others = (_few_audit_points(self.sweep), _slow_precision(self.sweep.pool), _frames_alone(self))
+        others = (
+            _few_audit_points(self.sweep),
+            _slow_precision(self.sweep.pool),
+            _unreserved(self.sweep.pool),
+            _best_of_others(self),
+            _frames_alone(self),
+        )
         # Each once: prompts often share words.
         return list(dict.fromkeys([*remarks, *(remark for remark in others if remark)]))
 
@@ -683,6 +689,26 @@ def _slow_precision(pool: PoolSettings) -> str | None:
         return None
     which = "" if pool.precision == "fp16" else " that does not compute in it (AVX512_BF16, AMX)"
     return f"pool: {pool.precision} on a CPU{which} is several times slower than fp32: give servers a GPU, or choose fp32"
+
+
+def _unreserved(pool: PoolSettings) -> str | None:
+    """Say where nothing bounds the number of servers but `max`."""
+    if pool.servers.max == pool.servers.min or pool.cpus or pool.gpus:
+        return None
+    return (
+        f"pool.servers: up to {pool.servers.max} servers of each model share the memory and the cores of these machines, because they "
+        "reserve none: give `pool.cpus` or `pool.gpus`, so that another one is only started where there is room"
+    )
+
+
+def _best_of_others(plan: Plan) -> str | None:
+    """Say where the best policy is chosen by episodes of another one."""
+    if plan.sweep.trial.evaluation_interval or not getattr(plan.algorithm, "policy_averaging", 0):
+        return None
+    return (
+        "settings.policy_averaging: the best policy is chosen by training episodes, which act by the latest weights, not by the "
+        "average: set `trial.evaluation_interval` to choose it by episodes of its own"
+    )
 
 
 def _frames_alone(plan: Plan) -> str | None:

@@ -114,11 +114,14 @@ class RewardSettings(Section):
         return {KIND: self.kind, **(self.model_extra or {})}
 
 
+_ServerCount = Annotated[int, Field(ge=1, le=_MOST_SERVERS)]
+
+
 class ServerRange(Section):
     """How many servers a model has, by how many frames wait for them."""
 
-    min: int = Field(1, ge=1, le=_MOST_SERVERS, description="Servers at the start, and at least.")
-    max: int = Field(ge=1, le=_MOST_SERVERS, description="Servers at most.")
+    min: _ServerCount = Field(1, description="Servers at the start, and at least.")
+    max: _ServerCount = Field(description="Servers at most.")
 
     @model_validator(mode="after")
     def _in_order(self) -> "ServerRange":
@@ -150,7 +153,7 @@ class PoolSettings(Section):
         600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
     )
 
-    @field_validator("servers", mode="before", json_schema_input_type=int | ServerRange)
+    @field_validator("servers", mode="before", json_schema_input_type=_ServerCount | ServerRange)
     @classmethod
     def _a_number_or_both(cls, value: Any) -> Any:
         if isinstance(value, dict | ServerRange):

@@ -32,7 +32,8 @@ VIDEO_BYTES, MLFLOW_BYTES = 0.5e6, 5e6
 ASSUMED = (
     f"{DRIVER_BYTES / GB:g} GB for the driver and Ray, {SERVER_BYTES / GB:g} GB for each server beside its model, "
     f"{START_S:g} CPU seconds to start and {TRIAL_S:g} for each trial, cores at {CROWDED:.0%} of their speed when several work, "
-    "the present load of this machine. Not in it: retries, `epic_states`, audits, frames in flight"
+    "the present load of this machine. Not in it: retries, `epic_states`, audits, frames in flight, "
+    "servers beyond the least of `pool.servers`"
 )
 
 

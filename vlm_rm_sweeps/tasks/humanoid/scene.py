@@ -40,7 +40,6 @@ _FLOOR_SEEN = (-20.0, 2.0), (-10.0, 10.0)
 """The part of the floor, x and y in metres, that holds all that the paper's camera sees of it."""
 
 
-@functools.cache
 def humanoid_model(textures: str, camera: str = "default") -> mujoco.MjModel:
     """Compile the model of a scene.
 
@@ -52,10 +51,15 @@ def humanoid_model(textures: str, camera: str = "default") -> mujoco.MjModel:
     Returns:
         The model, which all environments of a process share: do not change it.
     """
+    return _compiled(textures, camera == "paper")
+
+
+@functools.cache
+def _compiled(textures: str, trimmed: bool) -> mujoco.MjModel:
     spec = mujoco.MjSpec.from_file(str(_GYMNASIUM_XML))
     if textures == "modified":
         _dress(spec)
-    if camera == "paper":
+    if trimmed:
         _trim_floor(spec)
     return spec.compile()
 

@@ -75,6 +75,19 @@ class Sac(OffPolicyAlgorithm):
             )
         return self
 
+    def remarks(self, steps: int) -> list[str]:
+        """Warn also if trials are too short for the average of the policy."""
+        averaged = 1 / (1 - self.policy_averaging)
+        updates = self.updates_per_step * max(0, steps - self.learning_starts)
+        if not self.policy_averaging or updates >= 3 * averaged:
+            return super().remarks(steps)
+        return [
+            *super().remarks(steps),
+            f"settings.policy_averaging = {self.policy_averaging:g}: trials make about {updates:,.0f} updates, and the average of the "
+            f"last {averaged:,.0f} or so still has a share of the random weights at the start: expected at least {3 * averaged:,.0f} "
+            "updates, or a lower value",
+        ]
+
     def rllib_config(self, env_runners: int) -> "AlgorithmConfig":
         """Configure RLlib's SAC."""
         from ray.rllib.algorithms.sac import SACConfig
