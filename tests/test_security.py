@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import ray
 from mlflow.tracking import MlflowClient
 
+from vlm_rm_sweeps import registry
 from vlm_rm_sweeps.dashboard import watch
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.label_jobs import label_job
@@ -26,6 +28,8 @@ from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, without_secrets
+from vlm_rm_sweeps.tasks.gym_task import GymEnv, make_task
+from vlm_rm_sweeps.tasks.wrappers import WrapperSettings
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 SWEEP = {"name": "a", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
@@ -233,3 +237,32 @@ def test_no_file_and_no_message_has_the_password(tmp_path: Path) -> None:
     quoted = hide_secrets(f"could not log in at {address} as anna with s3cret! or s3cret%21", address)
     for text in ((tmp_path / "mlflow.json").read_text(), str(caught.value), quoted, mlflow_ui_command(address)):
         assert "s3cret" not in text
+
+
+def test_a_file_in_the_working_folder_is_not_run_because_of_its_name(tmp_path: Path) -> None:
+    """Pandas imports packages that may be installed, such as bottleneck. Modules that the user names are still found."""
+    (tmp_path / "bottleneck.py").write_text("open('it-ran', 'w')")
+    (tmp_path / "mine.py").write_text("open('mine-ran', 'w')")
+    program = [sys.executable, "-P", "-c", "import sys; sys.argv[0] = 'vlm-rm'; from vlm_rm_sweeps.cli import main; main()"]
+    ran = subprocess.run([*program, "labels", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2, ran.stderr
+    assert not (tmp_path / "it-ran").exists()
+    subprocess.run([*program, "--module", "mine", "rewards"], cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / "mine-ran").exists()
+
+
+def test_an_entry_of_this_package_makes_no_module_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_trusted_modules", set())
+    known = GymEnv.model_validate(
+        {
+            "id": "Pendulum-v1",
+            "episode_steps": 9,
+            "wrappers": [{"name": "ClipAction"}, {"name": "gymnasium.wrappers:RecordVideo"}],
+        }
+    )
+    with pytest.raises(UserError, match=r"'gymnasium.wrappers:RecordVideo' is named by data, which imports no modules"):
+        known.task().make_env(None)
+    for name in ("gymnasium.wrappers:NormalizeObservation", "gymnasium.wrappers.stateful_observation:NormalizeObservation"):
+        mine = known.model_copy(update={"wrappers": (WrapperSettings(name=name),)})
+        with pytest.raises(UserError, match="NormalizeObservation cannot be used"):
+            make_task(mine)

@@ -7,6 +7,7 @@ other file has to know what is registered.
 import importlib
 import inspect
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ def is_reference(name: str) -> bool:
 
 
 _trusted_modules: set[str] = set()
+_searched: list[str] = []
+"""Folders in which modules that the user names are looked for."""
 
 
 def is_trusted(reference: str) -> bool:
@@ -75,6 +78,19 @@ def place_in_users_module(error: BaseException) -> str | None:
     return place
 
 
+def search_also(folder: Path) -> None:
+    """Look for modules that the user names in a folder, too, after all others.
+
+    It is put on Python's path when the first module is named, and not before: libraries try to import optional packages, and a file
+    of such a name, in a folder that only holds data, must not run.
+
+    Args:
+        folder: An absolute path.
+    """
+    if str(folder) not in _searched:
+        _searched.append(str(folder))
+
+
 def import_module(name: str) -> ModuleType:
     """Import a module that the user named, and trust it from then on: names in data may refer to its contents.
 
@@ -87,6 +103,7 @@ def import_module(name: str) -> ModuleType:
     Raises:
         UserError: It cannot be found, needs a package that is not installed, or raises an error while it is imported.
     """
+    sys.path += [folder for folder in _searched if folder not in sys.path]
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -266,7 +283,10 @@ class Registry(Generic[Entry]):
         if name in self._entries:
             entry = self._entries[name]
             if isinstance(entry, str):
-                entry = self._entries[name] = import_object(entry)  # type: ignore[assignment]  # callers check its type
+                was_trusted = is_trusted(entry)
+                entry = self._entries[name] = import_object(reference := entry)  # type: ignore[assignment]  # callers check its type
+                if not was_trusted:  # the user has named the entry, and not its module
+                    _trusted_modules.discard(reference.partition(":")[0])
             return entry  # type: ignore[return-value]  # no longer a reference
         if is_reference(name):
             return import_object(name)  # type: ignore[return-value]  # callers check its type

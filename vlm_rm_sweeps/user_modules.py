@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.registry import import_module
+from vlm_rm_sweeps.registry import import_module, search_also
 
 _folders: list[Path] = []
 
@@ -14,7 +14,7 @@ _folders: list[Path] = []
 def make_importable(folder: Path) -> None:
     """Let this process import the modules in a folder, such as that of the sweep file.
 
-    The folder is searched last, so a file in it never hides an installed module.
+    The folder is searched last, so a file in it never hides an installed module; see `search_also`.
 
     Args:
         folder: The folder; a relative path is resolved now.
@@ -22,8 +22,7 @@ def make_importable(folder: Path) -> None:
     folder = folder.resolve()
     if folder not in _folders:
         _folders.append(folder)
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    search_also(folder)
 
 
 def import_file(file: Path) -> None:

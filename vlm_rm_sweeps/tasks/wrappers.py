@@ -21,6 +21,7 @@ _REFUSED = {
     "NormalizeReward": _STATISTICS,
     "Autoreset": _OF_THE_TASK,
     "TimeLimit": f"{_OF_THE_TASK} and set episode_steps",
+    "TimeAwareObservation": _OF_THE_TASK,
     "RenderCollection": _OF_THE_FRAMES,
     "HumanRendering": _OF_THE_FRAMES,
     "RecordVideo": f"{_OF_THE_FRAMES}; `videos: true` records each trial's best policy",
@@ -81,6 +82,8 @@ def wrapped(env: gym.Env, wrappers: Sequence[WrapperSettings], find: FindWrapper
         found = find(each.name)
         if not (isinstance(found, type) and issubclass(found, gym.Wrapper)):
             raise UserError(f"wrappers: {each.name!r} is {found!r}: expected a subclass of gymnasium.Wrapper")
+        if found.__module__.startswith(f"{gym.wrappers.__name__}.") and found.__name__ in _REFUSED:
+            raise UserError(f"wrappers: {each.name} cannot be used: {_REFUSED[found.__name__]}")
         make: Any = found
         try:
             # YAML has no tuples, and Gymnasium insists on them.
