@@ -64,3 +64,11 @@ def test_where_there_is_no_value_it_is_none(text: str) -> None:
 def test_what_could_grow_is_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         value(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["0 < info['v'] < 1", "info['v'] > 0 and x > 0", "not info['v'] > 0", "max(info['v'], 0.5) > 0.1"]
+)
+def test_an_array_that_is_taken_for_one_number_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"an array of several numbers is taken for one: expected one of its numbers"):
+        value(text)

@@ -14,6 +14,8 @@ from vlm_rm_sweeps.errors import UserError
 
 _MOST_LETTERS = 2_000
 _MOST_DEPTH = 100
+_OF_AN_ARRAY = "truth value of an array"
+"""Part of what NumPy says of several numbers that are taken for true or false."""
 _OPERANDS = (Number, np.bool_, np.ndarray)
 
 
@@ -112,8 +114,12 @@ class Formula:
             return self._evaluator.eval(self.text, self.parsed)
         except simpleeval.InvalidExpression as error:
             raise UserError(_reason(error)) from error
-        except (ArithmeticError, ValueError):
+        except ArithmeticError:
             return None
+        except ValueError as error:
+            if _OF_AN_ARRAY not in str(error):  # such as the root of a negative number
+                return None
+            raise UserError(_reason(error)) from error
         except (LookupError, TypeError) as error:
             raise UserError(_reason(error)) from error
 
@@ -139,4 +145,6 @@ def _reason(error: Exception) -> str:
             return f"unknown function {error.func_name!r}"
         case KeyError():  # `info` is the only mapping
             return f"info has no {error}"
+    if _OF_AN_ARRAY in str(error):
+        return "an array of several numbers is taken for one: expected one of its numbers, such as info['position'][0]"
     return str(error)

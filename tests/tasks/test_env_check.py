@@ -232,3 +232,17 @@ def test_a_fault_after_the_checked_steps_is_told_when_it_comes(odd: Callable[...
         env.step(1)
     with pytest.raises(EnvironmentFault, match="environment test-odd-v0, step 9 of an episode, action 1: its reward is nan"):
         env.step(1)
+
+
+def test_a_reset_without_a_seed_is_tried(odd: Callable[..., GymEnv]) -> None:
+    def reset(self: Plain, *, seed: Any = None, options: Any = None) -> Any:
+        assert seed % 10 < 10
+        return Plain.reset(self, seed=seed, options=options)
+
+    with pytest.raises(UserError, match=r"test-odd-v0, reset\(\).*TypeError: unsupported operand"):
+        make_task(odd(reset=reset))
+
+
+def test_a_random_generator_of_another_kind_is_refused(odd: Callable[..., GymEnv]) -> None:
+    with pytest.raises(UserError, match=r"np_random is RandomState.*: expected a numpy.random.Generator"):
+        make_task(odd(np_random=np.random.RandomState(0)))

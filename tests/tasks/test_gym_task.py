@@ -1,5 +1,6 @@
 """Gymnasium's own environments as tasks: what is drawn and rewarded, episodes that end early, and every mistake's one message."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -213,7 +214,7 @@ def test_an_expression_that_only_fails_in_a_later_state_is_named(expression: str
     [
         pytest.param({"id": "Pendulm-v1"}, ["unknown environment 'Pendulm-v1'", "did you mean 'Pendulum-v1'?"], id="misspelt"),
         pytest.param(
-            {"id": "nomodule:Foo-v0"}, ["nomodule:Foo-v0", "No module named 'nomodule'", "install"], id="no such module"
+            {"id": "nomodule:Foo-v0"}, ["nomodule:Foo-v0", "there is no module 'nomodule'", "installed"], id="no such module"
         ),
         pytest.param({"id": "phys2d/Pendulum-v0"}, ["phys2d/Pendulum-v0", "'jax'", "install"], id="extra not installed"),
         pytest.param({"id": "Pendulum v1!"}, ["'Pendulum v1!' cannot be made", "Malformed"], id="not even a name"),
@@ -323,3 +324,33 @@ def test_an_environment_that_does_not_draw_is_refused() -> None:
     with pytest.raises(UserError, match=r"does not draw frames \(rgb_array\)"):
         make_task(GymEnv(id="test-blind-v0", episode_steps=5))
     gym.registry.pop("test-blind-v0")
+
+
+BROKEN = {
+    "raises": ("raise RuntimeError('no licence')", "Foo-v0", "module 'raises' cannot be imported: RuntimeError: no licence"),
+    "missing": ("import nothing_like_it", "Foo-v0", "module 'missing' needs a package that is not installed"),
+    "mistyped": (
+        "import gymnasium\ngymnasium.register('Mistyped-v0', 'mistyped:Fooo')",
+        "Mistyped-v0",
+        "module 'mistyped' has no attribute 'Fooo'; is its class there",
+    ),
+    "empty": ("", "Foo-v0", "Foo"),
+}
+
+
+@pytest.mark.parametrize("module", BROKEN)
+def test_an_environment_whose_module_is_broken_says_how(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, name, message = BROKEN[module]
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError) as refused:
+        make_task(GymEnv(id=f"{module}:{name}", episode_steps=20))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("env_id", ["./mine:Foo-v0", "a:b:c-v0", ":Foo-v0", "ALE/Pong-v5"])
+def test_an_odd_id_is_one_message(env_id: str) -> None:
+    with pytest.raises(UserError) as refused:
+        make_task(GymEnv(id=env_id, episode_steps=20, kwargs={"gravity": 3}))
+    assert env_id.rpartition(":")[2].partition("/")[0] in str(refused.value)

@@ -185,3 +185,21 @@ def test_what_is_no_frame_is_a_fault(frame: Any, found: str) -> None:
 def test_what_cannot_be_a_vector_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be made one vector"):
         UniformEnv(Odd(spaces.Sequence(spaces.Discrete(2)), ()), "odd")
+
+
+def test_frames_of_an_environment_that_draws_into_the_same_array_stay_apart() -> None:
+    canvas = np.zeros((8, 8, 3), np.uint8)
+    env = UniformEnv(Odd(PAIR, [0.0, 0.0], frame=canvas), "odd")
+    first = env.render()
+    canvas[:] = 9
+    assert not first.any()
+    assert env.render().all()
+
+
+def test_frames_of_several_sizes_are_a_fault() -> None:
+    odd = Odd(PAIR, [0.0, 0.0], frame=np.zeros((8, 8, 3), np.uint8))
+    env = UniformEnv(odd, "odd")
+    env.render()
+    odd.frame = np.zeros((8, 9, 3), np.uint8)
+    with pytest.raises(EnvironmentFault, match=r"it drew a frame of shape \(8, 9, 3\) after one of \(8, 8, 3\)"):
+        env.render()

@@ -46,6 +46,14 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
         steps.append(_checked_step(f"{name}, {where}", env.observation_space, returned))
         if steps[-1][2] or steps[-1][3]:
             break
+    # As nearly all episodes of training start.
+    _check_reset(name, env.observation_space, _tried(name, "reset()", env.reset))
+    generator = _tried(name, "np_random", lambda: env.unwrapped.np_random)
+    if not isinstance(generator, np.random.Generator):
+        raise UserError(
+            f"{name}: np_random is {shown(generator)}: expected a numpy.random.Generator, by which a trial is resumed; "
+            "`super().reset(seed=seed)` makes it"
+        )
     if draws:
         check_frame(env, name)
     if visit is not None:

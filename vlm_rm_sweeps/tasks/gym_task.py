@@ -9,6 +9,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, SupportsFloat
@@ -23,7 +24,7 @@ from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
-from vlm_rm_sweeps.registry import refuse_untrusted, trust
+from vlm_rm_sweeps.registry import import_module, refuse_untrusted
 from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicated_values
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
@@ -148,9 +149,13 @@ def make_task(env: GymEnv) -> Task:
         UserError: There is no such environment, it cannot be made, learned or drawn here, does not do what its spaces say, or
             its success test cannot be evaluated.
     """
-    made, is_success = _make_drawn(env, named_wrapper, machine_profile(), None), env.success_test()
     if ":" in env.id:
-        trust(env.id)  # Gymnasium has imported its module, which the user named
+        # Gymnasium would import it, too, but its errors would be taken for those of the environment.
+        try:
+            import_module(env.id.rpartition(":")[0])
+        except UserError as error:
+            raise UserError(f"{env.id}: {error}") from error
+    made, is_success = _make_drawn(env, named_wrapper, machine_profile(), None), env.success_test()
 
     def evaluate_success(step: Step) -> None:
         if is_success is not None:
@@ -377,17 +382,23 @@ def _place_camera(config: GymEnv, env: gym.Env) -> None:
 
 
 def _unknown_id(env_id: str, error: Exception) -> str:
+    if isinstance(error, gym.error.NamespaceNotFound):
+        return f"{error}: install the package that has this environment, and name it as `module:{env_id}`"
     known = [name for name in gym.registry if not name.startswith("vlm-rm/")]
     hint = "; an environment of another package is named `module:Name-v0`, the module being the one that registers it"
     return f"{error}" if env_id in known else unknown_name("environment", env_id, known, hint)
 
 
 def _refused(config: GymEnv, error: BaseException) -> str:
-    # `module:Name-v0` is registered under the name without the module.
-    entry_point: Any = gym.spec(config.id.rpartition(":")[2]).entry_point
-    creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
-    known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
+    known: list[str] = []
+    with suppress(*ANY_ERROR):  # its entry point may be what is wrong, or does not say what it takes
+        # `module:Name-v0` is registered under the name without the module.
+        entry_point: Any = gym.spec(config.id.rpartition(":")[2]).entry_point
+        creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
+        known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
     reason = in_one_line(error).partition(" was raised from the environment creator")[0]
     if "argument 'render_mode'" in reason:
         return f"{config.id} does not draw frames (rgb_array): {reason}"
-    return f"{config.id} cannot be made with kwargs {config.kwargs!r}: {reason}; its arguments are {', '.join(known) or 'none'}"
+    return f"{config.id} cannot be made with kwargs {config.kwargs!r}: {reason}; " + (
+        f"its arguments are {', '.join(known)}" if known else "is its class there, and which arguments does it take?"
+    )

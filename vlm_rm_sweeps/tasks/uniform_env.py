@@ -67,6 +67,7 @@ class UniformEnv(gym.Wrapper):
     def __init__(self, env: gym.Env, name: str) -> None:
         super().__init__(env)
         self._name, self._steps = name, 0
+        self._shape: tuple[int, ...] | None = None
         self._observed = env.observation_space
         self._is_box = isinstance(self._observed, gym.spaces.Box)
         self.observation_space = _vectors_of(self._observed)
@@ -95,7 +96,10 @@ class UniformEnv(gym.Wrapper):
             problem = frame_problem(frame)
             if problem:
                 raise _UnusableError(f"it drew no frame: {problem}")
-            return frame
+            self._shape = self._shape or frame.shape
+            if frame.shape != self._shape:
+                raise _UnusableError(f"it drew a frame of shape {frame.shape} after one of {self._shape}: expected one size")
+            return frame.copy()  # many environments draw each frame into the same array
 
     def _declared(self, action: Any) -> Any:
         dtype = self._actions.dtype
