@@ -373,7 +373,7 @@ def test_a_device_that_is_not_there_is_not_blamed_on_the_weights(monkeypatch: py
 def test_file_that_is_no_checkpoint_is_refused(toy: Any, tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.write_bytes(b"this is not a checkpoint")
-    with pytest.raises(UserError, match="could not be loaded"):
+    with pytest.raises(UserError, match=r"is no safetensors file|is no checkpoint of PyTorch"):
         load_reward_model(f"{TOY}/{file}")
 
 
@@ -555,7 +555,7 @@ def test_a_damaged_configuration_beside_a_checkpoint_is_one_message(toy: Any, tm
 
 def test_a_guess_of_the_preprocessing_is_said(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
-    file.touch()
+    file.write_bytes(b"\x80\x02")  # as a pickle begins
     assert "normalised as OpenAI's were; if it was trained as" in ClipRewardModel(f"ViT-L-14/{file}").remarks()[0]
     (tmp_path / "open_clip_config.json").write_text("{}")
     assert ClipRewardModel(f"ViT-L-14/{file}").remarks() == []
@@ -575,9 +575,40 @@ def test_a_repository_is_answered_with_the_id_of_the_same_model(repository: str,
 def test_two_ids_of_one_model_are_known_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_model("ViT-B-32/openai").identity == find_model("ViT-B-32/OpenAI").identity
     assert find_model("ViT-B-32/openai").identity != find_model("ViT-B-32/laion2b_s34b_b79k").identity
-    (tmp_path / "weights.pt").touch()
+    (tmp_path / "weights.pt").write_bytes(b"\x80\x02")
     monkeypatch.chdir(tmp_path)
     assert find_model("ViT-B-32/weights.pt").identity == find_model(f"ViT-B-32/{tmp_path}/weights.pt").identity
+
+
+def test_what_is_no_weights_is_refused_when_the_sweep_is_planned(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    for content, reason in ((b"", "is empty"), (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS")):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=f"weights.pt {reason}"):
+            find_model(f"ViT-B-32/{file}")
+
+
+def test_a_file_without_its_architecture_and_a_folder_without_its_configuration_are_named_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("checkpoints").mkdir()
+    Path("checkpoints/my.pt").touch()
+    with pytest.raises(UserError, match=r"'checkpoints/my.pt' is a file: expected the architecture of its weights before it"):
+        find_model("checkpoints/my.pt")
+    Path("checkpoints/run").mkdir()
+    with pytest.raises(UserError, match=r"'checkpoints/run' is a folder without open_clip_config.json"):
+        find_model("checkpoints/run")
+
+
+def test_a_torchscript_archive_and_a_checkpoint_under_another_suffix_are_named_so(toy: Any, tmp_path: Path) -> None:
+    scripted = tmp_path / "scripted.pt"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(scripted))
+    assert "it is a TorchScript archive" in refused_weights(scripted)
+    renamed = save_pt(toy.state_dict(), tmp_path).rename(tmp_path / "toy.safetensors")
+    with pytest.raises(UserError, match=r"is a checkpoint of torch.save with the name of another format: call it .pt"):
+        find_model(f"{TOY}/{renamed}")
+    assert "it holds no tensors by name" in refused_weights(save_pt({}, tmp_path))
 
 
 def test_a_name_that_no_file_can_have_is_unknown() -> None:

@@ -334,6 +334,12 @@ def find_model(model_id: str) -> ModelSource:
             raise UserError(
                 f"model {model_id!r}: models have the ids of open_clip here: expected {same!r}, which is the same model"
             )
+        if os.path.isfile(model_id):
+            raise UserError(
+                f"model {model_id!r} is a file: expected the architecture of its weights before it, as in 'ViT-B-32/{model_id}'"
+            )
+        if os.path.isdir(model_id):
+            raise UserError(f"model {model_id!r} is a folder without {CONFIG_FILE}: expected one as open_clip exports it")
         known = [*registered_reward_models(), *architectures]
         raise UserError(unknown_name("architecture", architecture, known, "; `vlm-rm models` lists all"))
     model = open_clip.get_model_config(architecture)
@@ -367,6 +373,8 @@ def _file_source(model_id: str, architecture: str, file: Path) -> ModelSource:
     Raises:
         UserError: The file beside it cannot be read or used.
     """
+    if wrong := check_is_weights(file):
+        raise UserError(f"model {model_id!r}: {file} {wrong}")
     model = open_clip.get_model_config(architecture)
     config_file = file.parent / CONFIG_FILE
     where = f"{config_file}, beside the checkpoint,"
@@ -392,7 +400,11 @@ def _folder_source(model_id: str, folder: Path) -> ModelSource:
         raise UserError(
             f"model {model_id!r}: there is no file {folder / CONFIG_FILE}: expected a folder as open_clip exports it"
         )
-    return _described_source(model_id, f"{FOLDER_PREFIX}{folder}", str(weights_in(folder)), folder)
+    weights = weights_in(folder)
+    source = _described_source(model_id, f"{FOLDER_PREFIX}{folder}", str(weights), folder)
+    if wrong := check_is_weights(weights):
+        raise UserError(f"model {model_id!r}: {weights} {wrong}")
+    return source
 
 
 def _hub_source(model_id: str) -> ModelSource:

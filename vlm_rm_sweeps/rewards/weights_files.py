@@ -160,6 +160,9 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def _wrong_with_safetensors(file: Path, size: int) -> str | None:
+    with file.open("rb") as opened:
+        if opened.read(2) == b"PK":
+            return "is a checkpoint of torch.save with the name of another format: call it .pt"
     try:
         header, start = _header(file)
         end = start + max(tensor["data_offsets"][1] for tensor in header.values())
@@ -184,6 +187,13 @@ def why_not_loaded(error: Exception, architecture: str) -> str:
             "it holds Python objects besides tensors, perhaps a whole pickled model, which could run any code: save "
             "`model.state_dict()` instead"
         )
+    if "TorchScript" in text:
+        return (
+            "it is a TorchScript archive, as OpenAI publishes its models, which could run any code: name OpenAI's weights by their "
+            "tag, such as 'ViT-B-32/openai', or save `model.state_dict()` of the loaded model"
+        )
+    if isinstance(error, StopIteration | AttributeError):  # open_clip looks for the first tensor's name
+        return "it holds no tensors by name: save `model.state_dict()`"
     missing, unexpected = (_names(found) for found in (_MISSING.search(text), _UNEXPECTED.search(text)))
     parts = []
     if missing:
