@@ -117,3 +117,22 @@ def test_a_folder_of_a_model_is_found_beside_the_sweep_file(tmp_path: Path) -> N
     found = absolute_paths({"models": named}, tmp_path)["models"]
     folder = str(tmp_path / "mine" / "clip")
     assert found == [folder, folder, f"local-dir:{folder}", "mine/other", "hf-hub:org/name", ""]
+
+
+def test_files_for_wrappers_own_rewards_and_own_algorithms_are_beside_the_sweep_file_too(project: Path) -> None:
+    keys: dict[str, Any] = {
+        "env": {
+            "id": "Robot-v0",
+            "wrappers": ["FlattenObservation", {"name": "own:Stats", "kwargs": {"stats": "./robot.xml"}}],
+        },
+        "rewards": [{"kind": "own:Table", "table": "robot.xml"}, {"kind": "softmax", "negatives": ["robot.xml"]}],
+        "settings": {"pretrained": "weights.pt", "entropy": "auto"},
+    }
+    found = absolute_paths(keys, project)
+    assert found["env"]["wrappers"] == [
+        "FlattenObservation",
+        {"name": "own:Stats", "kwargs": {"stats": f"{project}/robot.xml"}},
+    ]
+    assert found["rewards"][0] == {"kind": "own:Table", "table": f"{project}/robot.xml"}
+    assert found["rewards"][1] == keys["rewards"][1]
+    assert found["settings"] == {"pretrained": f"{project}/weights.pt", "entropy": "auto"}

@@ -714,3 +714,19 @@ def test_a_best_policy_that_is_chosen_by_another_ones_episodes_is_said() -> None
     evaluated = averaged | {"trial": {"evaluation_interval": 4_000}}
     for changes in (evaluated, averaged | {"settings": {}}):
         assert not [remark for remark in made(**changes).remarks() if remark.startswith("settings.policy_averaging")]
+
+
+def test_a_grid_that_is_too_large_is_refused_before_its_trials_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.config.plan._trials", lambda *_: pytest.fail("they are made"))
+    with pytest.raises(UserError, match=r"the grid has 800000 trials, more than max_trials = \d+"):
+        made(alphas=[0.0, 0.5], seeds=list(range(400_000)), true_reward=False, untrained=False, models=["embedded/tiny"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "result", "every"), [(8_000, 1_000, 3_000), (8_000, 1_000, 500), (9_000, 3_000, 3_000), (10_000, 1_000, 4_000)]
+)
+def test_the_cost_of_evaluations_is_that_of_each_result_that_has_one(steps: int, result: int, every: int) -> None:
+    plan = made(steps=steps, steps_per_result=result, trial={"evaluation_interval": every}, evaluation_episodes=3)
+    steps, result = plan.trained_steps
+    due = [at for at in range(result, steps + 1, result) if at == steps or at // every > (at - result) // every]
+    assert f", {len(due) * 3 * plan.task.episode_steps:,} environment steps in all" in plan.about_steps()

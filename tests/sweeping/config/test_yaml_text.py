@@ -82,3 +82,15 @@ def test_a_chain_of_aliases_is_bounded_by_its_depth() -> None:
 )
 def test_what_is_written_is_read_again(value: Any) -> None:
     assert parse_yaml(to_yaml({"key": value, "keys": [value]})) == {"key": value, "keys": [value]}
+
+
+def test_what_an_alias_stands_for_is_changed_in_one_place_only() -> None:
+    parsed = parse_yaml("trial: &both {cpus: 1, gpus: [0]}\npool: *both\n")
+    parsed["trial"]["gpus"].append(1)
+    assert parsed["pool"] == {"cpus": 1, "gpus": [0]}
+
+
+def test_characters_in_two_halves_as_json_has_them_are_whole_and_single_halves_refused() -> None:
+    assert parse_yaml(r'goal: "\ud83e\udd38 pole"') == {"goal": "\U0001f938 pole"}
+    with pytest.raises(UserError, match="has half of a character"):
+        parse_yaml(r'goal: "\ud83e pole"')

@@ -22,7 +22,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     TrialStopped,
 )
 from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
-from vlm_rm_sweeps.sweeping.tracking.status import lines_of, newest_sweep, standing_of, trial_count
+from vlm_rm_sweeps.sweeping.tracking.status import lines_of, newest_sweep, standing_of
 
 SWEEP: dict[str, Any] = {
     "name": "watched",
@@ -115,7 +115,7 @@ def test_a_sweep_that_is_silent_may_have_been_killed_and_one_that_ended_has_no_t
 )
 def test_trials_are_counted_as_they_are_planned(changed: dict[str, Any]) -> None:
     plan = plan_of(SWEEP | changed)
-    assert trial_count(plan.sweep) == len(plan.trials)
+    assert plan.sweep.count_trials() == len(plan.trials)
 
 
 def test_the_command_takes_the_newest_sweep(watched: tuple[SweepFolder, Journal]) -> None:

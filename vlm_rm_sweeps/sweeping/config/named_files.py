@@ -30,7 +30,8 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     Returns:
         The keys, with absolute paths for checkpoint files (the part of a model id after its first slash) and folders of models,
-        data sets (also of rewards), prompt files, and files or folders among the arguments of an environment.
+        data sets (also of rewards), prompt files, and files or folders among the arguments of an environment, its wrappers, rewards
+        of the user's own, and an algorithm.
     """
     beside = _Beside(folder)
     changed = dict(keys)
@@ -40,6 +41,8 @@ def absolute_paths(keys: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     _change_in(changed, "screen", "states", beside.path)
     _change_in(changed, "audit", "models", beside.models)
     _change_in(changed, "env", "kwargs", beside.argument)
+    _change_in(changed, "env", "wrappers", beside.wrappers)
+    _change(changed, "settings", beside.argument)
     _change(changed, "rewards", beside.rewards)
     if isinstance(only := changed.get("only"), list):
         changed["only"] = [beside.combination(each) for each in only]
@@ -102,6 +105,10 @@ def _change_in(keys: dict[str, Any], section: str, key: str, change: Callable[[A
         _change(keys[section], key, change)
 
 
+def _has_kwargs(wrapper: Any) -> bool:
+    return isinstance(wrapper, dict) and "kwargs" in wrapper
+
+
 class _Beside:
     """Looks for files in a folder."""
 
@@ -134,11 +141,19 @@ class _Beside:
     def rewards(self, named: Any) -> Any:
         """Return rewards with absolute paths in the parameters that name files, however deep they are."""
         match named:
+            case dict() if ":" in str(named.get("kind")):  # one of the user's own, whose parameters may name any file
+                return {key: value if key == "kind" else self.argument(value) for key, value in named.items()}
             case dict():
                 return {key: self.path(value) if key in _REWARD_FILES else self.rewards(value) for key, value in named.items()}
             case list():
                 return [self.rewards(value) for value in named]
         return named
+
+    def wrappers(self, named: Any) -> Any:
+        """Return wrappers with absolute paths in their arguments."""
+        if not isinstance(named, list):
+            return named
+        return [each | {"kwargs": self.argument(each["kwargs"])} if _has_kwargs(each) else each for each in named]
 
     def argument(self, named: Any) -> Any:
         match named:

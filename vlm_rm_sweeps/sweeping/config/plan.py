@@ -201,8 +201,9 @@ class Plan:
         if every is None:
             chosen = "by its training episodes, with exploration"
         else:
-            due = [at for at in range(result, steps + 1, result) if at == steps or at // every > (at - result) // every]
-            cost = f"{len(due) * sweep.evaluation_episodes * length:,} environment steps in all"
+            last = steps // every == (steps - result) // every  # then the last result would have none
+            due = (len(range(0, steps, result)) if every <= result else steps // every) + (last and every > result)
+            cost = f"{due * sweep.evaluation_episodes * length:,} environment steps in all"
             chosen = f"by {sweep.evaluation_episodes} greedy episodes about every {every:,} steps, {cost}"
         return f"each trial trains {steps:,} steps, {rounded}; its best policy is chosen {chosen}"
 
@@ -327,13 +328,13 @@ def make_plan(sweep: Sweep) -> Plan:
     machine_drawn = sweep.profile is None
     resolved = {"profile": renderings[0].profile, "algorithm": name, "settings": fixed_settings(algorithm, sweep)}
     sweep = sweep.model_copy(update=resolved)
+    _check_size(sweep)
     trials = _trials(sweep, rewards, prompts, renderings)
     plan = Plan(sweep, task, algorithm, models, prompts, renderings, trials, rewards, machine_drawn)
     for check in (
         _check_rewards,
         _check_score_every,
         _check_only,
-        _check_size,
         _check_search,
         _check_stopping,
         _check_states,
@@ -586,11 +587,12 @@ def _check_only(plan: Plan) -> None:
             )
 
 
-def _check_size(plan: Plan) -> None:
-    if len(plan.trials) > plan.sweep.max_trials:
+def _check_size(sweep: Sweep) -> None:
+    """Refuse too many trials before they are made."""
+    count = sweep.count_trials()
+    if count > sweep.max_trials:
         raise UserError(
-            f"the grid has {len(plan.trials)} trials, more than max_trials = {plan.sweep.max_trials}: shorten an axis or raise "
-            "max_trials"
+            f"the grid has {count} trials, more than max_trials = {sweep.max_trials}: shorten an axis or raise max_trials"
         )
 
 

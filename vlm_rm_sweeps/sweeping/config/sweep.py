@@ -160,6 +160,20 @@ class Sweep(Section):
             raise UserError(f"expected 0, for none, or {MIN_STATES} to {_MOST_STATES:,}")
         return states
 
+    def count_trials(self) -> int:
+        """Count the trials by the text alone, without making them.
+
+        Returns:
+            Number of combinations, in each rendering and for each seed, and of references for each seed. Of a search, the number of
+            samples for each seed.
+        """
+        named = {(each.model, each.alpha, each.reward, each.prompt) for each in self.only}
+        cells = len(named) or len(self.models) * len(self.alphas or self.rewards) * max(1, len(self.prompts))
+        if self.search is not None:
+            cells = self.search.samples
+        drawn = max(1, len(self.textures)) * max(1, len(self.cameras))
+        return len(self.seeds) * (cells * drawn + self.true_reward + self.untrained)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Sweep":
         if (self.task is None) == (self.env is None):

@@ -4,6 +4,7 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +67,9 @@ def refuse_repeats(axis: str, values: Iterable[Any]) -> None:
         UserError: A value occurs more than once.
     """
     values = list(values)
+    with suppress(TypeError):  # of values that cannot be hashed; there are few of them
+        if len(set(values)) == len(values):
+            return
     for value in values:
         if values.count(value) > 1:
             raise UserError(f"duplicate value {value!r} in `{axis}`: expected each value once")

@@ -63,6 +63,14 @@ class _Loader(yaml.SafeLoader):
                 raise _refused(node, f"key {key!r} stands there {times} times: expected each key once")
         return super().construct_mapping(node, deep)
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        text: str = super().construct_yaml_str(node)
+        try:
+            # As JSON writes an emoji: as two halves.
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise _refused(node, f"{_shortened(ascii(text))} has half of a character: expected whole ones") from error
+
     def construct_boolean(self, node: yaml.ScalarNode) -> bool:
         word = node.value.lower()
         if word not in _BOOLEANS:
@@ -101,6 +109,7 @@ class _Dumper(yaml.SafeDumper):
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
 for _kind, _construct in (
+    ("str", _Loader.construct_text),
     ("bool", _Loader.construct_boolean),
     ("int", _Loader.construct_integer),
     ("float", _Loader.construct_real),
@@ -123,11 +132,21 @@ def parse_yaml(text: str) -> Any:
             deeper than any sweep file. The message has line and column where they are known.
     """
     try:
-        return yaml.load(text, _Loader)
+        return _unshared(yaml.load(text, _Loader))
     except _RefusedError as error:
         raise UserError(str(error)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"is not YAML: {error}") from error
+
+
+def _unshared(data: Any) -> Any:
+    """Copy what aliases stand for, so that a change of one place does not change the others."""
+    match data:
+        case dict():
+            return {key: _unshared(value) for key, value in data.items()}
+        case list():
+            return [_unshared(value) for value in data]
+    return data
 
 
 def to_yaml(data: dict[str, Any]) -> str:

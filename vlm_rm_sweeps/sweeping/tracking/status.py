@@ -10,7 +10,6 @@ from typing import Any, Literal
 from vlm_rm_sweeps.errors import DamagedFileError, UserError
 from vlm_rm_sweeps.metrics import EVALUATION, STEPS_PER_SECOND, SUCCESS, TRUE_RETURN, RunStatus
 from vlm_rm_sweeps.storage import RemoteFolder
-from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import JOURNAL, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Entry,
@@ -148,7 +147,7 @@ def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Stand
     now_s = time.time() if now_s is None else now_s
     silent_s = max(0.0, now_s - entries[-1].time / 1000) if entries else 0.0
     started = _trials(entries)
-    trials = max(trial_count(sweep), len(started))
+    trials = max(sweep.count_trials(), len(started))
     counts = Counter[str](each.state for each in started.values())
     counts["waiting"] = trials - len(started)
     trained = trials - (len(sweep.seeds) if sweep.untrained else 0)
@@ -174,24 +173,6 @@ def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Stand
         mlflow=mlflow,
         undelivered=undelivered,
     )
-
-
-def trial_count(sweep: Sweep) -> int:
-    """Count the trials of a sweep by its text alone.
-
-    Args:
-        sweep: The sweep.
-
-    Returns:
-        Number of combinations, in each rendering and for each seed, and of references for each seed. Of a search, the number of
-        samples for each seed.
-    """
-    named = {(each.model, each.alpha, each.reward, each.prompt) for each in sweep.only}
-    cells = len(named) or len(sweep.models) * len(sweep.alphas or sweep.rewards) * max(1, len(sweep.prompts))
-    if sweep.search is not None:
-        cells = sweep.search.samples
-    drawn = max(1, len(sweep.textures)) * max(1, len(sweep.cameras))
-    return len(sweep.seeds) * (cells * drawn + sweep.true_reward + sweep.untrained)
 
 
 def _trials(entries: Iterable[Entry]) -> dict[str, TrialStanding]:
