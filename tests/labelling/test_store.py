@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.labelling import store as store_module
 from vlm_rm_sweeps.labelling.scales import SHARE, YES_NO
 from vlm_rm_sweeps.labelling.store import ConflictingLabelError, LabelStore
 
@@ -126,3 +127,11 @@ def test_a_file_that_is_no_label_file_is_left_alone(tmp_path: Path) -> None:
 def test_names_of_raters_are_plain(store: LabelStore, name: str) -> None:
     with pytest.raises(UserError, match="rater"):
         store.add(name, "a", 1.0)
+
+
+def test_another_program_that_writes_is_named_so(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_WAIT_SECONDS", 0.1)
+    with closing(sqlite3.connect(store.file)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match="is being written by another program: finish or close that, and try again"):
+            store.check_writable()

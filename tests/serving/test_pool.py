@@ -363,7 +363,7 @@ def test_a_request_that_is_sent_to_another_server_has_the_whole_time_again(
     """Each server that a request is sent to may take as long as any."""
     rewards = np.full((2, 1), 0.5, np.float32)
     ray.get(obedient_server.answer_with.remote(rewards))
-    pool = RewardPool(tiny_pool("moved", timeout_s=30), [obedient_server, obedient_server])
+    pool = RewardPool(tiny_pool("moved", servers=2, timeout_s=30), [obedient_server, obedient_server])
     waits, get = list[float](), ray.get
 
     def first_dies_late(answer: Any, timeout: float) -> Any:
@@ -502,3 +502,19 @@ def test_a_cluster_of_this_machine_asks_for_a_token(ray_cluster: None) -> None:
     stranger = knock(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
     assert stranger.returncode != 0
     assert "InvalidAuthToken" in stranger.stderr, stranger.stderr[-1000:]
+
+
+def test_a_setting_that_a_pool_does_not_have_is_refused() -> None:
+    for settings in ({"device": "cuda"}, {"server": 2}, {"model_id": "x"}):
+        with pytest.raises(UserError, match="unknown setting of a pool"):
+            PoolConfig.of("test", find_reward_model("embedded/tiny"), **settings)
+
+
+def test_a_pool_that_has_ended_refuses_frames_without_using_ray(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with reward_pool("embedded/tiny", SPECS[0]) as pool:
+        pool.score(frames(2), SPECS)
+    monkeypatch.setattr(ray, "put", lambda _: pytest.fail("Ray would start or join a cluster"))
+    with pytest.raises(PoolUnavailable, match="no reward server of embedded/tiny is left: has the pool been closed"):
+        pool.score(frames(2), SPECS)
+    with pytest.raises(PoolUnavailable):
+        pool.check_spec(SPECS[0])

@@ -27,6 +27,7 @@ from vlm_rm_sweeps.user_modules import import_file, make_importable
 
 _LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{100})")
 _NAMES_NO_FILE_HAS = (errno.ENAMETOOLONG, errno.ELOOP)
+_OF_RIGHTS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 
 app = typer.Typer(
     help="Train policies from one sentence: CLIP scores the frames, an RL agent learns from the scores, and sweeps over prompts, "
@@ -121,11 +122,15 @@ def _explained(error: BaseException) -> str | None:
     if place := place_in_users_module(error):
         return f"{place}: {reason_of(error)}: this is a module that you named: mend it there"
     if not isinstance(error, OSError):
-        return None
+        # Of safetensors and torch, which have exceptions of their own for it.
+        of_a_file = type(error).__name__ == "SafetensorError" or "inline_container" in str(error)
+        return f"a file cannot be written: {reason_of(error)}: is the disk full?" if of_a_file else None
     if error.errno in _NAMES_NO_FILE_HAS:
         return f"{error.filename}: {error.strerror}: expected the path of a file or folder"
     if error.errno in DISK_ERRORS:
         return f"{error.filename or 'a file'} cannot be written: {error.strerror}: free some disk space"
+    if error.errno in _OF_RIGHTS and error.filename is not None:
+        return f"{error.filename}: {error.strerror}: expected a place that this process may read and write"
     return None
 
 

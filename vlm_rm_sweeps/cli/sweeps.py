@@ -229,7 +229,7 @@ def _sweep_to_resume(
     state = f"{found.place} was interrupted, with {finished} of {len(plan.trials)} trials finished"
     if yes:
         return found
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None if it was closed
         raise UserError(f"{state}: --resume (or --yes) continues it, --new starts another")
     return found if typer.confirm(f"{state}. Resume it?", default=True) else None
 

@@ -177,6 +177,6 @@ def states_of_images(folder: Path) -> Iterator[State]:
         try:
             refuse_no_file(file)
             frame = np.asarray(Image.open(file).convert("RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"{file} cannot be read as an image: {error}") from error
         yield State(frame, Provenance("images", origin=str(file.relative_to(folder))))

@@ -119,11 +119,20 @@ class LabelStore:
                 # EXTRA also syncs the folder, so that a label survives a power failure right after it was given.
                 connection.execute("PRAGMA synchronous = EXTRA")
                 yield connection
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise DamagedFileError(
+                    f"{self.file} is being written by another program: finish or close that, and try again"
+                ) from error
+            raise self._unusable(error) from error
         except sqlite3.Error as error:
-            raise DamagedFileError(
-                f"{self.file} cannot be used as a label file ({error}): if the disk is full or read-only, free it; else choose "
-                "another file, or move it away"
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.file} cannot be used as a label file ({error}): if the disk is full or read-only, free it; else choose "
+            "another file, or move it away"
+        )
 
     def check_writable(self) -> None:
         """Write to the file without changing a label, so that a full or read-only disk is noticed before anybody labels.

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Real
 from typing import Any, get_args
 
@@ -19,7 +19,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util import list_named_actors
 
-from vlm_rm_sweeps.errors import UserError, reason_of, shown
+from vlm_rm_sweeps.errors import UserError, reason_of, shown, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.columns import Columns
 from vlm_rm_sweeps.rewards.reward_model import (
@@ -132,7 +132,15 @@ class PoolConfig:
 
         Returns:
             The configuration, with the model's own id, frame format, number of parameters and columns.
+
+        Raises:
+            UserError: There is no such setting, or it has a value that is none.
         """
+        own = ("name", "model_id", "frame_format", "parameters", "columns")
+        known = [field.name for field in fields(cls) if field.name not in own]
+        for setting in settings:
+            if setting not in known:
+                raise UserError(unknown_name("setting of a pool", setting, known, "; `gpus` puts servers on GPUs"))
         return cls(name, model.model_id, model.frame_format, model.parameters, columns=model.columns, **settings)
 
     @property
@@ -365,6 +373,11 @@ class RewardPool(RewardModel):
                 return pool
         raise PoolUnavailable(f"no reward server of {config.model_id} is left")
 
+    def close(self) -> None:
+        """Forget all servers, when the pool ends: requests are refused from then on."""
+        self._servers.clear()
+        self._starting.clear()
+
     def check_spec(self, spec: RewardSpec) -> None:
         """Refuse a spec that the served model cannot score: a server asks its model.
 
@@ -405,6 +418,8 @@ class RewardPool(RewardModel):
         check_request(frames, specs)
         if not len(frames):
             raise UserError(f"frames of shape {frames.shape}: expected at least one frame, uint8 (N, height, width, 3)")
+        if not self._servers:  # before Ray is used: it would start or join a cluster by itself
+            raise PoolUnavailable(f"no reward server of {self.config.model_id} is left: has the pool been closed?")
         # Put into the object store once: a retry sends the reference, not the frames.
         return PendingRewards(self, ray.put(frames), len(frames), tuple(specs))
 

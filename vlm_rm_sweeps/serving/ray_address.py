@@ -71,7 +71,8 @@ def _check_answer(host: str, port: int, named: str, advice: str) -> None:
         raise UserError(f"{named}: nothing answers there ({error.strerror or error}); {advice}") from error
     if os.environ.get("RAY_USE_TLS", "0") == "1":  # a plain connection would be refused
         return
-    channel = grpc.insecure_channel(f"{host}:{port}")
+    # As Ray's own channels: a proxy of the environment is for web pages.
+    channel = grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)])
     try:
         grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
         _check_token(channel, named)

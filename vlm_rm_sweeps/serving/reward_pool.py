@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import ray
@@ -53,8 +53,8 @@ def reward_pool(
         servers = start_pool(config, chosen)
         try:
             await_pool(config, servers, specs)
-            with ServerScaling(config, chosen, servers, say):
-                yield RewardPool(config, servers)
+            with ServerScaling(config, chosen, servers, say), closing(RewardPool(config, servers)) as pool:
+                yield pool
         finally:
             for server in servers:
                 ray.kill(server)

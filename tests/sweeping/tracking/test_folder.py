@@ -1,5 +1,7 @@
 """The folder of a sweep: found again, compared, and used by one process at a time."""
 
+import errno
+import fcntl
 import os
 import resource
 import socket
@@ -255,3 +257,16 @@ def test_results_are_not_written_where_ray_deletes_them(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"is in Ray's copy of this job's working folder, .* name a folder that stays"):
         new_path(Path("results"), "sweep")
     assert new_path(tmp_path / "results", "sweep").parent == tmp_path / "results"
+
+
+def test_a_file_system_without_locks_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = SweepFolder(tmp_path / "a")
+    folder.create(plan().sweep)
+
+    def without_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    for attempt in (folder.in_use, lambda: folder.locked().__enter__()):
+        with pytest.raises(UserError, match=r"cannot be locked \(No locks available\).* with --results"):
+            attempt()

@@ -312,6 +312,11 @@ class SweepFolder:
                 raise FolderInUseError(
                     f"{self.path} is in use by another process (id {owner}): wait until that has ended, or stop it"
                 ) from error
+            except OSError as error:  # a file system without locks
+                raise UserError(
+                    f"{self.path} cannot be locked ({error.strerror}), so another process could write there at the same time: choose "
+                    "a folder on another file system with --results"
+                ) from error
             with suppress(OSError):  # a full disk: the id is only informative
                 os.ftruncate(file.fileno(), 0)
                 os.write(file.fileno(), str(os.getpid()).encode())
@@ -355,7 +360,7 @@ class SweepFolder:
         try:
             with self.locked():
                 return False
-        except UserError:
+        except FolderInUseError:
             return True
 
 
