@@ -76,7 +76,8 @@ def draw(runs: SweepRuns) -> None:
     model_id = reward["model"]
     parameters = known_reward_model(model_id).parameters / 1e6
     curve.set(xlabel="step", ylabel="CLIP reward", title=f'"{spec.goal_prompts[0]}"', xlim=(1, steps))
-    title = f"{model_id} ({parameters:.2f} M parameters), {spec.label}"
+    how = f"\npolicy of step {checkpoint.env_steps:,}, {checkpoint.chosen}"
+    title = f"{model_id} ({parameters:.2f} M parameters), {spec.label}{how}"
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     curve.grid(alpha=0.3)
     runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode", over_seeds=False)
