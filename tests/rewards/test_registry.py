@@ -1,10 +1,12 @@
 """Reward models are found by registered name, by `module:Class` and by open_clip's names; what is none gets one message."""
 
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +126,27 @@ def test_data_lead_to_no_repository_that_was_not_fetched_before(monkeypatch: pyt
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"its open_clip_config\.json could not be had"):  # as for an id of the user's
         known_reward_model("hf-hub:org/clip")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"vision_cfg": {"timm_model_name": "hf-hub:evil/tower"}, "text_cfg": {}},
+        {"vision_cfg": {}, "text_cfg": {"hf_model_name": "evil/text"}},
+        {"vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "evil/words"}},
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "local-dir:"])
+def test_the_configuration_of_a_folder_that_data_name_leads_to_no_repository_either(
+    parts: dict[str, Any], prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("socket.create_connection", lambda *args, **kwargs: pytest.fail("connects"))
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"embed_dim": 8} | parts}))
+    with pytest.raises(UserError, match=r"'hf-hub:evil/\w+' is named by data.*`hf download evil/"):
+        known_reward_model(f"{prefix}{folder}")
 
 
 def test_the_registry_loads_nothing_heavy() -> None:

@@ -326,6 +326,14 @@ def test_an_environment_that_does_not_draw_is_refused() -> None:
     gym.registry.pop("test-blind-v0")
 
 
+@pytest.mark.parametrize("kwargs", [{"healthy_z_range": [0.7, float("inf")]}, {"deep": {"er": [float("nan")]}}])
+def test_arguments_that_cannot_be_stored_are_refused(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"(inf|nan) is no number that can be stored: expected finite ones"):
+        GymEnv(id="Hopper-v5", episode_steps=20, kwargs=kwargs)
+    with pytest.raises(ValidationError, match=r"(inf|nan) is no number that can be stored"):
+        GymEnv(id="Hopper-v5", episode_steps=20, wrappers=({"name": "ClipAction", "kwargs": kwargs},))
+
+
 BROKEN = {
     "raises": ("raise RuntimeError('no licence')", "Foo-v0", "module 'raises' cannot be imported: RuntimeError: no licence"),
     "missing": ("import nothing_like_it", "Foo-v0", "module 'missing' needs a package that is not installed"),

@@ -11,12 +11,11 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 
-CONFIG_FILE = "open_clip_config.json"
-"""What open_clip exports beside the weights: the objects model_cfg and preprocess_cfg."""
 HF_EXTRA = "hf"
 """The extra of this package for text towers and tokenizers that come from transformers."""
 HF_COMMAND = f"pip install 'vlm-rm-sweeps[{HF_EXTRA}]'"
 _HF_PACKAGES = ("transformers", "sentencepiece")
+_TIMM_HUB = ("hf-hub:", "hf_hub:")
 _DEFAULT_SIZE = 224
 
 
@@ -24,6 +23,29 @@ def uses_transformers(model: Mapping[str, Any]) -> bool:
     """Whether a model's configuration has a text tower or a tokenizer of transformers."""
     text = model.get("text_cfg") or {}
     return bool(text.get("hf_model_name") or text.get("hf_tokenizer_name"))
+
+
+def named_repositories(file: Path) -> list[str]:
+    """List the repositories of the Hub from which parts of an exported model would come.
+
+    Args:
+        file: An open_clip_config.json, of anybody.
+
+    Returns:
+        Such as `org/name`; none if the file cannot be read, which is refused elsewhere.
+    """
+    try:
+        model, _ = read_config(file, str(file))
+    except UserError:
+        return []
+    parts: list[Any] = [model.get(part) for part in ("vision_cfg", "text_cfg")]
+    vision, text = (part if isinstance(part, dict) else {} for part in parts)
+    towers = [
+        str(vision.get("timm_model_name") or ""),
+        *(str(text.get(key) or "") for key in ("hf_model_name", "hf_tokenizer_name")),
+    ]
+    from_hub = towers[:1] if towers[0].startswith(_TIMM_HUB) else []
+    return list(dict.fromkeys([each.partition(":")[2] for each in from_hub] + [each for each in towers[1:] if each]))
 
 
 def missing_packages() -> list[str]:

@@ -31,7 +31,6 @@ from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 from vlm_rm_sweeps.files import read_json, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, NotFetchedError, fetch, repository_of
 from vlm_rm_sweeps.rewards.open_clip_config import (
-    CONFIG_FILE,
     check_model_config,
     preprocessing_of,
     read_config,
@@ -39,7 +38,15 @@ from vlm_rm_sweeps.rewards.open_clip_config import (
     uses_transformers,
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, EmbeddedVersion, registered_reward_models, with_version
+from vlm_rm_sweeps.rewards.registry import (
+    CONFIG_FILE,
+    EMBEDDED,
+    FOLDER_PREFIX,
+    NEWEST_EMBEDDED,
+    EmbeddedVersion,
+    registered_reward_models,
+    with_version,
+)
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.rewards.weights_files import check_is_weights, load_weights, weights_in, why_not_loaded
 
@@ -58,8 +65,6 @@ EMBEDDED_PREPROCESSING = Preprocessing(
     interpolation="bicubic",
     resize_mode="squash",
 )
-FOLDER_PREFIX = "local-dir:"
-"""How open_clip names architectures that are described in a folder."""
 
 
 class TrainedSize(TypedDict):
@@ -279,7 +284,7 @@ class ModelSource:
         if not self.uses_transformers:
             try:
                 return make(*args, **kwargs)
-            except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            except (ArithmeticError, AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
                 raise UserError(f"the {what} of model {self.model_id!r} cannot be made ({reason_of(error)})") from error
         refuse_missing_packages(self.model_id)
         try:

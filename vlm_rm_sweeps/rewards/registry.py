@@ -10,6 +10,8 @@ The class is called with the whole id, and parses the argument itself.
 """
 
 import inspect
+import os
+from pathlib import Path
 from typing import Literal
 
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
@@ -22,6 +24,10 @@ EMBEDDED = "embedded"
 EmbeddedVersion = Literal["v1", "v2"]
 NEWEST_EMBEDDED: EmbeddedVersion = "v2"
 """The version that an id without one means, where a user gives it. In data it means the first: only that one had such ids."""
+FOLDER_PREFIX = "local-dir:"
+"""What the id of a model in a folder may begin with."""
+CONFIG_FILE = "open_clip_config.json"
+"""What open_clip exports beside the weights: the objects model_cfg and preprocess_cfg."""
 _CLIP = "vlm_rm_sweeps.rewards.clip:ClipRewardModel"
 _EXPECTED = "expected a subclass of RewardModel that is made by `Class(model_id)` and then has a `frame_format` (FrameFormat)"
 _MODELS: Registry[type[RewardModel]] = Registry("reward model")
@@ -135,6 +141,12 @@ def known_reward_model(model_id: str) -> RewardModel:
     """
     from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, refuse_unfetched  # here: the Hub's client takes a while to import
 
+    config = Path(model_id.removeprefix(FOLDER_PREFIX)) / CONFIG_FILE
+    if os.path.isfile(config):  # false, too, for a name that no file can have
+        from vlm_rm_sweeps.rewards.open_clip_config import named_repositories  # open_clip takes a while, too
+
+        for repository in named_repositories(config):
+            refuse_unfetched(HUB_PREFIX + repository)
     name = model_id.partition("/")[0]
     if name.startswith(HUB_PREFIX):
         refuse_unfetched(model_id)

@@ -30,7 +30,7 @@ from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
-from vlm_rm_sweeps.tasks.wrappers import FindWrapper, WrapperSettings, known_wrapper, named_wrapper, wrapped
+from vlm_rm_sweeps.tasks.wrappers import FindWrapper, Kwargs, WrapperSettings, known_wrapper, named_wrapper, wrapped
 
 _MUJOCO_SIZE = 480
 """Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
@@ -62,7 +62,7 @@ class GymEnv(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(min_length=1, description="As for gymnasium.make; `module:Name-v0` imports the module first.")
-    kwargs: dict[str, Any] = Field({}, description="Further arguments of the environment.")
+    kwargs: Kwargs = Field({}, description="Further arguments of the environment.")
     episode_steps: int = Field(gt=0, description="Steps of each episode.")
     wrappers: tuple[WrapperSettings, ...] = Field(
         (),

@@ -1,10 +1,11 @@
 """Gymnasium's wrappers, and a user's own, by name: the `wrappers` of a sweep file's `env:`."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any
 
 import gymnasium as gym
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.registry import Registry
@@ -34,13 +35,41 @@ for _name in gym.wrappers.__all__:
         _REGISTRY.register(_name, f"gymnasium.wrappers:{_name}")  # some need packages that are imported on first use
 
 
+def _stored_as_it_is(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Refuse numbers that JSON has not: a checkpoint, which tells its environment as JSON, would have another one."""
+    odd = _not_finite(kwargs)
+    if odd is not None:
+        raise UserError(
+            f"{odd} is no number that can be stored: expected finite ones, such as 1.0e+30, or leave the argument out"
+        )
+    return kwargs
+
+
+def _not_finite(value: Any) -> float | None:
+    """Return the first number, however deep, that is infinite or none."""
+    match value:
+        case float():
+            return None if math.isfinite(value) else value
+        case dict():
+            parts: Iterable[Any] = value.values()
+        case list() | tuple():
+            parts = value
+        case _:
+            return None
+    return next((found for found in map(_not_finite, parts) if found is not None), None)
+
+
+Kwargs = Annotated[dict[str, Any], AfterValidator(_stored_as_it_is)]
+"""Arguments by name, as a sweep file has them."""
+
+
 class WrapperSettings(BaseModel):
     """A wrapper of the environment: one of `gymnasium.wrappers`, or a class of your own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, description="Such as `FlattenObservation`; or `module:Class`, a gymnasium.Wrapper.")
-    kwargs: dict[str, Any] = Field({}, description="Further arguments of the wrapper.")
+    kwargs: Kwargs = Field({}, description="Further arguments of the wrapper.")
 
     @field_validator("name")
     @classmethod

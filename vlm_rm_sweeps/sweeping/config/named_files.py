@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlm_rm_sweeps.rewards.registry import CONFIG_FILE, FOLDER_PREFIX
+
 _REWARD_FILES = ("states", "head")
 """Parameters of rewards that name files or folders."""
-_FOLDER_PREFIX = "local-dir:"
-_IN_A_MODEL_FOLDER = "open_clip_config.json"
-"""What a folder that is a model id may have before its path, and the file that it holds (`rewards/open_clip_models.py`)."""
 
 
 def folder_of(file: Path) -> Path:
@@ -129,8 +128,8 @@ class _Beside:
     def model(self, named: Any) -> Any:
         if not isinstance(named, str) or not named:
             return named
-        prefix = _FOLDER_PREFIX if named.startswith(_FOLDER_PREFIX) else ""
-        if os.path.isfile(self._folder / named.removeprefix(prefix) / _IN_A_MODEL_FOLDER):
+        prefix = FOLDER_PREFIX if named.startswith(FOLDER_PREFIX) else ""
+        if os.path.isfile(self._folder / named.removeprefix(prefix) / CONFIG_FILE):
             return prefix + os.path.normpath(self._folder / named.removeprefix(prefix))
         name, separator, file = named.partition("/")
         return f"{name}/{self.path(file)}" if separator and os.path.isfile(self._folder / file) else named
