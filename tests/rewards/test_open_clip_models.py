@@ -557,6 +557,8 @@ def test_a_guess_of_the_preprocessing_is_said(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     file.write_bytes(b"\x80\x02")  # as a pickle begins
     assert "normalised as OpenAI's were; if it was trained as" in ClipRewardModel(f"ViT-L-14/{file}").remarks()[0]
+    (remark,) = ClipRewardModel(f"RN50/{file}").remarks()
+    assert "its network has GELU; if it was trained with QuickGELU, as openai was" in remark
     (tmp_path / "open_clip_config.json").write_text("{}")
     assert ClipRewardModel(f"ViT-L-14/{file}").remarks() == []
 

@@ -362,3 +362,21 @@ def test_an_odd_id_is_one_message(env_id: str) -> None:
     with pytest.raises(UserError) as refused:
         make_task(GymEnv(id=env_id, episode_steps=20, kwargs={"gravity": 3}))
     assert env_id.rpartition(":")[2].partition("/")[0] in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("success", "said"),
+    [
+        ("obs[0] // 4 == 3 and obs[0] % 4 == 3", True),
+        ("obs[0] == 16 - 1", True),
+        ("max(obs[0], obs[1]) == 15", True),
+        ("reward > 0", False),
+    ],
+)
+def test_arithmetic_with_indicators_is_said(success: str, said: bool) -> None:
+    remarks = make_task(GymEnv(id="FrozenLake-v1", episode_steps=20, success=success)).remarks
+    assert [remark for remark in remarks if "are not those of the value" in remark] if said else not remarks
+
+
+def test_arithmetic_with_values_is_not_said() -> None:
+    assert not make_task(GymEnv(id="Pendulum-v1", episode_steps=20, success="obs[0] ** 2 + obs[1] > 0.9")).remarks

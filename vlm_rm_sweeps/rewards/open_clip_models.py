@@ -445,18 +445,26 @@ def _described_source(model_id: str, architecture: str, pretrained: str, folder:
 
 
 def _guessed(model_id: str, architecture: str) -> str | None:
-    """Say that the preprocessing of weights without a configuration is a guess, if the architecture's tags have several."""
+    """Say what is a guess of weights without a configuration, if the architecture's tags differ in it."""
     model = open_clip.get_model_config(architecture)
     guess = preprocessing_of(model, {}, model_id)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    known = {tag: preprocessing_of(model, open_clip.get_pretrained_cfg(architecture, tag), model_id) for tag in tags}
-    others = [tag for tag in tags if known[tag] != guess]
-    if not others:
-        return None
-    return (
-        f"{model_id}: there is no {CONFIG_FILE} beside the file, so its frames are resized and normalised as OpenAI's were; if it "
-        f"was trained as {others[0]} was ({_shown_preprocessing(known[others[0]])}), put one there with that preprocess_cfg"
-    )
+    known = {tag: open_clip.get_pretrained_cfg(architecture, tag) for tag in tags}
+    preprocessing = {tag: preprocessing_of(model, config, model_id) for tag, config in known.items()}
+    others = [tag for tag in tags if preprocessing[tag] != guess]
+    quick = [tag for tag in tags if known[tag].get("quick_gelu")]
+    parts = []
+    if others:
+        parts.append(
+            f"its frames are resized and normalised as OpenAI's were; if it was trained as {others[0]} was "
+            f"({_shown_preprocessing(preprocessing[others[0]])}), put one there with that preprocess_cfg"
+        )
+    if quick:
+        parts.append(
+            f'its network has GELU; if it was trained with QuickGELU, as {quick[0]} was, put one there with `"quick_gelu": true` in '
+            "its model_cfg"
+        )
+    return f"{model_id}: there is no {CONFIG_FILE} beside the file, so {'. And '.join(parts)}" if parts else None
 
 
 def _shown_preprocessing(preprocessing: Preprocessing) -> str:

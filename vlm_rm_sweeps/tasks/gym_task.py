@@ -272,6 +272,11 @@ class SuccessTest:
                     "for the value"
                 )
             remarks[f"success {self._shown}: {meaning}"] = None
+        if not remarks and any(value is not None for value in indicated) and _reckons_with_observations(self._formula.parsed):
+            return [
+                f"success {self._shown}: of {shown(space)}, each obs[i] is 1 while the value is the i-th, and else 0: sums and other "
+                "arithmetic with obs[i] are not those of the value"
+            ]
         return list(remarks)
 
 
@@ -284,6 +289,12 @@ def _compared_numbers(expression: ast.AST) -> Iterator[tuple[int, float]]:
                 for part, number in ((_index_of(one), _constant(other)), (_index_of(other), _constant(one))):
                     if part is not None and number is not None:
                         yield part, number
+
+
+def _reckons_with_observations(expression: ast.AST) -> bool:
+    """Whether `obs` is used otherwise than as `obs[i]` that is compared with a number."""
+    uses = sum(isinstance(node, ast.Name) and node.id == "obs" for node in ast.walk(expression))
+    return uses > sum(1 for _ in _compared_numbers(expression))
 
 
 def _index_of(node: ast.AST) -> int | None:
