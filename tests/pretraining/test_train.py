@@ -319,3 +319,17 @@ def test_interrupted_pretraining_of_two_sizes_resumes(tmp_path: Path, monkeypatc
     pretrain(["tiny", "small"], samples=256, images=40, seed=0, folder=tmp_path)
     assert (tmp_path / "embedded-tiny.safetensors").read_bytes() == finished
     assert set(json.loads((tmp_path / "manifest.json").read_text())) == {"tiny", "small"}
+
+
+def test_two_trainings_into_one_folder_are_not_mixed(tmp_path: Path) -> None:
+    with train_module._alone(tmp_path), pytest.raises(UserError, match="is in use by another training"):
+        pretrain(["tiny"], images=64, samples=32, seed=0, folder=tmp_path)
+    with train_module._alone(tmp_path):
+        pass
+
+
+def test_a_checkpoint_that_is_cut_off_is_refused_with_what_to_do(dataset: CaptionedStates, tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "folder", dataset)
+    (folder / "embedded-tiny.checkpoint.pt").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(UserError, match=r"checkpoint.pt cannot be read .*: remove it to start afresh"):
+        train(SETTINGS, dataset, folder)

@@ -4,11 +4,16 @@ Training is deterministic: each batch is drawn from (seed, step), so a training 
 batches as an uninterrupted one.
 """
 
+import fcntl
 import json
 import math
+import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -22,8 +27,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from vlm_rm_sweeps.errors import UserError, unknown_name
-from vlm_rm_sweeps.files import sha256_of, write_whole
+from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
+from vlm_rm_sweeps.files import sha256_of, write_whole, written_whole
 from vlm_rm_sweeps.pretraining.captions import caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
@@ -40,6 +45,7 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
     words_of,
 )
 
+_MANIFEST = "manifest.json"
 _CHECKPOINT_EVERY = 100
 """In steps."""
 
@@ -276,7 +282,10 @@ def train(settings: TrainingSettings, dataset: CaptionedStates, folder: Path, st
 
     checkpoint_file = _checkpoint_file(size=settings.size, folder=folder)
     if checkpoint_file.exists():
-        checkpoint = torch.load(checkpoint_file, weights_only=True)
+        try:
+            checkpoint = torch.load(checkpoint_file, weights_only=True)
+        except Exception as error:  # whatever torch makes of damaged bytes
+            raise UserError(f"{checkpoint_file} cannot be read ({reason_of(error)}): remove it to start afresh") from error
         if checkpoint["settings"] != asdict(settings):
             raise UserError(
                 f"{checkpoint_file} belongs to other settings ({checkpoint['settings']}): remove it to start afresh"
@@ -359,9 +368,8 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     for size in sizes:
         if size not in SIZES:
             raise UserError(unknown_name("size", size, SIZES))
-    manifest_file = folder / "manifest.json"
     _refuse_foreign(folder)
-    manifest = embedded_manifest(folder) if manifest_file.exists() else {}
+    manifest = embedded_manifest(folder) if (folder / _MANIFEST).exists() else {}
     starts = {size: _start_of(size, start) for size in sizes}
     asked = {size: {"images": images, "samples": samples, "seed": seed, "start_sha256": starts[size]} for size in sizes}
     finished = [
@@ -379,6 +387,23 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     if not sizes:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _train_sizes(sizes, asked, starts, folder, start)
+
+
+def _train_sizes(
+    sizes: Sequence[str],
+    asked: Mapping[str, Mapping[str, Any]],
+    starts: Mapping[str, str | None],
+    folder: Path,
+    start: Path | None,
+) -> None:
+    """Train what is not in the manifest yet, one size after the other."""
+    images, samples, seed = (asked[sizes[0]][key] for key in ("images", "samples", "seed"))
+    manifest_file = folder / _MANIFEST
+    # Another process may have trained one of them until now.
+    manifest = embedded_manifest(folder) if manifest_file.exists() else {}
+    sizes = [size for size in sizes if size not in manifest]
     print(f"rendering {images} images", flush=True)
     dataset = build_dataset(images, seed, EMBEDDED_PREPROCESSING.frame_format)
     rng = np.random.default_rng(seed)
@@ -411,9 +436,28 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
         _checkpoint_file(size, folder).unlink()
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a folder into which another process trains: they would write over each other's manifest and checkpoints."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(
+            f"{folder} is in use by another training: wait until that has ended, or choose another folder"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder with files that no training wrote: a model card would replace their README.md."""
-    own = ("manifest.json", VOCABULARY, "embedded-*.safetensors")
+    own = (_MANIFEST, VOCABULARY, "embedded-*.safetensors")
     if folder.is_dir() and any(folder.iterdir()) and not any(any(folder.glob(name)) for name in own):
         raise UserError(f"{folder} holds files of something else: expected a new folder, or that of an earlier training")
 
@@ -435,6 +479,5 @@ def _checkpoint_file(size: str, folder: Path) -> Path:
 
 def _save(checkpoint: dict, path: Path) -> None:
     """Replace a checkpoint atomically, so that an interruption leaves the last complete one."""
-    partial = path.with_suffix(".partial")
-    torch.save(checkpoint, partial)
-    partial.replace(path)
+    with written_whole(path) as partial:
+        torch.save(checkpoint, partial)
