@@ -51,6 +51,12 @@ def test_a_path_stays_a_path() -> None:
     assert place_named("results/s3") == Path("results/s3")
 
 
+def test_a_path_that_no_shell_has_replaced_is_in_the_users_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert place_named("~/results") == Path("/home/anna/results")
+    assert place_named("~other") == Path("~other")
+
+
 def test_an_address_has_a_copy_of_its_own(machine: Machine) -> None:
     first = RemoteFolder.at("s3://bucket/results/")
     assert str(first / "sweep") == "s3://bucket/results/sweep"

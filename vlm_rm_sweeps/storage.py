@@ -68,7 +68,10 @@ def place_named(text: str) -> "Path | RemoteFolder":
     Raises:
         UserError: The address is refused, see `RemoteFolder.at`.
     """
-    return RemoteFolder.at(text) if is_address(text) else Path(text)
+    if is_address(text):
+        return RemoteFolder.at(text)
+    # No shell replaces it in `--results=~/results`.
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
 @dataclass(frozen=True)

@@ -136,3 +136,9 @@ def test_files_for_wrappers_own_rewards_and_own_algorithms_are_beside_the_sweep_
     assert found["rewards"][0] == {"kind": "own:Table", "table": f"{project}/robot.xml"}
     assert found["rewards"][1] == keys["rewards"][1]
     assert found["settings"] == {"pretrained": f"{project}/weights.pt", "entropy": "auto"}
+
+
+def test_a_path_in_the_users_own_folder_is_there(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(project))
+    found = absolute_paths({"epic_states": {"states": "~/data"}, "env": {"kwargs": {"xml_file": "~/robot.xml"}}}, tmp_path)
+    assert found == {"epic_states": {"states": f"{project}/data"}, "env": {"kwargs": {"xml_file": f"{project}/robot.xml"}}}

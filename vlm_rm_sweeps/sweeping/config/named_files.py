@@ -115,7 +115,9 @@ class _Beside:
         self._folder = folder
 
     def path(self, named: Any) -> Any:
-        """Return the absolute path of what is there: beside the file, else in the working folder."""
+        """Return the absolute path of what is there: beside the file, else in the working folder; `~/` is the user's own."""
+        if isinstance(named, str) and named.startswith("~/"):
+            named = os.path.expanduser(named)
         for folder in (self._folder, Path.cwd()):
             # `os.path.exists` is false, and raises nothing, for a name that no file can have.
             if isinstance(named, str) and named and os.path.exists(folder / named):
