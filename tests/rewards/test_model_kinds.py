@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
-from vlm_rm_sweeps.rewards.registry import CONFIG_FILE
+from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}

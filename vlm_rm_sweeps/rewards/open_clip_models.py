@@ -30,6 +30,7 @@ from typing_extensions import TypedDict
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 from vlm_rm_sweeps.files import read_json, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, NotFetchedError, fetch, repository_of
+from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE, FOLDER_PREFIX
 from vlm_rm_sweeps.rewards.open_clip_config import (
     check_model_config,
     preprocessing_of,
@@ -39,9 +40,7 @@ from vlm_rm_sweeps.rewards.open_clip_config import (
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import (
-    CONFIG_FILE,
     EMBEDDED,
-    FOLDER_PREFIX,
     NEWEST_EMBEDDED,
     EmbeddedVersion,
     registered_reward_models,

@@ -17,6 +17,7 @@ from typing import Literal
 from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.registry import Registry, check_methods, check_sentences, import_object, is_reference
+from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE, FOLDER_PREFIX
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel
 
 EMBEDDED = "embedded"
@@ -24,10 +25,6 @@ EMBEDDED = "embedded"
 EmbeddedVersion = Literal["v1", "v2"]
 NEWEST_EMBEDDED: EmbeddedVersion = "v2"
 """The version that an id without one means, where a user gives it. In data it means the first: only that one had such ids."""
-FOLDER_PREFIX = "local-dir:"
-"""What the id of a model in a folder may begin with."""
-CONFIG_FILE = "open_clip_config.json"
-"""What open_clip exports beside the weights: the objects model_cfg and preprocess_cfg."""
 _CLIP = "vlm_rm_sweeps.rewards.clip:ClipRewardModel"
 _EXPECTED = "expected a subclass of RewardModel that is made by `Class(model_id)` and then has a `frame_format` (FrameFormat)"
 _MODELS: Registry[type[RewardModel]] = Registry("reward model")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlm_rm_sweeps.rewards.registry import CONFIG_FILE, FOLDER_PREFIX
+from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE, FOLDER_PREFIX
 
 _REWARD_FILES = ("states", "head")
 """Parameters of rewards that name files or folders."""
