@@ -30,7 +30,7 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.provenance import Provenance, provenance
 from vlm_rm_sweeps.sweeping.tracking.results import MERITS, cells_of, read_results
-from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_episode
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_episode, read_video
 
 REPOSITORY = Path(__file__).parents[1]
 GALLERY = REPOSITORY / "docs" / "gallery"
@@ -126,7 +126,7 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
     if strip := _best_episode(folder, table):
         file, caption = strip
         with new_output(pictures / "episode.jpg") as unfinished:
-            iio.imwrite(unfinished, film_strip(file, _FRAMES), extension=".jpg", plugin="pillow", quality=82)
+            iio.imwrite(unfinished, film_strip(read_video(file), _FRAMES), extension=".jpg", plugin="pillow", quality=82)
         with new_output(pictures / file.name) as unfinished:
             shutil.copyfile(file, unfinished)
         yield f"{pictures.name}/episode.jpg", caption, f"{pictures.name}/{file.name}"

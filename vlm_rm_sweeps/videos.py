@@ -90,27 +90,37 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int
             iio.imwrite(unfinished, even, plugin="pyav", codec="libx264", fps=frames_per_second, out_pixel_format="yuv420p")
 
 
-def film_strip(video: Path, count: int) -> np.ndarray:
-    """Lay evenly spaced frames of a video side by side: what it shows where no video can play.
+def read_video(video: Path) -> np.ndarray:
+    """Read all frames of a video.
 
     Args:
-        video: A video that `write_video` wrote, of any length: only the frames that are shown are kept.
-        count: Number of frames; those in the middle of as many equal parts.
+        video: A video that `write_video` wrote.
 
     Returns:
-        One picture, uint8 (H, count * W + gaps, 3).
+        uint8 (T, H, W, 3).
 
     Raises:
         DamagedFileError: The video cannot be read.
     """
     try:
-        length = sum(1 for _ in iio.imiter(video, plugin="pyav"))
-        wanted = [int((part + 0.5) * length / count) for part in range(count)]
-        kept = {index: frame for index, frame in enumerate(iio.imiter(video, plugin="pyav")) if index in wanted}
-        chosen = [kept[index] for index in wanted]
+        frames = iio.imread(video, plugin="pyav")
     except Exception as error:  # whatever the decoder makes of damaged bytes
         raise DamagedFileError(f"{video} cannot be read ({reason_of(error)}): record it again, or remove it") from error
-    gap = np.full((chosen[0].shape[0], _GAP, 3), 255, np.uint8)
+    return frames
+
+
+def film_strip(frames: np.ndarray, count: int) -> np.ndarray:
+    """Lay evenly spaced frames of a video side by side: what it shows where no video can play.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        count: Number of frames; those in the middle of as many equal parts.
+
+    Returns:
+        One picture, uint8 (H, count * W + gaps, 3).
+    """
+    chosen = [frames[int((part + 0.5) * len(frames) / count)] for part in range(count)]
+    gap = np.full((frames.shape[1], _GAP, 3), 255, np.uint8)
     return np.hstack([part for frame in chosen for part in (gap, frame)][1:])
 
 

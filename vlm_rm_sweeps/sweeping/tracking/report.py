@@ -32,7 +32,7 @@ from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.provenance import provenance
 from vlm_rm_sweeps.sweeping.tracking.results import MERITS, TEXT_COLUMNS, cells_of, read_results
 from vlm_rm_sweeps.tasks.registry import find_task, task_names
-from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, EpisodeContent, film_strip, read_episode
+from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, EpisodeContent, film_strip, read_episode, read_video
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
@@ -298,7 +298,8 @@ def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Part
 
 def _playable(file: Path) -> dict[str, str]:
     """Read a video, a picture of it to show before it plays, and one of several frames for paper."""
-    poster, strip = (_data(_jpeg(film_strip(file, count)), "image/jpeg") for count in (1, _STRIP))
+    frames = read_video(file)
+    poster, strip = (_data(_jpeg(film_strip(frames, count)), "image/jpeg") for count in (1, _STRIP))
     return {"data": _Inlined.of(file, "video/mp4", file.stem).data, "poster": poster, "strip": strip}
 
 
