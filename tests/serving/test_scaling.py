@@ -44,6 +44,13 @@ def test_a_server_is_ended_when_the_others_had_hardly_anything_to_do_for_a_minut
     assert changes(rule, [0] * 99, servers=1) == [0] * 99
 
 
+def test_fewer_servers_than_at_least_are_made_up_for_unless_they_cannot_start() -> None:
+    rule = QueueRule(least=2, most=3, micro_batch=64)
+    assert changes(rule, [0, 0], servers=1) == [1, 1]
+    rule.most = 1  # the last one did not start
+    assert changes(rule, [0, 0], servers=1) == [0, 0]
+
+
 def test_as_many_servers_at_most_as_at_least_are_never_changed() -> None:
     assert not any(changes(QueueRule(2, 2, 1), [10_000] * 9 + [0] * 99, servers=2))
 
@@ -105,18 +112,35 @@ def test_a_second_server_joins_while_frames_wait_and_leaves_when_none_do(ray_clu
     assert said[1] == "few frames wait for embedded/tiny: a reward server was ended (servers that run: 1)"
 
 
-def test_without_a_server_of_the_start_new_clients_find_the_further_ones_and_it_is_replaced(
-    ray_cluster: None, hurried: None
-) -> None:
+def test_a_server_of_the_start_that_is_lost_is_replaced_when_it_is_needed(ray_cluster: None, hurried: None) -> None:
     said: list[str] = []
     with reward_pool("embedded/tiny", SPEC, say=said.append, micro_batch=1, most_servers=2) as pool:
         keep_busy_until(pool, lambda: len(pool._servers) == 2)
         ray.kill(ray.get_actor(pool.config.server_names()[0], namespace=NAMESPACE))
-        wait_until(lambda: numbers_of(pool) == {"1"})
-        assert [server.name for server in RewardPool.connect(pool.config)._servers] == pool.config.further_names()
+        wait_until(lambda: any("is lost" in line for line in said))
         rewards = keep_busy_until(pool, lambda: numbers_of(pool) == {"0", "1"})
     assert any("a reward server of embedded/tiny is lost" in line and "servers that run: 1" in line for line in said)
     assert np.isfinite(rewards).all()
+
+
+def test_the_last_server_is_replaced_too(ray_cluster: None, hurried: None) -> None:
+    said: list[str] = []
+    with reward_pool("embedded/tiny", SPEC, say=said.append, micro_batch=1, most_servers=2) as pool:
+        ray.kill(pool._servers[0].handle)
+        wait_until(lambda: len(said) >= 2 and numbers_of(pool) == {"0"})
+        assert np.isfinite(RewardPool.connect(pool.config).score(FRAMES[:3], [SPEC])).all()
+    assert "is lost" in said[0]
+    assert said[1].startswith("0 frames wait for embedded/tiny: starting another reward server")
+
+
+def test_without_a_server_of_the_start_a_new_client_takes_the_further_ones(ray_cluster: None) -> None:
+    with reward_pool("embedded/tiny", SPEC, servers=2) as pool:
+        config = dataclasses.replace(pool.config, servers=1, most_servers=2)
+        ray.kill(ray.get_actor(config.server_names()[0], namespace=NAMESPACE))
+        wait_until(lambda: running_servers(config) == {*config.further_names()})
+        client = RewardPool.connect(config)
+        assert [server.name for server in client._servers] == config.further_names()
+        assert np.isfinite(client.score(FRAMES[:3], [SPEC])).all()
 
 
 def test_a_server_without_room_is_said_and_withdrawn_when_no_frames_wait_any_more(

@@ -55,6 +55,8 @@ class QueueRule:
         Returns:
             1 for one server more, -1 for one less, 0 for as many.
         """
+        if servers < min(self.least, self.most):  # one was lost
+            return 1
         self._waiting.append(waiting)
         looks = list(self._waiting)
         if servers < self.most and _each(looks, _LOOKS_TO_ADD, lambda frames: frames > self.micro_batch * servers):
@@ -85,7 +87,7 @@ class ServerScaling:
     """Starts and ends the further servers of one model in a thread, for the duration of a `with` block.
 
     Clients find new servers by name, and send the requests of one that was ended to another. A server that is dead for good is
-    replaced when it is needed, whether it ran from the start or not.
+    replaced when it is needed, and at once if fewer than those of the start are left.
 
     Args:
         config: Configuration of the pool, whose `servers` run already.
