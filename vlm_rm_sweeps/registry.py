@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Generic, TypeVar
@@ -103,6 +103,13 @@ def import_module(name: str) -> ModuleType:
     Raises:
         UserError: It cannot be found, needs a package that is not installed, or raises an error while it is imported.
     """
+    module = _imported(name)
+    _trusted_modules.add(name)
+    return module
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a module without trusting it from then on."""
     sys.path += [folder for folder in _searched if folder not in sys.path]
     try:
         module = importlib.import_module(name)
@@ -116,7 +123,6 @@ def import_module(name: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:  # a user's module may raise anything, or be a script
         raise UserError(f"module {name!r} cannot be imported: {reason_of(error)}") from error
-    _trusted_modules.add(name)
     return module
 
 
@@ -134,9 +140,13 @@ def import_object(reference: str) -> object:
     Raises:
         UserError: The module cannot be imported, or has no such attribute.
     """
+    return _object_in(reference, import_module)
+
+
+def _object_in(reference: str, load: Callable[[str], ModuleType]) -> object:
     module_name, _, attribute = reference.partition(":")
     try:
-        found: object = import_module(module_name)
+        found: object = load(module_name)
     except UserError as error:
         raise UserError(f"{reference!r}: {error}") from error
     for part in attribute.split("."):
@@ -239,10 +249,13 @@ class Registry(Generic[Entry]):
 
     Args:
         kind: What an entry is, for messages: `task`, `algorithm`, `reward model`.
+        trusts: Whether the modules of entries that are registered as references are trusted once they are imported. Not where this
+            package has registered what others ship: data may name the entries, and nothing else of their modules.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, trusts: bool = True) -> None:
         self.kind = kind
+        self._trusts = trusts
         self._entries: dict[str, Entry | str] = {}
 
     def register(self, name: str, entry: Entry | str) -> None:
@@ -283,10 +296,8 @@ class Registry(Generic[Entry]):
         if name in self._entries:
             entry = self._entries[name]
             if isinstance(entry, str):
-                was_trusted = is_trusted(entry)
-                entry = self._entries[name] = import_object(reference := entry)  # type: ignore[assignment]  # callers check its type
-                if not was_trusted:  # the user has named the entry, and not its module
-                    _trusted_modules.discard(reference.partition(":")[0])
+                load = import_module if self._trusts else _imported
+                entry = self._entries[name] = _object_in(entry, load)  # type: ignore[assignment]  # callers check its type
             return entry  # type: ignore[return-value]  # no longer a reference
         if is_reference(name):
             return import_object(name)  # type: ignore[return-value]  # callers check its type

@@ -29,7 +29,7 @@ _REFUSED = {
 }
 """Wrappers of Gymnasium that cannot work here, and why."""
 
-_REGISTRY: Registry[type[gym.Wrapper]] = Registry("wrapper")
+_REGISTRY: Registry[type[gym.Wrapper]] = Registry("wrapper", trusts=False)
 for _name in gym.wrappers.__all__:
     if _name != "vector":  # a module of other wrappers
         _REGISTRY.register(_name, f"gymnasium.wrappers:{_name}")  # some need packages that are imported on first use
