@@ -1,6 +1,7 @@
 """Files: reading through a type, atomic writing, checksums, and names that come from data (a table, a journal, a link)."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -326,6 +327,33 @@ def write_whole(file: Path, text: str) -> None:
     """
     with written_whole(file) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def folder_locked(folder: Path, wait: bool) -> Iterator[None]:
+    """Let one process at a time work in a folder; the system releases the lock however the process ends.
+
+    Args:
+        folder: The folder. On a file system without locks nothing is locked.
+        wait: Whether to wait for another process.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BlockingIOError: Another process works there, and it is not waited for.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def flush(path: Path) -> None:

@@ -16,7 +16,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.files import folder_locked, write_whole
 from vlm_rm_sweeps.pretraining import train as train_module
 from vlm_rm_sweeps.pretraining.captions import CaptionedState, caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
@@ -322,10 +322,9 @@ def test_interrupted_pretraining_of_two_sizes_resumes(tmp_path: Path, monkeypatc
 
 
 def test_two_trainings_into_one_folder_are_not_mixed(tmp_path: Path) -> None:
-    with train_module._alone(tmp_path), pytest.raises(UserError, match="is in use by another training"):
+    with folder_locked(tmp_path, wait=False), pytest.raises(UserError, match="is in use by another training"):
         pretrain(["tiny"], images=64, samples=32, seed=0, folder=tmp_path)
-    with train_module._alone(tmp_path):
-        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_that_is_cut_off_is_refused_with_what_to_do(dataset: CaptionedStates, tmp_path: Path) -> None:

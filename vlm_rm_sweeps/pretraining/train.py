@@ -4,13 +4,11 @@ Training is deterministic: each batch is drawn from (seed, step), so a training 
 batches as an uninterrupted one.
 """
 
-import fcntl
 import json
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
-from vlm_rm_sweeps.files import sha256_of, write_whole, written_whole
+from vlm_rm_sweeps.files import folder_locked, sha256_of, write_whole, written_whole
 from vlm_rm_sweeps.pretraining.captions import caption_batch, contrast_batch
 from vlm_rm_sweeps.pretraining.dataset import CaptionedStates, build_dataset
 from vlm_rm_sweeps.pretraining.vocabulary import write_vocabulary
@@ -387,7 +385,13 @@ def pretrain(sizes: list[str], samples: int, images: int, seed: int, folder: Pat
     if not sizes:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with ExitStack() as locked:
+        try:
+            locked.enter_context(folder_locked(folder, wait=False))
+        except BlockingIOError as error:  # each would write over the other's manifest and checkpoints
+            raise UserError(
+                f"{folder} is in use by another training: wait until that has ended, or choose another folder"
+            ) from error
         _train_sizes(sizes, asked, starts, folder, start)
 
 
@@ -434,25 +438,6 @@ def _train_sizes(
         )
         write_whole(manifest_file, json.dumps(manifest, indent=2) + "\n")
         _checkpoint_file(size, folder).unlink()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a folder into which another process trains: they would write over each other's manifest and checkpoints."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(
-            f"{folder} is in use by another training: wait until that has ended, or choose another folder"
-        ) from error
-    except OSError:  # a file system without locks
-        pass
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -3,9 +3,7 @@
 A sweep is one run with a child run for each trial; a screening, one with a child for each combination.
 """
 
-import fcntl
 import logging
-import os
 import shlex
 import sqlite3
 import sys
@@ -21,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.files import folder_locked
 from vlm_rm_sweeps.metrics import REWARD
 from vlm_rm_sweeps.process_defaults import prepare_mlflow
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
@@ -80,18 +79,14 @@ def _alone_in(database: Path | None) -> Iterator[None]:
         return
     made = [each for each in (database.parent, *database.parent.parents) if not each.exists()]
     database.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(database.parent, os.O_RDONLY)
     try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        with folder_locked(database.parent, wait=True):
+            yield
     except BaseException:
         with suppress(OSError):  # somebody has put something in it
             for each in made:
                 each.rmdir()
         raise
-    finally:
-        os.close(handle)
 
 
 def has_run(tracking_uri: str, run_id: str) -> bool:
