@@ -1,5 +1,6 @@
 """The entry point, and what all commands have in common."""
 
+import errno
 import os
 import re
 import socket
@@ -11,9 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import vlm_rm
+from disk import full_disk
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from vlm_rm_sweeps.cli import main
+from vlm_rm_sweeps.cli import _explained, main
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.registry import is_trusted
 
@@ -211,3 +216,23 @@ def test_a_name_of_thousands_of_letters_is_shortened_in_the_message(command: str
         vlm_rm(*command.split(), "/".join(["x" * 200] * 18))
     assert "..." in str(refused.value)
     assert len(str(refused.value)) < 1_000
+
+
+def test_weights_that_a_full_disk_stops_are_explained_and_damaged_ones_are_not(tmp_path: Path) -> None:
+    """safetensors and torch have exceptions of their own for it."""
+    weights = {"a": torch.zeros(9_999)}
+    for write in (lambda: save_file(weights, tmp_path / "a.safetensors"), lambda: torch.save(weights, tmp_path / "a.pt")):
+        with full_disk(1_000), pytest.raises(Exception, match=r".") as stopped:
+            write()
+        assert not isinstance(stopped.value, OSError)
+        assert "a file cannot be written" in str(_explained(stopped.value))
+    (tmp_path / "damaged.safetensors").write_bytes(b"nonsense" * 9)
+    with pytest.raises(SafetensorError) as damaged:
+        load_file(tmp_path / "damaged.safetensors")
+    assert _explained(damaged.value) is None
+
+
+def test_a_place_that_may_not_be_written_is_explained() -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", "/sys/cache")
+    assert _explained(refused) == "/sys/cache: Permission denied: expected a place that this process may read and write"
+    assert _explained(ValueError("a fault")) is None

@@ -27,6 +27,8 @@ from vlm_rm_sweeps.user_modules import import_file, make_importable
 
 _LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{100})")
 _NAMES_NO_FILE_HAS = (errno.ENAMETOOLONG, errno.ELOOP)
+_NOT_WRITTEN = ("Error while serializing: I/O error", "PytorchStreamWriter failed", "unexpected pos")
+"""What safetensors and torch, which have exceptions of their own, say of a file that could not be written."""
 _OF_RIGHTS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EIO)
 
 app = typer.Typer(
@@ -122,9 +124,9 @@ def _explained(error: BaseException) -> str | None:
     if place := place_in_users_module(error):
         return f"{place}: {reason_of(error)}: this is a module that you named: mend it there"
     if not isinstance(error, OSError):
-        # Of safetensors and torch, which have exceptions of their own for it.
-        of_a_file = type(error).__name__ == "SafetensorError" or "inline_container" in str(error)
-        return f"a file cannot be written: {reason_of(error)}: is the disk full?" if of_a_file else None
+        if any(words in str(error) for words in _NOT_WRITTEN):
+            return f"a file cannot be written ({reason_of(error)}): is the disk full?"
+        return None
     if error.errno in _NAMES_NO_FILE_HAS:
         return f"{error.filename}: {error.strerror}: expected the path of a file or folder"
     if error.errno in DISK_ERRORS:
