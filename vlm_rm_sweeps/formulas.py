@@ -119,7 +119,9 @@ class Formula:
         except ValueError as error:
             if _OF_AN_ARRAY not in str(error):  # such as the root of a negative number
                 return None
-            raise UserError(_reason(error)) from error
+            raise UserError(
+                "an array of several numbers is taken for one: expected one of its numbers, such as info['position'][0]"
+            ) from error
         except (LookupError, TypeError) as error:
             raise UserError(_reason(error)) from error
 
@@ -145,6 +147,4 @@ def _reason(error: Exception) -> str:
             return f"unknown function {error.func_name!r}"
         case KeyError():  # `info` is the only mapping
             return f"info has no {error}"
-    if _OF_AN_ARRAY in str(error):
-        return "an array of several numbers is taken for one: expected one of its numbers, such as info['position'][0]"
     return str(error)

@@ -40,12 +40,10 @@ def named_repositories(file: Path) -> list[str]:
         return []
     parts: list[Any] = [model.get(part) for part in ("vision_cfg", "text_cfg")]
     vision, text = (part if isinstance(part, dict) else {} for part in parts)
-    towers = [
-        str(vision.get("timm_model_name") or ""),
-        *(str(text.get(key) or "") for key in ("hf_model_name", "hf_tokenizer_name")),
-    ]
-    from_hub = towers[:1] if towers[0].startswith(_TIMM_HUB) else []
-    return list(dict.fromkeys([each.partition(":")[2] for each in from_hub] + [each for each in towers[1:] if each]))
+    image = str(vision.get("timm_model_name") or "")
+    named = [image.partition(":")[2] if image.startswith(_TIMM_HUB) else ""]
+    named += [str(text.get(key) or "") for key in ("hf_model_name", "hf_tokenizer_name")]
+    return [each for each in named if each]
 
 
 def missing_packages() -> list[str]:

@@ -39,13 +39,7 @@ from vlm_rm_sweeps.rewards.open_clip_config import (
     uses_transformers,
 )
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.registry import (
-    EMBEDDED,
-    NEWEST_EMBEDDED,
-    EmbeddedVersion,
-    registered_reward_models,
-    with_version,
-)
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, EmbeddedVersion, registered_reward_models, with_version
 from vlm_rm_sweeps.rewards.reward_model import Precision
 from vlm_rm_sweeps.rewards.weights_files import check_is_weights, load_weights, weights_in, why_not_loaded
 

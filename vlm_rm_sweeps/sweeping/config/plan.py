@@ -201,8 +201,8 @@ class Plan:
         if every is None:
             chosen = "by its training episodes, with exploration"
         else:
-            last = steps // every == (steps - result) // every  # then the last result would have none
-            due = (len(range(0, steps, result)) if every <= result else steps // every) + (last and every > result)
+            # One for each multiple of `every`, or for each result if these are longer; and one at the end, if it is not among them.
+            due = min(steps // result, steps // every) + (steps // every == (steps - result) // every)
             cost = f"{due * sweep.evaluation_episodes * length:,} environment steps in all"
             chosen = f"by {sweep.evaluation_episodes} greedy episodes about every {every:,} steps, {cost}"
         return f"each trial trains {steps:,} steps, {rounded}; its best policy is chosen {chosen}"
@@ -705,7 +705,7 @@ def _unreserved(pool: PoolSettings) -> str | None:
 
 def _best_of_others(plan: Plan) -> str | None:
     """Say where the best policy is chosen by episodes of another one."""
-    if plan.sweep.trial.evaluation_interval or not getattr(plan.algorithm, "policy_averaging", 0):
+    if plan.sweep.trial.evaluation_interval or not plan.algorithm.evaluates_an_average:
         return None
     return (
         "settings.policy_averaging: the best policy is chosen by training episodes, which act by the latest weights, not by the "

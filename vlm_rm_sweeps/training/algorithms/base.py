@@ -66,6 +66,11 @@ class Algorithm(BaseModel, ABC):
     def update_size(self) -> int:
         """Number of transitions in one gradient update."""
 
+    @property
+    def evaluates_an_average(self) -> bool:
+        """Whether the greedy policy has other weights than the one that explores, such as their average over updates."""
+        return False
+
     def steps_at_once(self, env_runners: int) -> int:
         """Return the number of environment steps between two times that the trainer may stop: whole rollouts.
 

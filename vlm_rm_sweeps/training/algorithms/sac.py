@@ -75,11 +75,16 @@ class Sac(OffPolicyAlgorithm):
             )
         return self
 
+    @property
+    def evaluates_an_average(self) -> bool:
+        """Whether the greedy policy has other weights than the one that explores: their average over updates."""
+        return self.policy_averaging > 0
+
     def remarks(self, steps: int) -> list[str]:
         """Warn also if trials are too short for the average of the policy."""
         averaged = 1 / (1 - self.policy_averaging)
         updates = self.updates_per_step * max(0, steps - self.learning_starts)
-        if not self.policy_averaging or updates >= 3 * averaged:
+        if not self.evaluates_an_average or updates >= 3 * averaged:
             return super().remarks(steps)
         return [
             *super().remarks(steps),
@@ -108,7 +113,7 @@ class Sac(OffPolicyAlgorithm):
         """Return also the options of the networks."""
         from vlm_rm_sweeps.training.soft_networks import AVERAGE_POLICY, NORMALIZE_OBSERVATIONS
 
-        options = {NORMALIZE_OBSERVATIONS: self.normalize_observations, AVERAGE_POLICY: self.policy_averaging > 0}
+        options = {NORMALIZE_OBSERVATIONS: self.normalize_observations, AVERAGE_POLICY: self.evaluates_an_average}
         return super().network_config() | options
 
     def learn_softly(self, config: "SACConfig", networks: "RLModuleSpec", env_runners: int) -> "SACConfig":
