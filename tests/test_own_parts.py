@@ -73,6 +73,7 @@ PLANNED = {
     ],
     "algorithm=odd_parts:{}": [
         ("NoUpdates", "update_size is 0: expected a number of transitions, at least 1"),
+        ("OddAverage", "evaluates_an_average is array([0., 0., 0.]): expected True or False"),
         ("RaisesInRemarks", "in remarks: KeyError: 'steps'"),
     ],
 }

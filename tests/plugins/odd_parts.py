@@ -265,6 +265,12 @@ class NoUpdates(Learner):
         return 0
 
 
+class OddAverage(Learner):
+    @property
+    def evaluates_an_average(self) -> Any:
+        return np.zeros(3)
+
+
 class RaisesInRemarks(Learner):
     def remarks(self, steps: int) -> Any:
         raise KeyError("steps")

@@ -82,7 +82,7 @@ def test_what_is_no_reward_model_is_told_what_is_expected(model_id: str, message
 @pytest.mark.parametrize(
     ("model_id", "message"),
     [
-        ("own_reward:Brightness", "there is no module 'own_reward'"),
+        ("no_such_module:Brightness", "there is no module 'no_such_module'"),
         ("own_rewards:Brightnes", "did you mean 'Brightness'"),
         ("brightnes/1", "unknown architecture 'brightnes': did you mean 'brightness'?"),
         ("brightnes", "a registered one (embedded, brightness)"),

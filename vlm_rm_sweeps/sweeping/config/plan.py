@@ -442,6 +442,10 @@ def _algorithm(sweep: Sweep, name: str) -> Algorithm:
         raise UserError(
             f"algorithm {name!r}: update_size is {shown(algorithm.update_size)}: expected a number of transitions, at least 1"
         )
+    if not isinstance(algorithm.evaluates_an_average, bool):
+        raise UserError(
+            f"algorithm {name!r}: evaluates_an_average is {shown(algorithm.evaluates_an_average)}: expected True or False"
+        )
     at_once = algorithm.steps_at_once(sweep.trial.env_runners)
     if not isinstance(at_once, int) or at_once < 1:
         raise UserError(f"algorithm {name!r}: steps_at_once returned {shown(at_once)}: expected a number of steps, at least 1")
