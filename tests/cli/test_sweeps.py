@@ -46,6 +46,29 @@ def test_set_changes_keys_of_the_file(vlm_rm: Command, refusal: Command) -> None
     assert f"{QUICKSTART}: unknown key 'stepz'" in refusal("sweep", QUICKSTART, "--dry-run", "--set", "stepz=1")
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "key"),
+    [
+        (QUICKSTART, ["epic_states={states: STATES}"], "epic_states"),
+        (QUICKSTART, ["alphas=[]", "rewards=[{kind: threshold, quantile: 0.9, states: STATES}]"], "rewards, threshold"),
+        (SCREENING, ["screen.states=STATES"], "screen"),
+    ],
+)
+def test_a_dry_run_reads_the_states_that_the_file_names(
+    vlm_rm: Command, refusal: Command, tmp_path: Path, file: Path, changes: list[str], key: str
+) -> None:
+    vlm_rm("states", "sample", "mountaincar-summit", "--count", "3", "--output", tmp_path / "cars")
+    for folder, message in (
+        (tmp_path / "gone", "is not a data set of states"),
+        (tmp_path / "cars", "has states of mountaincar-summit, but"),
+    ):
+        given = [part for change in changes for part in ("--set", change.replace("STATES", str(folder)))]
+        refused = refusal("sweep", file, "--dry-run", *given)
+        assert message in refused
+        assert str(folder) in refused
+    assert key in refused  # by which one to name another
+
+
 def test_the_sweep_file_in_the_results_is_resolved(tmp_path: Path) -> None:
     file = tmp_path / "overlay.yaml"
     file.write_text(f"base: {QUICKSTART}\nname: overlay\n")

@@ -61,7 +61,7 @@ def run_here(block: Block, command: str) -> list[str]:
 def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`MADE_FIRST`, smaller."""
     folder = tmp_path_factory.mktemp("states") / "cartpole"
-    vlm_rm("states", "sample", "cartpole-upright", "--count", "4", "-o", str(folder))
+    vlm_rm("states", "sample", "cartpole-upright", "--count", "10", "-o", str(folder))
     return folder
 
 

@@ -93,6 +93,9 @@ def sweep(
         _screen(plan, place, tracking_uri, dry_run, as_json)
         return
     if dry_run:
+        from vlm_rm_sweeps.sweeping.config.labelled_states import check_labelled
+
+        check_labelled(plan)
         if as_json:
             print_json(_planned(plan))
         else:
@@ -170,13 +173,15 @@ def _resume_command() -> str:
 
 
 def _screen(plan: "Screening", results: Path | RemoteFolder, tracking_uri: str | None, dry_run: bool, as_json: bool) -> None:
-    from vlm_rm_sweeps.sweeping.execution.run_screening import run_screening
+    from vlm_rm_sweeps.sweeping.execution.run_screening import read_screened, run_screening
     from vlm_rm_sweeps.sweeping.tracking.folder import default_tracking_uri
     from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command
     from vlm_rm_sweeps.sweeping.tracking.progress import duration
 
     if as_json and dry_run:
         raise UserError("--dry-run --json: a screening has no trials: leave out one of them")
+    if dry_run:
+        read_screened(plan)
     tell = say_aside if as_json else say
     tell(plan.describe())
     for remark in plan.plan.remarks():

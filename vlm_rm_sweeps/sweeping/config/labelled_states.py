@@ -1,8 +1,11 @@
-"""Reads the labelled data set that a sweep file names, and checks its task, renderings and ground truth."""
+"""Reads the labelled data sets that a sweep file names, and checks their task, renderings and ground truth."""
+
+from collections.abc import Container
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.ground_truth import Truth, read_truth
 from vlm_rm_sweeps.evaluation.states import StateDataset, load_states, rendering_name
+from vlm_rm_sweeps.rewards.functions.threshold import Threshold
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
 
@@ -37,3 +40,22 @@ def read_labelled(named: LabelledStates, plan: Plan, key: str) -> tuple[StateDat
                 f"that is drawn so in {key}.states"
             )
     return dataset, read_truth(dataset, named.truth)
+
+
+def check_labelled(plan: Plan, is_measured: bool = False, thresholds: Container[str] = ()) -> None:
+    """Refuse labelled data sets of a sweep that cannot be used, before anything starts.
+
+    Args:
+        plan: The sweep.
+        is_measured: Whether an earlier execution has measured the rewards on `epic_states`, which are not read then.
+        thresholds: Ids of the trials whose threshold an earlier execution has measured.
+
+    Raises:
+        UserError: See `read_labelled`.
+    """
+    if isinstance(plan.sweep.epic_states, LabelledStates) and not is_measured:
+        read_labelled(plan.sweep.epic_states, plan, "epic_states")
+    for trial in plan.trials:
+        threshold = trial.reward.function if trial.reward else None
+        if trial.trial_id not in thresholds and isinstance(threshold, Threshold) and threshold.states and trial.reward:
+            read_labelled(LabelledStates(states=threshold.states), plan, f"rewards, {trial.reward.label}")

@@ -16,10 +16,9 @@ from vlm_rm_sweeps.serving.nodes import check_nodes
 from vlm_rm_sweeps.serving.placement import await_placement, check_placement
 from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
 from vlm_rm_sweeps.storage import RemoteFolder
-from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
+from vlm_rm_sweeps.sweeping.config.labelled_states import check_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
-from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
-from vlm_rm_sweeps.sweeping.execution.thresholds import check_thresholds
+from vlm_rm_sweeps.sweeping.execution.thresholds import stored_thresholds
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 
@@ -56,9 +55,7 @@ def start_pools(
             is none, Ray does not start, a node of its cluster lacks this package or the results folder, or the servers and one trial
             cannot be placed.
     """
-    if isinstance(plan.sweep.epic_states, LabelledStates) and not _is_measured(folder):
-        read_labelled(plan.sweep.epic_states, plan, "epic_states")  # reports its problems before anything starts
-    check_thresholds(plan, folder)
+    check_labelled(plan, _is_measured(folder), stored_thresholds(folder))
     # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
     if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
         choose_backend()

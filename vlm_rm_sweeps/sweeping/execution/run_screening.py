@@ -75,6 +75,24 @@ class ScreeningOutcome:
     seconds: float
 
 
+def read_screened(screening: Screening) -> tuple[StateDataset, Truth]:
+    """Read the states that a screening ranks rewards on, before any model is loaded.
+
+    Args:
+        screening: The screening.
+
+    Returns:
+        The data set and the ground truth of its states.
+
+    Raises:
+        UserError: The data set or its labels cannot be used, or the measure to rank by is undefined on it.
+    """
+    dataset, truth = read_labelled(screening.settings, screening.plan, "screen")
+    rank_by = screening.settings.rank_by
+    _refuse_undefined(rank_by, why_undefined(truth, dataset.trajectories).get(rank_by))
+    return dataset, truth
+
+
 def run_screening(screening: Screening, results: Path, tracking_uri: str, say: Callable[[str], None]) -> ScreeningOutcome:
     """Rank all combinations of a screening file.
 
@@ -93,9 +111,8 @@ def run_screening(screening: Screening, results: Path, tracking_uri: str, say: C
             accept all runs, which is reported after everything is measured and written.
     """
     started = time.monotonic()
-    dataset, truth = read_labelled(screening.settings, screening.plan, "screen")
+    dataset, truth = read_screened(screening)
     rank_by = screening.settings.rank_by
-    _refuse_undefined(rank_by, why_undefined(truth, dataset.trajectories).get(rank_by))
     folder = new_path(results, screening.plan.sweep.name)
     resolved = screening.plan.sweep.model_dump(mode="json") | {"screen": screening.settings.model_dump(mode="json")}
     set_up_store(tracking_uri)

@@ -4,11 +4,8 @@ from collections.abc import Mapping
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.thresholds import threshold_values
-from vlm_rm_sweeps.rewards.functions.threshold import Threshold
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolError, RewardPool
-from vlm_rm_sweeps.sweeping.config.labelled_states import read_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
-from vlm_rm_sweeps.sweeping.config.sections import LabelledStates
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import ThresholdsMeasured, read_entries
@@ -18,23 +15,6 @@ def stored_thresholds(folder: SweepFolder) -> dict[str, float]:
     """Return the thresholds that an earlier execution of the sweep measured, by trial id; none if there was none."""
     entries = [entry for entry in read_entries(folder.journal) if isinstance(entry, ThresholdsMeasured)]
     return entries[0].values if entries else {}
-
-
-def check_thresholds(plan: Plan, folder: SweepFolder) -> None:
-    """Refuse data sets that thresholds cannot be measured on, before anything starts.
-
-    Args:
-        plan: The sweep.
-        folder: Its folder, which need not exist yet.
-
-    Raises:
-        UserError: See `read_labelled`.
-    """
-    stored = stored_thresholds(folder)
-    for trial in _waiting(plan):
-        threshold = trial.reward.function if trial.reward else None
-        if trial.trial_id not in stored and isinstance(threshold, Threshold) and threshold.states and trial.reward:
-            read_labelled(LabelledStates(states=threshold.states), plan, f"rewards, {trial.reward.label}")
 
 
 def measure_thresholds(plan: Plan, folder: SweepFolder, pools: Mapping[str, PoolConfig]) -> dict[str, float]:
