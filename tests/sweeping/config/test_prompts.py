@@ -81,3 +81,12 @@ def test_an_invisible_baseline_is_one_message() -> None:
     for names in ([], ["a pole upright"]):
         with pytest.raises(UserError, match="baseline ' ': expected a sentence"):
             prompts_to_compare(names, " ", find_task("cartpole-upright"))
+
+
+def test_thousands_of_goals_that_begin_alike_have_ids_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "goals.txt"
+    file.write_text("".join(f"a pole that stands upright on top of the cart, number {number}\n" for number in range(10_010)))
+    ids = [prompt.id for prompt in read_prompts([str(file)], "pole and cart")]
+    assert len(set(ids)) == 10_010
+    assert ids[:2] == ["a-pole-that-stands-upright-on-top-of-the", "a-pole-that-stands-upright-on-top-of-2"]
+    assert ids[-1] == "a-pole-that-stands-upright-on-top-10010"

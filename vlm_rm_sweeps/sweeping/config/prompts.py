@@ -1,7 +1,8 @@
 """Reads prompts for one task from a text file with a goal on each line, from YAML, or from the command line."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +35,24 @@ def read_prompts(names: Sequence[str], baseline: str) -> tuple[Prompt, ...]:
     Raises:
         UserError: A file cannot be read, or two goals are the same or have the same id.
     """
-    prompts: list[Prompt] = []
+    prompts: dict[str, Prompt] = {}
+    of_goal: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
+    numbers: Counter[str] = Counter()
     for name in names:
         entries = _entries(Path(name)) if name.endswith(_FILE_SUFFIXES) else [name]
         for entry in entries:
             try:
-                prompts.append(_prompt(entry, baseline, {prompt.id for prompt in prompts}))
+                prompt = _prompt(entry, baseline, prompts.keys(), numbers)
             except (ValidationError, UserError) as error:
                 reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
                 raise UserError(f"{name}, {entry!r}: {reason.removeprefix('Value error, ')}") from error
-    for prompt in prompts:
-        if sum(other.goal == prompt.goal and other.baseline == prompt.baseline for other in prompts) > 1:
-            raise UserError(f"duplicate goal {' | '.join(prompt.goal)!r}: expected each prompt once")
-    ids = [prompt.id for prompt in prompts]
-    for prompt in prompts:
-        if ids.count(prompt.id) > 1:
-            raise UserError(f"duplicate prompt id {prompt.id!r}: expected an id of its own for each goal")
-    return tuple(prompts)
+            if (prompt.goal, prompt.baseline) in of_goal:
+                raise UserError(f"duplicate goal {' | '.join(prompt.goal)!r}: expected each prompt once")
+            if prompt.id in prompts:
+                raise UserError(f"duplicate prompt id {prompt.id!r}: expected an id of its own for each goal")
+            prompts[prompt.id] = prompt
+            of_goal.add((prompt.goal, prompt.baseline))
+    return tuple(prompts.values())
 
 
 def prompts_to_compare(names: Sequence[str], baseline: str | None, task: Task) -> tuple[Prompt, ...]:
@@ -108,19 +110,20 @@ def _lines(text: str) -> list[str]:
     return [line for line in lines if visible_text(line) and not visible_text(line).startswith("#")]
 
 
-def _prompt(entry: Any, baseline: str, taken: set[str]) -> Prompt:
+def _prompt(entry: Any, baseline: str, taken: Container[str], numbers: Counter[str]) -> Prompt:
     if isinstance(entry, dict):
         return Prompt.model_validate({"baseline": baseline} | entry)
     if not isinstance(entry, str):
         raise UserError(f"expected a sentence, or `id`, `goal` and `baseline`, found {type(entry).__name__}")
-    return Prompt(id=_id_of(entry, taken), goal=(entry,), baseline=(baseline,))
+    return Prompt(id=_id_of(entry, taken, numbers), goal=(entry,), baseline=(baseline,))
 
 
-def _id_of(goal: str, taken: set[str]) -> str:
-    """Make an id from the first words of a goal, with a number appended if the id is taken."""
+def _id_of(goal: str, taken: Container[str], numbers: Counter[str]) -> str:
+    """Make an id from the first words of a goal, with a number appended if the id is taken; `numbers` has the last of each."""
     words = re.sub(r"[^A-Za-z0-9]+", "-", goal).strip("-").lower()[:_ID_LENGTH].strip("-") or "prompt"
-    unique, number = words, 1
+    unique = words
     while unique in taken:
-        number += 1
-        unique = f"{words[: _ID_LENGTH - 4].rstrip('-')}-{number}"
+        numbers[words] += 1
+        number = f"-{numbers[words] + 1}"
+        unique = words[: _ID_LENGTH - max(4, len(number))].rstrip("-") + number
     return unique
