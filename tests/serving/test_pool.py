@@ -440,7 +440,8 @@ def test_a_spec_that_cannot_be_scored_is_an_error_of_the_start(two_servers: Pool
 def test_a_model_that_cannot_be_loaded_is_an_error_of_the_start(ray_cluster: None) -> None:
     model = find_reward_model("own_rewards:WithoutWeights")
     config = PoolConfig.of("test-load", model)
-    with pytest.raises(UserError, match="the weights of own_rewards:WithoutWeights are damaged"):
+    damaged = "the weights of own_rewards:WithoutWeights are damaged"
+    with pytest.raises(UserError, match=f"^a reward server of own_rewards:WithoutWeights could not start: {damaged}$"):
         await_pool(config, start_pool(config, model), SPECS)
 
 

@@ -82,6 +82,7 @@ class PoolConfig:
         threads: Number of threads that each server uses, whatever it reserves.
         timeout_s: Seconds without an answer after which a running server is considered hung. Its start is not counted.
         columns: Names of what the model can tell of a frame beside rewards, see `RewardModel`.
+        shared: Whether all sweeps on the cluster share the servers, see `sharing.py`.
 
     Raises:
         UserError: One of the numbers is too small or none, or there is no such precision or backend.
@@ -101,6 +102,7 @@ class PoolConfig:
     threads: int = 1
     timeout_s: float = 600.0
     columns: tuple[str, ...] = ()
+    shared: bool = False
 
     def __post_init__(self) -> None:
         for name in ("servers", "micro_batch", "threads"):
@@ -503,8 +505,9 @@ def running_servers(config: PoolConfig) -> set[str]:
 
 
 def cause_of_death(error: Exception) -> str:
-    """Return what a server died of, in one line: the last one of Ray's message."""
-    return (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0]
+    """Return what a server died of, in one line: the last one of Ray's message, which has the traceback of a model's error."""
+    line = (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0]
+    return line.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
 
 
 def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
@@ -597,6 +600,6 @@ def await_pool(
     except RayTaskError as error:
         raise UserError(f"a reward server of {config.model_id} failed: {error.cause}") from error
     except RayActorError as error:
-        raise UserError(f"a reward server of {config.model_id} could not start: {error}") from error
+        raise UserError(f"a reward server of {config.model_id} could not start: {cause_of_death(error)}") from error
     except PoolError as error:
         raise UserError(str(error)) from error

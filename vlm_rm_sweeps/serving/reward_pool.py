@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-import ray
-
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.placement import check_placement
-from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool, await_pool
 from vlm_rm_sweeps.serving.scaling import ServerScaling
+from vlm_rm_sweeps.serving.sharing import named_if_shared, reward_servers
 
 
 def _silent(line: str) -> None:
@@ -35,7 +34,7 @@ def reward_pool(
         *specs: Specs that it will have to score; they are tried on one frame before the block begins.
         say: Prints a line about Ray or further servers.
         **settings: Attributes of `PoolConfig`: servers, most_servers, precision, backend, micro_batch, cpus, gpus, threads,
-            timeout_s.
+            timeout_s, shared.
 
     Yields:
         A client of the servers, which is itself a reward model.
@@ -47,14 +46,10 @@ def reward_pool(
     chosen = model if isinstance(model, RewardModel) else find_reward_model(model)
     for spec in specs:
         chosen.check(spec)
-    config = PoolConfig.of(f"pool-{uuid.uuid4().hex[:6]}", chosen, **settings)
+    config = named_if_shared(PoolConfig.of(f"pool-{uuid.uuid4().hex[:6]}", chosen, **settings), chosen)
     with ray_cluster(say):
         check_placement([config], trial_cpus=0, trial_gpus=0)
-        servers = start_pool(config, chosen)
-        try:
+        with reward_servers(config, chosen) as servers:
             await_pool(config, servers, specs)
-            with ServerScaling(config, chosen, servers, say), closing(RewardPool(config, servers)) as pool:
+            with ServerScaling(config, chosen, servers, say), closing(RewardPool.connect(config)) as pool:
                 yield pool
-        finally:
-            for server in servers:
-                ray.kill(server)

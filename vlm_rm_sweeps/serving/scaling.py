@@ -87,7 +87,7 @@ class ServerScaling:
     """Starts and ends the further servers of one model in a thread, for the duration of a `with` block.
 
     Clients find new servers by name, and send the requests of one that was ended to another. A server that is dead for good is
-    replaced when it is needed, and at once if fewer than those of the start are left.
+    replaced when it is needed, and at once if fewer than those of the start are left. Of shared servers their keeper sees to it.
 
     Args:
         config: Configuration of the pool, whose `servers` run already.
@@ -109,7 +109,7 @@ class ServerScaling:
         self._thread = threading.Thread(target=self._run, name=f"servers of {config.model_id}", daemon=True)
 
     def __enter__(self) -> "ServerScaling":
-        if self._config.grows:
+        if self._config.grows and not self._config.shared:
             self._thread.start()
         return self
 

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from small_sweeps import SWEEP
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.metrics import CLIP_RETURN, FRAMES_SCORED, TRUE_RETURN
+from vlm_rm_sweeps.serving.pool import NAMESPACE
+from vlm_rm_sweeps.sweeping.config.plan import make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import default_tracking_uri
 from vlm_rm_sweeps.tasks import opengl
@@ -78,3 +83,24 @@ print([name for name in ("ray.rllib", "ray.tune", "mlflow", "scipy.stats", "skle
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.sweeps
+def test_a_second_sweep_uses_the_servers_of_the_first_and_finds_the_same(ray_cluster: None, tmp_path: Path) -> None:
+    found, servers = [], []
+    pool = {"shared": True, "micro_batch": 16}
+    sweep = Sweep.model_validate(SWEEP | {"true_reward": False, "videos": False, "pool": pool})
+    (config,) = pool_configs(make_plan(sweep), "unused").values()
+    try:
+        for name in ("first", "second"):
+            outcome = run_sweep(sweep, tmp_path / name, default_tracking_uri(tmp_path / name), lambda line: None)
+            (trial,) = outcome.outcomes
+            found.append(
+                {key: value for key, value in trial.metrics.items() if key in (CLIP_RETURN, TRUE_RETURN, FRAMES_SCORED)}
+            )
+            servers.append(ray.get_actor(config.server_names()[0], namespace=NAMESPACE))
+    finally:
+        ray.kill(ray.get_actor(f"{config.name}/{config.model_id}/keeper", namespace=NAMESPACE))
+    assert servers[0] == servers[1]
+    assert found[0] == found[1]
+    assert found[0][FRAMES_SCORED] == 128  # of the last result

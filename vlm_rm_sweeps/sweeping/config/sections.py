@@ -152,6 +152,11 @@ class PoolSettings(Section):
     timeout_s: float = Field(
         600, gt=0, le=10**7, description="Seconds after which a server that has not answered is restarted."
     )
+    shared: bool = Field(
+        False,
+        description="Use the servers of other sweeps on the same cluster that have the same model and the same keys under `pool`, or "
+        "leave them to others: the last sweep's servers end after five minutes. Not for models of your own classes.",
+    )
 
     @field_validator("servers", mode="before", json_schema_input_type=_ServerCount | ServerRange)
     @classmethod

@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import ray
 from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.nodes import check_nodes
 from vlm_rm_sweeps.serving.placement import await_placement, check_placement
-from vlm_rm_sweeps.serving.pool import PoolConfig, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig
+from vlm_rm_sweeps.serving.sharing import named_if_shared, reward_servers
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.labelled_states import check_labelled
 from vlm_rm_sweeps.sweeping.config.plan import Plan
@@ -31,7 +31,9 @@ def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
     counts = {"servers": plan.sweep.pool.servers.min, "most_servers": plan.sweep.pool.servers.max}
     settings = plan.sweep.pool.model_dump() | counts
     return {
-        model_id: PoolConfig.of(pool_name, model, **(settings | (_ONE_JUDGE if model.judges_only else {})))
+        model_id: named_if_shared(
+            PoolConfig.of(pool_name, model, **(settings | (_ONE_JUDGE if model.judges_only else {}))), model
+        )
         for model_id, model in plan.models.items()
     }
 
@@ -71,9 +73,9 @@ def start_pools(
     elif await_placement(*demand, wait_s, say):
         check_nodes(results)  # those that have joined
     if pools:
-        say(f"starting {plan.sweep.pool.servers.min} reward server(s) of each of {', '.join(pools)}")
-    servers = {model_id: start_pool(pool, plan.models[model_id]) for model_id, pool in pools.items()}
-    cleanup.callback(lambda: [ray.kill(server) for started in servers.values() for server in started])
+        starting = "starting, or sharing with other sweeps," if plan.sweep.pool.shared else "starting"
+        say(f"{starting} {plan.sweep.pool.servers.min} reward server(s) of each of {', '.join(pools)}")
+    servers = {model_id: cleanup.enter_context(reward_servers(pool, plan.models[model_id])) for model_id, pool in pools.items()}
     return pools, servers
 
 
