@@ -37,9 +37,11 @@ def test_ray_is_given_more_than_one_chance_to_start(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("ray.init", too_slow)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     said: list[str] = []
+    sweep = Sweep.model_validate(SWEEP | {"pool": {"shared": True}})
     with pytest.raises(UserError, match=r"Ray does not start: The current node timed out during startup"):
-        run_sweep(Sweep.model_validate(SWEEP), tmp_path, default_tracking_uri(tmp_path), said.append)
+        run_sweep(sweep, tmp_path, default_tracking_uri(tmp_path), said.append)
     assert sum("retrying" in line for line in said) == 2
+    assert "so no other one shares its servers" in said[0]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import ray
 from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.serving.cluster import ray_cluster
@@ -61,6 +62,8 @@ def start_pools(
     # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
     if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):
         choose_backend()
+    if plan.sweep.pool.shared and not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
+        say("pool.shared: this sweep starts a Ray of its own, so no other one shares its servers (RAY_ADDRESS names a cluster)")
     cleanup.enter_context(ray_cluster(say))
     # A unique name: the servers of a killed driver may still be running.
     pools = pool_configs(plan, f"{folder.path.name}-{uuid.uuid4().hex[:6]}")
@@ -73,7 +76,7 @@ def start_pools(
     elif await_placement(*demand, wait_s, say):
         check_nodes(results)  # those that have joined
     if pools:
-        starting = "starting, or sharing with other sweeps," if plan.sweep.pool.shared else "starting"
+        starting = "starting or sharing" if plan.sweep.pool.shared else "starting"
         say(f"{starting} {plan.sweep.pool.servers.min} reward server(s) of each of {', '.join(pools)}")
     servers = {model_id: cleanup.enter_context(reward_servers(pool, plan.models[model_id])) for model_id, pool in pools.items()}
     return pools, servers
