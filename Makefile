@@ -59,7 +59,7 @@ dashboard: $(INSTALLED) ## Watch the running sweep in Prometheus and Grafana (pr
 
 .PHONY: test
 test: $(INSTALLED) ## Run the fast tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not sweeps and not slow and not browser and not faults and not fuzz"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not sweeps and not slow and not browser and not faults and not fuzz and not cluster"
 
 .PHONY: test-sweeps
 test-sweeps: $(INSTALLED) ## Run the tests of whole sweeps and trials, also killed and resumed.
@@ -76,6 +76,10 @@ test-browser: $(INSTALLED) ## Run the tests of the label page and the report in 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Inject faults into real sweeps at random moments and write results/faults.txt: FAULTS=20 SEED=...
 	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
+
+.PHONY: test-cluster
+test-cluster: $(INSTALLED) ## Run sweeps on several Ray nodes, each in a network of its own, and lose some of them. It needs root.
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 .PHONY: test-fuzz
 test-fuzz: $(INSTALLED) ## Try 10 000 odd sweep files, arguments, results, environments and requests (minutes), and write results/fuzz.txt: SEED=...
