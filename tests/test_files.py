@@ -9,7 +9,7 @@ from disk import full_disk
 from pydantic import TypeAdapter
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError
-from vlm_rm_sweeps.files import file_inside, new_output, read_json, read_text, sha256_of, write_whole, written_whole
+from vlm_rm_sweeps.files import file_inside, new_output, read_json, read_text, read_whole, sha256_of, write_whole, written_whole
 
 
 @pytest.fixture
@@ -142,6 +142,14 @@ def test_json_is_read_through_a_type(tmp_path: Path, content: bytes | None, mess
         file.write_bytes(content)
     with pytest.raises(DamagedFileError, match=message):
         read_json(file, NUMBERS, "mend it")
+
+
+def test_a_file_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.json"
+    with file.open("wb") as opened:
+        opened.truncate(20 * 2**30)  # a hole, which takes no room on the disk
+    with pytest.raises(DamagedFileError, match="it is larger than 1,024 MiB"):
+        read_whole(file, "restore it")
 
 
 def test_only_a_pipe_with_a_writer_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

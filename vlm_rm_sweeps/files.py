@@ -172,22 +172,30 @@ def refuse_no_file(file: Path) -> None:
         raise OSError(errno.EINVAL, "it is not a file")
 
 
-def read_whole(file: Path, remedy: str) -> bytes:
+_LARGEST_WHOLE = 2**30
+
+
+def read_whole(file: Path, remedy: str, largest: int | None = _LARGEST_WHOLE) -> bytes:
     """Read a file that this package wrote earlier.
 
     Args:
         file: The file.
         remedy: What to do if it cannot be read, for the message.
+        largest: Bytes that it has at most: a file with holes may claim any number; None for one that grows without a limit.
 
     Returns:
         Its content.
 
     Raises:
-        DamagedFileError: It is missing, is no file, or cannot be read.
+        DamagedFileError: It is missing, is no file, is too large, or cannot be read.
     """
     try:
         refuse_no_file(file)
+        if largest is not None and file.stat().st_size > largest:
+            raise OSError(errno.EFBIG, f"it is larger than {largest / 2**20:,.0f} MiB")
         return file.read_bytes()
+    except MemoryError as error:
+        raise DamagedFileError(f"{file} is too large for this machine's memory: {remedy}") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise DamagedFileError(f"{file} cannot be read ({_reason(error)}): {remedy}") from error
 

@@ -58,7 +58,7 @@ def found_in(results: Path) -> tuple[pd.DataFrame, dict[tuple[str, int], dict[st
     logged: dict[tuple[str, int], dict[str, float]] = {}
     for entry in read_entries(folder / "journal.jsonl"):
         if isinstance(entry, ResultLogged):
-            told = {name: entry.metrics[name] for name in (TRUE_RETURN, CLIP_RETURN, FRAMES_SCORED, UPDATES)}
+            told = {name: entry.metrics.get(name, 0.0) for name in (TRUE_RETURN, CLIP_RETURN, FRAMES_SCORED, UPDATES)}
             # What a resumed trial computes again must be the same.
             assert logged.setdefault((entry.trial, entry.step), told) == told
     return table, logged

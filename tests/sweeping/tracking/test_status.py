@@ -126,6 +126,22 @@ def test_the_command_takes_the_newest_sweep(watched: tuple[SweepFolder, Journal]
     assert json.loads(vlm_rm("status", str(folder.path), "--json"))["trials"] == 6
 
 
+def test_damaged_lines_of_the_journal_are_told(watched: tuple[SweepFolder, Journal]) -> None:
+    folder, _ = watched
+    assert standing_of(folder.path).damaged == 0
+    whole = folder.journal.read_bytes()
+    folder.journal.write_bytes(whole + b'{"kind": "result", "step": ' + b"9" * 5_000 + b"}\n[]\n")
+    assert standing_of(folder.path).damaged == 2
+    assert "damaged lines" in "\n".join(lines_of(standing_of(folder.path)))
+    folder.journal.write_bytes(b"null\n[]\n3\n")
+    with pytest.raises(UserError, match="none of its 3 lines can be read"):
+        standing_of(folder.path)
+    folder.journal.unlink()
+    folder.journal.mkdir()
+    with pytest.raises(UserError, match="it is not a file"):
+        standing_of(folder.path)
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is not the folder of a sweep \(it has no sweep\.yaml\)"):
         standing_of(tmp_path)

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from vlm_rm_sweeps.files import refuse_no_file
+from vlm_rm_sweeps.files import read_whole, refuse_no_file
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.searching import Drawn
 
@@ -180,14 +180,24 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Annotated[Entry, Field(discriminator="k
 
 def read_entries(file: Path) -> list[Entry]:
     """Read the undamaged entries of a journal; none if the file does not exist yet."""
-    return _read(file)[0]
+    return read_journal(file)[0]
 
 
-def _read(file: Path) -> tuple[list[Entry], int]:
-    """Return the undamaged entries and the number of damaged lines. A truncated last line counts as neither."""
-    if not file.is_file():
+def read_journal(file: Path) -> tuple[list[Entry], int]:
+    """Read a journal.
+
+    Args:
+        file: The journal, which need not exist yet.
+
+    Returns:
+        The undamaged entries, and the number of damaged lines. A last line that is cut short counts as neither.
+
+    Raises:
+        DamagedFileError: It is no file, or cannot be read.
+    """
+    if not os.path.lexists(file):
         return [], 0
-    content = file.read_bytes()
+    content = read_whole(file, "restore it", largest=None)
     lines = content[: content.rfind(b"\n") + 1].splitlines()
     entries = []
     for line in lines:
@@ -239,7 +249,7 @@ class Journal:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.entries, self.damaged = _read(file)
+        self.entries, self.damaged = read_journal(file)
         self._grown = threading.Condition()
         self._unwritten: list[bytes] = []
         if file.is_file():

@@ -19,7 +19,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     TrialEnded,
     TrialStarted,
     TrialStopped,
-    read_entries,
+    read_journal,
 )
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.runs_file import read_runs_file
@@ -78,6 +78,7 @@ class Standing:
         started: The trials that have started, in their order.
         mlflow: Where the MLflow runs are, without secrets; None if that is unknown.
         undelivered: Entries that have not reached MLflow; None if that is unknown.
+        damaged: Lines of the journal that cannot be read, so that the rest of this may lack something.
     """
 
     folder: str
@@ -93,6 +94,7 @@ class Standing:
     started: list[TrialStanding]
     mlflow: str | None
     undelivered: int | None
+    damaged: int
 
     def as_data(self) -> dict[str, Any]:
         """Convert it to plain data, for JSON."""
@@ -135,7 +137,7 @@ def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Stand
         How it stands.
 
     Raises:
-        UserError: The folder is no sweep's, or its sweep file cannot be read.
+        UserError: The folder is no sweep's, its sweep file cannot be read, or its journal has no line that can be read.
         StoreError: The address does not answer.
     """
     folder = SweepFolder.at(place)
@@ -143,7 +145,9 @@ def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Stand
         raise UserError(
             f"{place} is not the folder of a sweep (it has no {folder.sweep_file.name}): expected one such as results/quickstart-..."
         )
-    sweep, entries = folder.stored_sweep(), read_entries(folder.journal)
+    sweep, (entries, damaged) = folder.stored_sweep(), read_journal(folder.journal)
+    if damaged and not entries:
+        raise UserError(f"{folder.journal} is damaged: none of its {damaged} lines can be read: restore it")
     now_s = time.time() if now_s is None else now_s
     silent_s = max(0.0, now_s - entries[-1].time / 1000) if entries else 0.0
     started = _trials(entries)
@@ -172,6 +176,7 @@ def standing_of(place: Path | RemoteFolder, now_s: float | None = None) -> Stand
         started=list(started.values()),
         mlflow=mlflow,
         undelivered=undelivered,
+        damaged=damaged,
     )
 
 
@@ -266,6 +271,8 @@ def lines_of(standing: Standing) -> list[str]:
     if standing.mlflow is not None:
         waiting = f"; {standing.undelivered} entries have not arrived yet" if standing.undelivered else ""
         lines.append(f"MLflow: {standing.mlflow}{waiting}")
+    if standing.damaged:
+        lines.append(f"damaged lines of {standing.folder}/journal.jsonl, whose entries are missing here: {standing.damaged}")
     lines.append(f"which trial is which: vlm-rm sweep {standing.sweep_file} --dry-run")
     if standing.counts.get("failed"):
         lines.append(f"errors: {standing.folder}/trials/ID/failure.json, and Ray's logs on the trial's node")
