@@ -177,6 +177,13 @@ def test_an_address_where_nothing_answers_is_refused_at_once(no_ray: list[object
     assert not no_ray
 
 
+@pytest.mark.parametrize("name", ["a..b", "a" * 100])
+def test_a_name_that_no_machine_has_is_refused(no_ray: list[object], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"{name}:6379")
+    assert f"RAY_ADDRESS='{name}:6379': nothing answers there" in refusal()
+    assert not no_ray
+
+
 def test_an_address_of_something_else_is_refused_within_seconds(no_ray: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_address, "_ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -204,6 +211,8 @@ def test_a_temporary_folder_that_ray_cannot_use_is_named(
     assert "paths of more than 107 bytes: set RAY_TMPDIR to a path that is 26 bytes shorter" in refusal()
     monkeypatch.setattr(cluster, "_LONGEST_SOCKET", 300)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
+    assert "Ray cannot write there: set RAY_TMPDIR" in refusal()
+    monkeypatch.setenv("RAY_TMPDIR", "/proc")  # in which nobody can make a folder, whatever rights it shows
     assert "Ray cannot write there: set RAY_TMPDIR" in refusal()
     assert not no_ray
     assert os.environ["RAY_TMPDIR"]

@@ -44,6 +44,15 @@ def test_what_draws_nothing_does_not_care_for_the_backend(wanted: str) -> None:
     assert ran.stdout == f"humanoid-standing {wanted}\n", ran.stderr[-2000:]
 
 
+def test_the_variable_that_stands_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="MUJOCO_EGL_DEVICE_ID='first': expected the number of an EGL device"):
+        choose_backend({"MUJOCO_EGL_DEVICE_ID": "first"}, lambda backend: True)
+    monkeypatch.setattr(opengl, "choose_backend", lambda: "egl")
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "glx")
+    with pytest.raises(UserError, match="PYOPENGL_PLATFORM='glx', but MuJoCo is to draw with 'egl': unset it"):
+        opengl.make_gl_context(64)
+
+
 def test_an_empty_setting_is_none() -> None:
     environment = {"MUJOCO_GL": ""}
     assert choose_backend(environment, lambda backend: True) == "egl"

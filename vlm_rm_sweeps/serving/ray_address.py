@@ -67,8 +67,8 @@ def _check_answer(host: str, port: int, named: str, advice: str) -> None:
 
     try:
         socket.create_connection((host, port), timeout=_ANSWER_S).close()
-    except OSError as error:
-        raise UserError(f"{named}: nothing answers there ({error.strerror or error}); {advice}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a machine, such as `a..b`
+        raise UserError(f"{named}: nothing answers there ({getattr(error, 'strerror', None) or error}); {advice}") from error
     if os.environ.get("RAY_USE_TLS", "0") == "1":  # a plain connection would be refused
         return
     # As Ray's own channels: a proxy of the environment is for web pages.

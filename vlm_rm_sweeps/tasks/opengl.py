@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ BACKENDS = ("egl", "osmesa", "glfw")
 
 DEVICE_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
 """The variable with the number of the EGL device that MuJoCo uses. If it is set, EGL is chosen."""
+
+PLATFORM_VARIABLE = "PYOPENGL_PLATFORM"
+"""The variable with the library that PyOpenGL uses, which has to be MuJoCo's."""
 
 _AUTOMATIC = ("egl", "osmesa")
 _LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
@@ -48,6 +52,11 @@ def choose_backend(environment: MutableMapping[str, str] = os.environ, works: Ca
     """
     _load_triton_first()
     works = works or backend_works
+    device = environment.get(DEVICE_VARIABLE, "")
+    if device and not device.isdecimal():
+        raise UserError(
+            f"{DEVICE_VARIABLE}={device!r}: expected the number of an EGL device, such as 0; unset it to have one chosen"
+        )
     wanted = environment.get(VARIABLE, "").strip().lower()
     if wanted:
         if wanted not in BACKENDS:
@@ -78,9 +87,16 @@ def make_gl_context(size: int) -> Any:
         UserError: The backend does not work on this machine.
     """
     backend = choose_backend()
+    platform = os.environ.get(PLATFORM_VARIABLE, "").lower()
+    if platform not in ("", backend) and backend in _AUTOMATIC:
+        raise UserError(
+            f"{PLATFORM_VARIABLE}={platform!r}, but MuJoCo is to draw with {backend!r}: unset it, or set {VARIABLE}, too"
+        )
     try:
         # From the backend's own module: `mujoco.GLContext` is fixed when mujoco is first imported, perhaps before the choice.
-        return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # GLFW's, of each step that fails
+            return importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
     # MuJoCo, PyOpenGL and GLFW each raise another exception for a missing library, driver or display.
     except Exception as error:
         raise UserError(

@@ -1,5 +1,7 @@
 """The start of a sweep: what keeps it from running is said before anything is written, and the servers do not wait for imports."""
 
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +75,22 @@ def test_labelled_states_that_cannot_be_used_are_said_before_anything_starts(
     sweep = Sweep.model_validate(SWEEP | {"epic_states": {"states": str(tmp_path / "nowhere"), "truth": "raters"}})
     with pytest.raises(UserError, match="nowhere is not a data set of states"):
         run_sweep(sweep, tmp_path / "results", "sqlite:///unused.db", say=lambda line: None)
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_mlflow_that_cannot_be_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.execution.pools.ray_cluster", lambda say: pytest.fail("Ray was started"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for uri, message in (
+        ("garbage://store", "MLflow knows no address that begins with garbage://: expected one of http, https, sqlite"),
+        (f"http://anna:secret@127.0.0.1:{port}", f"MLflow at http://***@127.0.0.1:{port} does not answer: Connection refused"),
+        ("http://a..b", "does not answer"),
+        ("http://[::1", "does not answer"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            run_sweep(Sweep.model_validate(SWEEP), tmp_path / "results", uri, say=lambda line: None)
     assert not (tmp_path / "results").exists()
 
 

@@ -28,6 +28,7 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder, default_tracking
 from vlm_rm_sweeps.sweeping.tracking.journal import ended_trials, read_entries
 from vlm_rm_sweeps.sweeping.tracking.progress import Watcher
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
+from vlm_rm_sweeps.sweeping.tracking.tracking_uri import check_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.upload import FolderUpload
 
 
@@ -127,6 +128,8 @@ def _run_sweep(
             cleanup.enter_context(resumed.locked())
             cleanup.enter_context(FolderUpload(resumed, tracking_uri, say))
             _set_up_store_if_it_answers(tracking_uri, say)
+        else:
+            check_tracking_uri(tracking_uri)  # before anything starts; a sweep that is resumed goes on without MLflow
         needed = bool(Remaining.of(plan, folder))
         pools, servers = start_pools(plan, folder, say, cleanup) if needed else ({}, {})
         cleanup.enter_context(_terminated_as_by_ctrl_c())  # after Ray has started, which sets a handler of its own

@@ -1,12 +1,19 @@
 """Addresses of MLflow stores: without the secrets in them, which are neither printed nor stored."""
 
 import re
+import socket
+from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+
+from vlm_rm_sweeps.errors import UserError
 
 _HIDDEN = "***"
 _SECRET_VALUE = re.compile(r"((?:^|[?&])[^=&]*(?:pass|pwd|secret|token|key)[^=&]*=)([^&#]*)", re.IGNORECASE)
 _LOCAL = ("", "sqlite", "file")
+_STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "file", "databricks", "databricks-uc", "uc")
+"""What the addresses of MLflow's own stores begin with."""
+_ANSWER_S = 5.0
 
 
 def without_secrets(uri: str) -> str:
@@ -66,3 +73,32 @@ def sqlite_file(uri: str) -> Path | None:
     """Return the file of an SQLite database; None for any other store."""
     scheme, separator, path = uri.partition(":///")
     return Path(unquote(path)) if separator and scheme.partition("+")[0] == "sqlite" else None
+
+
+def check_tracking_uri(uri: str) -> None:
+    """Refuse an address at which no MLflow can be, in seconds and without importing MLflow.
+
+    Args:
+        uri: The MLflow server or database.
+
+    Raises:
+        UserError: MLflow knows no such kind of address, or nothing answers at a server's.
+    """
+    scheme, separator, _ = uri.partition("://")
+    known = (*_STORES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
+    if separator and scheme.partition("+")[0] not in known:
+        raise UserError(
+            f"MLflow knows no address that begins with {scheme}://: expected one of {', '.join(known)}; name another with "
+            "--tracking-uri"
+        )
+    if scheme not in ("http", "https") or not separator:
+        return
+    try:
+        parsed = urlsplit(uri)
+        port = parsed.port or (443 if scheme == "https" else 80)
+        socket.create_connection((parsed.hostname or "", port), timeout=_ANSWER_S).close()
+    except (OSError, ValueError) as error:  # ValueError: no number of a port, or no name of a machine
+        reason = hide_secrets(str(getattr(error, "strerror", None) or error), uri)
+        raise UserError(
+            f"MLflow at {without_secrets(uri)} does not answer: {reason}. Start its server, or name another with --tracking-uri"
+        ) from error
