@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,19 @@ def test_a_folder_does_not_decide_where_to_connect(folder: SweepFolder, server: 
         find_runs(folder.path)
     assert "--tracking-uri" in write_report(folder.path).read_text(encoding="utf-8")
     assert asked == []
+
+
+def test_a_view_in_the_database_beside_it_is_never_read(folder: SweepFolder, mlflow_database: Path) -> None:
+    names_runs_in(folder, "sqlite:///gone.db")
+    beside = folder.path.parent / "mlflow.db"
+    shutil.copy(mlflow_database, beside)
+    with closing(sqlite3.connect(beside)) as connection:
+        connection.execute("DROP TABLE params")
+        endless = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n AS key, n AS value FROM c"
+        connection.execute(f"CREATE VIEW params AS {endless}")
+    with pytest.raises(UserError, match="has a view, 'params', and MLflow makes none"):
+        find_runs(folder.path)
+    assert "has a view" in write_report(folder.path).read_text(encoding="utf-8")
 
 
 def test_nor_which_database_mlflow_makes_its_tables_in(folder: SweepFolder, tmp_path: Path) -> None:

@@ -323,6 +323,29 @@ def new_output(path: Path, replaces: bool = True) -> Iterator[Path]:
         ) from error
 
 
+_ROOM = 2**20
+
+
+def check_room(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written now, before work begins whose results it is to take.
+
+    Args:
+        folder: It need not exist, and is not made.
+
+    Raises:
+        UserError: Its disk is full or read-only, or the folder is somebody else's.
+    """
+    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
+    try:
+        with tempfile.NamedTemporaryFile(dir=nearest, prefix=UNFINISHED) as file:
+            file.write(bytes(_ROOM))
+            file.flush()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: nothing can be written there ({_reason(error)}): make room, or choose another folder"
+        ) from error
+
+
 def write_whole(file: Path, text: str) -> None:
     """Write a text file atomically, see `written_whole`.
 

@@ -55,9 +55,10 @@ def refuse_untrusted(kind: str, reference: str) -> None:
     """
     if not is_trusted(reference):
         module = reference.partition(":")[0]
+        is_file = "." not in module and module not in sys.stdlib_module_names
         raise UserError(
             f"{kind} {reference!r} is named by data, which imports no modules: if you trust {module}, import it first with "
-            f"--module {module if '.' in module else module + '.py'}"
+            f"--module {module}{'.py' if is_file else ''}"
         )
 
 

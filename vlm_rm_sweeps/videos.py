@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -59,7 +59,7 @@ _CONTENT = TypeAdapter(EpisodeContent)
 def write_picture(frame: np.ndarray, path: Path) -> None:
     """Write a frame, uint8 (H, W, 3), as PNG. The file is there as a whole or not at all."""
     with written_whole(path) as unfinished:
-        iio.imwrite(unfinished, frame, extension=PICTURE_SUFFIX)
+        unfinished.write_bytes(iio.imwrite("<bytes>", frame, extension=PICTURE_SUFFIX))
 
 
 def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int = 25) -> None:
@@ -79,15 +79,17 @@ def write_video(frames: Sequence[np.ndarray], path: Path, frames_per_second: int
             f"{path}: the format {path.suffix!r} is not supported: choose a name that ends in {' or '.join(VIDEO_SUFFIXES)}"
         )
     stacked = np.stack(frames)
+    # Into memory: on a full disk imageio would print a traceback when it forgets the file.
+    if path.suffix == ".gif":
+        shown = iio.imwrite("<bytes>", stacked, extension=".gif", plugin="pillow", duration=1000 / frames_per_second, loop=0)
+    else:
+        # yuv420p, which browsers play, halves the resolution of colour and needs even edges: the last row or column is repeated.
+        height, width = stacked.shape[1:3]
+        even = np.pad(stacked, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        options: dict[str, Any] = {"codec": "libx264", "fps": frames_per_second, "out_pixel_format": "yuv420p"}
+        shown = iio.imwrite("<bytes>", even, extension=".mp4", plugin="pyav", **options)
     with written_whole(path) as unfinished:
-        if path.suffix == ".gif":
-            iio.imwrite(unfinished, stacked, plugin="pillow", duration=1000 / frames_per_second, loop=0)
-        else:
-            # yuv420p, which browsers play, halves the resolution of colour and needs even edges: the last row or column is
-            # repeated.
-            height, width = stacked.shape[1:3]
-            even = np.pad(stacked, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            iio.imwrite(unfinished, even, plugin="pyav", codec="libx264", fps=frames_per_second, out_pixel_format="yuv420p")
+        unfinished.write_bytes(shown)
 
 
 def read_video(video: Path) -> np.ndarray:

@@ -4,7 +4,6 @@ The server reserves two CPUs and fills a node; both trials have another one. A n
 keeps a cluster's machines up.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -72,8 +71,7 @@ def until(is_true: Callable[[], bool], timeout_s: float = 240) -> None:
 
 
 def trials_have_checkpoints(results: Path) -> bool:
-    files = [json.loads(file.read_text()) for file in results.glob("nodes-*/trials/*/step-*/checkpoint.json")]
-    return len({file["trial_id"] for file in files if file.get("env_steps")}) == 2
+    return len({file.parts[-3] for file in results.glob("nodes-*/trials/*/step-*/checkpoint.json")}) == 2
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,11 @@ def test_a_rater_compares_pairs(job: LabelJob) -> None:
     assert (undone["answered"], undone["next"]["id"]) == (0, asked[0])
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**63, 10**22, "1", 1.5])
+def test_a_number_that_no_label_has_is_refused(client: TestClient, number: Any) -> None:
+    assert post(client, "/api/undo", rater="anna", number=number).status_code == 422
+
+
 def test_agreement_over_shared_pairs(job: LabelJob) -> None:
     pairs = replace(job, scale=CLOSER, pair_seed=0, labels_file=job.labels_file.with_name("pairs.sqlite"))
     client = TestClient(create_app(pairs), base_url=URL, headers={"Origin": URL})

@@ -1,5 +1,6 @@
 """The label file: each label is on disk at once, is one for each rater and item under concurrent writes, and is never lost."""
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -121,6 +122,28 @@ def test_a_file_that_is_no_label_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be used as a label file"):
         LabelStore(file, YES_NO)
     assert file.read_text().startswith("my notes")
+
+
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT n AS scale FROM c"
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["DROP TABLE about", f"CREATE VIEW about AS {ENDLESS}"], "it has a view, 'about'"),
+        (["DROP TABLE labels", f"CREATE VIEW labels AS {ENDLESS}"], "it has a view, 'labels'"),
+        (["CREATE TRIGGER t AFTER INSERT ON labels BEGIN DELETE FROM labels; END"], "it has a trigger, 't'"),
+        (["UPDATE labels SET item = CAST(x'eda080ff' AS TEXT)"], "cannot be used as a label file (Could not decode to UTF-8"),
+    ],
+)
+def test_a_file_from_somebody_else_computes_nothing(store: LabelStore, statements: list[str], message: str) -> None:
+    store.add("anna", "a", 1.0)
+    with closing(sqlite3.connect(store.file)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+    with pytest.raises(UserError, match=re.escape(message)):
+        LabelStore(store.file, YES_NO).table()
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../anna", "anna bert", "a" * 41, ".anna", "änna"])

@@ -11,6 +11,7 @@ import open_clip
 import pandas as pd
 import pytest
 import torch
+from disk import full_disk
 from open_clip.loss import ClipLoss
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file, save_file
@@ -250,6 +251,12 @@ def test_pretrain_refuses_existing_weights_and_keeps_them(tmp_path: Path) -> Non
             pretrain(sizes, samples=256, images=8, seed=0, folder=tmp_path)
     assert weights.read_bytes() == b"somebody's"
     assert list(tmp_path.iterdir()) == [weights]
+
+
+def test_a_full_disk_leaves_no_half_vocabulary(tmp_path: Path) -> None:
+    with full_disk(room=10), pytest.raises(OSError, match="too large"):
+        write_vocabulary(["a pole on a cart"], tmp_path / VOCABULARY)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_size_of_another_training_does_not_change_the_vocabulary_of_those_that_are_there(tmp_path: Path) -> None:

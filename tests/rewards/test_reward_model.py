@@ -48,6 +48,12 @@ def test_empty_prompts_are_refused(prompts: tuple[str, ...]) -> None:
         RewardSpec(("a goal",), prompts, 0.5)
 
 
+@pytest.mark.parametrize("prompts", [tuple(map(str, range(1_001))), ("a" * 10_001,)])
+def test_prompts_without_end_are_refused(prompts: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=r"expected 1,000 of 10,000 letters at most"):
+        RewardSpec(("a pole",), prompts)
+
+
 @pytest.mark.parametrize(
     ("goal", "baseline"), [(("a scene",), ("a scene",)), (("a", "b"), ("b", "a"))], ids=["one wording", "other order"]
 )

@@ -1,6 +1,7 @@
 """The command line: a module for each group of commands. Heavy libraries are imported by the commands that use them."""
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -104,6 +105,7 @@ def main() -> None:
     """Run the command line; bad input gives one message on standard error and exit status 2."""
     keep_streams()
     prepare_mlflow()  # before its import, which would store an installation id
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it keeps what it knows of fonts is no matter of the user's
     os.environ["MPLBACKEND"] = "agg"  # figures are written to files, whatever notebooks on this machine show them with
     try:
         app()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import UNFINISHED, file_inside, sha256_of
+from vlm_rm_sweeps.files import UNFINISHED, file_inside, read_whole, sha256_of
 from vlm_rm_sweeps.labelling.pairs import draw_pairs, pair_id, states_of_pair
 from vlm_rm_sweeps.labelling.scales import Scale
 from vlm_rm_sweeps.videos import PLAIN_VIDEO
@@ -137,5 +137,5 @@ def _is_half_written(file: Path) -> bool:
 
 def _content_id(folder: Path, file: Path) -> str:
     """Derive an id from name and content, so that labels stay with a video when others are added or the folder moves."""
-    content = hashlib.sha256(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+    content = hashlib.sha256(str(file.relative_to(folder)).encode() + b"\0" + read_whole(file, "remove it"))
     return content.hexdigest()[:16]

@@ -9,13 +9,14 @@ import webbrowser
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from vlm_rm_sweeps.errors import UserError
@@ -33,6 +34,8 @@ _HEADERS = {
 }
 _RATERS_KEPT = 100
 """Raters whose questions are kept in memory."""
+_LAST_REQUESTS_S = 2
+"""Seconds for requests that are being answered at Ctrl-C."""
 _SAFE_METHODS = ("GET", "HEAD")
 
 
@@ -52,7 +55,7 @@ class Undo(_Body):
     """Request: undo the label with a number, which the page sends so that a double click undoes only one label."""
 
     rater: str
-    number: int
+    number: Annotated[int, Field(ge=1, lt=2**63)]  # what SQLite counts with
 
 
 class AskAgain(_Body):
@@ -207,5 +210,12 @@ def serve(job: LabelJob, port: int, open_browser: bool, say: Callable[[str], Non
     )
     if open_browser:
         webbrowser.open(url)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
-    server.run(sockets=[listening])
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S)
+    _PatientServer(config).run(sockets=[listening])
+
+
+class _PatientServer(uvicorn.Server):
+    """Ends in order, also if Ctrl-C is pressed more than once: uvicorn's own would end with a traceback."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from vlm_rm_sweeps.errors import DamagedFileError, UserError
+from vlm_rm_sweeps.errors import DamagedFileError, UserError, shown
 from vlm_rm_sweeps.files import problems_in
 from vlm_rm_sweeps.labelling.scales import Scale
 
@@ -99,6 +99,7 @@ class LabelStore:
         """
         self.file, self.scale = file, scale
         with self._connection(create=True) as connection:
+            self._refuse_programs(connection)
             # Read first: it works in a read-only folder, and while another process writes.
             stored = _scale_of(connection) or _set_up(connection, scale)
         if stored != scale.name:
@@ -120,13 +121,20 @@ class LabelStore:
                 connection.execute("PRAGMA synchronous = EXTRA")
                 yield connection
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            # Text that is not UTF-8 has no code.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise DamagedFileError(
                     f"{self.file} is being written by another program: finish or close that, and try again"
                 ) from error
             raise self._unusable(error) from error
         except sqlite3.Error as error:
             raise self._unusable(error) from error
+
+    def _refuse_programs(self, connection: sqlite3.Connection) -> None:
+        """Refuse a file that computes something when it is read or written: it may be somebody else's, and never come to an end."""
+        found = connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchone()
+        if found:
+            raise DamagedFileError(f"{self.file} is not a label file: it has a {found[0]}, {shown(found[1])}")
 
     def _unusable(self, error: sqlite3.Error) -> DamagedFileError:
         return DamagedFileError(

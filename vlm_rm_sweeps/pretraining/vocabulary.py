@@ -13,6 +13,7 @@ from pathlib import Path
 import open_clip.tokenizer
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import written_whole
 
 _GENERAL_MERGES = 512
 """Number of the most frequent English merges to keep, so that unknown words are not split into letters."""
@@ -56,5 +57,6 @@ def write_vocabulary(captions: Iterable[str], path: Path) -> int:
     content = gzip.compress("\n".join([header, *kept]).encode(), mtime=0)
     if path.exists() and path.read_bytes() != content:
         raise UserError(f"{path} is the vocabulary of a training with other images or another seed: choose another folder")
-    path.write_bytes(content)
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(content)
     return open_clip.tokenizer.SimpleTokenizer(bpe_path=str(path.resolve())).vocab_size

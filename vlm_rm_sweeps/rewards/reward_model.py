@@ -26,6 +26,10 @@ BackendName = Literal["torch", "folded", "onnxruntime"]
 """What runs a CLIP model's image tower, see `backends.py`."""
 
 
+_MOST_PROMPTS, _LONGEST_PROMPT = 1_000, 10_000
+"""Of one spec: each prompt is tokenised and encoded, and data may have any number."""
+
+
 @dataclass(frozen=True)
 class RewardSpec:
     """Prompts and function of one reward: plain, hashable data that is sent with every request.
@@ -55,6 +59,11 @@ class RewardSpec:
                 raise UserError(f"{kind} prompts {shown(list(listed))}: expected strings")
             if not listed or not all(map(visible_text, listed)):
                 raise UserError(f"{kind} prompts {shown(list(listed))}: expected at least one, and none of them empty")
+            if len(listed) > _MOST_PROMPTS or max(map(len, listed)) > _LONGEST_PROMPT:
+                raise UserError(
+                    f"{kind} prompts: {len(listed):,}, the longest of {max(map(len, listed)):,} letters: expected {_MOST_PROMPTS:,} of "
+                    f"{_LONGEST_PROMPT:,} letters at most"
+                )
         if not isinstance(self.alpha, Real) or not 0 <= self.alpha <= 1:  # NaN is neither
             raise UserError(
                 f"alpha {shown(self.alpha)}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import ray
+from disk import full_disk
 from small_sweeps import SWEEP
 
 from vlm_rm_sweeps.errors import UserError
@@ -76,6 +77,14 @@ def test_labelled_states_that_cannot_be_used_are_said_before_anything_starts(
     with pytest.raises(UserError, match="nowhere is not a data set of states"):
         run_sweep(sweep, tmp_path / "results", "sqlite:///unused.db", say=lambda line: None)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_full_disk_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlm_rm_sweeps.sweeping.execution.pools.ray_cluster", lambda say: pytest.fail("Ray was started"))
+    results = tmp_path / "new" / "results"
+    with full_disk(room=2**16), pytest.raises(UserError, match=r"nothing can be written there \(File too large\): make room"):
+        run_sweep(Sweep.model_validate(SWEEP), results, default_tracking_uri(results), say=lambda line: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_mlflow_that_cannot_be_is_said_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,12 +28,12 @@ def test_a_file_that_is_no_database_is_refused_at_once(kind: str, reason: str, t
         file.mkdir()
     elif kind == "text":
         file.write_text("some text, which no database begins with")
-    with pytest.raises(UserError, match=rf"does not answer: .*({reason}|unable to open).*--tracking-uri"):
+    with pytest.raises(UserError, match=rf"cannot be used: .*({reason}|unable to open).*--tracking-uri"):
         set_up_store(f"sqlite:///{file}")
     assert [each.name for each in tmp_path.iterdir()] == ([] if kind == "name" else ["mlflow.db"])
 
 
 def test_a_refused_store_leaves_no_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not answer"):
+    with pytest.raises(UserError, match="cannot be used"):
         set_up_store(f"sqlite:///{tmp_path}/new/folder/{'x' * 300}")
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import ray
 from ray.actor import ActorHandle
 
+from vlm_rm_sweeps.files import check_room
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.serving.nodes import check_nodes
 from vlm_rm_sweeps.serving.placement import await_placement, check_placement
@@ -54,10 +55,11 @@ def start_pools(
         The pool and the servers of each model, by model id.
 
     Raises:
-        UserError: The labelled data set of `epic_states` or of a threshold cannot be used, the task draws with OpenGL and there
-            is none, Ray does not start, a node of its cluster lacks this package or the results folder, or the servers and one trial
-            cannot be placed.
+        UserError: Nothing can be written into the results folder, the labelled data set of `epic_states` or of a threshold cannot be
+            used, the task draws with OpenGL and there is none, Ray does not start, a node of its cluster lacks this package or the
+            results folder, or the servers and one trial cannot be placed.
     """
+    check_room(folder.path.parent)
     check_labelled(plan, _is_measured(folder), stored_thresholds(folder))
     # On a cluster the trials draw on its nodes, and this machine may have no OpenGL of its own.
     if plan.task.draws_with_opengl and not os.environ.get("RAY_ADDRESS"):

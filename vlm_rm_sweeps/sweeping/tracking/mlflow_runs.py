@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mlflow.tracking import MlflowClient
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, default_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import has_run, keeps_files_in, set_up_store
@@ -66,7 +66,7 @@ def find_runs(folder: Path, tracking_uri: str | None = None) -> FinishedRuns:
     for uri, trusted in ((tracking_uri, True), (_database_in(results), False)):
         if uri is None:
             continue
-        _check_database(sqlite_file(uri))
+        _check_database(sqlite_file(uri), trusted)
         set_up_store(uri)
         if has_run(uri, named.run_id):
             client = MlflowClient(uri)
@@ -80,11 +80,12 @@ def _database_in(results: Path) -> str | None:
     return default_tracking_uri(results) if file_inside(results, DATABASE).is_file() else None
 
 
-def _check_database(file: Path | None) -> None:
+def _check_database(file: Path | None, trusted: bool) -> None:
     """Refuse a database that is not there or not MLflow's: MLflow would make its tables in it.
 
     Args:
         file: The file of an SQLite database; None for any other store.
+        trusted: Whether the user has named it. Another one must have no views: they compute what is read, perhaps without end.
 
     Raises:
         UserError: It is refused.
@@ -96,10 +97,15 @@ def _check_database(file: Path | None) -> None:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)) as connection:
             found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
+            view = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchone()
     except sqlite3.Error as error:
         raise UserError(f"{file} is not MLflow's database ({error}): name another with --tracking-uri") from error
     if found is None:
         raise UserError(f"{file} is not MLflow's database: name another with --tracking-uri")
+    if view is not None and not trusted:
+        raise UserError(
+            f"{file} has a view, {shown(view[0])}, and MLflow makes none: if you trust that database, name it with --tracking-uri"
+        )
 
 
 def _not_found(folder: Path, results: Path, named: RunsFile, tracking_uri: str | None) -> str:

@@ -42,14 +42,19 @@ def set_up_store(tracking_uri: str) -> None:
     """
     prepare_mlflow()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    database = sqlite_file(tracking_uri)
     try:
-        database = sqlite_file(tracking_uri)
         with _alone_in(database):
             if database is not None:
                 _check_opens(database)
             MlflowClient(tracking_uri).search_experiments(max_results=1)
     except Exception as error:  # whatever a database or a server may raise
         reason = hide_secrets(reason_of(error), tracking_uri)
+        if database is not None:
+            raise UserError(
+                f"MLflow's database {database} cannot be used: {reason}. Make room on its disk if it is full, or name another one with "
+                "--tracking-uri"
+            ) from error
         raise UserError(
             f"MLflow at {without_secrets(tracking_uri)} does not answer: {reason}. Start its server, or name another with "
             "--tracking-uri"
