@@ -254,6 +254,9 @@ def test_what_is_wrong_with_a_folder_is_one_message(tmp_path: Path) -> None:
     oblong = clip(VIT | {"image_size": [32, 64]}, TEXT)
     (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": oblong}))
     assert "image_size is [32, 64], expected the edge of a square" in refused(str(folder))
+    deep = clip(VIT | {"layers": 10**9}, TEXT)
+    (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": deep}))
+    assert "has vision_cfg.layers = 1000000000: expected at most 1,000" in refused(str(folder))
 
 
 def test_a_repository_that_cannot_be_had_is_one_message_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

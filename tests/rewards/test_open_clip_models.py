@@ -37,6 +37,7 @@ from vlm_rm_sweeps.rewards.open_clip_models import (
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model, load_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
+from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
 from vlm_rm_sweeps.tasks.mountain_car import SummitMountainCar
 
@@ -588,6 +589,33 @@ def test_what_is_no_weights_is_refused_when_the_sweep_is_planned(tmp_path: Path)
         file.write_bytes(content)
         with pytest.raises(UserError, match=f"weights.pt {reason}"):
             find_model(f"ViT-B-32/{file}")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("names", [["text_model.embeddings.weight"], ["base.lora_A.weight", "base.lora_B.weight"]])
+def test_weights_of_something_else_are_refused_when_the_sweep_is_planned(
+    toy: Any, tmp_path: Path, suffix: str, names: list[str]
+) -> None:
+    file = tmp_path / f"weights{suffix}"
+    tensors = {name: torch.zeros(2) for name in names}
+    (save_file if suffix == ".safetensors" else torch.save)(tensors, file)
+    keys = {"name": "planned", "task": "cartpole-upright", "models": [f"{TOY}/{file}"], "alphas": [0], "steps": 100}
+    with pytest.raises(UserError, match=rf"has no tensor of {TOY}, such as \S+, but others, such as {re.escape(min(names))}:"):
+        plan_of(keys)
+
+
+@pytest.mark.parametrize("content", [{"optimizer": {"state": 1}}, [torch.zeros(2)]])
+def test_a_checkpoint_without_tensors_by_name_is_refused_when_the_sweep_is_planned(
+    toy: Any, tmp_path: Path, content: object
+) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match="and none of any other"):
+        ClipRewardModel(f"{TOY}/{tmp_path}/weights.pt").check_weights()
+
+
+@pytest.mark.parametrize("save", [save_safetensors, save_pt, save_training_checkpoint, save_compiled, save_averaged])
+def test_weights_that_fit_are_taken_when_the_sweep_is_planned(toy: Any, tmp_path: Path, save: Callable[..., Path]) -> None:
+    ClipRewardModel(f"{TOY}/{save(toy.state_dict(), tmp_path)}").check_weights()
 
 
 def test_a_file_without_its_architecture_and_a_folder_without_its_configuration_are_named_so(

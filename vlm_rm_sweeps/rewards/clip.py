@@ -56,6 +56,10 @@ class ClipRewardModel(RewardModel):
         """Number of parameters, counted without loading weights."""
         return self.source.parameters
 
+    def check_weights(self) -> None:
+        """Refuse a checkpoint file that cannot be of this model."""
+        self.source.check_weights()
+
     @cached_property
     def _tokenizer(self) -> Any:
         return self.source.tokenizer

@@ -8,7 +8,7 @@ from typing import Any
 
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 
 HF_EXTRA = "hf"
@@ -90,6 +90,10 @@ def read_config(file: Path, where: str) -> tuple[dict[str, Any], dict[str, Any]]
     return model, preprocess
 
 
+_MOST_LAYERS, _LARGEST = 1_000, 10_000_000
+"""No network has more of anything: to build one would take for ever."""
+
+
 def check_model_config(model: Mapping[str, Any], where: str) -> None:
     """Refuse a configuration that does not describe a model, where no other says which model it is.
 
@@ -106,6 +110,12 @@ def check_model_config(model: Mapping[str, Any], where: str) -> None:
             f"{where} has a model_cfg without {' or '.join(missing or ['embed_dim'])}: expected what open_clip exports, with "
             "embed_dim, vision_cfg and text_cfg"
         )
+    for part, config in (("model_cfg", model), ("vision_cfg", model["vision_cfg"]), ("text_cfg", model["text_cfg"])):
+        for name, value in config.items():
+            numbers = [each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int | float)]
+            most = _MOST_LAYERS if name == "layers" else _LARGEST
+            if numbers and max(numbers) > most:
+                raise UserError(f"{where} has {part}.{name} = {shown(value)}: expected at most {most:,}")
 
 
 def preprocessing_of(model: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Preprocessing:

@@ -41,7 +41,7 @@ from vlm_rm_sweeps.rewards.open_clip_config import (
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, EmbeddedVersion, registered_reward_models, with_version
 from vlm_rm_sweeps.rewards.reward_model import Precision
-from vlm_rm_sweeps.rewards.weights_files import check_is_weights, load_weights, weights_in, why_not_loaded
+from vlm_rm_sweeps.rewards.weights_files import check_is_weights, load_weights, tensor_names, weights_in, why_not_loaded
 
 EMBEDDED_FOLDERS = {version: Path(__file__).parent / EMBEDDED / version for version in get_args(EmbeddedVersion)}
 EMBEDDED_FOLDER = EMBEDDED_FOLDERS[NEWEST_EMBEDDED]
@@ -164,7 +164,29 @@ class ModelSource:
     @property
     def parameters(self) -> int:
         """Number of parameters, counted without loading or allocating weights."""
-        return self._made("network", _count_parameters, self._network_name, self.embedded_folder)
+        return sum(self._tensors.values())
+
+    @property
+    def _tensors(self) -> dict[str, int]:
+        """Number of elements of each parameter by name."""
+        return self._made("network", _parameters_of, self._network_name, self.embedded_folder)
+
+    def check_weights(self) -> None:
+        """Refuse a checkpoint file without any tensor of the architecture, without loading it.
+
+        Raises:
+            UserError: It is of another model, or of something else.
+        """
+        if self.embedded_folder or self._tag is not None or not os.path.isfile(self.pretrained):
+            return
+        names = tensor_names(Path(self.pretrained))
+        if names is not None and not names & self._tensors.keys():
+            other = f"such as {min(names)}" if names else "and none of any other"
+            raise UserError(
+                f"the weights of model {self.model_id!r} are of something else: {self.pretrained} has no tensor of "
+                f"{self.architecture}, such as {min(self._tensors)}, {'but others, ' if names else ''}{other}: name a checkpoint that "
+                "open_clip can read, and the architecture that it was trained with"
+            )
 
     @property
     def tokenizer(self) -> Any:
@@ -598,8 +620,8 @@ def _untrained(architecture: str, device: str, precision: Precision, quick_gelu:
 
 
 @cache
-def _count_parameters(architecture: str, embedded_folder: Path | None) -> int:  # an architecture for each embedded folder
-    return sum(parameter.numel() for parameter in _untrained(architecture, "meta", "fp32").parameters())
+def _parameters_of(architecture: str, embedded_folder: Path | None) -> dict[str, int]:  # one for each embedded folder
+    return {name: each.numel() for name, each in _untrained(architecture, "meta", "fp32").named_parameters()}
 
 
 @cache

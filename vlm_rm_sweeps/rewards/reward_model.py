@@ -227,6 +227,13 @@ class RewardModel(ABC):
             UserError: The model cannot score it, for example because a prompt is longer than its context.
         """
 
+    def check_weights(self) -> None:  # noqa: B027 - a model without weights has nothing to check
+        """Refuse weights that cannot be this model's, before anything starts, without loading them.
+
+        Raises:
+            UserError: They are of something else.
+        """
+
     def use_backend(self, backend: BackendName, device: str = "cpu", precision: Precision = "fp32") -> None:
         """Choose what will run the network, before `load`.
 

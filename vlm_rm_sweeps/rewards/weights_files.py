@@ -82,16 +82,42 @@ def load_weights(model: torch.nn.Module, file: Path) -> None:
             model.load_state_dict(renamed, strict=True)
 
 
+def tensor_names(file: Path) -> set[str] | None:
+    """List the names of a checkpoint's tensors as a model has them, without reading the tensors.
+
+    Args:
+        file: A file that `check_is_weights` takes for weights.
+
+    Returns:
+        The names; None where only loading can tell, as of older formats.
+    """
+    if file.suffix == _SAFETENSORS:
+        return {_without_wrappers(name) for name in _header(file)[0]}
+    content = _content(file)
+    if content is None:
+        return None
+    if not isinstance(content, dict):
+        return set()
+    part = _part_with_tensors(content)
+    tensors = content if part is None else content[part]
+    return {_without_wrappers(str(name)) for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+
+
 def _renamed_tensors(file: Path) -> dict[str, Any] | None:
     """Return the tensors of a checkpoint in whose names or layout open_clip would be lost; None for all others."""
     content = _content(file)
     if not isinstance(content, dict):
         return None
-    part = next((key for key in (*_AVERAGED, *_TRAINED) if _has_tensors(content.get(key))), None)
+    part = _part_with_tensors(content)
     tensors = content if part is None else content[part]
     renamed = {_without_wrappers(name): tensor for name, tensor in tensors.items() if name != _COUNT_OF_AVERAGED}
     as_open_clip_reads = {name.removeprefix(_WRAPPERS[0]) for name in tensors}
     return None if part in (None, _TRAINED[0]) and as_open_clip_reads == renamed.keys() else renamed
+
+
+def _part_with_tensors(content: Mapping[str, Any]) -> str | None:
+    """Return the key of the weights in what a trainer saved; None if they are not below a key."""
+    return next((key for key in (*_AVERAGED, *_TRAINED) if _has_tensors(content.get(key))), None)
 
 
 def _content(file: Path) -> Any:
@@ -99,7 +125,8 @@ def _content(file: Path) -> Any:
     if file.suffix == _SAFETENSORS:
         return load_file(file) if _is_wrapped(_header(file)[0]) else None
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of other versions of pickle
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # open_clip raises it again, or reads an older format that cannot be mapped
         return None
 

@@ -668,6 +668,7 @@ def _check_models(plan: Plan) -> None:
         first = ids.setdefault(model.identity, model_id)
         if first != model_id:
             raise UserError(f"{first!r} and {model_id!r} are the same model: expected each model once, by one id")
+        model.check_weights()
 
 
 def _check_prompts(plan: Plan) -> None:
