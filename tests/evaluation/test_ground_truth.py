@@ -60,7 +60,8 @@ def test_labels_of_raters_and_of_their_majority(dataset: StateDataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["velocity", "theta +", "theta.mean()", "__import__('os')", "theta[0]", "'a'", "@x", "lambda: x"]
+    "name",
+    ["velocity", "theta < 9 or nope", "theta +", "theta.mean()", "__import__('os')", "theta[0]", "'a'", "@x", "lambda: x"],
 )
 def test_invalid_formulas_are_refused(written: StateDataset, name: str) -> None:
     with pytest.raises(UserError, match=r"over x, x_dot, theta, theta_dot") as caught:

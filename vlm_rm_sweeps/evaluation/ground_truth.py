@@ -142,15 +142,14 @@ def refuse_foreign_labels(dataset: StateDataset, items: Iterable[str], file: Pat
 
 def _formula(dataset: StateDataset, formula: str) -> np.ndarray:
     """Evaluate a formula for each state, float64 (N,); NaN where it divides by zero or leaves a function's domain."""
-    table = dataset.table[dataset.variables]
-    states = table.select_dtypes("number").to_dict("records")
+    numbers = dataset.table[dataset.variables].select_dtypes("number")
     expected = (
         f"expected `{SUCCESS}`, `{EVERYONE}`, `{RATER}NAME`, or a formula such as '-abs(theta)' over {_listed(dataset)}, with numbers, "
         f"+ - * / ** and the functions {', '.join(_FUNCTIONS)}"
     )
     try:
-        parsed = Formula(formula, _FUNCTIONS)
-        computed = [parsed({str(name): value for name, value in state.items()}) for state in states]
+        parsed = Formula(formula, _FUNCTIONS, names=[str(name) for name in numbers])
+        computed = [parsed({str(name): value for name, value in state.items()}) for state in numbers.to_dict("records")]
         return np.array([math.nan if value is None else float(value) for value in computed])
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"truth {shown(formula)} cannot be evaluated ({error}): {expected}") from error

@@ -17,7 +17,7 @@ from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
 from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, check_function
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
-from vlm_rm_sweeps.rewards.prompt_text import visible_text
+from vlm_rm_sweeps.rewards.prompt_text import check_visible
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point precision of the weights. On near-identical frames, less than fp32 changes the order of rewards."""
@@ -42,8 +42,8 @@ class RewardSpec:
         function: How embeddings become the reward, if not by goal-baseline regularisation; alpha is 0 then.
 
     Raises:
-        UserError: The prompts are a string, one of them is empty, alpha is out of range, goal and baseline are the same, so
-            that they define no direction, or the function cannot go with them.
+        UserError: The prompts are a string, one of them is empty or has an invisible character, alpha is out of range, goal and
+            baseline are the same, so that they define no direction, or the function cannot go with them.
     """
 
     goal_prompts: tuple[str, ...]
@@ -57,13 +57,12 @@ class RewardSpec:
             object.__setattr__(self, f"{kind}_prompts", listed)
             if any(not isinstance(prompt, str) for prompt in listed):
                 raise UserError(f"{kind} prompts {shown(list(listed))}: expected strings")
-            if not listed or not all(map(visible_text, listed)):
-                raise UserError(f"{kind} prompts {shown(list(listed))}: expected at least one, and none of them empty")
-            if len(listed) > _MOST_PROMPTS or max(map(len, listed)) > _LONGEST_PROMPT:
+            if len(listed) > _MOST_PROMPTS or max(map(len, listed), default=0) > _LONGEST_PROMPT:
                 raise UserError(
                     f"{kind} prompts: {len(listed):,}, the longest of {max(map(len, listed)):,} letters: expected {_MOST_PROMPTS:,} of "
                     f"{_LONGEST_PROMPT:,} letters at most"
                 )
+            check_visible(f"{kind} prompts", listed)
         if not isinstance(self.alpha, Real) or not 0 <= self.alpha <= 1:  # NaN is neither
             raise UserError(
                 f"alpha {shown(self.alpha)}: expected a number from 0 (cosine to the goal) to 1 (baseline-to-goal line only)"

@@ -197,7 +197,8 @@ class SuccessTest:
         expression: The expression, such as `obs[0] > 0.9`.
 
     Raises:
-        UserError: The expression cannot be parsed.
+        UserError: The expression cannot be parsed, uses a name or function that does not exist, or has an index of `obs` that is no
+            whole number.
     """
 
     FUNCTIONS: ClassVar[dict[str, Callable[..., Any]]] = {
@@ -208,13 +209,18 @@ class SuccessTest:
         "sin": math.sin,
         "cos": math.cos,
     }
+    NAMES: ClassVar[tuple[str, ...]] = ("obs", "reward", "info", "pi")
 
     def __init__(self, expression: str) -> None:
         self._shown = shown(expression)
         try:
-            self._formula = Formula(expression, self.FUNCTIONS)
+            self._formula = Formula(expression, self.FUNCTIONS, self.NAMES)
+            self._indices = [index for node in ast.walk(self._formula.parsed) if (index := _index_of(node)) is not None]
         except UserError as error:
-            raise UserError(f"success {self._shown} is no expression ({error}): expected one such as 'obs[0] > 0.9'") from error
+            raise UserError(
+                f"success {self._shown} is no expression ({error}): expected one such as 'obs[0] > 0.9', of obs[i], reward, info['x'], "
+                f"pi and the functions {', '.join(self.FUNCTIONS)}"
+            ) from error
 
     def __call__(self, space: gym.Space, observation: Any, reward: SupportsFloat, info: dict[str, Any]) -> bool:
         """Decide whether the state after a step is in the goal.
@@ -229,7 +235,7 @@ class SuccessTest:
             Value of the expression; False if it has none.
 
         Raises:
-            UserError: The expression uses a name that does not exist, or its value is not a boolean.
+            UserError: The expression uses what does not exist in `obs` or `info`, or its value is not a boolean.
         """
         numbers = np.asarray(gym.spaces.flatten(space, observation), np.float64).tolist()
         try:
@@ -237,14 +243,14 @@ class SuccessTest:
         except UserError as error:
             known = (
                 f"expected obs[0] to obs[{len(numbers) - 1}], reward, pi, "
-                + "".join(f"info[{key!r}], " for key in info)
+                + "".join(f"info[{shown(key)}], " for key in info)
                 + f"and the functions {', '.join(self.FUNCTIONS)}"
             )
             raise UserError(f"success {self._shown}: {error}: {known}") from error
         if value is None:
             return False
         if not isinstance(value, bool | np.bool_):
-            raise UserError(f"success {self._shown} is {value!r}, not true or false: expected a comparison")
+            raise UserError(f"success {self._shown} is {shown(value)}, not true or false: expected a comparison")
         return bool(value)
 
     def remarks(self, space: gym.Space) -> list[str]:
@@ -257,12 +263,18 @@ class SuccessTest:
             A remark for each such `obs[i]`.
 
         Raises:
-            UserError: It is compared with a number other than 0 and 1 and those between: all states have the same result.
+            UserError: It is compared with a number other than 0 and 1 and those between: all states have the same result. Or there
+                is no `obs[i]` for one i that the expression names, also where no step has reached it yet.
         """
         indicated = indicated_values(space)
+        for index in self._indices:
+            if not -len(indicated) <= index < len(indicated):
+                raise UserError(
+                    f"success {self._shown}: obs[{index}] does not exist: expected obs[0] to obs[{len(indicated) - 1}]"
+                )
         remarks: dict[str, None] = {}
         for index, number in _compared_numbers(self._formula.parsed):
-            value = indicated[index] if -len(indicated) <= index < len(indicated) else None
+            value = indicated[index]
             if value is None:
                 continue
             meaning = f"of {shown(space)}, obs[{index}] is 1 while the value is {value}, and else 0"
@@ -298,11 +310,15 @@ def _reckons_with_observations(expression: ast.AST) -> bool:
 
 
 def _index_of(node: ast.AST) -> int | None:
-    """Return i of `obs[i]`; None for anything else."""
+    """Return i of `obs[i]`; None for anything else, and for an i that is computed."""
     if not (isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "obs"):
         return None
-    index = _constant(node.slice)
-    return int(index) if index is not None else None
+    index = node.slice.value if isinstance(node.slice, ast.Constant) else _constant(node.slice)
+    if index is None:
+        return None
+    if type(index) is not int:
+        raise UserError(f"obs[{index!r}]: expected a whole number as index")
+    return index
 
 
 def _constant(node: ast.AST) -> float | None:
@@ -310,7 +326,7 @@ def _constant(node: ast.AST) -> float | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         positive = _constant(node.operand)
         return None if positive is None else -positive
-    return float(node.value) if isinstance(node, ast.Constant) and isinstance(node.value, int | float) else None
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int | float) else None
 
 
 class FixedLength(gym.Wrapper):

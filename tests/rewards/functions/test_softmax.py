@@ -50,9 +50,10 @@ def test_a_steep_softmax_does_not_overflow(model: ClipRewardModel, frames: np.nd
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"negatives": ()}, "at least 1 item"),
+        ({"negatives": ()}, "expected at least one"),
         ({"negatives": ("a", "a")}, "'a' stands there 2 times"),
-        ({"negatives": (" ",)}, "none of them to be empty"),
+        ({"negatives": (" ",)}, "none of them empty"),
+        ({"negatives": ("a po\u00adle",)}, r"negatives: 'a po\\xadle' has the invisible character U\+00AD"),
         ({"negatives": (3,)}, "a number needs quotes"),
         ({"negatives": ("a",), "temperature": 0}, "greater than or equal to 0.000001"),
         ({"negatives": ("a",), "temperature": 1e-300}, "greater than or equal to 0.000001"),

@@ -191,6 +191,17 @@ def made(**changes: Any) -> Plan:
             {"settings": {"buffer": 10**15}}, ["settings.buffer", "or equal to 1000000000"], id="buffer beyond memory"
         ),
         pytest.param({"settings": {"learning_rate": math.inf}}, ["settings.learning_rate", "a finite number"], id="infinite"),
+        pytest.param(
+            {"settings": {"updates_per_step": 1e-300}}, ["settings.updates_per_step", "or equal to 0.000001"], id="no updates"
+        ),
+        pytest.param(
+            {"steps": 2_000, "settings": {"updates_per_step": 1e-5}},
+            [
+                "would train 99,968 steps, as it samples 99,968 at once",
+                "10 times `steps` or `steps_per_result` (2,000 and 1,000)",
+            ],
+            id="much longer than asked for",
+        ),
         pytest.param({"control": "position"}, ["control = 'position': expected keys with their values"], id="control a word"),
         pytest.param({"models": ["EMBEDDED/tiny"]}, ["did you mean 'embedded'?"], id="model in capitals"),
         pytest.param({"seeds": [-1]}, ["seeds", "-1"], id="negative seed"),
@@ -647,8 +658,8 @@ def test_a_sweep_that_ends_before_learning_starts_is_told_so() -> None:
         ({"steps": 8_000}, "each trial trains 8,192 steps, 8,000 rounded up to whole results of 1,024"),
         ({"steps": 1_024}, "each trial trains 1,024 steps, as asked for"),
         ({"steps": 1_000, "trial": {"env_runners": 3}}, "1,152 steps, 1,000 rounded up to whole results of 1,152"),
-        # An update for every 1 000 steps, so 16 rollouts of 64 steps before each.
-        ({"steps": 64, "steps_per_result": 64, "settings": {"updates_per_step": 0.001}}, "1,024 steps, 64 rounded up"),
+        # An update for every 500 steps, so 8 rollouts of 64 steps before each.
+        ({"steps": 64, "steps_per_result": 64, "settings": {"updates_per_step": 0.002}}, "512 steps, 64 rounded up"),
         (
             {"algorithm": "ppo", "steps": 1_000, "settings": {"envs": 8}},
             "1,024 steps, 1,000 rounded up to whole results of 1,024",

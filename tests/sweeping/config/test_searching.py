@@ -79,6 +79,10 @@ def with_space(**space: Any) -> dict[str, Any]:
             r"settings\.learning_rate = -1: .*a setting of dqn",
         ),
         (
+            with_space(alpha=[0, 1], settings_rollout_steps=[8, 1_000_000]),
+            r"search\.space: settings: each trial would train 8,000,000 steps",
+        ),
+        (
             with_space(alpha=[0, 1], settings_learn_rate=[1, 2]),
             r"unknown key 'settings\.learn_rate'.* did you mean 'learning_rate'",
         ),

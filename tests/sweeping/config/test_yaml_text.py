@@ -23,6 +23,11 @@ from vlm_rm_sweeps.sweeping.config.yaml_text import parse_yaml, to_yaml
         ("FALSE", False),
         ("~", None),
         ("a pole", "a pole"),
+        ("=", "="),
+        ("<<", "<<"),
+        ("[<<, =]", ["<<", "="]),
+        ("{<<: {a: 1}, b: 2}", {"a": 1, "b": 2}),
+        (r'"\u2028\x85"', "\u2028\x85"),
         ("'0600'", "0600"),
         ("'yes'", "yes"),
         ("&a [1, 2]", [1, 2]),
@@ -63,6 +68,17 @@ def test_what_surprises_is_refused_with_its_line(text: str, parts: list[str]) ->
     assert len(str(refused.value)) < 400
 
 
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize(
+    "text", ["seeds: [0]\r\n# note{}seeds: [0, 1, 2]", "a: 1\ngoal: a pole{}upright", "a: 1\ngoal: 'a{}pole'"]
+)
+def test_a_line_break_of_one_version_of_yaml_only_is_refused(text: str, letter: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"^line 2 has the character U\+{ord(letter):04X}, which is invisible.* in double quotes"
+    ):
+        parse_yaml(text.format(letter))
+
+
 @pytest.mark.parametrize("use", ["[{}]", "{{<<: [{}]}}"], ids=["lists", "merged mappings"])
 def test_aliases_are_bounded_by_what_they_stand_for(use: str) -> None:
     lines = ["a0: &a0 {x: 1}"]
@@ -78,7 +94,25 @@ def test_a_chain_of_aliases_is_bounded_by_its_depth() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["1e-3", "yes", "0600", "1:30", "2026-01-01", "true", "null", "ünïcode", "1e3", "# no", 1e-5, 1e16, None]
+    "value",
+    [
+        "1e-3",
+        "yes",
+        "0600",
+        "1:30",
+        "2026-01-01",
+        "true",
+        "null",
+        "ünïcode",
+        "1e3",
+        "# no",
+        "=",
+        "<<",
+        "a\u2028 b\x85",
+        1e-5,
+        1e16,
+        None,
+    ],
 )
 def test_what_is_written_is_read_again(value: Any) -> None:
     assert parse_yaml(to_yaml({"key": value, "keys": [value]})) == {"key": value, "keys": [value]}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import pytest
+from pydantic import ValidationError
 
 import vlm_rm_sweeps
 from vlm_rm_sweeps.errors import UserError
@@ -131,3 +132,26 @@ print(sorted(module for module in ("ray.rllib", "torch") if module in sys.module
     root = Path(vlm_rm_sweeps.__file__).parents[1]
     ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def bounded_settings() -> list[tuple[str, str]]:
+    """Name the settings of all algorithms that are numbers with a fraction."""
+    fields = [
+        (name, field, find_algorithm(name).model_fields[field])
+        for name in algorithm_names()
+        for field in find_algorithm(name).model_fields
+    ]
+    return [(name, field) for name, field, about in fields if "float" in str(about.annotation)]
+
+
+@pytest.mark.parametrize(("name", "setting"), bounded_settings())
+@pytest.mark.parametrize("value", [-1e-320, 1e300])
+def test_a_slip_in_the_exponent_of_a_setting_is_refused(name: str, setting: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=r"(greater|less) than"):
+        find_algorithm(name).model_validate({setting: value})
+
+
+@pytest.mark.parametrize("setting", ["learning_rate", "updates_per_step", "tau", "entropy", "initial_entropy"])
+def test_a_setting_that_is_as_good_as_zero_is_refused(setting: str) -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to"):
+        Sac.model_validate({setting: 1e-320})

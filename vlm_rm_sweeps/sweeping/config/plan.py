@@ -37,6 +37,7 @@ from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import choose_algorithm, find_algorithm
 
 _AUDIT_POINTS = 10
+_MOST_TIMES_AS_LONG = 10
 """Default number of audit points in a trial."""
 Found = TypeVar("Found")
 P = ParamSpec("P")
@@ -454,7 +455,20 @@ def _algorithm(sweep: Sweep, name: str) -> Algorithm:
         raise UserError(
             f"algorithm {name!r}: trained_steps returned {shown(trained)}: expected the steps of a trial and of a result"
         )
+    _refuse_overlong(algorithm, sweep)
     return algorithm
+
+
+def _refuse_overlong(algorithm: Algorithm, sweep: Sweep) -> None:
+    """Refuse settings by which a trial would be much longer than `steps`, since it ends with a whole result."""
+    trained, _ = algorithm.trained_steps(sweep.steps, sweep.steps_per_result, sweep.trial.env_runners)
+    if trained > _MOST_TIMES_AS_LONG * max(sweep.steps, sweep.steps_per_result):
+        at_once = algorithm.steps_at_once(sweep.trial.env_runners)
+        raise UserError(
+            f"settings: each trial would train {trained:,} steps, as it samples {at_once:,} at once for an update: expected at most "
+            f"{_MOST_TIMES_AS_LONG} times `steps` or `steps_per_result` ({sweep.steps:,} and {sweep.steps_per_result:,}); sample less "
+            "at once (`envs`, `rollout_steps`, `updates_per_step`, `trial.env_runners`), or train longer"
+        )
 
 
 def with_settings(algorithm: Algorithm, changed: Mapping[str, Any]) -> Algorithm:
@@ -608,7 +622,7 @@ def _check_search(plan: Plan) -> None:
     for name, values in search.of_settings.items():
         for value in ends_of(values):
             try:
-                with_settings(plan.algorithm, {name: value})
+                _refuse_overlong(with_settings(plan.algorithm, {name: value}), plan.sweep)
             except UserError as error:
                 raise UserError(f"search.space: {error} (a setting of {plan.sweep.algorithm})") from error
     if importlib.util.find_spec("optuna") is None:

@@ -2,7 +2,8 @@
 
 PyYAML follows YAML 1.1, in which `0600` is 384, `yes` is true, `1:30` is 90 and `1e-3` is a word. Here a value that the two
 versions of YAML read differently is refused, except `1e-3`, which is a number. Aliases are limited by what they stand for, and
-tags, which choose a type by name, are refused.
+tags, which choose a type by name, are refused. So are characters that only YAML 1.1 takes for line breaks, of which a comment or a
+sentence ends where nobody sees it.
 """
 
 import math
@@ -23,6 +24,8 @@ _EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)")
 _BOOLEANS = {"true": True, "false": False}
 _FLOAT = "tag:yaml.org,2002:float"
+_OLD_LINE_BREAK = re.compile("[\\x85\\u2028\\u2029]")
+"""Line breaks of YAML 1.1, ordinary characters of YAML 1.2."""
 
 
 class _RefusedError(Exception):
@@ -103,19 +106,25 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which quotes a text that `_Loader` would read as a number."""
+    """PyYAML's safe dumper, which quotes a text that `_Loader` would read as a number, and escapes what it would refuse."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _OLD_LINE_BREAK.search(text) else None)
 
 
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(_FLOAT, _EXPONENT, list("-+.0123456789"))
 for _kind, _construct in (
     ("str", _Loader.construct_text),
+    ("value", _Loader.construct_text),  # a lone `=`
+    ("merge", _Loader.construct_text),  # `<<` that is no key
     ("bool", _Loader.construct_boolean),
     ("int", _Loader.construct_integer),
     ("float", _Loader.construct_real),
     ("timestamp", _Loader.construct_date),
 ):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _construct)
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def parse_yaml(text: str) -> Any:
@@ -128,9 +137,16 @@ def parse_yaml(text: str) -> Any:
         Mappings, lists, texts, numbers, booleans and None.
 
     Raises:
-        UserError: It is not YAML, has a duplicate key, a tag or a value that versions of YAML read differently, or is larger or
-            deeper than any sweep file. The message has line and column where they are known.
+        UserError: It is not YAML, has a duplicate key, a tag, or a value or character that versions of YAML read differently, or
+            is larger or deeper than any sweep file. The message has line and column where they are known.
     """
+    old_break = _OLD_LINE_BREAK.search(text)
+    if old_break is not None:
+        line = text.count("\n", 0, old_break.start()) + 1
+        raise UserError(
+            f"line {line} has the character U+{ord(old_break[0]):04X}, which is invisible, and a line break in YAML 1.1 only: delete "
+            f"it, or write {ascii(old_break[0])[1:-1]} in double quotes"
+        )
     try:
         return _unshared(yaml.load(text, _Loader))
     except _RefusedError as error:

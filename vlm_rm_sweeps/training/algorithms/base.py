@@ -19,6 +19,8 @@ Width = Annotated[int, Field(gt=0, le=65_536)]
 """Of a hidden layer."""
 Transitions = Annotated[int, Field(gt=0, le=10**9)]
 """How many are collected or learned from; bounded, so that a slip of the finger does not fill the memory for minutes."""
+LearningRate = Annotated[float, Field(ge=1e-12, le=10)]
+"""Bounded, so that a slip in its exponent is not found out by what is never learned."""
 
 
 class Algorithm(BaseModel, ABC):
@@ -36,7 +38,7 @@ class Algorithm(BaseModel, ABC):
     action_spaces: ClassVar[tuple[type[gym.Space], ...]]
     """Classes of the action spaces that the algorithm supports."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="Step size of the optimiser.")
+    learning_rate: LearningRate = Field(1e-3, description="Step size of the optimiser.")
     gamma: float = Field(0.98, gt=0, lt=1, description="Discount of future rewards.")
     hidden: tuple[Width, ...] = Field((128, 128), min_length=1, description="Widths of the hidden layers.")
     envs: int = Field(8, gt=0, le=1_024, description="Sub-environments stepped together.")

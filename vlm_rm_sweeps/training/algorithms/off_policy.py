@@ -22,7 +22,7 @@ class OffPolicyAlgorithm(Algorithm):
     """
 
     batch: Transitions = Field(64, description="Transitions in one update.")
-    updates_per_step: float = Field(0.25, gt=0, le=10_000, description="Updates for each transition that is sampled.")
+    updates_per_step: float = Field(0.25, ge=1e-6, le=10_000, description="Updates for each transition that is sampled.")
     buffer: Transitions = Field(100_000, description="Transitions that the replay buffer holds.")
     learning_starts: int = Field(1_000, ge=0, description="Environment steps before the first update.")
     standardize_rewards: Literal["first_batch", "running", "none"] = Field(

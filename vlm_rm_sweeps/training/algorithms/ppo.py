@@ -13,7 +13,7 @@ import gymnasium as gym
 from pydantic import Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.training.algorithms.base import Algorithm, Transitions, Width
+from vlm_rm_sweeps.training.algorithms.base import Algorithm, LearningRate, Transitions, Width
 
 if TYPE_CHECKING:
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -30,16 +30,18 @@ class Ppo(Algorithm):
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Discrete, gym.spaces.Box)
 
-    learning_rate: float = Field(3e-4, gt=0, description="Step size of the optimiser.")
+    learning_rate: LearningRate = Field(3e-4, description="Step size of the optimiser.")
     gamma: float = Field(0.99, gt=0, lt=1, description="Discount of future rewards.")
     hidden: tuple[Width, ...] = Field((64, 64), min_length=1, description="Widths of the hidden layers.")
     rollout_steps: Transitions = Field(128, description="Steps of each sub-environment between updates.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="Trades the variance of advantages (1) against their bias (0).")
-    clip: float = Field(0.2, gt=0, description="How far the ratio of new to old probabilities is followed away from 1.")
+    clip: float = Field(
+        0.2, ge=1e-6, le=1_000_000, description="How far the ratio of new to old probabilities is followed away from 1."
+    )
     epochs: int = Field(10, gt=0, le=10_000, description="Passes over each rollout.")
     minibatch: Transitions = Field(64, description="Transitions in one update.")
-    entropy: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
-    value_loss: float = Field(0.5, ge=0, description="Weight of the value function's loss.")
+    entropy: float = Field(0.0, ge=0, le=1_000, description="Weight of the entropy bonus.")
+    value_loss: float = Field(0.5, ge=0, le=10_000, description="Weight of the value function's loss.")
 
     @model_validator(mode="after")
     def _minibatch_of_a_rollout(self) -> "Ppo":

@@ -8,10 +8,10 @@ Huber's instead of the squared error.
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.training.algorithms.off_policy import OffPolicyAlgorithm
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ray.rllib.algorithms.sac import SACConfig
     from ray.rllib.connectors.connector_v2 import ConnectorV2
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+EntropyCoefficient = Annotated[float, Field(ge=1e-12, le=10_000)]
+"""Weight of the policy's entropy beside rewards; its logarithm is what is learned."""
 
 
 class Sac(OffPolicyAlgorithm):
@@ -32,17 +35,17 @@ class Sac(OffPolicyAlgorithm):
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Box,)
 
-    tau: float = Field(0.005, gt=0, le=1, description="Share of the Q-networks that each update mixes into their targets.")
+    tau: float = Field(0.005, ge=1e-8, le=1, description="Share of the Q-networks that each update mixes into their targets.")
     warm_up_hold: int = Field(
         1,
         gt=0,
         description="Before learning starts actions are random, each held for this many steps. Hold them where momentum is needed.",
     )
-    entropy: Literal["auto"] | PositiveFloat = Field(
+    entropy: Literal["auto"] | EntropyCoefficient = Field(
         "auto",
         description="Entropy coefficient: a fixed number, or `auto`: it is learned, towards an entropy of -1 nat per action.",
     )
-    initial_entropy: float = Field(1.0, gt=0, description="Entropy coefficient that `auto` starts from.")
+    initial_entropy: EntropyCoefficient = Field(1.0, description="Entropy coefficient that `auto` starts from.")
     critic: Literal["mlp", "simba"] = Field(
         "mlp",
         description="Q-networks: multilayer perceptrons, or SimBa's residual networks (arXiv 2410.09754), with a block for each of the "
