@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Generic, TypeVar
 
-from vlm_rm_sweeps.errors import UserError, reason_of, shown, unknown_name
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, reason_of, shown, unknown_name
 
 Entry = TypeVar("Entry")
 Base = TypeVar("Base")
@@ -119,9 +119,9 @@ def _imported(name: str) -> ModuleType:
                 f"there is no module {error.name!r}: expected one beside the sweep file, in the working folder, or installed"
             ) from error
         raise UserError(f"module {name!r} needs a package that is not installed: {error}") from error
-    except UserError:
+    except PASSED_ON:
         raise
-    except (Exception, SystemExit) as error:  # a user's module may raise anything, or be a script
+    except BaseException as error:  # a user's module may raise anything, or be a script
         raise UserError(f"module {name!r} cannot be imported: {reason_of(error)}") from error
     return module
 

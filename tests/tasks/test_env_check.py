@@ -1,6 +1,7 @@
 """Environments that do not do what they declare are refused before anything starts with them; those that do in odd ways are not."""
 
 import dataclasses
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,10 @@ def odd() -> Iterator[Callable[..., GymEnv]]:
 
     yield register
     gym.registry.pop("test-odd-v0", None)
+
+
+class NoException(BaseException):
+    pass
 
 
 class Unspeakable(Exception):  # noqa: N818
@@ -109,6 +114,11 @@ def crash(self: Plain, action: Any) -> Any:
         pytest.param(
             {"__init__": raising(SystemExit(3))}, ["cannot be made with kwargs {}: SystemExit: 3"], id="an exit at once"
         ),
+        pytest.param({"reset": raising(GeneratorExit("gen"))}, ["reset(seed=0): GeneratorExit: gen"], id="a generator's exit"),
+        pytest.param({"step": raising(CancelledError("gone"))}, ["step 1, action ", "CancelledError: gone"], id="cancelled"),
+        pytest.param({"render": raising(NoException("dark"))}, ["(rgb_array): NoException: dark"], id="no Exception, drawing"),
+        pytest.param({"__init__": raising(NoException("shut"))}, ["kwargs {}: NoException: shut"], id="no Exception, at once"),
+        pytest.param({"close": raising(NoException("open"))}, ["close(): NoException: open"], id="no Exception, closing"),
         pytest.param({"reset": raising(Unspeakable())}, ["reset(seed=0): Unspeakable"], id="an error that cannot be printed"),
         pytest.param({"close": raising(OSError("busy"))}, ["test-odd-v0, close(): OSError: busy"], id="it cannot be closed"),
         pytest.param(

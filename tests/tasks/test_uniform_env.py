@@ -1,5 +1,6 @@
 """What training, evaluation and videos see of an environment, and how its faults are told."""
 
+from asyncio import CancelledError
 from typing import Any
 
 import gymnasium as gym
@@ -125,8 +126,32 @@ def test_an_observation_that_does_not_fit_is_a_fault(observation: Any, message: 
 
 
 class Raising(Odd):
+    error: BaseException = FileNotFoundError("no robot.xml:\n  looked in /robots")
+
     def raise_error(self, *_: Any, **__: Any) -> Any:
-        raise FileNotFoundError("no robot.xml:\n  looked in /robots")
+        raise self.error
+
+
+class NoException(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [CancelledError(), GeneratorExit(), SystemExit(), NoException()])
+@pytest.mark.parametrize("method", ["reset", "step", "render"])
+def test_an_error_that_is_no_exception_is_a_fault_too(method: str, error: BaseException) -> None:
+    env = Raising(PAIR, [0, 0])
+    env.error = error
+    uniform = UniformEnv(env, "odd")
+    setattr(env, method, env.raise_error)
+    with pytest.raises(EnvironmentFault, match=f"environment odd, .*: {type(error).__name__}$"):
+        getattr(uniform, method)(*[0] * (method == "step"))
+
+
+def test_an_interruption_is_none_of_the_environments_faults() -> None:
+    env = Raising(PAIR, [0, 0])
+    env.error, env.reset = KeyboardInterrupt(), env.raise_error  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        UniformEnv(env, "odd").reset()
 
 
 @pytest.mark.parametrize(

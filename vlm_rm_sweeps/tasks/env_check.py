@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError, shown
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, frame_problem, in_one_line, reward_value
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown
+from vlm_rm_sweeps.tasks.uniform_env import frame_problem, in_one_line, reward_value
 
 STEPS = 5
 """Steps that a check takes, with random actions."""
@@ -78,8 +78,8 @@ def closed_after(env: gym.Env, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(*ANY_ERROR):
-            env.close()
+        with suppress(UserError):
+            _tried(name, "close()", env.close)
         raise
     _tried(name, "close()", env.close)
 
@@ -184,9 +184,9 @@ def _indicated(leaf: gym.Space) -> list[int | None]:
 def _tried(name: str, where: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except UserError:
+    except PASSED_ON:
         raise
-    except ANY_ERROR as error:
+    except BaseException as error:
         raise UserError(f"{name}, {where}: {in_one_line(error)}") from error
 
 
@@ -290,9 +290,9 @@ def check_frame(env: gym.Env, name: str) -> None:
         frame: Any = env.render()
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{name} cannot be drawn: a package is not installed: {error}") from error
-    except UserError:
+    except PASSED_ON:
         raise
-    except ANY_ERROR as error:
+    except BaseException as error:
         raise UserError(f"{name} does not draw frames (rgb_array): {in_one_line(error)}") from error
     problem = frame_problem(frame)
     if problem:

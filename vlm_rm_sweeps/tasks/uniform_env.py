@@ -8,10 +8,8 @@ from typing import Any, NoReturn, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown
 
-ANY_ERROR = (Exception, SystemExit)
-"""What an environment may raise: anything, `sys.exit()` included. Only Ctrl-C is not its own."""
 _LONGEST_ACTION = 120
 _LONGEST_MESSAGE = 1_000
 
@@ -125,9 +123,9 @@ class UniformEnv(gym.Wrapper):
     def _faults_named(self, doing: str, action: Any = None) -> Iterator[None]:
         try:
             yield
-        except UserError:
+        except PASSED_ON:
             raise
-        except ANY_ERROR as error:
+        except BaseException as error:
             what = str(error) if isinstance(error, _UnusableError) else in_one_line(error)
             raise EnvironmentFault(f"environment {self._name}, {self._where(doing, action)}: {what}") from error
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import gymnasium as gym
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import PASSED_ON, UserError
 from vlm_rm_sweeps.registry import Registry
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import in_one_line
 
 _STATISTICS = (
     "its running statistics belong to one environment: evaluations and videos would start without them; expected a wrapper "
@@ -117,11 +117,11 @@ def wrapped(env: gym.Env, wrappers: Sequence[WrapperSettings], find: FindWrapper
         try:
             # YAML has no tuples, and Gymnasium insists on them.
             env = make(env, **{key: tuple(value) if isinstance(value, list) else value for key, value in each.kwargs.items()})
-        except UserError:
+        except PASSED_ON:
             raise
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"wrappers: {each.name} needs a package that is not installed: {error}") from error
-        except ANY_ERROR as error:  # for an environment that it does not fit
+        except BaseException as error:  # for an environment that it does not fit
             raise UserError(
                 f"wrappers: {each.name} with kwargs {each.kwargs!r} does not fit observations {env.observation_space} and actions "
                 f"{env.action_space}: {in_one_line(error)}"
