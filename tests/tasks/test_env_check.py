@@ -59,13 +59,15 @@ def crash(self: Plain, action: Any) -> Any:
     [
         pytest.param(
             {"observation_space": spaces.Box(-2, 2, (5,), np.float32)},
-            ["test-odd-v0, reset(seed=0) observed an array of shape (2,): expected (5,)", "Box(-2.0, 2.0, (5,), float32)"],
+            ["test-odd-v0, reset(seed=0): it observed an array of shape (2,): expected (5,)", "Box(-2.0, 2.0, (5,), float32)"],
             id="another shape",
         ),
         pytest.param({"obs": lambda self: [self.x, "east"]}, ["expected numbers"], id="words"),
         pytest.param({"obs": lambda self: [self.x, np.nan]}, ["nan", "expected finite numbers"], id="a missing value"),
         pytest.param(
-            {"observation_space": spaces.Box(0, 9, (2,), np.int64)}, ["an array of float32: expected int64"], id="another type"
+            {"observation_space": spaces.Box(0, 9, (2,), np.int64)},
+            ["expected whole numbers that int64 can hold"],
+            id="another type",
         ),
         pytest.param(
             {"observation_space": spaces.Discrete(4), "obs": lambda self: 4}, ["4: expected one of its values"], id="no value"
@@ -128,6 +130,18 @@ def crash(self: Plain, action: Any) -> Any:
             {"observation_space": spaces.Tuple([]), "obs": lambda self: ()},
             ["are empty: expected at least one number"],
             id="nothing",
+        ),
+        pytest.param(
+            {"action_space": spaces.Discrete(10**9)}, ["at least one, and at most 100,000"], id="a billion of actions"
+        ),
+        pytest.param(
+            {"action_space": spaces.Box(-1, 1, (200_000,), np.float32)}, ["at most 100,000"], id="too many numbers of an action"
+        ),
+        pytest.param({"action_space": spaces.Box(-1, 1, (0,), np.float32)}, ["expected at least one"], id="no action"),
+        pytest.param(
+            {"observation_space": spaces.Discrete(2**40), "obs": lambda self: 5},
+            ["Discrete(1099511627776) are 1,099,511,627,776 numbers", "expected at most 1,000,000"],
+            id="more values than memory",
         ),
         pytest.param({"render": lambda self: [[0]]}, ["does not draw frames (rgb_array)", "got list"], id="no frame"),
         pytest.param(
