@@ -24,10 +24,10 @@ GRID = spaces.MultiDiscrete([2, 3])
         DOUBLES,
         BYTES,
         GRID,
-        spaces.Box(0, 1, (2, 3), bool),
+        spaces.Box(0, 1, (2, 3), np.bool_),  # type: ignore[arg-type]  # Gymnasium's annotation is narrower than its code
         spaces.Box(-9, 9, (), np.int32),
         spaces.Discrete(5, start=-2),
-        spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, -1], [7, 0]]),
+        spaces.MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[0, -1], [7, 0]])),
         spaces.MultiBinary([2, 3]),
         spaces.Tuple([spaces.Discrete(2), spaces.Dict({"z": PAIR, "a": GRID})]),
     ],

@@ -1,11 +1,14 @@
 """What training, evaluation and videos see of an environment, and how its faults are told."""
 
 from asyncio import CancelledError
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from vlm_rm_sweeps.errors import UserError
@@ -92,9 +95,13 @@ def test_a_continuous_action_has_the_declared_type() -> None:
             "step 2 of an episode, action 1: its reward is -inf: expected a finite number",
         ),
         (Odd(PAIR, [0, 0], reward=None), "action 1: TypeError: "),
+        (Odd(PAIR, [0, 0], reward=1j), "action 1: TypeError: the reward 1j is no real number"),
+        (Odd(PAIR, [0, 0], reward=np.complex64(1)), "is no real number"),
+        (Odd(PAIR, [0, 0], reward=np.ones(1, np.clongdouble)), "is no real number"),
+        (Odd(PAIR, [0, 0], reward=torch.ones(1, dtype=torch.complex64)), "is no real number"),
     ],
 )
-def test_a_reward_that_is_no_finite_number_is_a_fault(env: Odd, message: str) -> None:
+def test_a_reward_that_cannot_be_one_is_a_fault(env: Odd, message: str) -> None:
     uniform = UniformEnv(env, "odd")
     wrong, env.reward = env.reward, 1
     uniform.reset()
@@ -103,6 +110,15 @@ def test_a_reward_that_is_no_finite_number_is_a_fault(env: Odd, message: str) ->
     with pytest.raises(EnvironmentFault) as caught:
         uniform.step(1)
     assert message in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "reward", [torch.tensor(0.5, requires_grad=True), np.array([[0.5]]), np.float16(0.5), Decimal("0.5"), Fraction(1, 2)]
+)
+def test_a_reward_may_be_any_one_number(reward: Any) -> None:
+    value = UniformEnv(Odd(PAIR, [0, 0], reward=reward), "odd").step(0)[1]
+    assert (type(value), value) == (float, 0.5)
 
 
 @pytest.mark.parametrize(

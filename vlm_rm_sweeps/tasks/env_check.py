@@ -1,7 +1,10 @@
 """Checks an environment against what it declares, by a reset, some steps and a frame, before anything is started."""
 
 import functools
+import logging
 import math
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,9 +17,14 @@ from vlm_rm_sweeps.tasks.observations import Reader, described, leaves, vector_r
 from vlm_rm_sweeps.tasks.uniform_env import frame_problem, in_one_line, reward_value
 
 STEPS = 5
-"""Steps that a check takes, with random actions."""
+"""Steps that a check takes at most, with random actions."""
+STEPPING_S = 5.0
+"""Seconds after which it takes no further step."""
+PATIENCE_S = 10.0
+"""Seconds that one call may take before a warning tells what is waited for."""
 MOST_ACTIONS = 100_000
 """Actions of a Discrete space, and numbers of an action in a Box, at most."""
+_logger = logging.getLogger(__name__)
 _OF_YOUR_OWN = "or a wrapper of your own in `wrappers:`, as `module:Class`"
 
 Step = tuple[Any, Any, bool, bool, dict[str, Any]]
@@ -28,7 +36,7 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
     Args:
         env: The environment, before any wrapper of this package.
         name: What messages call it.
-        draws: Whether to draw a frame.
+        draws: Whether to draw frames.
         visit: Called with the return value of each step; for the success test.
 
     Raises:
@@ -40,13 +48,15 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
     _check_reset(name, "reset(seed=0)", read, lambda: env.reset(seed=0))
     env.action_space.seed(0)
     steps: list[Step] = []
+    stepping_until = time.monotonic() + STEPPING_S
     for count in range(1, STEPS + 1):
         action = env.action_space.sample()
         where = f"step {count}, action {np.asarray(action).tolist()!r}"
         returned = _tried(name, where, functools.partial(env.step, action))
         steps.append(_checked_step(name, where, read, returned))
-        if steps[-1][2] or steps[-1][3]:
+        if steps[-1][2] or steps[-1][3] or time.monotonic() > stepping_until:
             break
+    shape = _drawn_shape(env, name, None) if draws else None
     # As nearly all episodes of training start.
     _check_reset(name, "reset()", read, env.reset)
     generator = _tried(name, "np_random", lambda: env.unwrapped.np_random)
@@ -56,10 +66,32 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
             "`super().reset(seed=seed)` makes it"
         )
     if draws:
-        check_frame(env, name)
+        _drawn_shape(env, name, shape)
     if visit is not None:
         for step in steps:
             visit(step)
+
+
+@contextmanager
+def waiting_told(name: str, where: str) -> Iterator[None]:
+    """Log a warning if a call of somebody else's code takes long; it is not interrupted.
+
+    Args:
+        name: What the warning calls the environment.
+        where: What it calls the call.
+
+    Yields:
+        Nothing.
+    """
+    timer = threading.Timer(
+        PATIENCE_S, _logger.warning, ("%s, %s: no answer for %g seconds, and still waiting for it", name, where, PATIENCE_S)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
@@ -178,7 +210,8 @@ def _indicated(leaf: gym.Space) -> list[int | None]:
 
 def _tried(name: str, where: str, call: Callable[[], Any]) -> Any:
     try:
-        return call()
+        with waiting_told(name, where):
+            return call()
     except PASSED_ON:
         raise
     except BaseException as error:
@@ -217,24 +250,19 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-def check_frame(env: gym.Env, name: str) -> None:
-    """Refuse an environment that does not draw.
-
-    Args:
-        env: The environment, after a reset.
-        name: What messages call it.
-
-    Raises:
-        UserError: A package is missing, `render` raises an error, or does not return uint8 (H, W, 3).
-    """
+def _drawn_shape(env: gym.Env, name: str, earlier: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Draw a frame, and return its shape."""
     try:
-        frame: Any = env.render()
+        with waiting_told(name, "render()"):
+            frame: Any = env.render()
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{name} cannot be drawn: a package is not installed: {error}") from error
     except PASSED_ON:
         raise
     except BaseException as error:
         raise UserError(f"{name} does not draw frames (rgb_array): {in_one_line(error)}") from error
-    problem = frame_problem(frame)
+    problem = frame_problem(frame, earlier)
     if problem:
-        raise UserError(f"{name} does not draw frames (rgb_array): {problem}")
+        raise UserError(f"{name} does not draw frames (rgb_array): it drew {problem}")
+    shape: tuple[int, ...] = frame.shape
+    return shape

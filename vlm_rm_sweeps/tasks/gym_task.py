@@ -24,7 +24,7 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.registry import import_module, refuse_untrusted
-from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicated_values
+from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicated_values, waiting_told
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
@@ -154,7 +154,9 @@ def make_task(env: GymEnv) -> Task:
             import_module(env.id.rpartition(":")[0])
         except UserError as error:
             raise UserError(f"{env.id}: {error}") from error
-    made, is_success = _make_drawn(env, named_wrapper, machine_profile(), None), env.success_test()
+    with waiting_told(env.id, "making it"):
+        made = _make_drawn(env, named_wrapper, machine_profile(), None)
+    is_success = env.success_test()
 
     def evaluate_success(step: Step) -> None:
         if is_success is not None:

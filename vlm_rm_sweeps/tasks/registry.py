@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from vlm_rm_sweeps.errors import PASSED_ON, UserError, reason_of, shown
 from vlm_rm_sweeps.registry import Registry, is_reference
-from vlm_rm_sweeps.tasks.env_check import check_env, closed_after
+from vlm_rm_sweeps.tasks.env_check import check_env, closed_after, waiting_told
 from vlm_rm_sweeps.tasks.task import Task
 
 TaskSource = Task | Callable[[], Task]
@@ -112,7 +112,8 @@ def check_task(task: Task) -> None:
     Raises:
         UserError: The environment cannot be made, or see `check_env`.
     """
-    env = task.native_env()
+    with waiting_told(task.name, "making it"):
+        env = task.native_env()
     with closed_after(env, task.name):
         check_env(env, task.name, draws=not task.draws_with_opengl)
 

@@ -8,7 +8,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import PASSED_ON, UserError
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown
 from vlm_rm_sweeps.tasks.observations import UnusableError, vector_reader, vector_space
 
 _LONGEST_ACTION = 120
@@ -36,19 +36,22 @@ def in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message[:_LONGEST_MESSAGE]}" if message else type(error).__name__
 
 
-def frame_problem(frame: Any) -> str | None:
+def frame_problem(frame: Any, earlier: tuple[int, ...] | None) -> str | None:
     """Describe what is wrong with the return value of an environment's `render`.
 
     Args:
         frame: The return value.
+        earlier: The shape of frames that it drew before; None if it drew none.
 
     Returns:
-        What was expected and what was found; None for a frame, uint8 (H, W, 3) with at least one pixel.
+        What was drawn and what was expected; None for a frame, uint8 (H, W, 3) with at least one pixel, of the size of the others.
     """
     if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size:
-        return None
+        if frame.shape == (earlier or frame.shape):
+            return None
+        return f"a frame of shape {frame.shape} after one of {earlier}: expected one size"
     found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-    return f"expected uint8 (height, width, 3), got {found}"
+    return f"no frame: expected uint8 (height, width, 3), got {found}"
 
 
 class UniformEnv(gym.Wrapper):
@@ -96,12 +99,10 @@ class UniformEnv(gym.Wrapper):
         """Draw the current state, uint8 (H, W, 3)."""
         with self._faults_named("render"):
             frame: Any = self.env.render()
-            problem = frame_problem(frame)
+            problem = frame_problem(frame, self._shape)
             if problem:
-                raise UnusableError(f"it drew no frame: {problem}")
-            self._shape = self._shape or frame.shape
-            if frame.shape != self._shape:
-                raise UnusableError(f"it drew a frame of shape {frame.shape} after one of {self._shape}: expected one size")
+                raise UnusableError(f"it drew {problem}")
+            self._shape = frame.shape
             return frame.copy()  # many environments draw each frame into the same array
 
     def _declared(self, action: Any) -> Any:
@@ -130,10 +131,11 @@ class UniformEnv(gym.Wrapper):
 
 
 def reward_value(reward: Any) -> float:
-    """Convert an environment's reward, a number or an array of one, to a float, or raise a TypeError or ValueError."""
-    if isinstance(reward, str | bytes):
-        raise TypeError(f"the reward {reward!r} is no number")
-    return float(reward.item() if isinstance(reward, np.ndarray) else reward)
+    """Convert an environment's reward, a number or an array or tensor of one, to a float, or raise a TypeError or ValueError."""
+    value = reward.item() if hasattr(reward, "item") else reward
+    if isinstance(value, str | bytes | complex | np.complexfloating):
+        raise TypeError(f"the reward {shown(reward)} is no real number")
+    return float(value)
 
 
 def _finite(reward: Any) -> float:
