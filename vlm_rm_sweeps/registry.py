@@ -150,10 +150,17 @@ def _object_in(reference: str, load: Callable[[str], ModuleType]) -> object:
     except UserError as error:
         raise UserError(f"{reference!r}: {error}") from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
             known = [name for name in dir(found) if not name.startswith("_")]
-            raise UserError(f"{reference!r}: " + unknown_name(f"name in {module_name}", part, known))
-        found = getattr(found, part)
+            raise UserError(f"{reference!r}: " + unknown_name(f"name in {module_name}", part, known)) from error
+        except PASSED_ON:
+            raise
+        except ModuleNotFoundError as error:  # a module may import a part of it on first use
+            raise UserError(f"{reference!r} needs a package that is not installed: {error}") from error
+        except BaseException as error:
+            raise UserError(f"{reference!r} cannot be imported: {reason_of(error)}") from error
     return found
 
 

@@ -24,6 +24,13 @@ class Slower(gym.ActionWrapper):
         return action * self.factor
 
 NO_WRAPPER = 3
+
+def __getattr__(name):
+    if name == "Lazy":
+        import no_such_package
+    if name == "Broken":
+        raise SystemExit("no licence")
+    raise AttributeError(name)
 """
 
 
@@ -85,6 +92,9 @@ def test_data_imports_no_wrapper_that_the_user_has_not_named(own: str, monkeypat
         ("FlatenObservation", "unknown wrapper 'FlatenObservation': did you mean 'FlattenObservation'?"),
         ("NormalizeObservation", "its running statistics belong to one environment"),
         ("TimeLimit", "set episode_steps"),
+        ("own_wrappers:Lazy", "'own_wrappers:Lazy' needs a package that is not installed: No module named 'no_such_package'"),
+        ("own_wrappers:Broken", "'own_wrappers:Broken' cannot be imported: SystemExit: no licence"),
+        ("own_wrappers:Slow", "unknown name in own_wrappers 'Slow': did you mean 'Slower'?"),
         ("no_such_module:Wrapper", "there is no module 'no_such_module'"),
         ({"name": "RescaleAction", "kwargs": {"low": 0}}, "RescaleAction with kwargs {'low': 0} does not fit"),
         ("own_wrappers:NO_WRAPPER", "expected a subclass of gymnasium.Wrapper"),
