@@ -78,6 +78,8 @@ def expectation(problem: Mapping[str, Any]) -> str:
             return "expected keys with their values, as in `{key: value}`"
         case "path_type":
             return "expected the path of a file or folder"
+        case "too_long":
+            return f"expected at most {problem['ctx']['max_length']} of them"
         case "too_short":
             return f"expected at least {problem['ctx']['min_length']} of them"
     message: str = problem["msg"]

@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 from pydantic import ValidationError
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, expectation
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.gym_task import GymEnv, make_task
 
@@ -110,3 +110,10 @@ def test_what_cannot_work_is_one_message(own: str, wrapper: Any, part: str) -> N
 def test_a_name_alone_is_no_list() -> None:
     with pytest.raises(ValidationError, match=r"expected a list, such as \[FlattenObservation\]"):
         GymEnv(id="Pendulum-v1", episode_steps=9, wrappers="FlattenObservation")
+
+
+def test_more_wrappers_than_calls_may_be_deep_are_refused() -> None:
+    assert len(pendulum(*["ClipAction"] * 100).wrappers) == 100
+    with pytest.raises(ValidationError) as caught:
+        pendulum(*["FlattenObservation"] * 101)
+    assert [expectation(problem) for problem in caught.value.errors()] == ["expected at most 100 of them"]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, SupportsFloat
+from typing import Annotated, Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -33,6 +33,11 @@ from vlm_rm_sweeps.tasks.wrappers import FindWrapper, Kwargs, WrapperSettings, k
 
 _MUJOCO_SIZE = 480
 """Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
+MOST_WRAPPERS = 100
+"""Each wrapper is some calls deeper in each step, and Python's depth of calls has an end."""
+
+_Wrappers = Annotated[tuple[str | WrapperSettings, ...], Field(max_length=MOST_WRAPPERS)]
+"""As a sweep file may have them: a name stands for a wrapper without arguments."""
 
 
 class Camera(BaseModel):
@@ -65,6 +70,7 @@ class GymEnv(BaseModel):
     episode_steps: int = Field(gt=0, description="Steps of each episode.")
     wrappers: tuple[WrapperSettings, ...] = Field(
         (),
+        max_length=MOST_WRAPPERS,
         description="Wrappers, the innermost first: names in gymnasium.wrappers or `module:Class`, with arguments as name and kwargs.",
     )
     success: str | None = Field(
@@ -72,7 +78,7 @@ class GymEnv(BaseModel):
     )
     camera: Camera | None = Field(None, description="Where a MuJoCo environment is seen from.")
 
-    @field_validator("wrappers", mode="before", json_schema_input_type=tuple[str | WrapperSettings, ...])
+    @field_validator("wrappers", mode="before", json_schema_input_type=_Wrappers)
     @classmethod
     def _names_alone(cls, wrappers: Any) -> Any:
         if not isinstance(wrappers, list | tuple):
