@@ -74,8 +74,9 @@ def test_what_is_installed_below_the_folder_does_not_travel(tmp_path: Path) -> N
     assert imported_user_modules() == ()
 
 
-def test_a_module_that_exits_is_one_message(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", ["SystemExit(3)", "GeneratorExit()"])
+def test_a_module_that_exits_is_one_message(error: str, tmp_path: Path) -> None:
     file = tmp_path / "module_that_exits.py"
-    file.write_text("raise SystemExit(3)")
+    file.write_text(f"raise {error}")
     with pytest.raises(UserError, match="module 'module_that_exits' cannot be imported: "):
         import_file(file)

@@ -17,6 +17,11 @@ class DamagedFileError(UserError):
     """A stored file is missing or damaged. Who can do without it leaves it out, and says so."""
 
 
+PASSED_ON = (UserError, KeyboardInterrupt)
+"""What is passed on of all that somebody else's code raises: a message of ours, and Ctrl-C.
+
+Anything else is that code's own error, also what is no Exception: `sys.exit()`, or asyncio's CancelledError.
+"""
 _LIST_AT_MOST = 20
 
 
@@ -73,6 +78,8 @@ def expectation(problem: Mapping[str, Any]) -> str:
             return "expected keys with their values, as in `{key: value}`"
         case "path_type":
             return "expected the path of a file or folder"
+        case "too_long":
+            return f"expected at most {problem['ctx']['max_length']} of them"
         case "too_short":
             return f"expected at least {problem['ctx']['min_length']} of them"
     message: str = problem["msg"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Generic, TypeVar
 
-from vlm_rm_sweeps.errors import UserError, reason_of, shown, unknown_name
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, reason_of, shown, unknown_name
 
 Entry = TypeVar("Entry")
 Base = TypeVar("Base")
@@ -120,9 +120,9 @@ def _imported(name: str) -> ModuleType:
                 f"there is no module {error.name!r}: expected one beside the sweep file, in the working folder, or installed"
             ) from error
         raise UserError(f"module {name!r} needs a package that is not installed: {error}") from error
-    except UserError:
+    except PASSED_ON:
         raise
-    except (Exception, SystemExit) as error:  # a user's module may raise anything, or be a script
+    except BaseException as error:  # a user's module may raise anything, or be a script
         raise UserError(f"module {name!r} cannot be imported: {reason_of(error)}") from error
     return module
 
@@ -151,10 +151,17 @@ def _object_in(reference: str, load: Callable[[str], ModuleType]) -> object:
     except UserError as error:
         raise UserError(f"{reference!r}: {error}") from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
             known = [name for name in dir(found) if not name.startswith("_")]
-            raise UserError(f"{reference!r}: " + unknown_name(f"name in {module_name}", part, known))
-        found = getattr(found, part)
+            raise UserError(f"{reference!r}: " + unknown_name(f"name in {module_name}", part, known)) from error
+        except PASSED_ON:
+            raise
+        except ModuleNotFoundError as error:  # a module may import a part of it on first use
+            raise UserError(f"{reference!r} needs a package that is not installed: {error}") from error
+        except BaseException as error:
+            raise UserError(f"{reference!r} cannot be imported: {reason_of(error)}") from error
     return found
 
 

@@ -1,6 +1,8 @@
 """Environments that do not do what they declare are refused before anything starts with them; those that do in odd ways are not."""
 
 import dataclasses
+import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from odd_envs import LARGEST, PAIR, PICTURE, Plain
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.tasks import env_check
 from vlm_rm_sweeps.tasks.gym_task import GymEnv, make_task
 from vlm_rm_sweeps.tasks.registry import check_task
 from vlm_rm_sweeps.tasks.task import Task
@@ -29,6 +32,10 @@ def odd() -> Iterator[Callable[..., GymEnv]]:
 
     yield register
     gym.registry.pop("test-odd-v0", None)
+
+
+class NoException(BaseException):
+    pass
 
 
 class Unspeakable(Exception):  # noqa: N818
@@ -54,13 +61,15 @@ def crash(self: Plain, action: Any) -> Any:
     [
         pytest.param(
             {"observation_space": spaces.Box(-2, 2, (5,), np.float32)},
-            ["test-odd-v0, reset(seed=0) observed an array of shape (2,): expected (5,)", "Box(-2.0, 2.0, (5,), float32)"],
+            ["test-odd-v0, reset(seed=0): it observed an array of shape (2,): expected (5,)", "Box(-2.0, 2.0, (5,), float32)"],
             id="another shape",
         ),
         pytest.param({"obs": lambda self: [self.x, "east"]}, ["expected numbers"], id="words"),
         pytest.param({"obs": lambda self: [self.x, np.nan]}, ["nan", "expected finite numbers"], id="a missing value"),
         pytest.param(
-            {"observation_space": spaces.Box(0, 9, (2,), np.int64)}, ["an array of float32: expected int64"], id="another type"
+            {"observation_space": spaces.Box(0, 9, (2,), np.int64)},
+            ["expected whole numbers that int64 can hold"],
+            id="another type",
         ),
         pytest.param(
             {"observation_space": spaces.Discrete(4), "obs": lambda self: 4}, ["4: expected one of its values"], id="no value"
@@ -109,6 +118,11 @@ def crash(self: Plain, action: Any) -> Any:
         pytest.param(
             {"__init__": raising(SystemExit(3))}, ["cannot be made with kwargs {}: SystemExit: 3"], id="an exit at once"
         ),
+        pytest.param({"reset": raising(GeneratorExit("gen"))}, ["reset(seed=0): GeneratorExit: gen"], id="a generator's exit"),
+        pytest.param({"step": raising(CancelledError("gone"))}, ["step 1, action ", "CancelledError: gone"], id="cancelled"),
+        pytest.param({"render": raising(NoException("dark"))}, ["(rgb_array): NoException: dark"], id="no Exception, drawing"),
+        pytest.param({"__init__": raising(NoException("shut"))}, ["kwargs {}: NoException: shut"], id="no Exception, at once"),
+        pytest.param({"close": raising(NoException("open"))}, ["close(): NoException: open"], id="no Exception, closing"),
         pytest.param({"reset": raising(Unspeakable())}, ["reset(seed=0): Unspeakable"], id="an error that cannot be printed"),
         pytest.param({"close": raising(OSError("busy"))}, ["test-odd-v0, close(): OSError: busy"], id="it cannot be closed"),
         pytest.param(
@@ -118,6 +132,28 @@ def crash(self: Plain, action: Any) -> Any:
             {"observation_space": spaces.Tuple([]), "obs": lambda self: ()},
             ["are empty: expected at least one number"],
             id="nothing",
+        ),
+        pytest.param(
+            {"action_space": spaces.Discrete(10**9)}, ["at least one, and at most 100,000"], id="a billion of actions"
+        ),
+        pytest.param(
+            {"action_space": spaces.Box(-1, 1, (200_000,), np.float32)}, ["at most 100,000"], id="too many numbers of an action"
+        ),
+        pytest.param({"action_space": spaces.Box(-1, 1, (0,), np.float32)}, ["expected at least one"], id="no action"),
+        pytest.param(
+            {"observation_space": spaces.Discrete(2**40), "obs": lambda self: 5},
+            ["Discrete(1099511627776) are 1,099,511,627,776 numbers", "expected at most 1,000,000"],
+            id="more values than memory",
+        ),
+        pytest.param(
+            {"render": lambda self: np.zeros((60 + self.t, 80, 3), np.uint8)},
+            ["it drew a frame of shape (60, 80, 3) after one of (65, 80, 3): expected one size"],
+            id="a growing frame",
+        ),
+        pytest.param(
+            {"step": lambda self, action: (self.obs(), 1j, False, False, {})},
+            ["returned the reward 1j: expected a finite number"],
+            id="a complex reward",
         ),
         pytest.param({"render": lambda self: [[0]]}, ["does not draw frames (rgb_array)", "got list"], id="no frame"),
         pytest.param(
@@ -232,6 +268,47 @@ def test_a_fault_after_the_checked_steps_is_told_when_it_comes(odd: Callable[...
         env.step(1)
     with pytest.raises(EnvironmentFault, match="environment test-odd-v0, step 9 of an episode, action 1: its reward is nan"):
         env.step(1)
+
+
+def sleeps(method: str) -> Any:
+    def slow(self: Plain, *given: Any, **named: Any) -> Any:
+        time.sleep(0.3)
+        return getattr(Plain, method)(self, *given, **named)
+
+    return slow
+
+
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [("__init__", "making it"), ("reset", "reset(seed=0)"), ("step", "step 1, action "), ("render", "render()")],
+)
+def test_what_is_waited_for_is_said(
+    odd: Callable[..., GymEnv], method: str, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_task(odd())
+    assert not caplog.messages
+    monkeypatch.setattr(env_check, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(env_check, "STEPPING_S", 0.1)
+    make_task(odd(**{method: sleeps(method)}))
+    assert caplog.messages[0].startswith(f"test-odd-v0, {where}")
+    assert "no answer for 0.1 seconds, and still waiting" in caplog.messages[0]
+
+
+def test_an_environment_that_steps_slowly_is_checked_by_fewer_steps(
+    odd: Callable[..., GymEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def step(self: Plain, action: Any) -> Any:
+        taken.append(action)
+        return Plain.step(self, action)
+
+    make_task(odd(step=step))
+    assert len(taken) == env_check.STEPS
+    taken.clear()
+    monkeypatch.setattr(env_check, "STEPPING_S", 0.0)
+    make_task(odd(step=step))
+    assert len(taken) == 1
 
 
 def test_a_reset_without_a_seed_is_tried(odd: Callable[..., GymEnv]) -> None:

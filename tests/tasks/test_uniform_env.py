@@ -1,10 +1,14 @@
 """What training, evaluation and videos see of an environment, and how its faults are told."""
 
+from asyncio import CancelledError
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from vlm_rm_sweeps.errors import UserError
@@ -91,9 +95,13 @@ def test_a_continuous_action_has_the_declared_type() -> None:
             "step 2 of an episode, action 1: its reward is -inf: expected a finite number",
         ),
         (Odd(PAIR, [0, 0], reward=None), "action 1: TypeError: "),
+        (Odd(PAIR, [0, 0], reward=1j), "action 1: TypeError: the reward 1j is no real number"),
+        (Odd(PAIR, [0, 0], reward=np.complex64(1)), "is no real number"),
+        (Odd(PAIR, [0, 0], reward=np.ones(1, np.clongdouble)), "is no real number"),
+        (Odd(PAIR, [0, 0], reward=torch.ones(1, dtype=torch.complex64)), "is no real number"),
     ],
 )
-def test_a_reward_that_is_no_finite_number_is_a_fault(env: Odd, message: str) -> None:
+def test_a_reward_that_cannot_be_one_is_a_fault(env: Odd, message: str) -> None:
     uniform = UniformEnv(env, "odd")
     wrong, env.reward = env.reward, 1
     uniform.reset()
@@ -104,19 +112,27 @@ def test_a_reward_that_is_no_finite_number_is_a_fault(env: Odd, message: str) ->
     assert message in str(caught.value)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "reward", [torch.tensor(0.5, requires_grad=True), np.array([[0.5]]), np.float16(0.5), Decimal("0.5"), Fraction(1, 2)]
+)
+def test_a_reward_may_be_any_one_number(reward: Any) -> None:
+    value = UniformEnv(Odd(PAIR, [0, 0], reward=reward), "odd").step(0)[1]
+    assert (type(value), value) == (float, 0.5)
+
+
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
         (
             [0, 0, 0],
-            "it observed an array of shape (3,), expected (2,) as in its observation space Box(-2.0, 2.0, (2,), float32)",
+            "it observed an array of shape (3,): expected (2,); its observation space is Box(-2.0, 2.0, (2,), float32)",
         ),
         ([0, np.nan], "it observed [0, nan]: expected finite numbers"),
-        ([0, 1e300], "expected finite numbers"),
-        (["left", "right"], "ValueError: could not convert string to float"),
+        ([0, 1e300], "it observed 1e+300, which is beyond float32"),
+        (["left", "right"], "it observed list ['left', 'right']: expected numbers"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_an_observation_that_does_not_fit_is_a_fault(observation: Any, message: str) -> None:
     with pytest.raises(EnvironmentFault) as caught:
         UniformEnv(Odd(PAIR, observation), "odd").reset()
@@ -125,8 +141,32 @@ def test_an_observation_that_does_not_fit_is_a_fault(observation: Any, message: 
 
 
 class Raising(Odd):
+    error: BaseException = FileNotFoundError("no robot.xml:\n  looked in /robots")
+
     def raise_error(self, *_: Any, **__: Any) -> Any:
-        raise FileNotFoundError("no robot.xml:\n  looked in /robots")
+        raise self.error
+
+
+class NoException(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [CancelledError(), GeneratorExit(), SystemExit(), NoException()])
+@pytest.mark.parametrize("method", ["reset", "step", "render"])
+def test_an_error_that_is_no_exception_is_a_fault_too(method: str, error: BaseException) -> None:
+    env = Raising(PAIR, [0, 0])
+    env.error = error
+    uniform = UniformEnv(env, "odd")
+    setattr(env, method, env.raise_error)
+    with pytest.raises(EnvironmentFault, match=f"environment odd, .*: {type(error).__name__}$"):
+        getattr(uniform, method)(*[0] * (method == "step"))
+
+
+def test_an_interruption_is_none_of_the_environments_faults() -> None:
+    env = Raising(PAIR, [0, 0])
+    env.error, env.reset = KeyboardInterrupt(), env.raise_error  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        UniformEnv(env, "odd").reset()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 from pydantic import ValidationError
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, expectation
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.gym_task import GymEnv, make_task
 
@@ -24,6 +24,13 @@ class Slower(gym.ActionWrapper):
         return action * self.factor
 
 NO_WRAPPER = 3
+
+def __getattr__(name):
+    if name == "Lazy":
+        import no_such_package
+    if name == "Broken":
+        raise SystemExit("no licence")
+    raise AttributeError(name)
 """
 
 
@@ -85,6 +92,9 @@ def test_data_imports_no_wrapper_that_the_user_has_not_named(own: str, monkeypat
         ("FlatenObservation", "unknown wrapper 'FlatenObservation': did you mean 'FlattenObservation'?"),
         ("NormalizeObservation", "its running statistics belong to one environment"),
         ("TimeLimit", "set episode_steps"),
+        ("own_wrappers:Lazy", "'own_wrappers:Lazy' needs a package that is not installed: No module named 'no_such_package'"),
+        ("own_wrappers:Broken", "'own_wrappers:Broken' cannot be imported: SystemExit: no licence"),
+        ("own_wrappers:Slow", "unknown name in own_wrappers 'Slow': did you mean 'Slower'?"),
         ("no_such_module:Wrapper", "there is no module 'no_such_module'"),
         ({"name": "RescaleAction", "kwargs": {"low": 0}}, "RescaleAction with kwargs {'low': 0} does not fit"),
         ("own_wrappers:NO_WRAPPER", "expected a subclass of gymnasium.Wrapper"),
@@ -100,3 +110,10 @@ def test_what_cannot_work_is_one_message(own: str, wrapper: Any, part: str) -> N
 def test_a_name_alone_is_no_list() -> None:
     with pytest.raises(ValidationError, match=r"expected a list, such as \[FlattenObservation\]"):
         GymEnv(id="Pendulum-v1", episode_steps=9, wrappers="FlattenObservation")
+
+
+def test_more_wrappers_than_calls_may_be_deep_are_refused() -> None:
+    assert len(pendulum(*["ClipAction"] * 100).wrappers) == 100
+    with pytest.raises(ValidationError) as caught:
+        pendulum(*["FlattenObservation"] * 101)
+    assert [expectation(problem) for problem in caught.value.errors()] == ["expected at most 100 of them"]

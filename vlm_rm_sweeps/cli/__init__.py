@@ -112,15 +112,15 @@ def main() -> None:
     except (UserError, StoreError) as error:
         print(f"vlm-rm: {_without_long_words(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
+        print("vlm-rm: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except BaseException as error:
         explained = _explained(error)
         if explained is None:
             raise
         print(f"vlm-rm: {_without_long_words(explained)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:  # before the first trial; later ones are handled by Tune
-        print("vlm-rm: interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def _explained(error: BaseException) -> str | None:

@@ -1,23 +1,31 @@
 """Checks an environment against what it declares, by a reset, some steps and a frame, before anything is started."""
 
 import functools
+import logging
 import math
-import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError, shown
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, frame_problem, in_one_line, reward_value
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown
+from vlm_rm_sweeps.tasks.observations import Reader, described, leaves, vector_reader
+from vlm_rm_sweeps.tasks.uniform_env import frame_problem, in_one_line, reward_value
 
 STEPS = 5
-"""Steps that a check takes, with random actions."""
+"""Steps that a check takes at most, with random actions."""
+STEPPING_S = 5.0
+"""Seconds after which it takes no further step."""
+PATIENCE_S = 10.0
+"""Seconds that one call may take before a warning tells what is waited for."""
+MOST_ACTIONS = 100_000
+"""Actions of a Discrete space, and numbers of an action in a Box, at most."""
+_logger = logging.getLogger(__name__)
 _OF_YOUR_OWN = "or a wrapper of your own in `wrappers:`, as `module:Class`"
-_NUMBERS = "biuf"
-"""Kinds of NumPy's types that are numbers."""
 
 Step = tuple[Any, Any, bool, bool, dict[str, Any]]
 
@@ -28,7 +36,7 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
     Args:
         env: The environment, before any wrapper of this package.
         name: What messages call it.
-        draws: Whether to draw a frame.
+        draws: Whether to draw frames.
         visit: Called with the return value of each step; for the success test.
 
     Raises:
@@ -36,18 +44,21 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
             frame is not what Gymnasium's interface and its own spaces say.
     """
     check_spaces(env)
-    _check_reset(name, env.observation_space, _tried(name, "reset(seed=0)", lambda: env.reset(seed=0)))
+    read = vector_reader(env.observation_space)
+    _check_reset(name, "reset(seed=0)", read, lambda: env.reset(seed=0))
     env.action_space.seed(0)
     steps: list[Step] = []
+    stepping_until = time.monotonic() + STEPPING_S
     for count in range(1, STEPS + 1):
         action = env.action_space.sample()
         where = f"step {count}, action {np.asarray(action).tolist()!r}"
         returned = _tried(name, where, functools.partial(env.step, action))
-        steps.append(_checked_step(f"{name}, {where}", env.observation_space, returned))
-        if steps[-1][2] or steps[-1][3]:
+        steps.append(_checked_step(name, where, read, returned))
+        if steps[-1][2] or steps[-1][3] or time.monotonic() > stepping_until:
             break
+    shape = _drawn_shape(env, name, None) if draws else None
     # As nearly all episodes of training start.
-    _check_reset(name, env.observation_space, _tried(name, "reset()", env.reset))
+    _check_reset(name, "reset()", read, env.reset)
     generator = _tried(name, "np_random", lambda: env.unwrapped.np_random)
     if not isinstance(generator, np.random.Generator):
         raise UserError(
@@ -55,10 +66,32 @@ def check_env(env: gym.Env, name: str, draws: bool = True, visit: Callable[[Step
             "`super().reset(seed=seed)` makes it"
         )
     if draws:
-        check_frame(env, name)
+        _drawn_shape(env, name, shape)
     if visit is not None:
         for step in steps:
             visit(step)
+
+
+@contextmanager
+def waiting_told(name: str, where: str) -> Iterator[None]:
+    """Log a warning if a call of somebody else's code takes long; it is not interrupted.
+
+    Args:
+        name: What the warning calls the environment.
+        where: What it calls the call.
+
+    Yields:
+        Nothing.
+    """
+    timer = threading.Timer(
+        PATIENCE_S, _logger.warning, ("%s, %s: no answer for %g seconds, and still waiting for it", name, where, PATIENCE_S)
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
@@ -78,8 +111,8 @@ def closed_after(env: gym.Env, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(*ANY_ERROR):
-            env.close()
+        with suppress(UserError):
+            _tried(name, "close()", env.close)
         raise
     _tried(name, "close()", env.close)
 
@@ -103,11 +136,13 @@ def _check_actions(actions: gym.Space) -> None:
             raise UserError(
                 f"actions {shown(actions)} start at {actions.start}: expected Discrete actions from 0, {_OF_YOUR_OWN}"
             )
+        _check_action_count(actions, int(actions.n))
         return
     if not isinstance(actions, gym.spaces.Box):
         raise UserError(f"actions {shown(actions)} cannot be learned here: expected Discrete or Box, {_OF_YOUR_OWN}")
     with np.errstate(over="ignore"):
         spans_numbers = actions.is_bounded() and bool(np.isfinite(actions.high - actions.low).all())
+    _check_action_count(actions, math.prod(actions.shape))
     if len(actions.shape) != 1 or not np.issubdtype(actions.dtype, np.floating) or not spans_numbers:
         raise UserError(
             f"actions {shown(actions)} cannot be learned here: expected a Box of one axis, of floats, with bounds between which there "
@@ -115,11 +150,16 @@ def _check_actions(actions: gym.Space) -> None:
         )
 
 
+def _check_action_count(actions: gym.Space, count: int) -> None:
+    if not 0 < count <= MOST_ACTIONS:
+        raise UserError(
+            f"actions {shown(actions)} cannot be learned here: expected at least one, and at most {MOST_ACTIONS:,}, {_OF_YOUR_OWN}"
+        )
+
+
 def _check_observations(space: gym.Space) -> None:
-    problems = [(path, leaf, problem) for path, leaf in _leaves(space) if (problem := _leaf_problem(leaf))]
+    problems = [(path, leaf, problem) for path, leaf in leaves(space) if (problem := _leaf_problem(leaf))]
     if not problems:
-        if gym.spaces.flatdim(space) == 0:
-            raise UserError(f"observations {shown(space)} are empty: expected at least one number")
         return
     path, leaf, problem = problems[0]
     if not path:
@@ -129,24 +169,11 @@ def _check_observations(space: gym.Space) -> None:
             f"`wrappers:` that make it one{helps}"
         )
     odd = {path[0] for path, _, _ in problems}
-    fit = [path[0] for path, _ in _leaves(space) if path[0] not in odd]
+    fit = [path[0] for path, _ in leaves(space) if path[0] not in odd]
     leave_out = f"{{name: FilterObservation, kwargs: {{filter_keys: [{', '.join(map(str, dict.fromkeys(fit)))}]}}}}"
     helps = f"`wrappers: [{leave_out}]`, which leaves it out" if fit else "`wrappers:` that make it a vector"
     each = "; ".join(f"those of {'.'.join(map(str, path))}, {shown(leaf)}, {problem}" for path, leaf, problem in problems)
     raise UserError(f"observations cannot all be learned from here: {each}. Expected vectors and numbers, or {helps}")
-
-
-def _leaves(space: gym.Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], gym.Space]]:
-    """Yield the innermost spaces with their keys, in the order of Gymnasium's `flatten`."""
-    if isinstance(space, gym.spaces.Dict):
-        parts: Any = space.spaces.items()
-    elif isinstance(space, gym.spaces.Tuple):
-        parts = enumerate(space.spaces)
-    else:
-        yield path, space
-        return
-    for key, part in parts:
-        yield from _leaves(part, (*path, key))
 
 
 def _leaf_problem(space: gym.Space) -> str | None:
@@ -168,7 +195,7 @@ def indicated_values(space: gym.Space) -> list[int | None]:
     Returns:
         For each number of the flattened observation, the value that it indicates; None for a number that is a value itself.
     """
-    return [value for _, leaf in _leaves(space) for value in _indicated(leaf)]
+    return [value for _, leaf in leaves(space) for value in _indicated(leaf)]
 
 
 def _indicated(leaf: gym.Space) -> list[int | None]:
@@ -183,34 +210,36 @@ def _indicated(leaf: gym.Space) -> list[int | None]:
 
 def _tried(name: str, where: str, call: Callable[[], Any]) -> Any:
     try:
-        return call()
-    except UserError:
+        with waiting_told(name, where):
+            return call()
+    except PASSED_ON:
         raise
-    except ANY_ERROR as error:
+    except BaseException as error:
         raise UserError(f"{name}, {where}: {in_one_line(error)}") from error
 
 
-def _check_reset(name: str, space: gym.Space, returned: Any) -> None:
+def _check_reset(name: str, where: str, read: Reader, reset: Callable[[], Any]) -> None:
+    returned = _tried(name, where, reset)
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)):
         raise UserError(
-            f"{name}, reset(seed=0) returned {_described(returned)}: expected (observation, info), as in Gymnasium since version 0.26"
+            f"{name}, {where} returned {described(returned)}: expected (observation, info), as in Gymnasium since version 0.26"
         )
-    _check_observation(f"{name}, reset(seed=0)", space, returned[0])
+    _tried(name, where, lambda: read(returned[0]))
 
 
-def _checked_step(where: str, space: gym.Space, returned: Any) -> Step:
+def _checked_step(name: str, where: str, read: Reader, returned: Any) -> Step:
     if not (isinstance(returned, tuple) and len(returned) == 5 and isinstance(returned[4], dict)):
         raise UserError(
-            f"{where} returned {_described(returned)}: expected (observation, reward, terminated, truncated, info), as in Gymnasium "
-            "since version 0.26"
+            f"{name}, {where} returned {described(returned)}: expected (observation, reward, terminated, truncated, info), as in "
+            "Gymnasium since version 0.26"
         )
     observation, reward, terminated, truncated, _ = returned
-    _check_observation(where, space, observation)
+    _tried(name, where, lambda: read(observation))
     for kind, value in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(value, bool | np.bool_):
-            raise UserError(f"{where} returned {kind} = {shown(value)}: expected true or false")
+            raise UserError(f"{name}, {where} returned {kind} = {shown(value)}: expected true or false")
     if not _is_finite_number(reward):
-        raise UserError(f"{where} returned the reward {shown(reward)}: expected a finite number")
+        raise UserError(f"{name}, {where} returned the reward {shown(reward)}: expected a finite number")
     return observation, reward, terminated, truncated, returned[4]
 
 
@@ -221,79 +250,19 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-def _check_observation(where: str, space: gym.Space, observation: Any) -> None:
-    problem = _misfit(space, observation)
-    if problem:
-        raise UserError(f"{where} observed {problem}; its observation space is {shown(space)}")
-
-
-def _misfit(space: gym.Space, observation: Any) -> str | None:
-    """Describe how an observation does not fit its space; None if it fits, also as a list, or in a type that can be cast."""
-    if isinstance(space, gym.spaces.Dict):
-        if not isinstance(observation, Mapping) or observation.keys() != space.spaces.keys():
-            found = sorted(map(str, observation)) if isinstance(observation, Mapping) else _described(observation)
-            return f"{found}: expected a mapping with the keys {', '.join(map(str, space.spaces))}"
-        return _first_problem((key, _misfit(part, observation[key])) for key, part in space.spaces.items())
-    if isinstance(space, gym.spaces.Tuple):
-        if not isinstance(observation, tuple | list) or len(observation) != len(space.spaces):
-            return f"{_described(observation)}: expected {len(space.spaces)} parts"
-        parts = zip(space.spaces, observation, strict=True)
-        return _first_problem((index, _misfit(part, each)) for index, (part, each) in enumerate(parts))
-    if isinstance(space, gym.spaces.Discrete):
-        whole = isinstance(observation, numbers.Integral) or (
-            isinstance(observation, np.ndarray) and observation.shape == () and observation.dtype.kind in "iu"
-        )
-        # `contains` would refuse integers that are no numpy ones, and fail with those that are too large for them.
-        first, count, value = int(space.start), int(space.n), int(observation) if whole else 0
-        inside = whole and first <= value < first + count
-        return None if inside else f"{shown(observation)}: expected one of its values"
-    return _array_misfit(space, observation)
-
-
-def _first_problem(problems: Iterable[tuple[Any, str | None]]) -> str | None:
-    return next((f"{problem} in {key}" for key, problem in problems if problem), None)
-
-
-def _array_misfit(space: gym.Space, observation: Any) -> str | None:
+def _drawn_shape(env: gym.Env, name: str, earlier: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Draw a frame, and return its shape."""
     try:
-        array = np.asarray(observation)
-    except Exception:  # a list of lists of different lengths, or an object that cannot be an array
-        return f"{shown(observation)}: expected an array of shape {space.shape}"
-    if array.dtype.kind not in _NUMBERS:
-        return f"{_described(observation)}: expected numbers"
-    if array.shape != space.shape:
-        return f"an array of shape {array.shape}: expected {space.shape}"
-    if not np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind"):
-        return f"an array of {array.dtype}: expected {space.dtype}"
-    return None if np.isfinite(array).all() else f"{shown(observation)}: expected finite numbers"
-
-
-def _described(returned: Any) -> str:
-    if isinstance(returned, tuple):
-        return f"a tuple of {len(returned)}: ({', '.join(type(each).__name__ for each in returned)})"
-    if isinstance(returned, np.ndarray):
-        return f"an array of {returned.dtype} of shape {returned.shape}"
-    return f"{type(returned).__name__} {shown(returned, 100)}"
-
-
-def check_frame(env: gym.Env, name: str) -> None:
-    """Refuse an environment that does not draw.
-
-    Args:
-        env: The environment, after a reset.
-        name: What messages call it.
-
-    Raises:
-        UserError: A package is missing, `render` raises an error, or does not return uint8 (H, W, 3).
-    """
-    try:
-        frame: Any = env.render()
+        with waiting_told(name, "render()"):
+            frame: Any = env.render()
     except gym.error.DependencyNotInstalled as error:
         raise UserError(f"{name} cannot be drawn: a package is not installed: {error}") from error
-    except UserError:
+    except PASSED_ON:
         raise
-    except ANY_ERROR as error:
+    except BaseException as error:
         raise UserError(f"{name} does not draw frames (rgb_array): {in_one_line(error)}") from error
-    problem = frame_problem(frame)
+    problem = frame_problem(frame, earlier)
     if problem:
-        raise UserError(f"{name} does not draw frames (rgb_array): {problem}")
+        raise UserError(f"{name} does not draw frames (rgb_array): it drew {problem}")
+    shape: tuple[int, ...] = frame.shape
+    return shape

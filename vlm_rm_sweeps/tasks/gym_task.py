@@ -9,31 +9,35 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, SupportsFloat
+from typing import Annotated, Any, ClassVar, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vlm_rm_sweeps.errors import UserError, shown, unknown_name
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown, unknown_name
 from vlm_rm_sweeps.formulas import Formula
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.registry import import_module, refuse_untrusted
-from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicated_values
+from vlm_rm_sweeps.tasks.env_check import Step, check_env, closed_after, indicated_values, waiting_told
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering, machine_profile
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import in_one_line
 from vlm_rm_sweeps.tasks.wrappers import FindWrapper, Kwargs, WrapperSettings, known_wrapper, named_wrapper, wrapped
 
 _MUJOCO_SIZE = 480
 """Edge in pixels of the frames that Gymnasium's MuJoCo environments draw by default."""
+MOST_WRAPPERS = 100
+"""Each wrapper is some calls deeper in each step, and Python's depth of calls has an end."""
+
+_Wrappers = Annotated[tuple[str | WrapperSettings, ...], Field(max_length=MOST_WRAPPERS)]
+"""As a sweep file may have them: a name stands for a wrapper without arguments."""
 
 
 class Camera(BaseModel):
@@ -66,6 +70,7 @@ class GymEnv(BaseModel):
     episode_steps: int = Field(gt=0, description="Steps of each episode.")
     wrappers: tuple[WrapperSettings, ...] = Field(
         (),
+        max_length=MOST_WRAPPERS,
         description="Wrappers, the innermost first: names in gymnasium.wrappers or `module:Class`, with arguments as name and kwargs.",
     )
     success: str | None = Field(
@@ -73,7 +78,7 @@ class GymEnv(BaseModel):
     )
     camera: Camera | None = Field(None, description="Where a MuJoCo environment is seen from.")
 
-    @field_validator("wrappers", mode="before", json_schema_input_type=tuple[str | WrapperSettings, ...])
+    @field_validator("wrappers", mode="before", json_schema_input_type=_Wrappers)
     @classmethod
     def _names_alone(cls, wrappers: Any) -> Any:
         if not isinstance(wrappers, list | tuple):
@@ -155,7 +160,9 @@ def make_task(env: GymEnv) -> Task:
             import_module(env.id.rpartition(":")[0])
         except UserError as error:
             raise UserError(f"{env.id}: {error}") from error
-    made, is_success = _make_drawn(env, named_wrapper, machine_profile(), None), env.success_test()
+    with waiting_told(env.id, "making it"):
+        made = _make_drawn(env, named_wrapper, machine_profile(), None)
+    is_success = env.success_test()
 
     def evaluate_success(step: Step) -> None:
         if is_success is not None:
@@ -388,7 +395,9 @@ def _make(config: GymEnv) -> gym.Env:
         raise UserError(f"{config.id!r} cannot be made: {error}") from error
     except ModuleNotFoundError as error:
         raise UserError(f"{config.id}: {error}; install the package that has this environment") from error
-    except ANY_ERROR as error:  # for arguments that it refuses
+    except PASSED_ON:
+        raise
+    except BaseException as error:  # for arguments that it refuses
         raise UserError(_refused(config, error)) from error
     _place_camera(config, env)
     return env
@@ -416,13 +425,21 @@ def _unknown_id(env_id: str, error: Exception) -> str:
     return f"{error}" if env_id in known else unknown_name("environment", env_id, known, hint)
 
 
-def _refused(config: GymEnv, error: BaseException) -> str:
-    known: list[str] = []
-    with suppress(*ANY_ERROR):  # its entry point may be what is wrong, or does not say what it takes
+def _arguments(env_id: str) -> list[str]:
+    """Return the names of an environment's arguments; none if it does not tell them."""
+    try:
         # `module:Name-v0` is registered under the name without the module.
-        entry_point: Any = gym.spec(config.id.rpartition(":")[2]).entry_point
+        entry_point: Any = gym.spec(env_id.rpartition(":")[2]).entry_point
         creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
-        known = [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
+        return [name for name in inspect.signature(creator).parameters if name not in ("self", "render_mode", "kwargs")]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # its entry point may be what is wrong, or does not say what it takes
+        return []
+
+
+def _refused(config: GymEnv, error: BaseException) -> str:
+    known = _arguments(config.id)
     reason = in_one_line(error).partition(" was raised from the environment creator")[0]
     if "argument 'render_mode'" in reason:
         return f"{config.id} does not draw frames (rgb_array): {reason}"

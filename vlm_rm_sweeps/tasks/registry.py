@@ -9,11 +9,10 @@ A user's task is a `Task`, or a function or class that returns one when it is ca
 import copy
 from collections.abc import Callable
 
-from vlm_rm_sweeps.errors import UserError, reason_of, shown
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, reason_of, shown
 from vlm_rm_sweeps.registry import Registry, is_reference
-from vlm_rm_sweeps.tasks.env_check import check_env, closed_after
+from vlm_rm_sweeps.tasks.env_check import check_env, closed_after, waiting_told
 from vlm_rm_sweeps.tasks.task import Task
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR
 
 TaskSource = Task | Callable[[], Task]
 
@@ -113,7 +112,8 @@ def check_task(task: Task) -> None:
     Raises:
         UserError: The environment cannot be made, or see `check_env`.
     """
-    env = task.native_env()
+    with waiting_told(task.name, "making it"):
+        env = task.native_env()
     with closed_after(env, task.name):
         check_env(env, task.name, draws=not task.draws_with_opengl)
 
@@ -123,9 +123,9 @@ def _made(name: str, source: object) -> Task:
     if not isinstance(made, Task) and callable(made):
         try:
             made = made()
-        except UserError:
+        except PASSED_ON:
             raise
-        except ANY_ERROR as error:  # it is a user's function
+        except BaseException as error:  # it is a user's function
             raise UserError(
                 f"task {name!r} cannot be made: {reason_of(error)}: expected a function or class without required arguments"
             ) from error

@@ -9,13 +9,13 @@ from numbers import Integral
 
 import gymnasium as gym
 
-from vlm_rm_sweeps.errors import UserError, shown, unknown_name
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown, unknown_name
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.registry import check_methods
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.rendering import FrameInInfo, Profile, Rendering, TrueRewardInInfo, machine_profile
 from vlm_rm_sweeps.tasks.state_space import StateSpace, has_variables
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, EnvironmentFault, UniformEnv, in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import EnvironmentFault, UniformEnv, in_one_line
 
 MOST_EPISODE_STEPS = 100_000
 _STEPS_EXPECTED = f"a whole number from 1 to {MOST_EPISODE_STEPS:,}"
@@ -154,9 +154,9 @@ class Task:
         """
         try:
             native = self.make_native_env(rendering or self.rendering(), frame_format)
-        except UserError:
+        except PASSED_ON:
             raise
-        except ANY_ERROR as error:
+        except BaseException as error:
             raise EnvironmentFault(f"environment {self.name} cannot be made: {in_one_line(error)}") from error
         if not isinstance(native, gym.Env):
             raise EnvironmentFault(

@@ -3,15 +3,14 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, SupportsFloat
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 
-from vlm_rm_sweeps.errors import UserError, shown
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown
+from vlm_rm_sweeps.tasks.observations import UnusableError, vector_reader, vector_space
 
-ANY_ERROR = (Exception, SystemExit)
-"""What an environment may raise: anything, `sys.exit()` included. Only Ctrl-C is not its own."""
 _LONGEST_ACTION = 120
 _LONGEST_MESSAGE = 1_000
 
@@ -24,27 +23,35 @@ class EnvironmentFault(UserError):  # noqa: N818 - what an environment does wron
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return an environment's error in one line: its type and its whole message, however many lines it has."""
+    """Return an environment's error in one line: its type and its whole message, however many lines it has.
+
+    What cannot be used of a return value is described without a type.
+    """
     try:
         message = " ".join(str(error).split())
     except Exception:  # an error of the user's may raise another one when it is printed
         message = ""
+    if isinstance(error, UnusableError):
+        return message
     return f"{type(error).__name__}: {message[:_LONGEST_MESSAGE]}" if message else type(error).__name__
 
 
-def frame_problem(frame: Any) -> str | None:
+def frame_problem(frame: Any, earlier: tuple[int, ...] | None) -> str | None:
     """Describe what is wrong with the return value of an environment's `render`.
 
     Args:
         frame: The return value.
+        earlier: The shape of frames that it drew before; None if it drew none.
 
     Returns:
-        What was expected and what was found; None for a frame, uint8 (H, W, 3) with at least one pixel.
+        What was drawn and what was expected; None for a frame, uint8 (H, W, 3) with at least one pixel, of the size of the others.
     """
     if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3 and frame.size:
-        return None
+        if frame.shape == (earlier or frame.shape):
+            return None
+        return f"a frame of shape {frame.shape} after one of {earlier}: expected one size"
     found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-    return f"expected uint8 (height, width, 3), got {found}"
+    return f"no frame: expected uint8 (height, width, 3), got {found}"
 
 
 class UniformEnv(gym.Wrapper):
@@ -53,8 +60,8 @@ class UniformEnv(gym.Wrapper):
     An environment may return lists or numbers, observe in float64, or nest its observations; and actions come as arrays or
     numbers, from a policy, a resumed trial or a video. Rewards become floats.
 
-    What cannot be used raises an EnvironmentFault: an error in `reset`, `step` or `render`, a reward or an observation that is
-    not finite, an observation of another shape than the space's, and what is not a frame.
+    What cannot be used raises an EnvironmentFault: an error in `reset`, `step` or `render`, a reward that is not finite, an
+    observation that does not fit its space (see `vector_reader`), and what is not a frame.
 
     Args:
         env: The environment.
@@ -68,9 +75,8 @@ class UniformEnv(gym.Wrapper):
         super().__init__(env)
         self._name, self._steps = name, 0
         self._shape: tuple[int, ...] | None = None
-        self._observed = env.observation_space
-        self._is_box = isinstance(self._observed, gym.spaces.Box)
-        self.observation_space = _vectors_of(self._observed)
+        self._read = vector_reader(env.observation_space)
+        self.observation_space = vector_space(env.observation_space)
         # Gymnasium's wrappers compute it anew at each access.
         self._actions: Any = env.action_space
         self._is_discrete = isinstance(env.action_space, gym.spaces.Discrete)
@@ -80,25 +86,23 @@ class UniformEnv(gym.Wrapper):
         self._steps = 0
         with self._faults_named("reset"):
             observation, info = self.env.reset(seed=seed, options=options)
-            return self._vector(observation), info
+            return self._read(observation), info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Take a step."""
         self._steps += 1
         with self._faults_named("step", action):
             observation, reward, terminated, truncated, info = self.env.step(self._declared(action))
-            return self._vector(observation), _finite(reward), terminated, truncated, info
+            return self._read(observation), _finite(reward), terminated, truncated, info
 
     def render(self) -> Any:
         """Draw the current state, uint8 (H, W, 3)."""
         with self._faults_named("render"):
             frame: Any = self.env.render()
-            problem = frame_problem(frame)
+            problem = frame_problem(frame, self._shape)
             if problem:
-                raise _UnusableError(f"it drew no frame: {problem}")
-            self._shape = self._shape or frame.shape
-            if frame.shape != self._shape:
-                raise _UnusableError(f"it drew a frame of shape {frame.shape} after one of {self._shape}: expected one size")
+                raise UnusableError(f"it drew {problem}")
+            self._shape = frame.shape
             return frame.copy()  # many environments draw each frame into the same array
 
     def _declared(self, action: Any) -> Any:
@@ -107,29 +111,14 @@ class UniformEnv(gym.Wrapper):
             return action
         return dtype.type(action) if self._is_discrete else np.asarray(action, dtype)
 
-    def _vector(self, observation: Any) -> np.ndarray:
-        if self._is_box:
-            native = np.asarray(observation, self._observed.dtype)
-            if native.shape != self._observed.shape:
-                _refuse_shape(native.shape, self._observed)
-            vector = native.reshape(-1).astype(np.float32)  # a copy: an environment may write into what it has returned
-        else:
-            vector = np.asarray(gym.spaces.flatten(self._observed, observation), np.float32)
-            if vector.shape != self.observation_space.shape:
-                _refuse_shape(vector.shape, self.observation_space)
-        if not np.isfinite(vector).all():
-            raise _UnusableError(f"it observed {shown(observation)}: expected finite numbers")
-        return vector
-
     @contextmanager
     def _faults_named(self, doing: str, action: Any = None) -> Iterator[None]:
         try:
             yield
-        except UserError:
+        except PASSED_ON:
             raise
-        except ANY_ERROR as error:
-            what = str(error) if isinstance(error, _UnusableError) else in_one_line(error)
-            raise EnvironmentFault(f"environment {self._name}, {self._where(doing, action)}: {what}") from error
+        except BaseException as error:
+            raise EnvironmentFault(f"environment {self._name}, {self._where(doing, action)}: {in_one_line(error)}") from error
 
     def _where(self, doing: str, action: Any) -> str:
         if doing == "reset":
@@ -141,39 +130,16 @@ class UniformEnv(gym.Wrapper):
         return f"step {self._steps} of an episode, action {np.asarray(action).tolist()!r:.{_LONGEST_ACTION}}"
 
 
-class _UnusableError(Exception):
-    """What an environment returned cannot be used; the message says why."""
-
-
-def _refuse_shape(found: tuple[int, ...], space: gym.Space) -> NoReturn:
-    raise _UnusableError(
-        f"it observed an array of shape {found}, expected {space.shape} as in its observation space {shown(space)}"
-    )
-
-
 def reward_value(reward: Any) -> float:
-    """Convert an environment's reward, a number or an array of one, to a float, or raise a TypeError or ValueError."""
-    if isinstance(reward, str | bytes):
-        raise TypeError(f"the reward {reward!r} is no number")
-    return float(reward.item() if isinstance(reward, np.ndarray) else reward)
+    """Convert an environment's reward, a number or an array or tensor of one, to a float, or raise a TypeError or ValueError."""
+    value = reward.item() if hasattr(reward, "item") else reward
+    if isinstance(value, str | bytes | complex | np.complexfloating):
+        raise TypeError(f"the reward {shown(reward)} is no real number")
+    return float(value)
 
 
 def _finite(reward: Any) -> float:
     value = reward_value(reward)
     if not math.isfinite(value):
-        raise _UnusableError(f"its reward is {value}: expected a finite number")
+        raise UnusableError(f"its reward is {value}: expected a finite number")
     return value
-
-
-def _vectors_of(space: gym.Space) -> gym.Space:
-    """Return the space of an environment's observations as vectors of float32."""
-    try:
-        flat: Any = gym.spaces.flatten_space(space)
-    except NotImplementedError:  # a space of somebody's own
-        flat = None
-    if not isinstance(flat, gym.spaces.Box):
-        raise UserError(
-            f"observations {shown(space)} cannot be made one vector: expected Box, Discrete, or a Dict or Tuple of them"
-        )
-    with np.errstate(over="ignore"):  # a bound beyond the range of float32 is none
-        return gym.spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)

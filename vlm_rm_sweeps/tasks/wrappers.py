@@ -1,15 +1,15 @@
 """Gymnasium's wrappers, and a user's own, by name: the `wrappers` of a sweep file's `env:`."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import gymnasium as gym
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import from_json, to_json
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import PASSED_ON, UserError, shown
 from vlm_rm_sweeps.registry import Registry
-from vlm_rm_sweeps.tasks.uniform_env import ANY_ERROR, in_one_line
+from vlm_rm_sweeps.tasks.uniform_env import in_one_line
 
 _STATISTICS = (
     "its running statistics belong to one environment: evaluations and videos would start without them; expected a wrapper "
@@ -36,27 +36,38 @@ for _name in gym.wrappers.__all__:
 
 
 def _stored_as_it_is(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Refuse numbers that JSON has not: a checkpoint, which tells its environment as JSON, would have another one."""
-    odd = _not_finite(kwargs)
-    if odd is not None:
+    """Refuse what JSON changes: a checkpoint, which tells its environment as JSON, would have another one."""
+    for odd in _changed_by_json(kwargs):
         raise UserError(
-            f"{odd} is no number that can be stored: expected finite ones, such as 1.0e+30, or leave the argument out"
+            f"{odd} cannot be stored as it is: expected texts, finite numbers such as 1.0e+30, "
+            "true, false, null, and lists and mappings of them whose keys are texts; or leave it out"
         )
     return kwargs
 
 
-def _not_finite(value: Any) -> float | None:
-    """Return the first number, however deep, that is infinite or none."""
+def _changed_by_json(value: Any, place: str = "") -> Iterator[str]:
+    """Describe each key and value, however deep, that is another one after it was stored as JSON, and the keys that lead to it."""
+    inside = f" in {place}" if place else ""
     match value:
-        case float():
-            return None if math.isfinite(value) else value
         case dict():
-            parts: Iterable[Any] = value.values()
+            odd_keys = (key for key in value if not isinstance(key, str) or _is_changed_by_json(key))
+            yield from (f"the key {shown(key)}{inside}" for key in odd_keys)
+            parts: Iterable[tuple[Any, Any]] = value.items()
         case list() | tuple():
-            parts = value
+            parts = enumerate(value)
         case _:
-            return None
-    return next((found for found in map(_not_finite, parts) if found is not None), None)
+            if _is_changed_by_json(value):
+                yield f"{shown(value)}{inside}"
+            return
+    for key, part in parts:
+        yield from _changed_by_json(part, f"{place}.{key}" if place else str(key))
+
+
+def _is_changed_by_json(value: Any) -> bool:
+    try:
+        return bool(from_json(to_json(value, inf_nan_mode="null")) != value)
+    except Exception:  # an object that JSON has not at all
+        return True
 
 
 Kwargs = Annotated[dict[str, Any], AfterValidator(_stored_as_it_is)]
@@ -117,11 +128,11 @@ def wrapped(env: gym.Env, wrappers: Sequence[WrapperSettings], find: FindWrapper
         try:
             # YAML has no tuples, and Gymnasium insists on them.
             env = make(env, **{key: tuple(value) if isinstance(value, list) else value for key, value in each.kwargs.items()})
-        except UserError:
+        except PASSED_ON:
             raise
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"wrappers: {each.name} needs a package that is not installed: {error}") from error
-        except ANY_ERROR as error:  # for an environment that it does not fit
+        except BaseException as error:  # for an environment that it does not fit
             raise UserError(
                 f"wrappers: {each.name} with kwargs {each.kwargs!r} does not fit observations {env.observation_space} and actions "
                 f"{env.action_space}: {in_one_line(error)}"
