@@ -33,6 +33,19 @@ KEYS: dict[str, Any] = SWEEP | {
     "trial": {"cpus": 1},
     "pool": {"cpus": 2},
 }
+STORE = f"""
+import time
+from moto.server import ThreadedMotoServer
+from pyarrow.fs import S3FileSystem
+
+ThreadedMotoServer(ip_address="10.77.0.1", port=5005, verbose=False).start()
+keys = {{"access_key": {CREDENTIALS["AWS_ACCESS_KEY_ID"]!r}, "secret_key": {CREDENTIALS["AWS_SECRET_ACCESS_KEY"]!r}}}
+store = S3FileSystem(endpoint_override="10.77.0.1:5005", scheme="http", region="us-east-1", allow_bucket_creation=True, **keys)
+store.create_dir({BUCKET!r})
+print("made", flush=True)
+while True:
+    time.sleep(60)
+"""
 _SERVER, _TRIAL = "RewardServer", "TrainableTrial"
 
 
@@ -157,8 +170,9 @@ def test_a_results_folder_that_a_node_does_not_share_is_refused(nodes: RayNodes,
 def test_results_in_a_store_need_no_common_folder(nodes: RayNodes, undisturbed: Any, tmp_path: Path) -> None:
     pytest.importorskip("moto", reason="moto is not installed")
     log, copies = tmp_path / "log", tmp_path / "copies"
-    nodes.run(1, str(Path(sys.executable).parent / "moto_server"), "-H", "10.77.0.1", "-p", "5005", log=tmp_path / "store.log")
-    endpoint = "endpoint_override=10.77.0.1:5005&scheme=http&region=us-east-1&allow_bucket_creation=true"
+    store = nodes.run(1, sys.executable, "-c", STORE, log=tmp_path / "store.log")
+    endpoint = "endpoint_override=10.77.0.1:5005&scheme=http&region=us-east-1"
+    until(lambda: "made" in (tmp_path / "store.log").read_text() or store.poll() is not None)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (CREDENTIALS | {"XDG_CACHE_HOME": str(copies)}).items():
             patch.setenv(name, value)

@@ -1,6 +1,7 @@
 """Gymnasium's own environments as tasks: what is drawn and rewarded, episodes that end early, and every mistake's one message."""
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +361,15 @@ def test_arguments_that_cannot_be_stored_are_refused(kwargs: dict[str, Any], odd
         with pytest.raises(ValidationError) as caught:
             GymEnv(id="Hopper-v5", episode_steps=20, **settings)
         assert odd in caught.value.errors()[0]["msg"]
+
+
+def test_arguments_that_name_a_pipe_or_a_device_are_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "robot.xml"
+    os.mkfifo(pipe)
+    for odd in (str(pipe), "/dev/zero"):
+        for settings in ({"kwargs": {"xml_file": odd}}, {"wrappers": ({"name": "ClipAction", "kwargs": {"a": [odd]}},)}):
+            with pytest.raises(ValidationError, match=f"{odd}' is neither a file nor a folder"):
+                GymEnv(id="Hopper-v5", episode_steps=20, **settings)
 
 
 def test_arguments_that_can_be_stored_are_told_as_they_are() -> None:

@@ -1,5 +1,6 @@
 """Gymnasium's wrappers, and a user's own, by name: the `wrappers` of a sweep file's `env:`."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -70,7 +71,23 @@ def _is_changed_by_json(value: Any) -> bool:
         return True
 
 
-Kwargs = Annotated[dict[str, Any], AfterValidator(_stored_as_it_is)]
+def _names_no_pipe(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Refuse arguments that name a pipe or a device: who opens one may wait for ever, or read without end."""
+    for text in _texts_in(kwargs):
+        if os.path.exists(text) and not os.path.isfile(text) and not os.path.isdir(text):
+            raise UserError(f"{shown(text)} is neither a file nor a folder: name one of these")
+    return kwargs
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(part)
+
+
+Kwargs = Annotated[dict[str, Any], AfterValidator(_stored_as_it_is), AfterValidator(_names_no_pipe)]
 """Arguments by name, as a sweep file has them."""
 
 
