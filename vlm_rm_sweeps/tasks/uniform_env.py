@@ -131,7 +131,7 @@ class UniformEnv(gym.Wrapper):
 
 
 def reward_value(reward: Any) -> float:
-    """Convert an environment's reward, a number or an array or tensor of one, to a float, or raise a TypeError or ValueError."""
+    """Convert a reward, a number or an array or tensor of one, to a float, or raise a TypeError or ValueError."""
     value = reward.item() if hasattr(reward, "item") else reward
     if isinstance(value, str | bytes | complex | np.complexfloating):
         raise TypeError(f"the reward {shown(reward)} is no real number")
