@@ -25,7 +25,11 @@ class EnvironmentFault(UserError):  # noqa: N818 - what an environment does wron
 def in_one_line(error: BaseException) -> str:
     """Return an environment's error in one line: its type and its whole message, however many lines it has.
 
-    What cannot be used of a return value is described without a type.
+    Args:
+        error: What the environment raised; or an UnusableError, whose message alone is told.
+
+    Returns:
+        For example `ValueError: no such joint`; the type alone if there is no message.
     """
     try:
         message = " ".join(str(error).split())
