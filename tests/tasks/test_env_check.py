@@ -27,6 +27,7 @@ def odd() -> Iterator[Callable[..., GymEnv]]:
 
     def register(settings: dict[str, Any] | None = None, **members: Any) -> GymEnv:
         made: Any = type("Made", (Plain,), members)
+        gym.registry.pop("test-odd-v0", None)
         gym.register("test-odd-v0", entry_point=made)
         return GymEnv(**({"id": "test-odd-v0", "episode_steps": 20} | (settings or {})))
 

@@ -1,4 +1,4 @@
-"""Reads what an environment observes as vectors of float32: in the check before anything starts as in each step of training."""
+"""Reads what an environment observes as vectors of float32, in the check as in each step of training."""
 
 import math
 import numbers

@@ -25,7 +25,11 @@ class EnvironmentFault(UserError):  # noqa: N818 - what an environment does wron
 def in_one_line(error: BaseException) -> str:
     """Return an environment's error in one line: its type and its whole message, however many lines it has.
 
-    What cannot be used of a return value is described without a type.
+    Args:
+        error: What the environment raised; or an UnusableError, whose message alone is told.
+
+    Returns:
+        For example `ValueError: no such joint`; the type alone if there is no message.
     """
     try:
         message = " ".join(str(error).split())
@@ -131,7 +135,7 @@ class UniformEnv(gym.Wrapper):
 
 
 def reward_value(reward: Any) -> float:
-    """Convert an environment's reward, a number or an array or tensor of one, to a float, or raise a TypeError or ValueError."""
+    """Convert a reward, a number or an array or tensor of one, to a float, or raise a TypeError or ValueError."""
     value = reward.item() if hasattr(reward, "item") else reward
     if isinstance(value, str | bytes | complex | np.complexfloating):
         raise TypeError(f"the reward {shown(reward)} is no real number")
