@@ -182,7 +182,7 @@ def test_results_in_a_store_need_no_common_folder(nodes: RayNodes, undisturbed: 
         nodes.join(3, cpus=2, hides=copies)
         sweep = nodes.sweep(written(tmp_path), "--results", f"s3://{BUCKET}/results?{endpoint}", log=log)
         wait_for(sweep, log)
-    (folder,) = {file.parent for file in copies.rglob("trials.csv")}
+    (folder,) = {file.parent for file in copies.rglob("nodes-*/trials.csv")}
     same(found_in(folder.parent), undisturbed)
 
 
