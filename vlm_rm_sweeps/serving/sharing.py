@@ -140,7 +140,10 @@ class ServerKeeper:
         with suppress(RayError):  # a model that cannot be loaded
             ray.get([server.ready.remote() for server in self._servers])
         with ServerScaling(self._config, self._model, self._servers, logger.info):
-            while not self._is_over():
+            while True:
+                with suppress(RayError):  # what does not answer now may do so later
+                    if self._is_over():
+                        break
                 time.sleep(_LOOK_S)
         for server in self._servers:
             ray.kill(server)
