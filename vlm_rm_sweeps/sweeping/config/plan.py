@@ -37,8 +37,9 @@ from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import choose_algorithm, find_algorithm
 
 _AUDIT_POINTS = 10
-_MOST_TIMES_AS_LONG = 10
 """Default number of audit points in a trial."""
+_MOST_TIMES_AS_LONG = 10
+"""A trial may be so many times longer than asked for, to end with a whole result."""
 Found = TypeVar("Found")
 P = ParamSpec("P")
 
