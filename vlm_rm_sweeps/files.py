@@ -326,20 +326,32 @@ def new_output(path: Path, replaces: bool = True) -> Iterator[Path]:
 _ROOM = 2**20
 
 
+def try_to_write(folder: Path) -> None:
+    """Write some data into a folder, and remove it: what the system says of rights means nothing to its administrator.
+
+    Args:
+        folder: If it does not exist, the nearest one above it is tried. None is made.
+
+    Raises:
+        OSError: Its disk is full or read-only, or the folder is somebody else's, or no folder.
+    """
+    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
+    with tempfile.NamedTemporaryFile(dir=nearest, prefix=UNFINISHED) as file:
+        file.write(bytes(_ROOM))
+        file.flush()
+
+
 def check_room(folder: Path) -> None:
     """Refuse a folder in which nothing can be written now, before work begins whose results it is to take.
 
     Args:
-        folder: It need not exist, and is not made.
+        folder: See `try_to_write`.
 
     Raises:
-        UserError: Its disk is full or read-only, or the folder is somebody else's.
+        UserError: Nothing can be written there.
     """
-    nearest = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
     try:
-        with tempfile.NamedTemporaryFile(dir=nearest, prefix=UNFINISHED) as file:
-            file.write(bytes(_ROOM))
-            file.flush()
+        try_to_write(folder)
     except OSError as error:
         raise UserError(
             f"{folder}: nothing can be written there ({_reason(error)}): make room, or choose another folder"

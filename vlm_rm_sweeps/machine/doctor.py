@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.files import try_to_write
 from vlm_rm_sweeps.machine.resources import GB, cores, existing, free_disk, free_memory
 
 _PACKAGES = (
@@ -186,8 +187,7 @@ def check_write_access(results: Path) -> Verdict:
     """Write a file where results go, or will go."""
     folder = existing(results)
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"written")
+        try_to_write(results)
     except OSError as error:
         return (
             Level.PROBLEM,

@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import try_to_write
 from vlm_rm_sweeps.process_defaults import prepare_ray
 from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.serving.ray_address import check_ray_address
@@ -135,13 +135,11 @@ def _check_temporary_folder() -> None:
 
 
 def _can_create(path: Path) -> bool:
-    """Try it: what the system says of rights means nothing to its administrator, and less in folders such as /proc."""
-    nearest = next(each for each in path.parents if os.path.lexists(each))
     try:
-        with TemporaryDirectory(dir=nearest):
-            return True
+        try_to_write(path.parent)
     except OSError:
         return False
+    return True
 
 
 def _check_user_modules() -> None:

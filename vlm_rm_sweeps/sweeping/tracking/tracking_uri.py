@@ -85,12 +85,13 @@ def check_tracking_uri(uri: str) -> None:
         UserError: MLflow knows no such kind of address, or nothing answers at a server's.
     """
     scheme, separator, _ = uri.partition("://")
-    known = (*_STORES, *(plugin.name for plugin in entry_points(group="mlflow.tracking_store")))
-    if separator and scheme.partition("+")[0] not in known:
-        raise UserError(
-            f"MLflow knows no address that begins with {scheme}://: expected one of {', '.join(known)}; name another with "
-            "--tracking-uri"
-        )
+    if separator and scheme.partition("+")[0] not in _STORES:
+        known = (*_STORES, *entry_points(group="mlflow.tracking_store").names)  # of plugins: to look for them takes a while
+        if scheme not in known:
+            raise UserError(
+                f"MLflow knows no address that begins with {scheme}://: expected one of {', '.join(known)}; name another with "
+                "--tracking-uri"
+            )
     if scheme not in ("http", "https") or not separator:
         return
     try:
