@@ -26,22 +26,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from offline import on_data_set, on_random_states
 from runs import DoesNotApplyError, SweepRuns, refusals_in_words, reward_model_trials, whole_number
 from scipy.stats import rankdata
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.collect_states import sampled_states
-from vlm_rm_sweeps.evaluation.compare import Specs, load_for_measuring, measure_rewards
-from vlm_rm_sweeps.evaluation.drawing import StateDrawer
-from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS as SUCCESS_TEST
-from vlm_rm_sweeps.evaluation.ground_truth import Truth, read_truth
-from vlm_rm_sweeps.evaluation.score import score_frames, score_states
-from vlm_rm_sweeps.evaluation.states import StateDataset, load_states
-from vlm_rm_sweeps.evaluation.thresholds import with_values
+from vlm_rm_sweeps.evaluation.compare import load_for_measuring
+from vlm_rm_sweeps.evaluation.states import load_states
 from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import EVALUATION, HEADINGS, REWARD, SMALLER_IS_BETTER, SUCCESS, TRUE_RETURN
-from vlm_rm_sweeps.rewards.reward_model import RewardModel
-from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
+from vlm_rm_sweeps.sweeping.config.plan import make_plan
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 
@@ -239,9 +233,9 @@ def measured(folder: Path, count: int) -> pd.DataFrame:
     parts = [] if before is None else [_told(before, BEFORE)]
     for model_id in plan.trained_models:
         model, specs = load_for_measuring(plan.models[model_id].model_id), plan.specs_of(model_id)
-        parts.append(_told(_on_random_states(plan, model, specs, count), RANDOM).assign(model=model_id))
+        parts.append(_told(on_random_states(plan, model, specs, count), RANDOM).assign(model=model_id))
         if visited is not None:
-            parts.append(_told(_on_data_set(visited, model, specs), VISITED).assign(model=model_id))
+            parts.append(_told(on_data_set(visited, model, specs), VISITED).assign(model=model_id))
     return pd.concat(parts, ignore_index=True).assign(task=plan.task.name)
 
 
@@ -249,25 +243,6 @@ def _told(table: pd.DataFrame, states: str) -> pd.DataFrame:
     """Select cell and measures; a reward with a label is told by it, as in the runs. What is not in the table is undefined."""
     named = table.assign(alpha=table[REWARD]) if REWARD in table else table
     return named.reindex(columns=[*_CELL, *HEADINGS]).assign(states=states)
-
-
-def _on_random_states(plan: Plan, model: RewardModel, specs: Specs, count: int) -> pd.DataFrame:
-    rendering = plan.renderings[0]
-    success: list[float] = []
-
-    def frames(drawer: StateDrawer) -> Iterator[np.ndarray]:
-        for state in sampled_states(plan.task, count, _SEED, rendering):
-            success.append(float(bool(state.success)))
-            yield drawer.draw(state.frame, state.variables)[model.frame_format]
-
-    with StateDrawer(plan.task, rendering, [model.frame_format]) as drawer:
-        rewards = score_frames(model, frames(drawer), list(with_values(model, specs).values()))
-    return measure_rewards(model, specs, rewards, Truth(SUCCESS_TEST, np.array(success)))
-
-
-def _on_data_set(dataset: StateDataset, model: RewardModel, specs: Specs) -> pd.DataFrame:
-    rewards = score_states(model, dataset, list(with_values(model, specs).values()))
-    return measure_rewards(model, specs, rewards, read_truth(dataset, SUCCESS_TEST), dataset.episodes, dataset.trajectories)
 
 
 def draw(sweeps: Sequence[SweepRuns], cells: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:

@@ -9,14 +9,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
+from mlflow_sweeps import MODELS, sweep_of
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.palette import model_colours
 from vlm_rm_sweeps.training.checkpoints import Checkpoint
-
-MODELS = {"embedded/tiny": 0.139, "embedded/small": 0.52}
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +27,6 @@ def scripts(monkeypatch: pytest.MonkeyPatch, store: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "analysis"))
     monkeypatch.setenv("MPLBACKEND", "agg")
-
-
-def sweep_of(folder: Path, store: str, trials: list[dict[str, Any]]) -> Path:
-    """A folder with the MLflow runs of a sweep: tags, last metrics and curves of each finished trial."""
-    folder.mkdir()
-    client = MlflowClient(store)
-    experiment = client.create_experiment(folder.name, artifact_location=(folder / "artifacts").as_uri())
-    parent = client.create_run(experiment).info.run_id
-    for trial in trials:
-        tags = {key: str(value) for key, value in trial.items() if key not in ("metrics", "goal", "params")}
-        run_id = client.create_run(experiment, tags=tags | {"mlflow.parentRunId": parent}).info.run_id
-        points = [
-            Metric(name, point, 0, 1000 * (index + 1))
-            for name, value in trial["metrics"].items()
-            for index, point in enumerate(value if isinstance(value, list) else [value])
-        ]
-        params = {"goal": trial.get("goal", "")} | trial.get("params", {})
-        client.log_batch(run_id, metrics=points, params=[Param(key, str(value)) for key, value in params.items()])
-        client.set_terminated(run_id)
-    runs = {"tracking_uri": store, "experiment_id": experiment, "run_id": parent}
-    (folder / "mlflow.json").write_text(json.dumps(runs))
-    keys = {"name": "drawn", "task": "cartpole-upright", "models": list(MODELS), "alphas": [0.0], "steps": 10}
-    (folder / "sweep.yaml").write_text(json.dumps(keys))
-    return folder
 
 
 def scaling_trials() -> list[dict[str, Any]]:
