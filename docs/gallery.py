@@ -191,14 +191,24 @@ def _lines(
 
 
 def write_index(gallery: Path = GALLERY, settings: Path = REPOSITORY / "mkdocs.yml") -> None:
-    """Write the list of pages, and name them in the site's navigation."""
+    """Write the list of pages and of shipped sweeps without one, and name the pages in the site's navigation."""
     names = sorted(page.stem for page in gallery.glob("*.md") if page.stem != "index")
-    listed = [f"- [{name}]({name}.md): {_found(gallery / f'{name}.md')}" for name in names]
-    about = "What shipped sweeps found, written by `make gallery` from their results. A sweep without a page awaits its run."
-    write_whole(gallery / "index.md", "\n".join(["# Gallery", "", about, "", *listed]) + "\n")
+    write_whole(gallery / "index.md", "\n".join(_index(names, gallery)) + "\n")
     entries = "".join(f"      - gallery/{name}.md\n" for name in ("index", *names))
     text = settings.read_text(encoding="utf-8")
     write_whole(settings, _NAVIGATION.sub(lambda found: found[1] + entries + found[2], text))
+
+
+def _index(names: list[str], gallery: Path) -> Iterator[str]:
+    yield from ("# Gallery", "", "What shipped sweeps found, written by `make gallery` from their results.", "")
+    yield from (f"- [{name}]({name}.md): {_found(gallery / f'{name}.md')}" for name in names)
+    without = [file for file in sorted((REPOSITORY / "sweeps").glob("*.yaml")) if file.stem not in names]
+    on_gpu = [file for file in without if read_sweep_keys(file).get("pool", {}).get("gpus")]
+    groups = {"Await a run": [file for file in without if file not in on_gpu], "Need a GPU": on_gpu}
+    for title, files in groups.items():
+        if files:
+            links = [f"- [`{file.name}`](../../sweeps/{file.name})" for file in files]
+            yield from ("", f"## {title}", "", *links)
 
 
 def _found(page: Path) -> str:
