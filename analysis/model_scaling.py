@@ -2,8 +2,8 @@
 
 Run `make analysis SWEEP_RUN=results/model_scaling-...`, or `python analysis/model_scaling.py FOLDER`. There is a line for each
 alpha (and prompt, textures and camera, if several were compared); a colour is a model. Bars are 95 % intervals: of EPIC over the
-states (bootstrap), of success over the seeds (see `success_interval`). Dashed lines are means of the references: the true reward and
-the untrained policy. Expect EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
+states (bootstrap), of the interquartile mean of success over the seeds, which are the dots. Dashed lines are the references: the true
+reward and the untrained policy. Expect EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,9 @@ from runs import (
     SweepRuns,
     draw_alone,
     line_name,
+    over_seeds,
     reward_model_trials,
-    success_interval,
+    seed_dots,
 )
 
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE, EPIC_HIGH, EPIC_LOW, EVALUATION, PARAMETERS_MILLIONS, SUCCESS
@@ -49,6 +50,8 @@ def draw(runs: SweepRuns) -> None:
         _panel(axis, table, runs.colours)
         if title == _SUCCESS_PANEL:
             _references(axis, runs.trials())
+            for model, own in trials.groupby("model"):
+                seed_dots(axis, own[PARAMETERS_MILLIONS], own[_SUCCESS], runs.colours[str(model)])
             axis.set_ylim(-0.03, 1.03)
         axis.set(title=title, xlabel="parameters (millions)")
     figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small")
@@ -57,19 +60,19 @@ def draw(runs: SweepRuns) -> None:
 
 def _epic(trials: pd.DataFrame) -> pd.DataFrame:
     """Take each reward model's EPIC distance once: it is measured before training, so all seeds share it."""
-    named = {EPIC_DISTANCE: "mean", EPIC_LOW: "low", EPIC_HIGH: "high"}
+    named = {EPIC_DISTANCE: "value", EPIC_LOW: "low", EPIC_HIGH: "high"}
     table = trials.dropna(subset=[EPIC_DISTANCE]).groupby(_GROUP, as_index=False)[list(named)].first()
     return table.rename(columns=named)
 
 
 def _success(trials: pd.DataFrame) -> pd.DataFrame:
-    return trials.groupby(_GROUP)[_SUCCESS].apply(success_interval).unstack().reset_index()
+    return trials.groupby(_GROUP)[_SUCCESS].apply(over_seeds).unstack().reset_index()
 
 
 def _references(axis: Axes, trials: pd.DataFrame) -> None:
     references = trials[trials["prompt"] == REFERENCE_PROMPT]
     for shade, (name, own) in zip(REFERENCE_COLOURS, references.groupby("model"), strict=False):
-        axis.axhline(own[_SUCCESS].mean(), color=shade, linestyle=(0, (8, 3)), label=str(name))
+        axis.axhline(over_seeds(own[_SUCCESS])["value"], color=shade, linestyle=(0, (8, 3)), label=str(name))
 
 
 def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
@@ -77,13 +80,13 @@ def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
     for index, (key, line) in enumerate(lines):
         # Shifted sideways, so that bars do not hide each other.
         at = line[PARAMETERS_MILLIONS] * 1.03 ** (index - (len(lines) - 1) / 2)
-        bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
+        bars = np.nan_to_num([line["value"] - line["low"], line["high"] - line["value"]]).clip(0)
         label = line_name(dict(zip(_LINE, key, strict=True)), table)
         dashes = LINE_STYLES[index % len(LINE_STYLES)]
-        axis.plot(at, line["mean"], color="0.55", linestyle=dashes, linewidth=1.4, label=label, zorder=1)
-        for place, (x, mean, model) in enumerate(zip(at, line["mean"], line["model"], strict=True)):
+        axis.plot(at, line["value"], color="0.55", linestyle=dashes, linewidth=1.4, label=label, zorder=1)
+        for place, (x, value, model) in enumerate(zip(at, line["value"], line["model"], strict=True)):
             bar = bars[:, place : place + 1]
-            axis.errorbar(x, mean, yerr=bar, marker="o", capsize=3, color=colours[model], zorder=2)
+            axis.errorbar(x, value, yerr=bar, marker="o", capsize=3, color=colours[model], zorder=2)
     models = table[[PARAMETERS_MILLIONS, "model"]].drop_duplicates()
     axis.set_xscale("log")
     axis.set_xticks(

@@ -8,7 +8,8 @@ measured against the task's success test on
 - `visited` states of a data set along episodes, `--states FOLDER` for each task, made by `vlm-rm states rollouts`: value-order
   correlation (VOC) is known there alone.
 
-Intervals (95 %) of measures are a bootstrap over states, or over episodes; those of success are over seeds (see `success_interval`).
+Intervals (95 %) of measures are a bootstrap over states, or over episodes; those of success, an interquartile
+mean, are over seeds.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 from offline import on_data_set, on_random_states
-from runs import SweepRuns, refusals_in_words, reward_model_trials, success_interval, whole_number
+from runs import SweepRuns, over_seeds, refusals_in_words, reward_model_trials, whole_number
 
 from vlm_rm_sweeps.cli.options import write_table
 from vlm_rm_sweeps.errors import UserError
@@ -87,8 +88,8 @@ def measured(plan: Plan, count: int, visited: StateDataset | None) -> Iterator[p
 def success_of(runs: SweepRuns) -> pd.DataFrame:
     """Tabulate the greedy policies' success: a row for each `model`, `reward` and `prompt`, over seeds."""
     trials = reward_model_trials(runs).rename(columns={"alpha": REWARD})
-    found = trials.groupby(_ROW, sort=False)[_SUCCESS].apply(success_interval).unstack()
-    return found.rename(columns={"mean": SUCCESS, "low": "success_low", "high": "success_high"}).reset_index()
+    found = trials.groupby(_ROW, sort=False)[_SUCCESS].apply(over_seeds).unstack()
+    return found.rename(columns={"value": SUCCESS, "low": "success_low", "high": "success_high"}).reset_index()
 
 
 def rows_of(source: Path, count: int, datasets: Mapping[str, StateDataset], tracking_uri: str | None = None) -> pd.DataFrame:

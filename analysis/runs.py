@@ -1,7 +1,6 @@
 """Shared by the scripts in this folder: a sweep's MLflow runs as pandas tables, and the saving of its figures."""
 
 import argparse
-import math
 import os
 import sys
 from collections import Counter
@@ -15,11 +14,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mlflow.entities import Run
-from scipy import stats
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.over_seeds import iqm
 from vlm_rm_sweeps.files import file_inside, new_output
 from vlm_rm_sweeps.metrics import ENV_STEPS, EVALUATION, PARAMETERS_MILLIONS, REWARD, SAMPLE, SUCCESS, TRUE_RETURN, RunStatus
 from vlm_rm_sweeps.palette import model_colours
@@ -258,36 +258,23 @@ def scores(runs: SweepRuns) -> Scores:
     return Scores(metric.replace("_", " "), by_model)
 
 
-def success_interval(values: pd.Series) -> pd.Series:
-    """Estimate the mean success rate over seeds, with its 95 % interval.
-
-    The interval is Student's t, clipped to [0, 1]. If all seeds have the same rate, that interval would have no width; then it
-    is Wilson's for one Bernoulli trial for each seed, the largest variance that rates can have.
+def over_seeds(values: pd.Series) -> pd.Series:
+    """Estimate the interquartile mean over seeds with its 95 % interval, as the sweep's tables do (`evaluation.over_seeds`).
 
     Args:
-        values: Success rate of each seed, 0 to 1; NaN is left out.
+        values: The value of each seed; NaN is left out.
 
     Returns:
-        `mean`, `low`, `high` (both NaN for a single seed) and `seeds`, their number.
+        `value`, `low`, `high` (both NaN for a single seed, and where all seeds are equal) and `seeds`, their number.
     """
-    known = values.dropna()
-    count, mean = len(known), known.mean()
-    if count < 2:
-        low = high = float("nan")
-    elif known.nunique() > 1:
-        half = stats.t.ppf(0.975, count - 1) * known.std() / math.sqrt(count)
-        low, high = max(0.0, mean - half), min(1.0, mean + half)
-    else:
-        low, high = _wilson(mean, count)
-    return pd.Series({"mean": mean, "low": low, "high": high, "seeds": count})
+    known = values.dropna().to_numpy(dtype=float)
+    value, low, high = (float(each) for each in iqm([known]))
+    return pd.Series({"value": value, "low": low, "high": high, "seeds": len(known)})
 
 
-def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Compute Wilson's 95 % interval of a share of `count` trials; `share * count` need not be an integer."""
-    z = stats.norm.ppf(0.975)
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def seed_dots(axis: Axes, at: pd.Series, values: pd.Series, colour: Any) -> None:
+    """Draw the value of each seed as a dot: the interquartile mean of five seeds does not show that one of them failed."""
+    axis.plot(at, values, ".", color=colour, alpha=0.35, markersize=7, zorder=1)
 
 
 def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
 """How many frames have to be encoded? Success after training against the frames that were encoded for it.
 
 Run `python analysis/score_every.py results/score_every-*`, with a folder for each `score_every` of `sweeps/score_every.yaml`. Points
-are means over seeds with 95 % intervals (see `success_interval`), labelled by `score_every`; there is a line for each model, reward
+are interquartile means over seeds, the dots, with 95 % intervals, labelled by `score_every`; there is a line for each model, reward
 and prompt. Figure and CSV are written into the first folder. Expect success to hold for small steps between frames, because
 neighbouring frames look alike.
 """
@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, line_name, refusals_in_words, reward_model_trials, success_interval
+from runs import DoesNotApplyError, SweepRuns, line_name, over_seeds, refusals_in_words, reward_model_trials, seed_dots
 
 from vlm_rm_sweeps.metrics import EVALUATION, FRAMES_SCORED, SUCCESS
 
@@ -46,17 +46,19 @@ def encoded(runs: SweepRuns) -> pd.DataFrame:
 
 
 def summary(trials: pd.DataFrame) -> pd.DataFrame:
-    """Summarise over seeds: mean frames and, with its interval, mean success for each line and `score_every`."""
+    """Summarise over seeds: mean frames and, with its interval, success for each line and `score_every`."""
     groups = trials.groupby([*_LINE, _EVERY])
-    return groups[_SUCCESS].apply(success_interval).unstack().join(groups["frames"].mean()).reset_index()
+    return groups[_SUCCESS].apply(over_seeds).unstack().join(groups["frames"].mean()).reset_index()
 
 
 def draw(sweeps: list[SweepRuns]) -> None:
     """Draw and save the figure of several sweeps."""
-    table = summary(pd.concat([encoded(runs) for runs in sweeps]))
+    trials = pd.concat([encoded(runs) for runs in sweeps])
+    table = summary(trials)
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for key, line in table.groupby(_LINE):
         _line(axis, line.sort_values("frames"), line_name(dict(zip(_LINE, key, strict=True)), table))
+    seed_dots(axis, trials["frames"], trials[_SUCCESS], "0.4")
     axis.set(xscale="log", xlabel="frames encoded in training", ylabel="success after training", ylim=(-0.03, 1.08))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize="small", loc="lower right")
@@ -64,11 +66,11 @@ def draw(sweeps: list[SweepRuns]) -> None:
 
 
 def _line(axis: Axes, line: pd.DataFrame, label: str) -> None:
-    bars = np.nan_to_num([line["mean"] - line["low"], line["high"] - line["mean"]]).clip(0)
-    axis.errorbar(line["frames"], line["mean"], yerr=bars, marker="o", capsize=3, label=label)
+    bars = np.nan_to_num([line["value"] - line["low"], line["high"] - line["value"]]).clip(0)
+    axis.errorbar(line["frames"], line["value"], yerr=bars, marker="o", capsize=3, label=label)
     for each in line.itertuples():
         axis.annotate(
-            f"every {each.score_every}", (each.frames, each.mean), (4, 4), textcoords="offset points", fontsize="small"
+            f"every {each.score_every}", (each.frames, each.value), (4, 4), textcoords="offset points", fontsize="small"
         )
 
 

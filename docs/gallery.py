@@ -20,7 +20,7 @@ import pandas as pd
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.files import new_output, write_whole
-from vlm_rm_sweeps.metrics import TrialStatus
+from vlm_rm_sweeps.metrics import DONE
 from vlm_rm_sweeps.sweeping.config.plan import make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep, load_sweep
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
@@ -29,13 +29,16 @@ from vlm_rm_sweeps.sweeping.tracking.findings import described, estimate_text, f
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.provenance import Provenance, provenance
+from vlm_rm_sweeps.sweeping.tracking.report import CAPTIONS
 from vlm_rm_sweeps.sweeping.tracking.results import MERITS, cells_of, read_results
 from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_episode, read_video
 
 REPOSITORY = Path(__file__).parents[1]
 GALLERY = REPOSITORY / "docs" / "gallery"
 MANIFEST = Path("vlm_rm_sweeps/rewards/embedded/v2/manifest.json")
-_FIGURES = {"learning_curves": "Learning curves", "reward_landscape": "The reward over the states, which are drawn above it"}
+_FIGURES = ("model_scaling", "alpha", "search", "predictive", "score_every", "learning_curves", "reward_landscape")
+_READABLE = 12
+"""Of more combinations, no legend of learning curves can be read."""
 _FRAMES = 6
 _MARK = re.compile(r"^<!-- of: (\w+) -->$", re.MULTILINE)
 _NAVIGATION = re.compile(r"(      # gallery\n).*?(      # end of gallery\n)", re.DOTALL)
@@ -95,8 +98,8 @@ def _check(folder: SweepFolder, sweep_file: Path, table: pd.DataFrame, origin: P
     relative = sweep_file.relative_to(REPOSITORY)
     if differences := folder.differences(make_plan(load_sweep(sweep_file))):
         raise UserError(f"{folder.path} is not of {relative} as it is now: run that anew\n{differences}")
-    if not (table["status"] == TrialStatus.FINISHED).all():
-        raise UserError(f"{folder.path} has trials that have not finished: continue it with `vlm-rm sweep {relative} --resume`")
+    if not table["status"].isin(DONE).all():
+        raise UserError(f"{folder.path} has trials that are not done: continue it with `vlm-rm sweep {relative} --resume`")
     drawn = folder.path / "figures" / "learning_curves.png"
     if not drawn.is_file():
         raise UserError(f"{drawn} has not been drawn: make analysis SWEEP_RUN={folder.path}")
@@ -130,12 +133,13 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
         with new_output(pictures / file.name) as unfinished:
             shutil.copyfile(file, unfinished)
         yield f"{pictures.name}/episode.jpg", caption, f"{pictures.name}/{file.name}"
-    for name, caption in _FIGURES.items():
+    left_out = "learning_curves" if len(cells_of(table)) > _READABLE else ""
+    for name in _FIGURES:
         file = folder.path / "figures" / f"{name}.png"
-        if file.is_file():
+        if file.is_file() and name != left_out:
             with new_output(pictures / file.name) as unfinished:
                 shutil.copyfile(file, unfinished)
-            yield f"{pictures.name}/{file.name}", caption, ""
+            yield f"{pictures.name}/{file.name}", CAPTIONS[name].removesuffix("."), ""
 
 
 def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] | None:

@@ -204,6 +204,10 @@ class TrialStatus(StrEnum):
     UNFINISHED = "unfinished"
 
 
+DONE = (TrialStatus.FINISHED, TrialStatus.STOPPED)
+"""Of trials that ran to their end, or as far as the sweep file lets them go."""
+
+
 class RunStatus(StrEnum):
     """The status of an MLflow run, which the journal uses too."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -76,11 +77,10 @@ def test_each_figure_is_written_from_all_pages(
             assert list((sweep.folder / "artifacts").rglob(file)), file
     scaling = pd.read_csv(sweep.folder / "figures" / "model_scaling.csv").set_index(["measure", "model", "alpha"])
     epic = scaling.xs(("EPIC distance (smaller is better)", "embedded/small", 0.5))
-    assert (epic["mean"], epic["low"], epic["high"]) == pytest.approx((0.24, 0.19, 0.29))
+    assert (epic["value"], epic["low"], epic["high"]) == pytest.approx((0.24, 0.19, 0.29))
     success = scaling.xs(("success after training", "embedded/tiny", 0.0))
-    # Student's t with one degree of freedom: half an interval is 12.7 standard errors.
-    assert (success["mean"], success["seeds"]) == (pytest.approx(0.5), 2)
-    assert (success["low"], success["high"]) == (0.0, 1.0)
+    assert (success["value"], success["seeds"]) == (pytest.approx(0.5), 2)
+    assert (success["low"], success["high"]) == pytest.approx((0.4, 0.6))
     summary = pd.read_csv(sweep.folder / "figures" / "overoptimisation_by_model.csv")
     curves = pd.read_csv(sweep.folder / "figures" / "overoptimisation.csv")["curve"].unique().tolist()
     assert curves == ["proxy: training reward", "truth: steps in the goal", "true reward", "gold: embedded_small"]
@@ -230,10 +230,10 @@ def test_renderings_are_compared_and_not_merged(
             drawn[name] = texts + [text for axis in drawing.axes for text in axis.get_legend_handles_labels()[1]]
             plt.close(drawing)
             if name in ("alpha", "model_scaling"):
-                means = data[data["measure"].str.startswith("EPIC")].groupby("textures")["mean"].unique().map(list)
+                means = data[data["measure"].str.startswith("EPIC")].groupby("textures")["value"].unique().map(list)
                 assert means.to_dict() == {"modified": [0.1], "original": [0.4]}
                 of_success = data[data["measure"].str.startswith("success")]
-                assert set(of_success["mean"]) == {0.0, 1.0}
+                assert set(of_success["value"]) == {0.0, 1.0}
                 assert set(of_success["seeds"]) == {2}
 
         monkeypatch.setattr(sweep, "save", keep)
@@ -384,15 +384,18 @@ def test_unreachable_runs_are_reported_and_no_database_is_created(scripts: None,
     assert not moved.parent.exists()
 
 
-def test_equal_rates_of_all_seeds_still_have_an_interval(scripts: None) -> None:
-    from runs import success_interval
+def test_figures_estimate_over_seeds_as_tables_do(scripts: None) -> None:
+    from runs import over_seeds
 
-    # Wilson's interval of 5 of 5.
-    assert success_interval(pd.Series([1.0] * 5))[["low", "high"]].tolist() == pytest.approx([0.566, 1.0], abs=1e-3)
-    assert success_interval(pd.Series([0.0] * 5))[["low", "high"]].tolist() == pytest.approx([0.0, 0.434], abs=1e-3)
-    low, high = success_interval(pd.Series([0.7, 0.8, 0.9]))[["low", "high"]]
-    assert (low, high) == (pytest.approx(0.8 - 4.303 * 0.1 / 3**0.5, abs=1e-3), 1.0)
-    assert success_interval(pd.Series([0.4]))[["low", "high"]].isna().all()
+    from vlm_rm_sweeps.evaluation.over_seeds import iqm
+
+    rates = [0.0, 0.7, 0.8, 0.9, float("nan"), 1.0]
+    found = over_seeds(pd.Series(rates))
+    assert found["value"] == pytest.approx(0.8)  # without the lowest and the highest
+    known = [rate for rate in rates if rate == rate]
+    assert found[["value", "low", "high"]].tolist() == pytest.approx([float(each) for each in iqm([np.array(known)])])
+    assert found["seeds"] == 5
+    assert over_seeds(pd.Series([1.0] * 5))[["low", "high"]].isna().all()
 
 
 def test_success_is_drawn_against_the_frames_that_were_encoded(scripts: None, store: str, tmp_path: Path) -> None:
@@ -413,5 +416,5 @@ def test_success_is_drawn_against_the_frames_that_were_encoded(scripts: None, st
     score_every.draw([runs.SweepRuns(folder) for folder in folders])
     table = pd.read_csv(folders[0] / "figures" / "score_every.csv").set_index("score_every")
     assert table["frames"].to_dict() == {1: 1600, 4: 400}
-    assert table["mean"].to_dict() == {1: 1.0, 4: 0.625}
+    assert table["value"].to_dict() == {1: 1.0, 4: 0.625}
     assert (folders[0] / "figures" / "score_every.png").stat().st_size > 100

@@ -65,7 +65,7 @@ def test_success_of_the_runs_stands_beside_the_measures(script: ModuleType, tmp_
     table = script.rows_of(folder, STATES, {})
     assert table["success"].tolist() == pytest.approx([0.4, 0.4])
     assert table["seeds"].tolist() == [2, 2]
-    assert script.readable(table)["success"].tolist() == ["0.40 (0.00 to 1.00)"] * 2
+    assert script.readable(table)["success"].tolist() == ["0.40 (0.20 to 0.60)"] * 2
 
 
 def test_a_screening_is_refused(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,13 @@ def test_a_page_has_findings_pictures_table_origin_and_sweep_file(
     assert all((page.parent / file).stat().st_size > 50 for file in shown)
 
 
+def test_a_trial_that_a_goal_ended_is_done(gallery: Any, known: Any, results: Path, tmp_path: Path) -> None:
+    known(head())
+    table = SweepFolder(results).table
+    table.write_text(table.read_text().replace("finished,", "stopped,"))
+    assert gallery.write_page(results, tmp_path / "gallery").is_file()
+
+
 def test_the_index_and_the_navigation_follow(gallery: Any, known: Any, results: Path, tmp_path: Path) -> None:
     known(head())
     gallery.write_page(results, tmp_path / "gallery")
@@ -152,7 +159,7 @@ def test_results_of_another_sweep_or_unfinished_ones_make_no_page(
     folder = SweepFolder(results)
     table = folder.table.read_text()
     folder.table.write_text(table.replace("finished,", "failed,", 1))
-    with pytest.raises(UserError, match="trials that have not finished"):
+    with pytest.raises(UserError, match="trials that are not done"):
         gallery.write_page(results, tmp_path / "gallery")
     folder.table.write_text(table)
     (results / "figures" / "learning_curves.png").unlink()

@@ -138,7 +138,8 @@ def _print_results(outcome: "SweepOutcome", results: Path | RemoteFolder, severa
         if each.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
             console.print(f"{each.status}: {each.trial.label}: {each.reason}")
     if outcome.best:
-        console.print(f"best {'combination' if several else 'trial'}: {outcome.best.label}")
+        others = f" ({outcome.as_good} more just as good)" if outcome.as_good else ""
+        console.print(f"best {'combination' if several else 'trial'}: {outcome.best.label}{others}")
     if not several:
         console.print("1 seed: a difference between trials may be luck; `--set seeds=[0,1,2]` trains more, and gives intervals")
     console.print(f"time: {duration(seconds)}")

@@ -118,6 +118,13 @@ def test_begins_with_what_was_found(folder: SweepFolder) -> None:
     assert "vlm-rm sweep reported.yaml" in body
 
 
+def test_trials_that_a_goal_ended_show_their_videos(folder: SweepFolder) -> None:
+    folder.table.write_text(folder.table.read_text().replace("finished,", "stopped,"))
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert page.tags.count("video") == 2
+    assert "0 of 4 trials finished, 3 stopped early" in page.text
+
+
 def test_a_model_has_one_colour_and_references_are_grey(folder: SweepFolder) -> None:
     page = write_report(folder.path).read_text(encoding="utf-8")
     shown = set(re.findall(r"--colour: (#\w+)", page))
@@ -208,7 +215,7 @@ def test_without_figures_and_videos_it_says_what_is_missing(folder: SweepFolder)
         file.unlink()
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     assert "No figures have been drawn yet" in page.text
-    assert "There are no videos of finished trials." in page.text
+    assert "There are no videos of trials that are done." in page.text
 
 
 @pytest.mark.parametrize("place", ["figures/secret.png", "trials/{}/video/episode.mp4", "trials/{}/video/episode.json"])

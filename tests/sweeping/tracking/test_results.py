@@ -7,7 +7,7 @@ from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
-from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cell, cells_of, results_table
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cells, cells_of, results_table
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 
@@ -26,16 +26,24 @@ def test_the_best_trial_is_never_chosen_by_clip_return() -> None:
         outcome_of("c", success=0.9, true_return=170, clip_return=10),
         outcome_of("d", status=TrialStatus.FAILED, success=1.0, true_return=200),
     ]
-    best = best_cell(outcomes)
-    assert best is not None
+    (best,) = best_cells(outcomes)
     assert best.outcomes[0].trial.model_id == "c"
     assert results_table(outcomes)["clip_return"].tolist()[1:4] == [190, 20, 10]
 
 
+def test_combinations_that_are_exactly_as_good_are_best_together() -> None:
+    outcomes = [
+        outcome_of("a", success=0.9, true_return=10),
+        outcome_of("b", success=1.0, true_return=20),
+        outcome_of("c", success=1.0, true_return=20),
+    ]
+    assert [cell.outcomes[0].trial.model_id for cell in best_cells(outcomes)] == ["b", "c"]
+    assert best_cells(outcomes[:0]) == []
+
+
 def test_where_success_is_unknown_the_best_trial_is_by_true_return() -> None:
     outcomes = [outcome_of("a", true_return=-900, clip_return=9), outcome_of("b", true_return=-300, clip_return=1)]
-    best = best_cell(outcomes)
-    assert best is not None
+    (best,) = best_cells(outcomes)
     assert best.outcomes[0].trial.model_id == "b"
     assert results_table(outcomes)["success"].isna().all()
 
@@ -63,12 +71,10 @@ def test_the_best_of_several_seeds_is_the_best_mean_not_the_luckiest_seed() -> N
         outcome_of("half", seed=0, success=1.0, true_return=200),
         outcome_of("half", seed=1, status=TrialStatus.FAILED),
     ]
-    best = best_cell(outcomes)
-    assert best is not None
+    (best,) = best_cells(outcomes)
     assert best.label == "steady, alpha 0.5, prompt p, over seeds 0, 1"
     assert best.metrics == {"evaluation_success": 0.75, "evaluation_true_return": 125}
-    alone = best_cell(outcomes[:1])
-    assert alone is not None
+    (alone,) = best_cells(outcomes[:1])
     assert alone.label == outcomes[0].trial.label
 
 
@@ -89,8 +95,7 @@ def test_combinations_are_compared_by_what_is_left_without_lucky_and_unlucky_see
     assert table["success_iqm"].to_dict() == pytest.approx({TRUE_REWARD: 1.0, "lucky": 0.5, "steady": 0.575})
     ((low, high),) = table.loc[["steady"], ["success_low", "success_high"]].to_numpy().tolist()
     assert low < 0.575 < high
-    best = best_cell(outcomes)
-    assert best is not None
+    (best,) = best_cells(outcomes)
     assert best.outcomes[0].trial.model_id == "steady", "the mean of the other is larger, by one seed"
 
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
-from vlm_rm_sweeps.metrics import ALARM, SUCCESS, TrialStatus
+from vlm_rm_sweeps.metrics import ALARM, DONE, SUCCESS, TrialStatus
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
 from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT, REMARKABLE
 from vlm_rm_sweeps.storage import RemoteFolder
@@ -39,13 +39,17 @@ _TEMPLATE = "report.html.j2"
 _STRIP = 5
 """Frames of a video that are shown where it cannot play: on paper."""
 _LANDSCAPE, _AUDIT = "reward_landscape", "overoptimisation"
-_CAPTIONS = {
+CAPTIONS = {
     "episode": "An episode of the best trial's policy and one of random actions: frames, and the reward by step.",
     "learning_curves": "Learning curves of training episodes, with exploration. A colour is a model; thick lines are means over seeds.",
     "model_scaling": "Success, and EPIC distance if it was measured, by the size of the model; bars are 95 % intervals.",
     "alpha": "Success, and EPIC distance if it was measured, by alpha; bars are 95 % intervals.",
     "performance_profiles": "The share of each model's runs better than a score, with 95 % bands where there are several seeds.",
     "improvement": "How likely a run of one model is better than a run of another, with 95 % intervals where there are several.",
+    "search": "How good the samples of the search are, by each value that was drawn; a ring is a sample, a point one of its trials.",
+    "prompts": "How well each prompt's reward agrees with the truth.",
+    "predictive": "How well each measure of a reward predicts what is learned from it: rank correlations over the combinations.",
+    "score_every": "Success against the frames that were encoded for it; bars are 95 % intervals.",
     _LANDSCAPE: "The reward over a line of states, which are drawn above it. Its peak should be at the goal.",
     _AUDIT: "Each trial's own reward, the gold models' and the truth at its audit points, each rescaled to [0, 1]. Shaded: alarms.",
 }
@@ -154,14 +158,14 @@ def _render(folder: SweepFolder, tracking_uri: str | None) -> str:
 
 def _figures(folder: SweepFolder, parts: _Parts) -> "dict[str, _Inlined]":
     """Read the figures that have been drawn, known ones first, with their captions."""
-    order = {name: place for place, name in enumerate(_CAPTIONS)}
+    order = {name: place for place, name in enumerate(CAPTIONS)}
     files = sorted(_files(folder, folder.path / "figures", "*.png"), key=lambda file: order.get(file.stem, len(order)))
     read = {file.stem: parts.read(_figure, file) for file in files}
     return {name: figure for name, figure in read.items() if figure}
 
 
 def _figure(file: Path) -> "_Inlined":
-    return _Inlined.of(file, "image/png", _CAPTIONS.get(file.stem, file.stem.replace("_", " ")))
+    return _Inlined.of(file, "image/png", CAPTIONS.get(file.stem, file.stem.replace("_", " ")))
 
 
 def _colours(sweep: Sweep, table: pd.DataFrame) -> dict[str, str]:
@@ -279,10 +283,10 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
 
 
 def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Parts) -> list[dict[str, str]]:
-    """Return the best and the worst video of finished trials with a reward model, by the episode that the video shows."""
-    finished = table[(table["prompt"] != REFERENCE_PROMPT) & (table["status"] == TrialStatus.FINISHED)]
+    """Return the best and the worst video of trials that are done, with a reward model, by the episode that the video shows."""
+    done = table[(table["prompt"] != REFERENCE_PROMPT) & table["status"].isin(DONE)]
     shown = []
-    for row in finished.to_dict("records"):
+    for row in done.to_dict("records"):
         recorded = _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, RECORDED_VIDEO)
         if recorded and recorded[0].is_file() and (episode := parts.read(read_episode, recorded[0])):
             shown.append((row, recorded[0], episode))

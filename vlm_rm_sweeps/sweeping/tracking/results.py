@@ -15,6 +15,7 @@ from vlm_rm_sweeps.files import read_whole
 from vlm_rm_sweeps.metrics import (
     ALARM,
     CLIP_RETURN,
+    DONE,
     EPIC_DISTANCE,
     EVALUATION,
     REWARD,
@@ -69,7 +70,7 @@ class TrialOutcome:
     @property
     def has_ended(self) -> bool:
         """Whether the trial is done, in whole or as far as the sweep file lets it go."""
-        return self.status in (TrialStatus.FINISHED, TrialStatus.STOPPED)
+        return self.status in DONE
 
 
 def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
@@ -230,10 +231,10 @@ class BestCell:
         return f"{self.outcomes[0].trial.cell}, over seeds {seeds}"
 
 
-def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
-    """Choose the best combination with a reward model: by success, then by true return, as interquartile means over its seeds.
+def best_cells(outcomes: list[TrialOutcome]) -> list[BestCell]:
+    """Choose the best combinations with a reward model: by success, then by true return, as interquartile means over their seeds.
 
-    It is the best row of `cells_of`. A single seed may be lucky. Only combinations compete of which the most seeds have
+    The first is the best row of `cells_of`. A single seed may be lucky. Only combinations compete of which the most seeds have
     finished, or were stopped with an evaluation of the greedy policy, which then counts against a combination what it might have
     learned later. CLIP returns are not used, because the scales of different models cannot be compared.
 
@@ -241,7 +242,7 @@ def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
         outcomes: One for each trial.
 
     Returns:
-        The best combination; None if no trial with a reward model finished.
+        The best combination, and those that are exactly as good; empty if no trial with a reward model finished.
     """
     cells: dict[str, list[TrialOutcome]] = {}
     for each in outcomes:
@@ -253,7 +254,9 @@ def best_cell(outcomes: list[TrialOutcome]) -> BestCell | None:
     def merit(cell: BestCell) -> tuple[float, ...]:
         return tuple(cell.metrics.get(EVALUATION + name, -math.inf) for name in MERITS)
 
-    return max((BestCell(tuple(cell)) for cell in cells.values() if len(cell) == most), key=merit, default=None)
+    competing = [BestCell(tuple(cell)) for cell in cells.values() if len(cell) == most]
+    highest = max(map(merit, competing), default=())
+    return [cell for cell in competing if merit(cell) == highest]
 
 
 @dataclass(frozen=True)
@@ -284,8 +287,13 @@ class SweepOutcome:
 
     @property
     def best(self) -> BestCell | None:
-        """The best combination, see `best_cell`."""
-        return best_cell(self.outcomes)
+        """The best combination, see `best_cells`."""
+        return next(iter(best_cells(self.outcomes)), None)
+
+    @property
+    def as_good(self) -> int:
+        """The number of other combinations that are exactly as good as the best one."""
+        return max(0, len(best_cells(self.outcomes)) - 1)
 
     @property
     def finished(self) -> int:
