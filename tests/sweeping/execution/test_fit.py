@@ -25,6 +25,7 @@ KEYS: dict[str, Any] = {
     "steps_per_result": 1_024,
     "evaluation_episodes": 10,
     "videos": False,
+    "settings": {"learning_starts": 1_000},
 }
 MODEL = "embedded/tiny"
 MEASURED = Measured(
@@ -49,9 +50,9 @@ def test_on_a_large_machine_a_trial_takes_its_own_time() -> None:
     found = estimate(plan_with({}), MEASURED, LARGE)
     assert (found.trials_at_once, found.bound_by, found.problems) == (2, "trials", ())
     assert found.steps_per_second == pytest.approx(2 / 3e-3)
-    # Both trials train 10 240 steps of 3 ms and are evaluated for 10 episodes of 200 steps of 2 ms.
+    # Both trials train 9 240 steps of 3 ms. 1 000 steps before and an evaluation of 10 episodes of 200 steps take 2 ms each.
     started = START_S + 2 * TRIAL_S / 3  # three processes start at once
-    assert found.hours * 3600 == pytest.approx(10_240 * 3e-3 + 2_000 * 2e-3 + started)
+    assert found.hours * 3600 == pytest.approx(9_240 * 3e-3 + 3_000 * 2e-3 + started)
     assert found.gpu_hours == 0
 
 

@@ -1,7 +1,7 @@
 """Estimates what a sweep needs, and whether it fits this machine, from short measurements of its parts: `vlm-rm fit`.
 
 The model is simple enough to be read. A trial makes a step in the time of training and drawing, while the frames of the steps before
-are encoded; a step takes the longer of the two. Trials run at once as far as their reservations allow. All processes share the
+are encoded; a step takes the longer of the two. Steps before the first update take as long as those of an evaluation. Trials run at once as far as their reservations allow. All processes share the
 cores: so many steps are made as the slowest of trials, servers and cores allows.
 """
 
@@ -62,7 +62,7 @@ class Measured:
 
     Attributes:
         training: A training step of the environment with its share of updates, not drawn.
-        acting: A step of an evaluation, not drawn.
+        acting: A step of an evaluation, which has no updates, not drawn.
         drawing: What a step takes longer if it is drawn, by model id.
         encoding: One frame, by model id.
         model_bytes: Memory of a loaded model, by model id; on a GPU, of its weights.
@@ -146,7 +146,8 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
         encoding = measured.encoding.get(trial.model_id, NOTHING)
         rate, bound = _rate(plan, measured, machine, at_once, measured.training + drawing, encoding)
         evaluating, _ = _rate(plan, measured, machine, at_once, measured.acting + drawing, encoding)
-        seconds += steps / rate + _evaluated_steps(plan, steps) / evaluating
+        learning = steps - min(steps, getattr(plan.algorithm, "learning_starts", 0))
+        seconds += learning / rate + (steps - learning + _evaluated_steps(plan, steps)) / evaluating
         if steps:
             rates.append((steps, rate, bound))
     # Whatever the trials' order, the last ones may run alone.
