@@ -11,9 +11,12 @@ sweeps with many cells. A cell is one model, reward and prompt. Each cell's rewa
 Figure and CSV show the rank correlation (Spearman) of each measure with the greedy policies' mean success, and with their true return,
 over the cells. Measures are turned so that more is better: a correlation of 1 means that the better reward by the measure is always the
 better one to learn from. Over several tasks, ranks are taken within each task, so that no difference between tasks counts, and a task
-in which all cells reach the same is left out. Intervals (95 %) are a bootstrap of two levels: cells are drawn, then the seeds of each.
-The noise of seeds is in the correlation and once more in the draw, so where seeds differ much, intervals lie nearer to 0 than the
-correlation. They take cells for independent, although cells share models, rewards and prompts, and measures for exact.
+in which all cells reach the same is left out. With `--within-prompts` ranks are taken within each prompt of a task, too: then it counts
+only whether a measure tells models and rewards apart, and not good sentences from bad ones.
+
+Intervals (95 %) are a bootstrap of two levels: cells are drawn, then the seeds of each. The noise of seeds is in the correlation and
+once more in the draw, so where seeds differ much, intervals lie nearer to 0 than the correlation. They take cells for independent,
+although cells share models, rewards and prompts, and measures for exact.
 """
 
 import argparse
@@ -42,7 +45,7 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 BEFORE, RANDOM, VISITED = "before training", "random, success", "visited, success"
 """What measures were taken on, and against which truth."""
 OUTCOMES = (SUCCESS, TRUE_RETURN)
-ALL_TASKS = "all tasks, within each"
+ALL_TASKS = "all together, ranks within each"
 STATES = "states"
 """Folder of a data set inside of a sweep's, with states that its policies reached."""
 _CELL = ["model", "alpha", "prompt"]
@@ -245,13 +248,19 @@ def _told(table: pd.DataFrame, states: str) -> pd.DataFrame:
     return named.reindex(columns=[*_CELL, *HEADINGS]).assign(states=states)
 
 
-def draw(sweeps: Sequence[SweepRuns], cells: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+def within_prompts(table: pd.DataFrame) -> pd.DataFrame:
+    """Take each prompt of a task for a task of its own, in a table of cells or of trials."""
+    return table.assign(task=table["task"] + ", prompt " + table["prompt"])
+
+
+def draw(sweeps: Sequence[SweepRuns], cells: pd.DataFrame, trials: pd.DataFrame, name: str = "predictive") -> pd.DataFrame:
     """Draw and save the figure of several sweeps, into the folder of the first one.
 
     Args:
         sweeps: Runs of the sweeps.
         cells: Their measures, see `correlations`.
         trials: What their policies reached, see `correlations`.
+        name: Name of the files.
 
     Returns:
         The table that is saved beside the figure.
@@ -264,16 +273,16 @@ def draw(sweeps: Sequence[SweepRuns], cells: pd.DataFrame, trials: pd.DataFrame)
         raise DoesNotApplyError(
             f"no rank correlation is defined: expected at least {_FEWEST_CELLS} cells that differ in a measure and in their outcome"
         )
-    names = [name for name in OUTCOMES if name in set(table["outcome"])]
+    outcomes = [outcome for outcome in OUTCOMES if outcome in set(table["outcome"])]
     lines = table[["measure", "states"]].drop_duplicates()
-    size = (5.5 * len(names), 1.2 + 0.4 * len(lines))
-    figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    for axis, name in zip(axes[0], names, strict=True):
-        _panel(axis, table[table["outcome"] == name], lines)
-        axis.set_title(f"with {name.replace('_', ' ')}", fontsize="medium")
+    size = (5.5 * len(outcomes), 1.2 + 0.4 * len(lines))
+    figure, axes = plt.subplots(1, len(outcomes), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis, outcome in zip(axes[0], outcomes, strict=True):
+        _panel(axis, table[table["outcome"] == outcome], lines)
+        axis.set_title(f"with {outcome.replace('_', ' ')}", fontsize="medium")
     axes[0, 0].legend(frameon=False, fontsize="small", loc="best")
-    sweeps[0].save(figure, table, "predictive")
-    sweeps[0].save_table(cells, "predictive_cells")
+    sweeps[0].save(figure, table, name)
+    sweeps[0].save_table(cells, f"{name}_cells")
     return table
 
 
@@ -305,12 +314,16 @@ def main() -> None:
     parser.add_argument(
         "--tracking-uri", help="MLflow server or database with their runs. Default: that in the results folder."
     )
+    parser.add_argument("--within-prompts", action="store_true", help="Take ranks within each prompt of a task, too.")
     given = parser.parse_args()
     with refusals_in_words():
         sweeps = [SweepRuns(folder, given.tracking_uri) for folder in given.folders]
         trials = of_several_tasks(sweeps)
         cells = pd.concat([measured(folder, given.count) for folder in given.folders], ignore_index=True)
-        table = draw(sweeps, cells, trials)
+        if given.within_prompts:
+            table = draw(sweeps, within_prompts(cells), within_prompts(trials), "predictive_within_prompts")
+        else:
+            table = draw(sweeps, cells, trials)
     print(table.to_string(index=False, float_format="%.2f"))
 
 

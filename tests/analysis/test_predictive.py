@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
 
-from predictive import ALL_TASKS, RANDOM, TaskCells, correlations, rank_correlation
+from predictive import ALL_TASKS, RANDOM, TaskCells, correlations, rank_correlation, within_prompts
 
 from vlm_rm_sweeps.metrics import HEADINGS
 
@@ -135,3 +135,19 @@ def test_one_task_has_no_row_for_all_of_them_and_unknown_success_no_row() -> Non
     table = correlations(cells[cells["task"] == "one"], only)
     assert table["task"].unique().tolist() == ["one"]
     assert table["outcome"].unique().tolist() == ["true_return"]
+
+
+def test_within_prompts_good_sentences_are_not_told_from_bad_ones() -> None:
+    """The measure knows which prompt is good, and takes the better of its rewards for the worse."""
+    rows = [
+        {"task": "one", "model": "m", "alpha": f"reward_{reward}", "prompt": prompt, "good": good, "reward": reward}
+        for prompt, good in (("good", 1.0), ("bad", 0.0))
+        for reward in range(5)
+    ]
+    undefined = {name: float("nan") for name in HEADINGS}
+    cells = pd.DataFrame([row | undefined | {"states": RANDOM, "roc_auc": row["good"] - row["reward"] / 100} for row in rows])
+    trials = pd.DataFrame([row | {"seed": 0, "success": row["good"] + row["reward"] / 100} for row in rows])
+    assert rows_of(cells, trials)["roc_auc", "success", "one"]["value"] > 0.4
+    within = rows_of(within_prompts(cells), within_prompts(trials))
+    assert {task for _, _, task in within} == {"one, prompt good", "one, prompt bad", ALL_TASKS}
+    assert all(row["value"] == pytest.approx(-1.0) for row in within.values())
