@@ -207,8 +207,14 @@ def _index(names: list[str], gallery: Path) -> Iterator[str]:
     yield from ("# Gallery", "", "What shipped sweeps found, written by `make gallery` from their results.", "")
     yield from (f"- [{name}]({name}.md): {_found(gallery / f'{name}.md')}" for name in names)
     without = [file for file in sorted((REPOSITORY / "sweeps").glob("*.yaml")) if file.stem not in names]
-    on_gpu = [file for file in without if read_sweep_keys(file).get("pool", {}).get("gpus")]
-    groups = {"Await a run": [file for file in without if file not in on_gpu], "Need a GPU": on_gpu}
+    keys = {file: read_sweep_keys(file) for file in without}
+    on_gpu = [file for file in without if keys[file].get("pool", {}).get("gpus")]
+    screenings = [file for file in without if "screen" in keys[file]]
+    groups = {
+        "Await a run": [file for file in without if file not in (*on_gpu, *screenings)],
+        "Need a GPU": on_gpu,
+        "Train nothing, and have no page": screenings,
+    }
     for title, files in groups.items():
         if files:
             links = [f"- [`{file.name}`](../../sweeps/{file.name})" for file in files]

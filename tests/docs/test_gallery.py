@@ -120,10 +120,11 @@ def test_the_index_and_the_navigation_follow(gallery: Any, known: Any, results: 
     gallery.write_index(tmp_path / "gallery", settings)
     index = (tmp_path / "gallery" / "index.md").read_text()
     assert "- [quickstart](quickstart.md): Compared on cartpole-upright: 2 models" in index
-    _, waiting, on_gpu = re.split(r"^## .*$", index, flags=re.MULTILINE)
+    _, waiting, on_gpu, screenings = re.split(r"^## .*$", index, flags=re.MULTILINE)
     shipped = {file.name for file in (REPOSITORY / "sweeps").glob("*.yaml")}
-    listed = [set(re.findall(r"sweeps/(\S+\.yaml)\)", part)) for part in (waiting, on_gpu)]
-    assert listed[0] | listed[1] | {"quickstart.yaml"} == shipped
+    listed = [set(re.findall(r"sweeps/(\S+\.yaml)\)", part)) for part in (waiting, on_gpu, screenings)]
+    assert listed[0] | listed[1] | listed[2] | {"quickstart.yaml"} == shipped
+    assert listed[2] == {"screen_cartpole.yaml"}
     assert "paper_cartpole.yaml" in listed[1]
     assert "paper_cartpole_fast.yaml" in listed[0]
     entries = settings.read_text().splitlines()
