@@ -627,7 +627,7 @@ def _check_search(plan: Plan) -> None:
             except UserError as error:
                 raise UserError(f"search.space: {error} (a setting of {plan.sweep.algorithm})") from error
     if importlib.util.find_spec("optuna") is None:
-        raise UserError("search needs Optuna: install it with `pip install 'vlm-rm-sweeps[search]'`")
+        raise UserError("search needs Optuna: install it with `pip install optuna`")
 
 
 def _check_stopping(plan: Plan) -> None:
