@@ -126,6 +126,7 @@ docs: $(DOCS)/.installed ## Build the documentation into build/docs; a broken li
 	@echo "open build/docs/index.html"
 
 .PHONY: lock
-lock: $(INSTALLED) ## Resolve the dependencies and update requirements.lock and docs/requirements.lock.
+lock: $(INSTALLED) ## Resolve the dependencies and update the three files requirements.lock.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev --upgrade pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group docs --upgrade --output-file docs/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group mlflow-server --constraint requirements.lock --upgrade --output-file deploy/requirements.lock

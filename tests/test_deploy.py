@@ -144,6 +144,20 @@ def test_the_image_installs_as_make_does() -> None:
     assert locked_uv.replace("$", "$$") in makefile
 
 
+def test_what_a_stage_adds_has_hashes_and_no_other_version_than_the_lock() -> None:
+    added = dict(re.findall(r"^([\w.-]+)==([^ ;]+)", text_of("requirements.lock"), re.MULTILINE))
+    assert {"boto3", "psycopg2-binary"} <= added.keys()
+    everywhere = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    both = dict(re.findall(r"^([\w.-]+)==([^ ;]+)", everywhere, re.MULTILINE))
+    assert {name: version for name, version in added.items() if both.get(name, version) != version} == {}
+    (install,) = [step for step in steps_of("mlflow") if "pip install" in step]
+    assert "--require-hashes" in install
+    named = [
+        word for stage in stages() for step in steps_of(stage) for word in step.split() if "==" in word and "uv" not in word
+    ]
+    assert named == []  # every version is in a lock
+
+
 def test_the_images_commands_are_ones_of_a_shell_and_its_user_is_not_root() -> None:
     for name, stage in stages().items():
         for step in steps_of(name):
