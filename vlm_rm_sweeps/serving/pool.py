@@ -32,7 +32,7 @@ from vlm_rm_sweeps.rewards.reward_model import (
     check_request,
 )
 from vlm_rm_sweeps.serving.messages import ScoredFrames
-from vlm_rm_sweeps.serving.ray_internals import actor_id, is_dead, restarts_of_running
+from vlm_rm_sweeps.serving.ray_internals import actor_id, died_with_its_node, is_dead, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
 NAMESPACE = "vlm-rm-sweeps"
@@ -505,8 +505,11 @@ def running_servers(config: PoolConfig) -> set[str]:
 
 
 def cause_of_death(error: Exception) -> str:
-    """Return what a server died of, in one line: the last one of Ray's message, which has the traceback of a model's error."""
-    line = (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0]
+    """Return what an actor died of, in one line: the last one of Ray's message, which has the traceback of a model's error."""
+    line = (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0].strip()
+    if died_with_its_node(error):
+        of_node = line.removeprefix("the actor's node was ")
+        return f"its node died ({of_node})"
     return line.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
 
 

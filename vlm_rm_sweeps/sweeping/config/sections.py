@@ -193,7 +193,8 @@ class TrialResources(Section):
     retries: int = Field(
         2,
         ge=0,
-        description="How often a failed trial is retried from its last checkpoint. The same error at the same step ends it.",
+        description="How often a failed trial is retried from its last checkpoint. The same error at the same step ends it. "
+        "Nodes of a cluster that die do not count.",
     )
 
 

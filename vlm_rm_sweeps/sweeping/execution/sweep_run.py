@@ -18,6 +18,7 @@ from vlm_rm_sweeps.files import DISK_ERRORS, write_whole
 from vlm_rm_sweeps.metrics import EVALUATION, REWARD_THRESHOLD, RunStatus, TrialStatus
 from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
+from vlm_rm_sweeps.serving.ray_internals import count_no_lost_nodes
 from vlm_rm_sweeps.storage import StoreError
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
@@ -205,6 +206,7 @@ class SweepRun:
             UserError: The disk is full.
         """
         prepare_tune()
+        count_no_lost_nodes()
         for speaker in _SILENCED:
             logging.getLogger(speaker).setLevel(logging.CRITICAL)
         seconds = self._plan.sweep.time_budget_s
