@@ -550,6 +550,13 @@ def test_what_services_mount_exists(services: dict[str, dict[str, Any]]) -> None
                 assert source in volumes or source == "/tmp/ray", volume
 
 
+def test_mlflows_image_has_the_driver_that_its_database_is_opened_with(services: dict[str, dict[str, Any]]) -> None:
+    """SQLAlchemy takes another one for `postgresql://` alone, and has changed which."""
+    scheme = services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"].partition("://")[0]
+    driver = scheme.partition("+")[2]
+    assert re.search(rf"^{driver}(-binary)?==", text_of("requirements.lock"), re.MULTILINE)
+
+
 def test_mlflows_server_is_built_from_the_lock_and_its_options_are_its_own(services: dict[str, dict[str, Any]]) -> None:
     from mlflow.cli import server
 
