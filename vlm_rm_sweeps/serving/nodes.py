@@ -1,10 +1,14 @@
-"""What the nodes of a cluster must have in common before a sweep starts: this package's version, and where results are."""
+"""What the nodes of a cluster must have in common: this package's version, and where results are.
+
+Those that are there before a sweep starts are asked for it. One that joins later refuses the first trial that comes to it.
+"""
 
 import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.storage import RemoteFolder
+from vlm_rm_sweeps.storage import RemoteFolder, StoreError
 
 _PACKAGE = "vlm-rm-sweeps"
 _ANSWER_S = 120.0
 """Seconds in which a node must answer: the first process there imports this package."""
 _NAMED_AT_MOST = 5
+_ANOTHER_STORE = "another store answers there"
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,37 @@ class NodeReport:
     host: str
     version: str
     folder: str | None
+
+
+@dataclass(frozen=True)
+class InCommon:
+    """What a machine must see and have to run a trial, as plain data from the driver.
+
+    Attributes:
+        file: A file of the sweep, in its folder or at its address.
+        version: The driver's version of this package.
+    """
+
+    file: Path | RemoteFolder
+    version: str = field(default_factory=lambda: version(_PACKAGE))
+
+    def check_here(self) -> None:
+        """Refuse this machine if it lacks that: what a trial writes here would be lost. A store that does not answer is no reason.
+
+        Raises:
+            UserError: It names the machine, and what it lacks.
+        """
+        report = NodeReport(socket.gethostname(), version(_PACKAGE), self._trouble())
+        problem = _problem_of(report, self.file, self.version)
+        if problem is not None:
+            raise UserError(f"{problem}; then --resume trains what was refused")
+
+    def _trouble(self) -> str | None:
+        if isinstance(self.file, Path):
+            return None if self.file.is_file() else "is another folder, or none,"
+        with suppress(StoreError):
+            return None if self.file.name in self.file.above.names() else _ANOTHER_STORE
+        return None
 
 
 def check_nodes(results: Path | RemoteFolder) -> None:
@@ -100,7 +136,9 @@ def _new_mark() -> str:
 
 
 def _problems(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[str]:
-    return [problem for problem in (_problem_of(report, mark) for report in _reports(nodes, mark)) if problem]
+    return [
+        problem for problem in (_problem_of(report, mark, version(_PACKAGE)) for report in _reports(nodes, mark)) if problem
+    ]
 
 
 def _reports(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[NodeReport | str]:
@@ -144,7 +182,7 @@ def _trouble_with_address(mark: RemoteFolder) -> str | None:
     if trouble := results.trouble():
         return trouble
     if mark.name not in results.names():
-        return "another store answers there"
+        return _ANOTHER_STORE
     try:
         results.copy.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -166,12 +204,11 @@ def _trouble_with(mark: Path) -> str | None:
     return None
 
 
-def _problem_of(report: NodeReport | str, mark: Path | RemoteFolder) -> str | None:
+def _problem_of(report: NodeReport | str, mark: Path | RemoteFolder, wanted: str) -> str | None:
     if isinstance(report, str):
         return report
-    here = version(_PACKAGE)
-    if report.version != here:
-        return f"node {report.host} has {_PACKAGE} {report.version}, and this machine {here}: install the same version on both"
+    if report.version != wanted:
+        return f"node {report.host} has {_PACKAGE} {report.version}, and the machine of the sweep {wanted}: install the same version on both"
     if report.folder is None:
         return None
     if isinstance(mark, RemoteFolder):
