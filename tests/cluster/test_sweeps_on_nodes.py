@@ -173,7 +173,7 @@ def test_a_node_that_joins_late_without_the_results_folder_trains_nothing(nodes:
     results.mkdir()
     nodes.join(2, cpus=2)  # the server, and another one for a trial
     nodes.join(3, cpus=1)
-    file = written(tmp_path, pool={"cpus": 2})
+    file = written(tmp_path, steps=10_240)
     sweep = nodes.sweep(file, "--results", str(results), log=log)
     until(lambda: bool(list(results.glob("nodes-*/trials/*/step-*/checkpoint.json"))) or sweep.poll() is not None)
     nodes.join(4, cpus=1, hides=results)

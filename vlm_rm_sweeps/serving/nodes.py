@@ -208,7 +208,8 @@ def _problem_of(report: NodeReport | str, mark: Path | RemoteFolder, wanted: str
     if isinstance(report, str):
         return report
     if report.version != wanted:
-        return f"node {report.host} has {_PACKAGE} {report.version}, and the machine of the sweep {wanted}: install the same version on both"
+        wants = f"and the machine of the sweep {wanted}"
+        return f"node {report.host} has {_PACKAGE} {report.version}, {wants}: install the same version on both"
     if report.folder is None:
         return None
     if isinstance(mark, RemoteFolder):

@@ -48,7 +48,8 @@ _POLL_S = 0.5
 _REQUEST_FRAMES = 64
 """Frames in one request of `score`, rounded up to whole micro-batches: frames x specs x embedding must fit into a server's
 memory."""
-_LONGEST_START_S = 600.0
+LONGEST_START_S = 600.0
+"""Seconds in which a server that was lost must run again, see `LostServers`."""
 _LOOK_FOR_SERVERS_S = 5.0
 """Seconds between two looks of a client for further servers."""
 _THREADS = "OMP_NUM_THREADS"
@@ -282,7 +283,7 @@ class PendingRewards:
                     raise
                 else:
                     patience_ends = time.monotonic() + timeout
-                    latest_start = patience_ends + _LONGEST_START_S
+                    latest_start = patience_ends + LONGEST_START_S
             except RayTaskError as error:
                 if isinstance(error.cause, JudgeUnavailableError):
                     raise error.cause from None
@@ -307,7 +308,7 @@ class PendingRewards:
 def _deadlines(timeout: float) -> tuple[float, float, None]:
     """Return for a request that is sent now: when its server must run at the latest, when to look at it, and its unknown life."""
     now = time.monotonic()
-    return now + _LONGEST_START_S, now + min(_USUAL_S, timeout), None
+    return now + LONGEST_START_S, now + min(_USUAL_S, timeout), None
 
 
 @dataclass
