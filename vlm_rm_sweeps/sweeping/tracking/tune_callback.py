@@ -240,8 +240,7 @@ class JournalCallback(tune.Callback):
 
     def _end(self, trial: Trial, run_status: RunStatus, status: TrialStatus, reason: str) -> None:
         self._ended[trial.trial_id] = (status, reason)
-        tags = {"checkpoints": f"trials/{trial.trial_id}"} | ({"reason": reason} if reason else {})
-        self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags=tags))
+        self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags={"reason": reason} if reason else {}))
 
     def outcome(self, trial: Trial) -> TrialOutcome:
         """Return how a trial ended; until then it is unfinished."""
