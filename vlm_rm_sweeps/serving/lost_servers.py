@@ -12,6 +12,7 @@ import ray
 
 from vlm_rm_sweeps.serving.pool import LONGEST_START_S, PoolConfig
 from vlm_rm_sweeps.serving.ray_internals import actor_id, is_dead, restarts_of_running
+from vlm_rm_sweeps.serving.telemetry import PoolMetrics
 
 _USUAL_S = 30.0
 """Seconds in which a lost server is usually there again."""
@@ -25,7 +26,7 @@ class _Lost:
 
 
 class LostServers:
-    """Looks for lost servers of one model.
+    """Looks for lost servers of one model, and counts those that run.
 
     Args:
         config: Configuration of the pool.
@@ -35,6 +36,7 @@ class LostServers:
     def __init__(self, config: PoolConfig, say: Callable[[str], None]) -> None:
         self._config, self._say = config, say
         self._lost: dict[str, _Lost] = {}
+        self._metrics = PoolMetrics(config.model_id)
 
     def look(self, servers: Mapping[str, Any], now: float | None = None) -> None:
         """Say after 30 s that a server is lost, again after twice that time, and so on; after ten minutes, end it for good.
@@ -53,6 +55,7 @@ class LostServers:
                 self._look_at(handle, self._lost.setdefault(name, _Lost(now)), now)
             elif (lost := self._lost.pop(name, None)) is not None and lost.said_s and not is_dead(actor_id(handle)):
                 self._say(f"the reward server of {self._config.model_id} runs again")
+        self._metrics.running(sum(restarts_of_running(actor_id(handle)) is not None for handle in servers.values()))
 
     def _look_at(self, handle: Any, lost: _Lost, now: float) -> None:
         seconds = now - lost.since

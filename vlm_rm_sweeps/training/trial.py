@@ -98,6 +98,7 @@ class TrainingJob:
             chosen; None for one evaluation, at the end, while the best policy is chosen by training episodes.
         goals: Least values, by metric, of which the greedy policy must reach one for the trial to end early, in order.
         in_common: What the machine of the trial must have in common with the driver's; None where there is no other.
+        label: What people call the trial.
     """
 
     task: Task
@@ -117,6 +118,7 @@ class TrainingJob:
     evaluation_interval: int | None = None
     goals: Mapping[str, float] = field(default_factory=dict)
     in_common: InCommon | None = None
+    label: str = ""
 
     def description(self) -> JobContent:
         """Return the job's description for its checkpoints."""
@@ -196,7 +198,7 @@ class TrainableTrial(tune.Trainable):
         if self._job.in_common is not None:
             self._job.in_common.check_here()
         self._trainer = self._build_trainer()
-        self._ray_metrics = TrialMetrics(self._job.folder.name)
+        self._ray_metrics = TrialMetrics(self._job.folder.name, self._job.label)
         self._updates_before = 0.0
         self._stopwatches = self._start_stopwatches()
         self._least_micro_batch: float = self._job.reward.pool.micro_batch if self._job.reward else 0

@@ -48,6 +48,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         evaluation_interval=sweep.trial.evaluation_interval,
         goals=sweep.stop.goals if sweep.stop is not None and spec is not None else {},
         in_common=InCommon(folder.sweep_file_place),
+        label=trial.label,
     )
     if spec is None:
         return job
