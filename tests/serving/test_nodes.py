@@ -10,14 +10,16 @@ from own_network import needs_namespaces, run_in_own_network
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving import nodes
-from vlm_rm_sweeps.serving.nodes import InCommon, NodeReport, check_nodes, look
+from vlm_rm_sweeps.serving.nodes import InCommon, NodeReport, check_nodes, look, profile_remark
 from vlm_rm_sweeps.storage import RemoteFolder, StoreError
+from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
 
 def test_a_folder_that_is_shared_has_no_trouble_and_keeps_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     mark.touch()
     assert look(mark).folder is None
+    assert look(mark).profile == machine_profile()
     assert list(tmp_path.iterdir()) == [mark]
 
 
@@ -83,6 +85,15 @@ def test_a_machine_that_reaches_another_store_refuses_a_trial_and_one_that_reach
 
     monkeypatch.setattr(RemoteFolder, "names", silent)
     InCommon(remote / "sweep.yaml").check_here()
+
+
+def test_nodes_that_would_draw_otherwise_are_named_in_one_line() -> None:
+    profiles: dict[str, Profile | None] = {"a": "fast", "b": "full", "c": None}
+    here, with_gpu, silent = (NodeReport(name, "1", None, profile) for name, profile in profiles.items())
+    assert profile_remark([here, silent], "fast") is None
+    remark = profile_remark([here, with_gpu, silent], "fast")
+    assert remark is not None
+    assert remark.startswith("frames are drawn in the fast profile, which this machine would choose; b would not: `profile`")
 
 
 def test_a_cluster_of_one_node_is_not_asked(ray_cluster: None, tmp_path: Path) -> None:
