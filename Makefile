@@ -78,8 +78,8 @@ test-faults: $(INSTALLED) ## Inject faults into real sweeps at random moments an
 	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
 
 .PHONY: test-cluster
-test-cluster: $(INSTALLED) ## Run sweeps on several Ray nodes, each in a network of its own, and lose some of them. It needs root.
-	$(BIN)/python -m pytest -m cluster tests/cluster
+test-cluster: $(INSTALLED) ## Run sweeps on several Ray nodes, each in a network of its own, lose some, and write results/cluster.txt. It needs root.
+	env CLUSTER_TABLE=results/cluster.txt $(BIN)/python -m pytest -m cluster -s tests/cluster
 
 .PHONY: test-fuzz
 test-fuzz: $(INSTALLED) ## Try 10 000 odd sweep files, arguments, results, environments and requests (minutes), and write results/fuzz.txt: SEED=...
