@@ -266,4 +266,4 @@ def test_env_runners_on_two_nodes_collect_what_those_on_one_do(
         results, log = tmp_path / name / "results", tmp_path / name / "log"
         wait_for(nodes.sweep(written(tmp_path / name, **changes), "--results", str(results), log=log), log)
         found.append(found_in(results))
-    same(rows, "env runners on two nodes", *found)
+    same(rows, "env runners on two nodes", found[0], found[1])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError, RayActorError
 from ray.tune.experiment import Trial
 

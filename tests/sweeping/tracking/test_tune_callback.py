@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_content import resumable
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError
 
 from vlm_rm_sweeps.metrics import FAILURE, FINISHED, REACHED, RunStatus, TrialStatus
