@@ -78,8 +78,8 @@ test-faults: $(INSTALLED) ## Inject faults into real sweeps at random moments an
 	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
 
 .PHONY: test-cluster
-test-cluster: $(INSTALLED) ## Run sweeps on several Ray nodes, each in a network of its own, and lose some of them. It needs root.
-	$(BIN)/python -m pytest -m cluster tests/cluster
+test-cluster: $(INSTALLED) ## Run sweeps on several Ray nodes, each in a network of its own, lose some, and write results/cluster.txt. It needs root.
+	env CLUSTER_TABLE=results/cluster.txt $(BIN)/python -m pytest -m cluster -s tests/cluster
 
 .PHONY: test-fuzz
 test-fuzz: $(INSTALLED) ## Try 10 000 odd sweep files, arguments, results, environments and requests (minutes), and write results/fuzz.txt: SEED=...
@@ -126,6 +126,7 @@ docs: $(DOCS)/.installed ## Build the documentation into build/docs; a broken li
 	@echo "open build/docs/index.html"
 
 .PHONY: lock
-lock: $(INSTALLED) ## Resolve the dependencies and update requirements.lock and docs/requirements.lock.
+lock: $(INSTALLED) ## Resolve the dependencies and update the three files requirements.lock.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev --upgrade pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group docs --upgrade --output-file docs/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group mlflow-server --constraint requirements.lock --upgrade --output-file deploy/requirements.lock

@@ -6,6 +6,7 @@ Expect the reward of the learned policy to stay high, and that of random actions
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,6 +28,7 @@ from vlm_rm_sweeps.files import file_inside
 from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS
 from vlm_rm_sweeps.rewards.registry import known_reward_model
+from vlm_rm_sweeps.training.checkpoints import TRIALS
 
 SHOWN = 8
 SEED = 12_345
@@ -42,7 +44,7 @@ def draw(runs: SweepRuns) -> None:
     by_cell = table.groupby(cells)
     of_cells = pd.DataFrame({f"iqm_{name}": by_cell[name].transform(_interquartile_mean) for name in merits})
     best = pd.concat([table, of_cells], axis=1).sort_values([*of_cells.columns, *merits], ascending=False).iloc[0]
-    checkpoint = find_checkpoint(file_inside(runs.folder, best["checkpoints"]))
+    checkpoint = find_checkpoint(file_inside(runs.folder, Path(TRIALS) / best["trial_id"]))
     task, spec, scorer = task_of(checkpoint), spec_of(checkpoint), load_scorer(checkpoint)
     assert spec is not None
     assert scorer is not None

@@ -72,6 +72,7 @@ subprocess.run([sys.executable, "-c", grandchild, sys.argv[2]], check=True)
         ("prepare_ray", "RAY_AUTH_MODE", "token"),
         ("prepare_mlflow", "MLFLOW_DISABLE_TELEMETRY", "true"),
         ("prepare_mlflow", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
+        ("prepare_tune", "TUNE_PRINT_ALL_TRIAL_ERRORS", "0"),
         ("prepare_pygame", "SDL_VIDEODRIVER", "dummy"),
         ("prepare_pygame", "SDL_AUDIODRIVER", "dummy"),
     ],

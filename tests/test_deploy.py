@@ -144,6 +144,20 @@ def test_the_image_installs_as_make_does() -> None:
     assert locked_uv.replace("$", "$$") in makefile
 
 
+def test_what_a_stage_adds_has_hashes_and_no_other_version_than_the_lock() -> None:
+    added = dict(re.findall(r"^([\w.-]+)==([^ ;]+)", text_of("requirements.lock"), re.MULTILINE))
+    assert {"boto3", "psycopg2-binary"} <= added.keys()
+    everywhere = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    both = dict(re.findall(r"^([\w.-]+)==([^ ;]+)", everywhere, re.MULTILINE))
+    assert {name: version for name, version in added.items() if both.get(name, version) != version} == {}
+    (install,) = [step for step in steps_of("mlflow") if "pip install" in step]
+    assert "--require-hashes" in install
+    named = [
+        word for stage in stages() for step in steps_of(stage) for word in step.split() if "==" in word and "uv" not in word
+    ]
+    assert named == []  # every version is in a lock
+
+
 def test_the_images_commands_are_ones_of_a_shell_and_its_user_is_not_root() -> None:
     for name, stage in stages().items():
         for step in steps_of(name):
@@ -534,6 +548,13 @@ def test_what_services_mount_exists(services: dict[str, dict[str, Any]]) -> None
                 assert rest[-1] == "ro"
             else:
                 assert source in volumes or source == "/tmp/ray", volume
+
+
+def test_mlflows_image_has_the_driver_that_its_database_is_opened_with(services: dict[str, dict[str, Any]]) -> None:
+    """SQLAlchemy takes another one for `postgresql://` alone, and has changed which."""
+    scheme = services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"].partition("://")[0]
+    driver = scheme.partition("+")[2]
+    assert re.search(rf"^{driver}(-binary)?==", text_of("requirements.lock"), re.MULTILINE)
 
 
 def test_mlflows_server_is_built_from_the_lock_and_its_options_are_its_own(services: dict[str, dict[str, Any]]) -> None:

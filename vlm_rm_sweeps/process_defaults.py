@@ -60,6 +60,8 @@ def prepare_tune() -> None:
 
     # Tune would print whole configurations.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune would print 30 lines, with a traceback of its own, for each trial that is retried. What it died of is said in one.
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     # Tune would also write each result as CSV, JSON and for TensorBoard.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # In seconds. Writing a result to MLflow's SQLite database can take half a second.

@@ -290,7 +290,7 @@ def test_figures_of_models_prompts_and_policies(
         assert all((sweep.folder / "figures" / f"{name}.{suffix}").stat().st_size > 1000 for suffix in ("png", "svg"))
         return pd.read_csv(sweep.folder / "figures" / f"{name}.csv")
 
-    trial = {"model": "embedded/tiny", "prompt": "task", "seed": 0, "checkpoints": "trials/a"}
+    trial = {"model": "embedded/tiny", "prompt": "task", "seed": 0, "trial_id": "a"}
     trials = [trial | {"alpha": alpha, "metrics": {"evaluation_success": 1.0}} for alpha in (0.0, 0.5)]
     sweep = runs.SweepRuns(sweep_of(tmp_path / "drawn", store, trials))
     keys = {"name": "drawn", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.0, 0.5], "steps": 10}

@@ -1,9 +1,10 @@
 """One sweep on Ray nodes with addresses of their own: whatever happens to a node, its table is that of an undisturbed run.
 
 The server reserves two CPUs and fills a node; both trials have another one. A node that is lost gets a successor, as from whoever
-keeps a cluster's machines up.
+keeps a cluster's machines up. `make test-cluster` prints a table of all cases, and writes it to CLUSTER_TABLE.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from ray_nodes import RayNodes, needs_network_namespaces, wait_for
 from small_sweeps import SWEEP
 from store_server import BUCKET, CREDENTIALS
 
-from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT
+from vlm_rm_sweeps.cli.terminal import EXIT_BAD_INPUT, EXIT_FAILED
 from vlm_rm_sweeps.metrics import CLIP_RETURN, FRAMES_SCORED, TRUE_RETURN, UPDATES
 from vlm_rm_sweeps.sweeping.tracking.journal import ResultLogged, read_entries
 
@@ -63,7 +64,10 @@ def written(folder: Path, **changes: Any) -> str:
     return str(file)
 
 
-def found_in(results: Path) -> tuple[pd.DataFrame, dict[tuple[str, int], dict[str, float]]]:
+Found = tuple[pd.DataFrame, dict[tuple[str, int], dict[str, float]]]
+
+
+def found_in(results: Path) -> Found:
     """The table of the only sweep in a folder, and each result of each trial, without times."""
     (folder,) = results.glob("nodes-*")
     table = pd.read_csv(folder / "trials.csv").drop(columns="steps_per_second")
@@ -88,7 +92,7 @@ def trials_have_checkpoints(results: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, dict[tuple[str, int], dict[str, float]]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("undisturbed")
     nodes = RayNodes(folder)
     try:
@@ -100,13 +104,51 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame,
     return found_in(folder / "results")
 
 
-def same(found: Any, expected: Any) -> None:
+@pytest.fixture(scope="module")
+def rows() -> Iterator[list[dict[str, Any]]]:
+    """One for each sweep that was compared; printed at the end as a table, and written to CLUSTER_TABLE."""
+    found: list[dict[str, Any]] = []
+    yield found
+    table = pd.DataFrame(found).to_string(index=False)
+    print(f"\n{table}")
+    if "CLUSTER_TABLE" in os.environ:
+        file = Path(os.environ["CLUSTER_TABLE"])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{table}\n")
+        print(f"written to {file}")
+
+
+def recovery_s(results: Path, fault_s: float) -> float:
+    """Seconds from a fault to the next result of the trial that waited longest for it, by the journal's times."""
+    (folder,) = results.glob("nodes-*")
+    after: dict[str, float] = {}
+    for entry in read_entries(folder / "journal.jsonl"):
+        if isinstance(entry, ResultLogged) and entry.time / 1000 > fault_s:
+            after.setdefault(entry.trial, entry.time / 1000 - fault_s)
+    return max(after.values())
+
+
+def same(rows: list[dict[str, Any]], what: str, found: Found, expected: Found, recovered_s: float | None = None) -> None:
+    """Note what was lost or doubled, by the frames of each result, and demand that nothing was."""
+    frames = [{key: told[FRAMES_SCORED] for key, told in logged.items()} for _, logged in (found, expected)]
+    more = [frames[0].get(key, 0.0) - frames[1].get(key, 0.0) for key in frames[0] | frames[1]]
+    rows.append(
+        {
+            "fault": what,
+            "recovery": "-" if recovered_s is None else f"{recovered_s:.1f} s",
+            "lost": int(-sum(change for change in more if change < 0)),
+            "doubled": int(sum(change for change in more if change > 0)),
+            "table equal": "yes" if found[0].equals(expected[0]) else "no",
+        }
+    )
     pd.testing.assert_frame_equal(found[0], expected[0])
     assert found[1] == expected[1]
 
 
 @pytest.mark.parametrize("fault", ["the server's node is killed", "the trials' node is cut off the network"])
-def test_a_lost_node_changes_no_number(nodes: RayNodes, undisturbed: Any, tmp_path: Path, fault: str) -> None:
+def test_a_lost_node_changes_no_number(
+    nodes: RayNodes, undisturbed: Found, rows: list[dict[str, Any]], tmp_path: Path, fault: str
+) -> None:
     results, log = tmp_path / "results", tmp_path / "log"
     nodes.join(2, cpus=2)
     nodes.join(3, cpus=2)
@@ -121,23 +163,26 @@ def test_a_lost_node_changes_no_number(nodes: RayNodes, undisturbed: Any, tmp_pa
         lost = nodes.node_of(_TRIAL)
         assert lost not in (None, nodes.node_of(_SERVER))
         nodes.cut_off(lost)
+    fault_s = time.time()
     nodes.join(4, cpus=2)
     wait_for(sweep, log)
-    same(found_in(results), undisturbed)
+    same(rows, fault, found_in(results), undisturbed, recovery_s(results, fault_s))
 
 
-def test_a_sweep_waits_for_nodes_that_join_late(nodes: RayNodes, undisturbed: Any, tmp_path: Path) -> None:
+def test_a_sweep_waits_for_nodes_that_join_late(
+    nodes: RayNodes, undisturbed: Found, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     results, log = tmp_path / "results", tmp_path / "log"
     nodes.join(2, cpus=2)
     sweep = nodes.sweep(written(tmp_path, wait_for_nodes_s=300), "--results", str(results), log=log)
     until(lambda: "waiting at most 300 s for machines that join" in log.read_text() or sweep.poll() is not None)
     nodes.join(3, cpus=2)
     wait_for(sweep, log)
-    same(found_in(results), undisturbed)
+    same(rows, "a node joins late", found_in(results), undisturbed)
 
 
 def test_two_sweeps_at_once_share_a_new_results_folder_and_the_servers(
-    nodes: RayNodes, undisturbed: Any, tmp_path: Path
+    nodes: RayNodes, undisturbed: Found, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
     nodes.join(2, cpus=6)
@@ -153,7 +198,7 @@ def test_two_sweeps_at_once_share_a_new_results_folder_and_the_servers(
         only = tmp_path / f"only-{name}"
         only.mkdir()
         next(results.glob(f"nodes-{name}-*")).rename(only / "nodes-found")
-        same(found_in(only), undisturbed)
+        same(rows, f"two sweeps at once, the {name}", found_in(only), undisturbed)
 
 
 def test_a_results_folder_that_a_node_does_not_share_is_refused(nodes: RayNodes, tmp_path: Path) -> None:
@@ -167,7 +212,28 @@ def test_a_results_folder_that_a_node_does_not_share_is_refused(nodes: RayNodes,
     assert list(results.iterdir()) == []
 
 
-def test_results_in_a_store_need_no_common_folder(nodes: RayNodes, undisturbed: Any, tmp_path: Path) -> None:
+def test_a_node_that_joins_late_without_the_results_folder_trains_nothing(nodes: RayNodes, tmp_path: Path) -> None:
+    """Its trial fails with one message, and is trained by the next execution, elsewhere."""
+    results, log = tmp_path / "results", tmp_path / "log"
+    results.mkdir()
+    nodes.join(2, cpus=2)  # the server, and another one for a trial
+    nodes.join(3, cpus=1)
+    file = written(tmp_path, steps=10_240)
+    sweep = nodes.sweep(file, "--results", str(results), log=log)
+    until(lambda: bool(list(results.glob("nodes-*/trials/*/step-*/checkpoint.json"))) or sweep.poll() is not None)
+    nodes.join(4, cpus=1, hides=results)
+    assert sweep.wait(timeout=600) == EXIT_FAILED, log.read_text()[-4000:]
+    said = log.read_text()
+    assert said.count("is another folder, or none, on node") >= 1
+    assert "Traceback" not in said
+    nodes.kill_raylet(4)
+    wait_for(nodes.sweep(file, "--results", str(results), "--resume", log=log), log)
+    assert set(found_in(results)[0]["status"]) == {"finished"}
+
+
+def test_results_in_a_store_need_no_common_folder(
+    nodes: RayNodes, undisturbed: Found, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     pytest.importorskip("moto", reason="moto is not installed")
     log, copies = tmp_path / "log", tmp_path / "copies"
     store = nodes.run(1, sys.executable, "-c", STORE, log=tmp_path / "store.log")
@@ -183,10 +249,12 @@ def test_results_in_a_store_need_no_common_folder(nodes: RayNodes, undisturbed: 
         sweep = nodes.sweep(written(tmp_path), "--results", f"s3://{BUCKET}/results?{endpoint}", log=log)
         wait_for(sweep, log)
     (folder,) = {file.parent for file in copies.rglob("nodes-*/trials.csv")}
-    same(found_in(folder.parent), undisturbed)
+    same(rows, "no common folder, but a store", found_in(folder.parent), undisturbed)
 
 
-def test_env_runners_on_two_nodes_collect_what_those_on_one_do(nodes: RayNodes, tmp_path: Path) -> None:
+def test_env_runners_on_two_nodes_collect_what_those_on_one_do(
+    nodes: RayNodes, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     found = []
     changes: dict[str, Any] = {"alphas": [0.5], "trial": {"cpus": 1, "env_runners": 2}, "pool": {"cpus": 0}}
     nodes.join(2, cpus=2)
@@ -198,4 +266,4 @@ def test_env_runners_on_two_nodes_collect_what_those_on_one_do(nodes: RayNodes, 
         results, log = tmp_path / name / "results", tmp_path / name / "log"
         wait_for(nodes.sweep(written(tmp_path / name, **changes), "--results", str(results), log=log), log)
         found.append(found_in(results))
-    same(*found)
+    same(rows, "env runners on two nodes", found[0], found[1])

@@ -1,21 +1,25 @@
 """Nodes that lack what a sweep needs are named before anything starts."""
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from own_network import needs_namespaces, run_in_own_network
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving import nodes
-from vlm_rm_sweeps.serving.nodes import NodeReport, check_nodes, look
-from vlm_rm_sweeps.storage import RemoteFolder
+from vlm_rm_sweeps.serving.nodes import InCommon, NodeReport, check_nodes, look, profile_remark
+from vlm_rm_sweeps.storage import RemoteFolder, StoreError
+from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
 
 def test_a_folder_that_is_shared_has_no_trouble_and_keeps_nothing(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     mark.touch()
     assert look(mark).folder is None
+    assert look(mark).profile == machine_profile()
     assert list(tmp_path.iterdir()) == [mark]
 
 
@@ -30,7 +34,7 @@ def test_an_address_that_a_node_cannot_use_is_named_with_the_cause(remote: Remot
     (tmp_path / "store").write_text("no folder")
     report = look(remote / "mark")
     assert report.folder
-    problem = nodes._problem_of(report, remote / "mark")
+    problem = nodes._problem_of(report, remote / "mark", report.version)
     assert problem is not None
     assert problem.startswith(f"node {report.host} cannot use {remote} for results ({report.folder})")
 
@@ -48,11 +52,48 @@ def test_a_folder_that_cannot_be_written_is_trouble(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
 
 
-def test_a_node_with_another_version_is_named_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "version", lambda package: "0.3.0")
-    problem = nodes._problem_of(NodeReport("far-away", "0.2.0", None), Path("results/mark"))
+def test_a_node_with_another_version_is_named_with_both() -> None:
+    problem = nodes._problem_of(NodeReport("far-away", "0.2.0", None), Path("results/mark"), "0.3.0")
     assert problem is not None
-    assert "node far-away has vlm-rm-sweeps 0.2.0, and this machine 0.3.0" in problem
+    assert "node far-away has vlm-rm-sweeps 0.2.0, and the machine of the sweep 0.3.0" in problem
+
+
+def test_a_machine_without_the_sweeps_file_or_with_another_version_refuses_a_trial(tmp_path: Path) -> None:
+    """As a node that joined late has one: the driver asked those that were there."""
+    file, host = tmp_path / "sweep.yaml", socket.gethostname()
+    with pytest.raises(
+        UserError, match=rf"^the results folder {tmp_path} is another folder, or none, on node {host}: .*--resume"
+    ):
+        InCommon(file).check_here()
+    file.touch()
+    InCommon(file).check_here()
+    with pytest.raises(UserError, match=rf"^node {host} has vlm-rm-sweeps .*, and the machine of the sweep 0\.0\.1: install"):
+        InCommon(file, "0.0.1").check_here()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_machine_that_reaches_another_store_refuses_a_trial_and_one_that_reaches_none_goes_on(
+    remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=rf"^node {socket.gethostname()} cannot use {remote} for results .another store"):
+        InCommon(remote / "sweep.yaml").check_here()
+    remote.write("sweep.yaml", b"name: x")
+    InCommon(remote / "sweep.yaml").check_here()
+
+    def silent(folder: RemoteFolder) -> list[str]:
+        raise StoreError(f"{folder} does not answer")
+
+    monkeypatch.setattr(RemoteFolder, "names", silent)
+    InCommon(remote / "sweep.yaml").check_here()
+
+
+def test_nodes_that_would_draw_otherwise_are_named_in_one_line() -> None:
+    profiles: dict[str, Profile | None] = {"a": "fast", "b": "full", "c": None}
+    here, with_gpu, silent = (NodeReport(name, "1", None, profile) for name, profile in profiles.items())
+    assert profile_remark([here, silent], "fast") is None
+    remark = profile_remark([here, with_gpu, silent], "fast")
+    assert remark is not None
+    assert remark.startswith("frames are drawn in the fast profile, which this machine would choose; b would not: `profile`")
 
 
 def test_a_cluster_of_one_node_is_not_asked(ray_cluster: None, tmp_path: Path) -> None:

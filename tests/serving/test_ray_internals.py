@@ -6,8 +6,19 @@ from typing import Any
 
 import pytest
 import ray
+from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
+from ray.exceptions import ActorDiedError, RayActorError
+from ray.tune.experiment import Trial
 
-from vlm_rm_sweeps.serving.ray_internals import actor_id, address_of_auto, is_dead, restarts_of_running
+from vlm_rm_sweeps.serving.pool import cause_of_death
+from vlm_rm_sweeps.serving.ray_internals import (
+    actor_id,
+    address_of_auto,
+    count_no_lost_nodes,
+    died_with_its_node,
+    is_dead,
+    restarts_of_running,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +69,44 @@ def test_an_actor_that_was_ended_is_dead_and_one_that_restarts_is_not(ray_cluste
     while not is_dead(actor_id(ended)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert is_dead(actor_id(ended))
+
+
+OF_A_NODE = (
+    "The actor died because its node has died. Node Id: 12ab\n"
+    "\tthe actor's node was terminated unexpectedly: health check failed due to missing too many heartbeats"
+)
+OF_A_PROCESS = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
+
+
+def died(message: str) -> ActorDiedError:
+    """As Ray makes it of what its head says; tests/cluster has real ones."""
+    return ActorDiedError(cause=ActorDiedErrorContext(error_message=message, actor_id=b"1" * 16, class_name="TrainableTrial"))
+
+
+def test_a_trial_whose_node_died_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a cluster of machines that come and go uses up `retries`."""
+    monkeypatch.setattr(RayActorError, "preempted", RayActorError.preempted)  # restores it
+    count_no_lost_nodes()
+    monkeypatch.setattr(Trial, "local_path", None)  # nothing is written
+    trial = Trial("any", stub=True, max_failures=0)
+    for _ in range(3):
+        trial.handle_error(died(OF_A_NODE))
+    assert trial.should_recover()
+    trial.handle_error(died(OF_A_PROCESS))
+    assert not trial.should_recover()
+
+
+@pytest.mark.parametrize(
+    ("message", "with_node", "cause"),
+    [
+        (OF_A_NODE, True, "its node died (terminated unexpectedly: health check failed due to missing too many heartbeats)"),
+        (OF_A_PROCESS, False, OF_A_PROCESS),
+    ],
+    ids=["node", "process"],
+)
+def test_the_cause_of_a_death_is_one_line_that_tells_nodes_from_processes(message: str, with_node: bool, cause: str) -> None:
+    assert died_with_its_node(died(message)) is with_node
+    assert cause_of_death(died(message)) == cause
 
 
 def test_auto_is_an_address_that_can_be_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.functions.history import History
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.nodes import InCommon
 from vlm_rm_sweeps.serving.pool import PoolConfig, PoolUnavailable
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
@@ -358,6 +360,17 @@ def test_what_the_machine_may_be_to_blame_for_is_left_to_tune(trial: TrainableTr
     for _ in range(3):
         with pytest.raises(type(error)):
             trial.train()
+
+
+def test_a_machine_that_does_not_see_the_sweep_refuses_its_trials_for_good_and_writes_nothing(tmp_path: Path) -> None:
+    place = InCommon(tmp_path / "sweep.yaml")
+    made = dataclasses.replace(job(None, tmp_path / "trials" / "a"), in_common=place)
+    refused = TrainableTrial(config={"run": {"job": made}})
+    ended = refused.train()
+    refused.stop()
+    assert ended["done"]
+    assert f"{tmp_path} is another folder, or none, on node {socket.gethostname()}" in ended["failure"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_first_line_of_an_error_is_its_reason(trial: TrainableTrial) -> None:

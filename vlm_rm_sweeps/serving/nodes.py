@@ -1,10 +1,14 @@
-"""What the nodes of a cluster must have in common before a sweep starts: this package's version, and where results are."""
+"""What the nodes of a cluster must have in common: this package's version, and where results are.
+
+Those that are there before a sweep starts are asked for it. One that joins later refuses the first trial that comes to it.
+"""
 
 import os
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,14 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import UserError, reason_of
-from vlm_rm_sweeps.storage import RemoteFolder
+from vlm_rm_sweeps.storage import RemoteFolder, StoreError
+from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
 _PACKAGE = "vlm-rm-sweeps"
 _ANSWER_S = 120.0
 """Seconds in which a node must answer: the first process there imports this package."""
 _NAMED_AT_MOST = 5
+_ANOTHER_STORE = "another store answers there"
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,66 @@ class NodeReport:
         host: Its host name.
         version: The version of this package there.
         folder: What is wrong with the results folder or address there; None if nothing is.
+        profile: How much OpenGL would draw there, if the sweep file says nothing; None if that was not asked.
     """
 
     host: str
     version: str
     folder: str | None
+    profile: Profile | None = None
 
 
-def check_nodes(results: Path | RemoteFolder) -> None:
+@dataclass(frozen=True)
+class InCommon:
+    """What a machine must see and have to run a trial, as plain data from the driver.
+
+    Attributes:
+        file: A file of the sweep, in its folder or at its address.
+        version: The driver's version of this package.
+    """
+
+    file: Path | RemoteFolder
+    version: str = field(default_factory=lambda: version(_PACKAGE))
+
+    def check_here(self) -> None:
+        """Refuse this machine if it lacks that: what a trial writes here would be lost. A store that does not answer is no reason.
+
+        Raises:
+            UserError: It names the machine, and what it lacks.
+        """
+        report = NodeReport(socket.gethostname(), version(_PACKAGE), self._trouble())
+        problem = _problem_of(report, self.file, self.version)
+        if problem is not None:
+            raise UserError(f"{problem}; then --resume trains what was refused")
+
+    def _trouble(self) -> str | None:
+        if isinstance(self.file, Path):
+            return None if self.file.is_file() else "is another folder, or none,"
+        with suppress(StoreError):
+            return None if self.file.name in self.file.above.names() else _ANOTHER_STORE
+        return None
+
+
+def profile_remark(reports: Sequence[NodeReport], profile: Profile) -> str | None:
+    """Word a remark if a sweep that names no profile draws otherwise than its nodes would.
+
+    Args:
+        reports: What the nodes say.
+        profile: The sweep's profile, from the machine that starts it.
+
+    Returns:
+        One line; None if all nodes would choose the same.
+    """
+    others = [report.host for report in reports if report.profile not in (None, profile)]
+    if not others:
+        return None
+    more = f" and {len(others) - _NAMED_AT_MOST} more nodes" if len(others) > _NAMED_AT_MOST else ""
+    named = f"{', '.join(others[:_NAMED_AT_MOST])}{more}"
+    chosen = f"frames are drawn in the {profile} profile, which this machine would choose"
+    return f"{chosen}; {named} would not: `profile` in the sweep file decides"
+
+
+def check_nodes(results: Path | RemoteFolder) -> list[NodeReport]:
     """Refuse a cluster on whose nodes trials would fail, or whose checkpoints would vanish with a node.
 
     A cluster that works on this node alone, such as the one that a sweep starts itself, is not asked.
@@ -45,17 +103,25 @@ def check_nodes(results: Path | RemoteFolder) -> None:
     Args:
         results: The folder that all nodes must share, or the address that all must reach. A folder is made if it does not exist.
 
+    Returns:
+        What the nodes say; nothing if none was asked.
+
     Raises:
         UserError: One message that names the nodes, and for each what is wrong: another version of this package, a folder that
             is missing, is another one, or cannot be written, or an address that cannot be used.
     """
     nodes = _to_ask(ray.nodes(), ray.get_runtime_context().get_node_id())
     if not nodes:
-        return
-    problems = _problems_at(nodes, results)
+        return []
+    reports, problems = _reports_at(nodes, results)
     if problems:
         more = f"; and {len(problems) - _NAMED_AT_MOST} more nodes" if len(problems) > _NAMED_AT_MOST else ""
         raise UserError(f"{'; '.join(problems[:_NAMED_AT_MOST])}{more}")
+    return reports
+
+
+_Answers = tuple[list[NodeReport], list[str]]
+"""The reports of the nodes, and the problems with them."""
 
 
 def _to_ask(nodes: Sequence[Mapping[str, Any]], here: str) -> list[Mapping[str, Any]]:
@@ -64,33 +130,33 @@ def _to_ask(nodes: Sequence[Mapping[str, Any]], here: str) -> list[Mapping[str, 
     return training if any(node["NodeID"] != here for node in training) else []
 
 
-def _problems_at(nodes: list[Mapping[str, Any]], results: Path | RemoteFolder) -> list[str]:
+def _reports_at(nodes: list[Mapping[str, Any]], results: Path | RemoteFolder) -> _Answers:
     if isinstance(results, RemoteFolder):
-        return _problems_with_address(nodes, results)
-    return _problems_with_folder(nodes, results)
+        return _reports_with_address(nodes, results)
+    return _reports_with_folder(nodes, results)
 
 
-def _problems_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> list[str]:
+def _reports_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> _Answers:
     """Put a mark into the folder, and ask all nodes for it."""
     is_new = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     mark = results.resolve() / _new_mark()
     mark.touch()
     try:
-        problems = _problems(nodes, mark)
+        answers = _answers(nodes, mark)
     finally:
         mark.unlink(missing_ok=True)
-    if problems and is_new:
+    if answers[1] and is_new:
         results.rmdir()
-    return problems
+    return answers
 
 
-def _problems_with_address(nodes: list[Mapping[str, Any]], results: RemoteFolder) -> list[str]:
+def _reports_with_address(nodes: list[Mapping[str, Any]], results: RemoteFolder) -> _Answers:
     """Put a mark there, and ask all nodes for it."""
     mark = results / _new_mark()
     results.write(mark.name, b"seen")
     try:
-        return _problems(nodes, mark)
+        return _answers(nodes, mark)
     finally:
         results.remove_file(mark.name)
 
@@ -99,8 +165,10 @@ def _new_mark() -> str:
     return f".seen-by-all-nodes-{uuid.uuid4().hex[:12]}"
 
 
-def _problems(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[str]:
-    return [problem for problem in (_problem_of(report, mark) for report in _reports(nodes, mark)) if problem]
+def _answers(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> _Answers:
+    answers = _reports(nodes, mark)
+    found = [_problem_of(report, mark, version(_PACKAGE)) for report in answers]
+    return [report for report in answers if isinstance(report, NodeReport)], [problem for problem in found if problem]
 
 
 def _reports(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[NodeReport | str]:
@@ -136,7 +204,7 @@ def look(mark: Path | RemoteFolder) -> NodeReport:
         The node's report.
     """
     trouble = _trouble_with_address(mark) if isinstance(mark, RemoteFolder) else _trouble_with(mark)
-    return NodeReport(socket.gethostname(), version(_PACKAGE), trouble)
+    return NodeReport(socket.gethostname(), version(_PACKAGE), trouble, machine_profile())
 
 
 def _trouble_with_address(mark: RemoteFolder) -> str | None:
@@ -144,7 +212,7 @@ def _trouble_with_address(mark: RemoteFolder) -> str | None:
     if trouble := results.trouble():
         return trouble
     if mark.name not in results.names():
-        return "another store answers there"
+        return _ANOTHER_STORE
     try:
         results.copy.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -166,12 +234,12 @@ def _trouble_with(mark: Path) -> str | None:
     return None
 
 
-def _problem_of(report: NodeReport | str, mark: Path | RemoteFolder) -> str | None:
+def _problem_of(report: NodeReport | str, mark: Path | RemoteFolder, wanted: str) -> str | None:
     if isinstance(report, str):
         return report
-    here = version(_PACKAGE)
-    if report.version != here:
-        return f"node {report.host} has {_PACKAGE} {report.version}, and this machine {here}: install the same version on both"
+    if report.version != wanted:
+        wants = f"and the machine of the sweep {wanted}"
+        return f"node {report.host} has {_PACKAGE} {report.version}, {wants}: install the same version on both"
     if report.folder is None:
         return None
     if isinstance(mark, RemoteFolder):

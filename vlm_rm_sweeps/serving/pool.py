@@ -32,7 +32,7 @@ from vlm_rm_sweeps.rewards.reward_model import (
     check_request,
 )
 from vlm_rm_sweeps.serving.messages import ScoredFrames
-from vlm_rm_sweeps.serving.ray_internals import actor_id, is_dead, restarts_of_running
+from vlm_rm_sweeps.serving.ray_internals import actor_id, died_with_its_node, is_dead, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
 NAMESPACE = "vlm-rm-sweeps"
@@ -48,7 +48,8 @@ _POLL_S = 0.5
 _REQUEST_FRAMES = 64
 """Frames in one request of `score`, rounded up to whole micro-batches: frames x specs x embedding must fit into a server's
 memory."""
-_LONGEST_START_S = 600.0
+LONGEST_START_S = 600.0
+"""Seconds in which a server that was lost must run again, see `LostServers`."""
 _LOOK_FOR_SERVERS_S = 5.0
 """Seconds between two looks of a client for further servers."""
 _THREADS = "OMP_NUM_THREADS"
@@ -282,7 +283,7 @@ class PendingRewards:
                     raise
                 else:
                     patience_ends = time.monotonic() + timeout
-                    latest_start = patience_ends + _LONGEST_START_S
+                    latest_start = patience_ends + LONGEST_START_S
             except RayTaskError as error:
                 if isinstance(error.cause, JudgeUnavailableError):
                     raise error.cause from None
@@ -307,7 +308,7 @@ class PendingRewards:
 def _deadlines(timeout: float) -> tuple[float, float, None]:
     """Return for a request that is sent now: when its server must run at the latest, when to look at it, and its unknown life."""
     now = time.monotonic()
-    return now + _LONGEST_START_S, now + min(_USUAL_S, timeout), None
+    return now + LONGEST_START_S, now + min(_USUAL_S, timeout), None
 
 
 @dataclass
@@ -505,8 +506,11 @@ def running_servers(config: PoolConfig) -> set[str]:
 
 
 def cause_of_death(error: Exception) -> str:
-    """Return what a server died of, in one line: the last one of Ray's message, which has the traceback of a model's error."""
-    line = (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0]
+    """Return what an actor died of, in one line: the last one of Ray's message, which has the traceback of a model's error."""
+    line = (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0].strip()
+    if died_with_its_node(error):
+        of_node = line.removeprefix("the actor's node was ")
+        return f"its node died ({of_node})"
     return line.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
 
 

@@ -1,8 +1,11 @@
-"""All private members of Ray that serving uses. They may change with any release; one test for each shows what breaks."""
+"""All private members and texts of Ray that serving uses. They may change with any release; one test for each shows what breaks."""
 
 from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
 from ray._private.state import actors
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+_NODE_DIED = "because its node has died"
 
 
 def actor_id(handle: ActorHandle) -> str:
@@ -29,6 +32,20 @@ def is_dead(actor: str) -> bool:
     """Return whether an actor, by its id in hexadecimal digits, is dead for good."""
     known = actors(actor)
     return bool(known) and known["State"] == "DEAD"
+
+
+def died_with_its_node(error: BaseException) -> bool:
+    """Return whether an error is that of an actor whose node died. Ray keeps no more of it than the text."""
+    return isinstance(error, RayActorError) and _NODE_DIED in str(error)
+
+
+def count_no_lost_nodes() -> None:
+    """Have Tune treat any node that died as one that was preempted: a trial that was on it has not failed, and starts again."""
+
+    def preempted(error: RayActorError) -> bool:
+        return error._preempted or died_with_its_node(error)
+
+    RayActorError.preempted = property(preempted)  # type: ignore[method-assign, assignment]
 
 
 def address_of_auto() -> str | None:

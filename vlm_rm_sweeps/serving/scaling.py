@@ -15,6 +15,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError
 
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
+from vlm_rm_sweeps.serving.lost_servers import LostServers
 from vlm_rm_sweeps.serving.pool import PoolConfig, cause_of_death, start_server
 
 _LOOK_S = 1.0
@@ -84,7 +85,7 @@ class _Starting:
 
 
 class ServerScaling:
-    """Starts and ends the further servers of one model in a thread, for the duration of a `with` block.
+    """Starts and ends the further servers of one model in a thread, for the duration of a `with` block, and says which are lost.
 
     Clients find new servers by name, and send the requests of one that was ended to another. A server that is dead for good is
     replaced when it is needed, and at once if fewer than those of the start are left. Of shared servers their keeper sees to it.
@@ -100,7 +101,10 @@ class ServerScaling:
         self, config: PoolConfig, model: RewardModel, handles: Iterable[ActorHandle], say: Callable[[str], None]
     ) -> None:
         self._config, self._model, self._say = config, model, say
-        self._running: dict[str, Any] = dict(zip(config.server_names(), handles, strict=True))
+        self._running: dict[str, Any] = dict(
+            zip(config.server_names(), handles, strict=False)
+        )  # of shared ones, those that are left
+        self._lost = LostServers(config, say)
         self._started: set[str] = set()
         self._starting: _Starting | None = None
         self._most = config.most_servers
@@ -109,14 +113,12 @@ class ServerScaling:
         self._thread = threading.Thread(target=self._run, name=f"servers of {config.model_id}", daemon=True)
 
     def __enter__(self) -> "ServerScaling":
-        if self._config.grows and not self._config.shared:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ends.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
         for name in self._started & self._running.keys():
             ray.kill(self._running[name])
         if self._starting is not None:
@@ -125,7 +127,9 @@ class ServerScaling:
     def _run(self) -> None:
         while not self._ends.wait(_LOOK_S):
             try:
-                self._look()
+                self._lost.look(self._running)
+                if self._config.grows and not self._config.shared:
+                    self._look()
             except RayError:  # the cluster is about to end
                 continue
 

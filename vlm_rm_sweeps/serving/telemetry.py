@@ -1,13 +1,13 @@
 """All Ray metrics of a sweep. They appear on every node's metrics endpoint: `vlm_rm_frames` as `ray_vlm_rm_frames_total`.
 
-Each combination of tags is a time series, so there are few: the model id or the trial id, never prompts. Ray drops the gauges
-of a process some seconds after it ends; counters stay as long as the cluster.
+Each combination of tags is a time series, so there are few: the model id, or the trial id with its label, never prompts. Ray drops
+the gauges of a process some seconds after it ends; counters stay as long as the cluster.
 """
 
 import numpy as np
 from ray.util.metrics import Counter, Gauge, Histogram
 
-_MODEL, _TRIAL = ("model",), ("trial",)
+_MODEL, _TRIAL = ("model",), ("trial", "label")
 _FRAMES = [1.0, 4, 16, 64, 256, 1024, 4096]
 _SECONDS = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30]
 
@@ -71,6 +71,22 @@ class ServerMetrics:
         self._spread.set(float(rewards.std(axis=0).mean()), self._tags)
 
 
+class PoolMetrics:
+    """Metrics of one pool, from whoever looks after its servers.
+
+    Args:
+        model_id: Id of the pool's reward model, the tag of all series.
+    """
+
+    def __init__(self, model_id: str) -> None:
+        self._tags = {"model": _tag(model_id)}
+        self._servers = Gauge("vlm_rm_servers", "Reward servers that run.", _MODEL)
+
+    def running(self, servers: int) -> None:
+        """Set the number of servers that run."""
+        self._servers.set(servers, self._tags)
+
+
 class ClientMetrics:
     """Metrics of one client of a reward pool.
 
@@ -128,11 +144,12 @@ class TrialMetrics:
     Its speed is the rate of a counter, which falls to 0 when the trial ends; a gauge would keep its last value.
 
     Args:
-        trial_id: Id of the trial, the tag of all series.
+        trial_id: Id of the trial, a tag of all series.
+        label: What people call it, the other tag.
     """
 
-    def __init__(self, trial_id: str) -> None:
-        self._tags = {"trial": trial_id}
+    def __init__(self, trial_id: str, label: str) -> None:
+        self._tags = {"trial": trial_id, "label": _tag(label)}
         self._steps = Counter("vlm_rm_env_steps", "Environment steps that trials have sampled.", _TRIAL)
 
     def sampled(self, env_steps: int) -> None:
@@ -143,7 +160,7 @@ class TrialMetrics:
 
 def declared_series() -> set[str]:
     """Return the names of all time series in Ray's spelling, as a Prometheus server finds them."""
-    metrics = [ServerMetrics(""), ClientMetrics(""), ConnectorMetrics(""), TrialMetrics("")]
+    metrics = [ServerMetrics(""), PoolMetrics(""), ClientMetrics(""), ConnectorMetrics(""), TrialMetrics("", "")]
     series: set[str] = set()
     for metric in (value for group in metrics for value in vars(group).values()):
         if isinstance(metric, Counter | Gauge | Histogram):

@@ -53,6 +53,7 @@ from vlm_rm_sweeps.metrics import (
 )
 from vlm_rm_sweeps.rewards.functions.registry import describe_reward
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, with_version
+from vlm_rm_sweeps.serving.nodes import InCommon
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.storage import RemoteFolder
@@ -96,6 +97,8 @@ class TrainingJob:
         evaluation_interval: Environment steps between two evaluations of the greedy policy, by which then the best policy is
             chosen; None for one evaluation, at the end, while the best policy is chosen by training episodes.
         goals: Least values, by metric, of which the greedy policy must reach one for the trial to end early, in order.
+        in_common: What the machine of the trial must have in common with the driver's; None where there is no other.
+        label: What people call the trial.
     """
 
     task: Task
@@ -114,6 +117,8 @@ class TrainingJob:
     env_runners: int = 0
     evaluation_interval: int | None = None
     goals: Mapping[str, float] = field(default_factory=dict)
+    in_common: InCommon | None = None
+    label: str = ""
 
     def description(self) -> JobContent:
         """Return the job's description for its checkpoints."""
@@ -190,8 +195,10 @@ class TrainableTrial(tune.Trainable):
             self._set_up_error = error
 
     def _set_up(self) -> None:
+        if self._job.in_common is not None:
+            self._job.in_common.check_here()
         self._trainer = self._build_trainer()
-        self._ray_metrics = TrialMetrics(self._job.folder.name)
+        self._ray_metrics = TrialMetrics(self._job.folder.name, self._job.label)
         self._updates_before = 0.0
         self._stopwatches = self._start_stopwatches()
         self._least_micro_batch: float = self._job.reward.pool.micro_batch if self._job.reward else 0

@@ -2,6 +2,7 @@
 
 import errno
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,16 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     ended_in_order,
     read_entries,
 )
-from vlm_rm_sweeps.training.checkpoints import TrialFolder
+from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
 from vlm_rm_sweeps.training.trial import TrainingJob
 
 
 class Begun:
     """A sweep of two trials whose driver was killed: the first trial had finished, the second was running."""
 
-    def __init__(self, results: Path, database: Path, name: str, videos: bool = False) -> None:
+    def __init__(self, results: Path, database: Path, name: str, **changes: Any) -> None:
         described = {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
-        self.plan = plan_of(described | {"videos": videos})
+        self.plan = plan_of(described | {"videos": False} | changes)
         self.folder = SweepFolder(results / name)
         self.folder.create(self.plan.sweep)
         self.uri = f"sqlite:///{database}"
@@ -141,6 +142,29 @@ def test_a_video_that_was_not_recorded_is_recorded_by_whoever_goes_on(
     recorded = [each for each in read_entries(begun.folder.journal) if isinstance(each, FileWritten) and each.to == "video"]
     assert [entry.trial for entry in recorded] == begun.trials[::-1]
     assert not Remaining.of(begun.plan, begun.folder)
+
+
+def test_the_best_policy_of_each_finished_trial_goes_to_mlflow_once_if_it_is_wanted(
+    tmp_path: Path, mlflow_database: Path, saved_policy: Callable[..., Checkpoint]
+) -> None:
+    """Also of one that finished in an execution that was killed."""
+    begun = Begun(tmp_path, mlflow_database, "with-policies", log_checkpoints="best")
+    for trial in begun.trials:
+        saved_policy(begun.folder.trial(trial))
+    begun.finish(begun.trials[1])
+    for _ in range(2):
+        begun.resume()
+    found = [each for each in read_entries(begun.folder.journal) if isinstance(each, FileWritten) and each.to == "best"]
+    assert [entry.trial for entry in found] == [trial for trial in begun.trials for _ in range(2)]
+    assert begun.statuses()[0] == "FINISHED"
+    client = MlflowClient(begun.uri)
+    children = [
+        run for run in client.search_runs([begun.parent.info.experiment_id]) if run.data.tags.get("trial_id") in begun.trials
+    ]
+    for run in children:
+        names = [item.path for item in client.list_artifacts(run.info.run_id, "best")]
+        assert names == ["best/checkpoint.json", "best/policy.safetensors"]
+    assert len(children) == 2
 
 
 def test_a_full_disk_ends_a_sweep_in_order(ray_cluster: None, begun: Begun, monkeypatch: pytest.MonkeyPatch) -> None:

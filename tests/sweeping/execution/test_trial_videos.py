@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from vlm_rm_sweeps.sweeping.execution.trial_videos import TrialVideos
 
 # The recorder below travels to its process by value: else that would import this module.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+CPUS = {"head": 0.0, "large": 15.0, "middle": 4.0, "small": 3.0, "dead": 64.0}
 
 
 class Recorder:
@@ -56,9 +60,23 @@ def test_all_videos_of_a_small_machine_are_recorded_in_one_process() -> None:
 
 
 def test_a_large_machine_has_several_recorders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    (node,) = ray.nodes()
+    monkeypatch.setattr(ray, "nodes", lambda: [node | {"Resources": {"CPU": 8.0}}])
     files = recorded(dict.fromkeys("abc"), [])
     assert len({file.parent for file in files.values()}) == 2
+
+
+def test_recorders_are_bounded_for_each_node_of_a_cluster() -> None:
+    """All on one node would take its memory."""
+    nodes = [{"NodeID": name, "Alive": name != "dead", "Resources": {"CPU": cpus}} for name, cpus in CPUS.items()]
+    taken: list[str] = []
+    while (node := trial_videos._with_room(nodes, taken)) is not None:
+        taken.append(node)
+    assert Counter(taken) == {"large": 3, "middle": 1}
+    small = [node | {"Resources": {"CPU": 2.0}} for node in nodes[1:3]]
+    assert trial_videos._with_room(small, []) in ("large", "middle")
+    assert trial_videos._with_room(small, ["large"]) is None
+    assert trial_videos._with_room([], []) is None
 
 
 def test_a_video_that_fails_is_reported_and_the_others_are_recorded() -> None:

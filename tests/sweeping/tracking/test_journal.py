@@ -33,7 +33,7 @@ def test_entries_are_on_disk_at_once_and_in_order(tmp_path: Path) -> None:
     assert len({entry.uid for entry in journal.entries}) == 3
     last = json.loads(file.read_text().splitlines()[2])
     assert last.pop("uid")
-    assert last == {"kind": "result", "time": 1002, "trial": "a", "step": 2, "metrics": {"x": 0.1}}
+    assert last == {"kind": "result", "time": 1002, "trial": "a", "step": 2, "metrics": {"x": 0.1}, "host": None}
     assert Journal(file).entries == journal.entries
 
 

@@ -1,5 +1,6 @@
 """The mirror in MLflow: each entry once and in order, whatever happens on the way. Real MLflow, on sqlite."""
 
+import base64
 import fcntl
 import json
 import os
@@ -9,11 +10,13 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_up_store
+from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 
 
@@ -118,8 +122,54 @@ def test_goes_on_in_the_same_runs(mirrored: Mirrored) -> None:
     assert mirrored.mirror() == 0
     parent, children = mirrored.runs()
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
-    assert all("reason" not in run.data.tags and run.data.tags["checkpoints"] == "trials/x" for run in children)
+    assert all("reason" not in run.data.tags and run.info.status == "FINISHED" for run in children)
+    links = {run.data.tags["trial_id"]: Path(run.data.tags["checkpoints"]) for run in children}
+    assert links == {trial: (mirrored.folder.path / "trials" / trial).resolve() for trial in mirrored.trials}
     assert parent.data.metrics == {"best_evaluation_success": 0.5}
+
+
+@pytest.mark.parametrize("store", ["database", "server"])
+def test_mlflows_password_stays_in_the_environment(
+    mirrored: Mirrored, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is written, said, or sent on: to a store that takes all, and to one that refuses the login."""
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret-of-anna")
+    asked: list[str] = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_error(401, f"no access with {self.headers['Authorization']}")
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *parts: object) -> None:
+            pass
+
+    mirrored.start_all()
+    mirrored.result(10)
+    mirrored.journal.append(SweepEnded(time=7000, status=RunStatus.FINISHED, step=2, metrics={}))
+    with HTTPServer(("127.0.0.1", 0), Refuses) as refusing:
+        threading.Thread(target=refusing.serve_forever, daemon=True).start()
+        if store == "server":
+            mirrored.uri = f"http://127.0.0.1:{refusing.server_port}"
+        left = mirrored.mirror(patience_s=1)
+        refusing.shutdown()
+    assert bool(left) == bool(asked) == (store == "server")
+    mirrored.folder.table.write_text("trial_id,model,alpha,prompt,seed,true_return,success,status\n")
+    write_report(mirrored.folder.path)
+    if store == "database":
+        parent, children = mirrored.runs()
+        shown = [str(run.to_dictionary()) for run in (parent, *children)]
+    else:
+        shown = [str(RunsFile(tracking_uri=mirrored.uri))]
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"journal.jsonl", "sweep.yaml", "report.html"} <= {file.name for file in written}
+    shown += [file.read_bytes().decode(errors="replace") for file in written]
+    shown += [*mirrored.said, *capfd.readouterr()]
+    encoded = base64.b64encode(b"anna:s3cret-of-anna").decode()
+    assert [text for text in shown if "s3cret-of-anna" in text or encoded in text] == []
 
 
 def test_what_is_new_is_not_asked_for_and_the_file_of_runs_is_not_written_for_each_entry(

@@ -56,7 +56,13 @@ def watched(tmp_path: Path) -> tuple[SweepFolder, Journal]:
     journal.append(ResultLogged(time=at(112), trial="c", step=300, metrics={"evaluation_success": 0.0}))
     journal.append(TrialStopped(time=at(112), trial="c", step=300, reason="asha: worse", reached=False))
     journal.append(
-        ResultLogged(time=at(120), trial="d", step=190, metrics={"env_steps_per_second": 12.0, "success": 0.25, "loss": 1.0})
+        ResultLogged(
+            time=at(120),
+            trial="d",
+            step=190,
+            metrics={"env_steps_per_second": 12.0, "success": 0.25, "loss": 1.0},
+            host="node-7",
+        )
     )
     return folder, journal
 
@@ -77,7 +83,7 @@ def test_a_sweep_that_runs(watched: tuple[SweepFolder, Journal]) -> None:
     said = "\n".join(lines_of(found))
     assert "running, last entry 5 s ago" in said
     assert "1,490 of 5,300 steps, 50 steps/s, about 1 min 16 s left" in said
-    assert "d  running, step 190, 12 steps/s, success 0.25" in said
+    assert "d  running on node-7, step 190, 12 steps/s, success 0.25" in said
     assert "b  failed at step 0: ValueError: nan" in said
     assert "c  stopped at step 300: asha: worse" in said
     assert "2 entries have not arrived yet" in said

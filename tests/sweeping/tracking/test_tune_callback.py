@@ -1,11 +1,15 @@
 """What is known of a trial from earlier attempts, whatever became of its journal; and how it ends."""
 
+import pickle
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from checkpoint_content import resumable
+from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
+from ray.exceptions import ActorDiedError
 
 from vlm_rm_sweeps.metrics import FAILURE, FINISHED, REACHED, RunStatus, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
@@ -124,3 +128,25 @@ def test_a_trial_that_was_stopped_early_keeps_step_and_reason(
     assert (stopped.step, stopped.reached) == (100 * len(results), why is None)
     assert recorded == ([trial] if why is None else []), "a video is recorded of what was good enough"
     assert any(f"stopped at step {stopped.step}: {reason}" in line for line in said)
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_failure_that_is_retried_is_one_line_with_its_cause_and_its_node(tmp_path: Path, elsewhere: bool) -> None:
+    """The machine that runs the sweep is not named, on a laptop neither."""
+    trial, said = PLAN.trials[-1], list[str]()
+    file = tmp_path / "journal.jsonl"
+    callback = JournalCallback(Journal(file), Progress({trial.trial_id: 300}, said.append), said.append)
+    message = "The actor died because its node has died. Node Id: 1\n\tthe actor's node was terminated: drained"
+    error = ActorDiedError(cause=ActorDiedErrorContext(error_message=message, actor_id=b"1" * 16))
+    tune_trial: Any = OfTune(trial)
+    tune_trial.pickled_error_file = str(tmp_path / "error.pkl")
+    (tmp_path / "error.pkl").write_bytes(pickle.dumps(error))
+    callback.on_trial_start(0, [], tune_trial)
+    host = "node-7" if elsewhere else platform.node()
+    callback.on_trial_result(0, [], tune_trial, {"env_steps": 100, "time_ms": 1, "hostname": host})
+    said.clear()
+    callback.on_trial_recover(0, [], tune_trial)
+    place = " on node-7" if elsewhere else ""
+    assert said == [f"{trial.label}: failed{place} (its node died (terminated: drained)), retrying"]
+    logged = [entry for entry in Journal(file).entries if isinstance(entry, ResultLogged)]
+    assert [entry.host for entry in logged] == ["node-7" if elsewhere else None]

@@ -344,6 +344,7 @@ def make_plan(sweep: Sweep) -> Plan:
         _check_models,
         _check_prompts,
         _check_backend,
+        _check_trial_gpus,
     ):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
@@ -695,6 +696,16 @@ def _check_prompts(plan: Plan) -> None:
                 model.check(reward.spec(prompt))
             except UserError as error:
                 raise UserError(f"prompts, {prompt.id}: {error}") from error
+
+
+def _check_trial_gpus(plan: Plan) -> None:
+    """Refuse a GPU that trials would reserve and not use: learners compute on CPUs, so it is for drawing alone."""
+    gpus = plan.sweep.trial.gpus
+    if gpus and not plan.task.draws_with_opengl:
+        raise UserError(
+            f"trial.gpus = {gpus:g}: a trial learns on CPUs, and {plan.task.name} is drawn without OpenGL, so the GPU would be idle: "
+            "expected 0; `pool.gpus` puts reward servers on GPUs"
+        )
 
 
 def _check_backend(plan: Plan) -> None:

@@ -177,7 +177,11 @@ class TrialResources(Section):
     """What each trial reserves, how often it is retried, and how its best policy is chosen."""
 
     cpus: float = Field(1, gt=0, description="CPUs that Ray reserves for each trial.")
-    gpus: Gpus = Field(0, ge=0, description="GPUs, or a fraction of one, for each trial.")
+    gpus: Gpus = Field(
+        0,
+        ge=0,
+        description="GPUs, or a fraction of one, that each trial reserves, to draw with OpenGL on its node. It learns on CPUs.",
+    )
     env_runners: int = Field(
         0,
         ge=0,
@@ -193,7 +197,8 @@ class TrialResources(Section):
     retries: int = Field(
         2,
         ge=0,
-        description="How often a failed trial is retried from its last checkpoint. The same error at the same step ends it.",
+        description="How often a failed trial is retried from its last checkpoint. The same error at the same step ends it. "
+        "Nodes of a cluster that die do not count.",
     )
 
 

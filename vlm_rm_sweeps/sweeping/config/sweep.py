@@ -6,7 +6,7 @@ This is the schema only. Reading a file touches neither models nor environments,
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -96,6 +96,10 @@ class Sweep(Section):
         description="What each trial's best policy is chosen by: with exploration, or see `trial.evaluation_interval`.",
     )
     videos: bool = Field(True, description="Record an episode of each trial's best policy.")
+    log_checkpoints: Literal["none", "best"] = Field(
+        "none",
+        description="What MLflow gets of a finished trial's checkpoints: a link alone, or also its best policy, as an artifact.",
+    )
     pool: PoolSettings = Field(PoolSettings(), description="How each model is served.")
     trial: TrialResources = Field(TrialResources(), description="What each trial reserves.")
     search: SearchSettings | None = Field(

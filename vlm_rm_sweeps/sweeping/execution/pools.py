@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 
 from vlm_rm_sweeps.files import check_room
 from vlm_rm_sweeps.serving.cluster import ray_cluster
-from vlm_rm_sweeps.serving.nodes import check_nodes
+from vlm_rm_sweeps.serving.nodes import check_nodes, profile_remark
 from vlm_rm_sweeps.serving.placement import await_placement, check_placement
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.serving.sharing import named_if_shared, reward_servers
@@ -72,11 +72,14 @@ def start_pools(
     results = folder.place.above if isinstance(folder.place, RemoteFolder) else folder.path.parent
     reserved, wait_s = plan.sweep.trial, plan.sweep.wait_for_nodes_s
     demand = list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners
-    check_nodes(results)
+    nodes = check_nodes(results)
     if not wait_s:
         check_placement(*demand)
     elif await_placement(*demand, wait_s, say):
-        check_nodes(results)  # those that have joined
+        nodes = check_nodes(results)  # those that have joined, too
+    remark = profile_remark(nodes, plan.renderings[0].profile)
+    if remark is not None and plan.machine_drawn and plan.task.draws_with_opengl:
+        say(remark)
     if pools:
         starting = "starting or sharing" if plan.sweep.pool.shared else "starting"
         say(f"{starting} {plan.sweep.pool.servers.min} reward server(s) of each of {', '.join(pools)}")

@@ -18,6 +18,7 @@ from vlm_rm_sweeps.files import DISK_ERRORS, write_whole
 from vlm_rm_sweeps.metrics import EVALUATION, REWARD_THRESHOLD, RunStatus, TrialStatus
 from vlm_rm_sweeps.process_defaults import prepare_tune
 from vlm_rm_sweeps.serving.pool import PoolConfig
+from vlm_rm_sweeps.serving.ray_internals import count_no_lost_nodes
 from vlm_rm_sweeps.storage import StoreError
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
@@ -49,6 +50,8 @@ from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Tune's loggers: they explain how Tune resumes, which is not used here, and warn of result files that are disabled."""
+_CHECKPOINT_FOLDER = "best"
+"""Among a run's artifacts."""
 _MLFLOW_PATIENCE_S = 60.0
 """Seconds that the end of a sweep waits for MLflow if it does not respond. Undelivered entries stay in the journal."""
 
@@ -86,6 +89,10 @@ class SweepRun:
             self._journal.append(SweepStarted(id=ids[0] if ids else uuid.uuid4().hex))
         progress = Progress({trial.trial_id: plan.steps_of(trial) for trial in plan.trials}, say, watch)
         self._callback = JournalCallback(self._journal, progress, say)
+        self._with_checkpoint = {
+            entry.trial for entry in self._journal.entries if isinstance(entry, FileWritten) and entry.to == _CHECKPOINT_FOLDER
+        }
+        """Trials whose best policy is in the journal, for MLflow."""
         self._measures: dict[str, dict[str, float]] = {}
         self._take_in(known_measures(folder.epic))
         for trial in plan.trials:
@@ -133,7 +140,12 @@ class SweepRun:
 
         for trial in self._remaining.videos:
             record(trial)
-        self._callback.on_finished = record
+
+        def finished(trial: Trial) -> None:
+            self._append_checkpoint(trial)
+            record(trial)
+
+        self._callback.on_finished = finished
         trials = self._remaining.trials
         if trials:
             all_of = f" of {len(self._plan.trials)}" if len(trials) < len(self._plan.trials) else ""
@@ -172,10 +184,27 @@ class SweepRun:
                     continue
             self._journal.append(FileWritten(trial=trial_id, file=str(path), to=VIDEO_FOLDER))
 
+    def _append_checkpoint(self, trial: Trial) -> None:
+        """Append the files of a trial's best policy, if the sweep file wants them in MLflow, unless an earlier execution did."""
+        if self._plan.sweep.log_checkpoints == "none" or trial.trial_id in self._with_checkpoint:
+            return
+        self._with_checkpoint.add(trial.trial_id)
+        try:
+            best = TrialFolder(self._folder.trial_place(trial.trial_id)).best()
+        except (UserError, StoreError) as error:
+            self._say(f"no checkpoint of trial {trial.trial_id} in MLflow: {error}")
+            return
+        for file in sorted(best.folder.iterdir()) if best is not None else ():
+            path = Path(TRIALS) / trial.trial_id / file.parent.name / file.name
+            self._journal.append(FileWritten(trial=trial.trial_id, file=str(path), to=_CHECKPOINT_FOLDER))
+
     def _write_end(self, stopped: bool) -> None:
         for trial_id in sorted(open_trials(self._journal.entries)):
             self._journal.append(TrialEnded(trial=trial_id, status=RunStatus.KILLED, tags={}))
         outcome = self.outcome()
+        for each in outcome.outcomes:
+            if each.status == TrialStatus.FINISHED:  # by an execution that was killed before it said so
+                self._append_checkpoint(each.trial)
         self._write(self._folder.table.name, outcome.table)
         self._write(self._folder.cells.name, outcome.cells)
         for file in (self._folder.table, self._folder.cells, self._folder.epic):
@@ -205,6 +234,7 @@ class SweepRun:
             UserError: The disk is full.
         """
         prepare_tune()
+        count_no_lost_nodes()
         for speaker in _SILENCED:
             logging.getLogger(speaker).setLevel(logging.CRITICAL)
         seconds = self._plan.sweep.time_budget_s

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vlm_rm_sweeps.metrics import BestBy
+from vlm_rm_sweeps.serving.nodes import InCommon
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
@@ -46,6 +47,8 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         env_runners=sweep.trial.env_runners,
         evaluation_interval=sweep.trial.evaluation_interval,
         goals=sweep.stop.goals if sweep.stop is not None and spec is not None else {},
+        in_common=InCommon(folder.sweep_file_place),
+        label=trial.label,
     )
     if spec is None:
         return job

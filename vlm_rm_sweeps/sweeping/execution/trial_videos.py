@@ -2,13 +2,14 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.files import file_inside
@@ -83,7 +84,7 @@ class Recorder:
 
 
 class TrialVideos:
-    """Records videos in processes beside the trials: in one, or on a large machine in one for every few CPUs.
+    """Records videos in processes beside the trials: in one, or on each large node of a cluster in one for every few CPUs.
 
     A failed recording is reported and affects nothing else.
 
@@ -96,6 +97,8 @@ class TrialVideos:
         self._waiting: deque[tuple[str, TrainingJob]] = deque()
         self._recording: dict[ray.ObjectRef, tuple[str, ActorHandle]] = {}
         self._idle: list[ActorHandle] = []
+        self._nodes: dict[ActorHandle, str] = {}
+        """The node of each recorder."""
         self._files: dict[str, Path] = {}
 
     def record(self, trial_id: str, job: TrainingJob) -> None:
@@ -120,7 +123,7 @@ class TrialVideos:
             self._say(f"no video of trial {trial_id}: it was not recorded in time")
         files, self._files = self._files, {}
         self._waiting.clear()
-        self._recording, self._idle = {}, []  # ends the recorders
+        self._recording, self._idle, self._nodes = {}, [], {}  # ends the recorders
         return files
 
     def _go_on(self, timeout_s: float) -> bool:
@@ -147,6 +150,7 @@ class TrialVideos:
         except Exception as error:
             self._say(f"no video of trial {trial_id}: {reason_of(getattr(error, 'cause', None) or error)}")
             if isinstance(error, RayActorError):  # a new recorder takes its place
+                del self._nodes[recorder]
                 return
         self._idle.append(recorder)
 
@@ -154,9 +158,25 @@ class TrialVideos:
         """Return a recorder that is idle or new; None if there are enough and all are busy."""
         if self._idle:
             return self._idle.pop()
-        if len(self._recording) >= max(1, ray.cluster_resources().get("CPU", 0.0) // _CPUS_PER_RECORDER):
+        node = _with_room(ray.nodes(), list(self._nodes.values()))
+        if node is None:
             return None
-        # It has one recording at a time, so only that one is repeated when it dies.
+        # It has one recording at a time, so only that one is repeated when it dies, on another node if need be.
         actor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=1)(Recorder)
-        recorder: ActorHandle = actor.remote()
+        recorder: ActorHandle = actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)).remote()
+        self._nodes[recorder] = node
         return recorder
+
+
+def _with_room(nodes: Sequence[Mapping[str, Any]], taken: Sequence[str]) -> str | None:
+    """Return the id of the node that has room for most recorders besides those on the nodes in `taken`; None if none has any.
+
+    Where all nodes are small, one recorder runs on the largest.
+    """
+    cpus = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]}
+    room = {node: int(count // _CPUS_PER_RECORDER) for node, count in cpus.items()}
+    if not any(room.values()):
+        return max(cpus, key=lambda node: cpus[node], default=None) if not taken else None
+    left = {node: count - taken.count(node) for node, count in room.items()}
+    best = max(left, key=lambda node: left[node])
+    return best if left[best] > 0 else None

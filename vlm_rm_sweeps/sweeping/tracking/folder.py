@@ -135,6 +135,11 @@ class SweepFolder:
         return file_inside(self.path, SWEEP_FILE)
 
     @property
+    def sweep_file_place(self) -> Path | RemoteFolder:
+        """Where other machines see it: by a path that is the same everywhere, or at the address."""
+        return self.sweep_file.resolve() if self.remote is None else self.remote / SWEEP_FILE
+
+    @property
     def journal(self) -> Path:
         """The journal of all events."""
         return file_inside(self.path, JOURNAL)

@@ -93,12 +93,21 @@ class SampleDrawn(_Entry):
 
 
 class ResultLogged(_Entry):
-    """A result of a trial: its metrics at an environment step."""
+    """A result of a trial.
+
+    Attributes:
+        trial: The trial's id.
+        step: Its environment steps.
+        metrics: Its metrics at that step.
+        host: Name of the machine that computed it; None if that is the one which runs the sweep, or is unknown. Neither MLflow nor the
+            report has it.
+    """
 
     kind: Literal["result"] = "result"
     trial: str
     step: int
     metrics: dict[str, float]
+    host: str | None = None
 
 
 class TrialEnded(_Entry):

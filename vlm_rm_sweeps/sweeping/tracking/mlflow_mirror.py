@@ -365,18 +365,23 @@ class MlflowMirror(threading.Thread):
 
     def _on_end(self, entry: TrialEnded) -> None:
         run_id = self._run_of(entry.trial, entry.time)
-        tags = [RunTag(key, str(value)[:_MAX_TAG]) for key, value in entry.tags.items()]
-        self._client.log_batch(run_id, tags=tags)
+        self._tag(run_id, entry.tags | self._link(entry.trial))
         if entry.status == RunStatus.FINISHED and _REASON in self._client.get_run(run_id).data.tags:
             self._client.delete_tag(run_id, _REASON)  # of an earlier execution
         self._client.set_terminated(run_id, entry.status, entry.time)
 
+    def _link(self, trial_id: str) -> dict[str, str]:
+        """Return the tag that says where a trial's checkpoints are: a path, or an address, that others can follow."""
+        return {"checkpoints": str(self._folder.trial_place(trial_id))}
+
+    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        self._client.log_batch(run_id, tags=[RunTag(key, value[:_MAX_TAG]) for key, value in tags.items()])
+
     def _on_stop(self, entry: TrialStopped) -> None:
         """End the run of a trial that was stopped early: as finished if it was good enough, else as killed."""
         run_id = self._run_of(entry.trial, entry.time)
-        tags = {"status": str(TrialStatus.STOPPED), "stopped_at_step": str(entry.step), _REASON: entry.reason[:_MAX_TAG]}
-        tags |= {"checkpoints": f"trials/{entry.trial}"}
-        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        tags = {"status": str(TrialStatus.STOPPED), "stopped_at_step": str(entry.step), _REASON: entry.reason}
+        self._tag(run_id, tags | self._link(entry.trial))
         self._client.set_terminated(run_id, RunStatus.FINISHED if entry.reached else RunStatus.KILLED, entry.time)
 
     def _on_artifact(self, entry: FileWritten) -> None:

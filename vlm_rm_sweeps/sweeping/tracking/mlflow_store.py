@@ -26,6 +26,8 @@ from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_file, without_secrets
 
 _MAX_PARAM = 6000
+_DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""What is installed for a module that opens a database, where the names differ."""
 
 
 def set_up_store(tracking_uri: str) -> None:
@@ -38,7 +40,7 @@ def set_up_store(tracking_uri: str) -> None:
         tracking_uri: The MLflow server or database.
 
     Raises:
-        UserError: The server or database cannot be reached.
+        UserError: The server or database cannot be reached, or a package is missing for that kind of database.
     """
     prepare_mlflow()
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -48,6 +50,11 @@ def set_up_store(tracking_uri: str) -> None:
             if database is not None:
                 _check_opens(database)
             MlflowClient(tracking_uri).search_experiments(max_results=1)
+    except ModuleNotFoundError as error:  # SQLAlchemy looks for its driver when a database is opened
+        raise UserError(
+            f"MLflow at {without_secrets(tracking_uri)} needs the Python module {error.name}, which is not installed: `pip install "
+            f"{_DRIVERS.get(error.name or '', error.name)}`, or name a server (http://...) with --tracking-uri, which needs none here"
+        ) from error
     except Exception as error:  # whatever a database or a server may raise
         reason = hide_secrets(reason_of(error), tracking_uri)
         if database is not None:

@@ -50,6 +50,7 @@ class TrialStanding:
         steps_per_second: Speed since the result before; None before the first.
         metrics: The newest success and true return: greedy ones, if it was evaluated, by their names.
         reason: Why it failed or was stopped; empty otherwise.
+        host: The machine of its newest result, if that was not the one which runs the sweep.
     """
 
     trial: str
@@ -58,6 +59,7 @@ class TrialStanding:
     steps_per_second: float | None
     metrics: dict[str, float]
     reason: str
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ def _trials(entries: Iterable[Entry]) -> dict[str, TrialStanding]:
             case ResultLogged():
                 trial = at(entry.trial)
                 trial.step = max(trial.step, entry.step)
+                trial.host = entry.host
                 trial.steps_per_second = entry.metrics.get(STEPS_PER_SECOND, trial.steps_per_second)
                 named = [prefix + name for name in _METRICS for prefix in (EVALUATION, "")]
                 trial.metrics |= {name: entry.metrics[name] for name in named if name in entry.metrics}
@@ -258,16 +261,16 @@ def lines_of(standing: Standing) -> list[str]:
     speed = "" if standing.steps_per_second is None else f", {standing.steps_per_second:.0f} steps/s"
     left = "" if standing.seconds_left is None else f", about {duration(standing.seconds_left)} left"
     lines.append(f"{standing.steps_done:,} of {standing.steps:,} steps{speed}{left}")
+    ended = []
     for trial in standing.started:
+        place = "" if trial.host is None else f" on {trial.host}"
         if trial.state == "running":
             metrics = "".join(f", {name} {value:.3g}" for name, value in trial.metrics.items())
             pace = "" if trial.steps_per_second is None else f", {trial.steps_per_second:.0f} steps/s"
-            lines.append(f"  {trial.trial}  running, step {trial.step:,}{pace}{metrics}")
-    lines += [
-        f"  {trial.trial}  {trial.state} at step {trial.step:,}: {trial.reason or 'unknown cause'}"
-        for trial in standing.started
-        if trial.state in ("failed", "stopped")
-    ]
+            lines.append(f"  {trial.trial}  running{place}, step {trial.step:,}{pace}{metrics}")
+        elif trial.state in ("failed", "stopped"):
+            ended.append(f"  {trial.trial}  {trial.state}{place} at step {trial.step:,}: {trial.reason or 'unknown cause'}")
+    lines += ended
     if standing.mlflow is not None:
         waiting = f"; {standing.undelivered} entries have not arrived yet" if standing.undelivered else ""
         lines.append(f"MLflow: {standing.mlflow}{waiting}")

@@ -1,13 +1,15 @@
 """Tune's callback of a sweep: appends trial events to the journal and reports them on the terminal."""
 
 import pickle
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.result import HOSTNAME
 
 from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.evaluation.overoptimisation import overoptimisation_alarm
@@ -27,6 +29,7 @@ from vlm_rm_sweeps.metrics import (
     RunStatus,
     TrialStatus,
 )
+from vlm_rm_sweeps.serving.pool import cause_of_death
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Journal,
@@ -64,6 +67,8 @@ class JournalCallback(tune.Callback):
         self._metrics: dict[str, dict[str, float]] = {}
         self._audit_points: dict[str, list[tuple[int, dict[str, float]]]] = {}
         self._steps: dict[str, set[int]] = {}
+        self._hosts: dict[str, str | None] = {}
+        """Where the newest result of a trial was computed, if not on this machine."""
         self._evaluated: dict[str, bool] = {}
         """Whether the newest result of a trial has an evaluation of its greedy policy."""
         self._ended: dict[str, tuple[TrialStatus, str]] = {}
@@ -140,6 +145,8 @@ class JournalCallback(tune.Callback):
         if FAILURE in result:
             self._fail(ours, result[FAILURE])
             return
+        host = result.get(HOSTNAME)
+        self._hosts[ours.trial_id] = None if host == platform.node() else host
         self._record(ours, result)
         if FINISHED in result:
             self._finished.add(ours.trial_id)
@@ -157,7 +164,15 @@ class JournalCallback(tune.Callback):
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
         if AUDIT_PROXY in metrics:
             metrics |= self._alarm(trial, step, metrics)
-        self._journal.append(ResultLogged(time=int(result[TIME_MS]), trial=trial.trial_id, step=step, metrics=metrics))
+        self._journal.append(
+            ResultLogged(
+                time=int(result[TIME_MS]),
+                trial=trial.trial_id,
+                step=step,
+                metrics=metrics,
+                host=self._hosts.get(trial.trial_id),
+            )
+        )
         self._recall_result(trial, step, metrics)
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
@@ -182,7 +197,9 @@ class JournalCallback(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Report that a trial failed and is retried."""
-        self._say(f"{trial_of(trial).label}: failed ({_reason(trial)}), retrying")
+        ours = trial_of(trial)
+        host = self._hosts.get(ours.trial_id)
+        self._say(f"{ours.label}: failed{f' on {host}' if host else ''} ({_reason(trial)}), retrying")
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """Append the end of a trial, if it finished or was stopped early."""
@@ -223,8 +240,7 @@ class JournalCallback(tune.Callback):
 
     def _end(self, trial: Trial, run_status: RunStatus, status: TrialStatus, reason: str) -> None:
         self._ended[trial.trial_id] = (status, reason)
-        tags = {"checkpoints": f"trials/{trial.trial_id}"} | ({"reason": reason} if reason else {})
-        self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags=tags))
+        self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags={"reason": reason} if reason else {}))
 
     def outcome(self, trial: Trial) -> TrialOutcome:
         """Return how a trial ended; until then it is unfinished."""
@@ -246,4 +262,5 @@ def _reason(trial: TuneTrial) -> str:
     if not trial.pickled_error_file or not Path(trial.pickled_error_file).is_file():
         return "unknown"
     error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-    return reason_of(error.cause if isinstance(error, RayTaskError) else error)
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return cause_of_death(cause) if isinstance(cause, RayActorError) else reason_of(cause)
