@@ -3,7 +3,9 @@
 Run `python analysis/learned_rewards.py`: it renders its own states and needs no sweep (about two minutes of CPU time). For each
 task it draws 200 random states, labels them by the task's success test, and trains `vlm-rm reward train`'s heads on their
 embeddings. Then it scores 1 000 other states. ROC-AUC, and false-positive rate at 95 % recall, have 95 % intervals, bootstrapped
-over the held-out states. Expect the learned rewards to be clearly better where the labels have both classes.
+over the held-out states. A reward that makes no error on them makes none in any bootstrap sample, which proves little: its interval
+ends where so many states without an error become unlikely, see `bounded`. Expect the learned rewards to be clearly better where the
+labels have both classes.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import pandas as pd
 from runs import refusals_in_words, whole_number
 
 from vlm_rm_sweeps.cli.options import write_table
-from vlm_rm_sweeps.evaluation.bootstrap import drawn_counts
+from vlm_rm_sweeps.evaluation.bootstrap import CONFIDENCE, Estimates, drawn_counts
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.detection import detection
 from vlm_rm_sweeps.evaluation.heads.examples import LabelledStates
@@ -54,6 +56,33 @@ def cosines(model: ClipRewardModel, task: Task, states: LabelledStates) -> np.nd
     return rewards[:, 0].numpy()
 
 
+def bounded(areas: Estimates, rates: Estimates, positives: int, negatives: int) -> tuple[Estimates, Estimates]:
+    """Give the intervals of rewards without an error the width that their number of states allows.
+
+    The end is the exact one of a binomial proportion (Clopper and Pearson, 1934), of which none of n independent trials failed:
+    the share of failures with which that still happens in 2.5 % of all cases, `1 - 0.025^(1 / n)`, or about 3.7 / n. For the
+    false-positive rate the trials are the negative states, as the threshold depends on the positive ones alone. For the area they
+    are disjoint pairs of a positive and a negative state, of which there are as many as of the rarer ones; all pairs would not be
+    independent. That is cautious: the end for the area is lower than it would have to be.
+
+    Args:
+        areas: ROC-AUC of some rewards.
+        rates: False-positive rates of the same rewards.
+        positives: Number of states in the goal.
+        negatives: Number of other states.
+
+    Returns:
+        Areas and rates, of which no interval at 1 or 0 has a width of 0.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    least_area, largest_rate = tail ** (1 / min(positives, negatives)), 1 - tail ** (1 / negatives)
+    perfect, none = (areas.value == 1) & (areas.low == 1), (rates.value == 0) & (rates.high == 0)
+    return (
+        areas._replace(low=np.where(perfect, least_area, areas.low)),
+        rates._replace(high=np.where(none, largest_rate, rates.high)),
+    )
+
+
 def compare(model: ClipRewardModel, task: Task, labels: int, held_out: int) -> Iterator[dict[str, object]]:
     """Yield a row for each reward of a task."""
     training = embedded(model, task, labels, TRAINING_SEED)
@@ -64,7 +93,10 @@ def compare(model: ClipRewardModel, task: Task, labels: int, held_out: int) -> I
         name = f"learned, {hidden} hidden units" if hidden else "learned, logistic"
         scores[name] = predicted(fit_head(training, hidden, penalty, seed=0), testing)
     counts_bn = drawn_counts(testing.episodes[:, 0])
-    areas, rates = detection(np.stack(list(scores.values()), axis=1), testing.targets_n, counts_bn)
+    positives = int(testing.targets_n.sum())
+    areas, rates = bounded(
+        *detection(np.stack(list(scores.values()), axis=1), testing.targets_n, counts_bn), positives, held_out - positives
+    )
     for column, name in enumerate(scores):
         measures = {"roc_auc": areas, "false_positive_rate": rates}
         yield {

@@ -1,4 +1,4 @@
-"""The wheel: it has every file that the package reads, and runs a sweep where there is no checkout."""
+"""The wheel: it has every file that the package reads, and runs a sweep and the demonstration where there is no checkout."""
 
 import os
 import re
@@ -77,7 +77,7 @@ def test_the_wheel_has_all_files_of_the_package_and_only_those(wheel: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_a_sweep_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_runs_a_sweep_and_the_demonstration_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
     environment, home = tmp_path / "environment", tmp_path / "elsewhere"
     home.mkdir()
     (home / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
@@ -95,6 +95,9 @@ def test_the_wheel_runs_a_sweep_in_an_environment_of_its_own(wheel: Path, tmp_pa
     said = run(python.parent / "vlm-rm", "sweep", "sweep.yaml")
     (results,) = (home / "results").glob("installed-*")
     assert "finished" in (results / "trials.csv").read_text(), said
+    shown = run(python.parent / "vlm-rm", "demo", "--no-open")
+    assert "% of its steps in the goal" in shown
+    assert "data:video/mp4;base64," in (home / "results" / "demo.html").read_text(encoding="utf-8")
 
 
 def install(wheel: Path, environment: Path) -> Path:

@@ -7,8 +7,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
+from small_sweeps import SWEEP
 
 from vlm_rm_sweeps.cli.terminal import print_json, records
+from vlm_rm_sweeps.evaluation.states import load_states
+from vlm_rm_sweeps.labelling.scales import YES_NO
+from vlm_rm_sweeps.labelling.store import LabelStore
+from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.results import read_results
 
 JsonOf = Callable[..., Any]
 QUICKSTART = Path(__file__).parents[2] / "sweeps" / "quickstart.yaml"
@@ -44,3 +51,39 @@ def test_states_labels_and_measures(json_of: JsonOf, vlm_rm: Callable[..., str],
     assert all(0 <= row["epic_distance"] <= 1 for row in measures)
     options = ("--task", "cartpole-upright", "--model", "embedded/tiny", "--points", 9, "-o", tmp_path / "landscape")
     assert {row["model"] for row in json_of("landscape", *options)} == {"embedded/tiny"}
+
+
+def test_labels_and_how_far_raters_agree(json_of: JsonOf, dataset: Path) -> None:
+    states = load_states(dataset)
+    store = LabelStore(states.labels_file, YES_NO)
+    for index, item in enumerate(states.ids[:10]):
+        store.add("anna", item, float(index < 4))
+        store.add("bert", item, float(index < 5) if index else None)
+    told = json_of("labels", dataset)
+    assert [(label["rater"], label["item"]) for label in told["labels"][:2]] == [
+        ("anna", states.ids[0]),
+        ("bert", states.ids[0]),
+    ]
+    assert [label["value"] for label in told["labels"][:2]] == [1.0, None]
+    assert len(told["labels"]) == 20
+    (pair,) = told["agreement"]
+    assert (pair["first"], pair["second"], pair["items"]) == ("anna", "bert", 9)
+    assert pair["equal"] == pytest.approx(8 / 9)
+    assert not told["elsewhere"]
+
+
+@pytest.mark.sweeps
+def test_a_finished_sweep(ray_cluster: None, json_of: JsonOf, mlflow_database: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(yaml.safe_dump(SWEEP | {"name": "told", "videos": False, "steps": 128, "untrained": False}))
+    told = json_of("sweep", file, "--results", tmp_path / "results", "--tracking-uri", f"sqlite:///{mlflow_database}")
+    assert Path(told["folder"]).parent == tmp_path / "results"
+    assert told["tracking_uri"] == f"sqlite:///{mlflow_database}"
+    assert told["interrupted"] is False
+    assert {trial["status"] for trial in told["trials"]} == {"finished"}
+    assert set(told["best"]) <= {trial["trial_id"] for trial in told["trials"]}
+    table = records(read_results(SweepFolder(Path(told["folder"])).table))
+    assert [trial["trial_id"] for trial in told["trials"]] == [trial["trial_id"] for trial in table]
+    assert [trial["true_return"] for trial in told["trials"]] == pytest.approx([trial["true_return"] for trial in table])
+    assert len(told["cells"]) == len(told["trials"])
+    assert told["seconds"] > 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -69,3 +70,26 @@ def test_kinds_of_rewards_are_listed_with_their_parameters(vlm_rm: Command) -> N
     listed = vlm_rm("rewards")
     for part in ("softmax", "negatives", "required", "exp(s.g / T)", "arXiv 2310.12921", "default 4", "MODULE:CLASS"):
         assert part in listed
+
+
+def test_confusion_measures_rewards_and_further_prompts_with_intervals(
+    vlm_rm: Command, refusal: Command, json_of: Callable[..., Any], dataset: Path, tmp_path: Path
+) -> None:
+    vlm_rm("states", "sample", "mountaincar-summit", "--count", "40", "-o", tmp_path / "cars")
+    options = ("confusion", dataset, tmp_path / "cars", "--model", "embedded/tiny")
+    given = ("--alpha", "0.5", "--reward", "history", "--prompt", "a red ball")
+    printed = vlm_rm(*options, *given, "-o", tmp_path / "shown")
+    assert "rewards: history: a data set has frames alone" in printed
+    assert "ROC-AUC of embedded/tiny, alpha 0.5" in printed
+    assert "ROC-AUC of embedded/tiny, history" in printed
+    rows = json_of(*options, *given, "-o", tmp_path / "told")
+    assert len(rows) == 2 * 3 * 2
+    assert {row["prompt"] for row in rows} == {"cartpole-upright", "mountaincar-summit", "a-red-ball"}
+    assert {row["reward"] for row in rows} == {"alpha 0.5", "history"}
+    for row in rows:
+        assert row["roc_auc_low"] <= row["roc_auc"] <= row["roc_auc_high"]
+        assert f"{row['roc_auc_low']:.2f}..{row['roc_auc_high']:.2f}" in printed
+    assert (tmp_path / "told" / "confusion.png").is_file()
+    clash = ("--prompt", "cartpole upright", "-o", tmp_path / "clash")
+    assert "'cartpole-upright' is the name of a task" in refusal(*options, *clash)
+    assert {row["alpha"] for row in json_of(*options, "-o", tmp_path / "default")} == {0.0}

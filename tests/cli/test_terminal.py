@@ -1,12 +1,19 @@
 """The tables, as they stand in a terminal."""
 
 import io
+import os
+import pty
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
-from vlm_rm_sweeps.cli.terminal import cells_table, progress_table, trials_table
+from vlm_rm_sweeps.cli.terminal import cells_table, progress_table, trials_table, watching
 from vlm_rm_sweeps.metrics import EVALUATION, SUCCESS, TRUE_RETURN, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
@@ -63,3 +70,62 @@ def test_the_live_table_has_the_trials_that_run_and_the_totals() -> None:
     rows = printed(progress_table(progress))
     assert not any(first.label in line for line in rows)
     assert any(second.label in line for line in rows)
+
+
+@contextmanager
+def standard_output(stream: TextIO) -> Iterator[None]:
+    """Not as a fixture: pytest puts its own capture there between fixtures and test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        yield
+
+
+def shown_on_a_terminal(work: Callable[[], None]) -> str:
+    """What a pseudo-terminal receives that is standard output meanwhile."""
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as stream, standard_output(stream):
+        work()
+    parts = []
+    with suppress(OSError):  # the end of a pseudo-terminal to which nobody writes any more
+        while part := os.read(ours, 65_536):
+            parts.append(part)
+    os.close(ours)
+    return b"".join(parts).decode()
+
+
+@pytest.fixture
+def xterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": "120", "LINES": "40"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_on_a_terminal_the_table_is_shown_in_place_and_gone_at_the_end(xterm: None) -> None:
+    settings = {"name": "a", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0], "steps": 1_000}
+    (trial,) = plan_of(settings | {"true_reward": False}).trials
+
+    def work() -> None:
+        with watching() as watch:
+            assert watch is not None
+            Progress({trial.trial_id: 1_000}, print, watch).result(trial, 500, {"clip_return": 12.34})
+
+    text = shown_on_a_terminal(work)
+    for part in (trial.label, "500 of 1,000", "12.3"):
+        assert part in text
+    assert text.rindex("12.3") < text.rindex("\x1b[2K"), "its lines are erased"
+
+
+def test_there_is_no_such_table_where_lines_are_calmer(xterm: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unwanted() -> None:
+        with watching(wanted=False) as watch:
+            assert watch is None
+
+    def on_a_dumb_terminal() -> None:
+        monkeypatch.setenv("TERM", "dumb")
+        with watching() as watch:
+            assert watch is None
+
+    with standard_output(io.StringIO()), watching() as watch:
+        assert watch is None
+    assert shown_on_a_terminal(unwanted) == shown_on_a_terminal(on_a_dumb_terminal) == ""

@@ -9,6 +9,8 @@ import pytest
 from pages import PAGES, REPOSITORY, text_of, without_blocks
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_IN_BACKTICKS = re.compile(r"(?<!`)`([\w.*<>/-]+)`(?!`)")
+FOLDERS = ("vlm_rm_sweeps", "tests", "sweeps", "examples", "analysis", "benchmarks", "deploy", "docs")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -30,6 +32,36 @@ def test_links_lead_somewhere(page: str) -> None:
         assert target.exists(), link
         if anchor:
             assert anchor in anchors_of(str(target.relative_to(REPOSITORY))), link
+
+
+def is_path_here(name: str) -> bool:
+    """Whether what stands in backticks is meant as a file or folder of the repository, and not as a model id, an output or a key."""
+    first, _, rest = name.partition("/")
+    return name.endswith(".py") or bool(first and rest and (first in FOLDERS or re.search(r"\.(yaml|md|sh|j2)$", name)))
+
+
+def exists_here(name: str) -> bool:
+    """Whether the repository has it. `<pose>` and `*` stand for anything, and folders before the path may be left out."""
+    pattern = re.sub(r"<\w+>", "*", name.rstrip("/"))
+    return any(any((REPOSITORY / place).glob(f"**/{pattern}")) for place in FOLDERS) or any(REPOSITORY.glob(pattern))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_of_the_repository_exist(page: str) -> None:
+    named = sorted(set(_IN_BACKTICKS.findall(without_blocks(page))))
+    assert [name for name in named if is_path_here(name) and not exists_here(name)] == []
+
+
+def test_a_dead_path_is_found() -> None:
+    for name in ("vlm_rm_sweeps/rewards/goal_baseline.py", "goal_baselin.py", "sweeps/gone_*.yaml", "tests/gone/"):
+        assert is_path_here(name), name
+        assert not exists_here(name), name
+    for name in ("rewards/functions/goal_baseline.py", "goal_baseline.py", "sweeps/humanoid_<pose>.yaml", "tests/docs/"):
+        assert is_path_here(name), name
+        assert exists_here(name), name
+    assert not any(
+        map(is_path_here, ("embedded/small", "figures/predictive.png", "results/quickstart-<time>/", "audit_spec/..."))
+    )
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_rm_sweeps.evaluation.epic import epic_distance
+from vlm_rm_sweeps.evaluation.bootstrap import drawn_counts
+from vlm_rm_sweeps.evaluation.epic import epic_distance, epic_distances
 
 TRUTH = np.random.default_rng(0).normal(size=500)
 
@@ -111,6 +112,25 @@ def test_distance_is_that_of_the_general_definition_over_sampled_transitions() -
     assert epic_distance(first, second) == pytest.approx(literal, abs=0.03)
     reached = transitions[:1_500, 2]
     assert epic_distance(first[reached], second[reached]) == pytest.approx(literal, abs=1e-9)
+
+
+def test_every_bootstrap_sample_is_the_general_definition_over_its_states() -> None:
+    rng = np.random.default_rng(7)
+    rewards, truth = rng.normal(size=(6, 2)), rng.normal(size=6)
+    counts = drawn_counts(np.arange(6))[:20]
+    found = epic_distances(counts, rewards, truth)
+    everything = every_transition(6, 1)
+    for sample, drawn in enumerate(counts.astype(int)):
+        for column in range(2):
+            of_drawn = [of_next_state(np.repeat(values, drawn), 1) for values in (rewards[:, column], truth)]
+            assert found[sample, column] == pytest.approx(literal_epic(*of_drawn, everything, everything, 0.9), abs=1e-9)
+
+
+def test_a_sample_without_variation_has_no_distance() -> None:
+    truth = np.array([1.0, 0.0, 0.0, 0.0])
+    found = epic_distances(np.array([[0.0, 1, 1, 1], [1, 1, 1, 1]]), np.arange(4.0)[:, None], truth)[:, 0]
+    assert math.isnan(found[0])
+    assert found[1] == pytest.approx(epic_distance(np.arange(4.0), truth))
 
 
 def test_the_general_definition_ignores_shaping() -> None:

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation import measures
+from vlm_rm_sweeps.evaluation.bootstrap import drawn_counts
 from vlm_rm_sweeps.evaluation.epic import epic_distance
 from vlm_rm_sweeps.evaluation.ground_truth import Truth
 from vlm_rm_sweeps.evaluation.measures import MEASURED, Measures, measure, why_undefined
@@ -67,6 +68,17 @@ def test_bootstrap_interval_is_scipys() -> None:
     ).confidence_interval
     assert ours.epic_low < ours.epic_distance < ours.epic_high
     assert (ours.epic_low, ours.epic_high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+
+
+def test_the_interval_of_epic_is_that_of_its_samples_one_by_one() -> None:
+    rewards, truth = yes_no(60)
+    episodes = np.arange(60) // 4
+    (found, _) = measure(rewards, truth, ["a", "b"], seed=3, groups=episodes)
+    samples = []
+    for counts in drawn_counts(episodes, seed=3).astype(int):
+        drawn = np.repeat(np.arange(60), counts)
+        samples.append(epic_distance(rewards[drawn, 0], truth.values[drawn]))
+    assert (found.epic_low, found.epic_high) == pytest.approx(tuple(np.quantile(samples, (0.025, 0.975))), abs=1e-9)
 
 
 def test_more_states_narrow_the_interval() -> None:

@@ -21,7 +21,6 @@ from vlm_rm_sweeps.cli.options import (
     listed,
     new_file,
     new_folder,
-    read_alphas,
     read_rewards,
     refuse_to_overwrite,
     write_table,
@@ -117,23 +116,50 @@ def confusion(
     output: Annotated[
         Path, typer.Option("--output", "-o", callback=new_folder, help="Folder for figure and table; must not exist yet.")
     ],
-    alpha: Alphas = ["0"],  # noqa: B006
+    alpha: Alphas = [],  # noqa: B006
+    reward: Rewards = [],  # noqa: B006
+    prompt: Annotated[
+        list[str],
+        typer.Option(
+            "--prompt",
+            "--prompts",
+            help="Another goal prompt, beside the tasks' own, or a .txt or .yaml file of them; may be repeated.",
+        ),
+    ] = [],  # noqa: B006
+    baseline: Annotated[
+        str | None, typer.Option(help="Baseline prompt for goals of --prompt without their own. Default: the first task's.")
+    ] = None,
+    as_json: JsonOutput = False,
 ) -> None:
     """Draw a matrix of prompts and tasks: how well each task's sentence detects the success of each task."""
     from vlm_rm_sweeps.evaluation import confusion as confusions
+    from vlm_rm_sweeps.evaluation.compare import check_models
     from vlm_rm_sweeps.evaluation.states import load_states
+    from vlm_rm_sweeps.sweeping.config.prompts import prompt_of_task, prompts_to_compare
 
     refuse_to_overwrite(output)
-    models, alphas = listed("--model", model), read_alphas(alpha)
-    states = [load_states(each) for each in datasets]
-    table = confusions.confusion(states, models, alphas)
+    models, states = listed("--model", model), [load_states(each) for each in datasets]
+    prompts = [prompt_of_task(each.task).model_copy(update={"id": each.task.name}) for each in states]
+    for further in prompts_to_compare(prompt, baseline, states[0].task) if prompt else ():
+        if further.id in {each.id for each in prompts}:
+            raise UserError(f"--prompt: {further.id!r} is the name of a task, whose own sentence it is: choose another id")
+        prompts.append(further)
+    specs = read_rewards(alpha, "0", reward, prompts)
+    tell = say_aside if as_json else say
+    for remark in check_models(models, specs):
+        tell(remark)
+    _say_seen_alone(specs, "a data set has", tell)
+    table = confusions.confusion(states, models, specs, say=tell)
     confusions.save_confusion(output, table)
-    for model_id in models:
-        for each in alphas:
-            cells = confusions.matrix(table, model_id, each)
-            console.print(confusion_table(cells, f"ROC-AUC of {model_id} at alpha {each:g}"))
-            print(f"own sentence best: {confusions.tasks_told_apart(cells)} of {len(cells)} tasks")
-    print(f"images encoded: {sum(map(len, states)) * len(models):,}\nwritten to {output}")
+    if as_json:
+        print_json(records(table))
+    else:
+        for matrix in confusions.matrices(table):
+            console.print(confusion_table(matrix))
+            print(f"own sentence best: {matrix.tasks_told_apart} of {len(states)} tasks")
+        for line in undefined_lines(table):
+            print(line)
+    tell(f"images encoded: {sum(map(len, states)) * len(models):,}\nwritten to {output}")
 
 
 def landscape(

@@ -20,6 +20,7 @@ from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SAMP
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vlm_rm_sweeps.evaluation.confusion import Matrix
     from vlm_rm_sweeps.sweeping.tracking.progress import Progress, Watcher
     from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome
 
@@ -30,6 +31,8 @@ EXIT_INTERRUPTED = 130
 _MIN_WIDTH = 110
 _ROWS = 16
 """Of a live table, which must not be higher than the terminal."""
+_MEASURES_ABREAST = 6
+"""With their intervals in one line; those of more would leave no room for models and prompts in `_MIN_WIDTH`."""
 console = Console(highlight=False, soft_wrap=True, width=max(_MIN_WIDTH, shutil.get_terminal_size().columns))
 
 
@@ -275,9 +278,11 @@ def measures_table(measures: "pd.DataFrame") -> Table:
     named = _rewards_column(measures)
     for heading in ("model", named, "prompt", *(HEADINGS[name] for name in shown)):
         text = heading in ("model", REWARD, "prompt")
-        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=heading != "prompt")
+        # What is too wide is folded, and rich would cut numbers instead of folding them.
+        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    to = ".." if len(shown) <= _MEASURES_ABREAST else "..\n"
     for row in measures.to_dict("records"):
-        cells = (_with_interval(row[name], *(row[end] for end in INTERVALS.get(name, ()))) for name in shown)
+        cells = (_with_interval(row[name], to, *(row[end] for end in INTERVALS.get(name, ()))) for name in shown)
         table.add_row(row["model"], _reward_shown(row[named]), row["prompt"], *cells)
     return table
 
@@ -295,26 +300,28 @@ def undefined_lines(measures: "pd.DataFrame") -> list[str]:
     return [f"undefined: {reason}" for reason in reasons]
 
 
-def confusion_table(cells: "pd.DataFrame", title: str) -> Table:
+def confusion_table(matrix: "Matrix") -> Table:
     """Make the table of a confusion matrix.
 
     Args:
-        cells: As `confusion.matrix` returns it.
-        title: What it shows.
+        matrix: One of `confusion.matrices`.
 
     Returns:
-        A row for each prompt, a column for each task, the prompt's own task in bold.
+        A row for each prompt, a column for each task, the task's own sentence in bold.
     """
     table = Table(
-        box=SIMPLE_HEAD, title=title, caption="rows: the task whose sentence is the prompt; columns: the task that succeeds"
+        box=SIMPLE_HEAD,
+        title=f"ROC-AUC of {matrix.model_id}, {matrix.reward}",
+        caption="rows: prompts, by a task's name its own sentence; columns: the task that succeeds; beneath: 95 % interval",
     )
-    table.add_column("prompt", no_wrap=True)
-    for task in cells.columns.map(str):
-        table.add_column(task, justify="right", overflow="fold")
-    for prompt, row in cells.iterrows():
-        table.add_row(
-            str(prompt), *(f"[bold]{_shown(area, 2)}[/]" if task == prompt else _shown(area, 2) for task, area in row.items())
-        )
+    table.add_column("prompt", overflow="fold")
+    for task in matrix.areas.columns.map(str):
+        table.add_column(task, justify="right", overflow="fold", min_width=len("0.00..0.00"))
+    for prompt, areas in matrix.areas.iterrows():
+        ends = zip(matrix.low.loc[prompt], matrix.high.loc[prompt], strict=True)
+        cells = [_with_interval(area, "..", low, high) for area, (low, high) in zip(areas, ends, strict=True)]
+        own = [f"[bold]{cell}[/]" if task == prompt else cell for task, cell in zip(areas.index, cells, strict=True)]
+        table.add_row(str(prompt), *own)
     return table
 
 
@@ -351,8 +358,8 @@ def _reward_shown(reward: float | str) -> str:
     return reward if isinstance(reward, str) else f"{reward:.2f}"
 
 
-def _with_interval(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
-    return _shown(value, 3) if low != low else f"{_shown(value, 3)}\n{low:.2f}..{high:.2f}"
+def _with_interval(value: float, to: str, low: float = float("nan"), high: float = float("nan")) -> str:
+    return _shown(value, 3) if low != low else f"{_shown(value, 3)}\n{low:.2f}{to}{high:.2f}"
 
 
 def _shown(value: float, digits: int) -> str:

@@ -1,5 +1,7 @@
 """Reward functions by name, and as plain data."""
 
+import inspect
+import re
 from typing import Any
 
 import pytest
@@ -14,7 +16,13 @@ from vlm_rm_sweeps.rewards.functions.registry import describe_reward, find_rewar
 def test_every_kind_is_found_and_says_what_it_is(kind: str) -> None:
     function = find_reward(kind)
     assert function.formula
-    assert function.__doc__
+    assert re.search(r"arXiv \d{4}\.\d{5}|labels|own", function.source)
+    documented = inspect.getdoc(function) or ""
+    assert re.search(r"^    [RT]\S* += ", documented, re.MULTILINE), "its formula in a line of its own"
+    assert f"\nSource: {function.source}" in documented
+    shapes = documented.partition("\nShapes: ")[2]
+    assert re.search(r"\((n|t), \w\)|\(d,\)", shapes), "of what goes in"
+    assert re.search(r"\((n|t),\)", shapes), "of the rewards"
     assert all(field.description for field in function.model_fields.values())
 
 

@@ -28,6 +28,8 @@ Range = tuple[float, float]
 """The least and the largest reward; each may be infinite."""
 Weight = Annotated[float, Field(ge=-1e6, le=1e6)]
 """Of a term of a reward. Beyond it float32 keeps nothing of the other terms, and overflows in the end."""
+OWN = "this project's own"
+"""The `source` of a reward that is from no paper."""
 _DIGEST = 6
 
 

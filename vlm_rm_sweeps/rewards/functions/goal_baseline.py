@@ -31,7 +31,15 @@ MIN_DISTANCE = 1e-4
 
 
 class GoalBaseline(FrameReward):
-    """Goal-baseline regularisation. In a sweep file, `alphas: [0.5]` is the short form."""
+    """Goal-baseline regularisation. In a sweep file, `alphas: [0.5]` is the short form.
+
+    With s, g and b the embeddings of image, goal and baseline, and proj_L the projection onto the line L through b and g,
+
+        R(s) = 1 - |alpha proj_L(s) + (1 - alpha) s - g|^2 / 2
+
+    Source: arXiv 2310.12921, section 3.2.
+    Shapes: images s (n, d) of length 1; g and b (d,), each a mean over its prompts; R(s) (n,), from -1 to 1.
+    """
 
     formula: ClassVar[str] = "1 - |alpha proj_L(s) + (1 - alpha) s - g|^2 / 2, with L the line through baseline and goal"
     source: ClassVar[str] = "arXiv 2310.12921, section 3.2"

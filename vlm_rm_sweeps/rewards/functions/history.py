@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction, Texts, Weight, dots
+from vlm_rm_sweeps.rewards.functions.base import OWN, FrameReward, Range, RewardFunction, Texts, Weight, dots
 from vlm_rm_sweeps.rewards.functions.goal_baseline import MIN_DISTANCE
 
 
@@ -51,9 +51,13 @@ class History(RewardFunction):
 
     The first k - 1 steps of an episode have fewer frames: mean and change are over those that there are, so the first step has the
     cosine and no change. Both terms are linear in numbers of single frames, so each frame is encoded once.
+
+    Source: this project's own.
+    Shapes: each s_t, g and b (d,); of t steps, the columns s.g and s.u (t, 2) and R (t,).
     """
 
     formula: ClassVar[str] = "mean over the last k frames of s.g + weight * (change over them of s.u), u from baseline to goal"
+    source: ClassVar[str] = OWN
 
     frames: int = Field(4, ge=2, le=1_000, description="Number of frames, k: those after the last k steps.")
     weight: Weight = Field(1.0, description="Weight of the change along the direction from baseline to goal.")

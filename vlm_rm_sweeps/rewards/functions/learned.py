@@ -31,6 +31,9 @@ class Learned(FrameReward):
 
     The file is read once, where the sweep file is read. Its content then travels with every request, and is stored in
     checkpoints, so that no other machine and no later process needs the file.
+
+    Source: labels, by `vlm-rm reward train`.
+    Shapes: images s (n, d); with h hidden units W (h, d), c and w (h,), else w (d,); b a number; R(s) (n,), any number.
     """
 
     formula: ClassVar[str] = "w . f(s) + b: log-odds of the goal, with f(s) = s, or softsign(W s + c) with hidden units"

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, Range, RewardFunction, Weight, combined
+from vlm_rm_sweeps.rewards.functions.base import OWN, FrameReward, Range, RewardFunction, Weight, combined
 from vlm_rm_sweeps.rewards.functions.registry import NestedReward
 
 
@@ -27,9 +27,13 @@ class Mixed(RewardFunction):
         R_t = sum_i w_i R_i,t + v E_t
 
     On data sets of states, which have no rewards of the environment, E_t counts as 0.
+
+    Source: this project's own.
+    Shapes: of t steps and p parts of all rewards together, the parts' columns (t, p); each R_i, E and R (t,).
     """
 
     formula: ClassVar[str] = "sum_i weight_i * R_i + true_reward * (the environment's own reward)"
+    source: ClassVar[str] = OWN
 
     of: tuple[Weighted, ...] = Field(min_length=1, description="Rewards with their weights: a list of {weight, reward}.")
     true_reward: Weight = Field(0.0, description="Weight of the environment's own reward.")

@@ -11,14 +11,17 @@ from vlm_rm_sweeps.rewards.prompt_text import check_texts
 
 
 class Softmax(FrameReward):
-    """Probability of the goal among several descriptions (arXiv 2103.00020, section 3.1: zero-shot classification).
+    """Probability of the goal among several descriptions, as in zero-shot classification.
 
     With s the image, g the goal, n_1 to n_k the negatives (the baseline is one of them, unless `baseline` is false), all unit
     embeddings, and T the temperature,
 
         R(s) = exp(s.g / T) / (exp(s.g / T) + sum_i exp(s.n_i / T))
 
-    It is between 0 and 1. With a low temperature it saturates, and is then flat where a policy has to learn.
+    With a low temperature it saturates, and is then flat where a policy has to learn.
+
+    Source: arXiv 2103.00020, section 3.1.
+    Shapes: images s (n, d); g and each n_i (d,); R(s) (n,), from 0 to 1.
     """
 
     formula: ClassVar[str] = "exp(s.g / T) / (exp(s.g / T) + sum_i exp(s.n_i / T))"

@@ -13,7 +13,7 @@ from vlm_rm_sweeps.rewards.functions.registry import NestedFrameReward
 
 
 class Threshold(FrameReward):
-    """1 where another reward is above a value, else 0 (arXiv 2409.15922 recommends it against false positives).
+    """1 where another reward is above a value, else 0: against false positives.
 
     With R the other reward, of a single frame, and x the value,
 
@@ -21,6 +21,9 @@ class Threshold(FrameReward):
 
     The value is given as `above`. Or it is the `quantile` q of R over those labelled `states` that fail the success test, which a
     sweep measures for each model and prompt before the first trial: of such states, 1 - q get a reward.
+
+    Source: arXiv 2409.15922, which recommends it.
+    Shapes: images s (n, d); R(s) and T(s) (n,); x a number.
     """
 
     formula: ClassVar[str] = "1 if R(s) > above else 0, with R another reward of one frame"
