@@ -133,6 +133,20 @@ def check_request(frames: Any, specs: Any) -> None:
             raise UserError(f"reward {spec.function.label} has no value of one frame: ask for the specs of `spec.parts()`")
 
 
+def judges_by_prompts(model_id: str, rewards: Iterable[str]) -> str:
+    """Say that a judge cannot compute rewards, and what it judges by in their place, see `RewardModel.judged_by`.
+
+    Args:
+        model_id: Id of the judge.
+        rewards: Labels of the rewards.
+
+    Returns:
+        One sentence.
+    """
+    named = ", ".join(dict.fromkeys(rewards))
+    return f"{model_id} cannot compute the reward {named}: it judges by goal and baseline alone (goal_baseline at alpha 0)"
+
+
 def check_is_spec(spec: Any) -> None:
     """Refuse anything but a spec.
 
@@ -213,6 +227,25 @@ class RewardModel(ABC):
             )
         for part in spec.parts():
             self.check_spec(part)
+
+    def judged_by(self, spec: RewardSpec) -> RewardSpec:
+        """Return what this model scores to judge frames of a policy that another model's reward taught.
+
+        A judge only has to say how well a frame fits the sentence, and not to compute the same function.
+
+        Args:
+            spec: What the policy learns from.
+
+        Returns:
+            The spec, or, if this model cannot compute its function, goal and baseline alone at alpha 0.
+        """
+        if spec.function is None:
+            return spec
+        try:
+            self.check(spec)
+        except UserError:
+            return RewardSpec(spec.goal_prompts, spec.baseline_prompts)
+        return spec
 
     def check_spec(self, spec: RewardSpec) -> None:  # noqa: B027 - most models can score any spec
         """Refuse a spec that this model cannot score.
