@@ -18,7 +18,7 @@ from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError
 
 BASE_URL, API_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
-REQUESTS, PER_MINUTE = "VLM_RM_OPENAI_REQUESTS", "VLM_RM_OPENAI_PER_MINUTE"
+REQUESTS, PER_MINUTE, TIMEOUT = "VLM_RM_OPENAI_REQUESTS", "VLM_RM_OPENAI_PER_MINUTE", "VLM_RM_OPENAI_TIMEOUT"
 _OPENAI = "https://api.openai.com/v1"
 _TEMPORARY = (408, 409, 425, 429)
 _LONGEST_ANSWER = 2**20
@@ -56,7 +56,11 @@ class Limits:
         Raises:
             UserError: A variable is not a number above 0.
         """
-        return cls(requests=int(_positive(REQUESTS, cls.requests)), per_minute=_positive(PER_MINUTE, cls.per_minute))
+        return cls(
+            requests=int(_positive(REQUESTS, cls.requests)),
+            per_minute=_positive(PER_MINUTE, cls.per_minute),
+            timeout_s=_positive(TIMEOUT, cls.timeout_s),
+        )
 
 
 def _positive(variable: str, default: float) -> float:

@@ -93,12 +93,20 @@ class SampleDrawn(_Entry):
 
 
 class ResultLogged(_Entry):
-    """A result of a trial: its metrics at an environment step."""
+    """A result of a trial: its metrics at an environment step.
+
+    Attributes:
+        trial: The trial's id.
+        step: Environment steps of the trial so far.
+        metrics: Values by name.
+        remarks: What the audit had to do without at this step, or judges by something else; none in journals of version 0.1.
+    """
 
     kind: Literal["result"] = "result"
     trial: str
     step: int
     metrics: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
 
 class TrialEnded(_Entry):

@@ -1,7 +1,7 @@
 """Tune's callback of a sweep: appends trial events to the journal and reports them on the terminal."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vlm_rm_sweeps.metrics import (
     FINISHED,
     NOTE,
     REACHED,
+    REMARKS,
     SUCCESS,
     TIME_MS,
     TRUE_RETURN,
@@ -66,6 +67,9 @@ class JournalCallback(tune.Callback):
         self._steps: dict[str, set[int]] = {}
         self._evaluated: dict[str, bool] = {}
         """Whether the newest result of a trial has an evaluation of its greedy policy."""
+        self._remarks: dict[str, list[str]] = {}
+        """What the audit of a trial said, each sentence once."""
+        self._said: set[str] = set()
         self._ended: dict[str, tuple[TrialStatus, str]] = {}
         self._started: set[str] = set()
         self._finished: set[str] = set()
@@ -105,6 +109,7 @@ class JournalCallback(tune.Callback):
         """
         for entry in self._results_before.pop(trial.trial_id, []):
             self._recall_result(trial, entry.step, entry.metrics)
+            self._remember(trial, entry.remarks)
         # Reading a checkpoint includes its replay buffer: for trials that have ended, only if the journal needs repair.
         checkpoint, _ = checkpoints.last() if self._journal.damaged or not finished else (None, [])
         for result in checkpoint.content["results"] if checkpoint else []:
@@ -147,6 +152,11 @@ class JournalCallback(tune.Callback):
             self._reached[ours.trial_id] = result[REACHED]
         if NOTE in result:
             self._say(f"{ours.label}: {result[NOTE]}")
+        # The same endpoint fails all trials alike: the journal has each time, the terminal the first.
+        for remark in dict.fromkeys(result.get(REMARKS, ())):
+            if remark not in self._said:
+                self._said.add(remark)
+                self._say(f"{ours.label}: {remark}")
         self._progress.result(ours, int(result[ENV_STEPS]), self._metrics[ours.trial_id])
 
     def _record(self, trial: Trial, result: dict[str, Any]) -> None:
@@ -157,8 +167,15 @@ class JournalCallback(tune.Callback):
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
         if AUDIT_PROXY in metrics:
             metrics |= self._alarm(trial, step, metrics)
-        self._journal.append(ResultLogged(time=int(result[TIME_MS]), trial=trial.trial_id, step=step, metrics=metrics))
+        remarks = tuple(result.get(REMARKS, ()))
+        logged = ResultLogged(time=int(result[TIME_MS]), trial=trial.trial_id, step=step, metrics=metrics, remarks=remarks)
+        self._journal.append(logged)
         self._recall_result(trial, step, metrics)
+        self._remember(trial, remarks)
+
+    def _remember(self, trial: Trial, remarks: Iterable[str]) -> None:
+        known = self._remarks.setdefault(trial.trial_id, [])
+        known += [remark for remark in dict.fromkeys(remarks) if remark not in known]
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Return the over-optimisation alarm at this audit point; empty while there are too few points."""
@@ -224,6 +241,8 @@ class JournalCallback(tune.Callback):
     def _end(self, trial: Trial, run_status: RunStatus, status: TrialStatus, reason: str) -> None:
         self._ended[trial.trial_id] = (status, reason)
         tags = {"checkpoints": f"trials/{trial.trial_id}"} | ({"reason": reason} if reason else {})
+        if remarks := self._remarks.get(trial.trial_id):
+            tags["audit_remarks"] = "; ".join(remarks)
         self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags=tags))
 
     def outcome(self, trial: Trial) -> TrialOutcome:
