@@ -33,6 +33,8 @@ def test_it_is_the_formula(model: ClipRewardModel, frames: np.ndarray, of: Any) 
         ({"quantile": 0.9}, "expected either `above`"),
         ({"of": SOFTMAX, "above": 1}, r"softmax-\w+ is between 0 and 1, so the reward would be the same everywhere"),
         ({"above": -1.5}, "goal_baseline is between -1 and 1"),
+        ({"quantile": 0.9, "states": "x", "truth": "anna"}, "truth = 'anna': expected `success`, `raters` or `rater:NAME`"),
+        ({"above": 0.5, "truth": "raters"}, "`truth` goes with `quantile`"),
         ({"quantile": 2, "states": "x"}, "quantile = 2: input should be less than 1"),
         ({"of": {"kind": "history"}, "above": 0}, "history needs more than one frame"),
         ({"of": {"kind": "threshold", "quantile": 0.5, "states": "x"}, "above": 0}, "has to be measured on states"),

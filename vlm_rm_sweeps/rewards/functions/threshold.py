@@ -1,12 +1,13 @@
 """Threshold: a reward of 1 above a value, because false positives hurt most (arXiv 2409.15922)."""
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.rewards.functions.base import EmbeddingModel, FrameReward, Range, Texts
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import NestedFrameReward
@@ -19,8 +20,9 @@ class Threshold(FrameReward):
 
         T(s) = 1 if R(s) > x else 0
 
-    The value is given as `above`. Or it is the `quantile` q of R over those labelled `states` that fail the success test, which a
-    sweep measures for each model and prompt before the first trial: of such states, 1 - q get a reward.
+    The value is given as `above`. Or it is the `quantile` q of R over those `states` that are not in the goal, which a sweep measures
+    for each model and prompt before the first trial: of such states, 1 - q get a reward. The `truth` says which these are: the success
+    test, or people's labels.
     """
 
     formula: ClassVar[str] = "1 if R(s) > above else 0, with R another reward of one frame"
@@ -31,14 +33,28 @@ class Threshold(FrameReward):
     )
     above: float | None = Field(None, description="The value; or else `quantile` and `states`.")
     quantile: float | None = Field(
-        None, gt=0, lt=1, description="Quantile of the rewards of labelled states that fail the success test, such as 0.95."
+        None, gt=0, lt=1, description="Quantile of the rewards of labelled states that are not in the goal, such as 0.95."
     )
     states: Path | None = Field(None, description="Folder of a labelled data set of states, as `vlm-rm states` makes it.")
+    truth: str = Field(
+        "success",
+        description="Which of the states are not in the goal: those that fail the `success` test, or by labels, `raters` (their "
+        "majority) or `rater:NAME`.",
+    )
+
+    @field_validator("truth")
+    @classmethod
+    def _is_of_labels(cls, truth: str) -> str:
+        if not re.fullmatch(r"success|raters|rater:.+", truth):
+            raise UserError(f"truth = {shown(truth)}: expected `success`, `raters` or `rater:NAME`")
+        return truth
 
     @model_validator(mode="after")
     def _has_a_value(self) -> "Threshold":
         if (self.above is None) == (self.quantile is None) or (self.quantile is None) != (self.states is None):
             raise UserError("expected either `above`, a number, or `quantile` and `states`, a labelled data set")
+        if self.above is not None and self.truth != "success":
+            raise UserError("`truth` goes with `quantile`, whose states it labels: expected no `truth` beside `above`")
         low, high = self.of.range()
         if self.above is not None and not low <= self.above < high:
             raise UserError(
