@@ -58,6 +58,12 @@ def test_the_truth_says_which_states_count(model: RewardModel, labelled: StateDa
     assert threshold_values(model, specs) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_mixture_is_measured_as_a_whole(model: RewardModel, written: StateDataset) -> None:
+    mixture = {"kind": "mixed", "of": [{"weight": 2, "reward": "goal_baseline"}]}
+    (single,), (doubled,) = (threshold_values(model, [spec(written, of=of)]) for of in ("goal_baseline", mixture))
+    assert doubled == pytest.approx(2 * single, abs=1e-6)
+
+
 def test_labels_that_are_missing_are_one_message(model: RewardModel, written: StateDataset) -> None:
     with pytest.raises(UserError, match="has no labels by raters: add some with `vlm-rm label"):
         threshold_values(model, [spec(written, truth="raters")])

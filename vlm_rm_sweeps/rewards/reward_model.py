@@ -14,7 +14,7 @@ import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, check_function
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction, check_function
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
 from vlm_rm_sweeps.rewards.prompt_text import check_visible
@@ -99,7 +99,7 @@ class RewardSpec:
 
     def parts(self) -> "tuple[RewardSpec, ...]":
         """Return the specs that a model scores, one column each: of a reward of single frames, itself alone."""
-        if self.function is None or isinstance(self.function, FrameReward):
+        if self.function is None or self.function.is_of_one_frame:
             return (self,)
         return tuple(RewardSpec(self.goal_prompts, self.baseline_prompts, function=part) for part in self.function.parts())
 
@@ -129,7 +129,7 @@ def check_request(frames: Any, specs: Any) -> None:
     if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, RewardSpec) for spec in specs):
         raise UserError(f"specs {shown(specs)}: expected a sequence of at least one RewardSpec, such as [RewardSpec(...)]")
     for spec in specs:
-        if spec.function is not None and not isinstance(spec.function, FrameReward):
+        if spec.function is not None and not spec.function.is_of_one_frame:
             raise UserError(f"reward {spec.function.label} has no value of one frame: ask for the specs of `spec.parts()`")
 
 
