@@ -139,7 +139,11 @@ AUDIT_PROXY = _metric("audit_proxy_reward", "reward/step", "Mean reward by the s
 AUDIT_TRUE_REWARD = _metric("audit_true_reward", "reward/step", "Mean of the environment's own reward.")
 AUDIT_GOAL_FRACTION = _metric("audit_goal_fraction", "share", "Share of steps in the goal; missing where success is unknown.")
 AUDIT_SPEC = _metric("audit_spec/", "reward/step", "Mean reward by another spec of the trial's model.")
-AUDIT_GOLD = _metric("audit_gold/", "reward/step", "Mean reward by another model, for the trial's own spec.")
+AUDIT_GOLD = _metric(
+    "audit_gold/",
+    "reward/step",
+    "Mean reward by another model, for the trial's own spec, or for its goal and baseline alone if it cannot compute the reward.",
+)
 AUDIT_COLUMN = _metric(
     "audit_column/", "share or number", "Mean of what the trial's model itself tells of each frame, such as `drift`."
 )
@@ -150,6 +154,8 @@ TIME_MS = "time_ms"
 """Key of a result: when it was made, in milliseconds since 1970."""
 NOTE = "note"
 """Key of a result: a human-readable event, such as "resumed from step 5,000"."""
+REMARKS = "remarks"
+"""Key of a result: what the audit had to do without, or judges by something else, in sentences."""
 FINISHED = "finished"
 """Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
 REACHED = "reached"

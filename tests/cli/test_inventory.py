@@ -40,6 +40,7 @@ def test_models_lists_the_embedded_family_and_open_clips(vlm_rm: Command) -> Non
     assert "ViT-bigG-14/laion2b_s39b_b160k" in shown
     assert "\nViT-B-16-SigLIP/webli  [hf]\n" in shown
     assert "models marked [hf] need" in shown
+    assert "needs OPENAI_API_KEY for OpenAI's own endpoint, OPENAI_BASE_URL for another" in shown
     assert "ViT-B-32/openai\n" in shown
     only = vlm_rm("models", "bigG")
     assert "embedded" not in only

@@ -31,7 +31,12 @@ def test_tasks_and_models(json_of: JsonOf) -> None:
     tasks = {task["name"]: task for task in json_of("tasks")}
     assert tasks["cartpole-upright"]["goal"] == "pole vertically upright on top of the cart"
     assert tasks["cartpole-upright"]["episode_steps"] == 200
-    models = {model["id"]: model["kind"] for model in json_of("models")}
+    listed = json_of("models")
+    models = {model["id"]: model["kind"] for model in listed}
+    needs = {model["id"]: model["needs"] for model in listed}
+    assert needs["embedded/tiny"] is None
+    assert "OPENAI_API_KEY" in needs["openai"]
+    assert needs["distilled"] == "its teacher, for the texts"
     assert models["embedded/tiny"] == "embedded"
     assert models["ViT-B-32/laion2b_s34b_b79k"] == "open_clip"
     assert [model["id"] for model in json_of("models", "embedded/tiny")] == ["embedded/tiny"]

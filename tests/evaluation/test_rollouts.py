@@ -13,6 +13,7 @@ import pytest
 import torch
 from checkpoint_content import resumable
 from ray.rllib.algorithms.dqn import DQNConfig
+from small_heads import a_head
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.rollouts import (
@@ -31,6 +32,8 @@ from vlm_rm_sweeps.evaluation.rollouts import (
 )
 from vlm_rm_sweeps.frames import FrameFormat, resize_frames
 from vlm_rm_sweeps.registry import import_module
+from vlm_rm_sweeps.rewards.functions.registry import describe_reward, make_reward
+from vlm_rm_sweeps.rewards.heads import write_head
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.training.checkpoints import Checkpoint, TrialFolder
@@ -188,6 +191,24 @@ def test_a_reward_model_of_ones_own_judges(saved_policy: SavePolicy, tmp_path: P
     rewards = frames.mean(axis=(1, 2, 3)) - 0.25
     assert episode.clip_return == pytest.approx(rewards.sum(), rel=1e-5)
     assert episode.judged == {"own_rewards:Shade/0": pytest.approx(-rewards.sum(), rel=1e-5)}
+
+
+def test_a_judge_that_cannot_compute_the_reward_judges_by_goal_and_baseline(saved_policy: SavePolicy, tmp_path: Path) -> None:
+    write_head(tmp_path / "head.safetensors", a_head())
+    learned = make_reward({"kind": "learned", "head": str(tmp_path / "head.safetensors")})
+    reward = rewarded(saved_policy(tmp_path / "model")) | {"alpha": 0.0}
+    said: list[str] = []
+    (by_prompts,) = evaluate(
+        saved_policy(tmp_path / "plain", reward=reward), 1, 7, pictures=False, judges=["embedded/small"], say=said.append
+    )
+    assert said == []
+    checkpoint = saved_policy(tmp_path / "learned", reward=reward | {"function": describe_reward(learned)})
+    (episode,) = evaluate(checkpoint, 1, 7, pictures=False, judges=["embedded/small"], say=said.append)
+    assert episode.judged == by_prompts.judged
+    assert episode.clip_return != by_prompts.clip_return
+    assert said == [
+        f"embedded/small cannot compute the reward {learned.label}: it judges by goal and baseline alone (goal_baseline at alpha 0)"
+    ]
 
 
 def test_a_judge_that_is_unavailable_is_one_message_and_one_that_only_judges_is_asked_about_any_frames(

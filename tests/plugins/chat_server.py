@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, Any]
-"""Status and content; a text is sent as it is, everything else as JSON."""
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+"""Status, content and, if need be, headers; a text is sent as it is, everything else as JSON."""
 
 
 def yes(probability: float) -> Answer:
@@ -59,11 +59,13 @@ def chat_server(answer: Callable[[dict[str, Any], int], Answer]) -> Iterator[Cha
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             served.asked.append(body)
             served.headers.append(dict(self.headers))
-            status, content = answer(body, len(served.asked) - 1)
+            status, content, *headers = answer(body, len(served.asked) - 1)
             sent = content.encode() if isinstance(content, str) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(sent)))
             self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            for name, value in (headers[0] if headers else {}).items():
+                self.send_header(name, value)
             self.end_headers()
             with suppress(OSError):  # the client has given up
                 self.wfile.write(sent)

@@ -14,7 +14,7 @@ from chat_server import Answer, ChatServer, chat_server, says, yes
 from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.rewards.openai_endpoint import API_KEY, BASE_URL, Limits, Pace
+from vlm_rm_sweeps.rewards.openai_endpoint import API_KEY, BASE_URL, Endpoint, Limits, Pace
 from vlm_rm_sweeps.rewards.openai_model import CACHE, OpenAiRewardModel
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, RewardSpec
@@ -74,6 +74,48 @@ def test_without_probabilities_a_number_is_asked_for(asked_of: Any, refusal: Ans
     with chat_server(lambda body, number: refusal if "logprobs" in body else says("0.3")) as server:
         assert asked_of(server).score(FRAMES, [SPEC])[:, 0].tolist() == pytest.approx([0.3, 0.3])
     assert ["logprobs" in body for body in server.asked] == [True, False, False]
+
+
+def test_progress_is_another_question_with_answers_of_its_own(asked_of: Any) -> None:
+    def answer(body: dict[str, Any], number: int) -> Answer:
+        return says("0.4") if "How far towards" in body["messages"][0]["content"][0]["text"] else yes(0.9)
+
+    with chat_server(answer) as server:
+        likely = asked_of(server).score(FRAMES[:1], [SPEC])
+        model = find_reward_model("openai/small-vlm#progress", judging=True)
+        for _ in range(2):  # the second one is kept
+            assert model.score(FRAMES[:1], [SPEC]).item() == pytest.approx(0.4)
+    assert likely.item() == pytest.approx(0.9)
+    assert [body["model"] for body in server.asked] == ["small-vlm", "small-vlm"]
+    assert "logprobs" not in server.asked[1]
+
+
+def test_parameters_that_the_endpoint_refuses_by_name_are_left_out(asked_of: Any) -> None:
+    def answer(body: dict[str, Any], number: int) -> Answer:
+        refused = [name for name in ("max_tokens", "temperature", "logprobs") if name in body]
+        return (400, {"error": f"Unsupported parameter: {refused[0]!r}"}) if refused else says("0.3")
+
+    with chat_server(answer) as server:
+        assert asked_of(server).score(FRAMES, [SPEC])[:, 0].tolist() == pytest.approx([0.3, 0.3])
+    assert len(server.asked) == 5  # three refusals, and one answer for each frame
+
+
+def test_the_endpoint_is_asked_again_when_it_says(asked_of: Any) -> None:
+    waits: list[float] = []
+    later: list[Answer] = [
+        (429, "slowly", {"Retry-After": "7"}),
+        (503, "busy", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    ]
+    with chat_server(lambda body, number: later[number] if number < 2 else yes(0.5)) as server:
+        asked_of(server)
+        endpoint = Endpoint(Limits(per_minute=1e9, first_wait_s=2), waits.append)
+        assert endpoint.ask({})["choices"]
+    assert waits == [7, 4]
+    with chat_server(lambda body, number: (429, "slowly", {"Retry-After": "5000"})) as server:
+        message = r"is to be asked again in 5,000 s \(status 429: slowly\), which is longer than a request may take"
+        with pytest.raises(JudgeUnavailableError, match=message):
+            asked_of(server).score(FRAMES, [SPEC])
+    assert len(server.asked) == 1
 
 
 def test_each_answer_is_asked_for_once(asked_of: Any, tmp_path: Path) -> None:
@@ -183,8 +225,9 @@ def test_the_environment_is_checked_before_anything_starts(
 def test_it_only_judges() -> None:
     with pytest.raises(UserError, match=r"openai/small-vlm only judges: expected it in `audit.models`.*--judge"):
         find_reward_model("openai/small-vlm")
-    with pytest.raises(UserError, match="expected `openai/MODEL`"):
-        find_reward_model("openai")
+    for nameless in ("openai", "openai/#progress", "openai/vlm#"):
+        with pytest.raises(UserError, match="expected `openai/MODEL`"):
+            find_reward_model(nameless)
     with pytest.raises(UserError, match="ViT-B-32/openai"):
         find_reward_model("openai/clip-vit-base-patch32")
 

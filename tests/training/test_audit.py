@@ -12,6 +12,7 @@ from replayed import replayed
 
 from vlm_rm_sweeps import metrics
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.rewards.functions.history import History
 from vlm_rm_sweeps.rewards.open_clip_models import EMBEDDED_PREPROCESSING
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -137,6 +138,29 @@ def test_an_audit_goes_on_without_a_judge_that_is_unavailable_and_says_so_once(r
     point = audit.point(100, [watched.take()])
     assert [name for name in point if name.startswith(metrics.AUDIT_GOLD)] == [gold_metric("own_rewards:Brightness")]
     assert audit.take_remarks() == ["the audit goes on without own_rewards:Unavailable: the endpoint is down"]
+    assert audit.take_remarks() == []
+    for handle in handles:
+        ray.kill(handle)
+
+
+def test_a_judge_that_cannot_compute_the_trials_reward_judges_by_another_and_says_so_once(ray_cluster: None) -> None:
+    model = find_reward_model("own_rewards:Brightness")
+    own = RewardSpec(SPEC.goal_prompts, SPEC.baseline_prompts, function=History(frames=3))
+    with pytest.raises(UserError, match="has no embeddings"):
+        model.check(own)
+    config = PoolConfig.of("test-other-reward", model)
+    handles = start_pool(config, model)
+    plan = AuditPlan({}, (config,), every=100, frames=25, judged_by={model.model_id: model.judged_by(own)})
+    watched, audit = AuditTally(plan, seed=1), Audit(plan, own, seed=1)
+    recorded(watched, 0, 20)
+    gold = audit.point(100, [watched.take()])[gold_metric(model.model_id)]
+    assert gold == pytest.approx(model.score(frames_numbered(0, 20), [OTHER]).mean())
+    assert audit.take_remarks() == [
+        "own_rewards:Brightness cannot compute the reward history-frames-3: it judges by goal and baseline alone (goal_baseline at "
+        "alpha 0)"
+    ]
+    recorded(watched, 20, 20)
+    assert gold_metric(model.model_id) in audit.point(200, [watched.take()])
     assert audit.take_remarks() == []
     for handle in handles:
         ray.kill(handle)

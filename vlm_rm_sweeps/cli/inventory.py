@@ -76,8 +76,12 @@ def models(
     """List the models: registered ones, the embedded family, then every pair that open_clip can download."""
     from vlm_rm_sweeps.rewards.open_clip_config import HF_COMMAND, HF_EXTRA, missing_packages
     from vlm_rm_sweeps.rewards.open_clip_models import downloadable_models, embedded_models, models_of_transformers
+    from vlm_rm_sweeps.rewards.openai_endpoint import API_KEY, BASE_URL
     from vlm_rm_sweeps.rewards.registry import EMBEDDED, find_reward_model, registered_reward_models
 
+    needs = dict.fromkeys(models_of_transformers(), HF_EXTRA)
+    needs["openai"] = f"{API_KEY} for OpenAI's own endpoint, {BASE_URL} for another"
+    needs["distilled"] = "its teacher, for the texts"
     registered = [name for name in registered_reward_models() if name != EMBEDDED]
     embedded = embedded_models()
     listed = [
@@ -86,18 +90,13 @@ def models(
     if not listed:
         raise UserError(f"no model id contains {containing!r}; `vlm-rm models` without it lists all")
     if as_json:
-        of_transformers = set(models_of_transformers())
         kinds = dict.fromkeys(embedded, "embedded") | dict.fromkeys(registered, "registered")
-        print_json(
-            [
-                {"id": each, "kind": kinds.get(each, "open_clip"), "needs": HF_EXTRA if each in of_transformers else None}
-                for each in listed
-            ]
-        )
+        print_json([{"id": each, "kind": kinds.get(each, "open_clip"), "needs": needs.get(each)} for each in listed])
         return
     marks = dict.fromkeys(models_of_transformers(), f"  [{HF_EXTRA}]") | dict.fromkeys(registered, "  (registered)")
-    marks["distilled"] = "/FOLDER/student.safetensors  (a model that `vlm-rm distill` has written)"
-    marks["openai"] = "/MODEL  (any model of an endpoint like OpenAI's; it only judges: `audit.models`, `--judge`)"
+    marks["distilled"] = f"/FOLDER/student.safetensors  (a model that `vlm-rm distill` has written; needs {needs['distilled']})"
+    about = "any model of an endpoint like OpenAI's; it only judges: `audit.models`, `--judge`"
+    marks["openai"] = f"/MODEL  ({about}; needs {needs['openai']})"
     for model_id in listed:
         if model_id in embedded:
             print(f"{model_id}  ({find_reward_model(model_id).parameters / 1e6:.2f} M parameters, ships with the package)")

@@ -300,7 +300,9 @@ def evaluate(
     judge: Annotated[
         list[str],
         typer.Option(
-            "--judge", help="Other models that score the same frames for the same prompts, as in an audit; may be repeated."
+            "--judge",
+            help="Other models that score the same frames for the same prompts, as in an audit, and for the same reward if they can "
+            "compute it; may be repeated.",
         ),
     ] = [],  # noqa: B006
 ) -> None:
@@ -316,7 +318,7 @@ def evaluate(
         raise UserError(f"{folder} exists already: name a new folder with --out")
     new_folder(folder)
     judges = listed("--judge", judge) if judge else []
-    ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges)
+    ran = rollouts.evaluate(found, episodes, seed, pictures=video, device=device, judges=judges, say=say)
     summary = rollouts.write_evaluation(found, ran, seed, folder, video)
     if isinstance(place, RemoteFolder) and out is None:
         trial = place.above if place.name == found.folder.name else place

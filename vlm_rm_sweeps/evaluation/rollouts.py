@@ -20,7 +20,7 @@ from vlm_rm_sweeps.metrics import INFO_FRAME, INFO_SUCCESS, INFO_TRUE_REWARD, is
 from vlm_rm_sweeps.rewards.columns import score_episode
 from vlm_rm_sweeps.rewards.functions.registry import make_reward
 from vlm_rm_sweeps.rewards.registry import find_reward_model, known_reward_model
-from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, judges_by_prompts
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.tasks.control import Control
 from vlm_rm_sweeps.tasks.gym_task import GymEnv, known_env
@@ -339,7 +339,13 @@ def _mean_interval(values: np.ndarray) -> list[float] | None:
 
 
 def evaluate(
-    checkpoint: Checkpoint, episodes: int, seed: int, pictures: bool, device: str = "cpu", judges: Sequence[str] = ()
+    checkpoint: Checkpoint,
+    episodes: int,
+    seed: int,
+    pictures: bool,
+    device: str = "cpu",
+    judges: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Episode]:
     """Run and score episodes of a checkpoint's policy.
 
@@ -351,7 +357,9 @@ def evaluate(
         seed: Seed of the first episode; it rises by 1 for each further episode.
         pictures: Whether to render the first episode for a video.
         device: PyTorch device of all reward models.
-        judges: Ids of other models that score the same frames for the spec that the policy learned from.
+        judges: Ids of other models that score the same frames for the spec that the policy learned from, or, where they cannot
+            compute its reward, for its goal and baseline alone.
+        say: Called with a sentence for each judge that computes another reward.
 
     Returns:
         The episodes, without frames.
@@ -363,7 +371,7 @@ def evaluate(
     task = task_of(checkpoint)
     policy, scorer = load_policy(checkpoint, task), load_scorer(checkpoint, device)
     score, frame_format = scorer or (None, None)
-    judging = _load_judges(checkpoint, judges, frame_format, device)
+    judging = _load_judges(checkpoint, judges, frame_format, device, say)
     ran = []
     for index in range(episodes):
         drawn = rendering_of(checkpoint, task)
@@ -379,7 +387,11 @@ def _judged(judge: Scorer, episode: Episode) -> float:
 
 
 def _load_judges(
-    checkpoint: Checkpoint, judges: Sequence[str], frame_format: FrameFormat | None, device: str
+    checkpoint: Checkpoint,
+    judges: Sequence[str],
+    frame_format: FrameFormat | None,
+    device: str,
+    say: Callable[[str], None],
 ) -> dict[str, Scorer]:
     reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
     loaded: dict[str, Scorer] = {}
@@ -394,9 +406,12 @@ def _load_judges(
                 f"{model.model_id} wants other frames than {reward['model']}, which the policy learned from ({model.frame_format}, not "
                 f"{frame_format}): name a judge with the same input"
             )
-        model.check(spec)
+        judged_by = model.judged_by(spec)
+        model.check(judged_by)
+        if judged_by != spec:
+            say(judges_by_prompts(model_id, [spec.label]))
         model.load(device, "fp32", reward["micro_batch"])
-        loaded[model_id] = _scorer(model, spec)
+        loaded[model_id] = _scorer(model, judged_by)
     return loaded
 
 

@@ -1,4 +1,4 @@
-"""Values of thresholds that are quantiles of the rewards of labelled states."""
+"""Values of thresholds that are quantiles of the rewards of labelled states that are not in the goal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.ground_truth import SUCCESS, read_truth
+from vlm_rm_sweeps.evaluation.ground_truth import read_truth
 from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import load_states
 from vlm_rm_sweeps.rewards.functions.threshold import Threshold
@@ -17,7 +17,7 @@ Key = TypeVar("Key")
 
 
 def threshold_values(model: RewardModel, specs: Sequence[RewardSpec]) -> list[float]:
-    """Measure thresholds: quantiles of the other reward's values for the states that fail the success test.
+    """Measure thresholds: quantiles of the other reward's values for the states that are not in the goal by the threshold's truth.
 
     Args:
         model: A loaded model, or a pool.
@@ -27,8 +27,8 @@ def threshold_values(model: RewardModel, specs: Sequence[RewardSpec]) -> list[fl
         The value of each.
 
     Raises:
-        UserError: A data set cannot be read, has no states that fail the test, a reward is not finite, or a quantile is the
-            largest reward that is possible.
+        UserError: A data set cannot be read, its truth is not known or the same for all states, a reward is not finite, or a
+            quantile is the largest reward that is possible.
     """
     values: dict[RewardSpec, float] = {}
     of_folders: dict[Path, list[RewardSpec]] = {}
@@ -36,11 +36,12 @@ def threshold_values(model: RewardModel, specs: Sequence[RewardSpec]) -> list[fl
         of_folders.setdefault(_threshold(spec).states or Path(), []).append(spec)
     for folder, its_specs in of_folders.items():
         dataset = load_states(folder)
-        fails = read_truth(dataset, SUCCESS).values == 0
+        truths = {name: read_truth(dataset, name).values for name in {_threshold(spec).truth for spec in its_specs}}
         others = [RewardSpec(spec.goal_prompts, spec.baseline_prompts, function=_threshold(spec).of) for spec in its_specs]
         rewards = score_states(model, dataset, others).astype(np.float64)
         for spec, column in zip(its_specs, rewards.T, strict=True):
-            values[spec] = _quantile(_threshold(spec), column[fails])
+            threshold = _threshold(spec)
+            values[spec] = _quantile(threshold, column[truths[threshold.truth] == 0])
     return [values[spec] for spec in specs]
 
 

@@ -5,12 +5,15 @@ The key is read from the environment for each request and stored nowhere. It is 
 
 import http.client
 import json
+import math
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +21,7 @@ from vlm_rm_sweeps.errors import UserError, reason_of, shown
 from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError
 
 BASE_URL, API_KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
-REQUESTS, PER_MINUTE = "VLM_RM_OPENAI_REQUESTS", "VLM_RM_OPENAI_PER_MINUTE"
+REQUESTS, PER_MINUTE, TIMEOUT = "VLM_RM_OPENAI_REQUESTS", "VLM_RM_OPENAI_PER_MINUTE", "VLM_RM_OPENAI_TIMEOUT"
 _OPENAI = "https://api.openai.com/v1"
 _TEMPORARY = (408, 409, 425, 429)
 _LONGEST_ANSWER = 2**20
@@ -56,7 +59,11 @@ class Limits:
         Raises:
             UserError: A variable is not a number above 0.
         """
-        return cls(requests=int(_positive(REQUESTS, cls.requests)), per_minute=_positive(PER_MINUTE, cls.per_minute))
+        return cls(
+            requests=int(_positive(REQUESTS, cls.requests)),
+            per_minute=_positive(PER_MINUTE, cls.per_minute),
+            timeout_s=_positive(TIMEOUT, cls.timeout_s),
+        )
 
 
 def _positive(variable: str, default: float) -> float:
@@ -101,7 +108,16 @@ class RefusedError(JudgeUnavailableError):
 
 
 class _TemporaryError(Exception):
-    """Another try may succeed."""
+    """Another try may succeed.
+
+    Args:
+        reason: Why this one failed.
+        wait_s: Seconds that the endpoint asks to wait before.
+    """
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -116,16 +132,20 @@ class Endpoint:
 
     Args:
         limits: What this process may ask.
+        sleep: Waits for a number of seconds.
 
     Attributes:
         base_url: Its address.
+        ends: Time (of `time.monotonic`) beyond which nothing is waited for.
 
     Raises:
         UserError: The environment names no endpoint that can be used.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, sleep: Callable[[float], None] = time.sleep) -> None:
         self.base_url = base_url()
+        self.ends = math.inf
+        self._sleep = sleep
         api_key()
         self._limits = limits
         self._pace = Pace(limits.per_minute)
@@ -145,19 +165,26 @@ class Endpoint:
             RefusedError: The endpoint refuses the request.
             JudgeUnavailableError: It does not answer, answers nonsense, or the budget is used up.
         """
-        reason = ""
+        reason, asked_s = "", 0.0
         for attempt in range(self._limits.tries):
             if attempt:
-                time.sleep(self._limits.first_wait_s * 2 ** (attempt - 1))
+                self._wait(max(self._limits.first_wait_s * 2 ** (attempt - 1), asked_s), reason)
             self._spend()
             self._pace.wait()
             try:
                 return self._post(json.dumps(body).encode())
             except _TemporaryError as error:
-                reason = str(error)
+                reason, asked_s = str(error), error.wait_s
         raise JudgeUnavailableError(
             f"{self.base_url} gave no answer in {self._limits.tries} tries ({reason}): is the endpoint up, and its address right?"
         )
+
+    def _wait(self, seconds: float, reason: str) -> None:
+        if time.monotonic() + seconds > self.ends:
+            raise JudgeUnavailableError(
+                f"{self.base_url} is to be asked again in {seconds:,.0f} s ({reason}), which is longer than a request may take"
+            )
+        self._sleep(seconds)
 
     def _spend(self) -> None:
         if self._sent >= self._limits.requests:
@@ -179,7 +206,7 @@ class Endpoint:
                 said = _without_key(error.read(_LONGEST_ANSWER).decode(errors="replace"))[:_LONGEST_REASON]
             reason = f"status {error.code}: {' '.join(said.split())}"
             if error.code in _TEMPORARY or error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise _TemporaryError(reason) from None
+                raise _TemporaryError(reason, _seconds_of(error.headers.get("Retry-After", ""))) from None
             raise RefusedError(f"{self.base_url} refuses the request ({reason})") from None
         except (OSError, http.client.HTTPException) as error:
             raise _TemporaryError(_without_key(reason_of(error))) from None
@@ -189,6 +216,18 @@ class Endpoint:
             raise JudgeUnavailableError(
                 f"{self.base_url} answered {shown_answer(content)}: expected JSON, as of OpenAI's chat completions"
             ) from None
+
+
+def _seconds_of(retry_after: str) -> float:
+    """Return how long the header `Retry-After`, a number of seconds or a date, asks to wait; 0 if it is neither."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
+            return 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 def base_url() -> str:

@@ -1,4 +1,4 @@
-"""Vision-language models behind an endpoint as judges: the probability of "yes" to "does this image show the goal?"."""
+"""Vision-language models behind an endpoint as judges: whether an image shows the goal, or how far it is towards it."""
 
 import base64
 import hashlib
@@ -32,6 +32,15 @@ from vlm_rm_sweeps.rewards.reward_model import (
 CACHE = "VLM_RM_CACHE"
 _YES_OR_NO = "Does this image show: {goal}? Answer with one word, yes or no."
 _NUMBER = "How likely does this image show: {goal}? Answer with one number from 0 (surely not) to 1 (surely), and nothing else."
+_FAR = (
+    "How far towards this goal is what the image shows: {goal}? Answer with one number from 0 (not at all) to 1 (the goal is reached), "
+    "and nothing else."
+)
+_PROGRESS = "progress"
+_FORM = "#"
+"""Between the model and what it is asked for."""
+_PARAMETERS = {"max_tokens": 8, "temperature": 0}
+"""What an answer needs least; some models refuse them."""
 _TOP = 20
 """Most likely first tokens that are asked for: as many as OpenAI's own endpoint gives."""
 
@@ -43,16 +52,18 @@ class OpenAiRewardModel(RewardModel):
     Baselines and alpha are not used. The probability is that of "yes" against "no" as the answer's first token. An endpoint that
     gives no probabilities of tokens is asked for a number instead.
 
+    `openai/<model>#progress` asks for another number: how far towards the goal the frame is, 0 to 1.
+
     Each answer is kept on disk, by image, question, model and endpoint. Answers are as deterministic as the endpoint.
 
     Args:
-        model_id: `openai/<model>`.
+        model_id: `openai/<model>`, or `openai/<model>#progress`.
 
     Attributes:
         limits: What this process may ask of the endpoint; by default the environment says it.
 
     Raises:
-        UserError: The id names no model.
+        UserError: The id names no model, or another form of question.
     """
 
     judges_only = True
@@ -60,9 +71,13 @@ class OpenAiRewardModel(RewardModel):
 
     def __init__(self, model_id: str) -> None:
         super().__init__(model_id)
-        self._name = model_id.partition("/")[2]
-        if not self._name:
-            raise UserError(f"reward model {model_id!r}: expected `openai/MODEL`, with a model that the endpoint knows")
+        self._name, asks, form = model_id.partition("/")[2].partition(_FORM)
+        if not self._name or (asks and form != _PROGRESS):
+            raise UserError(
+                f"reward model {model_id!r}: expected `openai/MODEL`, with a model that the endpoint knows, or "
+                f"`openai/MODEL{_FORM}{_PROGRESS}`"
+            )
+        self._asks_progress = bool(asks)
         if self._name.startswith("clip-"):  # a repository of CLIP weights
             from vlm_rm_sweeps.rewards.open_clip_models import find_model
 
@@ -70,6 +85,7 @@ class OpenAiRewardModel(RewardModel):
         self.limits: Limits | None = None
         self._endpoint: Endpoint | None = None
         self._gives_probabilities = True
+        self._refused: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model_id,), {"limits": self.limits}
@@ -110,6 +126,7 @@ class OpenAiRewardModel(RewardModel):
         rewards = np.empty((len(frames), len(specs)), np.float32)
         try:
             self._endpoint = self._endpoint or Endpoint(limits)
+            self._endpoint.ends = ends
             for row, frame in enumerate(frames):
                 if time.monotonic() > ends:
                     raise JudgeUnavailableError(
@@ -129,7 +146,8 @@ class OpenAiRewardModel(RewardModel):
         return frames
 
     def _probability(self, endpoint: Endpoint, frame: np.ndarray, goal: str) -> float:
-        place = _cached_at([endpoint.base_url, self._name, _YES_OR_NO, goal], frame)
+        question = _FAR if self._asks_progress else _YES_OR_NO
+        place = _cached_at([endpoint.base_url, self._name, question, goal], frame)
         known = _read(place)
         if known is None:
             known = self._asked(endpoint, frame, goal)
@@ -139,6 +157,8 @@ class OpenAiRewardModel(RewardModel):
         return known
 
     def _asked(self, endpoint: Endpoint, frame: np.ndarray, goal: str) -> float:
+        if self._asks_progress:
+            return self._number(self._answer(endpoint, frame, _FAR.format(goal=goal)))
         if self._gives_probabilities:
             try:
                 answer = self._answer(endpoint, frame, _YES_OR_NO.format(goal=goal), logprobs=True, top_logprobs=_TOP)
@@ -153,12 +173,24 @@ class OpenAiRewardModel(RewardModel):
     def _answer(self, endpoint: Endpoint, frame: np.ndarray, question: str, **options: Any) -> "_Choice":
         image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png(frame)}"}}
         content = [{"type": "text", "text": question}, image]
-        messages = [{"role": "user", "content": content}]
-        answer = endpoint.ask({"model": self._name, "messages": messages, "max_tokens": 8, "temperature": 0, **options})
+        asked = {"model": self._name, "messages": [{"role": "user", "content": content}], **options}
+        answer = self._with_parameters(endpoint, asked)
         try:
             return _Answer.model_validate(answer).choices[0]
         except ValidationError:
             raise self._nonsense(answer) from None
+
+    def _with_parameters(self, endpoint: Endpoint, asked: dict[str, Any]) -> Any:
+        """Ask with those parameters that the endpoint does not refuse by name, which it is asked about once."""
+        while True:
+            given = {name: value for name, value in _PARAMETERS.items() if name not in self._refused}
+            try:
+                return endpoint.ask(asked | given)
+            except RefusedError as error:
+                refused = {name for name in given if name in str(error)}
+                if not refused:
+                    raise
+                self._refused |= refused
 
     def _share_of_yes(self, token: "_Place") -> float:
         chances = {"yes": 0.0, "no": 0.0}

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlm_rm_sweeps.errors import UserError, shown
 from vlm_rm_sweeps.frames import FrameFormat, check_frames, resize_frames
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, check_function
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction, check_function
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.model_column import ModelColumn
 from vlm_rm_sweeps.rewards.prompt_text import check_visible
@@ -99,7 +99,7 @@ class RewardSpec:
 
     def parts(self) -> "tuple[RewardSpec, ...]":
         """Return the specs that a model scores, one column each: of a reward of single frames, itself alone."""
-        if self.function is None or isinstance(self.function, FrameReward):
+        if self.function is None or self.function.is_of_one_frame:
             return (self,)
         return tuple(RewardSpec(self.goal_prompts, self.baseline_prompts, function=part) for part in self.function.parts())
 
@@ -129,8 +129,22 @@ def check_request(frames: Any, specs: Any) -> None:
     if not isinstance(specs, Sequence) or not specs or not all(isinstance(spec, RewardSpec) for spec in specs):
         raise UserError(f"specs {shown(specs)}: expected a sequence of at least one RewardSpec, such as [RewardSpec(...)]")
     for spec in specs:
-        if spec.function is not None and not isinstance(spec.function, FrameReward):
+        if spec.function is not None and not spec.function.is_of_one_frame:
             raise UserError(f"reward {spec.function.label} has no value of one frame: ask for the specs of `spec.parts()`")
+
+
+def judges_by_prompts(model_id: str, rewards: Iterable[str]) -> str:
+    """Say that a judge cannot compute rewards, and what it judges by in their place, see `RewardModel.judged_by`.
+
+    Args:
+        model_id: Id of the judge.
+        rewards: Labels of the rewards.
+
+    Returns:
+        One sentence.
+    """
+    named = ", ".join(dict.fromkeys(rewards))
+    return f"{model_id} cannot compute the reward {named}: it judges by goal and baseline alone (goal_baseline at alpha 0)"
 
 
 def check_is_spec(spec: Any) -> None:
@@ -213,6 +227,25 @@ class RewardModel(ABC):
             )
         for part in spec.parts():
             self.check_spec(part)
+
+    def judged_by(self, spec: RewardSpec) -> RewardSpec:
+        """Return what this model scores to judge frames of a policy that another model's reward taught.
+
+        A judge only has to say how well a frame fits the sentence, and not to compute the same function.
+
+        Args:
+            spec: What the policy learns from.
+
+        Returns:
+            The spec, or, if this model cannot compute its function, goal and baseline alone at alpha 0.
+        """
+        if spec.function is None:
+            return spec
+        try:
+            self.check(spec)
+        except UserError:
+            return RewardSpec(spec.goal_prompts, spec.baseline_prompts)
+        return spec
 
     def check_spec(self, spec: RewardSpec) -> None:  # noqa: B027 - most models can score any spec
         """Refuse a spec that this model cannot score.

@@ -25,7 +25,7 @@ from vlm_rm_sweeps.metrics import (
     AUDIT_TRUE_REWARD,
 )
 from vlm_rm_sweeps.rewards.columns import Columns
-from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, RewardSpec, judges_by_prompts
 from vlm_rm_sweeps.serving.pool import PoolConfig, RewardPool
 
 
@@ -50,11 +50,12 @@ class AuditPlan:
 
     Args:
         specs: Further specs by name, for which the trial's own model scores every frame.
-        gold: Pools of the gold models, which score a sample of frames for the trial's own spec.
+        gold: Pools of the gold models, which score a sample of frames for the trial's own spec, or for the one in `judged_by`.
         every: Least number of environment steps between two audit points.
         frames: Number of frames that the gold models score at each audit point, drawn uniformly from the steps since the
             previous one.
         columns: Specs of the own columns of the trial's model by name, see `RewardModel.columns`; every frame gets them.
+        judged_by: What gold models score that cannot compute the trial's own reward, by model id.
     """
 
     specs: Mapping[str, RewardSpec]
@@ -62,6 +63,7 @@ class AuditPlan:
     every: int
     frames: int
     columns: Mapping[str, RewardSpec] = field(default_factory=dict)
+    judged_by: Mapping[str, RewardSpec] = field(default_factory=dict)
 
     @property
     def scored(self) -> dict[str, RewardSpec]:
@@ -189,7 +191,7 @@ class Audit:
     def __init__(self, plan: AuditPlan, spec: RewardSpec, seed: int) -> None:
         self._plan, self._spec, self._seed = plan, spec, seed
         self._pools: list[RewardPool] | None = None
-        self._remarks: dict[str, str] = {}
+        self._remarks = [judges_by_prompts(model_id, [spec.label]) for model_id in plan.judged_by]
         self.last_point = 0
 
     def due(self, env_steps: int) -> bool:
@@ -228,21 +230,22 @@ class Audit:
             return {}
         frames = np.stack(sample)
         # A sample has no order, so each frame stands alone.
-        columns = Columns([self._spec])
-        asked = [(pool.config.model_id, pool.submit(frames, columns.asked)) for pool in self._pools]
+        ids = [pool.config.model_id for pool in self._pools]
+        columns = [Columns([self._plan.judged_by.get(model_id, self._spec)]) for model_id in ids]
+        asked = [pool.submit(frames, each.asked) for pool, each in zip(self._pools, columns, strict=True)]
         means: dict[str, float] = {}
-        for model_id, pending in asked:
+        for model_id, each, pending in zip(ids, columns, asked, strict=True):
             try:
                 answered = pending.result().rewards
             except JudgeUnavailableError as error:
-                self._remarks[model_id] = f"the audit goes on without {model_id}: {error}"
+                self._remarks.append(f"the audit goes on without {model_id}: {error}")
                 continue
-            means[gold_metric(model_id)] = float(columns.alone(answered).mean(dtype=np.float64))
+            means[gold_metric(model_id)] = float(each.alone(answered).mean(dtype=np.float64))
         return means
 
     def take_remarks(self) -> list[str]:
-        """Return, once, what the last audit point had to do without."""
-        remarks, self._remarks = list(self._remarks.values()), {}
+        """Return, once, what the last audit point had to do without; at the first one, which judges compute another reward."""
+        remarks, self._remarks = self._remarks, []
         return remarks
 
 

@@ -38,6 +38,7 @@ from vlm_rm_sweeps.metrics import (
     MICRO_BATCH,
     NOTE,
     REACHED,
+    REMARKS,
     RENDER_SECONDS,
     REPLAY_SECONDS,
     SAMPLING_SECONDS,
@@ -185,6 +186,7 @@ class TrainableTrial(tune.Trainable):
         self._folder = TrialFolder(self._job.folder)
         self._trainer: Any = None
         self._notes: list[str] = []
+        self._remarks: list[str] = []
         self._env_steps = self._saved_at = 0
         self._done = False
         self._results: list[TrialResult] = []
@@ -270,7 +272,9 @@ class TrainableTrial(tune.Trainable):
                     return {"done": True, FAILURE: reason_of(_cause(error))}
                 raise
         notes, self._notes = self._notes, []
+        remarks, self._remarks = self._remarks, []
         said: dict[str, Any] = ({FINISHED: True} if self._done else {}) | ({NOTE: "; ".join(notes)} if notes else {})
+        said |= {REMARKS: remarks} if remarks else {}
         if self._env_steps < self._job.steps and (reached := self._reached(self._results[-1])):
             said[REACHED] = reached
         return self._results[-1] | {"done": self._done} | said
@@ -302,7 +306,7 @@ class TrainableTrial(tune.Trainable):
         self._done = self._env_steps >= self._job.steps
         if self._audit is not None and (self._done or self._audit.due(self._env_steps)):
             metrics |= self._audit.point(self._env_steps)
-            self._notes += self._audit.take_remarks()
+            self._remarks += self._audit.take_remarks()
         if self._done or (interval is not None and self._env_steps // interval > before // interval):
             evaluated = self._evaluate()
             metrics |= evaluated

@@ -43,7 +43,7 @@ class TrialAudit:
         return self._audit.point(env_steps, on_each_runner(self._trainer, _take_interval))
 
     def take_remarks(self) -> list[str]:
-        """Return, once, what the last audit point had to do without."""
+        """Return, once, the remarks of the last audit point, see `Audit.take_remarks`."""
         return self._audit.take_remarks()
 
     def get_state(self) -> dict[str, Any]:

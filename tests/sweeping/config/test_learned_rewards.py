@@ -86,3 +86,23 @@ def test_a_head_that_is_none_is_one_message(folder: Path) -> None:
         plan_of_file(folder, rewards=[LEARNED | {"head": "notes.safetensors"}])
     with pytest.raises(UserError, match=r"rewards\.0: learned: .*none\.safetensors cannot be read"):
         plan_of_file(folder, rewards=[LEARNED | {"head": "none.safetensors"}])
+
+
+def test_a_gold_model_that_the_head_does_not_fit_judges_by_goal_and_baseline(folder: Path) -> None:
+    softmax = {"kind": "softmax", "negatives": ["pole hanging down"], "name": "softmax"}
+    plan = plan_of_file(folder, rewards=[LEARNED, softmax], audit={"models": "embedded/small"})
+    judged = {trial.reward_key: plan.gold_specs(trial)["embedded/small"] for trial in plan.trials if trial.reward}
+    assert judged["labels"] == plan.prompts[0].spec(0.0)
+    assert judged["softmax"] == plan.rewards[1].spec(plan.prompts[0])  # it can compute this one itself
+    assert set(plan.served_specs("embedded/small")) == set(judged.values())
+    said = "embedded/small cannot compute the reward labels: it judges by goal and baseline alone (goal_baseline at alpha 0)"
+    assert f"audit.models: {said}" in plan.describe().splitlines()
+
+
+def test_a_head_that_does_not_fit_the_trials_own_model_is_still_refused(folder: Path) -> None:
+    both = {"models": ["embedded/tiny", "embedded/small"], "audit": {"models": "largest"}}
+    with pytest.raises(UserError, match="embedded/small"):
+        plan_of_file(folder, **both)
+    own = [{"model": "embedded/tiny", "reward": "labels", "prompt": "task"}]
+    plan = plan_of_file(folder, **both, only=own)
+    assert [list(plan.gold_specs(trial)) for trial in plan.trials if trial.reward] == [["embedded/small"]]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from small_sweeps import SWEEP
 
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
@@ -21,3 +22,16 @@ def test_an_audit_asks_for_the_models_own_columns(tmp_path: Path) -> None:
     assert spec is not None
     assert columns == {"embedded/tiny": {}, "own_rewards:Sceptical": {"dark": spec.column("dark")}}
     assert [trial.model_id for trial, audit in audits if audit is None] == ["true reward"]
+
+
+def test_a_judge_without_embeddings_is_asked_about_goal_and_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    softmax = {"kind": "softmax", "negatives": ["pole hanging down"], "name": "softmax"}
+    rewards = [softmax, {"kind": "history", "name": "last"}, {"kind": "goal_baseline", "alpha": 0.5, "name": "half"}]
+    keys = SWEEP | {"alphas": [], "rewards": rewards, "audit": {"models": ["openai/vlm"]}, "true_reward": False}
+    plan = plan_of(keys)
+    pools = pool_configs(plan, "pool")
+    audits = [training_job(plan, SweepFolder(tmp_path), trial, pools).audit for trial in plan.trials]
+    by_prompts = {"openai/vlm": plan.prompts[0].spec(0.0)}
+    assert [audit and dict(audit.judged_by) for audit in audits] == [by_prompts, by_prompts, {}]
+    assert "openai/vlm cannot compute the reward softmax, last: it judges by goal and baseline alone" in plan.describe()

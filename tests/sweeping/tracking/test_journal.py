@@ -33,8 +33,19 @@ def test_entries_are_on_disk_at_once_and_in_order(tmp_path: Path) -> None:
     assert len({entry.uid for entry in journal.entries}) == 3
     last = json.loads(file.read_text().splitlines()[2])
     assert last.pop("uid")
-    assert last == {"kind": "result", "time": 1002, "trial": "a", "step": 2, "metrics": {"x": 0.1}, "host": None}
+    expected = {"kind": "result", "time": 1002, "trial": "a", "step": 2, "metrics": {"x": 0.1}, "host": None, "remarks": []}
+    assert last == expected
     assert Journal(file).entries == journal.entries
+
+
+def test_a_result_of_an_earlier_version_has_no_remarks(tmp_path: Path) -> None:
+    file = tmp_path / "journal.jsonl"
+    Journal(file).append(ResultLogged(time=0, trial="a", step=1, metrics={}, remarks=("the endpoint is down",)))
+    (now,) = read_entries(file)
+    earlier = json.loads(file.read_text())
+    assert earlier.pop("remarks") == ["the endpoint is down"]
+    file.write_text(json.dumps(earlier) + "\n")
+    assert read_entries(file) == [now.model_copy(update={"remarks": ()})]
 
 
 def test_a_line_that_was_cut_short_is_left_out_and_written_over(tmp_path: Path) -> None:

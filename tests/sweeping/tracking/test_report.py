@@ -18,6 +18,7 @@ from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
 from vlm_rm_sweeps.videos import EpisodeContent, write_episode, write_picture, write_video
@@ -147,6 +148,25 @@ def test_the_audit_is_summed_up(folder: SweepFolder) -> None:
     page = write_report(folder.path).read_text(encoding="utf-8")
     assert "In 1 of 2 audited trials" in page
     assert "drift" not in page
+
+
+def test_what_the_audit_said_is_in_it_and_how_often(folder: SweepFolder) -> None:
+    stored = yaml.safe_load(folder.sweep_file.read_text()) | {"audit": {"models": ["openai/vlm"]}}
+    folder.sweep_file.write_text(yaml.safe_dump(stored))
+    _, one, other, _ = (trial.trial_id for trial in PLAN.trials)
+    journal, down = Journal(folder.journal), f"the audit goes on without openai/vlm: it said {QUOTES}"
+    for step, trial, remarks in (
+        (1, one, ("it judges by goal and baseline alone", down)),
+        (2, one, (down,)),
+        (2, other, (down,)),
+    ):
+        journal.append(ResultLogged(time=step, trial=trial, step=step, metrics={}, remarks=remarks))
+    page = Page(write_report(folder.path).read_text(encoding="utf-8"))
+    assert f"{down} (3 audit points of 2 trials)" in page.text
+    assert "it judges by goal and baseline alone (1 audit point of 1 trial)" in page.text
+    for number in range(30):
+        journal.append(ResultLogged(time=3, trial=one, step=3, metrics={}, remarks=(f"remark {number}",)))
+    assert "12 more, see journal.jsonl" in write_report(folder.path).read_text(encoding="utf-8")
 
 
 def test_the_report_says_where_distilled_models_do_not_know_the_states(folder: SweepFolder) -> None:

@@ -11,7 +11,7 @@ from checkpoint_content import resumable
 from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
 from ray.exceptions import ActorDiedError
 
-from vlm_rm_sweeps.metrics import FAILURE, FINISHED, REACHED, RunStatus, TrialStatus
+from vlm_rm_sweeps.metrics import FAILURE, FINISHED, REACHED, REMARKS, RunStatus, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TrialEnded, TrialStopped
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
@@ -150,3 +150,22 @@ def test_a_failure_that_is_retried_is_one_line_with_its_cause_and_its_node(tmp_p
     assert said == [f"{trial.label}: failed{place} (its node died (terminated: drained)), retrying"]
     logged = [entry for entry in Journal(file).entries if isinstance(entry, ResultLogged)]
     assert [entry.host for entry in logged] == ["node-7" if elsewhere else None]
+
+
+def test_what_the_audit_says_is_in_the_journal_each_time_and_on_the_terminal_once(tmp_path: Path) -> None:
+    trial, said = PLAN.trials[-1], list[str]()
+    journal, tune_trial = Journal(tmp_path / "journal.jsonl"), OfTune(trial)
+    down, slow = "the audit goes on without openai/vlm: it is down", "the audit goes on without openai/vlm: it is slow"
+    for step, remarks in ((100, [down]), (200, [down, slow])):
+        # Each in an execution of its own.
+        callback = JournalCallback(journal, Progress({trial.trial_id: 300}, said.append), said.append)
+        callback.recall(trial, TrialFolder(tmp_path / "trial"), finished=False)
+        result = {"env_steps": step, "time_ms": 1, REMARKS: remarks}
+        callback.on_trial_result(0, [], tune_trial, result)  # type: ignore[arg-type]
+    callback.on_trial_result(0, [], tune_trial, {"env_steps": 300, "time_ms": 1, REMARKS: [slow], FINISHED: True})  # type: ignore[arg-type]
+    callback.on_trial_complete(0, [], tune_trial)  # type: ignore[arg-type]
+    logged = [entry.remarks for entry in Journal(tmp_path / "journal.jsonl").entries if isinstance(entry, ResultLogged)]
+    assert logged == [(down,), (down, slow), (slow,)]
+    assert [line for line in said if "goes on" in line] == [f"{trial.label}: {each}" for each in (down, down, slow)]
+    (ended,) = (entry for entry in journal.entries if isinstance(entry, TrialEnded))
+    assert ended.tags["audit_remarks"] == f"{down}; {slow}"

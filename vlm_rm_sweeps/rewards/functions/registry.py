@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, PlainSerializer, SerializationInfo, Valida
 
 from vlm_rm_sweeps.errors import UserError, causes, expectation, reason_of, shown
 from vlm_rm_sweeps.registry import Registry, complete_class
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, check_function
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction, check_function
 
 KIND = "kind"
 _PACKAGE = "vlm_rm_sweeps.rewards.functions"
@@ -199,21 +199,10 @@ def _nested(value: Any, info: ValidationInfo) -> RewardFunction:
     return function
 
 
-def _nested_frame(value: Any, info: ValidationInfo) -> FrameReward:
-    function = _nested(value, info)
-    if not isinstance(function, FrameReward):
-        raise UserError(f"{function.label} needs more than one frame or number: expected a reward of single frames")
-    return function
-
-
 NestedReward = Annotated[
     RewardFunction, BeforeValidator(_nested, json_schema_input_type=str | dict[str, Any]), PlainSerializer(_described)
 ]
 """A parameter that is any reward: a kind, or a mapping."""
-NestedFrameReward = Annotated[
-    FrameReward, BeforeValidator(_nested_frame, json_schema_input_type=str | dict[str, Any]), PlainSerializer(_described)
-]
-"""A parameter that is a reward of single frames."""
 
 for _kind, _reference in _BUILT_IN.items():
     register_reward(_kind, _reference)

@@ -58,4 +58,5 @@ def check_labelled(plan: Plan, is_measured: bool = False, thresholds: Container[
     for trial in plan.trials:
         threshold = trial.reward.function if trial.reward else None
         if trial.trial_id not in thresholds and isinstance(threshold, Threshold) and threshold.states and trial.reward:
-            read_labelled(LabelledStates(states=threshold.states), plan, f"rewards, {trial.reward.label}")
+            labelled = LabelledStates(states=threshold.states, truth=threshold.truth)
+            read_labelled(labelled, plan, f"rewards, {trial.reward.label}")

@@ -20,7 +20,7 @@ from vlm_rm_sweeps.rewards.functions.base import seen_alone
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_reward, readable_reward
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion, find_reward_model, with_version
-from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, judges_by_prompts
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
 from vlm_rm_sweeps.sweeping.config.prompts import prompt_of_task
 from vlm_rm_sweeps.sweeping.config.searching import SETTING, Drawn, ends_of, setting_values
@@ -155,10 +155,41 @@ class Plan:
         return with_settings(self.algorithm, drawn) if drawn else self.algorithm
 
     def rewards_of(self, model_id: str) -> list[Reward]:
-        """Return the rewards that a model computes: those of its own trials and, of a gold model, those of all trials."""
-        gold = self.sweep.audit.models if self.sweep.audit else ()
-        own = {reward.key for model, reward, _ in self.combinations if model == model_id or model_id in gold}
+        """Return the rewards of a model's own trials."""
+        own = {reward.key for model, reward, _ in self.combinations if model == model_id}
         return [reward for reward in self.rewards if reward.key in own]
+
+    def computed_by(self, model_id: str) -> list[Reward]:
+        """Return the rewards that a model computes: those of its own trials and, of a gold model, those that it judges others by."""
+        judged = [self._judged_by(model_id, reward) for reward in self.judged_rewards(model_id)]
+        return list(dict.fromkeys([*self.rewards_of(model_id), *judged]))
+
+    def judged_rewards(self, model_id: str) -> list[Reward]:
+        """Return the rewards of the other models' trials, if the model is a gold model."""
+        gold = self.sweep.audit.models if self.sweep.audit else ()
+        judged = {reward.key for model, reward, _ in self.combinations if model != model_id and model_id in gold}
+        return [reward for reward in self.rewards if reward.key in judged]
+
+    def _judged_by(self, model_id: str, reward: Reward) -> Reward:
+        """Return the reward itself, or what a gold model computes in its place."""
+        return reward if self.can_compute(model_id, reward) else Reward(GoalBaseline())
+
+    def can_compute(self, model_id: str, reward: Reward) -> bool:
+        """Whether a model computes a reward with each of the prompts, see `RewardModel.judged_by`."""
+        specs = [reward.spec(prompt) for prompt in self.prompts]
+        return all(self.models[model_id].judged_by(spec) == spec for spec in specs)
+
+    def gold_specs(self, trial: Trial) -> dict[str, RewardSpec]:
+        """Return what each gold model scores to judge a trial, by model id; a model does not judge its own trials."""
+        audit, spec = self.sweep.audit, trial.spec()
+        if audit is None or spec is None or trial.prompt is None:
+            return {}
+        reward = trial.reward
+        return {
+            model_id: self._judged_by(model_id, reward).spec(trial.prompt) if reward else spec
+            for model_id in audit.models
+            if model_id != trial.model_id
+        }
 
     def specs_of(self, model_id: str) -> dict[tuple[float | str, str], RewardSpec]:
         """Return the specs of a model's own cells, as measurements take them: by reward (alpha or label) and prompt id."""
@@ -174,7 +205,7 @@ class Plan:
         """List every reward spec that a model may be asked to score."""
         audited = self.sweep.audit.alphas if self.sweep.audit else ()
         # Before a threshold is measured, the reward that it is applied to is scored.
-        specs = [reward.to_measure().spec(prompt) for prompt in self.prompts for reward in self.rewards_of(model_id)]
+        specs = [reward.to_measure().spec(prompt) for prompt in self.prompts for reward in self.computed_by(model_id)]
         return list(dict.fromkeys([*specs, *(prompt.spec(alpha) for prompt in self.prompts for alpha in audited)]))
 
     def audit_specs(self, trial: Trial) -> dict[str, RewardSpec]:
@@ -224,6 +255,7 @@ class Plan:
             _unreserved(self.sweep.pool),
             _best_of_others(self),
             _frames_alone(self),
+            *_judges_by_prompts(self),
         )
         # Each once: prompts often share words.
         return list(dict.fromkeys([*remarks, *(remark for remark in others if remark)]))
@@ -690,7 +722,7 @@ def _check_models(plan: Plan) -> None:
 def _check_prompts(plan: Plan) -> None:
     for model_id, model in plan.models.items():
         # Alpha changes nothing in what can be scored.
-        rewards = plan.rewards_of(model_id) if plan.sweep.rewards else [Reward(GoalBaseline())]
+        rewards = plan.computed_by(model_id) if plan.sweep.rewards else [Reward(GoalBaseline())]
         for prompt, reward in itertools.product(plan.prompts, rewards):
             try:
                 model.check(reward.spec(prompt))
@@ -749,6 +781,16 @@ def _frames_alone(plan: Plan) -> str | None:
     if not (plan.sweep.epic_states or plan.sweep.audit):
         return None
     return plan.seen_alone("`epic_states` and the other models of an audit see")
+
+
+def _judges_by_prompts(plan: Plan) -> list[str]:
+    """Say which gold models cannot compute the rewards of the trials that they judge."""
+    said = []
+    for model_id in plan.models:
+        other = [reward for reward in plan.judged_rewards(model_id) if not plan.can_compute(model_id, reward)]
+        if other:
+            said.append(f"audit.models: {judges_by_prompts(model_id, (str(reward.key) for reward in other))}")
+    return said
 
 
 def _audit_name(reward: Reward) -> str:

@@ -208,7 +208,9 @@ class AuditSettings(Section):
     alphas: tuple[float, ...] = Field((), description="Other values of alpha; by default the trial's own.")
     prompts: tuple[str, ...] = Field((), description="Ids of other prompts of the sweep; by default the trial's own.")
     models: tuple[str, ...] = Field(
-        (), description="Gold models, which score for the trial's own spec; `largest` is the largest of the sweep's models."
+        (),
+        description="Gold models, which score for the trial's own spec, or for its goal and baseline alone if they cannot compute its "
+        "reward; `largest` is the largest of the sweep's models.",
     )
     every: int | None = Field(
         None,

@@ -61,10 +61,10 @@ def _audit(plan: Plan, trial: Trial, pools: Mapping[str, PoolConfig]) -> AuditPl
     audit, spec = plan.sweep.audit, trial.spec()
     if audit is None or audit.every is None or spec is None:
         return None
-    # A model cannot be its own gold model.
-    gold = tuple(pools[model_id] for model_id in audit.models if model_id != trial.model_id)
+    judged_by = {pools[model_id]: judged for model_id, judged in plan.gold_specs(trial).items()}
+    other = {pool.model_id: judged for pool, judged in judged_by.items() if judged != spec}
     columns = {name: spec.column(name) for name in pools[trial.model_id].columns}
-    return AuditPlan(plan.audit_specs(trial), gold, audit.every, audit.frames, columns)
+    return AuditPlan(plan.audit_specs(trial), tuple(judged_by), audit.every, audit.frames, columns, other)
 
 
 def _best_by(plan: Plan, trial: Trial) -> BestBy:

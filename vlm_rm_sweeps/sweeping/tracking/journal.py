@@ -101,6 +101,7 @@ class ResultLogged(_Entry):
         metrics: Its metrics at that step.
         host: Name of the machine that computed it; None if that is the one which runs the sweep, or is unknown. Neither MLflow nor the
             report has it.
+        remarks: What the audit had to do without at this step, or judges by something else; none in journals of version 0.1.
     """
 
     kind: Literal["result"] = "result"
@@ -108,6 +109,7 @@ class ResultLogged(_Entry):
     step: int
     metrics: dict[str, float]
     host: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class TrialEnded(_Entry):

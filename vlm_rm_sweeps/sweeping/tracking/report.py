@@ -28,6 +28,7 @@ from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT, TRUE_REWARD, UNTRAINED
 from vlm_rm_sweeps.sweeping.tracking.findings import described, estimate_text, findings, within_model
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import ResultLogged, read_entries
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.provenance import provenance
 from vlm_rm_sweeps.sweeping.tracking.results import MERITS, TEXT_COLUMNS, cells_of, read_results
@@ -38,6 +39,7 @@ REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
 _STRIP = 5
 """Frames of a video that are shown where it cannot play: on paper."""
+_MOST_REMARKS = 20
 _LANDSCAPE, _AUDIT = "reward_landscape", "overoptimisation"
 CAPTIONS = {
     "episode": "An episode of the best trial's policy and one of random actions: frames, and the reward by step.",
@@ -145,6 +147,7 @@ def _render(folder: SweepFolder, tracking_uri: str | None) -> str:
         videos=_videos(folder, table, sweep, parts),
         measures=parts.read(_measures, folder.epic),
         audit=_audit(sweep, table),
+        audit_remarks=parts.read(_remarks, folder.journal) or [],
         by_model=parts.read(_table, file_inside(folder.path, f"figures/{_BY_MODEL}")),
         landscape=figures.pop(_LANDSCAPE, None),
         audit_figure=figures.pop(_AUDIT, None),
@@ -216,6 +219,25 @@ def _audit(sweep: Sweep, table: pd.DataFrame) -> str:
     if sweep.audit is None:
         return ""
     return " ".join([_alarms(table), *_drift(table)])
+
+
+def _remarks(journal: Path) -> list[str]:
+    """List what audits had to do without, or judges by something else, and how often."""
+    heard: dict[str, list[str]] = {}
+    for entry in read_entries(journal):
+        if isinstance(entry, ResultLogged):
+            for remark in dict.fromkeys(entry.remarks):
+                heard.setdefault(remark, []).append(entry.trial)
+    lines = [f"{remark} ({_counted(trials)})" for remark, trials in heard.items()]
+    more = len(lines) - _MOST_REMARKS
+    return [*lines[:_MOST_REMARKS], f"{more} more, see {journal.name}"] if more > 0 else lines
+
+
+def _counted(trials: Sequence[str]) -> str:
+    """Say at how many audit points of how many trials something was, from the trial of each point."""
+    several = len(set(trials))
+    points = f"{len(trials)} audit point{'s' if len(trials) > 1 else ''}"
+    return f"{points} of {several} trial{'s' if several > 1 else ''}"
 
 
 def _alarms(table: pd.DataFrame) -> str:

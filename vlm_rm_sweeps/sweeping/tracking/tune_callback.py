@@ -2,7 +2,7 @@
 
 import pickle
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vlm_rm_sweeps.metrics import (
     FINISHED,
     NOTE,
     REACHED,
+    REMARKS,
     SUCCESS,
     TIME_MS,
     TRUE_RETURN,
@@ -71,6 +72,9 @@ class JournalCallback(tune.Callback):
         """Where the newest result of a trial was computed, if not on this machine."""
         self._evaluated: dict[str, bool] = {}
         """Whether the newest result of a trial has an evaluation of its greedy policy."""
+        self._remarks: dict[str, list[str]] = {}
+        """What the audit of a trial said, each sentence once."""
+        self._said: set[str] = set()
         self._ended: dict[str, tuple[TrialStatus, str]] = {}
         self._started: set[str] = set()
         self._finished: set[str] = set()
@@ -110,6 +114,7 @@ class JournalCallback(tune.Callback):
         """
         for entry in self._results_before.pop(trial.trial_id, []):
             self._recall_result(trial, entry.step, entry.metrics)
+            self._remember(trial, entry.remarks)
         # Reading a checkpoint includes its replay buffer: for trials that have ended, only if the journal needs repair.
         checkpoint, _ = checkpoints.last() if self._journal.damaged or not finished else (None, [])
         for result in checkpoint.content["results"] if checkpoint else []:
@@ -154,6 +159,11 @@ class JournalCallback(tune.Callback):
             self._reached[ours.trial_id] = result[REACHED]
         if NOTE in result:
             self._say(f"{ours.label}: {result[NOTE]}")
+        # The same endpoint fails all trials alike: the journal has each time, the terminal the first.
+        for remark in dict.fromkeys(result.get(REMARKS, ())):
+            if remark not in self._said:
+                self._said.add(remark)
+                self._say(f"{ours.label}: {remark}")
         self._progress.result(ours, int(result[ENV_STEPS]), self._metrics[ours.trial_id])
 
     def _record(self, trial: Trial, result: dict[str, Any]) -> None:
@@ -164,6 +174,7 @@ class JournalCallback(tune.Callback):
         metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
         if AUDIT_PROXY in metrics:
             metrics |= self._alarm(trial, step, metrics)
+        remarks = tuple(result.get(REMARKS, ()))
         self._journal.append(
             ResultLogged(
                 time=int(result[TIME_MS]),
@@ -171,9 +182,15 @@ class JournalCallback(tune.Callback):
                 step=step,
                 metrics=metrics,
                 host=self._hosts.get(trial.trial_id),
+                remarks=remarks,
             )
         )
         self._recall_result(trial, step, metrics)
+        self._remember(trial, remarks)
+
+    def _remember(self, trial: Trial, remarks: Iterable[str]) -> None:
+        known = self._remarks.setdefault(trial.trial_id, [])
+        known += [remark for remark in dict.fromkeys(remarks) if remark not in known]
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Return the over-optimisation alarm at this audit point; empty while there are too few points."""
@@ -240,7 +257,10 @@ class JournalCallback(tune.Callback):
 
     def _end(self, trial: Trial, run_status: RunStatus, status: TrialStatus, reason: str) -> None:
         self._ended[trial.trial_id] = (status, reason)
-        self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags={"reason": reason} if reason else {}))
+        tags = {"reason": reason} if reason else {}
+        if remarks := self._remarks.get(trial.trial_id):
+            tags["audit_remarks"] = "; ".join(remarks)
+        self._journal.append(TrialEnded(trial=trial.trial_id, status=run_status, tags=tags))
 
     def outcome(self, trial: Trial) -> TrialOutcome:
         """Return how a trial ended; until then it is unfinished."""

@@ -30,7 +30,7 @@ from vlm_rm_sweeps.metrics import (
 )
 from vlm_rm_sweeps.rewards.between import Between, fill_between, is_scored
 from vlm_rm_sweeps.rewards.columns import Columns
-from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, combined
+from vlm_rm_sweeps.rewards.functions.base import RewardFunction, combined
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PendingRewards, PoolConfig, RewardPool
 from vlm_rm_sweeps.serving.telemetry import ConnectorMetrics
@@ -178,7 +178,7 @@ class RewardConnector(TrueReturnConnector):
         super().__init__(*args, **kwargs)
         self._source = source
         function = source.spec.function
-        self._of_episodes = None if function is None or isinstance(function, FrameReward) else _EpisodeRewards(function)
+        self._of_episodes = None if function is None or function.is_of_one_frame else _EpisodeRewards(function)
         self._gaps = _Gaps(source.score_every, source.score_between) if source.score_every > 1 else None
         self._ray_metrics = ConnectorMetrics(source.pool.model_id)
         self._pool: RewardPool | None = None
