@@ -1,6 +1,5 @@
 """A small instance of each kind of architecture, with random weights, does what open_clip's own model, transform and tokenizer do."""
 
-import importlib.util
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE
+from vlm_rm_sweeps.rewards.open_clip_config import missing_packages
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -120,9 +120,9 @@ TOWERS: dict[str, dict[str, Any]] = {
 }
 OF_TRANSFORMERS = ("siglip", "clipa", "worldwide", *TOWERS)
 PROMPTS = ("an upright pole", "A pole, and a cart!")
-needs_transformers = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("transformers", "sentencepiece")),
-    reason="the extra [hf] is not installed",
+needs_transformers = (
+    pytest.mark.hf,
+    pytest.mark.skipif(bool(missing_packages()), reason="the extra [hf] is not installed: `make test-hf`"),
 )
 
 
@@ -184,7 +184,7 @@ def write_word_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-KINDS_TO_TEST = [pytest.param(kind, marks=[needs_transformers] * (kind in OF_TRANSFORMERS)) for kind in KINDS]
+KINDS_TO_TEST = [pytest.param(kind, marks=needs_transformers if kind in OF_TRANSFORMERS else ()) for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", KINDS_TO_TEST)
@@ -207,8 +207,7 @@ def test_a_folder_encodes_as_open_clip_does(kind: str, tmp_path: Path) -> None:
     assert model.source.parameters == sum(parameter.numel() for parameter in own.parameters())
 
 
-@pytest.mark.parametrize("kind", ["siglip", "worldwide"])
-@needs_transformers
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=needs_transformers) for kind in ("siglip", "worldwide")])
 def test_a_prompt_one_token_too_long_is_refused(kind: str, tmp_path: Path) -> None:
     model = ClipRewardModel(f"local-dir:{exported(kind, tmp_path / kind)}")
     tokens = model.source.tokenizer
