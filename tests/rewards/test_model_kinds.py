@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from exported import SMALL_VIT, TEXT, VIT, clip, export
 from PIL import Image
-from safetensors.torch import save_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
@@ -24,8 +23,6 @@ OPENAI: dict[str, Any] = {}
 SIGLIP = HALF | {"interpolation": "bicubic", "resize_mode": "squash"}
 MOBILE = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "resize_mode": "shortest"}
 PERCEPTION = HALF | {"interpolation": "bilinear", "resize_mode": "squash"}
-TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
-VIT = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
 TRANSFORMERS_TEXT = TEXT | {"context_length": 16, "vocab_size": 64, "hf_tokenizer_name": "in-the-folder"}
 
 
@@ -40,12 +37,8 @@ def timm(name: str, size: int, pool: str, proj: str | None, **others: Any) -> di
     }
 
 
-def clip(vision: Mapping[str, Any], text: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    return {"embed_dim": 64, "vision_cfg": dict(vision), "text_cfg": dict(text), **others}
-
-
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "vit": (clip(VIT, TEXT), OPENAI),
+    "vit": (SMALL_VIT, OPENAI),
     "resnet": (clip({"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}, TEXT, quick_gelu=True), OPENAI),
     "convnext": (clip(timm("convnext_atto", 64, "", "linear"), TEXT), OPENAI),
     "eva": (clip(timm("eva02_tiny_patch14_224", 224, "token", None), TEXT, custom_text=True), OPENAI),
@@ -139,11 +132,7 @@ def exported(kind: str, folder: Path) -> Path:
         pooler = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler" if kind == "roberta" else "cls_pooler"}
         text = {"hf_model_name": str(tower), "hf_tokenizer_name": "in-the-folder", "context_length": 16, **pooler}
         model_config = model_config | {"text_cfg": text}
-    (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": model_config, "preprocess_cfg": preprocess}))
-    torch.manual_seed(0)
-    state = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "open_clip_model.safetensors")
-    return folder
+    return export(folder, model_config, preprocess)
 
 
 def write_siglip_tokenizer(folder: Path) -> None:

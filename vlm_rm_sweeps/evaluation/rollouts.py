@@ -363,7 +363,7 @@ def evaluate(
     task = task_of(checkpoint)
     policy, scorer = load_policy(checkpoint, task), load_scorer(checkpoint, device)
     score, frame_format = scorer or (None, None)
-    judging = _load_judges(checkpoint, judges, frame_format, device)
+    judging = _load_judges(checkpoint, task, judges, frame_format, device)
     ran = []
     for index in range(episodes):
         drawn = rendering_of(checkpoint, task)
@@ -379,9 +379,9 @@ def _judged(judge: Scorer, episode: Episode) -> float:
 
 
 def _load_judges(
-    checkpoint: Checkpoint, judges: Sequence[str], frame_format: FrameFormat | None, device: str
+    checkpoint: Checkpoint, task: Task, judges: Sequence[str], frame_format: FrameFormat | None, device: str
 ) -> dict[str, Scorer]:
-    reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
+    reward, spec, drawn = checkpoint.content["reward"], spec_of(checkpoint), rendering_of(checkpoint, task)
     loaded: dict[str, Scorer] = {}
     for model_id in judges:
         if reward is None or spec is None:
@@ -395,6 +395,7 @@ def _load_judges(
                 f"{frame_format}): name a judge with the same input"
             )
         model.check(spec)
+        model.check_scene(task.name, drawn.textures, drawn.camera)
         model.load(device, "fp32", reward["micro_batch"])
         loaded[model_id] = _scorer(model, spec)
     return loaded
