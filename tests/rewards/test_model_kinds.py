@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from exported import SMALL_VIT, TEXT, VIT, clip, export
+from huggingface_hub import constants
 from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError
@@ -179,12 +181,16 @@ KINDS_TO_TEST = [pytest.param(kind, marks=needs_transformers if kind in OF_TRANS
 @pytest.mark.parametrize("kind", KINDS_TO_TEST)
 def test_a_folder_encodes_as_open_clip_does(kind: str, tmp_path: Path) -> None:
     folder = exported(kind, tmp_path / kind)
+    check_it_encodes_as_open_clip_does(str(folder), f"local-dir:{folder}")
+
+
+def check_it_encodes_as_open_clip_does(model_id: str, name: str) -> None:
     torch.manual_seed(1)  # what is not loaded would show
-    model = ClipRewardModel(str(folder))
+    model = ClipRewardModel(model_id)
     model.check_spec(RewardSpec((PROMPTS[0],), (PROMPTS[1],)))
     model.load(micro_batch=2)
-    own, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    own, _, transform = open_clip.create_model_and_transforms(name)
+    tokenizer = open_clip.get_tokenizer(name)
     edge = model.frame_format.size
     frames = np.random.default_rng(0).integers(0, 256, (2, edge, edge, 3), np.uint8)
     with torch.inference_mode():
@@ -194,6 +200,56 @@ def test_a_folder_encodes_as_open_clip_does(kind: str, tmp_path: Path) -> None:
     for prompt, expected in zip(PROMPTS, texts, strict=True):
         torch.testing.assert_close(model.encode_prompt(prompt), expected, atol=1e-5, rtol=0)
     assert model.source.parameters == sum(parameter.numel() for parameter in own.parameters())
+
+
+REPOSITORY = "hf-hub:org/name"
+COMMITS = ("a" * 40, "b" * 40)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty place of one repository in a cache of the Hub, of which nothing else can be had."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models--org--name"
+
+
+def fetched(hub: Path, commit: str, folder: Path) -> None:
+    """Lay a folder into the cache, as the Hub's client does with a commit of the branch main."""
+    shutil.copytree(folder, hub / "snapshots" / commit)
+    absent = hub / ".no_exist" / commit / "config.json"  # which transformers asks for
+    absent.parent.mkdir(parents=True)
+    absent.touch()
+    (hub / "refs").mkdir(exist_ok=True)
+    (hub / "refs" / "main").write_text(commit)
+
+
+@pytest.mark.parametrize("kind", [each for each in KINDS_TO_TEST if each.values[0] in ("vit", "coca", "siglip")])
+def test_a_repository_encodes_as_open_clip_does(kind: str, hub: Path, tmp_path: Path) -> None:
+    folder = exported(kind, tmp_path / kind)
+    # In a repository, the tokenizer is named by the repository that has it: here, by itself.
+    config = (folder / CONFIG_FILE).read_text()
+    (folder / CONFIG_FILE).write_text(config.replace("in-the-folder", REPOSITORY.removeprefix("hf-hub:")))
+    fetched(hub, COMMITS[0], folder)
+    check_it_encodes_as_open_clip_does(REPOSITORY, REPOSITORY)
+
+
+def test_another_commit_of_a_repository_has_other_weights(hub: Path, tmp_path: Path) -> None:
+    loaded = []
+    for seed, commit in enumerate(COMMITS):
+        (tmp_path / commit).mkdir()
+        fetched(hub, commit, export(tmp_path / commit, SMALL_VIT, {}, seed))
+        loaded.append(ClipRewardModel(REPOSITORY))
+    assert loaded[0].identity == loaded[1].identity
+    assert [model.weights_identity for model in loaded] == [f"{REPOSITORY}@{commit}" for commit in COMMITS]
+    # The branch has moved on, and the first model is still of the commit that it was found at.
+    for model in loaded:
+        model.load()
+    embedded = [model.encode_prompt("a pole") for model in loaded]
+    again = ClipRewardModel(str(tmp_path / COMMITS[0]))
+    again.load()
+    assert torch.equal(embedded[0], again.encode_prompt("a pole"))
+    assert not torch.equal(*embedded)
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=needs_transformers) for kind in ("siglip", "worldwide")])
@@ -248,8 +304,6 @@ def test_what_is_wrong_with_a_folder_is_one_message(tmp_path: Path) -> None:
 
 
 def test_a_repository_that_cannot_be_had_is_one_message_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from huggingface_hub import constants
-
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
