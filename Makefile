@@ -73,6 +73,16 @@ test-slow: $(INSTALLED) ## Run the slow tests: whole sweeps, the wheel, the exam
 test-browser: $(INSTALLED) ## Run the tests of the label page and the report in a headless Chromium: CHROMIUM=path if it is not found.
 	$(BIN)/python -m pytest -m browser
 
+# Beside .venv, not in it: open_clip imports transformers wherever it is installed, and each process would take a second longer.
+HF := .venv-hf
+$(HF)/.installed: $(INSTALLED) requirements-hf.lock
+	$(BIN)/uv pip install --python $(BIN)/python --target $(HF) --no-deps --require-hashes --requirement requirements-hf.lock
+	touch $@
+
+.PHONY: test-hf
+test-hf: $(HF)/.installed ## Run the tests of models that need transformers (the extra hf), which other targets skip.
+	env PYTHONPATH=$(CURDIR)/$(HF) $(BIN)/python -m pytest -m hf tests/rewards
+
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Inject faults into real sweeps at random moments and write results/faults.txt: FAULTS=20 SEED=...
 	env FAULTS_TABLE=results/faults.txt $(BIN)/python -m pytest -m faults -s tests/faults
@@ -126,7 +136,10 @@ docs: $(DOCS)/.installed ## Build the documentation into build/docs; a broken li
 	@echo "open build/docs/index.html"
 
 .PHONY: lock
-lock: $(INSTALLED) ## Resolve the dependencies and update the three files requirements.lock.
+lock: $(INSTALLED) ## Resolve the dependencies and update the four lock files.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev --upgrade pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 --extra hf --upgrade pyproject.toml \
+		--constraint requirements.lock $$(sed -n 's/^\([a-z0-9_.-]*\).*==.*/--no-emit-package \1/p' requirements.lock) \
+		--output-file requirements-hf.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group docs --upgrade --output-file docs/requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group mlflow-server --constraint requirements.lock --upgrade --output-file deploy/requirements.lock

@@ -109,7 +109,8 @@ def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
     """Resize frames with antialiasing, as PIL (and therefore open_clip's own transform) does.
 
     It calls the function behind torchvision's `resize` for uint8 tensors: importing torchvision would cost the process of each
-    trial several seconds.
+    trial several seconds. Its weights have fewer bits than PIL's, so of a render a few pixels in a thousand differ by one level. PIL
+    itself would take that away, and change every number that was measured with resized frames.
 
     Args:
         frames: uint8 (N, H, W, 3); not changed.

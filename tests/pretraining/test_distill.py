@@ -2,18 +2,22 @@
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from exported import SMALL_VIT, export
 from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.collect_states import sampled_states
+from vlm_rm_sweeps.evaluation.collect_states import sampled_states, states_of_policies
 from vlm_rm_sweeps.evaluation.score import score_frames
+from vlm_rm_sweeps.evaluation.states import StateDataset, write_states
 from vlm_rm_sweeps.pretraining.distill import CARD, FIDELITY, distill
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.distilled import STUDENT_FILE, TowerShape, read_description
@@ -23,13 +27,15 @@ from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.registry import find_task
+from vlm_rm_sweeps.training.checkpoints import Checkpoint
 
 TASK = find_task("cartpole-upright")
+MOUNTAIN_CAR = find_task("mountaincar-summit")
 TEACHER = "embedded/base"
 
 
-def distilled(folder: Path, seed: int = 0) -> Path:
-    distill(TEACHER, TASK, "embedded/tiny", [], images=160, epochs=2, seed=seed, folder=folder, say=lambda line: None)
+def distilled(folder: Path, seed: int = 0, teacher: str = TEACHER, datasets: Sequence[StateDataset] = ()) -> Path:
+    distill(teacher, TASK, "embedded/tiny", datasets, images=160, epochs=2, seed=seed, folder=folder, say=lambda line: None)
     return folder
 
 
@@ -79,15 +85,17 @@ def test_it_tells_states_that_it_has_not_seen_the_like_of(folder: Path) -> None:
     student.check(drift)
     with pytest.raises(UserError, match="embedded/tiny has no column 'drift': expected a model that has columns"):
         find_reward_model("embedded/tiny").check(drift)
-    known = [state.frame for state in sampled_states(TASK, 60, seed=5)]
-    noise = list(np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), dtype=np.uint8))
-    shares = [score_frames(student, frames, [drift]).mean() for frames in (known, noise)]
-    assert shares[0] < 0.5  # after two epochs on 128 images it takes some for unlike
+    known, foreign = ([state.frame for state in sampled_states(task, 40, seed=5)] for task in (TASK, MOUNTAIN_CAR))
+    shares = [score_frames(student, frames, [drift]).mean() for frames in (known, foreign)]
+    assert shares[0] < 0.2  # after two epochs on 128 images it takes some for unlike
     assert shares[1] == 1
     remarks: list[str] = []
-    score_frames(student, noise, [SPEC], remarks.append)
-    assert len(remarks) == 1
-    assert "100 % of these states are unlike" in remarks[0]
+    told = np.mean([*score_frames(student, known[:20], [drift]), *[[1.0]] * 9])
+    score_frames(student, known[:20] + foreign[:9], [SPEC], remarks.append)
+    (remark,) = remarks
+    assert f"{100 * told:.0f} % of these states are unlike" in remark
+    with pytest.raises(UserError, match=r"100 % of these states are unlike .* expected at most 50 %; measure its teacher"):
+        score_frames(student, foreign, [SPEC], remarks.append)
     assert "of the held-out images" in (folder / CARD).read_text()
 
 
@@ -158,6 +166,53 @@ def test_a_students_file_decides_neither_what_is_imported_nor_how_much_is_built(
     tower = read_description(folder / STUDENT_FILE).tower.model_dump()
     with pytest.raises(ValidationError, match="layers"):
         TowerShape.model_validate(tower | {"layers": [10**9, 1, 1, 1]})
+
+
+def test_a_large_models_folder_teaches_at_an_input_size_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "vit").mkdir()
+    teacher_id = str(export(tmp_path / "vit", SMALL_VIT, {}))
+    student = model_in(distilled(tmp_path / "student", teacher=teacher_id))
+    teacher = load_reward_model(teacher_id)
+    assert isinstance(teacher, ClipRewardModel)
+    assert (teacher.frame_format.size, student.frame_format.size) == (32, 64)
+    np.testing.assert_array_equal(student.encode_prompt("a pole"), teacher.encode_prompt("a pole"))
+    frames = np.stack([state.frame for state in sampled_states(TASK, 40, seed=7)])
+    # Random weights tell states apart by little, so after two epochs no more than this can be asked.
+    assert functional.cosine_similarity(student.encode_frames(frames), teacher.encode_frames(frames)).min() > 0.99
+
+
+def test_whole_episodes_of_policies_are_learned_and_held_out(saved_policy: Callable[..., Checkpoint], tmp_path: Path) -> None:
+    states = list(states_of_policies([saved_policy(tmp_path / "trial")], 6, 40, seed=3, say=lambda line: None))
+    dataset = write_states(tmp_path / "rollouts", TASK, states)
+    each = len(dataset) // 6
+    student = distilled(tmp_path / "student", datasets=[dataset])
+    assert read_description(student / STUDENT_FILE).images == 128 + 5 * each
+    assert f"Fidelity on {32 + each} images that it has not seen" in (student / CARD).read_text()
+    other = write_states(tmp_path / "other", MOUNTAIN_CAR, sampled_states(MOUNTAIN_CAR, 3, seed=0))
+    with pytest.raises(UserError, match=r"other has states of mountaincar-summit: expected states of cartpole-upright"):
+        distilled(tmp_path / "refused", datasets=[dataset, other])
+    assert not (tmp_path / "refused").exists()
+
+
+def test_another_scene_than_it_has_seen_is_refused(folder: Path, tmp_path: Path) -> None:
+    model = find_reward_model(f"distilled/{folder / STUDENT_FILE}")
+    model.check_scene(TASK.name, "original", "default")
+    with pytest.raises(
+        UserError, match=r"has seen states of cartpole-upright, drawn with original textures and default camera,"
+    ):
+        model.check_scene(MOUNTAIN_CAR.name, "original", "default")
+    for textures, camera in (("modified", "default"), ("original", "paper")):
+        with pytest.raises(UserError, match=rf"--textures {textures} --camera {camera}`"):
+            model.check_scene(TASK.name, textures, camera)
+    # A student of before scenes were written down is told from another task's alone.
+    with safe_open(folder / STUDENT_FILE, "np") as opened:
+        about = json.loads(opened.metadata()["distilled"])
+    assert about.pop("scenes") == [["original", "default"]]
+    save_file(load_file(folder / STUDENT_FILE), tmp_path / STUDENT_FILE, {"distilled": json.dumps(about)})
+    earlier = find_reward_model(f"distilled/{tmp_path / STUDENT_FILE}")
+    earlier.check_scene(TASK.name, "modified", "paper")
+    with pytest.raises(UserError, match="has seen states of cartpole-upright alone, and these would be of mountaincar-summit"):
+        earlier.check_scene(MOUNTAIN_CAR.name, "original", "default")
 
 
 def test_a_sweep_file_names_it_relative_to_itself(folder: Path) -> None:

@@ -1,9 +1,8 @@
 """A small instance of each kind of architecture, with random weights, does what open_clip's own model, transform and tokenizer do."""
 
-import importlib.util
 import json
 import os
-from collections.abc import Mapping
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,14 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from exported import SMALL_VIT, TEXT, VIT, clip, export
+from huggingface_hub import constants
 from PIL import Image
-from safetensors.torch import save_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE
+from vlm_rm_sweeps.rewards.open_clip_config import missing_packages
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -24,8 +25,6 @@ OPENAI: dict[str, Any] = {}
 SIGLIP = HALF | {"interpolation": "bicubic", "resize_mode": "squash"}
 MOBILE = {"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear", "resize_mode": "shortest"}
 PERCEPTION = HALF | {"interpolation": "bilinear", "resize_mode": "squash"}
-TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
-VIT = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
 TRANSFORMERS_TEXT = TEXT | {"context_length": 16, "vocab_size": 64, "hf_tokenizer_name": "in-the-folder"}
 
 
@@ -40,12 +39,8 @@ def timm(name: str, size: int, pool: str, proj: str | None, **others: Any) -> di
     }
 
 
-def clip(vision: Mapping[str, Any], text: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    return {"embed_dim": 64, "vision_cfg": dict(vision), "text_cfg": dict(text), **others}
-
-
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "vit": (clip(VIT, TEXT), OPENAI),
+    "vit": (SMALL_VIT, OPENAI),
     "resnet": (clip({"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}, TEXT, quick_gelu=True), OPENAI),
     "convnext": (clip(timm("convnext_atto", 64, "", "linear"), TEXT), OPENAI),
     "eva": (clip(timm("eva02_tiny_patch14_224", 224, "token", None), TEXT, custom_text=True), OPENAI),
@@ -120,9 +115,9 @@ TOWERS: dict[str, dict[str, Any]] = {
 }
 OF_TRANSFORMERS = ("siglip", "clipa", "worldwide", *TOWERS)
 PROMPTS = ("an upright pole", "A pole, and a cart!")
-needs_transformers = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("transformers", "sentencepiece")),
-    reason="the extra [hf] is not installed",
+needs_transformers = (
+    pytest.mark.hf,
+    pytest.mark.skipif(bool(missing_packages()), reason="the extra [hf] is not installed: `make test-hf`"),
 )
 
 
@@ -139,11 +134,7 @@ def exported(kind: str, folder: Path) -> Path:
         pooler = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler" if kind == "roberta" else "cls_pooler"}
         text = {"hf_model_name": str(tower), "hf_tokenizer_name": "in-the-folder", "context_length": 16, **pooler}
         model_config = model_config | {"text_cfg": text}
-    (folder / CONFIG_FILE).write_text(json.dumps({"model_cfg": model_config, "preprocess_cfg": preprocess}))
-    torch.manual_seed(0)
-    state = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False).state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "open_clip_model.safetensors")
-    return folder
+    return export(folder, model_config, preprocess)
 
 
 def write_siglip_tokenizer(folder: Path) -> None:
@@ -184,18 +175,22 @@ def write_word_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-KINDS_TO_TEST = [pytest.param(kind, marks=[needs_transformers] * (kind in OF_TRANSFORMERS)) for kind in KINDS]
+KINDS_TO_TEST = [pytest.param(kind, marks=needs_transformers if kind in OF_TRANSFORMERS else ()) for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", KINDS_TO_TEST)
 def test_a_folder_encodes_as_open_clip_does(kind: str, tmp_path: Path) -> None:
     folder = exported(kind, tmp_path / kind)
+    check_it_encodes_as_open_clip_does(str(folder), f"local-dir:{folder}")
+
+
+def check_it_encodes_as_open_clip_does(model_id: str, name: str) -> None:
     torch.manual_seed(1)  # what is not loaded would show
-    model = ClipRewardModel(str(folder))
+    model = ClipRewardModel(model_id)
     model.check_spec(RewardSpec((PROMPTS[0],), (PROMPTS[1],)))
     model.load(micro_batch=2)
-    own, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+    own, _, transform = open_clip.create_model_and_transforms(name)
+    tokenizer = open_clip.get_tokenizer(name)
     edge = model.frame_format.size
     frames = np.random.default_rng(0).integers(0, 256, (2, edge, edge, 3), np.uint8)
     with torch.inference_mode():
@@ -207,8 +202,57 @@ def test_a_folder_encodes_as_open_clip_does(kind: str, tmp_path: Path) -> None:
     assert model.source.parameters == sum(parameter.numel() for parameter in own.parameters())
 
 
-@pytest.mark.parametrize("kind", ["siglip", "worldwide"])
-@needs_transformers
+REPOSITORY = "hf-hub:org/name"
+COMMITS = ("a" * 40, "b" * 40)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty place of one repository in a cache of the Hub, of which nothing else can be had."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "models--org--name"
+
+
+def fetched(hub: Path, commit: str, folder: Path) -> None:
+    """Lay a folder into the cache, as the Hub's client does with a commit of the branch main."""
+    shutil.copytree(folder, hub / "snapshots" / commit)
+    absent = hub / ".no_exist" / commit / "config.json"  # which transformers asks for
+    absent.parent.mkdir(parents=True)
+    absent.touch()
+    (hub / "refs").mkdir(exist_ok=True)
+    (hub / "refs" / "main").write_text(commit)
+
+
+@pytest.mark.parametrize("kind", [each for each in KINDS_TO_TEST if each.values[0] in ("vit", "coca", "siglip")])
+def test_a_repository_encodes_as_open_clip_does(kind: str, hub: Path, tmp_path: Path) -> None:
+    folder = exported(kind, tmp_path / kind)
+    # In a repository, the tokenizer is named by the repository that has it: here, by itself.
+    config = (folder / CONFIG_FILE).read_text()
+    (folder / CONFIG_FILE).write_text(config.replace("in-the-folder", REPOSITORY.removeprefix("hf-hub:")))
+    fetched(hub, COMMITS[0], folder)
+    check_it_encodes_as_open_clip_does(REPOSITORY, REPOSITORY)
+
+
+def test_another_commit_of_a_repository_has_other_weights(hub: Path, tmp_path: Path) -> None:
+    loaded = []
+    for seed, commit in enumerate(COMMITS):
+        (tmp_path / commit).mkdir()
+        fetched(hub, commit, export(tmp_path / commit, SMALL_VIT, {}, seed))
+        loaded.append(ClipRewardModel(REPOSITORY))
+    assert loaded[0].identity == loaded[1].identity
+    assert [model.weights_identity for model in loaded] == [f"{REPOSITORY}@{commit}" for commit in COMMITS]
+    # The branch has moved on, and the first model is still of the commit that it was found at.
+    for model in loaded:
+        model.load()
+    embedded = [model.encode_prompt("a pole") for model in loaded]
+    again = ClipRewardModel(str(tmp_path / COMMITS[0]))
+    again.load()
+    assert torch.equal(embedded[0], again.encode_prompt("a pole"))
+    assert not torch.equal(*embedded)
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=needs_transformers) for kind in ("siglip", "worldwide")])
 def test_a_prompt_one_token_too_long_is_refused(kind: str, tmp_path: Path) -> None:
     model = ClipRewardModel(f"local-dir:{exported(kind, tmp_path / kind)}")
     tokens = model.source.tokenizer
@@ -260,8 +304,6 @@ def test_what_is_wrong_with_a_folder_is_one_message(tmp_path: Path) -> None:
 
 
 def test_a_repository_that_cannot_be_had_is_one_message_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from huggingface_hub import constants
-
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens

@@ -1,5 +1,7 @@
 """Preprocessing of batches agrees with open_clip's own transform of single PIL images."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,13 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transform import image_transform
 from PIL import Image
 
-from vlm_rm_sweeps.frames import Interpolation, ResizeMode, resize_frames
+from vlm_rm_sweeps.evaluation.collect_states import sampled_states
+from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, resize_frames
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
+from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
+from vlm_rm_sweeps.tasks.registry import find_task
 
 Colour = tuple[float, float, float]
 HALF: Colour = (0.5, 0.5, 0.5)
@@ -60,6 +66,37 @@ def test_agrees_with_open_clip(
     assert pixels.shape == expected.shape == (len(frames), 3, size, size)
     # PIL rounds to whole levels between its two passes.
     torch.testing.assert_close(pixels, expected, atol=2.01 / 255 / min(std), rtol=0)
+
+
+def mountain_car_frames() -> np.ndarray:
+    """Square parts of renders."""
+    return np.stack([state.frame[:, 100:500] for state in sampled_states(find_task("mountaincar-summit"), 10, seed=1)])
+
+
+def humanoid_frames() -> np.ndarray:
+    return np.stack([state.frame for state in sampled_states(find_task("humanoid-kneeling"), 10, seed=1)])
+
+
+@pytest.mark.parametrize(("draw", "edge"), [(mountain_car_frames, 400), (humanoid_frames, 480)])
+def test_of_a_resized_render_embeddings_differ_by_as_little_as_the_documentation_says(
+    draw: Callable[[], np.ndarray], edge: int, request: pytest.FixtureRequest
+) -> None:
+    """Frames of the model's size need no resizing, so PIL's are those that open_clip's transform would give."""
+    if draw is humanoid_frames:
+        request.getfixturevalue("opengl")
+    frames = draw()
+    assert frames.shape[1:] == (edge, edge, 3)
+    by_pil = np.stack([np.asarray(Image.fromarray(frame).resize((64, 64), Image.Resampling.BICUBIC)) for frame in frames])
+    levels = np.abs(resize_frames(frames, FrameFormat(64)).astype(int) - by_pil)
+    assert levels.max() <= 2
+    assert (levels > 0).mean() < 0.003
+    assert (levels > 1).mean() < 1e-4
+    for size in ("tiny", "large"):
+        model = load_reward_model(f"embedded/{size}")
+        assert isinstance(model, ClipRewardModel)
+        ours, theirs = (model.encode_frames(each) for each in (frames, by_pil))
+        assert (ours - theirs).abs().max() < 1e-3
+        assert (ours * theirs).sum(dim=-1).min() > 0.99999
 
 
 def test_bars_have_the_fill_color() -> None:

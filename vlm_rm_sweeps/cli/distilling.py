@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STATES, new_folder
+from vlm_rm_sweeps.cli.options import LARGEST_SEED, MOST_STATES, RenderedCamera, RenderedTextures, new_folder
 from vlm_rm_sweeps.cli.terminal import say
 
 
@@ -25,6 +25,8 @@ def distill(
     images: Annotated[
         int, typer.Option(min=100, max=MOST_STATES, help="States to draw from the task's state space; a fifth is held out.")
     ] = 2_500,
+    textures: RenderedTextures = None,
+    camera: RenderedCamera = None,
     epochs: Annotated[int, typer.Option(min=1, max=10_000, help="How often each training image is seen.")] = 15,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of states, split and batches.")] = 0,
 ) -> None:
@@ -34,7 +36,8 @@ def distill(
     from vlm_rm_sweeps.rewards.distilled import DISTILLED, STUDENT_FILE
     from vlm_rm_sweeps.tasks.registry import find_task
 
-    datasets = [load_states(each) for each in states]
-    rewards = distillation.distill(teacher, find_task(task), student, datasets, images, epochs, seed, output, say)
+    chosen, datasets = find_task(task), [load_states(each) for each in states]
+    drawn = chosen.rendering(textures, camera)
+    rewards = distillation.distill(teacher, chosen, student, datasets, images, epochs, seed, output, say, drawn)
     print(rewards.to_string(index=False, float_format="%.3f"))
     print(f"written to {output}, with its card {distillation.CARD}; its model id is {DISTILLED}/{output / STUDENT_FILE}")

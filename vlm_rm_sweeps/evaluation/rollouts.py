@@ -371,7 +371,7 @@ def evaluate(
     task = task_of(checkpoint)
     policy, scorer = load_policy(checkpoint, task), load_scorer(checkpoint, device)
     score, frame_format = scorer or (None, None)
-    judging = _load_judges(checkpoint, judges, frame_format, device, say)
+    judging = _load_judges(checkpoint, task, judges, frame_format, device, say)
     ran = []
     for index in range(episodes):
         drawn = rendering_of(checkpoint, task)
@@ -388,12 +388,13 @@ def _judged(judge: Scorer, episode: Episode) -> float:
 
 def _load_judges(
     checkpoint: Checkpoint,
+    task: Task,
     judges: Sequence[str],
     frame_format: FrameFormat | None,
     device: str,
     say: Callable[[str], None],
 ) -> dict[str, Scorer]:
-    reward, spec = checkpoint.content["reward"], spec_of(checkpoint)
+    reward, spec, drawn = checkpoint.content["reward"], spec_of(checkpoint), rendering_of(checkpoint, task)
     loaded: dict[str, Scorer] = {}
     for model_id in judges:
         if reward is None or spec is None:
@@ -410,6 +411,7 @@ def _load_judges(
         model.check(judged_by)
         if judged_by != spec:
             say(judges_by_prompts(model_id, [spec.label]))
+        model.check_scene(task.name, drawn.textures, drawn.camera)
         model.load(device, "fp32", reward["micro_batch"])
         loaded[model_id] = _scorer(model, judged_by)
     return loaded

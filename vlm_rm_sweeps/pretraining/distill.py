@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
+from vlm_rm_sweeps.evaluation.compare import load_for_measuring
 from vlm_rm_sweeps.evaluation.drawing import StateDrawer, drawn_states
 from vlm_rm_sweeps.evaluation.states import StateDataset
 from vlm_rm_sweeps.files import new_output
@@ -36,8 +37,9 @@ from vlm_rm_sweeps.rewards.distilled import (
 )
 from vlm_rm_sweeps.rewards.functions.goal_baseline import goal_baseline_reward
 from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates
-from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, find_reward_model, load_reward_model, with_version
+from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, find_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
 
 CARD, FIDELITY = "README.md", "fidelity.csv"
@@ -99,12 +101,13 @@ def distill(
     seed: int,
     folder: Path,
     say: Callable[[str], None],
+    rendering: Rendering | None = None,
 ) -> pd.DataFrame:
     """Train a student, measure it on states that it has not seen, and write its folder.
 
     Args:
         teacher_id: Model id of the teacher.
-        task: The task; its default rendering is used.
+        task: The task.
         student_id: Model id of an embedded model.
         datasets: Further states of the task, such as those that policies visited.
         images: Number of states to draw from the task's state space.
@@ -112,6 +115,8 @@ def distill(
         seed: Seed of states, split and batches.
         folder: A new folder.
         say: Prints a line of progress.
+        rendering: How drawn states are drawn; None for the task's first textures and camera. States of data
+            sets are drawn as they were.
 
     Returns:
         Fidelity of the rewards: `prompt`, `alpha`, and `spearman` with the teacher's over the held-out states.
@@ -125,9 +130,10 @@ def distill(
             raise UserError(f"{dataset.folder} has states of {dataset.task.name}: expected states of {task.name}")
     if folder.exists():
         raise UserError(f"{folder} exists already and is not overwritten: choose another name")
+    rendering = rendering or task.rendering()
     teacher, start = _loaded(teacher_id), _loaded(student_id)
     say(f"{teacher_id} embeds {images + sum(map(len, datasets)):,} states of {task.name}")
-    training, held_out = _collect(teacher, start, task, datasets, images, seed)
+    training, held_out = _collect(teacher, start, task, rendering, datasets, images, seed)
     shape = _shape(start, teacher.width)
     tower = _train(_first_weights(shape, start), shape, training, epochs, seed, say)
     known = KnownStates.of(_tower_features(tower, shape, training.frames))
@@ -141,12 +147,13 @@ def distill(
         parameters=_count(tower) + teacher.parameters - _count(teacher.network.visual),
         tower=shape,
         limit=known.limit,
+        scenes=_scenes(rendering, datasets),
     )
     with new_output(folder) as unfinished:
         unfinished.mkdir()
         file = unfinished / STUDENT_FILE
         save_file(student_tensors(tower, known), file, {DISTILLED: about.model_dump_json()})
-        student = load_reward_model(f"{DISTILLED}/{file}")
+        student = load_for_measuring(f"{DISTILLED}/{file}")
         assert isinstance(student, DistilledRewardModel)
         cosines, rewards = fidelity(teacher, student, held_out, task)
         say("measuring the speed of both")
@@ -160,9 +167,15 @@ def distill(
 
 
 def _loaded(model_id: str) -> ClipRewardModel:
-    model = load_reward_model(model_id)
+    model = load_for_measuring(model_id)
     assert isinstance(model, ClipRewardModel)
     return model
+
+
+def _scenes(rendering: Rendering, datasets: Sequence[StateDataset]) -> tuple[tuple[str, str], ...]:
+    """List textures and camera of all images, where they are known, in their order."""
+    drawn = [each for dataset in datasets for each in dataset.renderings()]
+    return tuple(dict.fromkeys([(rendering.textures, rendering.camera), *((each[0], each[1]) for each in drawn)]))
 
 
 def _count(module: torch.nn.Module) -> int:
@@ -190,12 +203,17 @@ def _first_weights(shape: TowerShape, start: ClipRewardModel) -> torch.nn.Sequen
 
 
 def _collect(
-    teacher: ClipRewardModel, start: ClipRewardModel, task: Task, datasets: Sequence[StateDataset], images: int, seed: int
+    teacher: ClipRewardModel,
+    start: ClipRewardModel,
+    task: Task,
+    rendering: Rendering,
+    datasets: Sequence[StateDataset],
+    images: int,
+    seed: int,
 ) -> tuple[Images, Images]:
     """Embed all states, and split them: of the drawn ones the last are held out, of data sets whole episodes."""
     rng = np.random.default_rng(seed)
     formats = {teacher.frame_format, start.frame_format}
-    rendering = task.rendering()
     with StateDrawer(task, rendering, formats) as drawer:
         states = sampled_states(task, images, seed, rendering)
         drawn = _embedded(teacher, start.frame_format, (drawer.draw(state.frame, state.variables) for state in states))

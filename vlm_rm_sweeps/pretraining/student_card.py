@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vlm_rm_sweeps.rewards.distilled import StudentDescription
+from vlm_rm_sweeps.rewards.known_states import MEASURABLE, REMARKABLE
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def student_card(
     rows = [f"| {row.prompt} | {row.alpha:g} | {row.spearman:.3f} |" for row in rewards.itertuples()]
     measured = [f"| {name} | {speed.per_second:,.0f} | {speed.cpu_ms:.2f} |" for name, speed in speeds.items()]
     teacher, student = speeds.values()
+    seen = "; ".join(f"{textures} textures, {camera} camera" for textures, camera in about.scenes)
     return "\n".join(
         [
             head.strip(),
@@ -73,11 +75,12 @@ def student_card(
             *measured,
             f"\nThe student is {student.per_second / teacher.per_second:.1f} times as fast.",
             "\n## What it is not for\n",
-            f"Other tasks, textures or cameras than it has seen, and states of {about.task} unlike those that it was trained on. Its",
-            "rewards there are arbitrary. `drift` is the share of frames whose features are farther from the training images' than",
-            f"99 % of those are (Mahalanobis distance): {100 * drift:.1f} % of the held-out images. The audit of a sweep shows it, and",
-            "`vlm-rm epic` and `vlm-rm landscape` say so above 5 %. It tells unlike states, not wrong rewards: let the teacher judge,",
-            "too, by `audit.models` or `--judge`.",
+            f"Other tasks, textures or cameras than it has seen ({seen}), which a sweep refuses, and states of {about.task} unlike",
+            "those that it was trained on. Its rewards there are arbitrary. `drift` is the share of frames whose features are farther",
+            f"from the training images' than 99 % of those are (Mahalanobis distance): {100 * drift:.1f} % of the held-out images. The",
+            f"audit of a sweep shows it, and `vlm-rm epic` and `vlm-rm landscape` say so above {100 * REMARKABLE:g} % and refuse above",
+            f"{100 * MEASURABLE:g} %. It tells unlike states, not wrong rewards: let the teacher judge, too, by `audit.models` or",
+            "`--judge`.",
             "",
         ]
     )

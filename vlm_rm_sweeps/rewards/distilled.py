@@ -89,6 +89,7 @@ class StudentDescription(BaseModel):
         parameters: Parameters of the student's tower with the map, and of what is left of the teacher.
         tower: The tower's shape.
         limit: Distance beyond which a frame is unlike the training images, see `KnownStates`.
+        scenes: Textures and camera of the drawings that it has seen; none if the file is of before they were written down.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -102,6 +103,7 @@ class StudentDescription(BaseModel):
     parameters: int
     tower: TowerShape
     limit: float
+    scenes: tuple[tuple[str, str], ...] = ()
 
 
 _DESCRIPTION = TypeAdapter(StudentDescription)
@@ -206,6 +208,15 @@ class StudentSource(ModelSource):
         """Return the words that the teacher does not know, see `ModelSource.unknown_words`."""
         return self.teacher.unknown_words(prompts)
 
+    def check_weights(self) -> None:
+        """Refuse a file that is damaged, or a teacher whose weights are of something else.
+
+        Raises:
+            UserError: Either is so.
+        """
+        _read_tensors(Path(self.pretrained), self.about)
+        self.teacher.check_weights()
+
     def check_precision(self, precision: Precision) -> None:
         """Refuse a precision that the teacher cannot be used in.
 
@@ -269,6 +280,28 @@ class DistilledRewardModel(ClipRewardModel):
         told = {DRIFT: self.network.known_states.drifted(features.numpy())} if DRIFT in columns else {}
         return functional.normalize(embeddings, dim=-1), told
 
+    def check_scene(self, task: str, textures: str, camera: str) -> None:
+        """Refuse another task, textures or camera than it has seen.
+
+        Args:
+            task: Name of the task.
+            textures: Textures of its drawings.
+            camera: Camera of its drawings.
+
+        Raises:
+            UserError: It has not seen these.
+        """
+        assert isinstance(self.source, StudentSource)
+        about = self.source.about
+        if task != about.task or (about.scenes and (textures, camera) not in about.scenes):
+            scenes = " or ".join(f"{each[0]} textures and {each[1]} camera" for each in about.scenes)
+            seen = f", drawn with {scenes}," if scenes else ""
+            raise UserError(
+                f"{self.model_id} has seen states of {about.task}{seen} alone, and these would be of {task}, drawn with {textures} "
+                f"textures and {camera} camera: its rewards would mean nothing; distil another for them (`vlm-rm distill "
+                f"{about.teacher} --task {task} --textures {textures} --camera {camera}`)"
+            )
+
     def remarks(self) -> list[str]:
         """Say which states it knows."""
         assert isinstance(self.source, StudentSource)
@@ -285,6 +318,9 @@ class DistilledRewardModel(ClipRewardModel):
 
         Returns:
             One sentence, or none.
+
+        Raises:
+            UserError: Most are.
         """
         return drift_remark(self.model_id, means)
 

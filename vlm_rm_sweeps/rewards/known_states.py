@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import AUDIT_COLUMN
 
 DRIFT = "drift"
@@ -19,6 +20,8 @@ LIKE_TRAINING = 0.01
 """Share of the training states that are beyond the limit."""
 REMARKABLE = 0.05
 """Share of drifted frames above which measurements say so."""
+MEASURABLE = 0.5
+"""Share of drifted frames above which nothing is measured."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class KnownStates:
 
 
 def drift_remark(model_id: str, means: Mapping[str, float]) -> list[str]:
-    """Say that many of some states are unlike those that a model was trained on.
+    """Say that many of some states are unlike those that a model was trained on, and refuse to measure it where most are.
 
     Args:
         model_id: The model.
@@ -101,11 +104,20 @@ def drift_remark(model_id: str, means: Mapping[str, float]) -> list[str]:
 
     Returns:
         One sentence, or none if at most 5 % are.
+
+    Raises:
+        UserError: More than half are.
     """
     share = means.get(DRIFT, 0.0)
     if share <= REMARKABLE:
         return []
-    return [
+    remark = (
         f"{model_id}: {100 * share:.0f} % of these states are unlike those that it was trained on (of such, {100 * LIKE_TRAINING:g} % "
         "would be): its rewards there are arbitrary"
-    ]
+    )
+    if share > MEASURABLE:
+        raise UserError(
+            f"{remark}, and so would be what is measured of them: expected at most {100 * MEASURABLE:g} %; measure its teacher, or "
+            "distil again with such states (`vlm-rm distill --states FOLDER`)"
+        )
+    return [remark]

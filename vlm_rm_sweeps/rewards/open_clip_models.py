@@ -143,10 +143,12 @@ class ModelSource:
 
     @property
     def weights_identity(self) -> str:
-        """The identity with a checkpoint file's checksum instead of its path, which differs between machines.
+        """The identity with a checkpoint file's checksum instead of its path, which differs between machines; a repository's commit.
 
         It reads the whole file.
         """
+        if commit := self._commit:
+            return f"{self.architecture}@{commit}"
         if self._tag is not None or not os.path.isfile(self.pretrained):
             return self.identity
         checksum = f"sha256:{sha256_of(Path(self.pretrained))}"
@@ -266,9 +268,16 @@ class ModelSource:
         return file
 
     def _download(self) -> str | None:
-        if self.architecture.startswith(HUB_PREFIX):
-            return fetch(download_pretrained_from_hf, self.architecture.removeprefix(HUB_PREFIX))
+        if commit := self._commit:
+            return fetch(download_pretrained_from_hf, self.architecture.removeprefix(HUB_PREFIX), revision=commit)
         return None if self._tag is None else fetch(open_clip.download_pretrained, self._tag)
+
+    @property
+    def _commit(self) -> str | None:
+        """The commit of a repository's configuration, and of the weights that belong to it; None for all else."""
+        if self.config_folder is None or not self.architecture.startswith(HUB_PREFIX):
+            return None
+        return self.config_folder.name  # the cache has a folder for each commit
 
     @property
     def _tag(self) -> dict[str, Any] | None:
@@ -296,18 +305,19 @@ class ModelSource:
             UserError: A package is missing, a file cannot be had, or open_clip cannot make it.
         """
         self._register()
-        if not self.uses_transformers:
+        if self.uses_transformers:
+            refuse_missing_packages(self.model_id)
+        elif not self.architecture.startswith(HUB_PREFIX):
             try:
                 return make(*args, **kwargs)
             except (ArithmeticError, AssertionError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
                 raise UserError(f"the {what} of model {self.model_id!r} cannot be made ({reason_of(error)})") from error
-        refuse_missing_packages(self.model_id)
         try:
             return fetch(make, *args, **kwargs)
         except NotFetchedError as error:
             raise UserError(
-                f"the {what} of model {self.model_id!r} cannot be made ({error}); vocabularies and configurations of transformers "
-                "are downloaded once, and need the network"
+                f"the {what} of model {self.model_id!r} cannot be made ({error}); files of repositories, such as vocabularies and "
+                "configurations of transformers, are downloaded once, and need the network"
             ) from error
 
     def _register(self) -> None:

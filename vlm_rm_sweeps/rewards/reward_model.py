@@ -259,6 +259,20 @@ class RewardModel(ABC):
             UserError: The model cannot score it, for example because a prompt is longer than its context.
         """
 
+    def check_scene(self, task: str, textures: str, camera: str) -> None:  # noqa: B027 - most models take any frames
+        """Refuse frames of a scene that this model does not know.
+
+        It is called before anything starts, without weights.
+
+        Args:
+            task: Name of the task whose states are drawn.
+            textures: Textures that they are drawn with.
+            camera: Camera that they are drawn by.
+
+        Raises:
+            UserError: Rewards of such frames would mean nothing.
+        """
+
     def check_weights(self) -> None:  # noqa: B027 - a model without weights has nothing to check
         """Refuse weights that cannot be this model's, before anything starts, without loading them.
 
@@ -306,6 +320,9 @@ class RewardModel(ABC):
 
         Returns:
             Sentences.
+
+        Raises:
+            UserError: Rewards of so many of the states mean nothing that measures of them would not, either.
         """
         return []
 

@@ -374,6 +374,7 @@ def make_plan(sweep: Sweep) -> Plan:
         _check_states,
         _check_audit,
         _check_models,
+        _check_scenes,
         _check_prompts,
         _check_backend,
         _check_trial_gpus,
@@ -717,6 +718,11 @@ def _check_models(plan: Plan) -> None:
         if first != model_id:
             raise UserError(f"{first!r} and {model_id!r} are the same model: expected each model once, by one id")
         model.check_weights()
+
+
+def _check_scenes(plan: Plan) -> None:
+    for model, rendering in itertools.product(plan.models.values(), plan.renderings):
+        model.check_scene(plan.task.name, rendering.textures, rendering.camera)
 
 
 def _check_prompts(plan: Plan) -> None:

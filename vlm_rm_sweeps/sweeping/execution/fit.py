@@ -1,8 +1,9 @@
 """Estimates what a sweep needs, and whether it fits this machine, from short measurements of its parts: `vlm-rm fit`.
 
 The model is simple enough to be read. A trial makes a step in the time of training and drawing, while the frames of the steps before
-are encoded; a step takes the longer of the two. Steps before the first update take as long as those of an evaluation. Trials run at once as far as their reservations allow. All processes share the
-cores: so many steps are made as the slowest of trials, servers and cores allows.
+are encoded; a step takes the longer of the two. Steps before the first update take as long as those of an evaluation. Trials run at
+once as far as their reservations allow. All processes share the cores: so many steps are made as the slowest of trials, servers and
+cores allows.
 """
 
 import math
