@@ -183,6 +183,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with refusals_in_words():
         named = {"kind": arguments.scheduler, "by": arguments.by, "reduction": arguments.reduction}
+        if arguments.scheduler == "pbt":
+            raise UserError("--scheduler: pbt changes trainings, which records of others cannot show: expected asha or median")
         settings = check_keys(SchedulerSettings, named | {"grace_steps": arguments.grace_steps})
         rows = [_row(folder, arguments, settings) for folder in arguments.folders]
     print(pd.DataFrame(rows).to_string(index=False))
