@@ -75,7 +75,8 @@ def check_changes(
     if fixed:
         able = f"one of {', '.join(changeable)}" if changeable else "another algorithm: this one names none as `changeable`"
         raise UserError(
-            f"search.space: {', '.join(fixed)} cannot change while {name} trains, as pbt would: expected {able}; or leave out the scheduler"
+            f"search.space: {', '.join(fixed)} cannot change while {name} trains, as pbt would have it: expected {able}, or no "
+            "scheduler"
         )
     steps, result = trained_steps
     first = math.ceil(interval / result) * result
@@ -107,9 +108,9 @@ def in_words(scheduler: SchedulerSettings, search: SearchSettings, interval: int
     quantile, resample = scheduler.of_pbt
     # As Tune counts them.
     replaced = min(math.ceil(search.samples * quantile), search.samples // 2)
+    merit = scheduler.by.replace("_", " ")
     return (
         f"pbt: about every {interval:,} steps the {search.samples} samples of each seed wait for each other, and the {replaced} with "
-        f"the least {scheduler.by.replace('_', ' ')} go on from the training of the {replaced} with the most. Their values are those times "
-        f"0.8 or 1.2, within the ranges (of a list: the one beside it), or drawn anew with probability {resample:g}. References run to "
-        "their end"
+        f"the least {merit} go on from the training of the {replaced} with the most. Their values are those times 0.8 or 1.2, within "
+        f"the ranges (of a list: the one beside it), or drawn anew with probability {resample:g}. References run to their end"
     )
