@@ -1,4 +1,4 @@
-"""Population-based training: what is compared with what, and what may be changed on the way. Checked before anything starts."""
+"""Population-based training: what is compared with what, and what may be changed, checked before anything starts."""
 
 import math
 from collections.abc import Hashable, Iterable
@@ -55,7 +55,7 @@ def check_population(
 def check_changes(
     algorithm: Algorithm, name: str, search: SearchSettings, interval: int, trained_steps: tuple[int, int]
 ) -> None:
-    """Check that an algorithm can go on with other values of what a search draws, and that there is a comparison before the end.
+    """Check that an algorithm can change what a search draws, and that there is a comparison before the end.
 
     Args:
         algorithm: The algorithm.

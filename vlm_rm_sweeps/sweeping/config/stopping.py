@@ -29,7 +29,7 @@ _CLIP_RETURN = (
 
 
 class SchedulerSettings(Section):
-    """Which trials are stopped early, or replaced by others, and by what they are compared. References always run to their end."""
+    """Which trials are stopped early or go on from others, and by what they are compared. References run to their end."""
 
     kind: SchedulerKind = Field(
         description="`asha` stops a trial that is not among the best at one of a few steps, `median` one that is below the median. "
