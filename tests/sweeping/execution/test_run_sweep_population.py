@@ -68,18 +68,12 @@ run_sweep(plan, Path(results), uri, say, resumed=SweepFolder.newest(plan.sweep, 
 """An execution that is killed between a decision and the next checkpoint, or in the last interval but one."""
 
 
-def kill(keys: dict[str, Any], results: Path, uri: str, moment: str) -> str:
+def kill(keys: dict[str, Any], results: Path, uri: str, moment: str) -> None:
     command = [sys.executable, "-c", KILLED, json.dumps(keys), str(results), uri, moment]
-    ended = subprocess.run(
-        command,
-        env=os.environ | {"RAY_ADDRESS": ""},
-        timeout=280,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stdout.decode()[-3000:]
-    return ended.stdout.decode()
+    log = results.parent / "log"
+    with log.open("ab") as output:  # a pipe would be held open by Ray's processes
+        ended = subprocess.Popen(command, env=os.environ | {"RAY_ADDRESS": ""}, stdout=output, stderr=output)
+        assert ended.wait(timeout=280) == -signal.SIGKILL, log.read_text()[-3000:]
 
 
 def takeovers(folder: Path) -> list[TakenOver]:
