@@ -86,7 +86,7 @@ def test_all_that_may_change_does_and_all_else_is_the_other_training(
         if isinstance(after, Dqn):
             other.env_runner.module.epsilon_schedule.update(1_000)
             assert other.env_runner.module.epsilon_schedule.get_current_value() == 0.5
-        weights, taken = (local_learner(each).module.state_dict() for each in (trainer, other))
+        weights, taken = (local_learner(each).network.state_dict() for each in (trainer, other))
         assert all(torch.equal(values, taken[name]) for name, values in weights.items())
         moments = [
             [state["exp_avg"] for optimizer in optimizers(local_learner(each)) for state in optimizer.state.values()]
@@ -135,6 +135,13 @@ def learned(result: dict[str, Any]) -> dict[str, Any]:
     return {name: result.get(name) for name in names}
 
 
+def policy(folder: Path) -> bytes:
+    checkpoint, _ = TrialFolder(folder).last()
+    assert checkpoint is not None
+    assert checkpoint.content["done"]
+    return (checkpoint.folder / "policy.safetensors").read_bytes()
+
+
 def test_a_trial_that_is_paused_where_it_is_compared_goes_on_as_if_it_had_not_been(ray_cluster: None, tmp_path: Path) -> None:
     whole = results(job(tmp_path / "whole"), 6)
     assert [COMPARED in each for each in whole] == [False, True, False, True, False, False]
@@ -143,6 +150,7 @@ def test_a_trial_that_is_paused_where_it_is_compared_goes_on_as_if_it_had_not_be
     assert COMPARED in after[0]
     assert not any(NOTE in each for each in after)
     assert [learned(each) for each in after[1:]] == [learned(each) for each in whole[2:]]
+    assert policy(tmp_path / "paused") == policy(tmp_path / "whole")
 
 
 def test_a_taken_over_training_goes_on_as_the_other_one_would(ray_cluster: None, tmp_path: Path) -> None:
@@ -159,7 +167,8 @@ def test_a_taken_over_training_goes_on_as_the_other_one_would(ray_cluster: None,
     otherwise = tmp_path / "otherwise"
     results(job(otherwise, 1e-2), 2)
     changed = results(job(otherwise, 5e-2, takeover=Takeover(best, 80)), 5)
-    assert learned(changed[-1]) != learned(good[-1])
+    assert [COMPARED in each for each in changed] == [True, False, True, False, False]
+    assert policy(worst) == policy(best) != policy(otherwise)
     content = TrialFolder(otherwise).last()[0]
     assert content is not None
     assert [each["env_steps"] for each in content.content["results"]] == [40, 80, 120, 160, 200, 240]
