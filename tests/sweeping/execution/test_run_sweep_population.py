@@ -26,7 +26,7 @@ pytestmark = pytest.mark.sweeps
 
 POPULATION: dict[str, Any] = SWEEP | {
     "name": "population",
-    "steps": 512,
+    "steps": 384,
     "settings": {"learning_starts": 100, "updates_per_step": 0.1},
     "checkpoint_every": 64,
     "trial": {"cpus": 1, "retries": 0, "evaluation_interval": 128},
@@ -46,30 +46,21 @@ import json, os, signal, sys
 from pathlib import Path
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
-from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 
-keys, results, uri, moment = sys.argv[1:]
-plan = plan_of(json.loads(keys))
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+keys, results, uri = sys.argv[1:]
 
 def say(line):
     print(line, flush=True)
-    if moment == "takeover" and "takes over" in line:
-        die()
+    if "takes over" in line:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def watch(progress):
-    if moment == "later" and any(trial.steps >= 384 for trial in progress.trials.values()):
-        die()
-
-run_sweep(plan, Path(results), uri, say, resumed=SweepFolder.newest(plan.sweep, Path(results)), watch=watch)
+run_sweep(plan_of(json.loads(keys)), Path(results), uri, say)
 """
-"""An execution that is killed between a decision and the next checkpoint, or in the last interval but one."""
+"""An execution that is killed between a decision and the next checkpoint."""
 
 
-def kill(keys: dict[str, Any], results: Path, uri: str, moment: str) -> None:
-    command = [sys.executable, "-c", KILLED, json.dumps(keys), str(results), uri, moment]
+def kill(keys: dict[str, Any], results: Path, uri: str) -> None:
+    command = [sys.executable, "-c", KILLED, json.dumps(keys), str(results), uri]
     log = results.parent / "log"
     with log.open("ab") as output:  # a pipe would be held open by Ray's processes
         ended = subprocess.Popen(command, env=os.environ | {"RAY_ADDRESS": ""}, stdout=output, stderr=output)
@@ -94,7 +85,7 @@ def test_takeovers_are_told_and_a_killed_sweep_makes_the_same(ray_cluster: None,
     whole = run_sweep(plan, tmp_path / "whole", uri, said.append)
     assert whole.all_finished
     made = takeovers(whole.folder)
-    assert {each.step for each in made} <= {128, 256, 384}
+    assert {each.step for each in made} <= {128, 256}
     assert len(made) >= 2
     assert sum("takes over the training of trial" in line for line in said) == len(made)
     assert not any("resumed from step" in line for line in said)
@@ -110,7 +101,7 @@ def test_takeovers_are_told_and_a_killed_sweep_makes_the_same(ray_cluster: None,
         checkpoint, _ = TrialFolder(whole.folder / "trials" / row["trial_id"]).last()
         assert checkpoint is not None
         assert checkpoint.content["settings"]["learning_rate"] == last
-        assert [each["env_steps"] for each in checkpoint.content["results"]] == [128, 256, 384, 512]
+        assert [each["env_steps"] for each in checkpoint.content["results"]] == [128, 256, 384]
     _, children = parent_and_children(MlflowClient(uri), "population")
     runs = {run.data.tags["trial_id"]: run for run in children}
     for each in {each.trial: each for each in made}.values():
@@ -119,14 +110,14 @@ def test_takeovers_are_told_and_a_killed_sweep_makes_the_same(ray_cluster: None,
     assert any("the last one of trial" in line for line in lines_of(standing_of(whole.folder)))
     assert "at end.learning rate" in write_report(whole.folder, tracking_uri=uri).read_text()
 
-    # Killed twice, and with another number of trials at once.
-    elsewhere = tmp_path / "killed.db"
-    kill(POPULATION | {"max_concurrent": 1}, tmp_path / "killed", f"sqlite:///{elsewhere}", "takeover")
+    # Killed, and with another number of trials at once.
+    elsewhere = f"sqlite:///{tmp_path / 'killed.db'}"
+    kill(POPULATION | {"max_concurrent": 1}, tmp_path / "killed", elsewhere)
     cut = SweepFolder.newest(plan.sweep, tmp_path / "killed")
     assert cut is not None
-    assert told(cut.path) == told(whole.folder)[: len(takeovers(cut.path))]
-    kill(POPULATION, tmp_path / "killed", f"sqlite:///{elsewhere}", "later")
-    resumed = run_sweep(plan, tmp_path / "killed", f"sqlite:///{elsewhere}", said.append, resumed=cut)
+    first = told(cut.path)
+    assert first == told(whole.folder)[: len(first)]
+    resumed = run_sweep(plan_of(POPULATION | {"max_concurrent": 1}), tmp_path / "killed", elsewhere, said.append, resumed=cut)
     assert resumed.all_finished
     assert told(cut.path) == told(whole.folder)
     pd.testing.assert_frame_equal(table(resumed), found)

@@ -235,6 +235,10 @@ class PopulationScheduler(FIFOScheduler):
         busy = (TuneTrial.PENDING, TuneTrial.RUNNING)
         return sum(trial.status in busy for trial in self._added.values()) < self._at_most
 
+    def is_over(self) -> bool:
+        """Return whether all samples have ended."""
+        return all(trial_id in self._left for trial_id in self._of)
+
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Note a trial that is about to start, or to start again after an error."""
         trial_id = trial_of(trial).trial_id

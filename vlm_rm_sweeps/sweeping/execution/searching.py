@@ -107,6 +107,7 @@ class TrialsInTurn(Searcher):
         trials: The trials to run.
         configured: Draws what a trial still needs, and returns its configuration for Tune.
         has_room: Tells whether another trial may start now.
+        is_over: Tells whether none will start again. Until then Tune keeps a process that no trial uses, for the next one.
     """
 
     def __init__(
@@ -114,18 +115,20 @@ class TrialsInTurn(Searcher):
         trials: Sequence[Trial],
         configured: Callable[[Trial], dict[str, Any]],
         has_room: Callable[[], bool] = lambda: True,
+        is_over: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
-        self._waiting, self._configured, self._has_room = list(trials), configured, has_room
+        self._waiting, self._configured = list(trials), configured
+        self._has_room, self._is_over = has_room, is_over
 
     def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
         # Tune pickles its searcher into its snapshots, which are never read.
         return Searcher, ()
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the configuration of the next trial, None if there is no room for it now, or that there is none."""
+        """Return the configuration of the next trial, None if there is none for now, or that there will be none."""
         if not self._waiting:
-            return Searcher.FINISHED
+            return Searcher.FINISHED if self._is_over() else None
         return self._configured(self._waiting.pop(0)) if self._has_room() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

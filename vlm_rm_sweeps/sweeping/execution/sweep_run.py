@@ -247,9 +247,10 @@ class SweepRun:
             in_turn = TrialsInTurn(
                 trials,
                 lambda trial: run_of(self._with_sample(trial)),
-                has_room=population.has_room if population is not None else lambda: True,
+                **({"has_room": population.has_room, "is_over": population.is_over} if population is not None else {}),
             )
-            space, count = {}, len(trials)
+            # One more than there are, of those that may pause: Tune takes the last one for the end.
+            space, count = {}, len(trials) + (population is not None)
         return tune.Tuner(
             # `tune.with_resources` would rename the trials' processes.
             TrainableTrial,
