@@ -174,7 +174,8 @@ def main() -> None:
     """Print a line for each sweep."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, help="folders of sweeps, such as results/model_scaling-...")
-    parser.add_argument("--scheduler", default="asha", help="asha or median")
+    # What pbt would do is not in the records of other trainings.
+    parser.add_argument("--scheduler", default="asha", choices=("asha", "median"), help="asha or median")
     parser.add_argument("--by", default="success", help="success, true_return or epic_distance")
     parser.add_argument("--grace-steps", type=int, help="by default a tenth of a trial's steps")
     parser.add_argument("--reduction", type=float, help="of asha; by default 3")

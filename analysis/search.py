@@ -17,9 +17,12 @@ from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 
 def draw(runs: SweepRuns) -> None:
     """Draw and save the figure."""
-    search = None if runs.is_screening else SweepFolder(runs.folder).stored_sweep().search
-    if search is None:
+    sweep = None if runs.is_screening else SweepFolder(runs.folder).stored_sweep()
+    if sweep is None or sweep.search is None:
         raise DoesNotApplyError("it has no `search`")
+    if sweep.compared_every is not None:
+        raise DoesNotApplyError("`pbt` changed the values that were drawn")
+    search = sweep.search
     metric = EVALUATION + search.by
     trials = reward_model_trials(runs)
     if metric not in trials:

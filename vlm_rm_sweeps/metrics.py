@@ -150,6 +150,10 @@ AUDIT_COLUMN = _metric(
 AUDIT_SECONDS = _metric("audit_seconds", "s", "Time that the trial waited for its gold models.")
 ALARM = _metric("overoptimisation_alarm", "0 or 1", "1 if the learned reward rises while the truth and all gold models fall.")
 
+SETTING_OVER_STEPS = _metric(
+    "setting/", "the setting's", "A setting of the algorithm that population-based training changes, from that step on."
+)
+
 TIME_MS = "time_ms"
 """Key of a result: when it was made, in milliseconds since 1970."""
 NOTE = "note"
@@ -160,6 +164,8 @@ FINISHED = "finished"
 """Key of the last result of a trial: it has finished. Metrics do not tell, because one that is not finite is left out."""
 REACHED = "reached"
 """Key of the last result of a trial that ended early because it was good enough: what it reached."""
+COMPARED = "compared"
+"""Key of a result at which a trial has a checkpoint and is compared with its population, for which it may have to wait."""
 FAILURE = "failure"
 """Key of the final result of a failed trial: the error message."""
 
@@ -167,6 +173,9 @@ REWARD = "reward"
 """Column of tables, tag and parameter: the label of a reward, where rewards are named, beside `alpha`."""
 SAMPLE = "sample"
 """Column of tables, tag and parameter: of a search, the number of the sample."""
+
+TAKEOVERS = "takeovers"
+"""Column of tables and tag: how often a trial went on with another one's training and with other values."""
 
 INFO_FRAME = "frame"
 """Key of an environment's `info`: the rendered frame after the step, uint8 (H, W, 3)."""

@@ -139,7 +139,7 @@ def test_one_task_has_no_row_for_all_of_them_and_unknown_success_no_row() -> Non
 
 def test_within_prompts_good_sentences_are_not_told_from_bad_ones() -> None:
     """The measure knows which prompt is good, and takes the better of its rewards for the worse."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"task": "one", "model": "m", "alpha": f"reward_{reward}", "prompt": prompt, "good": good, "reward": reward}
         for prompt, good in (("good", 1.0), ("bad", 0.0))
         for reward in range(5)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ def content(step: int) -> PolicyContent:
     }
 
 
-def save(folder: TrialFolder, step: int) -> Checkpoint:
-    return folder.save(network(), state(step), {**content(step), "results": [], "done": False})
+def save(folder: TrialFolder, step: int, also_kept: Collection[int] = ()) -> Checkpoint:
+    return folder.save(network(), state(step), {**content(step), "results": [], "done": False}, also_kept)
 
 
 def save_best(folder: TrialFolder, step: int, success: float = 0.0) -> Checkpoint:
@@ -62,6 +62,16 @@ def test_resumes_from_the_newest_and_keeps_two(tmp_path: Path) -> None:
     assert last(folder).env_steps == 12_000
     assert last(folder).training_state()["step"] == 12_000
     assert sorted(each.name for each in folder.folder.iterdir()) == ["step-000001000", "step-000012000"]
+
+
+def test_one_that_somebody_else_may_need_stays_and_is_found_by_its_step(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    for step in (500, 1000, 1500, 2000):
+        save(folder, step, also_kept=(500, 7))
+    assert sorted(each.name for each in folder.folder.iterdir()) == ["step-000000500", "step-000001500", "step-000002000"]
+    assert folder.of_step(500).training_state()["step"] == 500
+    with pytest.raises(UserError, match="step-000001000 is not a checkpoint"):
+        folder.of_step(1000)
 
 
 @pytest.mark.parametrize("name", ["state.pkl", "policy.safetensors", "checkpoint.json"])

@@ -68,6 +68,15 @@ def test_without_the_seed_env_runners_share_episodes(trainer: Any) -> None:
     assert "seed=self._seed" in inspect.getsource(type(trainer.env_runner)._reset_envs)
 
 
+def test_without_the_optimizers_a_taken_over_training_keeps_its_learning_rate(trainer: Any) -> None:
+    """RLlib's public method returns those of one module, by its name."""
+    found = rllib_internals.optimizers(local_learner(trainer))
+    assert all(isinstance(each, torch.optim.Adam) for each in found)
+    steps = {float(state["step"]) for each in found for state in each.state.values()}
+    assert len(found) == 4
+    assert min(steps) > 0
+
+
 def test_without_the_pipelines_connectors_are_not_restored(trainer: Any) -> None:
     env_to_module, module_to_env = rllib_internals.env_runner_pipelines(trainer.env_runner)
     assert env_to_module.get_state() == {}

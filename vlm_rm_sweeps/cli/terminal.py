@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SAMPLE, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.metrics import CLIP_RETURN, HEADINGS, INTERVALS, REWARD, SAMPLE, SUCCESS, TAKEOVERS, TRUE_RETURN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,13 +169,16 @@ def trials_table(outcome: "SweepOutcome") -> Table:
 
     Returns:
         A row for each trial, those of the best combination in bold; textures and camera only if the sweep compares them,
-        sample and drawn settings only of a search.
+        sample and drawn settings only of a search, takeovers and settings at the end only if there were any.
     """
     from vlm_rm_sweeps.sweeping.config.searching import SETTING
+    from vlm_rm_sweeps.sweeping.tracking.results import AT_END
 
     table = Table(title="trials: greedy policy at the end of training")
     drawn = [heading for heading in ("textures", "camera") if heading in outcome.table.columns]
-    searched = [name for name in outcome.table.columns.map(str) if name == SAMPLE or name.startswith(SETTING)]
+    searched = [
+        name for name in outcome.table.columns.map(str) if name in (SAMPLE, TAKEOVERS) or name.startswith((SETTING, AT_END))
+    ]
     named = [heading for heading in (REWARD,) if heading in outcome.table.columns]
     words = ("model", *named, "prompt", *drawn, "status")
     for heading in (
@@ -235,7 +238,7 @@ def cells_table(outcome: "SweepOutcome") -> Table:
     )
     told = [str(name) for name in cells.columns[: cells.columns.get_loc("seeds")]]
     for heading in (*told, "seeds", "success", "true return"):
-        numeric = heading in ("alpha", SAMPLE, "seeds", "success", "true return") or heading.startswith(SETTING)
+        numeric = heading in ("alpha", SAMPLE, TAKEOVERS, "seeds", "success", "true return") or heading.startswith(SETTING)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     best = outcome.best.outcomes[0].trial.cell if outcome.best else None
     names = dict.fromkeys(each.trial.cell for each in outcome.outcomes)

@@ -1,7 +1,8 @@
 """Checkpoints on disk: one folder each, which is complete or does not exist.
 
 A trial's folder contains `step-000004096/`, from which training resumes (the two newest are kept, in case the newest is
-damaged), and `best-000002048/`, the policy with the highest metric so far. Each of them has
+damaged, and those of the last two steps at which a population was compared), and `best-000002048/`, the policy with the highest
+metric so far. Each of them has
 
 - `checkpoint.json`: everything needed to use it (`CheckpointContent`), with size and SHA-256 of each other file, so that
   truncated files are detected;
@@ -18,7 +19,7 @@ A checkpoint is written to a temporary folder, flushed to disk, and renamed. If 
 import json
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -49,6 +50,8 @@ _BEST = "best-"
 _STEP = "step-"
 KEPT = 2
 """Number of a trial's newest checkpoints that stay on disk."""
+KEPT_FOR_OTHERS = 2
+"""Number of those at which a population was compared that stay, too, until nobody can go on from them."""
 _FORMAT = 1
 _REMEDY = "restore it, use another checkpoint, or resume the sweep"
 
@@ -300,13 +303,16 @@ class TrialFolder:
         self._remote = place if isinstance(place, RemoteFolder) else None
         self.folder = place.copy if isinstance(place, RemoteFolder) else place
 
-    def save(self, module: "RLModule", state: Mapping[str, Any], content: ResumableContent) -> Checkpoint:
-        """Write a checkpoint to resume from, then remove all but the two newest.
+    def save(
+        self, module: "RLModule", state: Mapping[str, Any], content: ResumableContent, also_kept: Collection[int] = ()
+    ) -> Checkpoint:
+        """Write a checkpoint to resume from, then remove all but the two newest and those that others may need.
 
         Args:
             module: The policy's network.
             state: The training state, which is pickled.
             content: Content of its `checkpoint.json`, without format and files.
+            also_kept: Environment steps whose checkpoints stay, too.
 
         Returns:
             The checkpoint.
@@ -314,12 +320,15 @@ class TrialFolder:
         Raises:
             OSError: It cannot be written, or not be put where results are. All earlier checkpoints are still in place.
         """
-        checkpoint = _write(self.folder / f"{_STEP}{content['env_steps']:09d}", module, content, state)
+        kept = {_step_name(step) for step in also_kept}
+        checkpoint = _write(self.folder / _step_name(content["env_steps"]), module, content, state)
         for old in self._here(_STEP)[KEPT:]:
-            shutil.rmtree(self.folder / old)
+            if old not in kept:
+                shutil.rmtree(self.folder / old)
         self._put(checkpoint.folder.name)
         for old in self._there(_STEP)[KEPT:]:
-            self._remove_there(old)
+            if old not in kept:
+                self._remove_there(old)
         best = self._here(_BEST)[:1]
         if best > self._there(_BEST)[:1]:  # the store did not answer when it was written
             self._put(best[0])
@@ -364,6 +373,21 @@ class TrialFolder:
             except UserError as error:
                 problems.append(str(error))
         return None, problems
+
+    def of_step(self, env_steps: int) -> Checkpoint:
+        """Find the checkpoint of a step to resume from.
+
+        Args:
+            env_steps: Environment steps of its policy.
+
+        Returns:
+            The checkpoint.
+
+        Raises:
+            UserError: There is none, or it is damaged.
+            StoreError: It may be at an address that does not answer.
+        """
+        return _resumable(read_checkpoint(self._at_hand(_step_name(env_steps))))
 
     def best(self) -> Checkpoint | None:
         """Find the policy with the highest metric so far.
@@ -447,6 +471,10 @@ class TrialFolder:
         if self._remote is not None:
             with suppress(OSError):  # the next checkpoint tries again
                 self._remote.remove_folder(name, first=CHECKPOINT)
+
+
+def _step_name(env_steps: int) -> str:
+    return f"{_STEP}{env_steps:09d}"
 
 
 def in_checkpoint(file: PurePosixPath) -> bool:

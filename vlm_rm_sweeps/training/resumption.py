@@ -25,6 +25,7 @@ from vlm_rm_sweeps.training.rllib_internals import (
     get_members,
     learner_pipeline,
     local_learner,
+    optimizers,
     set_iteration,
     set_members,
 )
@@ -53,6 +54,23 @@ def get_training_state(trainer: Any, algorithm: Algorithm) -> dict[str, Any]:
         **algorithm.training_state(trainer),
         **_get_random_state(),
     }
+
+
+def take_over_training_state(trainer: Any, algorithm: Algorithm, state: Mapping[str, Any]) -> None:
+    """Restore the full state of a trainer with other settings, and go on with this one's.
+
+    Args:
+        trainer: RLlib's Algorithm object, freshly built; of its settings, those that are `changeable` may be others.
+        algorithm: The algorithm that the trainer was built from.
+        state: The result of `get_training_state` of the other trainer.
+    """
+    groups = [group for optimizer in optimizers(local_learner(trainer)) for group in optimizer.param_groups]
+    rates = [group["lr"] for group in groups]
+    set_training_state(trainer, algorithm, state)
+    # The state of an optimizer has the learning rate of the trainer that it is from.
+    groups = [group for optimizer in optimizers(local_learner(trainer)) for group in optimizer.param_groups]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def set_training_state(trainer: Any, algorithm: Algorithm, state: Mapping[str, Any]) -> None:

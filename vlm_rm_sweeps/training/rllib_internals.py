@@ -57,6 +57,11 @@ def local_learner(trainer: Any) -> Any:
     return trainer.learner_group._learner
 
 
+def optimizers(learner: Any) -> list[Any]:
+    """Return all optimizers of a learner, in the order in which they were registered."""
+    return list(learner._named_optimizers.values())
+
+
 def learner_pieces(learner: Any) -> list[Any]:
     """Return the connectors between sampled episodes and the learner's batch, as a list that may be changed in place."""
     pieces: list[Any] = learner._learner_connector.connectors

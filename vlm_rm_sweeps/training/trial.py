@@ -4,7 +4,8 @@ A separate trainable keeps results small: passed to Tune directly, RLlib's algor
 
 A trial resumes from the newest checkpoint in its folder, whether Tune restarts it after its process died or a sweep is resumed.
 A checkpoint is written when Tune requests the *next* result: by then the driver has recorded all previous ones, so a resumed
-trial neither loses nor skips any.
+trial neither loses nor skips any. Where a population is compared, it is written before the result is reported, because the trial
+is paused then, and reports that result again when it goes on.
 
 An error that recurs at the same step is caused by the trial, not by the machine: the trial then ends, with the error in its
 last result. All others (those that Ray raises, unavailable reward servers, a full disk) are left to Tune, which retries a trial
@@ -15,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.metrics import (
     CLIP_RETURN,
+    COMPARED,
     ENCODE_SECONDS,
     ENV_STEPS,
     EVALUATION,
@@ -64,16 +67,38 @@ from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.base import Algorithm
 from vlm_rm_sweeps.training.algorithms.registry import algorithm_name
 from vlm_rm_sweeps.training.audit import AuditPlan
-from vlm_rm_sweeps.training.checkpoints import BestContent, JobContent, PolicyContent, RewardContent, TrialFolder, TrialResult
+from vlm_rm_sweeps.training.checkpoints import (
+    KEPT_FOR_OTHERS,
+    BestContent,
+    Checkpoint,
+    JobContent,
+    PolicyContent,
+    RewardContent,
+    TrialFolder,
+    TrialResult,
+)
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
 from vlm_rm_sweeps.training.env_runners import CPUS_PER_ENV_RUNNER
-from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state
+from vlm_rm_sweeps.training.resumption import get_training_state, set_training_state, take_over_training_state
 from vlm_rm_sweeps.training.rllib_internals import environment_error
 from vlm_rm_sweeps.training.stopwatch import Stopwatch
 from vlm_rm_sweeps.training.trainer import build_trainer
 from vlm_rm_sweeps.training.trial_audit import TrialAudit
 
 _AUDIT = "audit"
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """Another trial's training, with which a trial goes on.
+
+    Args:
+        folder: Folder of the other trial's checkpoints, or its address.
+        step: Environment steps of the checkpoint to go on from.
+    """
+
+    folder: Path | RemoteFolder
+    step: int
 
 
 @dataclass(frozen=True)
@@ -100,6 +125,9 @@ class TrainingJob:
         goals: Least values, by metric, of which the greedy policy must reach one for the trial to end early, in order.
         in_common: What the machine of the trial must have in common with the driver's; None where there is no other.
         label: What people call the trial.
+        compared_every: Environment steps between two results at which a population is compared: each has a checkpoint, so that the
+            trial can be paused there, and another one can go on from it; None if the trial is in no population.
+        takeover: The training that the trial goes on with, by these settings, unless its own is further; None for its own.
     """
 
     task: Task
@@ -120,6 +148,8 @@ class TrainingJob:
     goals: Mapping[str, float] = field(default_factory=dict)
     in_common: InCommon | None = None
     label: str = ""
+    compared_every: int | None = None
+    takeover: Takeover | None = None
 
     def description(self) -> JobContent:
         """Return the job's description for its checkpoints."""
@@ -189,6 +219,7 @@ class TrainableTrial(tune.Trainable):
         self._remarks: list[str] = []
         self._env_steps = self._saved_at = 0
         self._done = False
+        self._is_repeated = False
         self._results: list[TrialResult] = []
         self._set_up_error: Exception | None = None
         try:
@@ -238,17 +269,42 @@ class TrainableTrial(tune.Trainable):
         return stopwatches
 
     def _restore(self) -> None:
-        checkpoint, problems = self._folder.last()
+        own, problems = self._folder.last()
         self._notes += [f"a checkpoint is not used: {problem}" for problem in problems]
-        if checkpoint is not None:
-            state = checkpoint.training_state()
-            set_training_state(self._trainer, self._job.settings, state)
-            if self._audit is not None:
-                self._audit.set_state(state[_AUDIT])
-            self._env_steps = self._saved_at = checkpoint.env_steps
-            self._results, self._done = checkpoint.content["results"], checkpoint.content["done"]
-            self._updates_before = float(self._results[-1].get(UPDATES, 0.0))  # an untrained policy has none
+        if own is not None:
+            self._results, self._done = own.content["results"], own.content["done"]
+        takeover = self._job.takeover
+        is_taken_over = takeover is not None and (own is None or own.env_steps <= takeover.step)
+        checkpoint = self._other_training(takeover) if takeover is not None and is_taken_over else own
+        if checkpoint is None:
+            return
+        state = checkpoint.training_state()
+        restore = take_over_training_state if is_taken_over else set_training_state
+        restore(self._trainer, self._job.settings, state)
+        if self._audit is not None:
+            self._audit.set_state(state[_AUDIT])
+        self._env_steps = self._saved_at = checkpoint.env_steps
+        self._updates_before = float(checkpoint.content["results"][-1].get(UPDATES, 0.0))  # an untrained policy has none
+        # There the trial was paused, or its process may have died before the result was reported.
+        self._is_repeated = self._env_steps in self._compared_steps()
+        if not self._is_repeated:
             self._notes.append(f"resumed from step {checkpoint.env_steps:,}")
+
+    @staticmethod
+    def _other_training(takeover: Takeover) -> Checkpoint:
+        """Return the checkpoint of another trial to go on from."""
+        try:
+            return TrialFolder(takeover.folder).of_step(takeover.step)
+        except UserError as error:
+            raise UserError(f"the training of trial {takeover.folder.name} cannot be taken over: {error}") from error
+
+    def _compared_steps(self) -> list[int]:
+        """Return the steps of the results at which the trial was compared with its population."""
+        every = self._job.compared_every
+        if every is None:
+            return []
+        steps = [0, *(int(result[ENV_STEPS]) for result in self._results)]
+        return [now for before, now in pairwise(steps) if now // every > before // every and now < self._job.steps]
 
     def step(self) -> dict[str, Any]:
         """Train until the next result.
@@ -261,23 +317,37 @@ class TrainableTrial(tune.Trainable):
             try:
                 if self._set_up_error is not None:
                     raise self._set_up_error
-                if self._env_steps - self._saved_at >= self._job.checkpoint_every:
-                    self._save()
-                self._results.append(self._train() if self._job.steps else self._stay_untrained())
-                if self._done and not self._save():
-                    # If it is retried, it resumes from the previous checkpoint; a finished trial would never get its last one.
-                    raise OSError(f"the last checkpoint could not be written: {self._notes[-1]}")
+                if not self._is_repeated:
+                    self._go_on()
             except Exception as error:
                 if self._is_final(_cause(error)):
                     return {"done": True, FAILURE: reason_of(_cause(error))}
                 raise
+        self._is_repeated = False
         notes, self._notes = self._notes, []
         remarks, self._remarks = self._remarks, []
         said: dict[str, Any] = ({FINISHED: True} if self._done else {}) | ({NOTE: "; ".join(notes)} if notes else {})
         said |= {REMARKS: remarks} if remarks else {}
         if self._env_steps < self._job.steps and (reached := self._reached(self._results[-1])):
             said[REACHED] = reached
+        if not self._done and self._env_steps in self._compared_steps()[-1:]:
+            said[COMPARED] = True
         return self._results[-1] | {"done": self._done} | said
+
+    def _go_on(self) -> None:
+        """Train until the next result, with the checkpoints that are due before and after it.
+
+        Raises:
+            OSError: A checkpoint cannot be written that others rely on.
+        """
+        if self._env_steps - self._saved_at >= self._job.checkpoint_every:
+            self._save()
+        self._results.append(self._train() if self._job.steps else self._stay_untrained())
+        if self._done and not self._save():
+            # If it is retried, it resumes from the previous checkpoint; a finished trial would never get its last one.
+            raise OSError(f"the last checkpoint could not be written: {self._notes[-1]}")
+        if not self._done and self._env_steps in self._compared_steps()[-1:] and not self._save():
+            raise OSError(f"the checkpoint at which the population is compared could not be written: {self._notes[-1]}")
 
     def _reached(self, metrics: Mapping[str, float | None]) -> str | None:
         """Return the goal that the greedy policy has reached, in words; None if it reached none, or was not evaluated."""
@@ -369,6 +439,8 @@ class TrainableTrial(tune.Trainable):
                 self._policy,
                 self._training_state(),
                 {**self._policy_content(), "results": self._results, "done": self._done},
+                # Whoever goes on from one of them has a checkpoint of its own before two newer ones are there.
+                also_kept=self._compared_steps()[-KEPT_FOR_OTHERS:],
             )
         )
         self._saved_at = self._env_steps

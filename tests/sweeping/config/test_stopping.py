@@ -30,13 +30,16 @@ def test_a_kind_alone_is_a_scheduler_and_is_stored_whole() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"scheduler": "pbt"}, r"scheduler\.kind = 'pbt': not offered: it copies weights .* expected 'asha' or 'median'"),
+        ({"scheduler": "pbd"}, r"scheduler\.kind = 'pbd': .*'asha', 'median' or 'pbt'"),
         (
             {"scheduler": {"kind": "asha", "by": "clip_return"}},
             r"scheduler\.by = 'clip_return': each model, prompt and reward has a",
         ),
         ({"scheduler": {"kind": "median", "reduction": 2}}, "reduction = 2 is no parameter of median"),
         ({"scheduler": {"kind": "asha", "least_trials": 2}}, "least_trials = 2 is no parameter of asha"),
+        ({"scheduler": {"kind": "median", "quantile": 0.5}}, r"quantile = 0\.5 is no parameter of median"),
+        ({"scheduler": {"kind": "pbt", "grace_steps": 5}}, "grace_steps = 5 is no parameter of pbt"),
+        ({"scheduler": {"kind": "pbt", "by": "epic_distance"}}, "by = 'epic_distance' of pbt: it is known before training"),
         ({"scheduler": {"kind": "asha", "reduction": 1}}, "input should be greater than or equal to 1.1"),
         ({"scheduler": "asha", "trial": {}}, r"scheduler: .* set `trial\.evaluation_interval`, such as 1000"),
         ({"stop": {"success": 0.9}, "trial": {}}, r"stop: .* set `trial\.evaluation_interval`"),

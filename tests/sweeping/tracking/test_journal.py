@@ -5,17 +5,20 @@ import resource
 from pathlib import Path
 
 from vlm_rm_sweeps.metrics import RunStatus
+from vlm_rm_sweeps.sweeping.config.searching import Drawn
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Journal,
     ResultLogged,
     SweepEnded,
     SweepStarted,
+    TakenOver,
     TrialEnded,
     TrialStarted,
     ended_in_order,
     ended_trials,
     open_trials,
     read_entries,
+    taken_over,
 )
 
 
@@ -46,6 +49,17 @@ def test_a_result_of_an_earlier_version_has_no_remarks(tmp_path: Path) -> None:
     assert earlier.pop("remarks") == ["the endpoint is down"]
     file.write_text(json.dumps(earlier) + "\n")
     assert read_entries(file) == [now.model_copy(update={"remarks": ()})]
+
+
+def test_takeovers_of_one_decision_are_written_together_and_found_by_trial(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    values: dict[str, Drawn] = {"settings.learning_rate": 1e-3, "settings.double_q": True, "settings.epochs": 3}
+    decided = [TakenOver(trial=trial, step=200, source="best", source_step=200, values=values) for trial in ("worst", "worse")]
+    journal.append(*decided)
+    later = decided[0].model_copy(update={"uid": "later", "step": 400})
+    journal.append(later)
+    assert read_entries(tmp_path / "journal.jsonl") == [*decided, later]
+    assert taken_over(journal.entries) == {"worst": [decided[0], later], "worse": [decided[1]]}
 
 
 def test_a_line_that_was_cut_short_is_left_out_and_written_over(tmp_path: Path) -> None:

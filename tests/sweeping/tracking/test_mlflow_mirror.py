@@ -31,6 +31,7 @@ from mlflow_server import MlflowServer
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.config.searching import Drawn
 from vlm_rm_sweeps.sweeping.tracking import mlflow_mirror, mlflow_store
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
@@ -38,8 +39,10 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     Journal,
     ResultLogged,
     RewardMeasured,
+    SampleDrawn,
     SweepEnded,
     SweepStarted,
+    TakenOver,
     TrialEnded,
     TrialStarted,
 )
@@ -52,9 +55,9 @@ from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
 class Mirrored:
     """A sweep of two trials with its journal, and what MLflow has of it."""
 
-    def __init__(self, folder: Path, store: Path, name: str, sweep_id: str = "") -> None:
+    def __init__(self, folder: Path, store: Path, name: str, sweep_id: str = "", **keys: Any) -> None:
         self.plan = plan_of(
-            {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100}
+            {"name": name, "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0.5], "steps": 100} | keys
         )
         self.folder = SweepFolder(folder / name)
         self.folder.create(self.plan.sweep)
@@ -170,6 +173,47 @@ def test_mlflows_password_stays_in_the_environment(
     shown += [*mirrored.said, *capfd.readouterr()]
     encoded = base64.b64encode(b"anna:s3cret-of-anna").decode()
     assert [text for text in shown if "s3cret-of-anna" in text or encoded in text] == []
+
+
+def test_takeovers_are_tags_and_what_they_change_is_a_metric_over_steps(mlflow_database: Path, tmp_path: Path) -> None:
+    """Also if the journal is delivered again, and if a later execution finds the first takeover delivered."""
+    space = {"settings.learning_rate": {"low": 1e-4, "high": 1e-2}, "settings.double_q": [True, False]}
+    mirrored = Mirrored(
+        tmp_path,
+        mlflow_database,
+        "population",
+        true_reward=False,
+        steps=1_000,
+        trial={"evaluation_interval": 100},
+        steps_per_result=100,
+        search={"space": space, "samples": 2},
+        scheduler={"kind": "pbt", "quantile": 0.5},
+    )
+
+    def take_over(step: int, rate: float) -> None:
+        values: dict[str, Drawn] = {"settings.learning_rate": rate, "settings.double_q": False}
+        first, second = mirrored.trials
+        mirrored.journal.append(TakenOver(time=3, trial=second, step=step, source=first, source_step=step, values=values))
+
+    for sample in (1, 2):
+        drawn: dict[str, Drawn] = {"settings.learning_rate": sample / 1000, "settings.double_q": True}
+        mirrored.journal.append(SampleDrawn(sample=sample, values=drawn))
+    mirrored.start_all()
+    take_over(200, 0.003)
+    assert mirrored.mirror() == 0
+    take_over(300, 0.004)
+    assert mirrored.mirror() == 0
+    mirrored.folder.mlflow.unlink()
+    assert mirrored.mirror() == 0
+    first, second = sorted(mirrored.runs()[1], key=lambda run: mirrored.trials.index(run.data.tags["trial_id"]))
+    assert second.data.tags["takeovers"] == "2"
+    source = mirrored.trials[0]
+    assert second.data.tags["taken_over"] == f"at step 200 trial {source} at step 200; at step 300 trial {source} at step 300"
+    assert second.data.params["settings_learning_rate"] == "0.002", "what it is named by"
+    assert mirrored.history(second, "setting/learning_rate") == [(0, 0.002), (200, 0.003), (300, 0.004)]
+    assert mirrored.history(second, "setting/double_q") == [(0, 1), (200, 0), (300, 0)]
+    assert "takeovers" not in first.data.tags
+    assert mirrored.history(first, "setting/learning_rate") == [(0, 0.001)]
 
 
 def test_what_is_new_is_not_asked_for_and_the_file_of_runs_is_not_written_for_each_entry(

@@ -1,5 +1,7 @@
 """The table of a sweep, and its best trial."""
 
+from pathlib import Path
+
 import pytest
 from small_sweeps import SWEEP
 
@@ -7,7 +9,9 @@ from vlm_rm_sweeps.metrics import TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.trial import TRUE_REWARD, Trial
-from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cells, cells_of, results_table
+from vlm_rm_sweeps.sweeping.tracking.findings import within_model
+from vlm_rm_sweeps.sweeping.tracking.journal import TakenOver
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, best_cells, cells_of, read_results, results_table
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
 
@@ -107,3 +111,36 @@ def test_one_seed_has_no_interval_nor_have_equal_seeds() -> None:
         assert table[["success_low", "success_high", "true_return_low"]].isna().all(axis=None)
     assert (alone["seeds"][0], equal["seeds"][0], unfinished["seeds"][0]) == (1, 2, 0)
     assert unfinished["success_iqm"].isna().all()
+
+
+def test_the_table_says_what_takeovers_made_of_the_values_that_a_trial_is_named_by(tmp_path: Path) -> None:
+    space = {"settings.learning_rate": {"low": 1e-4, "high": 1e-2}}
+    search = {"space": space, "samples": 2}
+    plan = plan_of(SWEEP | {"search": search}).with_samples(
+        {1: {"settings.learning_rate": 1e-3}, 2: {"settings.learning_rate": 5e-3}}
+    )
+    takeovers = tuple(
+        TakenOver(trial="x", step=step, source="y", source_step=step, values={"settings.learning_rate": rate})
+        for step, rate in ((100, 4e-3), (200, 6e-3))
+    )
+    reference, first, second = (
+        TrialOutcome(trial, TrialStatus.FINISHED, "", {"evaluation_success": 0.1 * number, "evaluation_true_return": 1.0})
+        for number, trial in enumerate(plan.trials)
+    )
+    plain = results_table([reference, first, second])
+    assert not [name for name in map(str, plain) if name == "takeovers" or name.startswith("at_end.")]
+    second = TrialOutcome(second.trial, second.status, "", second.metrics, takeovers)
+    table = results_table([reference, first, second])
+    assert table["settings.learning_rate"].tolist()[1:] == [1e-3, 5e-3]
+    assert table["at_end.learning_rate"].tolist()[1:] == [1e-3, 6e-3]
+    assert table["takeovers"].tolist()[1:] == [0, 2]
+    assert table[["takeovers", "at_end.learning_rate"]].iloc[0].isna().all()
+    table.to_csv(tmp_path / "trials.csv", index=False)
+    assert read_results(tmp_path / "trials.csv")["at_end.learning_rate"].tolist()[1:] == [1e-3, 6e-3]
+    cells = cells_of(table)
+    assert cells["takeovers"].tolist()[1:] == [0, 2]
+    kept, changed = (within_model(row) for row in cells.to_dict("records")[1:])
+    assert kept[-1] == "learning_rate 0.001"
+    assert changed[-2:] == ["learning_rate 0.005 at first", "2 takeovers"]
+    (best,) = best_cells([first, second])
+    assert best.label.endswith("sample 2 (learning_rate 0.005), prompt task, seed 0 (values at first, 2 takeovers since)")

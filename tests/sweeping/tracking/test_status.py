@@ -10,6 +10,7 @@ from command_line import vlm_rm
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.config.searching import Drawn
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
@@ -17,6 +18,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     ResultLogged,
     SweepEnded,
     SweepStarted,
+    TakenOver,
     TrialEnded,
     TrialStarted,
     TrialStopped,
@@ -103,6 +105,16 @@ def test_a_sweep_that_is_silent_may_have_been_killed_and_one_that_ended_has_no_t
     found = standing_of(folder.path, now_s=260)
     assert (found.state, found.counts["interrupted"]) == ("interrupted", 1)
     assert found.mlflow is None
+
+
+def test_takeovers_and_what_they_left_are_told(watched: tuple[SweepFolder, Journal]) -> None:
+    folder, journal = watched
+    for step, rate in ((100, 2e-3), (190, 3e-3)):
+        values: dict[str, Drawn] = {"settings.learning_rate": rate}
+        journal.append(TakenOver(time=at(121), trial="d", step=step, source="a", source_step=step, values=values))
+    found = standing_of(folder.path, now_s=125)
+    assert "  d  2 takeovers, the last one of trial a at step 190, with learning_rate 0.003" in lines_of(found)
+    assert json.loads(json.dumps(found.as_data()))["started"][3]["values"] == {"settings.learning_rate": 3e-3}
 
 
 @pytest.mark.parametrize(

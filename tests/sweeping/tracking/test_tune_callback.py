@@ -13,7 +13,8 @@ from ray.exceptions import ActorDiedError
 
 from vlm_rm_sweeps.metrics import FAILURE, FINISHED, REACHED, REMARKS, RunStatus, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
-from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TrialEnded, TrialStopped
+from vlm_rm_sweeps.sweeping.config.searching import Drawn
+from vlm_rm_sweeps.sweeping.tracking.journal import Journal, ResultLogged, RewardMeasured, TakenOver, TrialEnded, TrialStopped
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
@@ -169,3 +170,18 @@ def test_what_the_audit_says_is_in_the_journal_each_time_and_on_the_terminal_onc
     assert [line for line in said if "goes on" in line] == [f"{trial.label}: {each}" for each in (down, down, slow)]
     (ended,) = (entry for entry in journal.entries if isinstance(entry, TrialEnded))
     assert ended.tags["audit_remarks"] == f"{down}; {slow}"
+
+
+def test_takeovers_are_written_and_told_and_known_to_a_later_execution(tmp_path: Path) -> None:
+    trial, said = PLAN.trials[-1], list[str]()
+    journal = Journal(tmp_path / "journal.jsonl")
+    callback = JournalCallback(journal, Progress({trial.trial_id: 300}, said.append), said.append)
+    values: dict[str, Drawn] = {"settings.learning_rate": 0.00123456, "settings.double_q": False}
+    takeover = TakenOver(trial=trial.trial_id, step=100, source="other", source_step=100, values=values)
+    callback.take_over([(trial, takeover)])
+    assert said == [
+        f"{trial.label}: takes over the training of trial other at step 100, with learning_rate 0.001235, double_q False"
+    ]
+    assert callback.outcome(trial).takeovers == (takeover,)
+    again = JournalCallback(Journal(tmp_path / "journal.jsonl"), Progress({trial.trial_id: 300}, print), print)
+    assert again.outcome(trial).values == values

@@ -22,6 +22,7 @@ from vlm_rm_sweeps.rewards.functions.registry import KIND, identity_of, make_rew
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion, find_reward_model, with_version
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec, judges_by_prompts
 from vlm_rm_sweeps.sweeping.config.named_files import stored_name
+from vlm_rm_sweeps.sweeping.config.population import check_changes, in_words
 from vlm_rm_sweeps.sweeping.config.prompts import prompt_of_task
 from vlm_rm_sweeps.sweeping.config.searching import SETTING, Drawn, ends_of, setting_values
 from vlm_rm_sweeps.sweeping.config.sections import LARGEST, AuditSettings, Combination, LabelledStates, PoolSettings, Prompt
@@ -151,8 +152,12 @@ class Plan:
 
     def algorithm_of(self, trial: Trial) -> Algorithm:
         """Return the algorithm of a trial: of a search, with the settings that were drawn."""
-        drawn = setting_values(trial.sample.values or {}) if trial.sample is not None else {}
-        return with_settings(self.algorithm, drawn) if drawn else self.algorithm
+        return self.algorithm_with(trial.sample.values or {}) if trial.sample is not None else self.algorithm
+
+    def algorithm_with(self, values: Mapping[str, Drawn]) -> Algorithm:
+        """Return the algorithm with values of a search, by the keys of `search.space`."""
+        settings = setting_values(values)
+        return with_settings(self.algorithm, settings) if settings else self.algorithm
 
     def rewards_of(self, model_id: str) -> list[Reward]:
         """Return the rewards of a model's own trials."""
@@ -306,9 +311,11 @@ class Plan:
 
 
 def _early_ends(sweep: Sweep) -> list[str]:
-    """Say what may end trials early, or keep them waiting, in a line each."""
+    """Say what may end trials early, replace them or keep them waiting, in a line each."""
     lines = []
-    if sweep.scheduler is not None:
+    if sweep.scheduler is not None and sweep.search is not None and sweep.compared_every is not None:
+        lines.append(in_words(sweep.scheduler, sweep.search, sweep.compared_every))
+    elif sweep.scheduler is not None:
         lines.append(f"trials are stopped early by {sweep.scheduler.in_words(sweep.steps)}; references run to their end")
     if sweep.stop is not None:
         goals = " or ".join(f"{name} {value:g}" for name, value in sweep.stop.goals.items())
@@ -370,6 +377,7 @@ def make_plan(sweep: Sweep) -> Plan:
         _check_score_every,
         _check_only,
         _check_search,
+        _check_changes,
         _check_stopping,
         _check_states,
         _check_audit,
@@ -662,6 +670,13 @@ def _check_search(plan: Plan) -> None:
                 raise UserError(f"search.space: {error} (a setting of {plan.sweep.algorithm})") from error
     if importlib.util.find_spec("optuna") is None:
         raise UserError("search needs Optuna: install it with `pip install optuna`")
+
+
+def _check_changes(plan: Plan) -> None:
+    """Refuse to change settings on the way that the algorithm cannot change."""
+    sweep = plan.sweep
+    if sweep.search is not None and sweep.compared_every is not None:
+        check_changes(plan.algorithm, str(sweep.algorithm), sweep.search, sweep.compared_every, plan.trained_steps)
 
 
 def _check_stopping(plan: Plan) -> None:

@@ -1,5 +1,6 @@
-"""What may end trials before their last step: a scheduler that compares them, and goals that are good enough."""
+"""What may end or change trials before their last step: a scheduler that compares them, and goals that are good enough."""
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -8,15 +9,19 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import EPIC_DISTANCE
 from vlm_rm_sweeps.sweeping.config.sections import Section
 
-SchedulerKind = Literal["asha", "median"]
+SchedulerKind = Literal["asha", "median", "pbt"]
 RankBy = Literal["success", "true_return", "epic_distance"]
 _DEFAULT_REDUCTION = 3.0
 _DEFAULT_LEAST_TRIALS = 3
+_DEFAULT_QUANTILE = 0.25
+_DEFAULT_RESAMPLE = 0.25
 _GRACE_SHARE = 10
-_PBT = (
-    "not offered: it copies weights and settings from one trial into another, which would then not be the combination that its id, "
-    "the table and MLflow name: expected 'asha' or 'median'"
-)
+_PARAMETERS: dict[SchedulerKind, tuple[str, ...]] = {
+    "asha": ("grace_steps", "reduction"),
+    "median": ("grace_steps", "least_trials"),
+    "pbt": ("interval_steps", "quantile", "resample"),
+}
+"""Which parameters each kind has, besides `by`."""
 _CLIP_RETURN = (
     "each model, prompt and reward has a scale of its own, so ranking by CLIP return would rank the scales: expected 'success', "
     "'true_return' or 'epic_distance'"
@@ -24,10 +29,11 @@ _CLIP_RETURN = (
 
 
 class SchedulerSettings(Section):
-    """Which trials are stopped early, and by what they are compared. References always run to their end."""
+    """Which trials are stopped early or go on from others, and by what they are compared. References run to their end."""
 
     kind: SchedulerKind = Field(
-        description="`asha` stops a trial that is not among the best at one of a few steps, `median` one that is below the median."
+        description="`asha` stops a trial that is not among the best at one of a few steps, `median` one that is below the median. "
+        "`pbt` lets the worst samples of a search go on from the best ones, with other values."
     )
     by: RankBy = Field(
         "success",
@@ -35,7 +41,9 @@ class SchedulerSettings(Section):
         "EPIC distance from before training.",
     )
     grace_steps: int | None = Field(
-        None, gt=0, description="Environment steps before which no trial is stopped; by default a tenth of `steps`."
+        None,
+        gt=0,
+        description="Of `asha` and `median`: environment steps before which no trial is stopped; by default a tenth of `steps`.",
     )
     reduction: float | None = Field(
         None,
@@ -46,12 +54,24 @@ class SchedulerSettings(Section):
         None, gt=0, description="Of `median`: trials without which there is no median; by default 3."
     )
 
-    @field_validator("kind", mode="before")
-    @classmethod
-    def _no_population(cls, kind: Any) -> Any:
-        if kind == "pbt":
-            raise UserError(_PBT)
-        return kind
+    interval_steps: int | None = Field(
+        None,
+        gt=0,
+        description="Of `pbt`: environment steps between two comparisons, a multiple of `trial.evaluation_interval`; by default about "
+        "a tenth of `steps`.",
+    )
+    quantile: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="Of `pbt`: this share of the samples, the worst ones, go on from as many of the best ones; by default 0.25.",
+    )
+    resample: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Of `pbt`: probability that a value is drawn anew, where it would be changed a little; by default 0.25.",
+    )
 
     @field_validator("by", mode="before")
     @classmethod
@@ -62,9 +82,12 @@ class SchedulerSettings(Section):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> "SchedulerSettings":
-        foreign = {"asha": "least_trials", "median": "reduction"}[self.kind]
-        if getattr(self, foreign) is not None:
-            raise UserError(f"{foreign} = {getattr(self, foreign):g} is no parameter of {self.kind}: leave it out")
+        for name, value in self.model_dump(exclude={"kind", "by", *_PARAMETERS[self.kind]}, exclude_none=True).items():
+            raise UserError(f"{name} = {value:g} is no parameter of {self.kind}: leave it out")
+        if self.kind == "pbt" and not self.is_greedy:
+            raise UserError(
+                f"by = {self.by!r} of pbt: it is known before training, and no training changes it: expected 'success' or 'true_return'"
+            )
         return self
 
     @property
@@ -77,6 +100,24 @@ class SchedulerSettings(Section):
         """The `least_trials`, or their default."""
         return self.least_trials or _DEFAULT_LEAST_TRIALS
 
+    @property
+    def of_pbt(self) -> tuple[float, float]:
+        """The `quantile` and the `resample`, or their defaults."""
+        quantile, resample = self.quantile, self.resample
+        return (_DEFAULT_QUANTILE if quantile is None else quantile, _DEFAULT_RESAMPLE if resample is None else resample)
+
+    def interval(self, steps: int, evaluation_interval: int) -> int:
+        """Return the environment steps between two comparisons of a population.
+
+        Args:
+            steps: Environment steps of each trial.
+            evaluation_interval: Environment steps between two evaluations of the greedy policy.
+
+        Returns:
+            The `interval_steps`, or the first multiple of the other interval from a tenth of the steps on.
+        """
+        return self.interval_steps or math.ceil(steps / _GRACE_SHARE / evaluation_interval) * evaluation_interval
+
     def grace(self, steps: int) -> int:
         """Return the environment steps before which no trial of `steps` steps is stopped."""
         return self.grace_steps or max(1, steps // _GRACE_SHARE)
@@ -87,7 +128,7 @@ class SchedulerSettings(Section):
         return self.by != EPIC_DISTANCE
 
     def in_words(self, steps: int) -> str:
-        """Describe the scheduler of trials of `steps` steps in words."""
+        """Describe `asha` or `median` of trials of `steps` steps in words."""
         if self.kind == "asha":
             rule = f"asha: about one trial in {self.of_asha:g} goes on at each rung"
         else:
@@ -152,5 +193,5 @@ def check_stopping(
         return
     if not scheduler.is_greedy and not is_measured:
         raise UserError("scheduler: by = 'epic_distance' needs `epic_states`, such as 500, which is measured before training")
-    if scheduler.grace(steps) >= steps:
+    if scheduler.kind != "pbt" and scheduler.grace(steps) >= steps:
         raise UserError(f"scheduler.grace_steps = {scheduler.grace_steps}: expected less than steps = {steps}")

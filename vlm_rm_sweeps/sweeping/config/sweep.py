@@ -15,6 +15,7 @@ from vlm_rm_sweeps.metrics import BestBy
 from vlm_rm_sweeps.rewards.between import Between
 from vlm_rm_sweeps.rewards.functions.registry import KIND
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, EmbeddedVersion
+from vlm_rm_sweeps.sweeping.config.population import check_population
 from vlm_rm_sweeps.sweeping.config.searching import SearchSettings, check_searched
 from vlm_rm_sweeps.sweeping.config.sections import (
     LARGEST,
@@ -107,7 +108,8 @@ class Sweep(Section):
     )
     scheduler: SchedulerSettings | None = Field(
         None,
-        description="Stop trials early that do worse than others, by one of Tune's schedulers; a kind alone, or a mapping.",
+        description="Stop trials early that do worse than others, or let them go on from others, by one of Tune's schedulers; a kind "
+        "alone, or a mapping.",
     )
     stop: StopSettings | None = Field(None, description="End a trial early whose greedy policy is good enough.")
     max_concurrent: int | None = Field(None, gt=0, description="Run no more trials at once, whatever there is room for.")
@@ -197,6 +199,8 @@ class Sweep(Section):
                 axis: len(getattr(self, axis)) for axis in ("models", "alphas", "rewards", "prompts", "textures", "cameras")
             }
             check_searched(self.search, axes, self.settings, bool(self.only), is_measured)
+        if self.scheduler is not None and self.scheduler.kind == "pbt" and interval is not None:
+            check_population(self.scheduler, self.search, self.steps, interval)
         if self.env is not None and not self.prompts:
             raise UserError("prompts: missing, and an `env` has none of its own: expected a list of id, goal and baseline")
         return self
@@ -219,6 +223,13 @@ class Sweep(Section):
             raise UserError("no models, and neither `true_reward` nor `untrained`: expected at least one trial")
         if self.epic_states or self.audit is not None:
             raise UserError("no models that `epic_states` or `audit` could measure: expected neither, or at least one model")
+
+    @property
+    def compared_every(self) -> int | None:
+        """Environment steps between two comparisons of a population; None without population-based training."""
+        if self.scheduler is None or self.scheduler.kind != "pbt" or self.trial.evaluation_interval is None:
+            return None
+        return self.scheduler.interval(self.steps, self.trial.evaluation_interval)
 
     @property
     def task_name(self) -> str:

@@ -79,12 +79,15 @@ class Sample:
     @property
     def label(self) -> str:
         """Human-readable description."""
-        drawn = ", ".join(f"{key.removeprefix(SETTING)} {_readable(value)}" for key, value in (self.values or {}).items())
+        drawn = in_words(self.values or {})
         return f"sample {self.number} ({drawn})" if drawn else f"sample {self.number}"
 
 
-def _readable(value: Drawn) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def in_words(values: Mapping[str, Drawn]) -> str:
+    """Write drawn values, with four digits of a number that is not whole."""
+    return ", ".join(
+        f"{key.removeprefix(SETTING)} {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in values.items()
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from vlm_rm_sweeps.machine.resources import GB
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import UNTRAINED, Trial
-from vlm_rm_sweeps.training.checkpoints import KEPT
+from vlm_rm_sweeps.training.checkpoints import KEPT, KEPT_FOR_OTHERS
 
 DRIVER_BYTES = 1.5 * GB
 """Assumed: the driver with Ray, RLlib and MLflow, and Ray's own processes."""
@@ -249,6 +249,7 @@ def _disk(plan: Plan, measured: Measured) -> float:
     def of(trial: Trial) -> float:
         # The last checkpoint has the replay buffer, and the optimiser's two moments of each weight.
         state = 0.0 if trial.model_id == UNTRAINED else _buffer_bytes(plan, measured) + 4 * measured.policy_bytes
-        return KEPT * state + 2 * measured.policy_bytes + (VIDEO_BYTES if plan.sweep.videos else 0.0)
+        kept = KEPT + (KEPT_FOR_OTHERS if plan.sweep.compared_every is not None else 0)
+        return kept * state + 2 * measured.policy_bytes + (VIDEO_BYTES if plan.sweep.videos else 0.0)
 
     return MLFLOW_BYTES + sum(map(of, plan.trials))

@@ -135,7 +135,7 @@ class RankingScheduler(FIFOScheduler):
 
 
 def _rule(settings: SchedulerSettings, steps: int) -> Any:
-    """Make one of Tune's schedulers."""
+    """Make one of Tune's schedulers that stop trials."""
     grace = settings.grace(steps)
     told: dict[str, Any] = {"time_attr": ENV_STEPS, "metric": _RANK, "mode": "max"}
     if settings.kind == "asha":
@@ -147,7 +147,7 @@ def _rule(settings: SchedulerSettings, steps: int) -> Any:
 
 
 def scheduler_of(plan: Plan, measured: Mapping[str, Mapping[str, float]], entries: Iterable[Entry]) -> RankingScheduler | None:
-    """Make the scheduler of a sweep.
+    """Make the scheduler of a sweep that stops trials.
 
     Args:
         plan: The sweep.
@@ -155,10 +155,10 @@ def scheduler_of(plan: Plan, measured: Mapping[str, Mapping[str, float]], entrie
         entries: What earlier executions recorded.
 
     Returns:
-        The scheduler, which knows of earlier executions; None if the sweep has none.
+        The scheduler, which knows of earlier executions; None if the sweep has none, or a population (see `population.py`).
     """
     settings = plan.sweep.scheduler
-    if settings is None:
+    if settings is None or settings.kind == "pbt":
         return None
     compared = frozenset(trial.trial_id for trial in plan.trials if trial.prompt is not None)
     distances = {trial: metrics[EPIC_DISTANCE] for trial, metrics in measured.items() if EPIC_DISTANCE in metrics}

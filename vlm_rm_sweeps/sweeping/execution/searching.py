@@ -45,7 +45,7 @@ def draw(plan: Plan, number: int, judged: Sequence[tuple[Mapping[str, Drawn], fl
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Keys have dots, which Tune takes for nested mappings.
     keys = {str(position): key for position, key in enumerate(search.space)}
-    space = OptunaSearch.convert_search_space({position: _domain(plan, key) for position, key in keys.items()})
+    space = OptunaSearch.convert_search_space({position: domain_of(plan, key) for position, key in keys.items()})
     searcher = OptunaSearch(space, metric=_MERIT, mode="max", sampler=samplers[search.sampler](seed=seed))
     for values, merit in judged:
         searcher.add_evaluated_point({position: values[key] for position, key in keys.items()}, merit)
@@ -82,8 +82,8 @@ def _search(plan: Plan) -> SearchSettings:
     return plan.sweep.search
 
 
-def _domain(plan: Plan, key: str) -> Any:
-    """Return an axis of the space as Tune describes it."""
+def domain_of(plan: Plan, key: str) -> Any:
+    """Return an axis of the search's space as Tune describes it."""
     values = _search(plan).space[key]
     if not isinstance(values, Range):
         return tune.choice(list(values))
@@ -106,19 +106,30 @@ class TrialsInTurn(Searcher):
     Args:
         trials: The trials to run.
         configured: Draws what a trial still needs, and returns its configuration for Tune.
+        has_room: Tells whether another trial may start now.
+        is_over: Tells whether none will start again. Until then Tune keeps a process that no trial uses, for the next one.
     """
 
-    def __init__(self, trials: Sequence[Trial], configured: Callable[[Trial], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        configured: Callable[[Trial], dict[str, Any]],
+        has_room: Callable[[], bool] = lambda: True,
+        is_over: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__()
         self._waiting, self._configured = list(trials), configured
+        self._has_room, self._is_over = has_room, is_over
 
     def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
         # Tune pickles its searcher into its snapshots, which are never read.
         return Searcher, ()
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the configuration of the next trial, or that there is none."""
-        return self._configured(self._waiting.pop(0)) if self._waiting else Searcher.FINISHED
+        """Return the configuration of the next trial, None if there is none for now, or that there will be none."""
+        if not self._waiting:
+            return Searcher.FINISHED if self._is_over() else None
+        return self._configured(self._waiting.pop(0)) if self._has_room() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ignore Tune's result: how trials end is read from the sweep's own records."""

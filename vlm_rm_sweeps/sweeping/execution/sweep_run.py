@@ -22,6 +22,7 @@ from vlm_rm_sweeps.serving.ray_internals import count_no_lost_nodes
 from vlm_rm_sweeps.storage import StoreError
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
+from vlm_rm_sweeps.sweeping.execution.population import PopulationScheduler
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
 from vlm_rm_sweeps.sweeping.execution.scheduling import TimeBudget, scheduler_of
@@ -45,7 +46,7 @@ from vlm_rm_sweeps.sweeping.tracking.progress import Progress, Watcher
 from vlm_rm_sweeps.sweeping.tracking.results import SweepOutcome, TrialOutcome
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import JournalCallback, trial_of
 from vlm_rm_sweeps.training.checkpoints import TRIALS, TrialFolder
-from vlm_rm_sweeps.training.trial import TrainableTrial
+from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
@@ -136,7 +137,7 @@ class SweepRun:
 
         def record(trial: Trial) -> None:
             if self._plan.sweep.videos:
-                videos.record(trial.trial_id, training_job(self._plan, self._folder, trial, pools))
+                videos.record(trial.trial_id, self._job(trial, pools))
 
         for trial in self._remaining.videos:
             record(trial)
@@ -254,27 +255,32 @@ class SweepRun:
             self._callback.why_unfinished = f"interrupted: time_budget_s = {seconds:g} is used up"
 
     def _tuner(self, trials: Sequence[Trial], pools: Mapping[str, PoolConfig], budget: TimeBudget | None) -> tune.Tuner:
-        scheduler = scheduler_of(self._plan, self._measures, self._journal.entries)
-        if scheduler is not None:
-            self._callback.why_stopped = scheduler.stopped.get
+        stopping = scheduler_of(self._plan, self._measures, self._journal.entries)
+        if stopping is not None:
+            self._callback.why_stopped = stopping.stopped.get
         reserved = self._plan.sweep.trial
         resources = {"CPU": reserved.cpus, "GPU": reserved.gpus}
         executions = self._folder.tune
 
         def run_of(trial: Trial) -> dict[str, Any]:
-            return {
-                "trial": trial.to_dict(),
-                "job": training_job(self._plan, self._folder, trial, pools),
-                "resources": resources,
-            }
+            return {"run": {"trial": trial.to_dict(), "job": self._job(trial, pools), "resources": resources}}
 
+        population = None
+        if self._plan.sweep.compared_every is not None:
+            entries, take_over = self._journal.entries, self._callback.take_over
+            population = PopulationScheduler(self._plan, trials, entries, take_over, run_of)
         if self._plan.sweep.search is None:
             # One axis of trials, instead of one for each of model, alpha, prompt and seed, keeps their order and ids.
-            space, in_turn, count = {"run": tune.grid_search([run_of(trial) for trial in trials])}, None, 1
+            space, in_turn, count = {"run": tune.grid_search([run_of(trial)["run"] for trial in trials])}, None, 1
         else:
             # What is drawn for a trial depends on how others have ended by then.
-            in_turn = TrialsInTurn(trials, lambda trial: {"run": run_of(self._with_sample(trial))})
-            space, count = {}, len(trials)
+            in_turn = TrialsInTurn(
+                trials,
+                lambda trial: run_of(self._with_sample(trial)),
+                **({"has_room": population.has_room, "is_over": population.is_over} if population is not None else {}),
+            )
+            # One more than there are, of those that may pause: Tune takes the last one for the end.
+            space, count = {}, len(trials) + (population is not None)
         return tune.Tuner(
             # `tune.with_resources` would rename the trials' processes.
             TrainableTrial,
@@ -284,10 +290,11 @@ class SweepRun:
                 # A new trial reuses the process of one that has ended, with everything that it has imported.
                 reuse_actors=True,
                 trial_dirname_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
-                scheduler=scheduler,
+                scheduler=stopping or population,
                 search_alg=in_turn,
                 num_samples=count,
-                max_concurrent_trials=self._plan.sweep.max_concurrent,
+                # Trials that wait for others would count.
+                max_concurrent_trials=self._plan.sweep.max_concurrent if population is None else None,
             ),
             run_config=tune.RunConfig(
                 name=f"attempt-{len(list(executions.glob('attempt-*'))) + 1}",
@@ -306,10 +313,18 @@ class SweepRun:
         now = self._as_planned(trial)
         if now.sample is None or now.sample.values is not None:
             return now
-        values = draw(self._plan, now.sample.number, judged_samples(self._plan, self._outcomes()))
+        # The samples of a population begin together, whichever of them happen to have ended.
+        is_population = self._plan.sweep.compared_every is not None
+        judged = [] if is_population else judged_samples(self._plan, self._outcomes())
+        values = draw(self._plan, now.sample.number, judged)
         self._journal.append(SampleDrawn(sample=now.sample.number, values=values))
         self._plan = self._plan.with_samples({now.sample.number: values})
         return self._as_planned(trial)
+
+    def _job(self, trial: Trial, pools: Mapping[str, PoolConfig]) -> TrainingJob:
+        """Build a trial's job after its takeovers so far."""
+        takeovers = self._callback.outcome(trial).takeovers
+        return training_job(self._plan, self._folder, trial, pools, takeovers[-1] if takeovers else None)
 
     def _as_planned(self, trial: Trial) -> Trial:
         return next(each for each in self._plan.trials if each.trial_id == trial.trial_id)

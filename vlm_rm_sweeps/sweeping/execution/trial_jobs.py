@@ -9,12 +9,19 @@ from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import TakenOver
 from vlm_rm_sweeps.training.audit import AuditPlan
 from vlm_rm_sweeps.training.connectors.reward import RewardSource
-from vlm_rm_sweeps.training.trial import TrainingJob
+from vlm_rm_sweeps.training.trial import Takeover, TrainingJob
 
 
-def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[str, PoolConfig]) -> TrainingJob:
+def training_job(
+    plan: Plan,
+    folder: SweepFolder,
+    trial: Trial,
+    pools: Mapping[str, PoolConfig],
+    takeover: TakenOver | None = None,
+) -> TrainingJob:
     """Build the job of one trial.
 
     Args:
@@ -22,6 +29,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         folder: The sweep's folder.
         trial: One of the plan's trials.
         pools: The pool of each model, by model id.
+        takeover: The trial's last takeover of another training, with other values; None if it had none.
 
     Returns:
         The job. Its reward is None for a reference.
@@ -33,7 +41,7 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
     job = TrainingJob(
         task=plan.task,
         env=sweep.env,
-        settings=plan.algorithm_of(trial),
+        settings=plan.algorithm_of(trial) if takeover is None else plan.algorithm_with(takeover.values),
         reward=None,
         seed=trial.seed,
         steps=plan.steps_of(trial),
@@ -49,6 +57,8 @@ def training_job(plan: Plan, folder: SweepFolder, trial: Trial, pools: Mapping[s
         goals=sweep.stop.goals if sweep.stop is not None and spec is not None else {},
         in_common=InCommon(folder.sweep_file_place),
         label=trial.label,
+        compared_every=sweep.compared_every if trial.sample is not None else None,
+        takeover=Takeover(folder.trial_place(takeover.source), takeover.source_step) if takeover is not None else None,
     )
     if spec is None:
         return job

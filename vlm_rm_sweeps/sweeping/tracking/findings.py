@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from vlm_rm_sweeps.evaluation.over_seeds import probability_of_improvement
-from vlm_rm_sweeps.metrics import REWARD, SAMPLE, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.metrics import REWARD, SAMPLE, SUCCESS, TAKEOVERS, TRUE_RETURN
 from vlm_rm_sweeps.sweeping.config.searching import SETTING
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
-from vlm_rm_sweeps.sweeping.tracking.results import CELL, MERITS, cells_of, told_by
+from vlm_rm_sweeps.sweeping.tracking.results import CELL, MERITS, cells_of, takeovers_in_words, told_by
 
 _LISTED = 3
 _AXES = {
@@ -89,8 +89,12 @@ def within_model(cell: Mapping[Any, Any]) -> list[str]:
     reward = [f"reward {cell[REWARD]}"] if REWARD in cell else [f"alpha {cell['alpha']:.4g}"] * (cell["alpha"] == cell["alpha"])
     drawn = [f"{cell['textures']} textures", f"{cell['camera']} camera"] if "textures" in cell else []
     sample = [f"sample {cell[SAMPLE]:.0f}"] if SAMPLE in cell else []
-    settings = [f"{name.removeprefix(SETTING)} {_readable(cell[name])}" for name in map(str, cell) if name.startswith(SETTING)]
-    return [*reward, f"prompt {cell['prompt']}", *drawn, *sample, *settings]
+    changed = [takeovers_in_words(int(cell[TAKEOVERS]))] if cell.get(TAKEOVERS, 0) > 0 else []
+    first = " at first" if changed else ""
+    settings = [
+        f"{name.removeprefix(SETTING)} {_readable(cell[name])}{first}" for name in map(str, cell) if name.startswith(SETTING)
+    ]
+    return [*reward, f"prompt {cell['prompt']}", *drawn, *sample, *settings, *changed]
 
 
 def _readable(value: Any) -> str:

@@ -112,6 +112,28 @@ class ResultLogged(_Entry):
     remarks: tuple[str, ...] = ()
 
 
+class TakenOver(_Entry):
+    """A trial goes on with the training of another one, and with other values: population-based training.
+
+    Attributes:
+        trial: The trial's id.
+        step: Environment steps of the trial, whose own training ends there.
+        source: Id of the trial whose training it takes over.
+        source_step: Environment steps of that training.
+        values: What it goes on with, by the keys of `search.space`.
+    """
+
+    kind: Literal["takeover"] = "takeover"
+    trial: str
+    step: int
+    source: str
+    source_step: int
+    values: dict[str, Drawn]
+
+    def __str__(self) -> str:
+        return f"{self.source} at step {self.source_step:,}"
+
+
 class TrialEnded(_Entry):
     """A trial ended.
 
@@ -181,6 +203,7 @@ Entry = (
     | ThresholdsMeasured
     | SampleDrawn
     | ResultLogged
+    | TakenOver
     | TrialEnded
     | TrialStopped
     | FileWritten
@@ -228,6 +251,15 @@ def stopped_trials(entries: Iterable[Entry]) -> dict[str, TrialStopped]:
     return {entry.trial: entry for entry in entries if isinstance(entry, TrialStopped)}
 
 
+def taken_over(entries: Iterable[Entry]) -> dict[str, list[TakenOver]]:
+    """Return the takeovers of each trial that has any, by id, in their order."""
+    found: dict[str, list[TakenOver]] = {}
+    for entry in entries:
+        if isinstance(entry, TakenOver):
+            found.setdefault(entry.trial, []).append(entry)
+    return found
+
+
 def open_trials(entries: Iterable[Entry]) -> set[str]:
     """Return the trials that started and have not ended, in this execution or an earlier one."""
     is_open = {
@@ -267,18 +299,18 @@ class Journal:
             # Otherwise the next entry would be appended to a truncated line.
             os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
 
-    def append(self, entry: Entry) -> None:
-        """Write an entry and flush it to disk.
+    def append(self, *entries: Entry) -> None:
+        """Write entries, all at once, and flush them to disk.
 
         A full disk does not raise: entries that could not be written are kept and retried with the next one.
 
         Args:
-            entry: The event.
+            *entries: The events.
         """
-        self._unwritten.append(json.dumps(entry.model_dump(mode="json")).encode())
+        self._unwritten += [json.dumps(entry.model_dump(mode="json")).encode() for entry in entries]
         self._write()
         with self._grown:
-            self.entries.append(entry)
+            self.entries += entries
             self._grown.notify_all()
 
     def wait(self, known: int, timeout_s: float) -> None:

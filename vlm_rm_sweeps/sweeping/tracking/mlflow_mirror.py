@@ -22,10 +22,19 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside
-from vlm_rm_sweeps.metrics import ENV_STEPS, PARAMETERS_MILLIONS, REWARD, SAMPLE, RunStatus, TrialStatus
+from vlm_rm_sweeps.metrics import (
+    ENV_STEPS,
+    PARAMETERS_MILLIONS,
+    REWARD,
+    SAMPLE,
+    SETTING_OVER_STEPS,
+    TAKEOVERS,
+    RunStatus,
+    TrialStatus,
+)
 from vlm_rm_sweeps.rewards.functions.registry import readable_reward
 from vlm_rm_sweeps.sweeping.config.plan import Plan
-from vlm_rm_sweeps.sweeping.config.searching import setting_values
+from vlm_rm_sweeps.sweeping.config.searching import Drawn, setting_values
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.environment import environment_params
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, SweepFolder
@@ -38,10 +47,12 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
     SampleDrawn,
     SweepEnded,
     SweepStarted,
+    TakenOver,
     ThresholdsMeasured,
     TrialEnded,
     TrialStarted,
     TrialStopped,
+    taken_over,
 )
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import (
     as_params,
@@ -314,6 +325,8 @@ class MlflowMirror(threading.Thread):
         if PARAMETERS_MILLIONS in params:
             # MLflow groups runs by parameters and plots metrics: this value is needed as both.
             self._log_once(run_id, 0, {PARAMETERS_MILLIONS: params[PARAMETERS_MILLIONS]}, time_ms)
+        if trial.sample is not None and self._plan.sweep.compared_every is not None:
+            self._log_once(run_id, 0, _over_steps(trial.sample.values or {}), time_ms)
         self._keep(trials=self._runs.trials | {trial.trial_id: run_id})
 
     def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
@@ -362,6 +375,15 @@ class MlflowMirror(threading.Thread):
 
     def _on_result(self, entry: ResultLogged) -> None:
         self._log_once(self._run_of(entry.trial, entry.time), entry.step, _metrics_of(entry), entry.time)
+
+    def _on_takeover(self, entry: TakenOver) -> None:
+        """Tag the run with all of its takeovers, and log what it goes on with from this step on."""
+        run_id = self._run_of(entry.trial, entry.time)
+        known = [each for each in taken_over(self._journal.entries)[entry.trial] if each.step <= entry.step]
+        told = "; ".join(f"at step {each.step:,} trial {each}" for each in known)
+        tags = {TAKEOVERS: str(len(known)), "taken_over": told[-_MAX_TAG:]}
+        self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._log_once(run_id, entry.step, _over_steps(entry.values), entry.time)
 
     def _on_end(self, entry: TrialEnded) -> None:
         run_id = self._run_of(entry.trial, entry.time)
@@ -492,6 +514,12 @@ def _known_runs(folder: SweepFolder, tracking_uri: str) -> RunsFile:
 
 def _metrics_of(entry: ResultLogged) -> dict[str, float]:
     return entry.metrics | {ENV_STEPS: float(entry.step)}
+
+
+def _over_steps(values: Mapping[str, Drawn]) -> dict[str, float]:
+    """Return drawn settings that are numbers as metrics, for a training in which they change."""
+    numbers = {name: value for name, value in setting_values(values).items() if isinstance(value, int | float)}
+    return {SETTING_OVER_STEPS + name: float(value) for name, value in numbers.items()}
 
 
 def _at_step(metrics: Mapping[str, float], step: int, time_ms: int) -> list[Metric]:

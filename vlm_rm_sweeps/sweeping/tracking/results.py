@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from vlm_rm_sweeps.metrics import (
     SAMPLE,
     STEPS_PER_SECOND,
     SUCCESS,
+    TAKEOVERS,
     TRUE_RETURN,
     TrialStatus,
 )
 from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT
-from vlm_rm_sweeps.sweeping.config.searching import SETTING
+from vlm_rm_sweeps.sweeping.config.searching import SETTING, Drawn
 from vlm_rm_sweeps.sweeping.config.trial import Trial
+from vlm_rm_sweeps.sweeping.tracking.journal import TakenOver
 
 COLUMNS = [
     "trial_id",
@@ -48,6 +51,8 @@ TEXT_COLUMNS = ("trial_id", "model", REWARD, "prompt", "textures", "camera", "st
 """Columns of the table that are text; all others are numbers."""
 MERITS = (SUCCESS, TRUE_RETURN)
 """The metrics by which combinations are compared, the first one first."""
+AT_END = "at_end."
+"""What the columns begin with that have the settings of trials at their end, where takeovers changed them."""
 CELL = ("model", "alpha", REWARD, "prompt", "textures", "camera", SAMPLE)
 """Columns that tell a combination, where a table has them."""
 _PARTS = ("iqm", "low", "high")
@@ -57,15 +62,23 @@ _REMEDY = "restore it, or let `vlm-rm sweep FILE --resume` write it again"
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """How a trial ended, why (empty if it finished), and its last metrics.
+    """How a trial ended, why (empty if it finished), its last metrics, and its takeovers of other trainings.
 
-    Those of the greedy policy are of its end, of a trial that finished or was stopped early; else of an evaluation before.
+    Metrics of the greedy policy are of its end, of a trial that finished or was stopped early; else of an evaluation before.
     """
 
     trial: Trial
     status: TrialStatus
     reason: str
     metrics: dict[str, float]
+    takeovers: tuple[TakenOver, ...] = ()
+
+    @property
+    def values(self) -> Mapping[str, Drawn]:
+        """Of a search, the values that the trial had last: those of its sample, unless a takeover changed them."""
+        if self.takeovers:
+            return self.takeovers[-1].values
+        return self.trial.sample.values or {} if self.trial.sample else {}
 
     @property
     def has_ended(self) -> bool:
@@ -82,8 +95,9 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     Returns:
         A row for each trial with the columns `COLUMNS`. Returns and success are those of the greedy policy at the end, NaN
         where missing. There is a column reward if the sweep names rewards. There are columns textures and camera if the
-        sweep compares renderings; sample, and one for each setting that is drawn, of a search (empty before it is drawn); and
-        epic_distance, overoptimisation_alarm and audit_column/drift if a trial has them.
+        sweep compares renderings; sample, and one for each setting that is drawn, of a search (empty before it is drawn); if trials
+        took over the training of others, takeovers, and one for each setting at the end (`at_end.`); and epic_distance,
+        overoptimisation_alarm and audit_column/drift if a trial has them.
     """
     table = pd.DataFrame([_row(outcome) for outcome in outcomes], columns=COLUMNS)
     if any(outcome.trial.reward for outcome in outcomes):
@@ -96,6 +110,9 @@ def results_table(outcomes: list[TrialOutcome]) -> pd.DataFrame:
     if any(outcome.trial.sample for outcome in outcomes):
         for position, (name, values) in enumerate(_sample_columns([outcome.trial for outcome in outcomes]).items()):
             table.insert(table.columns.tolist().index("seed") + position, name, values)
+    if any(outcome.takeovers for outcome in outcomes):
+        for name, values in _takeover_columns(outcomes).items():
+            table.insert(table.columns.tolist().index("clip_return"), name, values)
     for metric in (EPIC_DISTANCE, ALARM, AUDIT_DRIFT):
         if any(metric in outcome.metrics for outcome in outcomes):
             values = [outcome.metrics.get(metric, float("nan")) for outcome in outcomes]
@@ -110,6 +127,14 @@ def _sample_columns(trials: list[Trial]) -> dict[str, list[Any]]:
     names = dict.fromkeys(key for values in drawn for key in values if key.startswith(SETTING))
     numbers = [sample.number if sample else float("nan") for sample in samples]
     return {SAMPLE: numbers} | {name: [values.get(name, float("nan")) for values in drawn] for name in names}
+
+
+def _takeover_columns(outcomes: list[TrialOutcome]) -> dict[str, list[Any]]:
+    """Return how often each trial took over another training, and the settings that it had last; NaN of a reference."""
+    counts = [len(each.takeovers) if each.trial.sample else float("nan") for each in outcomes]
+    names = dict.fromkeys(key for each in outcomes for key in each.values if key.startswith(SETTING))
+    ends = {AT_END + name.removeprefix(SETTING): [each.values.get(name, float("nan")) for each in outcomes] for name in names}
+    return {TAKEOVERS: counts} | ends
 
 
 def told_by(table: pd.DataFrame) -> list[str]:
@@ -148,9 +173,10 @@ def cells_of(table: pd.DataFrame) -> pd.DataFrame:
         A row for each combination, in the order of its first trial: what tells it, as in `results_table`; `seeds`, the number of
         its trials that finished, or were stopped with a result of the greedy policy; for each of success and true return the
         interquartile mean over these seeds and the ends of its 95 % interval (`success_iqm`, `success_low`, `success_high`, ...),
-        NaN where unknown. One seed has no interval.
+        NaN where unknown. One seed has no interval. Where the trials have takeovers, so has a combination: those of all its trials.
     """
     told = told_by(table)
+    counted = [TAKEOVERS] if TAKEOVERS in table else []
     rows = []
     for _, trials in table.groupby(told, sort=False, dropna=False):
         judged = (trials["status"] == TrialStatus.FINISHED) | trials[list(MERITS)].notna().any(axis=1)
@@ -158,8 +184,10 @@ def cells_of(table: pd.DataFrame) -> pd.DataFrame:
         for name in MERITS:
             estimate = iqm([trials[name].dropna().to_numpy(dtype=float)])
             row |= {f"{name}_{part}": float(value) for part, value in zip(_PARTS, estimate, strict=True)}
+        if counted:
+            row[TAKEOVERS] = trials[TAKEOVERS].sum(min_count=1)
         rows.append(row)
-    return pd.DataFrame(rows, columns=[*told, "seeds", *(f"{name}_{part}" for name in MERITS for part in _PARTS)])
+    return pd.DataFrame(rows, columns=[*told, *counted, "seeds", *(f"{name}_{part}" for name in MERITS for part in _PARTS)])
 
 
 def read_results(file: Path) -> pd.DataFrame:
@@ -192,7 +220,7 @@ def read_results(file: Path) -> pd.DataFrame:
 def _checked(file: Path, column: pd.Series) -> pd.Series:
     """Return a column with its type."""
     numeric = column.name not in TEXT_COLUMNS
-    if str(column.name).startswith(SETTING) and pd.to_numeric(column.replace("", "0"), errors="coerce").isna().any():
+    if str(column.name).startswith((SETTING, AT_END)) and pd.to_numeric(column.replace("", "0"), errors="coerce").isna().any():
         return column
     values = pd.to_numeric(column, errors="coerce") if numeric else column
     statuses = [str(status) for status in TrialStatus] if column.name == "status" else None
@@ -204,6 +232,11 @@ def _checked(file: Path, column: pd.Series) -> pd.Series:
                 f"{file} is damaged: {column.name} = {text!r} in row {row + 1}: expected {expected}: {_REMEDY}"
             )
     return values
+
+
+def takeovers_in_words(count: int) -> str:
+    """Write a number of takeovers."""
+    return "1 takeover" if count == 1 else f"{count} takeovers"
 
 
 @dataclass(frozen=True)
@@ -226,9 +259,14 @@ class BestCell:
     def label(self) -> str:
         """Human-readable description: the trial's own if there is one seed."""
         if len(self.outcomes) == 1:
-            return self.outcomes[0].trial.label
+            return f"{self.outcomes[0].trial.label}{self._changed}"
         seeds = ", ".join(str(each.trial.seed) for each in self.outcomes)
-        return f"{self.outcomes[0].trial.cell}, over seeds {seeds}"
+        return f"{self.outcomes[0].trial.cell}, over seeds {seeds}{self._changed}"
+
+    @property
+    def _changed(self) -> str:
+        count = sum(len(each.takeovers) for each in self.outcomes)
+        return f" (values at first, {takeovers_in_words(count)} since)" if count else ""
 
 
 def best_cells(outcomes: list[TrialOutcome]) -> list[BestCell]:

@@ -3,25 +3,29 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError
 from vlm_rm_sweeps.metrics import EVALUATION, STEPS_PER_SECOND, SUCCESS, TRUE_RETURN, RunStatus
 from vlm_rm_sweeps.storage import RemoteFolder
+from vlm_rm_sweeps.sweeping.config.searching import Drawn
+from vlm_rm_sweeps.sweeping.config.trial import in_words
 from vlm_rm_sweeps.sweeping.tracking.folder import JOURNAL, SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Entry,
     ResultLogged,
     SweepEnded,
     SweepStarted,
+    TakenOver,
     TrialEnded,
     TrialStarted,
     TrialStopped,
     read_journal,
 )
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
+from vlm_rm_sweeps.sweeping.tracking.results import takeovers_in_words
 from vlm_rm_sweeps.sweeping.tracking.runs_file import read_runs_file
 
 TrialState = Literal["running", "finished", "stopped", "failed", "interrupted"]
@@ -51,6 +55,9 @@ class TrialStanding:
         metrics: The newest success and true return: greedy ones, if it was evaluated, by their names.
         reason: Why it failed or was stopped; empty otherwise.
         host: The machine of its newest result, if that was not the one which runs the sweep.
+        takeovers: How often it took over another trial's training.
+        taken_over: The last training that it took over, in words; empty without any.
+        values: What it goes on with since then, by the keys of `search.space`.
     """
 
     trial: str
@@ -60,6 +67,9 @@ class TrialStanding:
     metrics: dict[str, float]
     reason: str
     host: str | None = None
+    takeovers: int = 0
+    taken_over: str = ""
+    values: dict[str, Drawn] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -199,6 +209,9 @@ def _trials(entries: Iterable[Entry]) -> dict[str, TrialStanding]:
                 trial.steps_per_second = entry.metrics.get(STEPS_PER_SECOND, trial.steps_per_second)
                 named = [prefix + name for name in _METRICS for prefix in (EVALUATION, "")]
                 trial.metrics |= {name: entry.metrics[name] for name in named if name in entry.metrics}
+            case TakenOver():
+                trial = at(entry.trial)
+                trial.takeovers, trial.taken_over, trial.values = trial.takeovers + 1, str(entry), entry.values
             case TrialEnded():
                 at(entry.trial).state, at(entry.trial).reason = (
                     _ENDED.get(entry.status, "interrupted"),
@@ -270,6 +283,12 @@ def lines_of(standing: Standing) -> list[str]:
             lines.append(f"  {trial.trial}  running{place}, step {trial.step:,}{pace}{metrics}")
         elif trial.state in ("failed", "stopped"):
             ended.append(f"  {trial.trial}  {trial.state}{place} at step {trial.step:,}: {trial.reason or 'unknown cause'}")
+    lines += [
+        f"  {trial.trial}  {takeovers_in_words(trial.takeovers)}, the last one of trial {trial.taken_over}, with "
+        f"{in_words(trial.values)}"
+        for trial in standing.started
+        if trial.takeovers
+    ]
     lines += ended
     if standing.mlflow is not None:
         waiting = f"; {standing.undelivered} entries have not arrived yet" if standing.undelivered else ""

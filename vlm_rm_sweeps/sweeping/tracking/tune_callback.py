@@ -2,7 +2,7 @@
 
 import pickle
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,17 @@ from vlm_rm_sweeps.metrics import (
     TrialStatus,
 )
 from vlm_rm_sweeps.serving.pool import cause_of_death
-from vlm_rm_sweeps.sweeping.config.trial import Trial
+from vlm_rm_sweeps.sweeping.config.trial import Trial, in_words
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Journal,
     ResultLogged,
     RewardMeasured,
+    TakenOver,
     TrialEnded,
     TrialStarted,
     TrialStopped,
     stopped_trials,
+    taken_over,
 )
 from vlm_rm_sweeps.sweeping.tracking.progress import Progress
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome
@@ -81,6 +83,7 @@ class JournalCallback(tune.Callback):
         """Trials that said so in their last result."""
         self._reached: dict[str, str] = {}
         """What trials reached that were good enough."""
+        self._takeovers = taken_over(journal.entries)
         self._stopped_before = stopped_trials(journal.entries)
         self._results_before: dict[str, list[ResultLogged]] = {}
         self._appended: set[str] = set()
@@ -135,6 +138,17 @@ class JournalCallback(tune.Callback):
             self._started.add(ours.trial_id)
             self._journal.append(TrialStarted(trial=ours.trial_id))
             self._append_measures(ours)
+
+    def take_over(self, takeovers: Sequence[tuple[Trial, TakenOver]]) -> None:
+        """Append takeovers that were decided together, and report them.
+
+        Args:
+            takeovers: Each with the trial that goes on with another one's training.
+        """
+        self._journal.append(*(takeover for _, takeover in takeovers))
+        for trial, takeover in takeovers:
+            self._takeovers.setdefault(trial.trial_id, []).append(takeover)
+            self._say(f"{trial.label}: takes over the training of trial {takeover}, with {in_words(takeover.values)}")
 
     def _append_measures(self, trial: Trial) -> None:
         """Append the metrics from before training, unless an earlier execution did."""
@@ -269,7 +283,7 @@ class JournalCallback(tune.Callback):
         if status == TrialStatus.STOPPED and not self._evaluated.get(trial.trial_id, False):
             # An evaluation before that is not of the policy that it ended with.
             metrics = {name: value for name, value in metrics.items() if not name.startswith(EVALUATION)}
-        return TrialOutcome(trial, status, reason, metrics)
+        return TrialOutcome(trial, status, reason, metrics, tuple(self._takeovers.get(trial.trial_id, ())))
 
 
 def trial_of(tune_trial: TuneTrial) -> Trial:

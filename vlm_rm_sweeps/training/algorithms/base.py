@@ -37,6 +37,9 @@ class Algorithm(BaseModel, ABC):
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]]
     """Classes of the action spaces that the algorithm supports."""
+    changeable: ClassVar[tuple[str, ...]] = ()
+    """Settings that a trainer, built with another value of them, can go on with from a state (see `scheduler: pbt`). Each one that is
+    not only read from RLlib's configuration must be set again by `restore_training_state`, except for learning rates."""
 
     learning_rate: LearningRate = Field(1e-3, description="Step size of the optimiser.")
     gamma: float = Field(0.98, gt=0, lt=1, description="Discount of future rewards.")

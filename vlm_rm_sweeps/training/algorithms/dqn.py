@@ -21,6 +21,14 @@ class Dqn(OffPolicyAlgorithm):
     """DQN (uniform replay, hard target updates), for tasks with discrete actions."""
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Discrete,)
+    changeable: ClassVar[tuple[str, ...]] = (
+        "learning_rate",
+        "gamma",
+        "double_q",
+        "target_update_every",
+        "epsilon_final",
+        "epsilon_steps",
+    )
 
     double_q: bool = Field(
         True, description="The online network chooses the action that the target network rates: less overestimation."

@@ -29,6 +29,7 @@ class Ppo(Algorithm):
     """
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Discrete, gym.spaces.Box)
+    changeable: ClassVar[tuple[str, ...]] = ("learning_rate", "gamma", "gae_lambda", "clip", "epochs", "entropy", "value_loss")
 
     learning_rate: LearningRate = Field(3e-4, description="Step size of the optimiser.")
     gamma: float = Field(0.99, gt=0, lt=1, description="Discount of future rewards.")

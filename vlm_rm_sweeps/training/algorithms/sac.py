@@ -34,6 +34,7 @@ class Sac(OffPolicyAlgorithm):
     """
 
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (gym.spaces.Box,)
+    changeable: ClassVar[tuple[str, ...]] = ("learning_rate", "gamma", "tau", "entropy")
 
     tau: float = Field(0.005, ge=1e-8, le=1, description="Share of the Q-networks that each update mixes into their targets.")
     warm_up_hold: int = Field(
@@ -177,10 +178,12 @@ class Sac(OffPolicyAlgorithm):
         }
 
     def restore_training_state(self, trainer: Any, state: Mapping[str, Any]) -> None:
-        """Restore also the entropy coefficient."""
+        """Restore also the entropy coefficient, if it is learned: a fixed one is what the settings say."""
         from vlm_rm_sweeps.training.rllib_internals import local_learner, log_temperatures
 
         super().restore_training_state(trainer, state)
+        if self.entropy != "auto":
+            return
         temperatures = log_temperatures(local_learner(trainer))
         for key, value in state["log_alpha"].items():
             temperatures[key].data.copy_(value)

@@ -3,7 +3,7 @@
 The critics' loss is RLlib's: a sum over quantiles where the paper has means, which Adam's steps hardly notice.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class Tqc(Sac):
     """TQC (quantile critics, truncated targets), for tasks with continuous actions. All else is as in SAC."""
+
+    changeable: ClassVar[tuple[str, ...]] = (*Sac.changeable, "dropped_quantiles")
 
     critics: int = Field(2, gt=0, description="Number of critics; in TQC's paper 5.")
     quantiles: int = Field(25, gt=0, description="Quantiles of the return that each critic learns.")
