@@ -80,7 +80,7 @@ def test_labels_and_how_far_raters_agree(json_of: JsonOf, dataset: Path) -> None
 @pytest.mark.sweeps
 def test_a_finished_sweep(ray_cluster: None, json_of: JsonOf, mlflow_database: Path, tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(SWEEP | {"name": "told", "videos": False, "steps": 128, "untrained": False}))
+    file.write_text(yaml.safe_dump(SWEEP | {"name": "told", "videos": False, "steps": 128, "true_reward": False}))
     told = json_of("sweep", file, "--results", tmp_path / "results", "--tracking-uri", f"sqlite:///{mlflow_database}")
     assert Path(told["folder"]).parent == tmp_path / "results"
     assert told["tracking_uri"] == f"sqlite:///{mlflow_database}"

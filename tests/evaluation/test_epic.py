@@ -122,8 +122,9 @@ def test_every_bootstrap_sample_is_the_general_definition_over_its_states() -> N
     everything = every_transition(6, 1)
     for sample, drawn in enumerate(counts.astype(int)):
         for column in range(2):
-            of_drawn = [of_next_state(np.repeat(values, drawn), 1) for values in (rewards[:, column], truth)]
-            assert found[sample, column] == pytest.approx(literal_epic(*of_drawn, everything, everything, 0.9), abs=1e-9)
+            first, second = (of_next_state(np.repeat(values, drawn), 1) for values in (rewards[:, column], truth))
+            literal = literal_epic(first, second, everything, everything, 0.9)
+            assert found[sample, column] == pytest.approx(literal, abs=1e-9)
 
 
 def test_a_sample_without_variation_has_no_distance() -> None:

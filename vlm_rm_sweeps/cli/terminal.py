@@ -320,10 +320,10 @@ def confusion_table(matrix: "Matrix") -> Table:
     table.add_column("prompt", overflow="fold")
     for task in matrix.areas.columns.map(str):
         table.add_column(task, justify="right", overflow="fold", min_width=len("0.00..0.00"))
-    for prompt, areas in matrix.areas.iterrows():
-        ends = zip(matrix.low.loc[prompt], matrix.high.loc[prompt], strict=True)
-        cells = [_with_interval(area, "..", low, high) for area, (low, high) in zip(areas, ends, strict=True)]
-        own = [f"[bold]{cell}[/]" if task == prompt else cell for task, cell in zip(areas.index, cells, strict=True)]
+    rows = zip(matrix.areas.index, *(each.to_numpy() for each in (matrix.areas, matrix.low, matrix.high)), strict=True)
+    for prompt, *estimates in rows:
+        cells = [_with_interval(area, "..", low, high) for area, low, high in zip(*estimates, strict=True)]
+        own = [f"[bold]{cell}[/]" if task == prompt else cell for task, cell in zip(matrix.areas, cells, strict=True)]
         table.add_row(str(prompt), *own)
     return table
 

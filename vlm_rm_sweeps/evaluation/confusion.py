@@ -150,7 +150,7 @@ def _drawn(table: pd.DataFrame) -> Figure:
             text = "-" if np.isnan(area) else f"{area:.2f}"
             axes.text(task, prompt, text, ha="center", va="center", color=shade, fontsize=8)
         for place, task in enumerate(cells.columns):
-            corner = place - 0.48, cells.index.get_loc(task) - 0.48
+            corner = place - 0.48, cells.index.tolist().index(task) - 0.48
             axes.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="tab:orange", linewidth=2))
     figure.supxlabel("states: success of the task", fontsize=9)
     figure.supylabel("prompt (of a task: its own sentence)", fontsize=9)
