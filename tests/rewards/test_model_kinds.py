@@ -18,6 +18,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE
 from vlm_rm_sweeps.rewards.open_clip_config import missing_packages
+from vlm_rm_sweeps.rewards.open_clip_models import _what_fails
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -329,3 +330,18 @@ def test_every_pair_resolves_or_names_what_it_needs(monkeypatch: pytest.MonkeyPa
     command = "needs transformers and sentencepiece, not installed here: `pip install 'vlm-rm-sweeps[hf]'`"
     assert all(command in message for message in needing.values())
     assert {"ViT-B-16-SigLIP/webli", "roberta-ViT-B-32/laion2b_s12b_b32k", "nllb-clip-base/v1"} < needing.keys()
+
+
+ARCHITECTURES = sorted({architecture for architecture, _ in open_clip.list_pretrained()})
+
+
+def fetches(architecture: str) -> bool:
+    """Whether its text tower is described by a repository of somebody else, which has to be there."""
+    return bool(open_clip.get_model_config(architecture)["text_cfg"].get("hf_model_name"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [each for each in ARCHITECTURES if not fetches(each)])
+def test_each_architecture_encodes_a_frame_and_a_prompt(architecture: str) -> None:
+    """By shapes and types alone, without weights."""
+    assert _what_fails(architecture, "fp32") is None
