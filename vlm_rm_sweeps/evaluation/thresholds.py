@@ -17,7 +17,7 @@ Key = TypeVar("Key")
 
 
 def threshold_values(model: RewardModel, specs: Sequence[RewardSpec]) -> list[float]:
-    """Measure thresholds: quantiles of the other reward's values for the states that are not in the goal by the threshold's truth.
+    """Measure thresholds: quantiles of the other reward's values for the states that are not in the goal by its truth.
 
     Args:
         model: A loaded model, or a pool.
