@@ -1,4 +1,4 @@
-"""Which kind of reward is best? A table of every reward of several sweeps: its measures, and the success of what it taught.
+"""Which kind of reward is best? Of every reward of several sweeps its measures, and the success of what it taught.
 
 Run `python analysis/reward_kinds.py results/reward_kinds_*`, or with the folders of any sweeps that compare rewards. The rewards of a
 sweep file, such as `sweeps/reward_kinds_humanoid.yaml`, are measured, too, without success: nothing was trained. Each reward is

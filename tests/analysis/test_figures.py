@@ -137,6 +137,14 @@ def test_a_search_shows_what_its_samples_reached_by_each_value(scripts: None, st
     assert table["evaluation_success"].tolist() == pytest.approx([0.2, 0.3, 0.7, 0.8])
     with pytest.raises(runs.DoesNotApplyError):
         alpha.draw(sweep)
+    changing = keys | {
+        "scheduler": "pbt",
+        "search": {"space": {"settings.batch": [32, 64]}},
+        "trial": {"evaluation_interval": 1},
+    }
+    (folder / "sweep.yaml").write_text(json.dumps(changing | {"alphas": [0.5], "steps_per_result": 1}))
+    with pytest.raises(runs.DoesNotApplyError, match="`pbt` changed the values"):
+        search.draw(sweep)
     with pytest.raises(runs.DoesNotApplyError, match="no `search`"):
         search.draw(runs.SweepRuns(sweep_of(tmp_path / "grid", store, scaling_trials())))
 

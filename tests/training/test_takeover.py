@@ -189,3 +189,9 @@ def test_a_training_that_is_gone_cannot_be_taken_over(ray_cluster: None, tmp_pat
     results(job(tmp_path / "worst"), 2)
     (failed,) = results(job(tmp_path / "worst", takeover=Takeover(tmp_path / "gone", 80)), 1)
     assert "the training of trial gone cannot be taken over" in failed[FAILURE]
+
+
+def test_settings_of_which_the_journal_knows_nothing_are_refused(ray_cluster: None, tmp_path: Path) -> None:
+    results(job(tmp_path / "trial"), 2)
+    (failed,) = results(job(tmp_path / "trial", 1e-2), 1)
+    assert "was trained with learning_rate = 0.001, and the journal says 0.01: it has lost a takeover" in failed[FAILURE]

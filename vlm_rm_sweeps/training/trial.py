@@ -278,6 +278,8 @@ class TrainableTrial(tune.Trainable):
         checkpoint = self._other_training(takeover) if takeover is not None and is_taken_over else own
         if checkpoint is None:
             return
+        if not is_taken_over:
+            self._refuse_other_settings(checkpoint)
         state = checkpoint.training_state()
         restore = take_over_training_state if is_taken_over else set_training_state
         restore(self._trainer, self._job.settings, state)
@@ -289,6 +291,17 @@ class TrainableTrial(tune.Trainable):
         self._is_repeated = self._env_steps in self._compared_steps()
         if not self._is_repeated:
             self._notes.append(f"resumed from step {checkpoint.env_steps:,}")
+
+    def _refuse_other_settings(self, checkpoint: Checkpoint) -> None:
+        """Refuse to go on with settings of which nobody knows where they come from: the journal has lost a takeover."""
+        stored, now = checkpoint.content["settings"], self._job.description()["settings"]
+        differing = [name for name in type(self._job.settings).changeable if stored.get(name) != now[name]]
+        if self._job.compared_every is not None and differing:
+            name = differing[0]
+            raise UserError(
+                f"{checkpoint.folder} was trained with {name} = {stored.get(name)}, and the journal says {now[name]}: it has lost a "
+                "takeover; restore journal.jsonl"
+            )
 
     @staticmethod
     def _other_training(takeover: Takeover) -> Checkpoint:

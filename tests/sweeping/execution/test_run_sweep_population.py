@@ -39,7 +39,7 @@ POPULATION: dict[str, Any] = SWEEP | {
         },
         "samples": 4,
     },
-    "scheduler": {"kind": "pbt", "by": "true_return", "interval_steps": 128},
+    "scheduler": {"kind": "pbt", "by": "true_return", "interval_steps": 128, "quantile": 0.5},
 }
 KILLED = """
 import json, os, signal, sys

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray.tune.search import Searcher
 from small_sweeps import SWEEP
 
 from vlm_rm_sweeps.metrics import EVALUATION, TrialStatus
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.searching import Drawn
-from vlm_rm_sweeps.sweeping.execution.searching import draw, judged_samples
+from vlm_rm_sweeps.sweeping.execution.searching import TrialsInTurn, draw, judged_samples
 from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome
 
 SPACE: dict[str, Any] = {
@@ -74,3 +75,11 @@ def test_a_sample_is_judged_by_the_mean_of_its_seeds_once_all_have_ended() -> No
             metrics = {} if success is None else {f"{EVALUATION}success": success}
             outcomes.append(TrialOutcome(trial, status, "", metrics))
     assert judged_samples(plan, outcomes) == [({"alpha": 0.1}, 0.5), ({"alpha": 0.3}, 0.25)]
+
+
+def test_trials_come_in_turn_when_there_is_room_and_end_when_none_will_start_again() -> None:
+    plan, room, over = plan_with("alpha"), [True, False, True], [False, True]
+    first, second = plan.trials[:2]
+    in_turn = TrialsInTurn([first, second], lambda trial: {"run": trial}, lambda: room.pop(0), lambda: over.pop(0))
+    assert [in_turn.suggest("") for _ in range(5)] == [{"run": first}, None, {"run": second}, None, Searcher.FINISHED]
+    assert TrialsInTurn([], lambda trial: {}).suggest("") == Searcher.FINISHED

@@ -9,6 +9,8 @@ from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import training_job
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+from vlm_rm_sweeps.sweeping.tracking.journal import TakenOver
+from vlm_rm_sweeps.training.trial import Takeover
 
 
 def test_an_audit_asks_for_the_models_own_columns(tmp_path: Path) -> None:
@@ -35,3 +37,24 @@ def test_a_judge_without_embeddings_is_asked_about_goal_and_baseline(tmp_path: P
     by_prompts = {"openai/vlm": plan.prompts[0].spec(0.0)}
     assert [audit and dict(audit.judged_by) for audit in audits] == [by_prompts, by_prompts, {}]
     assert "openai/vlm cannot compute the reward softmax, last: it judges by goal and baseline alone" in plan.describe()
+
+
+def test_a_takeover_names_the_other_training_and_its_new_values(tmp_path: Path) -> None:
+    space = {"settings.learning_rate": {"low": 1e-4, "high": 1e-2}}
+    plan = plan_of(
+        SWEEP
+        | {"search": {"space": space, "samples": 2}, "trial": {"evaluation_interval": 128}}
+        | {"scheduler": {"kind": "pbt", "quantile": 0.5, "interval_steps": 128}}
+    ).with_samples({number: {"settings.learning_rate": number / 1000} for number in (1, 2)})
+    reference, first, second = plan.trials
+    pools, folder = pool_configs(plan, "pool"), SweepFolder(tmp_path)
+    jobs = [training_job(plan, folder, trial, pools) for trial in (reference, first, second)]
+    assert [job.compared_every for job in jobs] == [None, 128, 128]
+    assert [job.takeover for job in jobs] == [None] * 3
+    assert [job.settings.learning_rate for job in jobs] == [1e-3, 1e-3, 2e-3]
+    takeover = TakenOver(
+        trial=first.trial_id, step=128, source=second.trial_id, source_step=128, values={"settings.learning_rate": 3e-3}
+    )
+    job = training_job(plan, folder, first, pools, takeover)
+    assert job.takeover == Takeover(folder.trial(second.trial_id).resolve(), 128)
+    assert job.settings.learning_rate == 3e-3
