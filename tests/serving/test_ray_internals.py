@@ -1,5 +1,6 @@
 """What serving takes from Ray's private modules: each test says what no longer works if a release of Ray changes it."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.tune.experiment import Trial
 
 from vlm_rm_sweeps.serving.pool import cause_of_death
@@ -30,6 +31,9 @@ def actor(ray_cluster: None) -> Any:
 class Named:
     def own_id(self) -> str | None:
         return ray.get_runtime_context().get_actor_id()
+
+    def die(self) -> None:
+        os._exit(1)
 
 
 def test_the_id_in_a_handle_is_the_actors(actor: Any) -> None:
@@ -94,6 +98,25 @@ def test_a_trial_whose_node_died_has_not_failed(monkeypatch: pytest.MonkeyPatch)
     assert trial.should_recover()
     trial.handle_error(died(OF_A_PROCESS))
     assert not trial.should_recover()
+
+
+def test_a_trial_that_cannot_be_reached_has_not_failed_unless_its_process_died(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is while Ray has not yet taken its node for dead."""
+    monkeypatch.setattr(RayActorError, "preempted", RayActorError.preempted)  # restores it
+    count_no_lost_nodes()
+    remote: Any = ray.remote(num_cpus=0)(Named)
+    ended = remote.remote()
+    ray.get(ended.own_id.remote())
+    error = ActorUnavailableError("RPC error: Socket closed", bytes.fromhex(actor_id(ended)))
+    assert error.preempted
+    assert cause_of_death(error) == "its node or process died, or cannot be reached"
+    ended.die.remote()
+    deadline = time.monotonic() + 60
+    while error.preempted and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not error.preempted
 
 
 @pytest.mark.parametrize(

@@ -507,6 +507,8 @@ def running_servers(config: PoolConfig) -> set[str]:
 
 def cause_of_death(error: Exception) -> str:
     """Return what an actor died of, in one line: the last one of Ray's message, which has the traceback of a model's error."""
+    if isinstance(error, ActorUnavailableError):
+        return "its node or process died, or cannot be reached"
     line = (str(error).strip().splitlines()[-1:] or [reason_of(error)])[0].strip()
     if died_with_its_node(error):
         of_node = line.removeprefix("the actor's node was ")

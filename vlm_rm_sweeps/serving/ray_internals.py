@@ -3,9 +3,10 @@
 from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
 from ray._private.state import actors
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 _NODE_DIED = "because its node has died"
+_PROCESS_DIED = "because its worker process has died"
 
 
 def actor_id(handle: ActorHandle) -> str:
@@ -40,9 +41,16 @@ def died_with_its_node(error: BaseException) -> bool:
 
 
 def count_no_lost_nodes() -> None:
-    """Have Tune treat any node that died as one that was preempted: a trial that was on it has not failed, and starts again."""
+    """Have Tune treat any node that died as one that was preempted: a trial that was on it has not failed, and starts again.
+
+    Some seconds pass until Ray takes a node for dead. Until then its actors cannot be reached. Of an actor whose process alone died,
+    Ray knows that at once.
+    """
 
     def preempted(error: RayActorError) -> bool:
+        if isinstance(error, ActorUnavailableError):
+            known = actors(error.actor_id)
+            return _PROCESS_DIED not in str(known.get("DeathCause", ""))
         return error._preempted or died_with_its_node(error)
 
     RayActorError.preempted = property(preempted)  # type: ignore[method-assign, assignment]
