@@ -327,7 +327,7 @@ def test_every_pair_resolves_or_names_what_it_needs(monkeypatch: pytest.MonkeyPa
         else:
             assert context == open_clip.get_model_config(architecture)["text_cfg"]["context_length"]
     assert len(needing) == 47
-    command = "needs transformers and sentencepiece, not installed here: `pip install 'vlm-rm-sweeps[hf]'`"
+    command = "needs transformers and sentencepiece, not installed here: `pip install transformers sentencepiece`"
     assert all(command in message for message in needing.values())
     assert {"ViT-B-16-SigLIP/webli", "roberta-ViT-B-32/laion2b_s12b_b32k", "nllb-clip-base/v1"} < needing.keys()
 

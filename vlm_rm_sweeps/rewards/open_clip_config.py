@@ -13,7 +13,7 @@ from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 
 HF_EXTRA = "hf"
 """The extra of this package for text towers and tokenizers that come from transformers."""
-HF_COMMAND = f"pip install 'vlm-rm-sweeps[{HF_EXTRA}]'"
+HF_COMMAND = "pip install transformers sentencepiece"
 _HF_PACKAGES = ("transformers", "sentencepiece")
 _TIMM_HUB = ("hf-hub:", "hf_hub:")
 _DEFAULT_SIZE = 224
