@@ -143,9 +143,9 @@ class ModelSource:
 
     @property
     def weights_identity(self) -> str:
-        """The identity with a checkpoint file's checksum instead of its path, which differs between machines; a repository's commit.
+        """The identity with a checkpoint file's checksum instead of its path, which differs between machines.
 
-        It reads the whole file.
+        It reads the whole file. A repository's is its commit.
         """
         if commit := self._commit:
             return f"{self.architecture}@{commit}"

@@ -1,4 +1,4 @@
-"""Reward servers that were lost and for which no node has room, such as after their node died: said, and given up in the end.
+"""Reward servers that were lost and for which no node has room: said, and given up in the end.
 
 Ray starts a lost server again, wherever there is room, and waits for that without end and without a word. So do its clients.
 """

@@ -1,4 +1,7 @@
-"""All private members and texts of Ray that serving uses. They may change with any release; one test for each shows what breaks."""
+"""All private members and texts of Ray that serving uses.
+
+They may change with any release; one test for each shows what breaks.
+"""
 
 from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
 from ray._private.state import actors

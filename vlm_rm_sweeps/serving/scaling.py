@@ -85,7 +85,9 @@ class _Starting:
 
 
 class ServerScaling:
-    """Starts and ends the further servers of one model in a thread, for the duration of a `with` block, and says which are lost.
+    """Starts and ends the further servers of one model in a thread, for the duration of a `with` block.
+
+    It also says which servers are lost, see `LostServers`.
 
     Clients find new servers by name, and send the requests of one that was ended to another. A server that is dead for good is
     replaced when it is needed, and at once if fewer than those of the start are left. Of shared servers their keeper sees to it.
