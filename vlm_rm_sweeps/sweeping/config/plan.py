@@ -258,6 +258,7 @@ class Plan:
             _few_audit_points(self.sweep),
             _slow_precision(self.sweep.pool),
             _unreserved(self.sweep.pool),
+            _idle_gpus(self),
             _best_of_others(self),
             _frames_alone(self),
             *_judges_by_prompts(self),
@@ -385,7 +386,6 @@ def make_plan(sweep: Sweep) -> Plan:
         _check_scenes,
         _check_prompts,
         _check_backend,
-        _check_trial_gpus,
     ):
         problems.look_up("", None, check, plan)
     problems.raise_if_any()
@@ -751,16 +751,6 @@ def _check_prompts(plan: Plan) -> None:
                 raise UserError(f"prompts, {prompt.id}: {error}") from error
 
 
-def _check_trial_gpus(plan: Plan) -> None:
-    """Refuse a GPU that trials would reserve and not use: learners compute on CPUs, so it is for drawing alone."""
-    gpus = plan.sweep.trial.gpus
-    if gpus and not plan.task.draws_with_opengl:
-        raise UserError(
-            f"trial.gpus = {gpus:g}: a trial learns on CPUs, and {plan.task.name} is drawn without OpenGL, so the GPU would be idle: "
-            "expected 0; `pool.gpus` puts reward servers on GPUs"
-        )
-
-
 def _check_backend(plan: Plan) -> None:
     pool = plan.sweep.pool
     for model in plan.models.values():
@@ -784,6 +774,17 @@ def _unreserved(pool: PoolSettings) -> str | None:
     return (
         f"pool.servers: up to {pool.servers.max} servers of each model share the memory and the cores of these machines, because they "
         "reserve none: give `pool.cpus` or `pool.gpus`, so that another one is only started where there is room"
+    )
+
+
+def _idle_gpus(plan: Plan) -> str:
+    """Say if trials reserve a GPU and do not use it: learners compute on CPUs, so it is for drawing alone."""
+    gpus = plan.sweep.trial.gpus
+    if not gpus or plan.task.draws_with_opengl:
+        return ""
+    return (
+        f"trial.gpus = {gpus:g}: trials learn on CPUs, and {plan.task.name} is drawn without OpenGL, so they keep GPUs from others and do "
+        "not use them; `pool.gpus` puts reward servers on GPUs"
     )
 
 
