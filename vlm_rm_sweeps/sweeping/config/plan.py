@@ -783,8 +783,8 @@ def _idle_gpus(plan: Plan) -> str:
     if not gpus or plan.task.draws_with_opengl:
         return ""
     return (
-        f"trial.gpus = {gpus:g}: trials learn on CPUs, and {plan.task.name} is drawn without OpenGL, so they keep GPUs from others and do "
-        "not use them; `pool.gpus` puts reward servers on GPUs"
+        f"trial.gpus = {gpus:g}: trials learn on CPUs, and {plan.task.name} is drawn without OpenGL, so the GPUs would be idle; "
+        "`pool.gpus` puts reward servers on GPUs"
     )
 
 
