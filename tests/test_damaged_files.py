@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from damaged_files import KINDS, ODD_VALUES, OF_REPORTS, READERS, copy_of, damage, places_in, write_results
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from vlm_rm_sweeps.errors import UserError
@@ -37,6 +37,7 @@ def is_read_or_refused(reader: Callable[[Path], object], file: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in READERS if name not in OF_REPORTS])
 @QUICK
 @given(kind=st.sampled_from(KINDS), place=st.integers(0, 100_000))
+@example(kind="not utf-8", place=65_531)  # SQLite's own message is not UTF-8
 def test_a_damaged_file_is_read_or_refused(intact: Path, tmp_path: Path, name: str, kind: str, place: int) -> None:
     file = copy_of(intact, tmp_path) / name
     damage(file, kind, place)

@@ -98,6 +98,16 @@ def test_a_view_in_the_database_beside_it_is_never_read(folder: SweepFolder, mlf
     assert "has a view" in write_report(folder.path).read_text(encoding="utf-8")
 
 
+def test_a_database_of_which_even_the_error_cannot_be_read_is_refused(folder: SweepFolder, mlflow_database: Path) -> None:
+    names_runs_in(folder, "sqlite:///gone.db")
+    beside = folder.path.parent / "mlflow.db"
+    beside.write_bytes(
+        mlflow_database.read_bytes().replace(b"CREATE TABLE alembic_version", b"CREATE TABLE \xff\xfelembic_version")
+    )
+    with pytest.raises(UserError, match="is not MLflow's database"):
+        find_runs(folder.path)
+
+
 def test_nor_which_database_mlflow_makes_its_tables_in(folder: SweepFolder, tmp_path: Path) -> None:
     other = tmp_path / "mine.db"
     other.touch()

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ UNFINISHED = ".unfinished-"
 """How the names of folders begin in which something is written. What a killed process left in one is never read."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """A disk that is full or read-only."""
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged SQLite file raises: if the damage is in SQLite's own message, Python cannot read that."""
 _SHOWN_PROBLEMS = 3
 _SHOWN_CHARACTERS = 60
 

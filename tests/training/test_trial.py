@@ -418,7 +418,7 @@ def test_a_policy_that_could_not_be_kept_is_not_the_best(trial: TrainableTrial, 
 def test_a_trial_is_not_finished_without_its_last_checkpoint(trial: TrainableTrial, monkeypatch: pytest.MonkeyPatch) -> None:
     """As finished it would be without one for ever; started again, it resumes from the checkpoint before."""
 
-    def disk_full(*arguments: Any) -> None:
+    def disk_full(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(trial._folder, "save", disk_full)

@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vlm_rm_sweeps.errors import DamagedFileError, UserError, shown
-from vlm_rm_sweeps.files import problems_in
+from vlm_rm_sweeps.files import SQLITE_ERRORS, problems_in
 from vlm_rm_sweeps.labelling.scales import Scale
 
 RATER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}"
@@ -127,7 +127,7 @@ class LabelStore:
                     f"{self.file} is being written by another program: finish or close that, and try again"
                 ) from error
             raise self._unusable(error) from error
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._unusable(error) from error
 
     def _refuse_programs(self, connection: sqlite3.Connection) -> None:
@@ -136,7 +136,7 @@ class LabelStore:
         if found:
             raise DamagedFileError(f"{self.file} is not a label file: it has a {found[0]}, {shown(found[1])}")
 
-    def _unusable(self, error: sqlite3.Error) -> DamagedFileError:
+    def _unusable(self, error: Exception) -> DamagedFileError:
         return DamagedFileError(
             f"{self.file} cannot be used as a label file ({error}): if the disk is full or read-only, free it; else choose "
             "another file, or move it away"

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from mlflow.tracking import MlflowClient
 
 from vlm_rm_sweeps.errors import UserError, shown
-from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.files import SQLITE_ERRORS, file_inside
 from vlm_rm_sweeps.sweeping.tracking.folder import DATABASE, default_tracking_uri
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import has_run, keeps_files_in, set_up_store
 from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
@@ -98,7 +98,7 @@ def _check_database(file: Path | None, trusted: bool) -> None:
         with closing(sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)) as connection:
             found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
             view = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchone()
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise UserError(f"{file} is not MLflow's database ({error}): name another with --tracking-uri") from error
     if found is None:
         raise UserError(f"{file} is not MLflow's database: name another with --tracking-uri")

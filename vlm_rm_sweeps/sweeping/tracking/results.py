@@ -270,7 +270,7 @@ class BestCell:
 
 
 def best_cells(outcomes: list[TrialOutcome]) -> list[BestCell]:
-    """Choose the best combinations with a reward model: by success, then by true return, as interquartile means over their seeds.
+    """Choose the best combinations with a reward model: by success, then by true return, as interquartile means over seeds.
 
     The first is the best row of `cells_of`. A single seed may be lucky. Only combinations compete of which the most seeds have
     finished, or were stopped with an evaluation of the greedy policy, which then counts against a combination what it might have
