@@ -461,7 +461,7 @@ class Logged:
     described: tuple[dict[str, str], dict[str, str], set[str]]
 
     @classmethod
-    def of(cls, client: MlflowClient, run: Run) -> "Logged":
+    def of(cls, client: MlflowClient, run: Run, folder: Path) -> "Logged":
         assert run.info.status == "FINISHED"
         metrics = {
             key: [
@@ -472,6 +472,8 @@ class Logged:
         }
         own = ("sweep", "sweep_id")
         tags = {key: value for key, value in run.data.tags.items() if key not in own and not key.startswith("mlflow.")}
+        if "checkpoints" in tags:  # a path, which can be followed
+            tags["checkpoints"] = str(Path(tags["checkpoints"]).relative_to(folder.resolve()))
         params = {key: value for key, value in run.data.params.items() if key != "git_commit"}
         files = client.list_artifacts(run.info.run_id) + client.list_artifacts(run.info.run_id, "video")
         return cls(metrics, (params, tags, {file.path for file in files}))
@@ -487,7 +489,7 @@ def logged(folder: Path) -> dict[str, Logged]:
         name = run.data.tags.get("trial_id", "sweep")
         while name in found:
             name += " again"
-        found[name] = Logged.of(client, run)
+        found[name] = Logged.of(client, run, folder)
     return found
 
 
