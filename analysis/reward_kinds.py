@@ -87,7 +87,7 @@ def measured(plan: Plan, count: int, visited: StateDataset | None) -> Iterator[p
 
 def success_of(runs: SweepRuns) -> pd.DataFrame:
     """Tabulate the greedy policies' success: a row for each `model`, `reward` and `prompt`, over seeds."""
-    trials = reward_model_trials(runs).rename(columns={"alpha": REWARD})
+    trials = reward_model_trials(runs).assign(**{REWARD: lambda table: table["alpha"]})
     found = trials.groupby(_ROW, sort=False)[_SUCCESS].apply(over_seeds).unstack()
     return found.rename(columns={"value": SUCCESS, "low": "success_low", "high": "success_high"}).reset_index()
 

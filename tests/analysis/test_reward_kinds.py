@@ -72,3 +72,22 @@ def test_a_screening_is_refused(script: ModuleType, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(SCREENING.parents[1])
     with pytest.raises(UserError, match=r"screen_cartpole\.yaml is a screening"):
         script.plan_of(SCREENING)
+
+
+def test_success_is_found_by_the_label_of_a_reward_that_has_one(
+    script: ModuleType, tmp_path: Path, mlflow_database: Path
+) -> None:
+    trials = [
+        {
+            "model": "embedded/tiny",
+            "alpha": "-",
+            "reward": label,
+            "prompt": "task",
+            "seed": 0,
+            "metrics": {"evaluation_success": rate},
+        }
+        for label, rate in (("cosine", 0.25), ("softmax", 0.75))
+    ]
+    folder = sweep_of(tmp_path / "labelled", f"sqlite:///{mlflow_database}", trials)
+    found = script.success_of(script.SweepRuns(folder)).set_index("reward")["success"]
+    assert found.to_dict() == {"cosine": 0.25, "softmax": 0.75}
