@@ -50,12 +50,16 @@ class LostServers:
         now = time.monotonic() if now is None else now
         for name in self._lost.keys() - servers.keys():
             del self._lost[name]
+        runs = {name: restarts_of_running(actor_id(handle)) is not None for name, handle in servers.items()}
         for name, handle in servers.items():
-            if restarts_of_running(actor_id(handle)) is None and not is_dead(actor_id(handle)):
+            if runs[name]:
+                if (lost := self._lost.pop(name, None)) is not None and lost.said_s:
+                    self._say(f"the reward server of {self._config.model_id} runs again")
+            elif is_dead(actor_id(handle)):
+                self._lost.pop(name, None)
+            else:
                 self._look_at(handle, self._lost.setdefault(name, _Lost(now)), now)
-            elif (lost := self._lost.pop(name, None)) is not None and lost.said_s and not is_dead(actor_id(handle)):
-                self._say(f"the reward server of {self._config.model_id} runs again")
-        self._metrics.running(sum(restarts_of_running(actor_id(handle)) is not None for handle in servers.values()))
+        self._metrics.running(sum(runs.values()))
 
     def _look_at(self, handle: Any, lost: _Lost, now: float) -> None:
         seconds = now - lost.since

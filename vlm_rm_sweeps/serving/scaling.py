@@ -103,9 +103,8 @@ class ServerScaling:
         self, config: PoolConfig, model: RewardModel, handles: Iterable[ActorHandle], say: Callable[[str], None]
     ) -> None:
         self._config, self._model, self._say = config, model, say
-        self._running: dict[str, Any] = dict(
-            zip(config.server_names(), handles, strict=False)
-        )  # of shared ones, those that are left
+        # There are fewer handles than names if some shared servers are gone.
+        self._running: dict[str, Any] = dict(zip(config.server_names(), handles, strict=False))
         self._lost = LostServers(config, say)
         self._started: set[str] = set()
         self._starting: _Starting | None = None

@@ -294,10 +294,11 @@ class TrainableTrial(tune.Trainable):
 
     def _refuse_other_settings(self, checkpoint: Checkpoint) -> None:
         """Refuse to go on with settings of which nobody knows where they come from: the journal has lost a takeover."""
+        if self._job.compared_every is None:
+            return
         stored, now = checkpoint.content["settings"], self._job.description()["settings"]
-        differing = [name for name in type(self._job.settings).changeable if stored.get(name) != now[name]]
-        if self._job.compared_every is not None and differing:
-            name = differing[0]
+        name = next((name for name in type(self._job.settings).changeable if stored.get(name) != now[name]), None)
+        if name is not None:
             raise UserError(
                 f"{checkpoint.folder} was trained with {name} = {stored.get(name)}, and the journal says {now[name]}: it has lost a "
                 "takeover; restore journal.jsonl"

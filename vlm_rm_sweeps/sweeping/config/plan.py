@@ -777,11 +777,11 @@ def _unreserved(pool: PoolSettings) -> str | None:
     )
 
 
-def _idle_gpus(plan: Plan) -> str:
+def _idle_gpus(plan: Plan) -> str | None:
     """Say if trials reserve a GPU and do not use it: learners compute on CPUs, so it is for drawing alone."""
     gpus = plan.sweep.trial.gpus
     if not gpus or plan.task.draws_with_opengl:
-        return ""
+        return None
     return (
         f"trial.gpus = {gpus:g}: trials learn on CPUs, and {plan.task.name} is drawn without OpenGL, so the GPUs would be idle; "
         "`pool.gpus` puts reward servers on GPUs"
