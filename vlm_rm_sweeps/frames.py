@@ -106,11 +106,11 @@ def check_frames(frames: Any) -> None:
 
 
 def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
-    """Resize frames with antialiasing, as PIL (and therefore open_clip's own transform) does.
+    """Resize frames with antialiasing.
 
-    It calls the function behind torchvision's `resize` for uint8 tensors: importing torchvision would cost the process of each
-    trial several seconds. Its weights have fewer bits than PIL's, so of a render a few pixels in a thousand differ by one level. PIL
-    itself would take that away, and change every number that was measured with resized frames.
+    Square frames are resized by PIL, as in open_clip's own transform, to the bit. Others are fitted whole, which open_clip does
+    not do. They are resized by the function behind torchvision's `resize` for uint8 tensors, which takes a seventh of the time; of
+    a render a few pixels in a thousand differ from PIL's by one level, because its weights have fewer bits.
 
     Args:
         frames: uint8 (N, H, W, 3); not changed.
@@ -119,10 +119,24 @@ def resize_frames(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
     Returns:
         uint8 (N, H', W', 3); `frames` itself if it already has the right size.
     """
-    from torch.nn import functional
-
-    height, width = frame_format.resized(*frames.shape[1:3])
-    if (height, width) == frames.shape[1:3]:
+    height, width = frames.shape[1:3]
+    size = frame_format.resized(height, width)
+    if size == (height, width):
         return frames
-    resized = functional.interpolate(frames_to_tensor(frames), (height, width), mode=frame_format.interpolation, antialias=True)
+    if height == width:
+        return _resized_by_pil(frames, frame_format)
+    from torch.nn import functional  # importing torchvision would cost the process of each trial several seconds
+
+    resized = functional.interpolate(frames_to_tensor(frames), size, mode=frame_format.interpolation, antialias=True)
     return resized.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _resized_by_pil(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray:
+    """Resize square frames, uint8 (N, H, H, 3), to uint8 (N, size, size, 3)."""
+    from PIL import Image
+
+    method = Image.Resampling[frame_format.interpolation.upper()]
+    resized = np.empty((len(frames), frame_format.size, frame_format.size, 3), np.uint8)
+    for frame, smaller in zip(frames, resized, strict=True):
+        smaller[:] = Image.fromarray(frame).resize((frame_format.size, frame_format.size), method)
+    return resized

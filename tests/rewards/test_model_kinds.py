@@ -192,12 +192,13 @@ def check_it_encodes_as_open_clip_does(model_id: str, name: str) -> None:
     model.load(micro_batch=2)
     own, _, transform = open_clip.create_model_and_transforms(name)
     tokenizer = open_clip.get_tokenizer(name)
-    edge = model.frame_format.size
-    frames = np.random.default_rng(0).integers(0, 256, (2, edge, edge, 3), np.uint8)
+    for edge in (model.frame_format.size, 480):
+        frames = np.random.default_rng(0).integers(0, 256, (2, edge, edge, 3), np.uint8)
+        with torch.inference_mode():
+            images = own.eval().encode_image(torch.stack([transform(Image.fromarray(frame)) for frame in frames]), normalize=True)
+        torch.testing.assert_close(model.encode_frames(frames), images, atol=1e-5, rtol=0)
     with torch.inference_mode():
-        images = own.eval().encode_image(torch.stack([transform(Image.fromarray(frame)) for frame in frames]), normalize=True)
         texts = own.encode_text(tokenizer(list(PROMPTS)), normalize=True)
-    torch.testing.assert_close(model.encode_frames(frames), images, atol=1e-5, rtol=0)
     for prompt, expected in zip(PROMPTS, texts, strict=True):
         torch.testing.assert_close(model.encode_prompt(prompt), expected, atol=1e-5, rtol=0)
     assert model.source.parameters == sum(parameter.numel() for parameter in own.parameters())

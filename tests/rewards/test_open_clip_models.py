@@ -305,7 +305,7 @@ def test_checkpoint_file_gives_the_embeddings_of_the_saved_model(
     torch.manual_seed(1)
     model = loaded(model_id, micro_batch=4)
     assert model.model_id == model_id
-    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), np.uint8)
     transform = open_clip.image_transform(32, is_train=False)
     with torch.inference_mode():
         images = toy.encode_image(torch.stack([transform(Image.fromarray(frame)) for frame in frames]), normalize=True)

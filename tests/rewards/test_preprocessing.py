@@ -26,8 +26,7 @@ NORMALISATIONS = [
 
 
 def noise(height: int, width: int, count: int = 2) -> np.ndarray:
-    # Away from 0 and 255, where PIL and torch clip the overshoot of bicubic at different moments.
-    return np.random.default_rng(0).integers(70, 186, (count, height, width, 3), np.uint8)
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
 def cart_pole_frames() -> np.ndarray:
@@ -64,39 +63,9 @@ def test_agrees_with_open_clip(
     pixels = Preprocessing(size, mean, std, interpolation, resize_mode)(frames)
     assert pixels.dtype == torch.float32
     assert pixels.shape == expected.shape == (len(frames), 3, size, size)
-    # PIL rounds to whole levels between its two passes.
-    torch.testing.assert_close(pixels, expected, atol=2.01 / 255 / min(std), rtol=0)
-
-
-def mountain_car_frames() -> np.ndarray:
-    """Square parts of renders."""
-    return np.stack([state.frame[:, 100:500] for state in sampled_states(find_task("mountaincar-summit"), 10, seed=1)])
-
-
-def humanoid_frames() -> np.ndarray:
-    return np.stack([state.frame for state in sampled_states(find_task("humanoid-kneeling"), 10, seed=1)])
-
-
-@pytest.mark.parametrize(("draw", "edge"), [(mountain_car_frames, 400), (humanoid_frames, 480)])
-def test_of_a_resized_render_embeddings_differ_by_as_little_as_the_documentation_says(
-    draw: Callable[[], np.ndarray], edge: int, request: pytest.FixtureRequest
-) -> None:
-    """Frames of the model's size need no resizing, so PIL's are those that open_clip's transform would give."""
-    if draw is humanoid_frames:
-        request.getfixturevalue("opengl")
-    frames = draw()
-    assert frames.shape[1:] == (edge, edge, 3)
-    by_pil = np.stack([np.asarray(Image.fromarray(frame).resize((64, 64), Image.Resampling.BICUBIC)) for frame in frames])
-    levels = np.abs(resize_frames(frames, FrameFormat(64)).astype(int) - by_pil)
-    assert levels.max() <= 2
-    assert (levels > 0).mean() < 0.003
-    assert (levels > 1).mean() < 1e-4
-    for size in ("tiny", "large"):
-        model = load_reward_model(f"embedded/{size}")
-        assert isinstance(model, ClipRewardModel)
-        ours, theirs = (model.encode_frames(each) for each in (frames, by_pil))
-        assert (ours - theirs).abs().max() < 1e-3
-        assert (ours * theirs).sum(dim=-1).min() > 0.99999
+    # Those that are not square are resized by torch, whose weights have fewer bits.
+    levels = 1e-4 if frames.shape[1] == frames.shape[2] else 2.01
+    torch.testing.assert_close(pixels, expected, atol=levels / 255 / min(std), rtol=0)
 
 
 def test_bars_have_the_fill_color() -> None:
@@ -108,7 +77,7 @@ def test_bars_have_the_fill_color() -> None:
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("resize_mode", ["squash", "longest"])
-@pytest.mark.parametrize("shape", [(400, 600), (101, 77), (30, 50), (64, 64)])
+@pytest.mark.parametrize("shape", [(400, 600), (101, 77), (30, 50), (480, 480), (64, 64)])
 def test_frame_resized_early_gives_the_same_tensor_to_the_bit(
     shape: tuple[int, int], resize_mode: ResizeMode, interpolation: Interpolation
 ) -> None:

@@ -123,7 +123,7 @@ def preprocessing_of(model: Mapping[str, Any], own: Mapping[str, Any], where: st
 
     open_clip's `shortest` cuts the sides off a wide frame, and with them what the prompt describes: MountainCar's flag, or the
     cart at the ends of its track. Such frames are fitted whole, between bars of the checkpoint's mean colour. Square frames are
-    processed as in open_clip, but for a level where resizing rounds (see `resize_frames`).
+    processed as in open_clip.
 
     Args:
         model: open_clip's configuration of the model. It decides the size, as in open_clip: a tag's own may be another variant's.
