@@ -195,7 +195,9 @@ def check_it_encodes_as_open_clip_does(model_id: str, name: str) -> None:
     for edge in (model.frame_format.size, 480):
         frames = np.random.default_rng(0).integers(0, 256, (2, edge, edge, 3), np.uint8)
         with torch.inference_mode():
-            images = own.eval().encode_image(torch.stack([transform(Image.fromarray(frame)) for frame in frames]), normalize=True)
+            images = own.eval().encode_image(
+                torch.stack([transform(Image.fromarray(frame)) for frame in frames]), normalize=True
+            )
         torch.testing.assert_close(model.encode_frames(frames), images, atol=1e-5, rtol=0)
     with torch.inference_mode():
         texts = own.encode_text(tokenizer(list(PROMPTS)), normalize=True)

@@ -1,7 +1,5 @@
 """Preprocessing of batches agrees with open_clip's own transform of single PIL images."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -9,13 +7,9 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.transform import image_transform
 from PIL import Image
 
-from vlm_rm_sweeps.evaluation.collect_states import sampled_states
-from vlm_rm_sweeps.frames import FrameFormat, Interpolation, ResizeMode, resize_frames
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.frames import Interpolation, ResizeMode, resize_frames
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
-from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.tasks.cart_pole import UprightCartPole
-from vlm_rm_sweeps.tasks.registry import find_task
 
 Colour = tuple[float, float, float]
 HALF: Colour = (0.5, 0.5, 0.5)
