@@ -138,5 +138,5 @@ def _resized_by_pil(frames: np.ndarray, frame_format: FrameFormat) -> np.ndarray
     method = Image.Resampling[frame_format.interpolation.upper()]
     resized = np.empty((len(frames), frame_format.size, frame_format.size, 3), np.uint8)
     for frame, smaller in zip(frames, resized, strict=True):
-        smaller[:] = Image.fromarray(frame).resize((frame_format.size, frame_format.size), method)
+        smaller[:] = np.asarray(Image.fromarray(frame).resize((frame_format.size, frame_format.size), method))
     return resized

@@ -52,7 +52,7 @@ def test_rewards_are_measured_beside_alphas(vlm_rm: Command, refusal: Command, d
     quantile = f"{{kind: threshold, quantile: 0.8, states: {dataset}}}"
     options = ("--model", "embedded/tiny", "--alpha", "0.5", "--reward", "history", "--reward", softmax, "--reward", quantile)
     printed = vlm_rm("epic", dataset, *options, "--truth", "-abs(theta)", "-o", tmp_path / "epic.csv")
-    assert "rewards: history: a data set has frames alone: a history of one frame" in printed
+    assert "rewards: history: a data set has no reward of the environment, and earlier frames only where" in printed
     table = pd.read_csv(tmp_path / "epic.csv")
     assert table["reward"].tolist()[:2] == ["alpha 0.5", "history"]
     assert [label.split("-")[0] for label in table["reward"][2:]] == ["softmax", "threshold"]
@@ -79,7 +79,7 @@ def test_confusion_measures_rewards_and_further_prompts_with_intervals(
     options = ("confusion", dataset, tmp_path / "cars", "--model", "embedded/tiny")
     given = ("--alpha", "0.5", "--reward", "history", "--prompt", "a red ball")
     printed = vlm_rm(*options, *given, "-o", tmp_path / "shown")
-    assert "rewards: history: a data set has frames alone" in printed
+    assert "rewards: history: a data set has no reward of the environment" in printed
     assert "ROC-AUC of embedded/tiny, alpha 0.5" in printed
     assert "ROC-AUC of embedded/tiny, history" in printed
     rows = json_of(*options, *given, "-o", tmp_path / "told")

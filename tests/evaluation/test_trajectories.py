@@ -38,6 +38,16 @@ def rewards_of(visited: Trajectories, noise: float = 3) -> np.ndarray:
     return visited.steps + np.random.default_rng(2).normal(scale=noise, size=len(visited.steps))
 
 
+def test_runs_are_the_consecutive_steps_of_an_episode() -> None:
+    found = Trajectories(
+        episodes=np.array([1, 0, 1, 1, 0, 1, NO_EPISODE, NO_EPISODE]),
+        steps=np.array([3, 20, 2, 6, 10, 7, 1, 2]),
+        policies=np.zeros(8, int),
+        in_goal=np.zeros(8),
+    ).runs()
+    assert [run.tolist() for run in found] == [[2, 0], [3, 5]]
+
+
 def test_value_order_is_the_mean_of_spearmans_over_successful_episodes() -> None:
     visited = trajectories()
     rewards = np.stack([rewards_of(visited), -rewards_of(visited, 1)], axis=1)

@@ -26,3 +26,15 @@ def test_each_part_is_asked_for_once() -> None:
     np.testing.assert_array_equal(columns.of(2, answer)[:, 0], answer[:, 3])
     expected = np.stack([answer[:, 0], answer[:, 2], answer[:, 3], 2 * answer[:, 0]], axis=1)
     np.testing.assert_array_equal(columns.alone(answer), expected)
+
+
+def test_a_history_sees_the_steps_of_its_run_and_no_other() -> None:
+    columns = Columns([HISTORY, *PLAIN])
+    answer = np.random.default_rng(0).normal(size=(5, len(columns.asked))).astype(np.float32)
+    run = np.array([3, 1, 4])
+    rewards = columns.along(answer, [run])
+    assert HISTORY.function is not None
+    np.testing.assert_array_equal(rewards[run, 0], HISTORY.function.combine(answer[run][:, :2], np.zeros(3, np.float32)))
+    assert not np.array_equal(rewards, columns.alone(answer))
+    np.testing.assert_array_equal(rewards[[0, 2]], columns.alone(answer)[[0, 2]])
+    np.testing.assert_array_equal(rewards[:, 1:], columns.alone(answer)[:, 1:])

@@ -83,7 +83,7 @@ def epic(
     for remark in check_models(models, specs):
         tell(remark)
     tell(f"{known} of {len(states)} states of {task.name}, truth: {truth}")
-    _say_seen_alone(specs, "a data set has", tell)
+    _say_seen_alone(specs, tell)
     comparisons = list(compare_models(states, truth_values, models, specs, say=tell))
     table = pd.concat([each.table for each in comparisons], ignore_index=True)
     if as_json:
@@ -98,12 +98,12 @@ def epic(
         tell(f"written to {output}")
 
 
-def _say_seen_alone(specs: "Specs", where: str, tell: Callable[[str], None]) -> None:
-    """Say which rewards are others here than in training, where they see whole episodes."""
-    from vlm_rm_sweeps.rewards.functions.base import seen_alone
+def _say_seen_alone(specs: "Specs", tell: Callable[[str], None], where: str | None = None) -> None:
+    """Say which rewards are others here than in training, where they see whole episodes; `where` is None for data sets."""
+    from vlm_rm_sweeps.rewards.functions.base import seen_alone, seen_in_data_set
 
-    needing = (str(key) for (key, _), spec in specs.items() if spec.function is not None and spec.function.needs_episode)
-    if remark := seen_alone(needing, where):
+    needing = [str(key) for (key, _), spec in specs.items() if spec.function is not None and spec.function.needs_episode]
+    if remark := seen_alone(needing, where) if where else seen_in_data_set(needing):
         tell(remark)
 
 
@@ -148,7 +148,7 @@ def confusion(
     tell = say_aside if as_json else say
     for remark in check_models(models, specs):
         tell(remark)
-    _say_seen_alone(specs, "a data set has", tell)
+    _say_seen_alone(specs, tell)
     table = confusions.confusion(states, models, specs, say=tell)
     confusions.save_confusion(output, table)
     if as_json:
@@ -211,7 +211,7 @@ def landscape(
     tell = say_aside if as_json else say
     for remark in check_models(models, specs):
         tell(remark)
-    _say_seen_alone(specs, "a landscape has", tell)
+    _say_seen_alone(specs, tell, "a landscape has")
     formats = {find_reward_model(each).frame_format for each in models}
     walked = landscapes.walk(chosen, axes, formats, chosen.rendering(textures, camera))
     table = pd.concat(

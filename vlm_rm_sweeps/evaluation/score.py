@@ -21,8 +21,9 @@ def score_frames(
     frames: Iterable[np.ndarray],
     specs: Sequence[RewardSpec],
     say: Callable[[str], None] | None = None,
+    runs: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    """Score frames, whose sizes may differ. Each stands alone: a reward of several frames sees one.
+    """Score frames, whose sizes may differ.
 
     Args:
         model: A loaded model, or a pool.
@@ -30,6 +31,8 @@ def score_frames(
         specs: Reward specs, at least one.
         say: Is told what the model remarks on these frames as a whole, such as that it has never seen their like; None to ask for no
             remarks.
+        runs: Positions of frames of consecutive steps of one episode, int (t,) each. A reward of several frames sees those of its run;
+            a frame of no run stands alone.
 
     Returns:
         Rewards, float32 (N, number of specs), in the order of the frames.
@@ -40,7 +43,7 @@ def score_frames(
     own = {name: specs[0].column(name) for name in model.columns} if say else {}
     columns = Columns([*specs, *own.values()])
     rewards = [scores_of(model, chunk, columns.asked) for chunk in in_chunks(frames, model.frame_format)]
-    scored = columns.alone(np.concatenate(rewards))
+    scored = columns.along(np.concatenate(rewards), runs)
     refuse_not_finite(scored, model.model_id)
     scored, told = scored[:, : len(specs)], scored[:, len(specs) :]
     if say and own:
@@ -105,6 +108,8 @@ def score_states(
 ) -> np.ndarray:
     """Score the states of a data set, drawn as training would draw them.
 
+    A reward of several frames sees those of the steps directly before, where the data set has them.
+
     Args:
         model: A loaded model, or a pool.
         dataset: N states; each image is read and encoded once.
@@ -117,4 +122,4 @@ def score_states(
     Raises:
         UserError: An image cannot be read, or a reward is not finite.
     """
-    return score_frames(model, frames_of(dataset, model.frame_format), specs, say)
+    return score_frames(model, frames_of(dataset, model.frame_format), specs, say, dataset.trajectories.runs())

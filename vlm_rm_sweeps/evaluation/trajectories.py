@@ -49,6 +49,14 @@ class Trajectories:
         found = [np.flatnonzero(self.episodes == number) for number in numbers]
         return [states[np.argsort(self.steps[states], kind="stable")] for states in found]
 
+    def runs(self) -> list[np.ndarray]:
+        """List the positions of states of consecutive steps of an episode, where there are at least two."""
+        found = []
+        for states in self.states_by_episode():
+            gaps = np.flatnonzero(np.diff(self.steps[states]) != 1) + 1
+            found += [run for run in np.split(states, gaps) if len(run) > 1]
+        return found
+
     def successful(self) -> list[np.ndarray]:
         """List the positions of each successful episode's states: at least half of them are in the goal, see `is_success`."""
         return [states for states in self.states_by_episode() if is_success(float(self.in_goal[states].mean()))]

@@ -57,6 +57,25 @@ class Columns:
         ]
         return np.stack(rewards, axis=1)
 
+    def along(self, answered: np.ndarray, runs: Sequence[np.ndarray]) -> np.ndarray:
+        """Compute the rewards of frames, some of which are of consecutive steps.
+
+        Args:
+            answered: The model's answer, float32 (N, asked).
+            runs: Positions of frames of consecutive steps of one episode, int (t,) each. All other frames stand alone, and the
+                environment's own rewards count as 0.
+
+        Returns:
+            float32 (N, specs).
+        """
+        rewards = self.alone(answered)
+        for number, spec in enumerate(self._specs):
+            if spec.function is not None and spec.function.memory:
+                columns = self.of(number, answered)
+                for run in runs:
+                    rewards[run, number] = combined(spec.function, columns[run], np.zeros(len(run), np.float32))
+        return rewards
+
 
 def score_episode(model: RewardModel, spec: RewardSpec, frames: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
     """Compute the rewards of one whole episode.

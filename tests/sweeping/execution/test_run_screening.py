@@ -249,7 +249,7 @@ def test_rewards_are_ranked_and_the_best_are_trained_by_their_names(
 ) -> None:
     rewards = [{"kind": "history", "name": "recent"}, {"kind": "softmax", "negatives": ["a pole lying down"]}, "goal_baseline"]
     screening = screening_of(screening_file(tmp_path, dataset, name="kinds", alphas=None, rewards=rewards))
-    assert "rewards: recent: a data set has frames alone: a history of one frame" in screening.describe()
+    assert "rewards: recent: a data set has no reward of the environment" in screening.describe()
     outcome = run_screening(screening, tmp_path, f"sqlite:///{mlflow_database}", lambda line: None)
     ranked = outcome.ranking[["model", "reward", "prompt"]].to_dict("records")
     assert {row["reward"] for row in ranked} == {"recent", screening.plan.rewards[1].label, "goal_baseline"}

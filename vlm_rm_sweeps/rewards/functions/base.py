@@ -134,7 +134,7 @@ class RewardFunction(BaseModel, ABC):
 
     @property
     def needs_episode(self) -> bool:
-        """Whether it is another reward on states that stand alone, as in a data set: a history has one frame there, see `alone`."""
+        """Whether it is another reward on states that stand alone: a history has one frame there, see `alone`."""
         return self.memory > 0 or self.uses_true_reward
 
     @property
@@ -182,7 +182,7 @@ class RewardFunction(BaseModel, ABC):
     def alone(self, columns: np.ndarray) -> np.ndarray:
         """Compute the rewards of frames that stand alone, each as if it were an episode of one step.
 
-        Data sets of states have no order, and no rewards of the environment: those count as 0.
+        Such states have no rewards of the environment: those count as 0.
 
         Args:
             columns: Values of the parts, float32 (n, p).
@@ -262,9 +262,26 @@ def seen_alone(labels: Iterable[str], where: str) -> str | None:
     Returns:
         One sentence; None if there are none.
     """
+    return _others_there(labels, f"{where} frames alone: a history of one frame, and no reward of the environment")
+
+
+def seen_in_data_set(labels: Iterable[str]) -> str | None:
+    """Say how rewards that need an episode are measured on a data set of states.
+
+    Args:
+        labels: Of those with `needs_episode`.
+
+    Returns:
+        One sentence; None if there are none.
+    """
+    return _others_there(
+        labels, "a data set has no reward of the environment, and earlier frames only where it holds every step of an episode"
+    )
+
+
+def _others_there(labels: Iterable[str], why: str) -> str | None:
     named = ", ".join(dict.fromkeys(labels))
-    alone = "frames alone: a history of one frame, and no reward of the environment"
-    return f"rewards: {named}: {where} {alone}" if named else None
+    return f"rewards: {named}: {why}" if named else None
 
 
 def rewards_of(function: FrameReward, images: np.ndarray, texts: Texts) -> np.ndarray:

@@ -202,9 +202,9 @@ class Plan:
             (reward.key, prompt.id): reward.spec(prompt) for model, reward, prompt in self.combinations if model == model_id
         }
 
-    def seen_alone(self, where: str) -> str | None:
-        """Say which rewards need an episode, where none is: see `functions.base.seen_alone`."""
-        return seen_alone((str(reward.key) for reward in self.rewards if reward.function.needs_episode), where)
+    def needing_episodes(self) -> list[str]:
+        """List the rewards that need an episode, and are others on states that stand alone."""
+        return [str(reward.key) for reward in self.rewards if reward.function.needs_episode]
 
     def served_specs(self, model_id: str) -> list[RewardSpec]:
         """List every reward spec that a model may be asked to score."""
@@ -802,7 +802,7 @@ def _frames_alone(plan: Plan) -> str | None:
     """Say where rewards are measured on frames without an episode."""
     if not (plan.sweep.epic_states or plan.sweep.audit):
         return None
-    return plan.seen_alone("`epic_states` and the other models of an audit see")
+    return seen_alone(plan.needing_episodes(), "`epic_states` and the other models of an audit see")
 
 
 def _judges_by_prompts(plan: Plan) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RewardMeasure
+from vlm_rm_sweeps.rewards.functions.base import seen_in_data_set
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
@@ -53,7 +54,7 @@ class Screening:
         rewards = f"{len(plan.rewards)} {'rewards' if plan.sweep.rewards else 'alphas'}"
         grid = f"{len(plan.sweep.models)} models, {rewards}, {len(plan.prompts)} prompts"
         screened = f"screening {len(plan.combinations):,} combinations ({grid}) on the states in {self.settings.states}"
-        remark = plan.seen_alone("a data set has")
+        remark = seen_in_data_set(plan.needing_episodes())
         return "\n".join([f"{screened}, truth: {self.settings.truth}", *([remark] if remark else [])])
 
     def best_sweep(self, best: list[Combination]) -> dict[str, Any]:
