@@ -1,6 +1,7 @@
 """Distillation: a student that comes near its teacher on states that it has not seen, with the teacher's texts, to the bit."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,6 +60,9 @@ def test_it_comes_near_its_teacher_on_held_out_states_and_says_how_near(folder: 
     card = (folder / CARD).read_text()
     assert "Fidelity on 32 images that it has not seen" in card
     assert "times as fast" in card
+    missed = re.search(r"Squared distance: ([0-9.]+) % of the spread", card)
+    assert missed
+    assert float(missed.group(1)) < 50
 
 
 def test_texts_are_the_teachers_and_any_reward_goes_on_working(folder: Path) -> None:

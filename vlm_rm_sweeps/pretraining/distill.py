@@ -1,7 +1,9 @@
 """Distillation: a small image tower learns a teacher's image embeddings on a task's own renders, in minutes on a CPU.
 
-It starts from the image tower of an embedded model, with a linear map to the teacher's width. The loss is 1 - cosine. States and
-batches come from the seed alone, so on one machine the same call gives the same bits.
+It starts from the image tower of an embedded model, with a linear map to the teacher's width. To a teacher, the states of one task may
+be much alike, so that a constant has nearly the cosine that a perfect student would have. The map therefore learns how embeddings
+differ from their mean, and the loss is the squared distance to the teacher's unit embeddings as a share of their spread: a constant
+has 1. States and batches come from the seed alone, so on one machine the same call gives the same bits.
 """
 
 import statistics
@@ -48,6 +50,8 @@ _HELD_OUT = 5
 """One of so many images, or episodes of a data set, is held out."""
 _BATCH = 64
 _LEARNING_RATE = 1e-3
+_LEAST_SPREAD = 1e-6
+"""Of a teacher to which all states are the same, but for rounding."""
 _SPEED_FRAMES, _SPEED_ROUNDS = 256, 5
 
 
@@ -155,13 +159,14 @@ def distill(
         save_file(student_tensors(tower, known), file, {DISTILLED: about.model_dump_json()})
         student = load_for_measuring(f"{DISTILLED}/{file}")
         assert isinstance(student, DistilledRewardModel)
-        cosines, rewards = fidelity(teacher, student, held_out, task)
+        cosines, missed, rewards = fidelity(teacher, student, held_out, task)
         say("measuring the speed of both")
         speeds = _speeds((teacher, student), held_out.frames)
         rewards.to_csv(unfinished / FIDELITY, index=False)
         spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,)).column(DRIFT)
         drift = float(student.score(held_out.frames, [spec]).mean())
-        card = student_card(about, cosines, rewards, {teacher_id: speeds[0], "student": speeds[1]}, len(held_out.frames), drift)
+        both = {teacher_id: speeds[0], "student": speeds[1]}
+        card = student_card(about, cosines, missed, rewards, both, len(held_out.frames), drift)
         (unfinished / CARD).write_text(card, encoding="utf-8")
     return rewards
 
@@ -254,37 +259,43 @@ def _train(
     batches = len(training.frames) // _BATCH
     if not batches:
         raise UserError(f"{len(training.frames)} training images: expected at least {_BATCH}, the size of a batch")
-    _fit_map(tower, shape, training)
+    targets = torch.from_numpy(training.teachers)
+    mean = targets.mean(dim=0)
+    spread = (targets - mean).square().sum(dim=1).mean().sqrt().clamp_min(_LEAST_SPREAD)
+    _fit_map(tower, shape, training.frames, ((targets - mean) / spread).numpy())
     tower.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(tower.parameters(), lr=_LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=epochs * batches)
-    targets = torch.from_numpy(training.teachers)
     for epoch in range(epochs):
         tower.train()
         order = rng.permutation(len(training.frames))
         loss_sum = 0.0
         for batch in np.split(order[: batches * _BATCH], batches):
-            features = tower(shape.preprocessing(training.frames[batch]))
-            loss = (1 - functional.cosine_similarity(features, targets[batch], dim=-1)).mean()
+            embedded = functional.normalize(mean + spread * tower(shape.preprocessing(training.frames[batch])), dim=-1)
+            loss = (embedded - targets[batch]).square().sum(dim=1).mean() / spread**2
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             loss_sum += loss.item()
         if epoch in (0, epochs - 1) or (epoch + 1) % 5 == 0:
-            say(f"epoch {epoch + 1} of {epochs}: mean loss (1 - cosine) {loss_sum / batches:.4f}")
+            say(f"epoch {epoch + 1} of {epochs}: squared distance {loss_sum / batches:.4f} of the spread")
+    linear: Any = tower[1]
+    with torch.no_grad():
+        linear.weight.mul_(spread)
+        linear.bias.mul_(spread).add_(mean)
     return tower.eval()
 
 
 @torch.no_grad()
-def _fit_map(tower: torch.nn.Sequential, shape: TowerShape, training: Images) -> None:
+def _fit_map(tower: torch.nn.Sequential, shape: TowerShape, frames: np.ndarray, targets: np.ndarray) -> None:
     """Set the map to the least-squares solution for the tower as it is: a random one would first spoil the tower."""
     linear: Any = tower[1]
-    features = _tower_features(tower, shape, training.frames)
+    features = _tower_features(tower, shape, frames)
     design = np.concatenate([features, np.ones((len(features), 1))], axis=1)
     penalty = 1e-3 * np.trace(design.T @ design) / design.shape[1]
     gram = design.T @ design + penalty * np.eye(design.shape[1])
-    solution = np.linalg.solve(gram, design.T @ training.teachers)
+    solution = np.linalg.solve(gram, design.T @ targets)
     linear.weight.copy_(torch.from_numpy(solution[:-1].T))
     linear.bias.copy_(torch.from_numpy(solution[-1]))
 
@@ -299,7 +310,7 @@ def _tower_features(tower: torch.nn.Sequential, shape: TowerShape, frames: np.nd
 
 def fidelity(
     teacher: ClipRewardModel, student: ClipRewardModel, held_out: Images, task: Task
-) -> tuple[np.ndarray, pd.DataFrame]:
+) -> tuple[np.ndarray, float, pd.DataFrame]:
     """Compare a student with its teacher on images.
 
     Args:
@@ -309,7 +320,8 @@ def fidelity(
         task: The task, for its sentences.
 
     Returns:
-        Cosine of both embeddings of each image, float (N,); and, by `prompt` and `alpha`, the rank correlation of the rewards.
+        Cosine of both embeddings of each image, float (N,); their squared distance as a share of the spread of the teacher's, which is
+        1 for the best constant; and, by `prompt` and `alpha`, the rank correlation of the rewards.
     """
     from scipy import stats  # takes a second
 
@@ -322,7 +334,9 @@ def fidelity(
             alphas_1 = torch.tensor([alpha])
             columns = [goal_baseline_reward(images, goal_1d, baseline_1d, alphas_1)[:, 0] for images in (students, teachers)]
             rows.append({"prompt": prompt, "alpha": alpha, "spearman": float(stats.spearmanr(*columns).statistic)})
-    return functional.cosine_similarity(students, teachers).numpy(), pd.DataFrame(rows)
+    spread = (teachers - teachers.mean(dim=0)).square().sum()
+    missed = float((students - teachers).square().sum() / spread)
+    return functional.cosine_similarity(students, teachers).numpy(), missed, pd.DataFrame(rows)
 
 
 def _sentences(task: Task) -> dict[str, tuple[str, str]]:

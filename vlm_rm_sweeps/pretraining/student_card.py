@@ -27,6 +27,7 @@ class Speed:
 def student_card(
     about: StudentDescription,
     cosines: np.ndarray,
+    missed: float,
     rewards: pd.DataFrame,
     speeds: Mapping[str, Speed],
     held_out: int,
@@ -37,6 +38,7 @@ def student_card(
     Args:
         about: What its file says.
         cosines: Cosine of student and teacher for each held-out image.
+        missed: Mean squared distance to the teacher's embeddings, as a share of their spread.
         rewards: Columns `prompt`, `alpha` and `spearman`.
         speeds: Speed of the teacher, then of the student, by name.
         held_out: Number of held-out images.
@@ -55,6 +57,7 @@ def student_card(
         ## Fidelity on {held_out:,} images that it has not seen
 
         Cosine of both embeddings: mean {cosines.mean():.4f}, 5th percentile {np.percentile(cosines, 5):.4f}.
+        Squared distance: {100 * missed:.1f} % of the spread of the teacher's embeddings (a constant: 100 %).
 
         | goal | alpha | rank correlation of the rewards |
         |---|---|---|
