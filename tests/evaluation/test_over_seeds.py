@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from vlm_rm_sweeps.evaluation.over_seeds import interquartile_mean, iqm, performance_profile, probability_of_improvement
+from vlm_rm_sweeps.evaluation.over_seeds import (
+    chance_of_no_difference,
+    interquartile_mean,
+    iqm,
+    performance_profile,
+    probability_of_improvement,
+)
 
 
 def test_the_interquartile_mean_leaves_out_the_lucky_and_the_unlucky_quarter() -> None:
@@ -31,8 +37,10 @@ def test_the_bootstrap_is_stratified_and_repeatable() -> None:
 def test_a_profile_is_the_share_of_runs_above_each_threshold() -> None:
     found = performance_profile([np.array([0.0, 0.5]), np.array([0.5, 1.0])], np.array([-0.1, 0.0, 0.5, 1.0]))
     assert found.value.tolist() == [1.0, 0.75, 0.25, 0.0]
-    assert (found.low <= found.value).all()
-    assert (found.value <= found.high).all()
+    between = ~np.isnan(found.low)
+    assert between.tolist() == [False, True, True, False], "above all runs, and below all, there is no interval"
+    assert (found.low <= found.value)[between].all()
+    assert (found.value <= found.high)[between].all()
 
 
 def test_a_tie_is_half_an_improvement() -> None:
@@ -45,3 +53,18 @@ def test_a_tie_is_half_an_improvement() -> None:
     assert mixed.value == pytest.approx(0.5)
     assert mixed.low == 0.0
     assert mixed.high == 1.0
+    apart = probability_of_improvement([np.array([0.8, 0.9, 1.0])], [np.array([0.1, 0.2, 0.3])])
+    assert apart.value == 1.0
+    assert np.isnan([apart.low, apart.high]).all(), "three seeds that lie apart by chance would have no width either"
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 5])
+def test_the_chance_of_no_difference_is_that_of_mann_and_whitney(seeds: int) -> None:
+    from scipy.stats import mannwhitneyu
+
+    rng = np.random.default_rng(seeds)
+    for shift in (0.0, 1.0, 9.0):
+        first, second = rng.normal(size=seeds) + shift, rng.normal(size=seeds)
+        expected = mannwhitneyu(first, second, method="exact").pvalue
+        assert chance_of_no_difference(first, second) == pytest.approx(expected)
+    assert chance_of_no_difference(np.ones(seeds), np.ones(seeds)) == 1.0

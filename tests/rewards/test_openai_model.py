@@ -130,6 +130,13 @@ def test_each_answer_is_asked_for_once(asked_of: Any, tmp_path: Path) -> None:
     assert len(server.asked) == 3
 
 
+def test_answers_in_numbers_and_in_probabilities_are_kept_apart(asked_of: Any) -> None:
+    """A server that learns to give probabilities: the number that it said before is not taken for one."""
+    with chat_server(lambda body, number: says("0.2") if number < 2 else yes(0.9)) as server:
+        assert asked_of(server).score(FRAMES[:1], [SPEC]).item() == pytest.approx(0.2)
+        assert asked_of(server).score(FRAMES[:1], [SPEC]).item() == pytest.approx(0.9)
+
+
 def test_what_passes_is_tried_again(asked_of: Any) -> None:
     with chat_server(lambda body, number: (503, "busy") if number < 2 else yes(0.5)) as server:
         assert asked_of(server).score(FRAMES[:1], [SPEC]).item() == pytest.approx(0.5)

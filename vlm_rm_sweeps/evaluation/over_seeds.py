@@ -93,6 +93,30 @@ def probability_of_improvement(first: Strata, second: Strata) -> Estimate:
     return _estimate([*first, *second], share)
 
 
+def chance_of_no_difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Test whether the runs of one kind are better or worse than those of another.
+
+    Source: a two-sided permutation test of the share of wins, which is that of Mann and Whitney; exact for a few seeds. Three seeds each
+    cannot fall below 0.1, whatever their values, four below 0.029.
+
+    Args:
+        first: Values without NaN, one for each seed.
+        second: Those of the other kind.
+
+    Returns:
+        The p-value: how likely a difference as large as this is if there is none.
+    """
+    from scipy import stats
+
+    def share(one: np.ndarray, other: np.ndarray, axis: int) -> np.ndarray:
+        return _wins(one[..., :, None], other[..., None, :])
+
+    found = stats.permutation_test(
+        (first, second), share, vectorized=True, axis=-1, n_resamples=_SAMPLES, rng=np.random.default_rng(0)
+    )
+    return float(found.pvalue)
+
+
 def _wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return ((one > other) + 0.5 * (one == other)).mean(axis=(-2, -1))
 
@@ -100,8 +124,8 @@ def _wins(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def _estimate(strata: Strata, statistic: Callable[..., np.ndarray]) -> Estimate:
     """Estimate a statistic, with the percentile interval of a stratified bootstrap.
 
-    There is none where a stratum has one seed. Nor is there one where the seeds of each stratum are equal: all samples are then the
-    same, and an interval without width would claim a certainty that few seeds do not give.
+    There is none where a stratum has one seed. Nor is there one where all samples have the same value, as those of equal seeds do: an
+    interval without width would claim a certainty that few seeds do not give.
     """
     value = np.asarray(statistic(*strata, axis=-1))
     unknown = np.full_like(value, np.nan, dtype=float)
@@ -112,4 +136,6 @@ def _estimate(strata: Strata, statistic: Callable[..., np.ndarray]) -> Estimate:
     found = stats.bootstrap(
         strata, statistic, n_resamples=_SAMPLES, method="percentile", vectorized=True, axis=-1, rng=np.random.default_rng(0)
     )
-    return Estimate(value, np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high))
+    low, high = np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
+    wide = high > low
+    return Estimate(value, np.where(wide, low, np.nan), np.where(wide, high, np.nan))

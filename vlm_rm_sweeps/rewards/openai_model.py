@@ -45,6 +45,10 @@ _TOP = 20
 """Most likely first tokens that are asked for: as many as OpenAI's own endpoint gives."""
 
 
+class _NoProbabilitiesError(Exception):
+    """The endpoint does not tell how likely its words were."""
+
+
 class OpenAiRewardModel(RewardModel):
     """A vision-language model behind an endpoint: `openai/<model>`, where the endpoint knows the model by that name.
 
@@ -146,29 +150,40 @@ class OpenAiRewardModel(RewardModel):
         return frames
 
     def _probability(self, endpoint: Endpoint, frame: np.ndarray, goal: str) -> float:
-        question = _FAR if self._asks_progress else _YES_OR_NO
+        if self._asks_progress:
+            return self._known_or_asked(endpoint, frame, goal, _FAR)
+        if self._gives_probabilities:
+            try:
+                return self._known_or_asked(endpoint, frame, goal, _YES_OR_NO)
+            except _NoProbabilitiesError:
+                self._gives_probabilities = False
+        return self._known_or_asked(endpoint, frame, goal, _NUMBER)
+
+    def _known_or_asked(self, endpoint: Endpoint, frame: np.ndarray, goal: str, question: str) -> float:
+        """Return the answer to one form of the question, from the cache if it was ever asked."""
         place = _cached_at([endpoint.base_url, self._name, question, goal], frame)
         known = _read(place)
         if known is None:
-            known = self._asked(endpoint, frame, goal)
+            asked = question.format(goal=goal)
+            if question == _YES_OR_NO:
+                known = self._probability_of_yes(endpoint, frame, asked)
+            else:
+                known = self._number(self._answer(endpoint, frame, asked))
             with suppress(OSError):  # it can be asked again
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(place, json.dumps({"probability": known}))
         return known
 
-    def _asked(self, endpoint: Endpoint, frame: np.ndarray, goal: str) -> float:
-        if self._asks_progress:
-            return self._number(self._answer(endpoint, frame, _FAR.format(goal=goal)))
-        if self._gives_probabilities:
-            try:
-                answer = self._answer(endpoint, frame, _YES_OR_NO.format(goal=goal), logprobs=True, top_logprobs=_TOP)
-                if answer.logprobs is not None and answer.logprobs.content:
-                    return self._share_of_yes(answer.logprobs.content[0])
-            except RefusedError as error:
-                if "logprob" not in str(error):
-                    raise
-            self._gives_probabilities = False
-        return self._number(self._answer(endpoint, frame, _NUMBER.format(goal=goal)))
+    def _probability_of_yes(self, endpoint: Endpoint, frame: np.ndarray, question: str) -> float:
+        try:
+            answer = self._answer(endpoint, frame, question, logprobs=True, top_logprobs=_TOP)
+        except RefusedError as error:
+            if "logprob" not in str(error):
+                raise
+            raise _NoProbabilitiesError from error
+        if answer.logprobs is None or not answer.logprobs.content:
+            raise _NoProbabilitiesError
+        return self._share_of_yes(answer.logprobs.content[0])
 
     def _answer(self, endpoint: Endpoint, frame: np.ndarray, question: str, **options: Any) -> "_Choice":
         image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png(frame)}"}}

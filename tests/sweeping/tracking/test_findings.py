@@ -27,20 +27,27 @@ def test_says_what_was_compared_what_won_by_how_much_and_how_sure() -> None:
     assert "; next is tiny, alpha 0, prompt p, with a success of 0.1" in said
     assert "For comparison: true reward 1.00, untrained 0.05." in said
     assert said.endswith(
-        "A run of the best has more success than one of the next with probability 1.00 (1.00 to 1.00): 5 seeds tell the two apart."
+        "A run of the best has more success than one of the next with probability 1.00: 5 seeds tell the two apart (permutation test, "
+        "p = 0.0079)."
     )
 
 
 def test_trials_that_were_stopped_because_they_were_good_enough_count() -> None:
     said = found(("tiny", 0.0, "p", [0.2, 0.3]), ("small", 0.0, "p", [0.9, 0.95]), status="stopped")
     assert "Best is small" in said
-    assert "with probability 1.00 (1.00 to 1.00): 2 seeds tell the two apart." in said
+    assert "with probability 1.00: 2 seeds do not tell the two apart (permutation test, p = 0.33)." in said
 
 
 def test_seeds_that_overlap_do_not_tell_two_combinations_apart() -> None:
     said = found(("tiny", 0.0, "p", [0.2, 0.9, 0.5]), ("tiny", 0.5, "p", [0.3, 0.8, 0.6]))
     assert "2 alphas, 3 seeds each" in said
-    assert said.endswith("3 seeds do not tell the two apart.")
+    assert "(0.00 to 1.00): 3 seeds do not tell the two apart (permutation test, p = 1)." in said
+
+
+def test_three_seeds_never_tell_two_combinations_apart() -> None:
+    """Of 20 ways to divide six values, two are as far apart as the farthest."""
+    assert "3 seeds do not tell" in found(("tiny", 0.0, "p", [0.0, 0.1, 0.2]), ("tiny", 0.5, "p", [0.8, 0.9, 1.0]))
+    assert "4 seeds tell" in found(("tiny", 0.0, "p", [0.0, 0.1, 0.2, 0.3]), ("tiny", 0.5, "p", [0.8, 0.9, 1.0, 1.0]))
 
 
 def test_one_seed_claims_no_difference() -> None:

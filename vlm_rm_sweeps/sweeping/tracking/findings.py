@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlm_rm_sweeps.evaluation.over_seeds import probability_of_improvement
+from vlm_rm_sweeps.evaluation.over_seeds import chance_of_no_difference, probability_of_improvement
 from vlm_rm_sweeps.metrics import REWARD, SAMPLE, SUCCESS, TAKEOVERS, TRUE_RETURN
 from vlm_rm_sweeps.sweeping.config.searching import SETTING
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 from vlm_rm_sweeps.sweeping.tracking.results import CELL, MERITS, cells_of, takeovers_in_words, told_by
 
 _LISTED = 3
+_SIGNIFICANT = 0.05
 _AXES = {
     "model": "model",
     "alpha": "alpha",
@@ -28,7 +29,7 @@ def findings(task: str, table: pd.DataFrame) -> list[str]:
     """Say what a sweep found.
 
     No difference is claimed from one seed. With several, how sure the winner is of is the probability that a run of it is better
-    than one of the next combination, with its interval.
+    than one of the next combination, with its interval, and a permutation test decides whether the seeds tell the two apart.
 
     Args:
         task: Name of the task.
@@ -165,14 +166,15 @@ def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[An
     metric = SUCCESS if winner[f"{SUCCESS}_iqm"] == winner[f"{SUCCESS}_iqm"] else TRUE_RETURN
     if winner[f"{metric}_iqm"] == second[f"{metric}_iqm"]:
         metric = TRUE_RETURN
-    found = probability_of_improvement([_values(table, winner, metric)], [_values(table, second, metric)])
+    best, following = _values(table, winner, metric), _values(table, second, metric)
+    found = probability_of_improvement([best], [following])
     better = (
         f"A run of the best has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
     )
-    if np.isnan(found.low):
-        return [f"{better}; its seeds do not differ, so there is no interval for it."]
-    told = "tell" if found.low > 0.5 else "do not tell"
-    return [f"{better} ({float(found.low):.2f} to {float(found.high):.2f}): {_seeds(seeds)} {told} the two apart."]
+    interval = "" if np.isnan(found.low) else f" ({float(found.low):.2f} to {float(found.high):.2f})"
+    chance = chance_of_no_difference(best, following)
+    told = "tell" if chance < _SIGNIFICANT else "do not tell"
+    return [f"{better}{interval}: {_seeds(seeds)} {told} the two apart (permutation test, p = {chance:.2g})."]
 
 
 def _values(table: pd.DataFrame, cell: Mapping[Any, Any], metric: str) -> np.ndarray:
