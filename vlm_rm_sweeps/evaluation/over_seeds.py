@@ -96,8 +96,8 @@ def probability_of_improvement(first: Strata, second: Strata) -> Estimate:
 def chance_of_no_difference(first: np.ndarray, second: np.ndarray) -> float:
     """Test whether the runs of one kind are better or worse than those of another.
 
-    Source: a two-sided permutation test of the share of wins, which is that of Mann and Whitney; exact for a few seeds. Three seeds each
-    cannot fall below 0.1, whatever their values, four below 0.029.
+    Source: a two-sided permutation test of the share of wins, which is that of Mann and Whitney; exact for a few seeds. Three seeds
+    each cannot fall below 0.1, whatever their values, four below 0.029.
 
     Args:
         first: Values without NaN, one for each seed.
