@@ -53,6 +53,10 @@ SCRIPTS = {
         ["--trials", "2", "--simulate", "10", "20"],
         ["between trials, s for each", "mirror, without MLflow", "--resume with half of the trials ended"],
     ),
+    "mlflow_rates.py": (
+        ["--kinds", "http", "--trials", "4", "--results", "2", "--at-once", "2", "--workers", "1"],
+        ["http "],
+    ),
     "startup.py": (["--sweeps", "1", "--rounds", "0"], ["the first trial starts", "each further trial"]),
     "update.py": (
         ["--updates", "2", "--rounds", "1", "--transitions", "256"],

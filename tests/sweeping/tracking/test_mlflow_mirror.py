@@ -49,7 +49,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_up_store
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
-from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
 
 
 class Mirrored:
@@ -412,12 +412,51 @@ def test_a_new_trial_takes_few_requests_and_what_all_have_in_common_is_found_onc
     assert found == ["commit 0"]
     of_sweep = asked.index("create_run", asked.index("create_run") + 1)
     in_turn = ["create_run", "log_batch"] * len(mirrored.trials)
-    ends = ["log_batch", "set_terminated"] * len(mirrored.trials)
+    ends = ["set_terminated"] * len(mirrored.trials)
     # Ending a run updates it.
     asked = [name for name in asked[of_sweep:] if name != "update_run"]
     assert asked == [*in_turn, *["log_batch"] * len(mirrored.trials), *ends]
     _, children = mirrored.runs()
     assert all(run.data.params["git_commit"] == "commit 0" for run in children)
+
+
+def test_results_do_not_wait_for_other_trials_that_begin_and_end(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a trial go together, whatever is written between them, but none before its start or after its end."""
+    first, second = mirrored.trials[:2]
+    told: list[tuple[str, list[int]]] = []
+    log_batch, terminate = MlflowClient.log_batch, MlflowClient.set_terminated
+
+    def logged(client: MlflowClient, run_id: str, metrics: Any = (), **named: Any) -> Any:
+        if steps := [metric.step for metric in metrics if metric.key == "env_steps"]:
+            told.append((run_id, steps))
+        return log_batch(client, run_id, metrics=metrics, **named)
+
+    def terminated(client: MlflowClient, run_id: str, *given: Any) -> Any:
+        told.append((run_id, []))
+        return terminate(client, run_id, *given)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", logged)
+    monkeypatch.setattr(MlflowClient, "set_terminated", terminated)
+
+    def result(trial: str, step: int) -> None:
+        mirrored.journal.append(ResultLogged(time=step, trial=trial, step=step, metrics={"true_return": step / 2}))
+
+    mirrored.journal.append(TrialStarted(time=2, trial=first))
+    for step in (10, 20, 30):
+        result(first, step)
+    mirrored.journal.append(TrialStarted(time=2, trial=second))
+    result(first, 40)
+    result(second, 10)
+    result(first, 50)
+    mirrored.journal.append(TrialEnded(time=60, trial=first, status=RunStatus.FINISHED, tags={}))
+    result(second, 20)
+    mirrored.journal.append(TrialEnded(time=60, trial=second, status=RunStatus.FINISHED, tags={}))
+    last = mirrored.journal.entries[-1].uid
+    assert mirrored.mirror() == 0
+    runs = [run_id for run_id, _ in told]
+    (of_first, of_second) = dict.fromkeys(runs)
+    assert told == [(of_first, [10, 20, 30, 40, 50]), (of_second, [10, 20]), (of_first, []), (of_second, [])]
+    assert read_runs_file(mirrored.folder.mlflow).delivered == last
 
 
 def test_the_reason_of_a_failure_goes_when_the_trial_finishes_also_if_both_waited(mirrored: Mirrored) -> None:

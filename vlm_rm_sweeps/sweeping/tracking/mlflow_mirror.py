@@ -4,7 +4,6 @@ Ray's own MLflow callback is not used: it creates flat runs, logs hundreds of va
 environment steps.
 """
 
-import itertools
 import json
 import math
 import threading
@@ -78,6 +77,8 @@ _TEMPORARY = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR")
 _TRIES = 6
 _ENTRIES_AT_ONCE = 20_000
 """The more wait, the more of each run go in one request: a server that is slow for each request is caught up with."""
+_PASSED_AT_ONCE = 200
+"""As many that are no results, or of trials that wait, are looked behind."""
 _WRITE_S = 1.0
 """Seconds between two writes of mlflow.json. What a killed process had delivered since is found in MLflow."""
 _METRICS_AT_ONCE = 1_000
@@ -163,6 +164,8 @@ class MlflowMirror(threading.Thread):
         """Runs that this process has made: they have nothing that it has not logged."""
         self._reasoned: set[str] = set()
         """Runs that this process has given a reason."""
+        self._ahead: set[str] = set()
+        """Results that have been delivered before entries in front of them."""
         self._closing = threading.Event()
         self._moved_on = time.monotonic()
 
@@ -173,7 +176,7 @@ class MlflowMirror(threading.Thread):
 
     def undelivered(self) -> int:
         """Return the number of entries that have not reached MLflow."""
-        return len(self._journal.entries) - self._next + self._refusals
+        return len(self._journal.entries) - self._next - len(self._ahead) + self._refusals
 
     def close(self, patience_s: float) -> int:
         """Wait until everything is delivered or MLflow stops accepting entries, then end the thread.
@@ -227,27 +230,50 @@ class MlflowMirror(threading.Thread):
                 self._say(f"MLflow answers again: {self._waiting() + delivered} entries follow")
 
     def _forget(self) -> None:
-        """Forget what runs have: after an error it is unknown what has arrived."""
+        """Forget what runs have: after an error it is unknown what has arrived of what it was about."""
         self._steps.clear()
         self._made.clear()
 
     def _deliver_next(self, last_try: bool) -> int:
-        """Deliver the next entry, or all results up to the next entry of another kind, and return how many entries that were."""
+        """Deliver the next entry, and results that wait behind it, and return how many entries are delivered without a gap."""
         entries = self._journal.entries
-        waiting = (entries[index] for index in range(self._next, min(len(entries), self._next + _ENTRIES_AT_ONCE)))
-        results = list(itertools.takewhile(lambda entry: isinstance(entry, ResultLogged), waiting))
-        if len(results) > 1 and self._deliver_results(results):
-            return len(results)
-        self._deliver(entries[self._next], last_try)
-        return 1
+        if isinstance(entries[self._next], ResultLogged) and entries[self._next].uid not in self._ahead:
+            results = self._ready_results()
+            if len(results) > 1 and self._deliver_results(results):
+                self._ahead.update(entry.uid for entry in results)
+        count = 0
+        while self._next + count < len(entries) and entries[self._next + count].uid in self._ahead:
+            self._ahead.remove(entries[self._next + count].uid)
+            count += 1
+        if not count:
+            self._deliver(entries[self._next], last_try)
+            return 1
+        if not self._refusals:
+            self._keep(delivered=entries[self._next + count - 1].uid)
+        return count
 
-    def _deliver_results(self, entries: Sequence[Entry]) -> bool:
+    def _ready_results(self) -> list[ResultLogged]:
+        """Return the results that wait, of each trial up to its next entry of another kind: trials do not wait for each other."""
+        entries, ready, held_up, passed = self._journal.entries, list[ResultLogged](), set[str](), 0
+        for index in range(self._next, min(len(entries), self._next + _ENTRIES_AT_ONCE)):
+            entry = entries[index]
+            if isinstance(entry, SweepStarted | SweepEnded) or passed > _PASSED_AT_ONCE:
+                break
+            if isinstance(entry, ResultLogged) and entry.trial not in held_up:
+                if entry.uid not in self._ahead:
+                    ready.append(entry)
+                continue
+            passed += 1
+            if not isinstance(entry, ResultLogged | SampleDrawn | ThresholdsMeasured):
+                held_up.add(entry.trial)
+        return ready
+
+    def _deliver_results(self, results_of_all: Sequence[ResultLogged]) -> bool:
         """Write results, those of each run together. False: one of them is refused, so they have to be delivered one by one."""
         try:
             by_run: dict[str, list[ResultLogged]] = {}
-            for entry in entries:
-                if isinstance(entry, ResultLogged):
-                    by_run.setdefault(self._run_of(entry.trial, entry.time), []).append(entry)
+            for entry in results_of_all:
+                by_run.setdefault(self._run_of(entry.trial, entry.time), []).append(entry)
             for run_id, results in by_run.items():
                 known = self._logged_steps(run_id, ENV_STEPS)
                 new = {result.step: result for result in reversed(results) if result.step not in known}  # the first at a step
@@ -259,8 +285,6 @@ class MlflowMirror(threading.Thread):
             if isinstance(error, UserError) or _is_refusal(error, last_try=True):
                 return False
             raise
-        if not self._refusals:
-            self._keep(delivered=entries[-1].uid)
         return True
 
     def _deliver(self, entry: Entry, last_try: bool) -> None:
@@ -324,6 +348,7 @@ class MlflowMirror(threading.Thread):
         }
         if trial.sample is not None:
             tags[SAMPLE] = str(trial.sample.number)
+        tags |= self._link(trial.trial_id)
         known = self._runs.trials.get(trial.trial_id)
         run_id = known or self._found_or_made(trial.trial_id, trial.label, tags, time_ms)
         if known or run_id not in self._made:
@@ -401,7 +426,10 @@ class MlflowMirror(threading.Thread):
 
     def _on_end(self, entry: TrialEnded) -> None:
         run_id = self._run_of(entry.trial, entry.time)
-        self._tag(run_id, entry.tags | self._link(entry.trial))
+        # A run that was made before may have none, or one to where the results were then.
+        link = {} if run_id in self._made else self._link(entry.trial)
+        if entry.tags or link:
+            self._tag(run_id, entry.tags | link)
         has_perhaps = run_id not in self._made or run_id in self._reasoned
         if entry.status == RunStatus.FINISHED and has_perhaps and _REASON in self._client.get_run(run_id).data.tags:
             self._client.delete_tag(run_id, _REASON)  # of an earlier execution
