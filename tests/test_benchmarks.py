@@ -49,6 +49,14 @@ SCRIPTS = {
     ),
     "servers.py": (["--model", TINY, "--frames", "128", "--steps", "64", "--rounds", "1"], ["2 servers", "2 trials"]),
     "env_runners.py": (["--model", TINY, "--env-runners", "0", "1", "--profile", "fast", "--rounds", "1"], ["          1"]),
+    "many_trials.py": (
+        ["--trials", "2", "--simulate", "10", "20"],
+        ["between trials, s for each", "mirror, without MLflow", "--resume with half of the trials ended"],
+    ),
+    "mlflow_rates.py": (
+        ["--kinds", "http", "--trials", "4", "--results", "2", "--at-once", "2", "--workers", "1"],
+        ["http "],
+    ),
     "startup.py": (["--sweeps", "1", "--rounds", "0"], ["the first trial starts", "each further trial"]),
     "update.py": (
         ["--updates", "2", "--rounds", "1", "--transitions", "256"],

@@ -1,6 +1,7 @@
 """However an execution of a sweep is left, the sweep comes to its end. Real MLflow; no trial is run here."""
 
 import errno
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +13,18 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from ray import tune
 from ray.tune import TuneError
+from ray.tune.search import Searcher
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
-from vlm_rm_sweeps.sweeping.config.plan import plan_of
+from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
+from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.execution import sweep_run
 from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
 from vlm_rm_sweeps.sweeping.execution.sweep_run import SweepRun
+from vlm_rm_sweeps.sweeping.execution.trial_jobs import training_job
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     FileWritten,
@@ -199,6 +203,34 @@ def test_an_mlflow_that_is_away_does_not_keep_a_sweep_from_going_on(begun: Begun
     begun.uri = there
     begun.resume()
     assert begun.statuses() == ("FINISHED", ["FINISHED", "FINISHED"])
+
+
+@pytest.mark.parametrize("search", [None, {"space": {"settings.learning_rate": {"low": 1e-4, "high": 1e-2}}, "samples": 2}])
+def test_tune_is_given_trials_one_by_one_and_asks_for_room_ahead_unless_they_are_drawn(
+    tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch, search: dict[str, Any] | None
+) -> None:
+    begun = Begun(tmp_path, mlflow_database, f"given-{search is None}", **({} if search is None else {"search": search}))
+    configured: list[str] = []
+
+    def job(plan: Plan, folder: SweepFolder, trial: Trial, *other: Any) -> TrainingJob:
+        configured.append(trial.trial_id)
+        return training_job(plan, folder, trial, *other)
+
+    monkeypatch.setattr(sweep_run, "training_job", job)
+
+    def fit(tuner: Any) -> None:
+        assert os.environ.get("TUNE_MAX_PENDING_TRIALS_PG") == ("200" if search is None else None)
+        given = tuner._local_tuner._tune_config.search_alg
+        for number, trial in enumerate(begun.trials[1:], start=1):
+            assert given.suggest("tune's id")["run"]["trial"]["trial_id"] == trial
+            assert configured == begun.trials[1 : 1 + number]
+        assert given.suggest("tune's id") == Searcher.FINISHED
+
+    monkeypatch.setattr(tune.Tuner, "fit", fit)
+    execution = begun.execution()
+    execution._tune(begun.plan.trials[1:], pool_configs(begun.plan, "none"))
+    assert configured == begun.trials[1:]
+    assert "TUNE_MAX_PENDING_TRIALS_PG" not in os.environ
 
 
 def test_ctrl_c_works_again_once_trials_have_ended() -> None:

@@ -32,7 +32,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.config.searching import Drawn
-from vlm_rm_sweeps.sweeping.tracking import mlflow_mirror, mlflow_store
+from vlm_rm_sweeps.sweeping.tracking import environment, mlflow_mirror, mlflow_store
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     FileWritten,
@@ -49,7 +49,7 @@ from vlm_rm_sweeps.sweeping.tracking.journal import (
 from vlm_rm_sweeps.sweeping.tracking.mlflow_mirror import MlflowMirror
 from vlm_rm_sweeps.sweeping.tracking.mlflow_store import mlflow_ui_command, set_up_store
 from vlm_rm_sweeps.sweeping.tracking.report import write_report
-from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile
+from vlm_rm_sweeps.sweeping.tracking.runs_file import RunsFile, read_runs_file
 
 
 class Mirrored:
@@ -378,6 +378,94 @@ def test_results_that_wait_are_delivered_together(mirrored: Mirrored, monkeypatc
     assert sum(requests) == len(steps) * len(mirrored.trials) + len(mirrored.trials) - 1  # and the size of one model
     assert len(requests) < 12
     assert mirrored.steps() == [steps, steps]
+
+
+def test_a_new_trial_takes_few_requests_and_what_all_have_in_common_is_found_once(
+    mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may cost a server a password's hash."""
+    asked: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        original = getattr(MlflowClient, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            asked.append(name)
+            return original(*given, **named)
+
+        return call
+
+    for name in ("create_run", "get_run", "log_batch", "search_runs", "set_terminated", "update_run", "get_metric_history"):
+        monkeypatch.setattr(MlflowClient, name, counted(name))
+    found: list[str] = []
+
+    def commit() -> str:
+        found.append(f"commit {len(found)}")
+        return found[-1]
+
+    monkeypatch.setattr(environment, "git_commit", commit)
+    mirrored.start_all()
+    mirrored.result(10)
+    for trial in mirrored.trials:
+        mirrored.journal.append(TrialEnded(time=5, trial=trial, status=RunStatus.FINISHED, tags={}))
+    assert mirrored.mirror() == 0
+    assert found == ["commit 0"]
+    of_sweep = asked.index("create_run", asked.index("create_run") + 1)
+    in_turn = ["create_run", "log_batch"] * len(mirrored.trials)
+    ends = ["set_terminated"] * len(mirrored.trials)
+    # Ending a run updates it.
+    asked = [name for name in asked[of_sweep:] if name != "update_run"]
+    assert asked == [*in_turn, *["log_batch"] * len(mirrored.trials), *ends]
+    _, children = mirrored.runs()
+    assert all(run.data.params["git_commit"] == "commit 0" for run in children)
+
+
+def test_results_do_not_wait_for_other_trials_that_begin_and_end(mirrored: Mirrored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a trial go together, whatever is written between them, but none before its start or after its end."""
+    first, second = mirrored.trials[:2]
+    told: list[tuple[str, list[int]]] = []
+    log_batch, terminate = MlflowClient.log_batch, MlflowClient.set_terminated
+
+    def logged(client: MlflowClient, run_id: str, metrics: Any = (), **named: Any) -> Any:
+        if steps := [metric.step for metric in metrics if metric.key == "env_steps"]:
+            told.append((run_id, steps))
+        return log_batch(client, run_id, metrics=metrics, **named)
+
+    def terminated(client: MlflowClient, run_id: str, *given: Any) -> Any:
+        told.append((run_id, []))
+        return terminate(client, run_id, *given)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", logged)
+    monkeypatch.setattr(MlflowClient, "set_terminated", terminated)
+
+    def result(trial: str, step: int) -> None:
+        mirrored.journal.append(ResultLogged(time=step, trial=trial, step=step, metrics={"true_return": step / 2}))
+
+    mirrored.journal.append(TrialStarted(time=2, trial=first))
+    for step in (10, 20, 30):
+        result(first, step)
+    mirrored.journal.append(TrialStarted(time=2, trial=second))
+    result(first, 40)
+    result(second, 10)
+    result(first, 50)
+    mirrored.journal.append(TrialEnded(time=60, trial=first, status=RunStatus.FINISHED, tags={}))
+    result(second, 20)
+    mirrored.journal.append(TrialEnded(time=60, trial=second, status=RunStatus.FINISHED, tags={}))
+    last = mirrored.journal.entries[-1].uid
+    assert mirrored.mirror() == 0
+    runs = [run_id for run_id, _ in told]
+    (of_first, of_second) = dict.fromkeys(runs)
+    assert told == [(of_first, [10, 20, 30, 40, 50]), (of_second, [10, 20]), (of_first, []), (of_second, [])]
+    assert read_runs_file(mirrored.folder.mlflow).delivered == last
+
+
+def test_the_reason_of_a_failure_goes_when_the_trial_finishes_also_if_both_waited(mirrored: Mirrored) -> None:
+    for status, tags in ((RunStatus.FAILED, {"reason": "the machine was on fire"}), (RunStatus.FINISHED, {})):
+        mirrored.start_all()
+        for trial in mirrored.trials:
+            mirrored.journal.append(TrialEnded(time=5, trial=trial, status=status, tags=tags))
+    assert mirrored.mirror() == 0
+    assert all("reason" not in run.data.tags and run.info.status == "FINISHED" for run in mirrored.runs()[1])
 
 
 def test_of_results_that_wait_mlflow_misses_only_the_one_that_it_refuses(mirrored: Mirrored) -> None:

@@ -57,6 +57,19 @@ def test_a_result_that_was_damaged_is_taken_from_the_checkpoint(tmp_path: Path) 
     assert len(Journal(tmp_path / "journal.jsonl").entries) == 4, "nothing is written twice"
 
 
+def test_results_of_other_processes_share_the_names_of_their_metrics(tmp_path: Path) -> None:
+    """Else a journal would hold each name as often as it has results."""
+    trial, journal, said = PLAN.trials[-1], Journal(tmp_path / "journal.jsonl"), list[str]()
+    callback = JournalCallback(journal, Progress({trial.trial_id: 300}, said.append), said.append)
+    tune_trial: Any = OfTune(trial)
+    for step in (100, 200):
+        result = pickle.loads(pickle.dumps({"true_return_of_others": 1.0, "env_steps": step, "time_ms": step}))
+        callback.on_trial_result(0, [], tune_trial, result)
+    first, second = (next(iter(each.metrics)) for each in journal.entries if isinstance(each, ResultLogged))
+    assert first == "true_return_of_others"
+    assert first is second
+
+
 class OfTune:
     """The part of Tune's trial that is read."""
 

@@ -24,7 +24,8 @@ class Remaining:
         ended, stopped = ended_trials(entries), stopped_trials(entries)
         whole = {trial for trial, status in ended.items() if status == RunStatus.FINISHED}
         whole |= {trial for trial, stop in stopped.items() if stop.reached}
-        self.trials = [trial for trial in plan.trials if trial.trial_id not in whole | stopped.keys()]
+        done = whole | stopped.keys()
+        self.trials = [trial for trial in plan.trials if trial.trial_id not in done]
         recorded = {entry.trial for entry in entries if isinstance(entry, FileWritten) and entry.to == VIDEO_FOLDER}
         finished = [trial for trial in plan.trials if trial.trial_id in whole]
         self.videos = [trial for trial in finished if plan.sweep.videos and trial.trial_id not in recorded]

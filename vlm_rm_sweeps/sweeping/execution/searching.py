@@ -1,5 +1,6 @@
 """Draws the samples of a search, by Optuna under Tune's own searcher, and gives Tune the trials one by one."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -101,11 +102,11 @@ def _setting(plan: Plan, key: str, value: Drawn) -> Any:
 
 
 class TrialsInTurn(Searcher):
-    """Gives Tune the trials of a search in their order, and draws a sample when its first trial is about to start.
+    """Gives Tune the trials of a sweep in their order; a sample is drawn when its first trial is about to start.
 
     Args:
         trials: The trials to run.
-        configured: Draws what a trial still needs, and returns its configuration for Tune.
+        configured: Draws what a trial of a search still needs, and returns the configuration for Tune.
         has_room: Tells whether another trial may start now.
         is_over: Tells whether none will start again. Until then Tune keeps a process that no trial uses, for the next one.
     """
@@ -118,7 +119,7 @@ class TrialsInTurn(Searcher):
         is_over: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
-        self._waiting, self._configured = list(trials), configured
+        self._waiting, self._configured = deque(trials), configured
         self._has_room, self._is_over = has_room, is_over
 
     def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
@@ -129,7 +130,7 @@ class TrialsInTurn(Searcher):
         """Return the configuration of the next trial, None if there is none for now, or that there will be none."""
         if not self._waiting:
             return Searcher.FINISHED if self._is_over() else None
-        return self._configured(self._waiting.pop(0)) if self._has_room() else None
+        return self._configured(self._waiting.popleft()) if self._has_room() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ignore Tune's result: how trials end is read from the sweep's own records."""

@@ -1,6 +1,7 @@
 """One execution of a sweep, from folder lock to final table."""
 
 import logging
+import os
 import signal
 import threading
 import uuid
@@ -51,6 +52,10 @@ from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 _SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
 """Tune's loggers: they explain how Tune resumes, which is not used here, and warn of result files that are disabled."""
+_PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
+"""Where Tune reads how many trials may wait for room."""
+_AHEAD = 200
+"""As many as Tune lets wait that it knows from the beginning."""
 _CHECKPOINT_FOLDER = "best"
 """Among a run's artifacts."""
 _MLFLOW_PATIENCE_S = 60.0
@@ -82,6 +87,13 @@ class SweepRun:
         self._folder, self._tracking_uri, self._say = folder, tracking_uri, say
         self._journal = Journal(folder.journal)
         self._plan = plan = plan.with_samples(drawn_samples(self._journal.entries))
+        self._trials = {trial.trial_id: trial for trial in plan.trials}
+        """The plan's trials by id; those of a search with what has been drawn by now."""
+        self._of_samples: dict[int, list[str]] = {}
+        """The trials of each sample of a search, by its number."""
+        for trial in plan.trials:
+            if trial.sample is not None:
+                self._of_samples.setdefault(trial.sample.number, []).append(trial.trial_id)
         self._mirror = MlflowMirror(self._journal, plan, folder, tracking_uri, say)
         self._remaining = Remaining(plan, self._journal.entries)
         self._has_news = bool(self._remaining) or not ended_in_order(self._journal.entries)
@@ -96,8 +108,9 @@ class SweepRun:
         """Trials whose best policy is in the journal, for MLflow."""
         self._measures: dict[str, dict[str, float]] = {}
         self._take_in(known_measures(folder.epic))
+        remaining = {trial.trial_id for trial in self._remaining.trials}
         for trial in plan.trials:
-            finished = trial not in self._remaining.trials
+            finished = trial.trial_id not in remaining
             # A store is asked only about trials that have started, whose folders are in its copy.
             here = folder.trial(trial.trial_id)
             started = folder.trial_place(trial.trial_id) if here.is_dir() else here
@@ -166,7 +179,7 @@ class SweepRun:
         return SweepOutcome(self._folder.path, self._tracking_uri, outcomes, interrupted)
 
     def _outcomes(self) -> list[TrialOutcome]:
-        return [self._callback.outcome(trial) for trial in self._plan.trials]
+        return [self._callback.outcome(trial) for trial in self._trials.values()]
 
     def _take_in(self, measures: pd.DataFrame | None) -> None:
         if measures is not None:
@@ -241,7 +254,7 @@ class SweepRun:
         seconds = self._plan.sweep.time_budget_s
         budget = TimeBudget(seconds) if seconds is not None else None
         try:
-            with _ctrl_c_as_before():
+            with _ctrl_c_as_before(), _room_asked_for(_AHEAD if self._plan.sweep.search is None else None):
                 self._tuner(trials, pools, budget).fit()
         except Exception as error:
             full = _disk_error(error)
@@ -269,22 +282,16 @@ class SweepRun:
         if self._plan.sweep.compared_every is not None:
             entries, take_over = self._journal.entries, self._callback.take_over
             population = PopulationScheduler(self._plan, trials, entries, take_over, run_of)
-        if self._plan.sweep.search is None:
-            # One axis of trials, instead of one for each of model, alpha, prompt and seed, keeps their order and ids.
-            space, in_turn, count = {"run": tune.grid_search([run_of(trial)["run"] for trial in trials])}, None, 1
-        else:
+        # Of an axis of all trials (`grid_search`) Tune would copy the whole for each of them: half an hour for 10 000.
+        in_turn = TrialsInTurn(
+            trials,
             # What is drawn for a trial depends on how others have ended by then.
-            in_turn = TrialsInTurn(
-                trials,
-                lambda trial: run_of(self._with_sample(trial)),
-                **({"has_room": population.has_room, "is_over": population.is_over} if population is not None else {}),
-            )
-            # One more than there are, of those that may pause: Tune takes the last one for the end.
-            space, count = {}, len(trials) + (population is not None)
+            lambda trial: run_of(self._with_sample(trial)),
+            **({"has_room": population.has_room, "is_over": population.is_over} if population is not None else {}),
+        )
         return tune.Tuner(
             # `tune.with_resources` would rename the trials' processes.
             TrainableTrial,
-            param_space=space,
             tune_config=tune.TuneConfig(
                 trial_name_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
                 # A new trial reuses the process of one that has ended, with everything that it has imported.
@@ -292,7 +299,8 @@ class SweepRun:
                 trial_dirname_creator=lambda tune_trial: trial_of(tune_trial).trial_id,
                 scheduler=stopping or population,
                 search_alg=in_turn,
-                num_samples=count,
+                # One more than there are, of those that may pause: Tune takes the last one for the end.
+                num_samples=len(trials) + (population is not None),
                 # Trials that wait for others would count.
                 max_concurrent_trials=self._plan.sweep.max_concurrent if population is None else None,
             ),
@@ -310,7 +318,7 @@ class SweepRun:
 
     def _with_sample(self, trial: Trial) -> Trial:
         """Draw a trial's sample, unless that was done for another seed or by an earlier execution."""
-        now = self._as_planned(trial)
+        now = self._trials[trial.trial_id]
         if now.sample is None or now.sample.values is not None:
             return now
         # The samples of a population begin together, whichever of them happen to have ended.
@@ -318,16 +326,27 @@ class SweepRun:
         judged = [] if is_population else judged_samples(self._plan, self._outcomes())
         values = draw(self._plan, now.sample.number, judged)
         self._journal.append(SampleDrawn(sample=now.sample.number, values=values))
-        self._plan = self._plan.with_samples({now.sample.number: values})
-        return self._as_planned(trial)
+        for trial_id in self._of_samples[now.sample.number]:
+            self._trials[trial_id] = self._trials[trial_id].drawn(values)
+        return self._trials[trial.trial_id]
 
     def _job(self, trial: Trial, pools: Mapping[str, PoolConfig]) -> TrainingJob:
         """Build a trial's job after its takeovers so far."""
         takeovers = self._callback.outcome(trial).takeovers
         return training_job(self._plan, self._folder, trial, pools, takeovers[-1] if takeovers else None)
 
-    def _as_planned(self, trial: Trial) -> Trial:
-        return next(each for each in self._plan.trials if each.trial_id == trial.trial_id)
+
+@contextmanager
+def _room_asked_for(trials: int | None) -> Iterator[None]:
+    """Let Tune ask the cluster for room for some trials ahead, so that an autoscaler sees them; None: as Tune does for a search."""
+    if trials is None or _PENDING in os.environ:
+        yield
+        return
+    os.environ[_PENDING] = str(trials)
+    try:
+        yield
+    finally:
+        del os.environ[_PENDING]
 
 
 @contextmanager

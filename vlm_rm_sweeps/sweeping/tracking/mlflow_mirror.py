@@ -4,7 +4,6 @@ Ray's own MLflow callback is not used: it creates flat runs, logs hundreds of va
 environment steps.
 """
 
-import itertools
 import json
 import math
 import threading
@@ -78,6 +77,8 @@ _TEMPORARY = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR")
 _TRIES = 6
 _ENTRIES_AT_ONCE = 20_000
 """The more wait, the more of each run go in one request: a server that is slow for each request is caught up with."""
+_PASSED_AT_ONCE = 200
+"""As many that are no results, or of trials that wait, are looked behind."""
 _WRITE_S = 1.0
 """Seconds between two writes of mlflow.json. What a killed process had delivered since is found in MLflow."""
 _METRICS_AT_ONCE = 1_000
@@ -151,9 +152,20 @@ class MlflowMirror(threading.Thread):
         self._refusals = 0
         self._unattached = False
         self._trials = {trial.trial_id: trial for trial in plan.trials}
+        self._of_samples: dict[int, list[str]] = {}
+        """The trials of each sample of a search, by its number."""
+        for trial in plan.trials:
+            if trial.sample is not None:
+                self._of_samples.setdefault(trial.sample.number, []).append(trial.trial_id)
+        self._takeovers = taken_over(journal.entries[: self._next])
+        """Those that have been delivered, by trial id."""
         self._steps: dict[tuple[str, str], set[int]] = {}
         self._made: set[str] = set()
         """Runs that this process has made: they have nothing that it has not logged."""
+        self._reasoned: set[str] = set()
+        """Runs that this process has given a reason."""
+        self._ahead: set[str] = set()
+        """Results that have been delivered before entries in front of them."""
         self._closing = threading.Event()
         self._moved_on = time.monotonic()
 
@@ -164,7 +176,7 @@ class MlflowMirror(threading.Thread):
 
     def undelivered(self) -> int:
         """Return the number of entries that have not reached MLflow."""
-        return len(self._journal.entries) - self._next + self._refusals
+        return len(self._journal.entries) - self._next - len(self._ahead) + self._refusals
 
     def close(self, patience_s: float) -> int:
         """Wait until everything is delivered or MLflow stops accepting entries, then end the thread.
@@ -218,26 +230,50 @@ class MlflowMirror(threading.Thread):
                 self._say(f"MLflow answers again: {self._waiting() + delivered} entries follow")
 
     def _forget(self) -> None:
-        """Forget what runs have: after an error it is unknown what has arrived."""
+        """Forget what runs have: after an error it is unknown what has arrived of what it was about."""
         self._steps.clear()
         self._made.clear()
 
     def _deliver_next(self, last_try: bool) -> int:
-        """Deliver the next entry, or all results up to the next entry of another kind, and return how many entries that were."""
-        waiting = self._journal.entries[self._next : self._next + _ENTRIES_AT_ONCE]
-        results = list(itertools.takewhile(lambda entry: isinstance(entry, ResultLogged), waiting))
-        if len(results) > 1 and self._deliver_results(results):
-            return len(results)
-        self._deliver(waiting[0], last_try)
-        return 1
+        """Deliver the next entry, and results that wait behind it, and return how many entries are delivered without a gap."""
+        entries = self._journal.entries
+        if isinstance(entries[self._next], ResultLogged) and entries[self._next].uid not in self._ahead:
+            results = self._ready_results()
+            if len(results) > 1 and self._deliver_results(results):
+                self._ahead.update(entry.uid for entry in results)
+        count = 0
+        while self._next + count < len(entries) and entries[self._next + count].uid in self._ahead:
+            self._ahead.remove(entries[self._next + count].uid)
+            count += 1
+        if not count:
+            self._deliver(entries[self._next], last_try)
+            return 1
+        if not self._refusals:
+            self._keep(delivered=entries[self._next + count - 1].uid)
+        return count
 
-    def _deliver_results(self, entries: Sequence[Entry]) -> bool:
+    def _ready_results(self) -> list[ResultLogged]:
+        """Return the results that wait, of each trial up to its next entry of another kind: trials do not wait for each other."""
+        entries, ready, held_up, passed = self._journal.entries, list[ResultLogged](), set[str](), 0
+        for index in range(self._next, min(len(entries), self._next + _ENTRIES_AT_ONCE)):
+            entry = entries[index]
+            if isinstance(entry, SweepStarted | SweepEnded) or passed > _PASSED_AT_ONCE:
+                break
+            if isinstance(entry, ResultLogged) and entry.trial not in held_up:
+                if entry.uid not in self._ahead:
+                    ready.append(entry)
+                continue
+            passed += 1
+            if not isinstance(entry, ResultLogged | SampleDrawn | ThresholdsMeasured):
+                held_up.add(entry.trial)
+        return ready
+
+    def _deliver_results(self, results_of_all: Sequence[ResultLogged]) -> bool:
         """Write results, those of each run together. False: one of them is refused, so they have to be delivered one by one."""
         try:
             by_run: dict[str, list[ResultLogged]] = {}
-            for entry in entries:
-                if isinstance(entry, ResultLogged):
-                    by_run.setdefault(self._run_of(entry.trial, entry.time), []).append(entry)
+            for entry in results_of_all:
+                by_run.setdefault(self._run_of(entry.trial, entry.time), []).append(entry)
             for run_id, results in by_run.items():
                 known = self._logged_steps(run_id, ENV_STEPS)
                 new = {result.step: result for result in reversed(results) if result.step not in known}  # the first at a step
@@ -249,8 +285,6 @@ class MlflowMirror(threading.Thread):
             if isinstance(error, UserError) or _is_refusal(error, last_try=True):
                 return False
             raise
-        if not self._refusals:
-            self._keep(delivered=entries[-1].uid)
         return True
 
     def _deliver(self, entry: Entry, last_try: bool) -> None:
@@ -281,7 +315,7 @@ class MlflowMirror(threading.Thread):
         run_id = self._runs.run_id or self._found_or_made("", self._folder.path.name, tags, entry.time)
         self._client.update_run(run_id, status=RunStatus.RUNNING)
         if run_id != self._runs.run_id:
-            self._describe(run_id, self._common() | {"trials": len(self._trials)})
+            self._describe(run_id, self._common | {"trials": len(self._trials)})
         try:
             self._attach(run_id, self._folder.sweep_file)
         except UserError as error:  # the trials' runs need this run, not its files
@@ -291,8 +325,8 @@ class MlflowMirror(threading.Thread):
 
     def _on_sample(self, entry: SampleDrawn) -> None:
         """Note what was drawn, for the runs of the sample's trials."""
-        self._plan = self._plan.with_samples({entry.sample: entry.values})
-        self._trials = {trial.trial_id: trial for trial in self._plan.trials}
+        for trial_id in self._of_samples.get(entry.sample, ()):
+            self._trials[trial_id] = self._trials[trial_id].drawn(entry.values)
 
     def _on_thresholds(self, entry: ThresholdsMeasured) -> None:
         """Do nothing: each trial's threshold is among its measures."""
@@ -314,6 +348,7 @@ class MlflowMirror(threading.Thread):
         }
         if trial.sample is not None:
             tags[SAMPLE] = str(trial.sample.number)
+        tags |= self._link(trial.trial_id)
         known = self._runs.trials.get(trial.trial_id)
         run_id = known or self._found_or_made(trial.trial_id, trial.label, tags, time_ms)
         if known or run_id not in self._made:
@@ -321,18 +356,20 @@ class MlflowMirror(threading.Thread):
         if known:
             return
         params = trial_params(self._plan, trial)
-        self._describe(run_id, self._common() | params)
-        if PARAMETERS_MILLIONS in params:
-            # MLflow groups runs by parameters and plots metrics: this value is needed as both.
-            self._log_once(run_id, 0, {PARAMETERS_MILLIONS: params[PARAMETERS_MILLIONS]}, time_ms)
+        # MLflow groups runs by parameters and plots metrics: this value is needed as both.
+        at_start = {name: value for name, value in params.items() if name == PARAMETERS_MILLIONS}
         if trial.sample is not None and self._plan.sweep.compared_every is not None:
-            self._log_once(run_id, 0, _over_steps(trial.sample.values or {}), time_ms)
+            at_start |= _over_steps(trial.sample.values or {})
+        self._describe(run_id, self._common | params, _at_step(at_start, 0, time_ms))
         self._keep(trials=self._runs.trials | {trial.trial_id: run_id})
 
-    def _describe(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Log the parameters that the run lacks: existing ones record how it began, perhaps at another commit."""
-        known = {} if run_id in self._made else self._client.get_run(run_id).data.params
-        self._client.log_batch(run_id, params=as_params({key: value for key, value in params.items() if key not in known}))
+    def _describe(self, run_id: str, params: Mapping[str, Any], metrics: Sequence[Metric] = ()) -> None:
+        """Log the parameters and metrics that the run lacks: existing ones record how it began, perhaps at another commit."""
+        if run_id not in self._made:
+            found = self._client.get_run(run_id).data
+            params = {key: value for key, value in params.items() if key not in found.params}
+            metrics = [each for each in metrics if each.key not in found.metrics]
+        self._client.log_batch(run_id, metrics=metrics, params=as_params(params))
 
     def _log_once(self, run_id: str, step: int, metrics: Mapping[str, float], time_ms: int) -> None:
         """Log metrics that are always logged together, unless the run has one of them at that step already."""
@@ -379,7 +416,9 @@ class MlflowMirror(threading.Thread):
     def _on_takeover(self, entry: TakenOver) -> None:
         """Tag the run with all of its takeovers, and log what it goes on with from this step on."""
         run_id = self._run_of(entry.trial, entry.time)
-        known = [each for each in taken_over(self._journal.entries)[entry.trial] if each.step <= entry.step]
+        known = self._takeovers.setdefault(entry.trial, [])
+        if entry not in known:  # else it is delivered again
+            known.append(entry)
         told = "; ".join(f"at step {each.step:,} trial {each}" for each in known)
         tags = {TAKEOVERS: str(len(known)), "taken_over": told[-_MAX_TAG:]}
         self._client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
@@ -387,8 +426,12 @@ class MlflowMirror(threading.Thread):
 
     def _on_end(self, entry: TrialEnded) -> None:
         run_id = self._run_of(entry.trial, entry.time)
-        self._tag(run_id, entry.tags | self._link(entry.trial))
-        if entry.status == RunStatus.FINISHED and _REASON in self._client.get_run(run_id).data.tags:
+        # A run that was made before may have none, or one to where the results were then.
+        link = {} if run_id in self._made else self._link(entry.trial)
+        if entry.tags or link:
+            self._tag(run_id, entry.tags | link)
+        has_perhaps = run_id not in self._made or run_id in self._reasoned
+        if entry.status == RunStatus.FINISHED and has_perhaps and _REASON in self._client.get_run(run_id).data.tags:
             self._client.delete_tag(run_id, _REASON)  # of an earlier execution
         self._client.set_terminated(run_id, entry.status, entry.time)
 
@@ -397,6 +440,8 @@ class MlflowMirror(threading.Thread):
         return {"checkpoints": str(self._folder.trial_place(trial_id))}
 
     def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        if _REASON in tags:
+            self._reasoned.add(run_id)
         self._client.log_batch(run_id, tags=[RunTag(key, value[:_MAX_TAG]) for key, value in tags.items()])
 
     def _on_stop(self, entry: TrialStopped) -> None:
@@ -449,7 +494,8 @@ class MlflowMirror(threading.Thread):
 
     def _found_or_made(self, trial_id: str, name: str, tags: Mapping[str, str], time_ms: int) -> str:
         """Find or create the run of a trial, or of the sweep if the id is empty."""
-        run_id = self._find_run(trial_id, tags)
+        # A run that this process has made for the sweep has no children of other processes.
+        run_id = None if trial_id and self._runs.run_id in self._made else self._find_run(trial_id, tags)
         if run_id is None:
             made = self._client.create_run(self._experiment(), time_ms, tags=dict(tags), run_name=name)
             run_id = str(made.info.run_id)
@@ -467,8 +513,9 @@ class MlflowMirror(threading.Thread):
     def _tags(self) -> dict[str, str]:
         return parent_tags(self._folder.path, self._plan.task.name)
 
+    @cached_property
     def _common(self) -> dict[str, Any]:
-        """Return the parameters that the sweep's run and each trial's run share."""
+        """The parameters that the sweep's run and each trial's run share. To find them takes longer than to log them."""
         settings = {f"settings_{key}": value for key, value in self._plan.sweep.settings.items()}
         control = {f"control_{key}": value for key, value in self._plan.sweep.control.model_dump(exclude_defaults=True).items()}
         sweep = self._plan.sweep

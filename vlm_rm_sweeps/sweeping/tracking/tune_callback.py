@@ -2,6 +2,7 @@
 
 import pickle
 import platform
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,10 @@ class JournalCallback(tune.Callback):
         if step in self._steps.get(trial.trial_id, set()):
             return  # a trial that resumes from a checkpoint repeats results that it had reported before
         # Tune adds its own entries, all of them named here, to what the trial reports.
-        metrics = {key: value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES}
+        # Names that come from another process are new objects in each result, of which a journal may have a hundred thousand.
+        metrics = {
+            sys.intern(key): value for key, value in result.items() if isinstance(value, float) and key not in _TUNE_ENTRIES
+        }
         if AUDIT_PROXY in metrics:
             metrics |= self._alarm(trial, step, metrics)
         remarks = tuple(result.get(REMARKS, ()))
