@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from own_network import needs_namespaces, run_in_own_network
 
-from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving import nodes
 from vlm_rm_sweeps.serving.nodes import InCommon, NodeReport, check_nodes, look, profile_remark
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused
 from vlm_rm_sweeps.storage import RemoteFolder, StoreError
 from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
@@ -61,13 +61,11 @@ def test_a_node_with_another_version_is_named_with_both() -> None:
 def test_a_machine_without_the_sweeps_file_or_with_another_version_refuses_a_trial(tmp_path: Path) -> None:
     """As a node that joined late has one: the driver asked those that were there."""
     file, host = tmp_path / "sweep.yaml", socket.gethostname()
-    with pytest.raises(
-        UserError, match=rf"^the results folder {tmp_path} is another folder, or none, on node {host}: .*--resume"
-    ):
+    with pytest.raises(NodeRefused, match=rf"^the results folder {tmp_path} is another folder, or none, on node {host}: "):
         InCommon(file).check_here()
     file.touch()
     InCommon(file).check_here()
-    with pytest.raises(UserError, match=rf"^node {host} has vlm-rm-sweeps .*, and the machine of the sweep 0\.0\.1: install"):
+    with pytest.raises(NodeRefused, match=rf"^node {host} has vlm-rm-sweeps .*, and the machine of the sweep 0\.0\.1: install"):
         InCommon(file, "0.0.1").check_here()
     assert list(tmp_path.iterdir()) == [file]
 
@@ -75,7 +73,7 @@ def test_a_machine_without_the_sweeps_file_or_with_another_version_refuses_a_tri
 def test_a_machine_that_reaches_another_store_refuses_a_trial_and_one_that_reaches_none_goes_on(
     remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=rf"^node {socket.gethostname()} cannot use {remote} for results .another store"):
+    with pytest.raises(NodeRefused, match=rf"^node {socket.gethostname()} cannot use {remote} for results .another store"):
         InCommon(remote / "sweep.yaml").check_here()
     remote.write("sweep.yaml", b"name: x")
     InCommon(remote / "sweep.yaml").check_here()

@@ -9,7 +9,7 @@ from own_network import needs_namespaces, run_in_own_network
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.serving.placement import await_placement, check_placement
+from vlm_rm_sweeps.serving.placement import await_placement, check_placement, has_room_without
 from vlm_rm_sweeps.serving.pool import PoolConfig
 
 
@@ -36,6 +36,17 @@ def test_what_fits_is_neither_refused_nor_waited_for(ray_cluster: None) -> None:
     check_placement(pools, 1, 0)
     assert not await_placement(pools, 1, 0, 0, wait_s=60, say=said.append)
     assert said == []
+
+
+def test_a_trial_needs_room_on_a_node_that_has_refused_none_and_a_server_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": cpus}} for name, cpus in (("good", 1.0), ("bad", 4.0))]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    server = tiny_pool("p", cpus=1)
+    assert has_room_without({"bad"}, [server], 1.0, 0.0)
+    assert not has_room_without({"bad"}, [server], 2.0, 0.0)
+    assert has_room_without({"good"}, [server], 2.0, 0.0)
+    assert not has_room_without({"bad"}, [server], 1.0, 0.0, env_runners=1)
+    assert not has_room_without({"good", "bad"}, [], 1.0, 0.0)
 
 
 def test_a_wait_in_vain_says_what_has_no_room_and_asks_for_it_no_longer(ray_cluster: None) -> None:

@@ -1,6 +1,6 @@
 """What the nodes of a cluster must have in common: this package's version, and where results are.
 
-Those that are there before a sweep starts are asked for it. One that joins later refuses the first trial that comes to it.
+Those that are there before a sweep starts are asked for it. One that joins later is looked at by the first trial that comes to it.
 """
 
 import os
@@ -18,6 +18,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused
 from vlm_rm_sweeps.storage import RemoteFolder, StoreError
 from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
@@ -61,12 +62,13 @@ class InCommon:
         """Refuse this machine if it lacks that: what a trial writes here would be lost. A store that does not answer is no reason.
 
         Raises:
-            UserError: It names the machine, and what it lacks.
+            NodeRefused: It names the machine, and what it lacks.
         """
         report = NodeReport(socket.gethostname(), version(_PACKAGE), self._trouble())
         problem = _problem_of(report, self.file, self.version)
         if problem is not None:
-            raise UserError(f"{problem}; then --resume trains what was refused")
+            node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+            raise NodeRefused(node, problem)
 
     def _trouble(self) -> str | None:
         if isinstance(self.file, Path):
