@@ -2,10 +2,13 @@
 
 import os
 import socket
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from own_network import needs_namespaces, run_in_own_network
 
 from vlm_rm_sweeps.serving import nodes
@@ -92,6 +95,40 @@ def test_nodes_that_would_draw_otherwise_are_named_in_one_line() -> None:
     remark = profile_remark([here, with_gpu, silent], "fast")
     assert remark is not None
     assert remark.startswith("frames are drawn in the fast profile, which this machine would choose; b would not: `profile`")
+
+
+def hang(mark: Path) -> NodeReport:
+    time.sleep(60)
+    raise AssertionError
+
+
+def test_nodes_that_do_not_answer_in_time_are_all_named(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one wait for all of them."""
+    waits: list[Any] = []
+    wait = ray.wait
+    monkeypatch.setattr(ray, "wait", lambda *asked, **options: waits.append(options["timeout"]) or wait(*asked, **options))
+    monkeypatch.setattr(nodes, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(nodes, "look", hang)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    reports = nodes._reports(
+        [node | {"NodeManagerHostname": name} for node in ray.nodes() for name in "abc"], tmp_path / "mark"
+    )
+    assert [str(report).partition(":")[0] for report in reports] == [
+        f"node {name} has not answered within 0.5 s" for name in "abc"
+    ]
+    assert waits == [0.5]
+
+
+def test_a_new_folder_in_which_another_sweep_writes_by_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(asked: Any, mark: Path) -> tuple[list[NodeReport], list[str]]:
+        (mark.parent / "other").mkdir()
+        return [], ["a problem"]
+
+    monkeypatch.setattr(nodes, "_answers", answers)
+    assert nodes._reports_with_folder([], tmp_path / "results") == ([], ["a problem"])
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["other"]
 
 
 def test_a_cluster_of_one_node_is_not_asked(ray_cluster: None, tmp_path: Path) -> None:

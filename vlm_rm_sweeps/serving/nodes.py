@@ -24,7 +24,7 @@ from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
 _PACKAGE = "vlm-rm-sweeps"
 _ANSWER_S = 120.0
-"""Seconds in which a node must answer: the first process there imports this package."""
+"""Seconds in which all nodes must answer: the first process there imports this package."""
 _NAMED_AT_MOST = 5
 _ANOTHER_STORE = "another store answers there"
 
@@ -149,7 +149,8 @@ def _reports_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> _Answ
     finally:
         mark.unlink(missing_ok=True)
     if answers[1] and is_new:
-        results.rmdir()
+        with suppress(OSError):  # another sweep writes there by now
+            results.rmdir()
     return answers
 
 
@@ -179,10 +180,11 @@ def _reports(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[
     strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     asked = [ask.options(scheduling_strategy=strategy).remote(mark) for strategy in strategies]
     reports: list[NodeReport | str] = []
+    answered = set(ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)[0])
     for node, answer in zip(nodes, asked, strict=True):
         host = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
         try:
-            reports.append(ray.get(answer, timeout=_ANSWER_S))
+            reports.append(ray.get(answer, timeout=None if answer in answered else 0))
         except GetTimeoutError:
             reports.append(
                 f"node {host} has not answered within {_ANSWER_S:g} s: look at its log, or remove it from the cluster"
