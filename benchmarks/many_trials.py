@@ -295,7 +295,7 @@ def _plain(found: Simulated, place: Path) -> None:
     uri = f"sqlite:///{place / 'mlflow.db'}"
     run = SweepRun(plan, folder, uri, _silent)
     with found.part("trials of Tune's"):
-        _trials_of_tune(run._tuner(plan.trials, pool_configs(plan, "simulated"), None), found.trials)
+        _trials_of_tune(run._tuner(plan.trials, pool_configs(plan, "simulated"), []), found.trials)
     folder.journal.unlink()
     with found.grown_by("callback and journal"):
         journal = Journal(folder.journal)

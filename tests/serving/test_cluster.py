@@ -245,6 +245,10 @@ def test_a_cluster_that_asks_for_a_token_is_refused_with_the_cause(
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     ray_address.check_ray_address()
+    with pytest.MonkeyPatch.context() as elsewhere:  # where another Ray runs
+        elsewhere.setattr(ray_address, "_own_addresses", lambda: {"192.0.2.1"})
+        with pytest.raises(UserError, match="this machine is no node of that cluster"):
+            ray_address.check_ray_address()
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -2,15 +2,18 @@
 
 import os
 import socket
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from own_network import needs_namespaces, run_in_own_network
 
-from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving import nodes
 from vlm_rm_sweeps.serving.nodes import InCommon, NodeReport, check_nodes, look, profile_remark
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused
 from vlm_rm_sweeps.storage import RemoteFolder, StoreError
 from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
@@ -61,13 +64,11 @@ def test_a_node_with_another_version_is_named_with_both() -> None:
 def test_a_machine_without_the_sweeps_file_or_with_another_version_refuses_a_trial(tmp_path: Path) -> None:
     """As a node that joined late has one: the driver asked those that were there."""
     file, host = tmp_path / "sweep.yaml", socket.gethostname()
-    with pytest.raises(
-        UserError, match=rf"^the results folder {tmp_path} is another folder, or none, on node {host}: .*--resume"
-    ):
+    with pytest.raises(NodeRefused, match=rf"^the results folder {tmp_path} is another folder, or none, on node {host}: "):
         InCommon(file).check_here()
     file.touch()
     InCommon(file).check_here()
-    with pytest.raises(UserError, match=rf"^node {host} has vlm-rm-sweeps .*, and the machine of the sweep 0\.0\.1: install"):
+    with pytest.raises(NodeRefused, match=rf"^node {host} has vlm-rm-sweeps .*, and the machine of the sweep 0\.0\.1: install"):
         InCommon(file, "0.0.1").check_here()
     assert list(tmp_path.iterdir()) == [file]
 
@@ -75,7 +76,7 @@ def test_a_machine_without_the_sweeps_file_or_with_another_version_refuses_a_tri
 def test_a_machine_that_reaches_another_store_refuses_a_trial_and_one_that_reaches_none_goes_on(
     remote: RemoteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=rf"^node {socket.gethostname()} cannot use {remote} for results .another store"):
+    with pytest.raises(NodeRefused, match=rf"^node {socket.gethostname()} cannot use {remote} for results .another store"):
         InCommon(remote / "sweep.yaml").check_here()
     remote.write("sweep.yaml", b"name: x")
     InCommon(remote / "sweep.yaml").check_here()
@@ -94,6 +95,45 @@ def test_nodes_that_would_draw_otherwise_are_named_in_one_line() -> None:
     remark = profile_remark([here, with_gpu, silent], "fast")
     assert remark is not None
     assert remark.startswith("frames are drawn in the fast profile, which this machine would choose; b would not: `profile`")
+
+
+def hang(mark: Path) -> NodeReport:
+    time.sleep(60)
+    raise AssertionError
+
+
+def test_nodes_that_do_not_answer_in_time_are_all_named(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After one wait for all of them."""
+    waits: list[Any] = []
+    wait = ray.wait
+
+    def noted(*asked: Any, **options: Any) -> Any:
+        waits.append(options["timeout"])
+        return wait(*asked, **options)
+
+    monkeypatch.setattr(ray, "wait", noted)
+    monkeypatch.setattr(nodes, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(nodes, "look", hang)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    reports = nodes._reports(
+        [node | {"NodeManagerHostname": name} for node in ray.nodes() for name in "abc"], tmp_path / "mark"
+    )
+    assert [str(report).partition(":")[0] for report in reports] == [
+        f"node {name} has not answered within 0.5 s" for name in "abc"
+    ]
+    assert waits == [0.5]
+
+
+def test_a_new_folder_in_which_another_sweep_writes_by_now_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(asked: Any, mark: Path) -> tuple[list[NodeReport], list[str]]:
+        (mark.parent / "other").mkdir()
+        return [], ["a problem"]
+
+    monkeypatch.setattr(nodes, "_answers", answers)
+    assert nodes._reports_with_folder([], tmp_path / "results") == ([], ["a problem"])
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["other"]
 
 
 def test_a_cluster_of_one_node_is_not_asked(ray_cluster: None, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What has no room on a cluster is refused at once, or waited for where machines may join."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from own_network import needs_namespaces, run_in_own_network
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.serving.placement import await_placement, check_placement
+from vlm_rm_sweeps.serving.placement import await_placement, check_placement, has_room_without
 from vlm_rm_sweeps.serving.pool import PoolConfig
 
 
@@ -36,6 +39,17 @@ def test_what_fits_is_neither_refused_nor_waited_for(ray_cluster: None) -> None:
     check_placement(pools, 1, 0)
     assert not await_placement(pools, 1, 0, 0, wait_s=60, say=said.append)
     assert said == []
+
+
+def test_a_trial_needs_room_on_a_node_that_has_refused_none_and_a_server_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": cpus}} for name, cpus in (("good", 1.0), ("bad", 4.0))]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    server = tiny_pool("p", cpus=1)
+    assert has_room_without({"bad"}, [server], 1.0, 0.0)
+    assert not has_room_without({"bad"}, [server], 2.0, 0.0)
+    assert has_room_without({"good"}, [server], 2.0, 0.0)
+    assert not has_room_without({"bad"}, [server], 1.0, 0.0, env_runners=1)
+    assert not has_room_without({"good", "bad"}, [], 1.0, 0.0)
 
 
 def test_a_wait_in_vain_says_what_has_no_room_and_asks_for_it_no_longer(ray_cluster: None) -> None:
@@ -88,3 +102,52 @@ def test_a_cluster_without_cpus_is_waited_for_until_a_machine_joins(tmp_path: Pa
     said = done.stdout.splitlines()
     assert said[0].startswith("reward server p/embedded/tiny/0 needs 1 CPUs and 0 GPUs, and no node has that much left")
     assert said[-1] == "joined"
+
+
+SERVERS_ON_TWO_NODES = """
+import numpy as np
+from vlm_rm_sweeps.process_defaults import prepare_ray
+prepare_ray()
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from own_rewards import Brightness
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, start_pool
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+for _ in range(2):
+    cluster.add_node(num_cpus=1, num_gpus=2)
+ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
+with_gpus = [node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")]
+model = Brightness("own_rewards:Brightness")
+config = PoolConfig.of("p", model, servers=2, gpus=0.5, spread=True)
+servers = start_pool(config, model)
+await_pool(config, servers, [])
+
+@ray.remote(num_cpus=1)
+def client():
+    pool = RewardPool.connect(config)
+    frames, spec = np.full((2, 16, 16, 3), 7, np.uint8), RewardSpec(("a",), ("b",), 0.5)
+    found = [pool.submit(frames, [spec]).result() for _ in range(6)]
+    return [each.node for each in found], np.concatenate([each.rewards for each in found])
+
+for node in with_gpus:
+    nodes, rewards = ray.get(client.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote())
+    assert set(nodes) == set(with_gpus), nodes  # both are tried, until their places are known
+    assert set(nodes[2:]) == {node}, nodes
+    assert (rewards == 6.5).all()
+print("spread")
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.sweeps
+def test_servers_with_gpus_are_spread_and_a_client_takes_the_one_beside_it() -> None:
+    """The GPUs are said to be there, and the model does not use them."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVERS_ON_TWO_NODES], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.splitlines()[-1:] == ["spread"], done.stdout + done.stderr[-4000:]

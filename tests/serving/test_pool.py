@@ -197,6 +197,36 @@ def test_requests_overlap_and_come_home_in_any_order(two_servers: PoolConfig) ->
         np.testing.assert_array_equal(request.result().rewards, model.score(batch, SPECS))
 
 
+class Silent:
+    """Takes a request in the place of a server, and never answers."""
+
+    def __init__(self) -> None:
+        self.score = self
+
+    def remote(self, *request: object) -> None: ...
+
+
+def test_of_equally_busy_servers_one_on_the_clients_node_is_chosen_and_those_take_turns() -> None:
+    handles: list[Any] = [Silent() for _ in range(4)]
+    pool = RewardPool(tiny_pool("near", servers=4), handles)
+    pool._here = "a"
+    places = dict(zip(handles, ("b", "a", "b", "a"), strict=True))
+
+    def chosen() -> list[int]:
+        found = []
+        for _ in range(4):
+            server, _ = pool._send(None, 8, ())  # type: ignore[arg-type]
+            pool._answered(server, 8, 0)
+            server.node = places[server.handle]
+            found.append(handles.index(server.handle))
+        return found
+
+    assert chosen() == [0, 1, 2, 3]  # while nothing is known of them
+    assert chosen() == [1, 3, 1, 3]
+    busy = [pool._send(None, 8, ())[0] for _ in range(4)]  # type: ignore[arg-type]
+    assert [handles.index(server.handle) for server in busy] == [1, 3, 0, 2]
+
+
 def test_sends_to_the_least_busy_server(two_servers: PoolConfig) -> None:
     pool = RewardPool.connect(two_servers)
     busy = pool.submit(frames(500), SPECS)

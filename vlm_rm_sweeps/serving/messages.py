@@ -15,9 +15,11 @@ class ScoredFrames:
         backlog: Number of frames that the server had accepted but not scored when it answered. Clients choose the least busy
             server by it.
         micro_batch: Frames in each forward pass, fewer than configured if the server ran out of memory.
+        node: The id in Ray of the server's node; empty if that is not known.
     """
 
     rewards: np.ndarray
     seconds: float
     backlog: int
     micro_batch: int
+    node: str = ""

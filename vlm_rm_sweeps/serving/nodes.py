@@ -1,6 +1,6 @@
 """What the nodes of a cluster must have in common: this package's version, and where results are.
 
-Those that are there before a sweep starts are asked for it. One that joins later refuses the first trial that comes to it.
+Those that are there before a sweep starts are asked for it. One that joins later is looked at by the first trial that comes to it.
 """
 
 import os
@@ -18,12 +18,13 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused
 from vlm_rm_sweeps.storage import RemoteFolder, StoreError
 from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
 
 _PACKAGE = "vlm-rm-sweeps"
 _ANSWER_S = 120.0
-"""Seconds in which a node must answer: the first process there imports this package."""
+"""Seconds in which all nodes must answer: the first process there imports this package."""
 _NAMED_AT_MOST = 5
 _ANOTHER_STORE = "another store answers there"
 
@@ -61,12 +62,13 @@ class InCommon:
         """Refuse this machine if it lacks that: what a trial writes here would be lost. A store that does not answer is no reason.
 
         Raises:
-            UserError: It names the machine, and what it lacks.
+            NodeRefused: It names the machine, and what it lacks.
         """
         report = NodeReport(socket.gethostname(), version(_PACKAGE), self._trouble())
         problem = _problem_of(report, self.file, self.version)
         if problem is not None:
-            raise UserError(f"{problem}; then --resume trains what was refused")
+            node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+            raise NodeRefused(node, problem)
 
     def _trouble(self) -> str | None:
         if isinstance(self.file, Path):
@@ -147,7 +149,8 @@ def _reports_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> _Answ
     finally:
         mark.unlink(missing_ok=True)
     if answers[1] and is_new:
-        results.rmdir()
+        with suppress(OSError):  # another sweep writes there by now
+            results.rmdir()
     return answers
 
 
@@ -177,10 +180,11 @@ def _reports(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[
     strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     asked = [ask.options(scheduling_strategy=strategy).remote(mark) for strategy in strategies]
     reports: list[NodeReport | str] = []
+    answered = set(ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)[0])
     for node, answer in zip(nodes, asked, strict=True):
         host = node.get("NodeManagerHostname") or node["NodeManagerAddress"]
         try:
-            reports.append(ray.get(answer, timeout=_ANSWER_S))
+            reports.append(ray.get(answer, timeout=None if answer in answered else 0))
         except GetTimeoutError:
             reports.append(
                 f"node {host} has not answered within {_ANSWER_S:g} s: look at its log, or remove it from the cluster"

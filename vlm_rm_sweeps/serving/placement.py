@@ -1,6 +1,6 @@
 """Whether a cluster has room for all reward servers and a trial, and the wait for machines that join it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 import ray
@@ -17,6 +17,7 @@ class _Demand(NamedTuple):
     what: str
     cpus: float
     gpus: float
+    of_trial: bool = False
 
 
 def check_placement(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int = 0) -> None:
@@ -83,13 +84,31 @@ def await_placement(
     return True
 
 
+def has_room_without(
+    refused: Collection[str], pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int = 0
+) -> bool:
+    """Return whether a trial fits beside all servers on nodes that refuse none.
+
+    Args:
+        refused: Ids of the nodes that do. Servers may run there.
+        pools: The pools, which run.
+        trial_cpus: CPUs reserved for a trial's own process.
+        trial_gpus: GPUs reserved for a trial's own process.
+        env_runners: Number of further processes of a trial, each with one CPU.
+
+    Returns:
+        Whether there is such room, or may be: where the servers are is not known.
+    """
+    return _lacking(_demands(pools, trial_cpus, trial_gpus, env_runners), refused) is None
+
+
 def _demands(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int) -> list[_Demand]:
     """List what is reserved, the largest server first."""
     servers = [_Demand(f"reward server {name}", pool.cpus, pool.gpus) for pool in pools for name in pool.server_names()]
     return [
         *sorted(servers, key=lambda demand: demand[1:], reverse=True),
-        _Demand("one trial beside the reward servers", trial_cpus, trial_gpus),
-        *(_Demand(f"env runner {index + 1} of a trial", 1.0, 0.0) for index in range(env_runners)),
+        _Demand("one trial beside the reward servers", trial_cpus, trial_gpus, of_trial=True),
+        *(_Demand(f"env runner {index + 1} of a trial", 1.0, 0.0, of_trial=True) for index in range(env_runners)),
     ]
 
 
@@ -97,17 +116,18 @@ def _bundle(demand: _Demand) -> dict[str, float]:
     return {name: amount for name, amount in (("CPU", demand.cpus), ("GPU", demand.gpus)) if amount}
 
 
-def _lacking(demands: Sequence[_Demand]) -> str | None:
-    """Say which demand the cluster has no room for; None if it has room for all."""
+def _lacking(demands: Sequence[_Demand], refused: Collection[str] = ()) -> str | None:
+    """Say which demand the cluster has no room for; None if it has room for all. On nodes in `refused` no trial may run."""
+    # Servers first take the nodes on which no trial may run.
+    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] not in refused)
     free = [
-        {"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}
-        for node in ray.nodes()
-        if node["Alive"]
+        ({"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}, node["NodeID"] in refused)
+        for node in alive
     ]
-    cluster = ", ".join(f"{node['CPU']:g} CPUs and {node['GPU']:g} GPUs" for node in free)
-    for what, cpus, gpus in demands:
-        node = next((node for node in free if node["CPU"] >= cpus and node["GPU"] >= gpus), None)
-        if node is None:
+    cluster = ", ".join(f"{node['CPU']:g} CPUs and {node['GPU']:g} GPUs" for node, _ in free)
+    for what, cpus, gpus, of_trial in demands:
+        fitting = (node for node, refuses in free if node["CPU"] >= cpus and node["GPU"] >= gpus and not (refuses and of_trial))
+        if (node := next(fitting, None)) is None:
             return f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much left; the cluster's nodes have {cluster}"
         node["CPU"] -= cpus
         node["GPU"] -= gpus

@@ -84,6 +84,7 @@ class PoolConfig:
         timeout_s: Seconds without an answer after which a running server is considered hung. Its start is not counted.
         columns: Names of what the model can tell of a frame beside rewards, see `RewardModel`.
         shared: Whether all sweeps on the cluster share the servers, see `sharing.py`.
+        spread: Whether servers with GPUs are on as many nodes as there are, rather than together on few.
 
     Raises:
         UserError: One of the numbers is too small or none, or there is no such precision or backend.
@@ -104,6 +105,7 @@ class PoolConfig:
     timeout_s: float = 600.0
     columns: tuple[str, ...] = ()
     shared: bool = False
+    spread: bool = False
 
     def __post_init__(self) -> None:
         for name in ("servers", "micro_batch", "threads"):
@@ -214,6 +216,7 @@ class PendingRewards:
             self.give_up()
             raise
         self._in_flight = False
+        self._server.node = scored.node
         self._pool._answered(self._server, self._count, scored.backlog)
         expected = (self._count, len(self._specs))
         if scored.rewards.shape != expected:
@@ -313,12 +316,16 @@ def _deadlines(timeout: float) -> tuple[float, float, None]:
 
 @dataclass
 class _Server:
-    """A client's view of one server: the last backlog that it reported, and the frames that this client has in flight there."""
+    """A client's view of one server: the last backlog that it reported, and the frames that this client has in flight there.
+
+    Its node is known from its last answer.
+    """
 
     handle: ActorHandle
     name: str
     reported: int = 0
     in_flight: int = 0
+    node: str = ""
 
     @property
     def load(self) -> int:
@@ -352,6 +359,7 @@ class RewardPool(RewardModel):
         self.metrics = ClientMetrics(config.model_id)
         self._servers = [_Server(handle, name) for handle, name in zip(handles, config.server_names(), strict=False)]
         self._starting: dict[str, tuple[ActorHandle, ray.ObjectRef]] = {}
+        self._here = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
         self._looked_at = -math.inf
 
     @classmethod
@@ -458,8 +466,9 @@ class RewardPool(RewardModel):
         self._look_for_servers()
         if not self._servers:
             raise PoolUnavailable(f"no reward server of {self.config.model_id} is left")
-        server = min(self._servers, key=lambda candidate: candidate.load)
-        # Moved to the end, so that equally busy servers take turns.
+        # Of equally busy ones, one on this node: frames need no network. One whose node is not known yet is tried, too.
+        server = min(self._servers, key=lambda candidate: (candidate.load, candidate.node not in ("", self._here)))
+        # Moved to the end, so that equally good servers take turns.
         self._servers.remove(server)
         self._servers.append(server)
         server.in_flight += count
@@ -553,6 +562,7 @@ def start_server(config: PoolConfig, model: RewardModel, name: str) -> ActorHand
         namespace=NAMESPACE,
         num_cpus=config.cpus,
         num_gpus=config.gpus,
+        scheduling_strategy="SPREAD" if config.spread and config.gpus else "DEFAULT",
         max_restarts=_RESTARTS,
         # Clients send lost requests again themselves, and limit how often.
         max_task_retries=0,

@@ -10,8 +10,8 @@ from vlm_rm_sweeps.errors import UserError
 
 _ANSWER_S = 5.0
 """Seconds in which a cluster must answer."""
-_WITHOUT_CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""The request with which every process of Ray begins: it asks for no more than the token."""
+_ALL_NODES = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+"""A request that asks for no more than the token."""
 _PLACES_OF_TOKENS = "~/.ray/auth_token, in RAY_AUTH_TOKEN, or in the file that RAY_AUTH_TOKEN_PATH names"
 
 
@@ -36,10 +36,11 @@ def check_ray_address() -> None:
             raise UserError(f"{named}: no Ray runs on this machine; {advice}")
         address, named = found, f"{named}, which is {found} here"
     host, port = _host_and_port(address, named, advice)
-    _check_answer(host, port, named, advice)
-    from vlm_rm_sweeps.serving.ray_internals import runs_a_node  # imports Ray, which takes a second
+    nodes = _check_answer(host, port, named, advice)
+    from vlm_rm_sweeps.serving.ray_internals import addresses_of_nodes, runs_a_node  # imports Ray, which takes a second
 
-    if not runs_a_node():
+    # From elsewhere, connecting ends this process with a stack trace in C++.
+    if not runs_a_node() or (nodes is not None and not addresses_of_nodes(nodes) & _own_addresses()):
         raise UserError(
             f"{named}: this machine is no node of that cluster, and only a node can run a sweep: join it here with `ray start "
             f"--address={host}:{port}`, run this on one of its nodes, or submit it there with `ray job submit -- vlm-rm sweep ...`"
@@ -62,7 +63,18 @@ def _host_and_port(address: str, named: str, advice: str) -> tuple[str, int]:
     return host, port
 
 
-def _check_answer(host: str, port: int, named: str, advice: str) -> None:
+def _own_addresses() -> set[str]:
+    import psutil  # Ray brings a copy
+
+    return {address.address.partition("%")[0] for each in psutil.net_if_addrs().values() for address in each}
+
+
+def _check_answer(host: str, port: int, named: str, advice: str) -> bytes | None:
+    """Refuse what does not answer as a Ray that takes this user's token.
+
+    Returns:
+        What the cluster says of its nodes; None if it was not asked, or is of another version.
+    """
     import grpc  # type: ignore[import-untyped]  # here: few set an address
 
     try:
@@ -70,22 +82,25 @@ def _check_answer(host: str, port: int, named: str, advice: str) -> None:
     except (OSError, UnicodeError) as error:  # UnicodeError: no name of a machine, such as `a..b`
         raise UserError(f"{named}: nothing answers there ({getattr(error, 'strerror', None) or error}); {advice}") from error
     if os.environ.get("RAY_USE_TLS", "0") == "1":  # a plain connection would be refused
-        return
+        return None
     # As Ray's own channels: a proxy of the environment is for web pages.
     channel = grpc.insecure_channel(f"{host}:{port}", options=[("grpc.enable_http_proxy", 0)])
     try:
         grpc.channel_ready_future(channel).result(timeout=_ANSWER_S)
-        _check_token(channel, named)
+        return _check_token(channel, named)
     except grpc.FutureTimeoutError as error:
         raise UserError(f"{named}: what answers there is not Ray, or hangs; {advice}") from error
     finally:
         channel.close()
 
 
-def _check_token(channel: Any, named: str) -> None:
+def _check_token(channel: Any, named: str) -> bytes | None:
     """Refuse a cluster that would refuse each request of this process.
 
     Ray repeats them for a minute, and never names the cause.
+
+    Returns:
+        What the cluster says of its nodes; None if it is of another version.
 
     Raises:
         UserError: It asks for a token, and gets none or another one.
@@ -100,10 +115,11 @@ def _check_token(channel: Any, named: str) -> None:
         raise UserError(f"{named}: RAY_AUTH_MODE=token, but there is no token: put the cluster's into {_PLACES_OF_TOKENS}")
     try:
         told = [("authorization", f"Bearer {token}")] if token else []
-        channel.unary_unary(_WITHOUT_CLUSTER_ID)(b"", timeout=_ANSWER_S, metadata=told)
+        nodes: bytes = channel.unary_unary(_ALL_NODES)(b"", timeout=_ANSWER_S, metadata=told)
+        return nodes
     except grpc.RpcError as error:
         if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-            return  # another version of Ray, which has other requests
+            return None  # another version of Ray, which has other requests
         where = f"the cluster's token (`ray get-auth-token` prints it on its head) in {_PLACES_OF_TOKENS}"
         if token:
             raise UserError(f"{named}: the cluster refuses this token: put {where}") from error

@@ -6,6 +6,8 @@ They may change with any release; one test for each shows what breaks.
 from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
 from ray._private.state import actors
 from ray.actor import ActorHandle
+from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
+from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoReply  # type: ignore[attr-defined]
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 _NODE_DIED = "because its node has died"
@@ -75,9 +77,20 @@ def address_of_auto() -> str | None:
 def runs_a_node() -> bool:
     """Look for processes of a Ray cluster on this machine, of whatever cluster.
 
-    On a machine without, connecting to a cluster ends the process with a stack trace in C++.
-
     Returns:
         Whether there are any.
     """
     return bool(find_gcs_addresses())
+
+
+def addresses_of_nodes(reply: bytes) -> set[str]:
+    """Read where the nodes of a cluster are.
+
+    Args:
+        reply: The answer of its head to `GetAllNodeInfo`.
+
+    Returns:
+        IP addresses of the nodes that are alive.
+    """
+    nodes = GetAllNodeInfoReply.FromString(reply).node_info_list
+    return {node.node_manager_address for node in nodes if node.state == GcsNodeInfo.ALIVE}

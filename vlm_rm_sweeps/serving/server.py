@@ -52,6 +52,7 @@ class RewardServer:
         if restarted:
             self._metrics.restarted()
         self._backlog = 0
+        self._node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
     def _load_patiently(self, device: str, precision: Precision, micro_batch: int) -> None:
         """Load a model with retries, after a restart: an obstacle (memory of the process that died) may disappear.
@@ -107,7 +108,7 @@ class RewardServer:
             self._backlog -= len(frames)
             self._metrics.backlog(self._backlog)
         self._metrics.scored(rewards, time.perf_counter() - arrived, seconds, self._model.micro_batch)
-        return ScoredFrames(rewards, seconds, self._backlog, self._model.micro_batch)
+        return ScoredFrames(rewards, seconds, self._backlog, self._model.micro_batch, self._node)
 
     def _score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> tuple[np.ndarray, float]:
         started = time.perf_counter()

@@ -51,7 +51,7 @@ def named_if_shared(config: PoolConfig, model: RewardModel) -> PoolConfig:
     if type(model).__module__.partition(".")[0] != _PACKAGE or model.judges_only:
         return replace(config, shared=False)
     weights = getattr(model, "weights_identity", model.identity)
-    what = asdict(replace(config, name="")) | {"weights": weights, "version": version(_PACKAGE)}
+    what = asdict(replace(config, name="", spread=False)) | {"weights": weights, "version": version(_PACKAGE)}
     return replace(config, name=f"shared-{hashlib.sha256(repr(sorted(what.items())).encode()).hexdigest()[:12]}")
 
 

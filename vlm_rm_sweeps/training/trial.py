@@ -9,7 +9,7 @@ is paused then, and reports that result again when it goes on.
 
 An error that recurs at the same step is caused by the trial, not by the machine: the trial then ends, with the error in its
 last result. All others (those that Ray raises, unavailable reward servers, a full disk) are left to Tune, which retries a trial
-as often as the sweep file allows.
+as often as the sweep file allows. A node that lacks what a trial needs, or that dies, does not count.
 """
 
 import math
@@ -84,6 +84,7 @@ from vlm_rm_sweeps.training.rllib_internals import environment_error
 from vlm_rm_sweeps.training.stopwatch import Stopwatch
 from vlm_rm_sweeps.training.trainer import build_trainer
 from vlm_rm_sweeps.training.trial_audit import TrialAudit
+from vlm_rm_sweeps.training.trial_placement import TrialPlacement
 
 _AUDIT = "audit"
 
@@ -200,7 +201,7 @@ class TrainableTrial(tune.Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Request the resources of the trial's own process, and a CPU for each remote env runner."""
         env_runners = [{"CPU": float(CPUS_PER_ENV_RUNNER)}] * config["run"]["job"].env_runners
-        return tune.PlacementGroupFactory([config["run"]["resources"], *env_runners])
+        return TrialPlacement([config["run"]["resources"], *env_runners])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Build the trainer, and resume from the newest checkpoint if there is one.

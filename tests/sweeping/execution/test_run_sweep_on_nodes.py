@@ -1,6 +1,7 @@
 """A sweep on a Ray of several nodes, in a process of its own: the short form of tests/cluster."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,81 @@ def test_a_trial_whose_node_dies_goes_on_elsewhere_and_has_not_failed(tmp_path: 
     assert "failed (its node " in told
     assert "Trial task failed" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+A_BAD_NODE_JOINS = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from small_sweeps import SWEEP
+from vlm_rm_sweeps.process_defaults import prepare_ray
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.execution import scheduling
+from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+
+scheduling._SUCCESSOR_S = 20.0
+results, other_version, good_stays = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "stays"
+prepare_ray()
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+good = cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+
+def change_nodes():
+    while not list(results.glob("*/trials/*/step-*/checkpoint.json")):
+        time.sleep(0.05)
+    cluster.add_node(num_cpus=2, env_vars={"PYTHONPATH": other_version})
+    if not good_stays:
+        cluster.remove_node(good, allow_graceful=False)
+    time.sleep(600)  # a node ends with the thread that added it
+
+ray._private.utils.set_sigterm_handler = lambda handler: None  # a node that a thread adds could set none
+threading.Thread(target=change_nodes, daemon=True).start()
+keys = SWEEP | {"true_reward": False, "steps": 4096, "checkpoint_every": 128, "alphas": [0.0, 0.2, 0.4, 0.6, 0.8]}
+keys |= {"trial": {"cpus": 1, "retries": 0}}
+try:
+    outcome = run_sweep(Sweep.model_validate(keys), results)
+    print("ended:", *outcome.table["status"], flush=True)
+except ValueError as error:
+    print("refused:", error, flush=True)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def sweep_with_a_bad_node(folder: Path, good: str) -> "subprocess.CompletedProcess[str]":
+    """Run a sweep of five trials on a node of one CPU, which another node joins that has another version of the package."""
+    information = folder / "other" / "vlm_rm_sweeps-0.0.1.dist-info" / "METADATA"
+    information.parent.mkdir(parents=True)
+    information.write_text("Metadata-Version: 2.1\nName: vlm-rm-sweeps\nVersion: 0.0.1\n")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    path = os.pathsep.join([str(folder / "other"), environment.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", A_BAD_NODE_JOINS, str(folder / "results"), path, good],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.sweeps
+def test_a_bad_node_that_joins_late_fails_no_trial_and_is_named_once(tmp_path: Path) -> None:
+    """Its two CPUs are free, so it is the first to get each of the trials that wait. `retries` is 0."""
+    done = sweep_with_a_bad_node(tmp_path, "stays")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "ended: finished finished finished finished finished" in done.stdout, done.stdout + done.stderr
+    (told,) = [line for line in done.stdout.splitlines() if " 0.0.1, and the machine of the sweep " in line]
+    assert told.startswith(f"node {socket.gethostname()} has vlm-rm-sweeps")
+    assert told.endswith("This sweep trains no more on that node")
+    assert "retrying" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.sweeps
+def test_a_sweep_whose_only_nodes_are_bad_ends_with_the_reason(tmp_path: Path) -> None:
+    done = sweep_with_a_bad_node(tmp_path, "dies")
+    assert done.returncode == 0, done.stderr[-4000:]
+    (told,) = [line for line in done.stdout.splitlines() if line.startswith("refused: ")]
+    assert f"node {socket.gethostname()} has vlm-rm-sweeps 0.0.1, and the machine of the sweep" in told
+    assert told.endswith("No other node can run trials: mend that, and continue with --resume")

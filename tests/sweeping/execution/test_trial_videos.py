@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused, forget_refused_nodes
 from vlm_rm_sweeps.sweeping.execution import trial_videos
 from vlm_rm_sweeps.sweeping.execution.trial_videos import TrialVideos
 
@@ -33,6 +34,8 @@ class Recorder:
             os._exit(1)
         if job == "hangs":
             time.sleep(3)
+        if job == "refused":
+            raise NodeRefused(ray.get_runtime_context().get_node_id(), "node far-away has another version")
         if job == "fails":
             raise ValueError("no picture")
         return Path(str(os.getpid()), str(self._begun))
@@ -87,6 +90,18 @@ def test_a_video_that_fails_is_reported_and_the_others_are_recorded() -> None:
     assert lost[0] == "no video of trial b: ValueError: no picture"
     assert re.match("no video of trial c: Actor(Died|Unavailable)Error: ", lost[1])
     assert len(lost) == 2
+
+
+def test_a_node_that_cannot_record_is_named_once_and_gets_no_more_to_record() -> None:
+    said: list[str] = []
+    forget_refused_nodes()
+    assert recorded(dict.fromkeys("ab", "refused"), said) == {}
+    forget_refused_nodes()
+    assert [line for line in said if "being recorded" not in line] == [
+        "node far-away has another version. No video is recorded on that node",
+        "no video of trial a: it was not recorded in time",
+        "no video of trial b: it was not recorded in time",
+    ]
 
 
 def test_a_video_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

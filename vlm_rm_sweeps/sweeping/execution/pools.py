@@ -31,7 +31,8 @@ _ONE_JUDGE = {"servers": 1, "most_servers": 1, "cpus": 0.0, "gpus": 0.0, "timeou
 def pool_configs(plan: Plan, pool_name: str) -> dict[str, PoolConfig]:
     """Return the pool configuration of each model of a sweep and its audit, by model id."""
     counts = {"servers": plan.sweep.pool.servers.min, "most_servers": plan.sweep.pool.servers.max}
-    settings = plan.sweep.pool.model_dump() | counts
+    # A trial that reserves a whole GPU needs one that no server has a part of.
+    settings = plan.sweep.pool.model_dump() | counts | {"spread": not plan.sweep.trial.gpus}
     return {
         model_id: named_if_shared(
             PoolConfig.of(pool_name, model, **(settings | (_ONE_JUDGE if model.judges_only else {}))), model

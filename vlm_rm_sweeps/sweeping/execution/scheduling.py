@@ -5,21 +5,26 @@ they neither are stopped nor raise what others are compared with. What earlier e
 scheduler first, in its order, so that a resumed sweep decides as an undisturbed one.
 """
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
-from ray.tune.stopper import TimeoutStopper
+from ray.tune.stopper import Stopper, TimeoutStopper
 
 from vlm_rm_sweeps.metrics import ENV_STEPS, EPIC_DISTANCE, EVALUATION, SMALLER_IS_BETTER, RunStatus
+from vlm_rm_sweeps.serving.refused_nodes import refused_nodes
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.stopping import RankBy, SchedulerSettings
 from vlm_rm_sweeps.sweeping.tracking.journal import Entry, ResultLogged, ended_trials, stopped_trials
 from vlm_rm_sweeps.sweeping.tracking.tune_callback import trial_of
 
 _RANK = "rank"
+_LOOK_S = 1.0
+_SUCCESSOR_S = 60.0
+"""Seconds in which a node that was lost may get a successor."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,37 @@ def scheduler_of(plan: Plan, measured: Mapping[str, Mapping[str, float]], entrie
     scheduler = RankingScheduler(settings, Ranking(settings.by, compared, distances), plan.sweep.steps)
     scheduler.repeat(entries)
     return scheduler
+
+
+class NodesLeft(Stopper):
+    """Ends an execution when nodes have refused trials, and for a while no other has room for one.
+
+    Args:
+        has_room: Whether a trial fits on nodes that have refused none.
+        wait_s: Seconds to wait for other nodes; a minute at least, because a node that was lost may get a successor.
+
+    Attributes:
+        is_over: Whether that has happened.
+    """
+
+    def __init__(self, has_room: Callable[[], bool], wait_s: float) -> None:
+        self._has_room, self._wait_s = has_room, max(wait_s, _SUCCESSOR_S)
+        self._had_room_at = self._looked_at = time.monotonic()
+        self.is_over = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all trials are to end now."""
+        now = time.monotonic()
+        if now > self._looked_at + _LOOK_S:
+            self._looked_at = now
+            if not refused_nodes() or self._has_room():
+                self._had_room_at = now
+            self.is_over = self.is_over or now > self._had_room_at + self._wait_s
+        return self.is_over
 
 
 class TimeBudget(TimeoutStopper):

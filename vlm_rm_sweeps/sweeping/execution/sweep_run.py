@@ -13,20 +13,23 @@ from typing import Any
 
 import pandas as pd
 from ray import tune
+from ray.tune.stopper import CombinedStopper, Stopper
 
 from vlm_rm_sweeps.errors import UserError, reason_of
 from vlm_rm_sweeps.files import DISK_ERRORS, write_whole
 from vlm_rm_sweeps.metrics import EVALUATION, REWARD_THRESHOLD, RunStatus, TrialStatus
 from vlm_rm_sweeps.process_defaults import prepare_tune
+from vlm_rm_sweeps.serving.placement import has_room_without
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.serving.ray_internals import count_no_lost_nodes
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused, forget_refused_nodes, refuse, refused_nodes
 from vlm_rm_sweeps.storage import StoreError
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.execution.population import PopulationScheduler
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
-from vlm_rm_sweeps.sweeping.execution.scheduling import TimeBudget, scheduler_of
+from vlm_rm_sweeps.sweeping.execution.scheduling import NodesLeft, TimeBudget, scheduler_of
 from vlm_rm_sweeps.sweeping.execution.searching import TrialsInTurn, draw, drawn_samples, judged_samples
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import training_job
 from vlm_rm_sweeps.sweeping.execution.trial_videos import TrialVideos
@@ -146,6 +149,7 @@ class SweepRun:
         if measured is not None:
             self._write(self._folder.epic.name, measured)
             self._take_in(measured)
+        forget_refused_nodes()
         videos = TrialVideos(self._say)
 
         def record(trial: Trial) -> None:
@@ -245,7 +249,7 @@ class SweepRun:
         """Run trials under Tune.
 
         Raises:
-            UserError: The disk is full.
+            UserError: The disk is full, or no node is left that can run trials.
         """
         prepare_tune()
         count_no_lost_nodes()
@@ -253,9 +257,11 @@ class SweepRun:
             logging.getLogger(speaker).setLevel(logging.CRITICAL)
         seconds = self._plan.sweep.time_budget_s
         budget = TimeBudget(seconds) if seconds is not None else None
+        nodes_left = self._nodes_left(pools)
+        self._callback.on_refused = self._refuse
         try:
             with _ctrl_c_as_before(), _room_asked_for(_AHEAD if self._plan.sweep.search is None else None):
-                self._tuner(trials, pools, budget).fit()
+                self._tuner(trials, pools, [budget, nodes_left] if budget is not None else [nodes_left]).fit()
         except Exception as error:
             full = _disk_error(error)
             if full is None:
@@ -264,10 +270,23 @@ class SweepRun:
             raise UserError(
                 f"the sweep stopped ({reason_of(full)}): free some disk space, and continue with --resume"
             ) from error
+        if nodes_left.is_over:
+            *_, why = refused_nodes().values()
+            raise UserError(f"{why}. No other node can run trials: mend that, and continue with --resume")
         if budget is not None and budget.used_up:
             self._callback.why_unfinished = f"interrupted: time_budget_s = {seconds:g} is used up"
 
-    def _tuner(self, trials: Sequence[Trial], pools: Mapping[str, PoolConfig], budget: TimeBudget | None) -> tune.Tuner:
+    def _refuse(self, refusal: NodeRefused) -> None:
+        """Use a node no more, and say so once."""
+        if refuse(refusal):
+            self._say(f"{refusal.reason}. This sweep trains no more on that node")
+
+    def _nodes_left(self, pools: Mapping[str, PoolConfig]) -> NodesLeft:
+        sweep, reserved = self._plan.sweep, self._plan.sweep.trial
+        demand = list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners
+        return NodesLeft(lambda: has_room_without(refused_nodes(), *demand), sweep.wait_for_nodes_s)
+
+    def _tuner(self, trials: Sequence[Trial], pools: Mapping[str, PoolConfig], stoppers: Sequence[Stopper]) -> tune.Tuner:
         stopping = scheduler_of(self._plan, self._measures, self._journal.entries)
         if stopping is not None:
             self._callback.why_stopped = stopping.stopped.get
@@ -309,7 +328,7 @@ class SweepRun:
                 storage_path=str(executions.resolve()),
                 verbose=0,
                 callbacks=[self._callback],
-                stop=budget,
+                stop=CombinedStopper(*stoppers),
                 # Trials write their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=reserved.retries),

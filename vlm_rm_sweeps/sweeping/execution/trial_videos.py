@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.files import file_inside
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused, refuse, refused_nodes
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.training.checkpoints import TrialFolder
 from vlm_rm_sweeps.training.trial import TrainingJob
@@ -35,6 +36,9 @@ def record_video(job: TrainingJob) -> Path:
 
     Returns:
         The video file, on this machine; at an address, if the job has one, there is another.
+
+    Raises:
+        NodeRefused: This machine does not see the sweep's folder, or has another version of this package.
     """
     import torch
 
@@ -52,6 +56,8 @@ def record_video(job: TrainingJob) -> Path:
     from vlm_rm_sweeps.training.algorithms.registry import algorithm_name, find_algorithm
 
     torch.set_num_threads(1)
+    if job.in_common is not None:
+        job.in_common.check_here()
     checkpoint = find_checkpoint(job.folder)
     score, frame_format = None, None
     if job.reward is not None:
@@ -95,7 +101,7 @@ class TrialVideos:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._waiting: deque[tuple[str, TrainingJob]] = deque()
-        self._recording: dict[ray.ObjectRef, tuple[str, ActorHandle]] = {}
+        self._recording: dict[ray.ObjectRef, tuple[str, TrainingJob, ActorHandle]] = {}
         self._idle: list[ActorHandle] = []
         self._nodes: dict[ActorHandle, str] = {}
         """The node of each recorder."""
@@ -119,7 +125,7 @@ class TrialVideos:
             self._say(f"{len(self._recording) + len(self._waiting)} videos are being recorded; Ctrl-C leaves them to --resume")
             while self._go_on(_PATIENCE_S):
                 pass
-        for trial_id, _ in (*self._recording.values(), *self._waiting):
+        for trial_id, *_ in (*self._recording.values(), *self._waiting):
             self._say(f"no video of trial {trial_id}: it was not recorded in time")
         files, self._files = self._files, {}
         self._waiting.clear()
@@ -140,13 +146,19 @@ class TrialVideos:
             self._take_in(recording)
         while self._waiting and (recorder := self._free_recorder()) is not None:
             trial_id, job = self._waiting.popleft()
-            self._recording[recorder.record.remote(job)] = trial_id, recorder
+            self._recording[recorder.record.remote(job)] = trial_id, job, recorder
         return bool(ended)
 
     def _take_in(self, recording: ray.ObjectRef) -> None:
-        trial_id, recorder = self._recording.pop(recording)
+        trial_id, job, recorder = self._recording.pop(recording)
         try:
             self._files[trial_id] = ray.get(recording)
+        except NodeRefused as error:  # another one records it
+            if refuse(NodeRefused(error.node, error.reason)):
+                self._say(f"{error.reason}. No video is recorded on that node")
+            self._nodes.pop(recorder)
+            self._waiting.appendleft((trial_id, job))
+            return
         except Exception as error:
             self._say(f"no video of trial {trial_id}: {reason_of(getattr(error, 'cause', None) or error)}")
             if isinstance(error, RayActorError):  # a new recorder takes its place
@@ -158,7 +170,8 @@ class TrialVideos:
         """Return a recorder that is idle or new; None if there are enough and all are busy."""
         if self._idle:
             return self._idle.pop()
-        node = _with_room(ray.nodes(), list(self._nodes.values()))
+        nodes = [node for node in ray.nodes() if node["NodeID"] not in refused_nodes()]
+        node = _with_room(nodes, list(self._nodes.values()))
         if node is None:
             return None
         # It has one recording at a time, so only that one is repeated when it dies, on another node if need be.

@@ -32,6 +32,7 @@ from vlm_rm_sweeps.metrics import (
     TrialStatus,
 )
 from vlm_rm_sweeps.serving.pool import cause_of_death
+from vlm_rm_sweeps.serving.refused_nodes import NodeRefused
 from vlm_rm_sweeps.sweeping.config.trial import Trial, in_words
 from vlm_rm_sweeps.sweeping.tracking.journal import (
     Journal,
@@ -64,6 +65,8 @@ class JournalCallback(tune.Callback):
         self._journal, self._progress, self._say = journal, progress, say
         self.on_finished: Callable[[Trial], None] = lambda trial: None
         """Called with every trial that finishes, or is good enough."""
+        self.on_refused: Callable[[NodeRefused], None] = lambda refusal: None
+        """Called with every refusal of a node."""
         self.why_stopped: Callable[[str], str | None] = lambda trial_id: None
         """Why a scheduler stopped a trial, by its id; None if it did not."""
         self.why_unfinished = "interrupted"
@@ -231,7 +234,11 @@ class JournalCallback(tune.Callback):
             self._audit_points[trial.trial_id].sort(key=lambda point: point[0])
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """Report that a trial failed and is retried."""
+        """Report that a trial failed and is retried, or that its node cannot run trials."""
+        error = _error_of(trial)
+        if isinstance(error, NodeRefused):
+            self.on_refused(error)
+            return
         ours = trial_of(trial)
         host = self._hosts.get(ours.trial_id)
         self._say(f"{ours.label}: failed{f' on {host}' if host else ''} ({_reason(trial)}), retrying")
@@ -296,9 +303,17 @@ def trial_of(tune_trial: TuneTrial) -> Trial:
 
 
 def _reason(trial: TuneTrial) -> str:
-    """Return the error that ended a trial, in one line. Tune pickles it into files in the sweep's own folder."""
-    if not trial.pickled_error_file or not Path(trial.pickled_error_file).is_file():
+    """Return the error that ended a trial, in one line."""
+    error = _error_of(trial)
+    if error is None:
         return "unknown"
+    return cause_of_death(error) if isinstance(error, RayActorError) else reason_of(error)
+
+
+def _error_of(trial: TuneTrial) -> BaseException | None:
+    """Return the last error of a trial, which Tune pickles into files in the sweep's own folder."""
+    if not trial.pickled_error_file or not Path(trial.pickled_error_file).is_file():
+        return None
     error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    return cause_of_death(cause) if isinstance(cause, RayActorError) else reason_of(cause)
+    cause: BaseException = error.cause if isinstance(error, RayTaskError) else error
+    return cause
