@@ -249,7 +249,11 @@ class NoMlflow:
 
 
 class OfTune:
-    """What the callback reads of Tune's trial."""
+    """What the callback reads of Tune's trial.
+
+    Args:
+        trial: The trial.
+    """
 
     def __init__(self, trial: Any) -> None:
         self.config = {"run": {"trial": trial.to_dict()}}
