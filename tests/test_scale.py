@@ -113,11 +113,11 @@ def test_clients_choose_the_servers_that_the_pool_chooses() -> None:
     servers = Sweep(dataclasses.replace(ROOMY, servers=4)).servers
     client, draw = Client(servers), random.Random(0)
     pending: list[tuple[Any, Server, int]] = []
-    for _ in range(500):
+    for at in range(500):
         if pending and draw.random() < 0.5:
             real, simulated, frames = pending.pop(draw.randrange(len(pending)))
             backlog = draw.randrange(200)
-            pool._answered(real, frames, backlog)
+            pool._answered(real, frames, backlog, at)
             client.answered(simulated, frames, backlog)
         else:
             frames = draw.randrange(1, 65)

@@ -176,7 +176,7 @@ class MortalServer:
     def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
         if len(frames) == 13:
             os._exit(1)
-        return ScoredFrames(np.full((len(frames), len(specs)), 0.5, np.float32), 0.0, 0, 64)
+        return ScoredFrames(np.full((len(frames), len(specs)), 0.5, np.float32), 0.0, 0, 0.0, 64)
 
 
 def test_is_found_by_name_from_other_processes(two_servers: PoolConfig) -> None:
@@ -216,7 +216,7 @@ def test_of_equally_busy_servers_one_on_the_clients_node_is_chosen_and_those_tak
         found = []
         for _ in range(4):
             server, _ = pool._send(None, 8, ())  # type: ignore[arg-type]
-            pool._answered(server, 8, 0)
+            pool._answered(server, 8, 0, 0.0)
             server.node = places[server.handle]
             found.append(handles.index(server.handle))
         return found
@@ -234,8 +234,18 @@ def test_sends_to_the_least_busy_server(two_servers: PoolConfig) -> None:
     assert all(other._server is not busy._server for other in others)
     for request in [busy, *others]:
         request.result()
-    # What a server reported last may be older: its answers come in any order.
-    assert [server.in_flight for server in pool._servers] == [0, 0]
+    assert [server.load for server in pool._servers] == [0, 0]
+
+
+def test_an_old_answer_that_is_read_late_does_not_make_a_server_busy() -> None:
+    handles: list[Any] = [Silent()]
+    pool = RewardPool(tiny_pool("late", servers=1), handles)
+    for _ in range(3):
+        server, _ = pool._send(None, 10, ())  # type: ignore[arg-type]
+    pool._answered(server, 10, 10, 2.0)
+    pool._answered(server, 10, 0, 3.0)
+    pool._answered(server, 10, 20, 1.0)  # the first that was given: two more waited behind it then
+    assert server.load == 0
 
 
 @pytest.mark.sweeps
@@ -297,7 +307,7 @@ class SlowServer:
         return restarts
 
     def score(self, frames: np.ndarray, specs: tuple[RewardSpec, ...]) -> ScoredFrames:
-        return ScoredFrames(np.full((len(frames), len(specs)), 0.5, np.float32), 0.0, 0, 64)
+        return ScoredFrames(np.full((len(frames), len(specs)), 0.5, np.float32), 0.0, 0, 0.0, 64)
 
 
 def test_a_server_that_is_gone_for_good_is_replaced_by_another(ray_cluster: None) -> None:
@@ -431,7 +441,7 @@ class ObedientServer:
             raise ActorUnavailableError("it does not answer", None)
         if self._rewards is None:
             raise RuntimeError("nothing to answer with")
-        return ScoredFrames(self._rewards, 0.0, 0, 64)
+        return ScoredFrames(self._rewards, 0.0, 0, 0.0, 64)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ class ScoredFrames:
         seconds: Time spent on the model.
         backlog: Number of frames that the server had accepted but not scored when it answered. Clients choose the least busy
             server by it.
+        answered_at: When that was, in seconds since the epoch by the server's clock.
         micro_batch: Frames in each forward pass, fewer than configured if the server ran out of memory.
         node: The id in Ray of the server's node; empty if that is not known.
     """
@@ -21,5 +22,6 @@ class ScoredFrames:
     rewards: np.ndarray
     seconds: float
     backlog: int
+    answered_at: float
     micro_batch: int
     node: str = ""

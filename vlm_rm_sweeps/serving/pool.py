@@ -217,7 +217,7 @@ class PendingRewards:
             raise
         self._in_flight = False
         self._server.node = scored.node
-        self._pool._answered(self._server, self._count, scored.backlog)
+        self._pool._answered(self._server, self._count, scored.backlog, scored.answered_at)
         expected = (self._count, len(self._specs))
         if scored.rewards.shape != expected:
             raise PoolError(f"{model_id} gave rewards of shape {scored.rewards.shape}, expected {expected}")
@@ -316,7 +316,7 @@ def _deadlines(timeout: float) -> tuple[float, float, None]:
 
 @dataclass
 class _Server:
-    """A client's view of one server: the last backlog that it reported, and the frames that this client has in flight there.
+    """A client's view of one server: the backlog in its newest answer, and the frames that this client has in flight there.
 
     Its node is known from its last answer.
     """
@@ -324,6 +324,7 @@ class _Server:
     handle: ActorHandle
     name: str
     reported: int = 0
+    reported_at: float = 0.0
     in_flight: int = 0
     node: str = ""
 
@@ -491,10 +492,12 @@ class RewardPool(RewardModel):
                     ray.get(ready)
                     self._servers.append(_Server(handle, name))
 
-    def _answered(self, server: _Server, count: int, backlog: int) -> None:
+    def _answered(self, server: _Server, count: int, backlog: int, answered_at: float) -> None:
         server.in_flight -= count
-        # The reported backlog includes what this client has in flight there.
-        server.reported = max(0, backlog - server.in_flight)
+        # Answers may be read in another order than they were given in: of an old one, the backlog is none any more.
+        if answered_at >= server.reported_at:
+            # The reported backlog includes what this client has in flight there.
+            server.reported, server.reported_at = max(0, backlog - server.in_flight), answered_at
 
     def _hangs(self, server: _Server) -> None:
         """Have Ray kill and restart a server that does not answer."""

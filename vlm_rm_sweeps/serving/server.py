@@ -108,7 +108,7 @@ class RewardServer:
             self._backlog -= len(frames)
             self._metrics.backlog(self._backlog)
         self._metrics.scored(rewards, time.perf_counter() - arrived, seconds, self._model.micro_batch)
-        return ScoredFrames(rewards, seconds, self._backlog, self._model.micro_batch, self._node)
+        return ScoredFrames(rewards, seconds, self._backlog, time.time(), self._model.micro_batch, self._node)
 
     def _score(self, frames: np.ndarray, specs: Sequence[RewardSpec]) -> tuple[np.ndarray, float]:
         started = time.perf_counter()
