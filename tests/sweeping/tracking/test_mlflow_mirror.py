@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 from mlflow_server import MlflowServer
+from postgresql_server import PASSWORD, postgresql, programs
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
@@ -457,6 +459,89 @@ def test_results_do_not_wait_for_other_trials_that_begin_and_end(mirrored: Mirro
     (of_first, of_second) = dict.fromkeys(runs)
     assert told == [(of_first, [10, 20, 30, 40, 50]), (of_second, [10, 20]), (of_first, []), (of_second, [])]
     assert read_runs_file(mirrored.folder.mlflow).delivered == last
+
+
+def is_mirrored(mirrored: Mirrored) -> None:
+    """Bring two results and the end of each trial to MLflow, by two executions; nothing of the password is left behind."""
+    set_up_store(mirrored.uri)
+    mirrored.start_all()
+    mirrored.result(10)
+    assert mirrored.mirror(patience_s=120) == 0, mirrored.said
+    mirrored.result(20)
+    for trial in mirrored.trials:
+        mirrored.journal.append(TrialEnded(time=60, trial=trial, status=RunStatus.FINISHED, tags={}))
+    assert mirrored.mirror(patience_s=120) == 0, mirrored.said
+    assert mirrored.steps() == [[10, 20], [10, 20]]
+    assert {run.info.status for run in mirrored.runs()[1]} == {"FINISHED"}
+    assert PASSWORD not in mirrored.folder.mlflow.read_text()
+    assert not any(PASSWORD in line for line in mirrored.said)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed (apt-get install postgresql)")
+@pytest.mark.skipif(find_spec("psycopg2") is None, reason="psycopg2 is not installed (pip install psycopg2-binary)")
+def test_in_postgresql(mirrored: Mirrored) -> None:
+    with postgresql() as database:
+        mirrored.uri = f"postgresql+psycopg2://{database}"
+        is_mirrored(mirrored)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("flask_wtf") is None, reason="MLflow's basic auth needs Flask-WTF (pip install 'mlflow[auth]')")
+def test_by_a_server_with_basic_auth(mirrored: Mirrored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "auth.ini"
+    settings.write_text(
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{tmp_path / 'auth.db'}\nadmin_username = anna\n"
+        f"admin_password = {PASSWORD}\nauthorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "grant_default_workspace_access = false\n"
+    )
+    environment = {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "secret"}
+    server = MlflowServer(tmp_path / "served.db", "--app-name", "basic-auth", environment=environment)
+    server.start()
+    try:
+        mirrored.uri = server.url
+        with pytest.raises(UserError, match="does not answer"):
+            set_up_store(server.url)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        is_mirrored(mirrored)
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl, which makes a certificate, is not installed")
+def test_by_a_server_with_a_certificate_of_its_own(mirrored: Mirrored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = tmp_path / "server.pem"
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        *names,
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.pem",
+    ]
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)
+    certificate.write_text((tmp_path / "key.pem").read_text() + (tmp_path / "cert.pem").read_text())
+    server = MlflowServer(tmp_path / "served.db", certificate=certificate)
+    server.start()
+    try:
+        mirrored.uri = server.url
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.raises(UserError, match="does not answer"):
+            set_up_store(server.url)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(tmp_path / "cert.pem"))
+        is_mirrored(mirrored)
+    finally:
+        server.stop()
 
 
 def test_the_reason_of_a_failure_goes_when_the_trial_finishes_also_if_both_waited(mirrored: Mirrored) -> None:
