@@ -12,7 +12,9 @@ from own_network import needs_namespaces, run_in_own_network
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
-from vlm_rm_sweeps.serving.placement import await_placement, check_placement, has_room_without
+from vlm_rm_sweeps.rewards.registry import load_reward_model
+from vlm_rm_sweeps.serving import pool
+from vlm_rm_sweeps.serving.placement import await_placement, check_placement, has_room_without, trials_that_fit
 from vlm_rm_sweeps.serving.pool import PoolConfig
 
 
@@ -46,10 +48,28 @@ def test_a_trial_needs_room_on_a_node_that_has_refused_none_and_a_server_does_no
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
     server = tiny_pool("p", cpus=1)
     assert has_room_without({"bad"}, [server], 1.0, 0.0)
+    assert trials_that_fit(9, (), [server], 1.0, 0.0) == 4
+    assert trials_that_fit(9, (), [server], 1.0, 0.0, env_runners=1) == 2
+    assert trials_that_fit(9, (), [tiny_pool("p", cpus=8)], 1.0, 0.0) == 0
     assert not has_room_without({"bad"}, [server], 2.0, 0.0)
     assert has_room_without({"good"}, [server], 2.0, 0.0)
     assert not has_room_without({"bad"}, [server], 1.0, 0.0, env_runners=1)
     assert not has_room_without({"good", "bad"}, [], 1.0, 0.0)
+
+
+def test_servers_that_wait_for_room_are_said_once(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_USUAL_PLACE_S", 0.5)
+    model, said = load_reward_model("embedded/tiny"), list[str]()
+    config = tiny_pool("waits", servers=2, cpus=64)
+    servers = pool.start_pool(config, model)
+    with pytest.raises(UserError, match="the 2 reward servers of embedded/tiny were not ready within 2 s"):
+        pool.await_pool(config, servers, [], timeout_s=2, say=said.append)
+    for server in servers:
+        ray.kill(server)
+    (line,) = said
+    assert line.startswith(
+        "no room yet for 2 reward servers of embedded/tiny: each needs 64 CPUs and 0 GPUs; free on the cluster: "
+    )
 
 
 def test_a_wait_in_vain_says_what_has_no_room_and_asks_for_it_no_longer(ray_cluster: None) -> None:

@@ -17,6 +17,7 @@ from vlm_rm_sweeps.serving.ray_internals import (
     address_of_auto,
     count_no_lost_nodes,
     died_with_its_node,
+    has_place,
     is_dead,
     restarts_of_running,
 )
@@ -73,6 +74,24 @@ def test_an_actor_that_was_ended_is_dead_and_one_that_restarts_is_not(ray_cluste
     while not is_dead(actor_id(ended)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert is_dead(actor_id(ended))
+
+
+class Slow:
+    def __init__(self) -> None:
+        time.sleep(600)
+
+
+def test_an_actor_that_waits_for_room_is_told_from_one_that_starts(ray_cluster: None) -> None:
+    """Else a sweep says that a server waits for room while it loads its model, or says nothing."""
+    remote: Any = ray.remote(num_cpus=0)(Slow)
+    starts, waits = remote.remote(), remote.options(num_cpus=64).remote()
+    deadline = time.monotonic() + 60
+    while not has_place(actor_id(starts)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert has_place(actor_id(starts))
+    assert not has_place(actor_id(waits))
+    for actor in (starts, waits):
+        ray.kill(actor)
 
 
 OF_A_NODE = (

@@ -99,7 +99,35 @@ def has_room_without(
     Returns:
         Whether there is such room, or may be: where the servers are is not known.
     """
-    return _lacking(_demands(pools, trial_cpus, trial_gpus, env_runners), refused) is None
+    return trials_that_fit(1, refused, pools, trial_cpus, trial_gpus, env_runners) == 1
+
+
+def trials_that_fit(
+    at_most: int,
+    refused: Collection[str],
+    pools: Sequence[PoolConfig],
+    trial_cpus: float,
+    trial_gpus: float,
+    env_runners: int = 0,
+) -> int:
+    """Count the trials that fit on the cluster at once, if nobody else used it.
+
+    Args:
+        at_most: The number of trials to place.
+        refused: Ids of the nodes on which no trial may run.
+        pools: The pools, which run.
+        trial_cpus: CPUs reserved for a trial's own process.
+        trial_gpus: GPUs reserved for a trial's own process.
+        env_runners: Number of further processes of a trial, each with one CPU.
+
+    Returns:
+        The number, which may be too large: where the servers are is not known.
+    """
+    demands = _demands(pools, trial_cpus, trial_gpus, env_runners)
+    of_trial = [demand for demand in demands if demand.of_trial]
+    servers = demands[: len(demands) - len(of_trial)]
+    placed = _placed([*servers, *of_trial * at_most], _rooms(refused))
+    return max(0, placed - len(servers)) // len(of_trial)
 
 
 def _demands(pools: Sequence[PoolConfig], trial_cpus: float, trial_gpus: float, env_runners: int) -> list[_Demand]:
@@ -116,19 +144,45 @@ def _bundle(demand: _Demand) -> dict[str, float]:
     return {name: amount for name, amount in (("CPU", demand.cpus), ("GPU", demand.gpus)) if amount}
 
 
-def _lacking(demands: Sequence[_Demand], refused: Collection[str] = ()) -> str | None:
-    """Say which demand the cluster has no room for; None if it has room for all. On nodes in `refused` no trial may run."""
-    # Servers first take the nodes on which no trial may run.
-    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] not in refused)
-    free = [
-        ({"CPU": node["Resources"].get("CPU", 0.0), "GPU": node["Resources"].get("GPU", 0.0)}, node["NodeID"] in refused)
-        for node in alive
+class _Room(NamedTuple):
+    """What a node has left."""
+
+    left: dict[str, float]
+    refuses: bool
+    """Whether no trial may run there."""
+
+
+def _rooms(refused: Collection[str] = ()) -> list[_Room]:
+    """Return what each node has; first those on which no trial may run, so that servers take them."""
+    nodes = [
+        _Room({name: node["Resources"].get(name, 0.0) for name in ("CPU", "GPU")}, node["NodeID"] in refused)
+        for node in ray.nodes()
+        if node["Alive"]
     ]
-    cluster = ", ".join(f"{node['CPU']:g} CPUs and {node['GPU']:g} GPUs" for node, _ in free)
-    for what, cpus, gpus, of_trial in demands:
-        fitting = (node for node, refuses in free if node["CPU"] >= cpus and node["GPU"] >= gpus and not (refuses and of_trial))
-        if (node := next(fitting, None)) is None:
-            return f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much left; the cluster's nodes have {cluster}"
-        node["CPU"] -= cpus
-        node["GPU"] -= gpus
-    return None
+    return sorted(nodes, key=lambda node: not node.refuses)
+
+
+def _placed(demands: Sequence[_Demand], rooms: Sequence[_Room]) -> int:
+    """Place demands in turn, and return how many have room before one has none."""
+    for number, (_, cpus, gpus, of_trial) in enumerate(demands):
+        fitting = (
+            room.left
+            for room in rooms
+            if room.left["CPU"] >= cpus and room.left["GPU"] >= gpus and not (room.refuses and of_trial)
+        )
+        if (left := next(fitting, None)) is None:
+            return number
+        left["CPU"] -= cpus
+        left["GPU"] -= gpus
+    return len(demands)
+
+
+def _lacking(demands: Sequence[_Demand]) -> str | None:
+    """Say which demand the cluster has no room for; None if it has room for all."""
+    rooms = _rooms()
+    cluster = ", ".join(f"{room.left['CPU']:g} CPUs and {room.left['GPU']:g} GPUs" for room in rooms)
+    placed = _placed(demands, rooms)
+    if placed == len(demands):
+        return None
+    what, cpus, gpus, _ = demands[placed]
+    return f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much left; the cluster's nodes have {cluster}"

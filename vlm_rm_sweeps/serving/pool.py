@@ -7,7 +7,7 @@ trials of a sweep share one pool per model, so memory grows with the number of m
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from numbers import Real
@@ -32,7 +32,7 @@ from vlm_rm_sweeps.rewards.reward_model import (
     check_request,
 )
 from vlm_rm_sweeps.serving.messages import ScoredFrames
-from vlm_rm_sweeps.serving.ray_internals import actor_id, died_with_its_node, is_dead, restarts_of_running
+from vlm_rm_sweeps.serving.ray_internals import actor_id, died_with_its_node, has_place, is_dead, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
 NAMESPACE = "vlm-rm-sweeps"
@@ -45,6 +45,8 @@ _SENDS = 6
 _USUAL_S = 1.0
 """Seconds to wait before the first liveness check."""
 _POLL_S = 0.5
+_USUAL_PLACE_S = 30.0
+"""Seconds in which a server for which there is room usually gets it."""
 _REQUEST_FRAMES = 64
 """Frames in one request of `score`, rounded up to whole micro-batches: frames x specs x embedding must fit into a server's
 memory."""
@@ -593,8 +595,17 @@ def server_environment(config: PoolConfig) -> dict[str, Any] | None:
     return {"env_vars": {_THREADS: threads}}
 
 
+def free_room(free: Mapping[str, float]) -> str:
+    """Word what is free on a cluster, as `ray.available_resources` says."""
+    return f"free on the cluster: {free.get('CPU', 0.0):g} CPUs and {free.get('GPU', 0.0):g} GPUs"
+
+
 def await_pool(
-    config: PoolConfig, handles: Sequence[ActorHandle], specs: Sequence[RewardSpec], timeout_s: float = 600.0
+    config: PoolConfig,
+    handles: Sequence[ActorHandle],
+    specs: Sequence[RewardSpec],
+    timeout_s: float = 600.0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Wait until each server has loaded its model, then score one frame for all specs.
 
@@ -603,18 +614,26 @@ def await_pool(
         handles: Ray handles of its servers.
         specs: All specs that the pool will have to score.
         timeout_s: Longest time to wait for the servers to start, in seconds.
+        say: Prints a line, if servers wait for room.
 
     Raises:
         UserError: A server cannot be placed in time, cannot load its model, or cannot score a spec with finite rewards.
     """
     try:
-        ray.get([handle.ready.remote() for handle in handles], timeout=timeout_s)
+        ends = time.monotonic() + timeout_s
+        ready: list[ray.ObjectRef] = [handle.ready.remote() for handle in handles]
+        ray.wait(ready, num_returns=len(ready), timeout=min(_USUAL_PLACE_S, timeout_s))
+        if waits := sum(not has_place(actor_id(handle)) for handle in handles):
+            servers = f"{waits} reward {'servers' if waits > 1 else 'server'} of {config.model_id}"
+            needs = f"{config.cpus:g} CPUs and {config.gpus:g} GPUs"
+            say(f"no room yet for {servers}: each needs {needs}; {free_room(ray.available_resources())}")
+        ray.get(ready, timeout=max(0.0, ends - time.monotonic()))
         if specs:
             RewardPool(config, handles).score(np.zeros((1, 64, 64, 3), np.uint8), Columns(specs).asked)
     except GetTimeoutError as error:
         raise UserError(
             f"the {config.servers} reward servers of {config.model_id} were not ready within {timeout_s:.0f} s: each needs "
-            f"{config.cpus:g} CPUs and {config.gpus:g} GPUs; free at the moment: {ray.available_resources()}"
+            f"{config.cpus:g} CPUs and {config.gpus:g} GPUs; {free_room(ray.available_resources())}"
         ) from error
     except RayTaskError as error:
         raise UserError(f"a reward server of {config.model_id} failed: {error.cause}") from error

@@ -40,6 +40,12 @@ def is_dead(actor: str) -> bool:
     return bool(known) and known["State"] == "DEAD"
 
 
+def has_place(actor: str) -> bool:
+    """Return whether an actor, by its id in hexadecimal digits, has a process, or had one, rather than waiting for room."""
+    known = actors(actor)
+    return not known or known["State"] not in ("DEPENDENCIES_UNREADY", "PENDING_CREATION") or known["Address"]["Port"] != 0
+
+
 def died_with_its_node(error: BaseException) -> bool:
     """Return whether an error is that of an actor whose node died. Ray keeps no more of it than the text."""
     return isinstance(error, RayActorError) and _NODE_DIED in str(error)

@@ -139,3 +139,56 @@ def test_a_sweep_whose_only_nodes_are_bad_ends_with_the_reason(tmp_path: Path) -
     (told,) = [line for line in done.stdout.splitlines() if line.startswith("refused: ")]
     assert f"node {socket.gethostname()} has vlm-rm-sweeps 0.0.1, and the machine of the sweep" in told
     assert told.endswith("No other node can run trials: mend that, and continue with --resume")
+
+
+OTHERS_USE_THE_CLUSTER = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from small_sweeps import SWEEP
+from vlm_rm_sweeps.process_defaults import prepare_ray
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.execution import room
+from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+
+room._USUAL_S = 3.0
+prepare_ray()
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+
+@ray.remote(num_cpus=1)
+class Other:
+    def ready(self):
+        return True
+
+other = Other.remote()
+ray.get(other.ready.remote())
+
+def say(line):
+    print(line, flush=True)
+    if "for room" in line:
+        ray.kill(other)
+
+keys = SWEEP | {"true_reward": False, "videos": False, "alphas": [0.0, 0.5], "trial": {"cpus": 1, "retries": 0}}
+outcome = run_sweep(Sweep.model_validate(keys), Path(sys.argv[1]), say=say)
+print("ended:", *outcome.table["status"], flush=True)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.sweeps
+def test_trials_that_wait_for_room_that_others_use_are_said(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", OTHERS_USE_THE_CLUSTER, str(tmp_path / "results")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert "ended: finished finished" in done.stdout, done.stdout + done.stderr[-4000:]
+    (told,) = [line for line in done.stdout.splitlines() if "for room" in line]
+    assert told == "2 trials wait for room: each needs 1 CPUs and 0 GPUs; free on the cluster: 0 CPUs and 0 GPUs"

@@ -141,7 +141,8 @@ def _run_sweep(
             set_up_store(tracking_uri)
         for model_id, pool in pools.items():
             # A model that only judges may be unavailable: the audit will say so.
-            await_pool(pool, servers[model_id], [] if plan.models[model_id].judges_only else plan.served_specs(model_id))
+            specs = [] if plan.models[model_id].judges_only else plan.served_specs(model_id)
+            await_pool(pool, servers[model_id], specs, say=say)
             cleanup.enter_context(ServerScaling(pool, plan.models[model_id], servers[model_id], say))
         thresholds = measure_thresholds(plan, folder, pools) if needed else {}
         plan = plan.with_thresholds(thresholds)

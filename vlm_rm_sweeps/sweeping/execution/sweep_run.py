@@ -29,6 +29,7 @@ from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.execution.population import PopulationScheduler
 from vlm_rm_sweeps.sweeping.execution.remaining import Remaining
 from vlm_rm_sweeps.sweeping.execution.reward_metrics import known_measures, metrics_of
+from vlm_rm_sweeps.sweeping.execution.room import RoomCallback
 from vlm_rm_sweeps.sweeping.execution.scheduling import NodesLeft, TimeBudget, scheduler_of
 from vlm_rm_sweeps.sweeping.execution.searching import TrialsInTurn, draw, drawn_samples, judged_samples
 from vlm_rm_sweeps.sweeping.execution.trial_jobs import training_job
@@ -53,8 +54,13 @@ from vlm_rm_sweeps.training.checkpoints import TRIALS, TrialFolder
 from vlm_rm_sweeps.training.trial import TrainableTrial, TrainingJob
 from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
-_SILENCED = ("ray.tune.tune", "ray.tune.analysis.experiment_analysis")
-"""Tune's loggers: they explain how Tune resumes, which is not used here, and warn of result files that are disabled."""
+_SILENCED = (
+    "ray.tune.tune",
+    "ray.tune.analysis.experiment_analysis",
+    "ray.tune.execution.insufficient_resources_manager",
+)
+"""Tune's loggers: they explain how Tune resumes, which is not used here, warn of result files that are disabled, and repeat each
+minute that no trial runs."""
 _PENDING = "TUNE_MAX_PENDING_TRIALS_PG"
 """Where Tune reads how many trials may wait for room."""
 _AHEAD = 200
@@ -282,9 +288,18 @@ class SweepRun:
             self._say(f"{refusal.reason}. This sweep trains no more on that node")
 
     def _nodes_left(self, pools: Mapping[str, PoolConfig]) -> NodesLeft:
-        sweep, reserved = self._plan.sweep, self._plan.sweep.trial
-        demand = list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners
-        return NodesLeft(lambda: has_room_without(refused_nodes(), *demand), sweep.wait_for_nodes_s)
+        demand = self._demand(pools)
+        return NodesLeft(lambda: has_room_without(refused_nodes(), *demand), self._plan.sweep.wait_for_nodes_s)
+
+    def _room(self, trials: Sequence[Trial], pools: Mapping[str, PoolConfig]) -> RoomCallback:
+        def left() -> int:
+            return sum(self._callback.outcome(trial).status == TrialStatus.UNFINISHED for trial in trials)
+
+        return RoomCallback(*self._demand(pools), left, self._say)
+
+    def _demand(self, pools: Mapping[str, PoolConfig]) -> tuple[list[PoolConfig], float, float, int]:
+        reserved = self._plan.sweep.trial
+        return list(pools.values()), reserved.cpus, reserved.gpus, reserved.env_runners
 
     def _tuner(self, trials: Sequence[Trial], pools: Mapping[str, PoolConfig], stoppers: Sequence[Stopper]) -> tune.Tuner:
         stopping = scheduler_of(self._plan, self._measures, self._journal.entries)
@@ -327,7 +342,7 @@ class SweepRun:
                 name=f"attempt-{len(list(executions.glob('attempt-*'))) + 1}",
                 storage_path=str(executions.resolve()),
                 verbose=0,
-                callbacks=[self._callback],
+                callbacks=[self._callback, self._room(trials, pools)],
                 stop=CombinedStopper(*stoppers),
                 # Trials write their own checkpoints.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
