@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -673,3 +674,49 @@ def test_the_jobs_entry_point_runs_as_a_ray_job_and_a_retry_finds_its_results(
         assert done.returncode == 0, f"{attempt}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     (folder,) = results.glob("small-*")
     assert (pd.read_csv(folder / "trials.csv")["status"] == "finished").all()
+
+
+@pytest.mark.slow
+def test_a_job_that_was_let_go_is_watched_from_elsewhere_stopped_and_resumed(
+    cluster_with_token: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    """As with a laptop that was closed: the table is that of a sweep that nobody stopped."""
+    address, environment = cluster_with_token
+    file = tmp_path / "small.yaml"
+    keys = {"steps": 8192, "checkpoint_every": 256, "videos": False, "trial": {"cpus": 1, "retries": 0}}
+    file.write_text(json.dumps(SWEEP | keys))
+
+    def ray_job(*words: str) -> str:
+        # The address comes before what a command is given.
+        command = [str(BIN / "ray"), "job", words[0], f"--address={address}", *words[1:]]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def submit(name: str, results: Path, *options: str) -> None:
+        sweep = ["vlm-rm", "sweep", str(file), "--results", str(results), "--resume", "--yes"]
+        ray_job("submit", f"--submission-id={name}", *options, "--", *sweep)
+
+    def standing() -> dict[str, Any]:
+        """What another machine reads, which runs no Ray and has no token."""
+        elsewhere = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
+        command = [str(BIN / "vlm-rm"), "status", "--results", str(tmp_path / "results"), "--json"]
+        done = subprocess.run(command, env=elsewhere, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    submit("first", tmp_path / "results", "--no-wait")
+    ends = time.monotonic() + 300
+    while not list(tmp_path.glob("results/small-*/trials/*/step-*/checkpoint.json")):
+        assert time.monotonic() < ends, ray_job("logs", "first")
+        time.sleep(0.2)
+    running = standing()
+    assert running["state"] == "running", running
+    ray_job("stop", "first")
+    assert standing()["state"] != "ended"
+    submit("second", tmp_path / "results")
+    assert standing()["state"] == "ended"
+    submit("undisturbed", tmp_path / "undisturbed")
+    (found,), (expected,) = (list((tmp_path / name).glob("small-*/trials.csv")) for name in ("results", "undisturbed"))
+    tables = [pd.read_csv(table).drop(columns="steps_per_second") for table in (found, expected)]
+    assert (tables[0]["status"] == "finished").all()
+    pd.testing.assert_frame_equal(*tables)
