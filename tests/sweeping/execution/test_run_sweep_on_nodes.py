@@ -192,3 +192,55 @@ def test_trials_that_wait_for_room_that_others_use_are_said(tmp_path: Path) -> N
     assert "ended: finished finished" in done.stdout, done.stdout + done.stderr[-4000:]
     (told,) = [line for line in done.stdout.splitlines() if "for room" in line]
     assert told == "2 trials wait for room: each needs 1 CPUs and 0 GPUs; free on the cluster: 0 CPUs and 0 GPUs"
+
+
+A_SERVER_IS_LOST = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from small_sweeps import SWEEP
+from vlm_rm_sweeps.process_defaults import prepare_ray
+from vlm_rm_sweeps.serving import lost_servers
+from vlm_rm_sweeps.sweeping.config.sweep import Sweep
+from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
+
+lost_servers._USUAL_S, lost_servers.LONGEST_START_S = 4.0, 10.0
+results = Path(sys.argv[1])
+prepare_ray()
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+of_server, _ = cluster.add_node(num_cpus=2), cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+
+def lose_the_server():
+    while not list(results.glob("*/trials/*/step-*/checkpoint.json")):
+        time.sleep(0.05)
+    cluster.remove_node(of_server, allow_graceful=False)
+
+threading.Thread(target=lose_the_server, daemon=True).start()
+keys = SWEEP | {"true_reward": False, "videos": False, "steps": 20_000, "checkpoint_every": 128}
+keys |= {"trial": {"cpus": 1, "retries": 0}, "pool": {"cpus": 2}}
+outcome = run_sweep(Sweep.model_validate(keys), results)
+print("ended:", *(f"{each.status}: {each.reason}" for each in outcome.outcomes), flush=True)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.sweeps
+def test_a_server_whose_node_gets_no_successor_is_given_up_and_its_trial_fails_with_the_reason(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", A_SERVER_IS_LOST, str(tmp_path / "results")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    said = [line for line in done.stdout.splitlines() if "reward server of embedded/tiny" in line]
+    assert any("is lost, and has not started again for" in line for line in said), done.stdout
+    assert any("is given up: it did not start again for 10 s" in line for line in said), done.stdout
+    (ended,) = [line for line in done.stdout.splitlines() if line.startswith("ended: ")]
+    assert ended.startswith("ended: failed: PoolUnavailable: the last reward server of embedded/tiny died")
+    assert "Traceback" not in done.stderr
