@@ -717,6 +717,6 @@ def test_a_job_that_was_let_go_is_watched_from_elsewhere_stopped_and_resumed(
     assert standing()["state"] == "ended"
     submit("undisturbed", tmp_path / "undisturbed")
     (found,), (expected,) = (list((tmp_path / name).glob("small-*/trials.csv")) for name in ("results", "undisturbed"))
-    tables = [pd.read_csv(table).drop(columns="steps_per_second") for table in (found, expected)]
-    assert (tables[0]["status"] == "finished").all()
-    pd.testing.assert_frame_equal(*tables)
+    resumed, whole = (pd.read_csv(table).drop(columns="steps_per_second") for table in (found, expected))
+    assert (resumed["status"] == "finished").all()
+    pd.testing.assert_frame_equal(resumed, whole)

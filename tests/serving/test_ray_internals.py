@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
@@ -20,6 +21,7 @@ from vlm_rm_sweeps.serving.ray_internals import (
     has_place,
     is_dead,
     restarts_of_running,
+    show_work,
 )
 
 
@@ -32,6 +34,11 @@ def actor(ray_cluster: None) -> Any:
 class Named:
     def own_id(self) -> str | None:
         return ray.get_runtime_context().get_actor_id()
+
+    def work(self) -> list[str]:
+        show_work("trial a on here")
+        show_work("trial b on here")
+        return psutil.Process().cmdline()
 
     def die(self) -> None:
         os._exit(1)
@@ -74,6 +81,13 @@ def test_an_actor_that_was_ended_is_dead_and_one_that_restarts_is_not(ray_cluste
     while not is_dead(actor_id(ended)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert is_dead(actor_id(ended))
+
+
+def test_the_title_of_a_process_says_what_it_does(actor: Any) -> None:
+    before = psutil.Process().cmdline()
+    assert " ".join(ray.get(actor.work.remote())).strip() == "ray::Named.work trial b on here"
+    show_work("this process is no actor")
+    assert psutil.Process().cmdline() == before
 
 
 class Slow:

@@ -3,8 +3,10 @@
 They may change with any release; one test for each shows what breaks.
 """
 
+import ray
 from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
 from ray._private.state import actors
+from ray._raylet import getproctitle, setproctitle  # type: ignore[attr-defined]
 from ray.actor import ActorHandle
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 from ray.core.generated.gcs_service_pb2 import GetAllNodeInfoReply  # type: ignore[attr-defined]
@@ -44,6 +46,12 @@ def has_place(actor: str) -> bool:
     """Return whether an actor, by its id in hexadecimal digits, has a process, or had one, rather than waiting for room."""
     known = actors(actor)
     return not known or known["State"] not in ("DEPENDENCIES_UNREADY", "PENDING_CREATION") or known["Address"]["Port"] != 0
+
+
+def show_work(what: str) -> None:
+    """Add to the title of an actor's process what it does now, for the dashboard and `ps`; Ray replaces it with the next call."""
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:
+        setproctitle(f"{getproctitle().partition(' ')[0]} {what}")
 
 
 def died_with_its_node(error: BaseException) -> bool:

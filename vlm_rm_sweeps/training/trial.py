@@ -13,6 +13,7 @@ as often as the sweep file allows. A node that lacks what a trial needs, or that
 """
 
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ from vlm_rm_sweeps.rewards.functions.registry import describe_reward
 from vlm_rm_sweeps.rewards.registry import NEWEST_EMBEDDED, with_version
 from vlm_rm_sweeps.serving.nodes import InCommon
 from vlm_rm_sweeps.serving.pool import PoolUnavailable
+from vlm_rm_sweeps.serving.ray_internals import show_work
 from vlm_rm_sweeps.serving.telemetry import TrialMetrics
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.tasks.gym_task import GymEnv
@@ -328,6 +330,7 @@ class TrainableTrial(tune.Trainable):
             The result for Tune; the last one says that the trial has finished. If it has failed for good, it is only the error
             message.
         """
+        show_work(f"{self._job.folder.name} ({self._job.label}) on {socket.gethostname()}")
         if not self._done:  # else its process died after the last checkpoint, before reporting
             try:
                 if self._set_up_error is not None:
