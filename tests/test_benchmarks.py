@@ -57,6 +57,10 @@ SCRIPTS = {
         ["--kinds", "http", "--trials", "4", "--results", "2", "--at-once", "2", "--workers", "1"],
         ["http "],
     ),
+    "transport.py": (
+        ["--tasks", "cartpole-upright", "--pixels", "64", "--rounds", "1"],
+        ["float32", "zlib of changes", "object store"],
+    ),
     "startup.py": (["--sweeps", "1", "--rounds", "0"], ["the first trial starts", "each further trial"]),
     "update.py": (
         ["--updates", "2", "--rounds", "1", "--transitions", "256"],
