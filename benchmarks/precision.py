@@ -5,6 +5,9 @@ scoring frames in this process, with one thread; all take turns. Fidelity is the
 fp32, beside the rewards' own spread (standard deviation), and the rank correlation (Spearman's) of both. It is measured on three kinds
 of frames of the task: *random* states, *landscape*, where one state variable varies in small steps, and those *visited* by random
 actions. Backends whose packages are not installed are left out.
+
+`--int8` adds what no pool offers: ONNX Runtime's static quantization to 8-bit integers, one scale for each output channel of the
+weights. Its scales of activations come from the first micro-batches, which are of random states.
 """
 
 import os
@@ -15,7 +18,9 @@ import argparse
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import get_args
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -26,6 +31,7 @@ from scipy.stats import spearmanr
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_FRAME
+from vlm_rm_sweeps.rewards.backends import BACKENDS, Backend, ImageTower, export
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.reward_model import BackendName, Precision, RewardSpec
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -34,6 +40,9 @@ from vlm_rm_sweeps.tasks.task import Task
 
 Way = tuple[BackendName, Precision]
 REFERENCE = "torch fp32"
+INT8: BackendName = "int8"  # type: ignore[assignment]  # beside those that pools offer
+CALIBRATION = 4
+"""Micro-batches from which the scales of activations are computed."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,57 @@ class Fidelity:
     deviation: float
     spread: float
     rank_correlation: float
+
+
+class Int8Encoder:
+    """An image tower in 8-bit integers, once it has seen enough frames; until then it is one in fp32.
+
+    Args:
+        network: open_clip's model, loaded.
+        example: An input of the shape that it will get.
+    """
+
+    def __init__(self, network: Any, example: torch.Tensor) -> None:
+        self._tower, self._example = ImageTower(network).eval(), example
+        self._seen: list[np.ndarray] = []
+        self._session: Any = None
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Encode preprocessed frames (micro-batch, 3, size, size) as features (micro-batch, D)."""
+        array = inputs.contiguous().numpy()
+        if self._session is None:
+            self._seen.append(array)
+            if len(self._seen) < CALIBRATION:
+                features: torch.Tensor = self._tower(inputs)
+                return features
+            self._session = self._quantized()
+        (encoded,) = self._session.run(None, {"inputs": array})
+        return torch.from_numpy(encoded)
+
+    def _quantized(self) -> Any:
+        import onnxruntime
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(CalibrationDataReader):
+            def __init__(self, batches: list[np.ndarray]) -> None:
+                self._left = iter(batches)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                batch = next(self._left, None)
+                return None if batch is None else {"inputs": batch}
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        with TemporaryDirectory() as folder:
+            whole, prepared, quantized = (str(Path(folder) / f"{name}.onnx") for name in ("whole", "prepared", "quantized"))
+            export(self._tower, self._example, Path(whole))
+            quant_pre_process(whole, prepared)
+            reader = Reader(self._seen)
+            quantize_static(
+                prepared, quantized, reader, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8
+            )
+            return onnxruntime.InferenceSession(quantized, options, providers=["CPUExecutionProvider"])
 
 
 def kinds_of_frames(task: Task, frame_format: FrameFormat, count: int) -> dict[str, np.ndarray]:
@@ -100,7 +160,7 @@ def fidelity(rewards: np.ndarray, reference: np.ndarray) -> Fidelity:
 def ways(options: argparse.Namespace) -> list[Way]:
     """List backends in fp32, and torch in each precision, the reference first."""
     return [
-        *((backend, "fp32") for backend in options.backends),
+        *((backend, "fp32") for backend in (*options.backends, *([INT8] if options.int8 else []))),
         *(("torch", each) for each in options.precisions if each != "fp32"),
     ]
 
@@ -153,11 +213,13 @@ def main() -> None:
         "--backends", nargs="+", choices=get_args(BackendName), default=get_args(BackendName), help="torch first"
     )
     parser.add_argument("--precisions", nargs="+", choices=get_args(Precision), default=get_args(Precision))
+    parser.add_argument("--int8", action="store_true", help="measure 8-bit integers, too")
     parser.add_argument("--frames", type=int, default=256, help="frames of each kind, and in a turn")
     parser.add_argument("--micro-batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    BACKENDS[INT8] = Backend(Int8Encoder, packages=("onnxruntime", "onnx"), on_cpu_in_fp32_only=True)
     print(
         f"{'model':18}{'way':17}{'frames/s':>9}{'CPU ms/frame':>14}   {'frames':11}{'deviation':>10}{'spread':>9}{'ranks':>9}"
     )

@@ -102,14 +102,19 @@ def _folded(network: Any, example: torch.Tensor) -> Encoder:
     return _torch(network, example)
 
 
-class _ImageTower(torch.nn.Module):
-    """The image half of a network, as the module that an exporter wants."""
+class ImageTower(torch.nn.Module):
+    """The image half of a network, as the module that an exporter wants.
+
+    Args:
+        network: open_clip's model, loaded.
+    """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self._network = network
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Encode preprocessed frames (micro-batch, 3, size, size) as features (micro-batch, D)."""
         features: torch.Tensor = self._network.encode_image(inputs)
         return features
 
@@ -118,7 +123,7 @@ class _OnnxRuntime:
     """The network in ONNX Runtime, with one session for each size of the micro-batch: with a fixed shape it plans its memory."""
 
     def __init__(self, network: Any, example: torch.Tensor) -> None:
-        self._tower = _ImageTower(network).eval()
+        self._tower = ImageTower(network).eval()
         self._sessions = {len(example): self._session_for(example)}
 
     def _session_for(self, example: torch.Tensor) -> Any:
@@ -130,7 +135,7 @@ class _OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with TemporaryDirectory() as folder:
             file = Path(folder) / "tower.onnx"
-            _export(self._tower, example, file)
+            export(self._tower, example, file)
             return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -140,8 +145,14 @@ class _OnnxRuntime:
         return torch.from_numpy(features)
 
 
-def _export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
-    """Write an image tower as ONNX, for inputs of one shape."""
+def export(tower: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
+    """Write an image tower as ONNX, for inputs of one shape.
+
+    Args:
+        tower: The image half of a network.
+        example: An input of the shape that it will get.
+        file: Where to.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     # The fast path of torch's attention is one operator, which ONNX does not have.
     torch.backends.mha.set_fastpath_enabled(False)
