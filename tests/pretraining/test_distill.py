@@ -24,7 +24,7 @@ from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.distilled import STUDENT_FILE, TowerShape, read_description
 from vlm_rm_sweeps.rewards.functions.softmax import Softmax
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
-from vlm_rm_sweeps.rewards.reward_model import RewardSpec
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec
 from vlm_rm_sweeps.serving.pool import PoolConfig
 from vlm_rm_sweeps.sweeping.config.yaml_file import read_sweep_keys
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -43,6 +43,14 @@ def distilled(folder: Path, seed: int = 0, teacher: str = TEACHER, datasets: Seq
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return distilled(tmp_path_factory.mktemp("distilled") / "student")
+
+
+@pytest.fixture(scope="module")
+def of_a_transformer(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The model id of a vision transformer with random weights, and the folder of its student."""
+    folder = tmp_path_factory.mktemp("transformer")
+    teacher = str(export(folder, SMALL_VIT, {}))
+    return teacher, distilled(folder / "student", teacher=teacher)
 
 
 def model_in(folder: Path) -> ClipRewardModel:
@@ -116,6 +124,23 @@ def test_rewards_are_the_same_with_and_without_drift_and_whatever_the_batch(fold
     np.testing.assert_allclose(folded.score(frames, [SPEC]), asked[:, :1], atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("teacher", [TEACHER, "transformer"])
+def test_it_works_in_half_precision_whatever_the_teacher_is(
+    folder: Path, of_a_transformer: tuple[str, Path], teacher: str, precision: Precision
+) -> None:
+    file = (of_a_transformer[1] if teacher == "transformer" else folder) / STUDENT_FILE
+    full, half = (find_reward_model(f"distilled/{file}") for _ in range(2))
+    full.load()
+    half.use_backend("torch", precision=precision)
+    half.load(precision=precision)
+    frames = np.stack([state.frame for state in sampled_states(TASK, 12, seed=7)])
+    columns = [SPEC, SPEC.column("drift")]
+    in_full, in_half = full.score(frames, columns), half.score(frames, columns)
+    np.testing.assert_allclose(in_half[:, 0], in_full[:, 0], atol=0.03)
+    assert np.abs(in_half[:, 1] - in_full[:, 1]).mean() < 0.2  # of states at the limit
+
+
 def test_statistics_that_do_not_fit_the_tower_are_a_damaged_file(folder: Path, tmp_path: Path) -> None:
     tensors = load_file(folder / STUDENT_FILE)
     with safe_open(folder / STUDENT_FILE, "np") as opened:
@@ -172,11 +197,8 @@ def test_a_students_file_decides_neither_what_is_imported_nor_how_much_is_built(
         TowerShape.model_validate(tower | {"layers": [10**9, 1, 1, 1]})
 
 
-def test_a_large_models_folder_teaches_at_an_input_size_of_its_own(tmp_path: Path) -> None:
-    (tmp_path / "vit").mkdir()
-    teacher_id = str(export(tmp_path / "vit", SMALL_VIT, {}))
-    student = model_in(distilled(tmp_path / "student", teacher=teacher_id))
-    teacher = load_reward_model(teacher_id)
+def test_a_large_models_folder_teaches_at_an_input_size_of_its_own(of_a_transformer: tuple[str, Path]) -> None:
+    student, teacher = model_in(of_a_transformer[1]), load_reward_model(of_a_transformer[0])
     assert isinstance(teacher, ClipRewardModel)
     assert (teacher.frame_format.size, student.frame_format.size) == (32, 64)
     np.testing.assert_array_equal(student.encode_prompt("a pole"), teacher.encode_prompt("a pole"))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from open_clip.model import convert_weights_to_lp, get_input_dtype
 from open_clip.modified_resnet import ModifiedResNet
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import safe_open
@@ -249,7 +250,11 @@ class StudentSource(ModelSource):
             )
         tower, known = _read_tensors(Path(self.pretrained), about)
         network: Any = teacher.load("cpu", precision)
-        network.visual = _TowerWithFeatures(*tower).to(next(network.parameters()).dtype)
+        visual = _TowerWithFeatures(*tower)
+        if (dtype := get_input_dtype(precision)) is not None:
+            # As open_clip does for the same tower: which parts of the teacher stay in full precision depends on its kind.
+            convert_weights_to_lp(visual, dtype)
+        network.visual = visual
         network.known_states = known  # beside the tower, which a backend may replace
         return network.to(device)
 
