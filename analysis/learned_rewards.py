@@ -1,11 +1,16 @@
 """Rewards learned from 200 labels beside the cosine to the goal, of one model, on states that they have not seen.
 
-Run `python analysis/learned_rewards.py`: it renders its own states and needs no sweep (about two minutes of CPU time). For each
-task it draws 200 random states, labels them by the task's success test, and trains `vlm-rm reward train`'s heads on their
-embeddings. Then it scores 1 000 other states. ROC-AUC, and false-positive rate at 95 % recall, have 95 % intervals, bootstrapped
-over the held-out states. A reward that makes no error on them makes none in any bootstrap sample, which proves little: its interval
-ends where so many states without an error become unlikely, see `bounded`. Expect the learned rewards to be clearly better where the
-labels have both classes.
+Run `python analysis/learned_rewards.py`: it renders its own states and needs no sweep. For each task it draws 200 random states,
+labels them by the task's success test, and trains `vlm-rm reward train`'s heads on their embeddings. Then it scores 1 000 other
+states. With other labels a head would be another: so all this is done for five draws of the labels (`--draws`), with the same
+held-out states. ROC-AUC, and false-positive rate at 95 % recall, are means over the draws, beside two kinds of uncertainty:
+
+- `_low` and `_high`: the ends of the 95 % interval, bootstrapped over the held-out states, as means over the draws;
+- `_least` and `_most`: the least and the largest value of a draw.
+
+A reward that makes no error on the held-out states makes none in any bootstrap sample, which proves little: its interval ends where so
+many states without an error become unlikely, see `bounded`. Expect the learned rewards to be clearly better where the labels have
+both classes.
 """
 
 import argparse
@@ -31,7 +36,7 @@ from vlm_rm_sweeps.tasks.task import Task
 
 TASKS = ("cartpole-upright", "mountaincar-summit", "humanoid-standing")
 HIDDEN_UNITS = (0, 4)
-TRAINING_SEED, HELD_OUT_SEED = 1, 2
+HELD_OUT_SEED = 2
 
 
 def embedded(model: ClipRewardModel, task: Task, count: int, seed: int) -> LabelledStates:
@@ -83,32 +88,40 @@ def bounded(areas: Estimates, rates: Estimates, positives: int, negatives: int) 
     )
 
 
-def compare(model: ClipRewardModel, task: Task, labels: int, held_out: int) -> Iterator[dict[str, object]]:
+def label_seeds(draws: int) -> list[int]:
+    """Return the seeds of so many draws of the labels, none of which is that of the held-out states."""
+    return [seed for seed in range(1, draws + 2) if seed != HELD_OUT_SEED][:draws]
+
+
+def learned_scores(training: LabelledStates, hidden: int, testing: LabelledStates) -> np.ndarray:
+    """Train a head on one draw of the labels, as `vlm-rm reward train` does, and score the held-out states."""
+    penalty = cross_validate(training, hidden, seed=0).penalty
+    return predicted(fit_head(training, hidden, penalty, seed=0), testing)
+
+
+def over_draws(measure: str, found: Estimates) -> dict[str, float]:
+    """Sum up a measure of rewards that differ in the draw of their labels alone, see the head of this file."""
+    means = {measure + end: float(values.mean()) for end, values in zip(("", "_low", "_high"), found, strict=True)}
+    return means | {f"{measure}_least": float(found.value.min()), f"{measure}_most": float(found.value.max())}
+
+
+def compare(model: ClipRewardModel, task: Task, labels: int, held_out: int, draws: int) -> Iterator[dict[str, object]]:
     """Yield a row for each reward of a task."""
-    training = embedded(model, task, labels, TRAINING_SEED)
     testing = embedded(model, task, held_out, HELD_OUT_SEED)
-    scores = {"goal_baseline, alpha 0": cosines(model, task, testing)}
+    drawn = [embedded(model, task, labels, seed) for seed in label_seeds(draws)]
+    # The cosine needs no labels, so that all draws are one.
+    scores = {"goal_baseline, alpha 0": [cosines(model, task, testing)]}
     for hidden in HIDDEN_UNITS:
-        penalty = cross_validate(training, hidden, seed=0).penalty
         name = f"learned, {hidden} hidden units" if hidden else "learned, logistic"
-        scores[name] = predicted(fit_head(training, hidden, penalty, seed=0), testing)
+        scores[name] = [learned_scores(training, hidden, testing) for training in drawn]
     counts_bn = drawn_counts(testing.episodes[:, 0])
     positives = int(testing.targets_n.sum())
-    areas, rates = bounded(
-        *detection(np.stack(list(scores.values()), axis=1), testing.targets_n, counts_bn), positives, held_out - positives
-    )
-    for column, name in enumerate(scores):
-        measures = {"roc_auc": areas, "false_positive_rate": rates}
-        yield {
-            "task": task.name,
-            "labels": f"{int(training.targets_n.sum())} of {labels}",
-            "reward": name,
-            **{
-                measure + end: values[column]
-                for measure, estimates in measures.items()
-                for end, values in zip(("", "_low", "_high"), estimates, strict=True)
-            },
-        }
+    in_goal = ", ".join(str(int(training.targets_n.sum())) for training in drawn)
+    for name, of_draws in scores.items():
+        found = detection(np.stack(of_draws, axis=1), testing.targets_n, counts_bn)
+        areas, rates = bounded(*found, positives, held_out - positives)
+        told: dict[str, object] = {"task": task.name, "labels": f"{in_goal} of {labels}", "reward": name}
+        yield told | over_draws("roc_auc", areas) | over_draws("false_positive_rate", rates)
 
 
 def main() -> None:
@@ -118,13 +131,15 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--labels", type=whole_number(20, 1_000_000), default=200)
     parser.add_argument("--held-out", type=whole_number(20, 1_000_000), default=1_000)
+    parser.add_argument("--draws", type=whole_number(1, 1_000), default=5, help="how often labels are drawn")
     parser.add_argument("--csv", type=Path, default=None)
     options = parser.parse_args()
     with refusals_in_words():
         model = ClipRewardModel(options.model)
         model.load()
         tasks = [find_task(name) for name in options.tasks.split(",")]
-        table = pd.DataFrame([row for task in tasks for row in compare(model, task, options.labels, options.held_out)])
+        counts = options.labels, options.held_out, options.draws
+        table = pd.DataFrame([row for task in tasks for row in compare(model, task, *counts)])
         print(table.to_string(index=False, float_format="%.3f"))
         if options.csv:
             write_table(options.csv, table)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import count
@@ -179,3 +180,25 @@ def test_random_states_have_all_but_those_of_episodes_and_say_so(ray_cluster: No
         "value_order_correlation, kendall_tau: the states are of no episodes"
     )
     assert set(metrics_of(table, plan.trials[0])) == set(MEASURED).difference(OF_EPISODES, of_yes_or_no)
+
+
+def test_states_that_policies_reached_have_them_in_the_analysis_of_which_measure_predicts(
+    dataset: StateDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "analysis")
+    from predictive import VISITED, correlations, measured
+
+    keys = {"name": "reached", "task": TASK.name, "models": ["embedded/tiny", "embedded/small"], "alphas": [0.0, 0.5]}
+    folder = tmp_path / "reached"
+    folder.mkdir()
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(keys | {"steps": 500, "profile": "fast"}))
+    shutil.copytree(dataset.folder, folder / "states")
+    cells = measured(folder, 100)
+    reached = cells[cells["states"] == VISITED]
+    assert len(reached) == 4
+    assert np.isfinite(reached[list(HEADINGS)].to_numpy(dtype=float)).all()
+    # Whichever cell orders its states in time best has taught best: so says the value order, and nothing else has to.
+    trials = reached[["task", "model", "alpha", "prompt"]].assign(seed=0, success=reached["value_order_correlation"] / 2 + 0.5)
+    found = correlations(cells, trials).set_index(["states", "measure"])["value"]
+    assert found[VISITED, "value_order_correlation"] == pytest.approx(1)
+    assert "value_order_correlation" not in found["random, success"].index

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from vlm_rm_sweeps.evaluation.bootstrap import drawn_counts
+from vlm_rm_sweeps.evaluation.bootstrap import Estimates, drawn_counts
 from vlm_rm_sweeps.evaluation.detection import detection
 
 REPOSITORY = Path(__file__).parents[2]
@@ -27,6 +27,8 @@ def test_a_row_for_each_reward_of_a_task(tmp_path: Path) -> None:
         "120",
         "--held-out",
         "150",
+        "--draws",
+        "2",
         "--csv",
         table,
     ]
@@ -36,6 +38,33 @@ def test_a_row_for_each_reward_of_a_task(tmp_path: Path) -> None:
     assert rows["reward"].is_unique
     assert len(rows) == 3
     assert rows["roc_auc"].between(0.5, 1).all()
+    assert rows["labels"].str.fullmatch(r"\d+, \d+ of 120").all()
+    cosine, *learned = rows.to_dict("records")
+    assert cosine["roc_auc_least"] == cosine["roc_auc"] == cosine["roc_auc_most"]
+    for row in learned:
+        assert row["roc_auc_least"] < row["roc_auc"] < row["roc_auc_most"]
+        assert row["roc_auc"] == pytest.approx((row["roc_auc_least"] + row["roc_auc_most"]) / 2)
+        assert row["roc_auc_low"] < row["roc_auc"] < row["roc_auc_high"]
+
+
+def test_draws_of_the_labels_are_none_of_the_held_out_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "analysis")
+    from learned_rewards import HELD_OUT_SEED, label_seeds
+
+    for draws in (1, 2, 5):
+        seeds = label_seeds(draws)
+        assert len(set(seeds)) == draws
+        assert HELD_OUT_SEED not in seeds
+        assert seeds[0] == 1  # as the heads in sweeps/heads
+
+
+def test_the_spread_over_draws_is_beside_the_interval_over_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "analysis")
+    from learned_rewards import over_draws
+
+    found = Estimates(np.array([0.8, 0.9, 1.0]), np.array([0.7, 0.8, 0.9]), np.array([0.9, 1.0, 1.0]))
+    expected = {"auc": 0.9, "auc_low": 0.8, "auc_high": 2.9 / 3, "auc_least": 0.8, "auc_most": 1.0}
+    assert over_draws("auc", found) == pytest.approx(expected)
 
 
 def test_a_reward_without_an_error_has_a_bound_by_the_number_of_states(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
+from chat_server import chat_server, yes
 from typer.testing import CliRunner
 
 from vlm_rm_sweeps.cli import app, main
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import RunStatus
+from vlm_rm_sweeps.rewards.openai_endpoint import API_KEY, BASE_URL, PER_MINUTE
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.screening import load_plan
@@ -202,3 +205,37 @@ def test_a_machine_that_would_draw_otherwise_resumes_a_sweep_as_it_began(
     assert isinstance(named, Plan)
     with pytest.raises(UserError, match=r"-profile: full\n\+profile: fast"):
         resumed_plan(named, folder)
+
+
+def test_an_endpoint_judges_the_episodes_of_a_policy(
+    vlm_rm: Command,
+    refusal: Command,
+    saved_policy: Callable[..., Checkpoint],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """What was answered is asked once, a refusal is one message before there is a result, and the key is in no file."""
+    key, trial = "sk-never-to-be-seen-5647382910", tmp_path / "trial"
+    saved_policy(trial)
+    monkeypatch.setenv("VLM_RM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(API_KEY, key)
+    monkeypatch.setenv(PER_MINUTE, "1000000")
+    judging = ("evaluate", trial, "--episodes", 1, "--judge", "openai/small-vlm")
+    with chat_server(lambda body, number: yes(0.25)) as server:
+        monkeypatch.setenv(BASE_URL, server.url)
+        printed = vlm_rm(*judging, "--out", tmp_path / "judged")
+        asked = len(server.asked)
+        assert {body["model"] for body in server.asked} == {"small-vlm"}
+        assert 0 < asked <= 200
+        assert vlm_rm(*judging, "--out", tmp_path / "again").splitlines()[1:-1] == printed.splitlines()[1:-1]
+        assert len(server.asked) == asked
+    # Of an episode of 200 steps.
+    assert "return by openai/small-vlm 50.00" in printed
+    assert pd.read_csv(tmp_path / "judged" / "evaluation.csv")["return by openai/small-vlm"].tolist() == pytest.approx([50])
+    with chat_server(lambda body, number: (401, f"no longer valid: {key}")) as server:
+        monkeypatch.setenv(BASE_URL, server.url)
+        refused = refusal(*judging, "--out", tmp_path / "refused")
+    assert "no longer valid: ***" in refused
+    assert not (tmp_path / "refused").exists()
+    assert key not in printed + refused
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and key.encode() in file.read_bytes()] == []

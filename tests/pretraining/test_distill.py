@@ -1,7 +1,6 @@
 """Distillation: a student that comes near its teacher on states that it has not seen, with the teacher's texts, to the bit."""
 
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,14 +62,18 @@ def test_it_comes_near_its_teacher_on_held_out_states_and_says_how_near(folder: 
     fidelity = pd.read_csv(folder / FIDELITY)
     assert fidelity["alpha"].unique().tolist() == [0.0, 0.5, 1.0]
     assert fidelity["prompt"].nunique() == 3
+    assert fidelity["states"].unique().tolist() == ["drawn"]
+    assert fidelity["images"].unique().tolist() == [32]
     # After two epochs, for the task's own sentence; of the scene without the goal, rewards hardly differ between states.
     assert fidelity[fidelity["prompt"] == TASK.goal_prompt]["spearman"].min() > 0.7
     card = (folder / CARD).read_text()
     assert "Fidelity on 32 images that it has not seen" in card
     assert "times as fast" in card
-    missed = re.search(r"Squared distance: ([0-9.]+) % of the spread", card)
-    assert missed
-    assert float(missed.group(1)) < 50
+    row = fidelity.iloc[0]
+    assert row.missed < 0.5
+    assert 0.9 < row.cosine_5th < row.cosine < 1
+    shown = f"| {row.cosine:.4f} | {row.cosine_5th:.4f} | {100 * row.missed:.1f} % | {100 * row.drift:.1f} % |"
+    assert f"| drawn | 32 {shown}" in card
 
 
 def test_texts_are_the_teachers_and_any_reward_goes_on_working(folder: Path) -> None:
@@ -108,7 +111,7 @@ def test_it_tells_states_that_it_has_not_seen_the_like_of(folder: Path) -> None:
     assert f"{100 * told:.0f} % of these states are unlike" in remark
     with pytest.raises(UserError, match=r"100 % of these states are unlike .* expected at most 50 %; measure its teacher"):
         score_frames(student, foreign, [SPEC], remarks.append)
-    assert "of the held-out images" in (folder / CARD).read_text()
+    assert f"{100 * pd.read_csv(folder / FIDELITY)['drift'][0]:.1f} % of the held-out images" in (folder / CARD).read_text()
 
 
 def test_rewards_are_the_same_with_and_without_drift_and_whatever_the_batch(folder: Path) -> None:
@@ -213,7 +216,15 @@ def test_whole_episodes_of_policies_are_learned_and_held_out(saved_policy: Calla
     each = len(dataset) // 6
     student = distilled(tmp_path / "student", datasets=[dataset])
     assert read_description(student / STUDENT_FILE).images == 128 + 5 * each
-    assert f"Fidelity on {32 + each} images that it has not seen" in (student / CARD).read_text()
+    card, fidelity = (student / CARD).read_text(), pd.read_csv(student / FIDELITY)
+    assert f"Fidelity on {32 + each} images that it has not seen" in card
+    sets = fidelity.drop_duplicates("states").set_index("states")
+    assert sets["images"].to_dict() == {"drawn": 32, str(dataset.folder): each, "all": 32 + each}
+    weights = sets["images"][:2]
+    for name in ("cosine", "drift"):
+        assert sets[name]["all"] == pytest.approx(np.average(sets[name][:2], weights=weights))
+    assert len(fidelity) == 3 * len(sets) * 3
+    assert f"| {dataset.folder} | {each} | {sets['cosine'][str(dataset.folder)]:.4f} |" in card
     other = write_states(tmp_path / "other", MOUNTAIN_CAR, sampled_states(MOUNTAIN_CAR, 3, seed=0))
     with pytest.raises(UserError, match=r"other has states of mountaincar-summit: expected states of cartpole-upright"):
         distilled(tmp_path / "refused", datasets=[dataset, other])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlm_rm_sweeps.rewards.known_states import KnownStates, drift_remark
+from vlm_rm_sweeps.rewards.known_states import KnownStates, drift_in_training, drift_remark
 
 RNG = np.random.default_rng(0)
 MIXING = RNG.normal(size=(6, 6))
@@ -52,3 +52,16 @@ def test_more_than_five_percent_are_remarked_on() -> None:
     assert remark.startswith(
         "distilled/s: 31 % of these states are unlike those that it was trained on (of such, 1 % would be)"
     )
+
+
+def test_the_training_says_so_beyond_the_same_share() -> None:
+    assert drift_in_training(0.05, 1_000) is None
+    said = drift_in_training(0.31, 1_000)
+    assert said is not None
+    for part in (
+        "drift at step 1,000: 31 % of its latest frames",
+        "let its teacher judge",
+        "vlm-rm states rollouts",
+        "--states",
+    ):
+        assert part in said

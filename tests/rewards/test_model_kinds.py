@@ -13,6 +13,7 @@ import torch
 from exported import SMALL_VIT, TEXT, VIT, clip, export
 from huggingface_hub import constants
 from PIL import Image
+from safetensors.torch import save_file
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
@@ -90,17 +91,28 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "worldwide": (clip(VIT, TRANSFORMERS_TEXT | {"eos_id": 1, "pool_type": "eos"}), OPENAI),
     "roberta": (clip(VIT, {}), OPENAI),
     "nllb": (clip(VIT, {}), OPENAI),
+    "coca-roberta": (
+        clip(
+            VIT | {"output_tokens": True},
+            {},
+            multimodal_cfg=TEXT | {"context_length": 16, "attn_pooler_heads": 2},
+            custom_text=True,
+        ),
+        OPENAI,
+    ),
+}
+ROBERTA = {
+    "model_type": "roberta",
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 20,
 }
 TOWERS: dict[str, dict[str, Any]] = {
-    "roberta": {
-        "model_type": "roberta",
-        "vocab_size": 64,
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "max_position_embeddings": 20,
-    },
+    "roberta": ROBERTA,
+    "coca-roberta": ROBERTA,
     "nllb": {
         "model_type": "m2m_100",
         "vocab_size": 64,
@@ -132,8 +144,9 @@ def exported(kind: str, folder: Path) -> Path:
         tower = folder / "tower"
         tower.mkdir()
         (tower / "config.json").write_text(json.dumps(TOWERS[kind] | {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}))
-        pooler = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler" if kind == "roberta" else "cls_pooler"}
+        pooler = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler" if "roberta" in kind else "cls_pooler"}
         text = {"hf_model_name": str(tower), "hf_tokenizer_name": "in-the-folder", "context_length": 16, **pooler}
+        text |= {"output_tokens": True} if "multimodal_cfg" in model_config else {}
         model_config = model_config | {"text_cfg": text}
     return export(folder, model_config, preprocess)
 
@@ -315,6 +328,24 @@ def test_a_repository_that_cannot_be_had_is_one_message_at_once(monkeypatch: pyt
     with pytest.raises(UserError, match=r"hf-hub:org/name.*127\.0\.0\.1:9 does not answer.*the network"):
         ClipRewardModel("hf-hub:org/name")
     assert constants.HF_HUB_OFFLINE is False
+
+
+@needs_transformers[0]
+@needs_transformers[1]
+@pytest.mark.parametrize("architecture", ["coca_roberta-ViT-B-32", "roberta-ViT-B-32"])
+def test_a_text_tower_of_a_repository_that_cannot_be_had_is_one_message(
+    architecture: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their vocabulary and the shape of their text tower are the repository roberta-base's, whoever trained the weights."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    weights = tmp_path / "weights.safetensors"
+    save_file({"logit_scale": torch.zeros(())}, weights)
+    model = ClipRewardModel(f"{architecture}/{weights}")
+    with pytest.raises(UserError, match=r"the network of model .* cannot be made .*downloaded once, and need the network"):
+        model.check_weights()
+    with pytest.raises(UserError, match=r"the tokenizer of model .* cannot be made .*downloaded once, and need the network"):
+        model.check_spec(RewardSpec((PROMPTS[0],), (PROMPTS[1],)))
 
 
 @pytest.mark.slow

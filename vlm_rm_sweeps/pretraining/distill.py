@@ -46,6 +46,8 @@ from vlm_rm_sweeps.tasks.task import Task
 
 CARD, FIDELITY = "README.md", "fidelity.csv"
 ALPHAS = (0.0, 0.5, 1.0)
+DRAWN, ALL_STATES = "drawn", "all"
+"""States that are drawn from the task's state space; all that are held out, where there are several sets of states."""
 _HELD_OUT = 5
 """One of so many images, or episodes of a data set, is held out."""
 _BATCH = 64
@@ -62,10 +64,12 @@ class Images:
     Attributes:
         teachers: Unit embeddings by the teacher, float32 (N, D).
         frames: At the student's input size, uint8 (N, H, W, 3).
+        states: Where each state is from, `DRAWN` or the folder of a data set, str (N,).
     """
 
     teachers: np.ndarray
     frames: np.ndarray
+    states: np.ndarray
 
 
 def check_distillable(teacher: str, student: str, task: Task) -> tuple[ClipRewardModel, ClipRewardModel]:
@@ -123,7 +127,7 @@ def distill(
             sets are drawn as they were.
 
     Returns:
-        Fidelity of the rewards: `prompt`, `alpha`, and `spearman` with the teacher's over the held-out states.
+        Fidelity on the held-out states, see `fidelity`.
 
     Raises:
         UserError: Something cannot be distilled, a data set is of another task, or the folder exists or cannot be written.
@@ -159,16 +163,13 @@ def distill(
         save_file(student_tensors(tower, known), file, {DISTILLED: about.model_dump_json()})
         student = load_for_measuring(f"{DISTILLED}/{file}")
         assert isinstance(student, DistilledRewardModel)
-        cosines, missed, rewards = fidelity(teacher, student, held_out, task)
+        table = fidelity(teacher, student, held_out, task)
         say("measuring the speed of both")
         speeds = _speeds((teacher, student), held_out.frames)
-        rewards.to_csv(unfinished / FIDELITY, index=False)
-        spec = RewardSpec((task.goal_prompt,), (task.baseline_prompt,)).column(DRIFT)
-        drift = float(student.score(held_out.frames, [spec]).mean())
-        both = {teacher_id: speeds[0], "student": speeds[1]}
-        card = student_card(about, cosines, missed, rewards, both, len(held_out.frames), drift)
+        table.to_csv(unfinished / FIDELITY, index=False)
+        card = student_card(about, table, {teacher_id: speeds[0], "student": speeds[1]})
         (unfinished / CARD).write_text(card, encoding="utf-8")
-    return rewards
+    return table
 
 
 def _loaded(model_id: str) -> ClipRewardModel:
@@ -222,19 +223,22 @@ def _collect(
     with StateDrawer(task, rendering, formats) as drawer:
         states = sampled_states(task, images, seed, rendering)
         drawn = _embedded(teacher, start.frame_format, (drawer.draw(state.frame, state.variables) for state in states))
-    parts, out = [drawn], [np.arange(images) >= images - max(1, images // _HELD_OUT)]
+    parts, out, names = [drawn], [np.arange(images) >= images - max(1, images // _HELD_OUT)], [DRAWN]
     for dataset in datasets:
         parts.append(_embedded(teacher, start.frame_format, drawn_states(dataset, formats)))
+        names.append(str(dataset.folder))
         episodes = np.unique(dataset.episodes)
         chosen = rng.permutation(episodes)[: len(episodes) // _HELD_OUT]
         out.append(np.isin(dataset.episodes, chosen))
-    embedded = np.concatenate([part.teachers for part in parts])
-    frames, held = np.concatenate([part.frames for part in parts]), np.concatenate(out)
-    return Images(embedded[~held], frames[~held]), Images(embedded[held], frames[held])
+    embedded, frames = (np.concatenate(each) for each in zip(*parts, strict=True))
+    origins, held = np.repeat(names, [len(each) for each in out]), np.concatenate(out)
+    return Images(embedded[~held], frames[~held], origins[~held]), Images(embedded[held], frames[held], origins[held])
 
 
-def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, drawn: Iterable[Mapping[FrameFormat, np.ndarray]]) -> Images:
-    """Embed states that are drawn for the teacher and for a student with `frame_format`."""
+def _embedded(
+    teacher: ClipRewardModel, frame_format: FrameFormat, drawn: Iterable[Mapping[FrameFormat, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embed states that are drawn for the teacher and for a student with `frame_format`; return the student's frames, too."""
     embedded: list[np.ndarray] = []
     small: list[np.ndarray] = []
     waiting: list[np.ndarray] = []
@@ -249,7 +253,7 @@ def _embedded(teacher: ClipRewardModel, frame_format: FrameFormat, drawn: Iterab
         waiting.append(of_state[teacher.frame_format])
         small.append(of_state[frame_format])
     embed()
-    return Images(np.stack(embedded), np.stack(small))
+    return np.stack(embedded), np.stack(small)
 
 
 def _train(
@@ -308,9 +312,7 @@ def _tower_features(tower: torch.nn.Sequential, shape: TowerShape, frames: np.nd
     return np.concatenate([encode(shape.preprocessing(chunk)).numpy() for chunk in chunks]).astype(np.float64)
 
 
-def fidelity(
-    teacher: ClipRewardModel, student: ClipRewardModel, held_out: Images, task: Task
-) -> tuple[np.ndarray, float, pd.DataFrame]:
+def fidelity(teacher: ClipRewardModel, student: DistilledRewardModel, held_out: Images, task: Task) -> pd.DataFrame:
     """Compare a student with its teacher on images.
 
     Args:
@@ -320,23 +322,55 @@ def fidelity(
         task: The task, for its sentences.
 
     Returns:
-        Cosine of both embeddings of each image, float (N,); their squared distance as a share of the spread of the teacher's, which is
-        1 for the best constant; and, by `prompt` and `alpha`, the rank correlation of the rewards.
+        A row for each set of `states` (and one of all, if there are several), `prompt` and `alpha`, with `spearman`, the rank
+        correlation of both rewards, NaN where it is undefined. The other columns are the same for all rows of a set: `images`, their
+        number; `cosine` and `cosine_5th`, mean and 5th percentile of the cosines of both embeddings; `missed`, the squared distance as
+        a share of the spread of the teacher's, 1 for the best constant, NaN if they have no spread; `drift`, the share of images that
+        the student takes for unlike those that it was trained on.
     """
+    students, teachers = student.encode_frames(held_out.frames), torch.from_numpy(held_out.teachers)
+    rewards = {
+        (prompt, alpha): [_reward(teacher, images, goal, baseline, alpha) for images in (students, teachers)]
+        for prompt, (goal, baseline) in _sentences(task).items()
+        for alpha in ALPHAS
+    }
+    drifted = student.score(held_out.frames, [RewardSpec((task.goal_prompt,), (task.baseline_prompt,)).column(DRIFT)])[:, 0]
+    cosines = functional.cosine_similarity(students, teachers).numpy()
+    distances = (students - teachers).square().sum(dim=1).numpy()
+    names = list(dict.fromkeys(held_out.states.tolist()))
+    sets = {name: held_out.states == name for name in names} | (
+        {ALL_STATES: np.ones(len(held_out.states), bool)} if len(names) > 1 else {}
+    )
+    rows: list[dict[str, Any]] = []
+    for name, own in sets.items():
+        spread = float((teachers[own] - teachers[own].mean(dim=0)).square().sum())
+        of_set = {
+            "states": name,
+            "images": int(own.sum()),
+            "cosine": float(cosines[own].mean()),
+            "cosine_5th": float(np.percentile(cosines[own], 5)),
+            "missed": float(distances[own].sum()) / spread if spread else float("nan"),
+            "drift": float(drifted[own].mean()),
+        }
+        rows += [
+            of_set | {"prompt": prompt, "alpha": alpha, "spearman": _rank_correlation(*(each[own] for each in both))}
+            for (prompt, alpha), both in rewards.items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def _reward(teacher: ClipRewardModel, images: torch.Tensor, goal: str, baseline: str, alpha: float) -> np.ndarray:
+    goal_1d, baseline_1d = teacher.encode_prompt(goal)[None], teacher.encode_prompt(baseline)[None]
+    return goal_baseline_reward(images, goal_1d, baseline_1d, torch.tensor([alpha]))[:, 0].numpy()
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute Spearman's; NaN where one of both is the same for all images."""
     from scipy import stats  # takes a second
 
-    students = student.encode_frames(held_out.frames)
-    teachers = torch.from_numpy(held_out.teachers)
-    rows = []
-    for prompt, (goal, baseline) in _sentences(task).items():
-        goal_1d, baseline_1d = teacher.encode_prompt(goal)[None], teacher.encode_prompt(baseline)[None]
-        for alpha in ALPHAS:
-            alphas_1 = torch.tensor([alpha])
-            columns = [goal_baseline_reward(images, goal_1d, baseline_1d, alphas_1)[:, 0] for images in (students, teachers)]
-            rows.append({"prompt": prompt, "alpha": alpha, "spearman": float(stats.spearmanr(*columns).statistic)})
-    spread = (teachers - teachers.mean(dim=0)).square().sum()
-    missed = float((students - teachers).square().sum() / spread)
-    return functional.cosine_similarity(students, teachers).numpy(), missed, pd.DataFrame(rows)
+    if not np.ptp(first) or not np.ptp(second):
+        return float("nan")
+    return float(stats.spearmanr(first, second).statistic)
 
 
 def _sentences(task: Task) -> dict[str, tuple[str, str]]:

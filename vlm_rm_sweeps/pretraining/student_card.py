@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import dedent
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vlm_rm_sweeps.rewards.distilled import StudentDescription
@@ -24,29 +24,19 @@ class Speed:
     cpu_ms: float
 
 
-def student_card(
-    about: StudentDescription,
-    cosines: np.ndarray,
-    missed: float,
-    rewards: pd.DataFrame,
-    speeds: Mapping[str, Speed],
-    held_out: int,
-    drift: float,
-) -> str:
+def student_card(about: StudentDescription, fidelity: pd.DataFrame, speeds: Mapping[str, Speed]) -> str:
     """Write a student's card.
 
     Args:
         about: What its file says.
-        cosines: Cosine of student and teacher for each held-out image.
-        missed: Mean squared distance to the teacher's embeddings, as a share of their spread.
-        rewards: Columns `prompt`, `alpha` and `spearman`.
+        fidelity: On the held-out images, see `distill.fidelity`; its last set of states is that of all.
         speeds: Speed of the teacher, then of the student, by name.
-        held_out: Number of held-out images.
-        drift: Share of the held-out images that its measure of drift takes for unlike the training images.
 
     Returns:
         Markdown.
     """
+    sets: list[dict[Any, Any]] = fidelity.drop_duplicates("states").to_dict("records")
+    held_out = sets[-1]
     head = dedent(
         f"""
         # `{about.teacher}`, distilled for {about.task}
@@ -54,22 +44,33 @@ def student_card(
         An image tower that started from `{about.student}` and has learned the image embeddings of `{about.teacher}` on {about.images:,}
         images of {about.task} (seed {about.seed}). Texts are embedded by the teacher, whose weights were `{about.teacher_identity}`.
 
-        ## Fidelity on {held_out:,} images that it has not seen
+        ## Fidelity on {held_out["images"]:,} images that it has not seen
 
-        Cosine of both embeddings: mean {cosines.mean():.4f}, 5th percentile {np.percentile(cosines, 5):.4f}.
-        Squared distance: {100 * missed:.1f} % of the spread of the teacher's embeddings (a constant: 100 %).
+        Cosine of both embeddings, and their squared distance as a share of the spread of the teacher's (a constant: 100 %). Drift:
+        the share of images that it takes for unlike those that it was trained on.
 
-        | goal | alpha | rank correlation of the rewards |
-        |---|---|---|
+        | states | images | cosine, mean | 5th percentile | squared distance | drift |
+        |---|---|---|---|---|---|
         """
     )
-    rows = [f"| {row.prompt} | {row.alpha:g} | {row.spearman:.3f} |" for row in rewards.itertuples()]
+    of_sets = [
+        f"| {row['states']} | {row['images']:,} | {row['cosine']:.4f} | {row['cosine_5th']:.4f} | {100 * row['missed']:.1f} % | "
+        f"{100 * row['drift']:.1f} % |"
+        for row in sets
+    ]
+    rows = [
+        f"| {row['states']} | {row['prompt']} | {row['alpha']:g} | {row['spearman']:.3f} |"
+        for row in fidelity.to_dict("records")
+    ]
     measured = [f"| {name} | {speed.per_second:,.0f} | {speed.cpu_ms:.2f} |" for name, speed in speeds.items()]
     teacher, student = speeds.values()
     seen = "; ".join(f"{textures} textures, {camera} camera" for textures, camera in about.scenes)
     return "\n".join(
         [
             head.strip(),
+            *of_sets,
+            "\n| states | goal | alpha | rank correlation of the rewards |",
+            "|---|---|---|---|",
             *rows,
             "\n## Speed\n",
             "Both in one process, in turn, on the machine that trained it.\n",
@@ -80,10 +81,11 @@ def student_card(
             "\n## What it is not for\n",
             f"Other tasks, textures or cameras than it has seen ({seen}), which a sweep refuses, and states of {about.task} unlike",
             "those that it was trained on. Its rewards there are arbitrary. `drift` is the share of frames whose features are farther",
-            f"from the training images' than 99 % of those are (Mahalanobis distance): {100 * drift:.1f} % of the held-out images. The",
-            f"audit of a sweep shows it, and `vlm-rm epic` and `vlm-rm landscape` say so above {100 * REMARKABLE:g} % and refuse above",
-            f"{100 * MEASURABLE:g} %. It tells unlike states, not wrong rewards: let the teacher judge, too, by `audit.models` or",
-            "`--judge`.",
+            "from the training images' than 99 % of those are (Mahalanobis distance): "
+            f"{100 * held_out['drift']:.1f} % of the held-out images.",
+            f"The audit of a sweep, `vlm-rm epic` and `vlm-rm landscape` say so above {100 * REMARKABLE:g} %, and the latter two",
+            f"refuse above {100 * MEASURABLE:g} %. It tells unlike states, not wrong rewards: let the teacher judge, too, by",
+            "`audit.models` or `--judge`.",
             "",
         ]
     )

@@ -19,9 +19,14 @@ AUDIT_DRIFT = AUDIT_COLUMN + DRIFT
 LIKE_TRAINING = 0.01
 """Share of the training states that are beyond the limit."""
 REMARKABLE = 0.05
-"""Share of drifted frames above which measurements say so."""
+"""Share of drifted frames above which measurements and audits say so."""
 MEASURABLE = 0.5
 """Share of drifted frames above which nothing is measured."""
+DISTIL_AGAIN = "distil again with such states (`vlm-rm distill --states FOLDER`)"
+TRAINING_REMEDY = (
+    f"let its teacher judge (`audit: {{models: TEACHER}}`), or collect them (`vlm-rm states rollouts`) and {DISTIL_AGAIN}"
+)
+"""What to do where policies went to states that their model does not know."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +116,32 @@ def drift_remark(model_id: str, means: Mapping[str, float]) -> list[str]:
     share = means.get(DRIFT, 0.0)
     if share <= REMARKABLE:
         return []
-    remark = (
-        f"{model_id}: {100 * share:.0f} % of these states are unlike those that it was trained on (of such, {100 * LIKE_TRAINING:g} % "
-        "would be): its rewards there are arbitrary"
-    )
+    remark = f"{model_id}: {_unlike(share, 'these states')}"
     if share > MEASURABLE:
         raise UserError(
             f"{remark}, and so would be what is measured of them: expected at most {100 * MEASURABLE:g} %; measure its teacher, or "
-            "distil again with such states (`vlm-rm distill --states FOLDER`)"
+            f"{DISTIL_AGAIN}"
         )
     return [remark]
+
+
+def drift_in_training(share: float, env_steps: int) -> str | None:
+    """Say that a policy has gone to states that the model which rewards it does not know.
+
+    Args:
+        share: Share of drifted frames since the audit point before, in [0, 1].
+        env_steps: Environment steps at this audit point.
+
+    Returns:
+        A sentence with what to do, or None if at most 5 % have drifted.
+    """
+    if share <= REMARKABLE:
+        return None
+    return f"drift at step {env_steps:,}: {_unlike(share, 'its latest frames')}; {TRAINING_REMEDY}"
+
+
+def _unlike(share: float, frames: str) -> str:
+    return (
+        f"{100 * share:.0f} % of {frames} are unlike those that it was trained on (of such, {100 * LIKE_TRAINING:g} % would be): "
+        "its rewards there are arbitrary"
+    )

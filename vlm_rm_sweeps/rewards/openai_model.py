@@ -52,11 +52,17 @@ class _NoProbabilitiesError(Exception):
 class OpenAiRewardModel(RewardModel):
     """A vision-language model behind an endpoint: `openai/<model>`, where the endpoint knows the model by that name.
 
-    A frame's reward for a spec is the probability, 0 to 1, that the frame shows the goal (the mean over several goal prompts).
-    Baselines and alpha are not used. The probability is that of "yes" against "no" as the answer's first token. An endpoint that
-    gives no probabilities of tokens is asked for a number instead.
+    A frame's reward for a spec is the probability, 0 to 1, that the frame shows the goal: that of "yes" against "no" as the answer's
+    first token. With s the frame, g_1 to g_m the goal prompts, and P the probabilities of first tokens when it is asked whether s shows
+    g_i,
 
-    `openai/<model>#progress` asks for another number: how far towards the goal the frame is, 0 to 1.
+        R(s) = 1/m sum_i P(yes | s, g_i) / (P(yes | s, g_i) + P(no | s, g_i))
+
+    Baselines and alpha are not used. An endpoint that gives no probabilities of tokens is asked for a number in the place of the
+    fraction. `openai/<model>#progress` asks for another number there: how far towards the goal the frame is, 0 to 1.
+
+    Source: arXiv 2404.01291, whose score is P(yes) itself.
+    Shapes: frames s (n, h, w, 3); each g_i a sentence; R(s) (n,), from 0 to 1.
 
     Each answer is kept on disk, by image, question, model and endpoint. Answers are as deterministic as the endpoint.
 

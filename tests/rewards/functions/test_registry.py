@@ -10,6 +10,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.functions.base import FrameReward
 from vlm_rm_sweeps.rewards.functions.goal_baseline import GoalBaseline
 from vlm_rm_sweeps.rewards.functions.registry import describe_reward, find_reward, make_reward, reward_kinds
+from vlm_rm_sweeps.rewards.openai_model import OpenAiRewardModel
 
 
 @pytest.mark.parametrize("kind", reward_kinds())
@@ -17,13 +18,23 @@ def test_every_kind_is_found_and_says_what_it_is(kind: str) -> None:
     function = find_reward(kind)
     assert function.formula
     assert re.search(r"arXiv \d{4}\.\d{5}|labels|own", function.source)
-    documented = inspect.getdoc(function) or ""
-    assert re.search(r"^    [RT]\S* += ", documented, re.MULTILINE), "its formula in a line of its own"
-    assert f"\nSource: {function.source}" in documented
-    shapes = documented.partition("\nShapes: ")[2]
-    assert re.search(r"\((n|t), \w\)|\(d,\)", shapes), "of what goes in"
-    assert re.search(r"\((n|t),\)", shapes), "of the rewards"
+    check_documented(function, function.source, given=r"\((n|t), \w\)|\(d,\)")
     assert all(field.description for field in function.model_fields.values())
+
+
+def test_a_judge_behind_an_endpoint_says_what_it_is_too() -> None:
+    """It is a model and no function of embeddings, so that it is in no list of kinds."""
+    check_documented(OpenAiRewardModel, "arXiv 2404.01291", given=r"\(n, h, w, 3\)")
+
+
+def check_documented(reward: type, source: str, given: str) -> None:
+    """Check that a docstring has formula, source and shapes, of which `given` is what goes in."""
+    documented = inspect.getdoc(reward) or ""
+    assert re.search(r"^    [RT]\S* += ", documented, re.MULTILINE), "its formula in a line of its own"
+    assert f"\nSource: {source}" in documented
+    shapes = documented.partition("\nShapes: ")[2]
+    assert re.search(given, shapes), "of what goes in"
+    assert re.search(r"\((n|t),\)", shapes), "of the rewards"
 
 
 def test_a_kind_alone_is_its_default() -> None:

@@ -14,6 +14,7 @@ from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 
 GOAL, BASELINE = ("pole upright",), ("pole and cart",)
 SOFTMAX = {"kind": "softmax", "negatives": ["pole hanging down"]}
+MIXED_FRAMES = {"kind": "mixed", "of": [{"weight": 1, "reward": SOFTMAX}, {"weight": 1, "reward": "goal_baseline"}]}
 
 
 @pytest.mark.parametrize("of", ["goal_baseline", {"kind": "goal_baseline", "alpha": 0.7}, SOFTMAX])
@@ -34,6 +35,13 @@ def test_it_is_the_formula(model: ClipRewardModel, frames: np.ndarray, of: Any) 
         ({"quantile": 0.9}, "expected either `above`"),
         ({"of": SOFTMAX, "above": 1}, r"softmax-\w+ is between 0 and 1, so the reward would be the same everywhere"),
         ({"above": -1.5}, "goal_baseline is between -1 and 1"),
+        ({"above": -1}, "goal_baseline is between -1 and 1, .* expected a number more than -1 and less than 1"),
+        ({"above": 1}, "goal_baseline is between -1 and 1"),
+        ({"of": SOFTMAX, "above": 0}, r"softmax-\w+ is between 0 and 1"),
+        ({"of": "history", "above": -3}, "history is between -3 and 3"),
+        ({"of": MIXED_FRAMES, "above": -1}, r"mixed-\w+ is between -1 and 2"),
+        ({"of": {"kind": "threshold", "above": 0.3}, "above": 1}, "expected a number from 0 to less than 1"),
+        ({"of": {"kind": "threshold", "above": 0.3}, "above": -0.1}, "expected a number from 0 to less than 1"),
         ({"quantile": 0.9, "states": "x", "truth": "anna"}, "truth = 'anna': expected `success`, `raters` or `rater:NAME`"),
         ({"above": 0.5, "truth": "raters"}, "`truth` goes with `quantile`"),
         ({"quantile": 2, "states": "x"}, "quantile = 2: input should be less than 1"),
@@ -46,6 +54,18 @@ def test_it_is_the_formula(model: ClipRewardModel, frames: np.ndarray, of: Any) 
 def test_bad_parameters_are_one_message(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_reward({"kind": "threshold"} | given)
+
+
+def test_above_the_least_of_a_yes_or_no_is_no_edge(model: ClipRewardModel, frames: np.ndarray) -> None:
+    """At least one of two yes."""
+    other = model.score(frames, [RewardSpec(GOAL, BASELINE)])[:, 0]
+    low, high = (float(np.quantile(other, share)) for share in (0.3, 0.7))
+    yes = [{"kind": "threshold", "above": low}, {"kind": "threshold", "of": {"kind": "goal_baseline"}, "above": high}]
+    either = {"kind": "mixed", "of": [{"weight": 1, "reward": each} for each in yes]}
+    function = make_reward({"kind": "threshold", "of": either, "above": 0})
+    rewards = score_episode(model, RewardSpec(GOAL, BASELINE, function=function), frames, np.zeros(len(frames)))
+    assert rewards.tolist() == (other > low).tolist()
+    assert 0 < rewards.sum() < len(rewards)
 
 
 def test_what_it_is_applied_to_brings_its_texts_and_its_checks() -> None:
@@ -95,8 +115,7 @@ def test_of_a_reward_of_episodes_it_is_the_formula_in_whole_episodes_in_chunks_a
 def test_a_mixture_of_single_frames_may_have_a_quantile_and_a_threshold_may_be_in_a_mixture(
     model: ClipRewardModel, frames: np.ndarray
 ) -> None:
-    mixture = {"kind": "mixed", "of": [{"weight": 1, "reward": SOFTMAX}, {"weight": 1, "reward": "goal_baseline"}]}
-    waiting = make_reward({"kind": "threshold", "of": mixture, "quantile": 0.5, "states": "/some/where/states"})
+    waiting = make_reward({"kind": "threshold", "of": MIXED_FRAMES, "quantile": 0.5, "states": "/some/where/states"})
     assert waiting.needs_states
     model.check(RewardSpec(GOAL, BASELINE, function=waiting))
     steps = {"kind": "threshold", "of": "history", "above": 0.2}

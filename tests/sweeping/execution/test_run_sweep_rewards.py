@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from small_heads import a_head
 from small_sweeps import SWEEP, parent_and_children
 
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.rollouts import evaluate, find_checkpoint, spec_of
 from vlm_rm_sweeps.evaluation.states import load_states, write_states
 from vlm_rm_sweeps.rewards.functions.threshold import Threshold
+from vlm_rm_sweeps.rewards.heads import write_head
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.sweeping.config.plan import plan_of
 from vlm_rm_sweeps.sweeping.execution.run_sweep import run_sweep
@@ -25,7 +27,7 @@ from vlm_rm_sweeps.tasks.registry import find_task
 pytestmark = pytest.mark.sweeps
 
 TASK = find_task("cartpole-upright")
-LABELS = ["half", "softmax", "surely", "last", "sum", "own"]
+LABELS = ["half", "softmax", "surely", "last", "labels", "sum", "own"]
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +36,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, mlflow_data
     folder = tmp_path_factory.mktemp("rewards")
     states = folder / "states"
     write_states(states, TASK, sampled_states(TASK, 60, seed=0, rendering=TASK.rendering(profile="fast")))
+    head = folder / "head.safetensors"
+    write_head(head, a_head())
     negatives = ["pole hanging down"]
     rewards = [
         {"kind": "goal_baseline", "alpha": 0.5, "name": "half"},
         {"kind": "softmax", "negatives": negatives, "name": "softmax"},
         {"kind": "threshold", "quantile": 0.9, "states": str(states), "name": "surely"},
         {"kind": "history", "frames": 3, "name": "last"},
+        {"kind": "learned", "head": str(head), "name": "labels"},
         {"kind": "mixed", "of": [{"weight": 2, "reward": "history"}], "true_reward": 0.5, "name": "sum"},
         {"kind": "own_functions:Closeness", "name": "own"},
     ]
@@ -64,7 +69,7 @@ def test_every_kind_trains_and_is_told_by_its_label(ran: tuple[SweepOutcome, Pat
     table = read_results(SweepFolder(outcome.folder).table)
     assert table["reward"].tolist() == LABELS
     assert table["alpha"].tolist()[0] == 0.5
-    assert table["alpha"].isna().tolist() == [False] + [True] * 5
+    assert table["alpha"].isna().tolist() == [False] + [True] * 6
     assert np.isfinite(table["clip_return"]).all()
     by_alpha = plan_of(SWEEP | {"true_reward": False, "profile": "fast"}).trials
     assert table["trial_id"][0] == by_alpha[0].trial_id
@@ -107,7 +112,7 @@ def test_a_quantile_is_measured_once_and_kept(ran: tuple[SweepOutcome, Path], ml
 def test_best_policies_are_evaluated_and_judged(ran: tuple[SweepOutcome, Path]) -> None:
     outcome, _ = ran
     (episode,) = evaluate(
-        find_checkpoint(outcome.folder / "trials" / outcome.table["trial_id"][4]),
+        find_checkpoint(outcome.folder / "trials" / outcome.table["trial_id"][LABELS.index("sum")]),
         episodes=1,
         seed=0,
         pictures=False,

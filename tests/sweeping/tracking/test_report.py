@@ -176,7 +176,11 @@ def test_the_report_says_where_distilled_models_do_not_know_the_states(folder: S
     table.assign(**{"audit_column/drift": [float("nan"), 0.31, 0.05, float("nan")]}).to_csv(folder.table, index=False)
     page = write_report(folder.path).read_text(encoding="utf-8")
     assert "In 1 of 2 audited trials of distilled models, more than 5 % of the last frames were unlike those" in page
-    assert "the most: 31 %" in page
+    assert "the most: 31 %): its rewards there are arbitrary; let its teacher judge" in page
+    table.assign(**{"audit_column/drift": [float("nan"), 0.02, 0.05, float("nan")]}).to_csv(folder.table, index=False)
+    page = write_report(folder.path).read_text(encoding="utf-8")
+    assert "In 0 of 2 audited trials" in page
+    assert "let its teacher judge" not in page
 
 
 def test_the_summary_for_each_model_size_is_in_it(folder: SweepFolder) -> None:

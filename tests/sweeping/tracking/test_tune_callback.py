@@ -185,6 +185,29 @@ def test_what_the_audit_says_is_in_the_journal_each_time_and_on_the_terminal_onc
     assert ended.tags["audit_remarks"] == f"{down}; {slow}"
 
 
+def test_drift_beyond_five_percent_is_told_once_with_what_to_do(tmp_path: Path) -> None:
+    """Also when the sweep is resumed. A trial whose model has no such column is not spoken of."""
+    trial, said = PLAN.trials[-1], list[str]()
+    tune_trial: Any = OfTune(trial)
+
+    def callback() -> JournalCallback:
+        made = JournalCallback(Journal(tmp_path / "journal.jsonl"), Progress({trial.trial_id: 500}, said.append), said.append)
+        made.recall(trial, TrialFolder(tmp_path / "trial"), finished=False)
+        return made
+
+    executions = [callback()]
+    for step, drift in ((100, None), (200, 0.05), (300, 0.31), (400, 0.5), (500, 0.6)):
+        audit = {"audit_proxy_reward": 0.5} | ({} if drift is None else {"audit_column/drift": drift})
+        if step == 500:
+            executions.append(callback())
+        executions[-1].on_trial_result(0, [], tune_trial, {"env_steps": step, "time_ms": step} | audit)
+    (told,) = [line for line in said if "drift" in line]
+    assert told.startswith(
+        f"{trial.label}: drift at step 300: 31 % of its latest frames are unlike those that it was trained on"
+    )
+    assert "vlm-rm distill --states" in told
+
+
 def test_takeovers_are_written_and_told_and_known_to_a_later_execution(tmp_path: Path) -> None:
     trial, said = PLAN.trials[-1], list[str]()
     journal = Journal(tmp_path / "journal.jsonl")

@@ -21,7 +21,7 @@ from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import file_inside, new_output, read_whole
 from vlm_rm_sweeps.metrics import ALARM, DONE, SUCCESS, TrialStatus
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS, model_colours
-from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT, REMARKABLE
+from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT, REMARKABLE, TRAINING_REMEDY
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.sections import Prompt
 from vlm_rm_sweeps.sweeping.config.sweep import Sweep
@@ -256,7 +256,8 @@ def _drift(table: pd.DataFrame) -> list[str]:
     far = int((known > REMARKABLE).sum())
     return [
         f"In {far} of {len(known)} audited trials of distilled models, more than {100 * REMARKABLE:g} % of the last frames were unlike "
-        f"those that the model was trained on (drift; the most: {100 * known.max():.0f} %): its rewards there are arbitrary."
+        f"those that the model was trained on (drift; the most: {100 * known.max():.0f} %): its rewards there are arbitrary"
+        f"{f'; {TRAINING_REMEDY}' if far else ''}."
     ]
 
 

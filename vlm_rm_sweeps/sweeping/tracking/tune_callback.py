@@ -31,6 +31,7 @@ from vlm_rm_sweeps.metrics import (
     RunStatus,
     TrialStatus,
 )
+from vlm_rm_sweeps.rewards.known_states import AUDIT_DRIFT, REMARKABLE, drift_in_training
 from vlm_rm_sweeps.serving.pool import cause_of_death
 from vlm_rm_sweeps.serving.refused_nodes import NodeRefused
 from vlm_rm_sweeps.sweeping.config.trial import Trial, in_words
@@ -195,6 +196,7 @@ class JournalCallback(tune.Callback):
         }
         if AUDIT_PROXY in metrics:
             metrics |= self._alarm(trial, step, metrics)
+            self._tell_drift(trial, step, metrics)
         remarks = tuple(result.get(REMARKS, ()))
         self._journal.append(
             ResultLogged(
@@ -215,11 +217,21 @@ class JournalCallback(tune.Callback):
 
     def _alarm(self, trial: Trial, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Return the over-optimisation alarm at this audit point; empty while there are too few points."""
-        points = [point for point in self._audit_points.get(trial.trial_id, []) if point[0] < step]
+        points = self._audit_points_before(trial, step)
         alarm = overoptimisation_alarm([*points, (step, metrics)])
         if alarm and not any(earlier.get(ALARM) for _, earlier in points):
             self._say(f"{trial.label}: over-optimisation alarm at step {step:,}: its reward rises while the truth falls")
         return {} if alarm is None else {ALARM: float(alarm)}
+
+    def _tell_drift(self, trial: Trial, step: int, metrics: dict[str, float]) -> None:
+        """Say, at the first audit point where it is so, that the policy went where its distilled model does not know the states."""
+        remark = drift_in_training(metrics.get(AUDIT_DRIFT, 0.0), step)
+        earlier = (point.get(AUDIT_DRIFT, 0.0) for _, point in self._audit_points_before(trial, step))
+        if remark and all(share <= REMARKABLE for share in earlier):
+            self._say(f"{trial.label}: {remark}")
+
+    def _audit_points_before(self, trial: Trial, step: int) -> list[tuple[int, dict[str, float]]]:
+        return [point for point in self._audit_points.get(trial.trial_id, []) if point[0] < step]
 
     def _recall_result(self, trial: Trial, step: int, metrics: dict[str, float]) -> None:
         steps, before = self._steps.setdefault(trial.trial_id, set()), self._metrics.get(trial.trial_id, {})
