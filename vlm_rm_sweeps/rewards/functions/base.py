@@ -151,11 +151,6 @@ class RewardFunction(BaseModel, ABC):
         """Return the least and the largest reward that are possible; infinite where unknown."""
         return -math.inf, math.inf
 
-    @property
-    def takes_its_ends(self) -> bool:
-        """Whether states may well have the ends of its range, as those of a yes or no; a cosine of -1 no image has."""
-        return True
-
     def prompts(self) -> tuple[str, ...]:
         """Return the texts that it brings along, which are checked as prompts are. None of them may mean the goal."""
         return ()
@@ -368,7 +363,6 @@ def _check_once(function: RewardFunction) -> None:
         ("needs_episode", lambda: function.needs_episode, "true or false", _is_bool),
         ("needs_states", lambda: function.needs_states, "true or false", _is_bool),
         ("prompts()", function.prompts, "a tuple of texts", lambda found: _are(str, found)),
-        ("takes_its_ends", lambda: function.takes_its_ends, "true or false", _is_bool),
         ("range()", function.range, "the least and the largest reward", _is_range),
         ("chosen()", function.chosen, "parameters by name", lambda found: isinstance(found, dict)),
         ("label", lambda: function.label, "a text", lambda found: isinstance(found, str)),

@@ -56,11 +56,6 @@ class GoalBaseline(FrameReward):
         """
         return -1.0, 1.0
 
-    @property
-    def takes_its_ends(self) -> bool:
-        """False: no image is the opposite of a text, or the same."""
-        return False
-
     def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
         """Compute the rewards of images, by the code of `goal_baseline_reward`."""
         import torch

@@ -76,11 +76,6 @@ class History(RewardFunction):
         furthest = 1 + 2 * abs(self.weight)
         return -furthest, furthest
 
-    @property
-    def takes_its_ends(self) -> bool:
-        """False: no image is the opposite of a text, or the same."""
-        return False
-
     def combine(self, columns: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
         """Compute the rewards of consecutive steps of one episode."""
         cosines, projections = columns.astype(np.float64).T

@@ -65,11 +65,6 @@ class Learned(FrameReward):
         """Return what the head gives unit embeddings at least and at most."""
         return _head_in(self.content).weights.range()
 
-    @property
-    def takes_its_ends(self) -> bool:
-        """False: an image would have to lie in the head's own direction, or to saturate all hidden units."""
-        return False
-
     def chosen(self) -> dict[str, Any]:
         """Return the checksum of the head: heads of one name may differ, and one head may have several names."""
         return {"head": hashlib.sha256(self.content.encode()).hexdigest()}

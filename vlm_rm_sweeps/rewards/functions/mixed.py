@@ -74,11 +74,6 @@ class Mixed(RewardFunction):
         ends = [[each.weight * end for end in each.reward.range()] for each in self.of if each.weight]
         return sum(map(min, ends)), sum(map(max, ends))
 
-    @property
-    def takes_its_ends(self) -> bool:
-        """Whether all rewards that count do."""
-        return all(each.reward.takes_its_ends for each in self.of if each.weight)
-
     def combine(self, columns: np.ndarray, true_rewards: np.ndarray) -> np.ndarray:
         """Compute the rewards of consecutive steps of one episode."""
         total = self.true_reward * true_rewards.astype(np.float64) if self.true_reward else np.zeros(len(columns))

@@ -65,11 +65,6 @@ class Softmax(FrameReward):
         """Return 0 and 1: it is a probability."""
         return 0.0, 1.0
 
-    @property
-    def takes_its_ends(self) -> bool:
-        """False: a probability is less sure, but for rounding."""
-        return False
-
     def reward(self, images: np.ndarray, texts: Texts) -> np.ndarray:
         """Compute the probability of the goal for each image."""
         others = [texts.embed(negative) for negative in self.negatives] + ([texts.baseline] if self.baseline else [])

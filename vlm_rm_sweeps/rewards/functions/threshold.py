@@ -64,13 +64,10 @@ class Threshold(FrameReward):
                 "reward: write the value as `above`"
             )
         low, high = self.of.range()
-        # Of a reward of 0 or 1, more than 0 is half of the answers. No image has a cosine of -1.
-        is_useful = self.above is None or low < self.above < high or (self.above == low and self.of.takes_its_ends)
-        if not is_useful:
-            least = f"from {low:g} to" if self.of.takes_its_ends else f"more than {low:g} and"
+        if self.above is not None and not low <= self.above < high:
             raise UserError(
                 f"above = {self.above:g}: {self.of.label} is between {low:g} and {high:g}, so the reward would be the same everywhere: "
-                f"expected a number {least} less than {high:g}"
+                f"expected a number from {low:g} to less than {high:g}"
             )
         return self
 
