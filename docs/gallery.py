@@ -1,5 +1,7 @@
 """Write pages of the gallery from results: `python docs/gallery.py results/quickstart-...`, run by `make gallery`.
 
+All pages quote their sweep files anew, without any folder too, after the comments of a file have changed.
+
 Each page is of one shipped sweep, and nothing on it is written by hand. A page says of what it is: the sweep file's keys and the
 weights of the embedded models. When one of these changes, the page is stale, a test fails, and the page is written anew from new
 results or removed.
@@ -40,6 +42,9 @@ _FIGURES = ("model_scaling", "alpha", "search", "predictive", "score_every", "le
 _READABLE = 12
 """Of more combinations, no legend of learning curves can be read."""
 _FRAMES = 6
+_WITHOUT = "without the start of the command and of Ray"
+"""What the journal, whose time a page has, does not know, and the time that the command prints has in it."""
+_QUOTED = "## Sweep file"
 _MARK = re.compile(r"^<!-- of: (\w+) -->$", re.MULTILINE)
 _NAVIGATION = re.compile(r"(      # gallery\n).*?(      # end of gallery\n)", re.DOTALL)
 
@@ -185,18 +190,34 @@ def _lines(
     yield f"| command | `make sweep SWEEP={relative}` |"
     yield f"| seeds | {', '.join(map(str, sweep.seeds))} |"
     yield f"| environment steps of each trial | {sweep.steps:,} |"
-    yield f"| time | {duration(origin.seconds)}, for {len(table)} trials |"
+    yield f"| time | {duration(origin.seconds)}, for {len(table)} trials, {_WITHOUT} |"
     yield f"| machine | {origin.machine or 'not recorded'} |"
     yield f"| date | {origin.started:%Y-%m-%d} |"
     yield f"| commit | `{origin.commit}` |"
     yield f"| versions | {', '.join(f'{name} {value}' for name, value in origin.versions.items())} |"
+    yield from ("", _QUOTED, *_quoted(sweep_file))
+
+
+def _quoted(sweep_file: Path) -> Iterator[str]:
+    relative = sweep_file.relative_to(REPOSITORY)
     text = sweep_file.read_text(encoding="utf-8").rstrip()
-    yield from ("", "## Sweep file", "", f"[`{relative}`](../../{relative}):", "", "```text", text, "```")
+    yield from ("", f"[`{relative}`](../../{relative}):", "", "```text", text, "```")
+
+
+def quote_anew(page: Path) -> None:
+    """Quote the sweep file of a page as it is now: its comments may change without making the page stale."""
+    of_results = page.read_text(encoding="utf-8").partition(f"{_QUOTED}\n")[0]
+    write_whole(page, "\n".join([of_results + _QUOTED, *_quoted(shipped(page.stem))]) + "\n")
+
+
+def pages(gallery: Path = GALLERY) -> list[Path]:
+    """Return the pages of the gallery, without its index."""
+    return sorted(page for page in gallery.glob("*.md") if page.stem != "index")
 
 
 def write_index(gallery: Path = GALLERY, settings: Path = REPOSITORY / "mkdocs.yml") -> None:
     """Write the list of pages and of shipped sweeps without one, and name the pages in the site's navigation."""
-    names = sorted(page.stem for page in gallery.glob("*.md") if page.stem != "index")
+    names = [page.stem for page in pages(gallery)]
     write_whole(gallery / "index.md", "\n".join(_index(names, gallery)) + "\n")
     entries = "".join(f"      - gallery/{name}.md\n" for name in ("index", *names))
     text = settings.read_text(encoding="utf-8")
@@ -228,12 +249,14 @@ def _found(page: Path) -> str:
 
 
 def main() -> None:
-    """Write the pages of the folders that are named."""
+    """Write the pages of the folders that are named, and what all pages have of the repository."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="Folders of sweeps, such as results/quickstart-...")
+    parser.add_argument("folders", nargs="*", type=Path, help="Folders of sweeps, such as results/quickstart-...")
     try:
         for folder in parser.parse_args().folders:
             print(write_page(folder))
+        for page in pages():
+            quote_anew(page)
         write_index()
     except UserError as error:
         print(error, file=sys.stderr)
