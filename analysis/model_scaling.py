@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from runs import (
-    LINE_STYLES,
     DoesNotApplyError,
     SweepRuns,
     draw_alone,
+    line_look,
     line_name,
     over_seeds,
     reward_model_trials,
@@ -82,11 +82,11 @@ def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
         at = line[PARAMETERS_MILLIONS] * 1.03 ** (index - (len(lines) - 1) / 2)
         bars = np.nan_to_num([line["value"] - line["low"], line["high"] - line["value"]]).clip(0)
         label = line_name(dict(zip(_LINE, key, strict=True)), table)
-        dashes = LINE_STYLES[index % len(LINE_STYLES)]
-        axis.plot(at, line["value"], color="0.55", linestyle=dashes, linewidth=1.4, label=label, zorder=1)
+        look = line_look(index)
+        axis.plot(at, line["value"], color="0.55", linewidth=1.4, label=label, zorder=1, **look)
         for place, (x, value, model) in enumerate(zip(at, line["value"], line["model"], strict=True)):
             bar = bars[:, place : place + 1]
-            axis.errorbar(x, value, yerr=bar, marker="o", capsize=3, color=colours[model], zorder=2)
+            axis.errorbar(x, value, yerr=bar, marker=look["marker"], capsize=3, color=colours[model], zorder=2)
     models = table[[PARAMETERS_MILLIONS, "model"]].drop_duplicates()
     axis.set_xscale("log")
     axis.set_xticks(
