@@ -46,12 +46,12 @@ def draw(runs: SweepRuns) -> None:
                 for _, line in series.groupby("run_id"):
                     axis.plot(line[ENV_STEPS], line["value"], linewidth=0.7, alpha=0.4, **style | {"marker": ""})
             mean = series.groupby(ENV_STEPS)["value"].mean()
-            axis.plot(mean.index, mean, label=label, linewidth=2, markevery=0.2, markersize=4, **style)
+            axis.plot(mean.index, mean, label=label, linewidth=2, markevery=0.2, markersize=5, **style)
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}
-    figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False)
+    figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False, handlelength=4)
     data = pd.concat([history.assign(metric=metric) for metric, history in histories.items()])
     runs.save(figure, data, "learning_curves")
 

@@ -45,7 +45,7 @@ def draw(runs: SweepRuns) -> None:
         panels[_SUCCESS_PANEL] = _success(trials)
     if not panels:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
         _panel(axis, table, runs.colours)
         if title == _SUCCESS_PANEL:
@@ -54,7 +54,8 @@ def draw(runs: SweepRuns) -> None:
                 seed_dots(axis, own[PARAMETERS_MILLIONS], own[_SUCCESS], runs.colours[str(model)])
             axis.set_ylim(-0.03, 1.03)
         axis.set(title=title, xlabel="parameters (millions)")
-    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small")
+    named = axes[0][-1].get_legend_handles_labels()
+    figure.legend(*named, loc="outside right center", frameon=False, fontsize="small", handlelength=4)
     runs.save(figure, pd.concat([table.assign(measure=title) for title, table in panels.items()]), "model_scaling")
 
 

@@ -33,7 +33,7 @@ TRIAL_TAGS = ["model", "alpha", "prompt", *_RENDERING, "seed"]
 """The tags that identify a trial. References, which use no frames, have neither textures nor camera."""
 
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class DoesNotApplyError(Exception):
@@ -285,9 +285,9 @@ def line_look(place: int) -> dict[str, Any]:
         place: Its place among the lines.
 
     Returns:
-        `linestyle` and `marker`: six kinds of dashes with one marker, then the same with the next. They repeat after 48 lines.
+        `linestyle` and `marker`. Six kinds of dashes and seven markers take turns, so they repeat after 42 lines.
     """
-    return {"linestyle": _DASHES[place % len(_DASHES)], "marker": _MARKERS[place // len(_DASHES) % len(_MARKERS)]}
+    return {"linestyle": _DASHES[place % len(_DASHES)], "marker": _MARKERS[place % len(_MARKERS)]}
 
 
 def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:

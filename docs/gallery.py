@@ -38,7 +38,19 @@ from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_
 REPOSITORY = Path(__file__).parents[1]
 GALLERY = REPOSITORY / "docs" / "gallery"
 MANIFEST = Path("vlm_rm_sweeps/rewards/embedded/v2/manifest.json")
-_FIGURES = ("model_scaling", "alpha", "search", "predictive", "score_every", "learning_curves", "reward_landscape")
+_FIGURES = (
+    "model_scaling",
+    "alpha",
+    "search",
+    "predictive",
+    "score_every",
+    "performance_profiles",
+    "improvement",
+    "learning_curves",
+    "reward_landscape",
+)
+_OF_SEVERAL = ("performance_profiles", "improvement")
+"""They say nothing about one model or one seed."""
 _READABLE = 12
 """Of more combinations, no legend of learning curves can be read."""
 _FRAMES = 6
@@ -101,7 +113,7 @@ def write_page(path: Path, gallery: Path = GALLERY) -> Path:
 def _check(folder: SweepFolder, sweep_file: Path, table: pd.DataFrame, origin: Provenance) -> None:
     """Refuse results that are not whole, or not of what is shipped now."""
     relative = sweep_file.relative_to(REPOSITORY)
-    if differences := folder.differences(make_plan(load_sweep(sweep_file))):
+    if differences := _moved(folder.differences(make_plan(load_sweep(sweep_file))), origin.commit):
         raise UserError(f"{folder.path} is not of {relative} as it is now: run that anew\n{differences}")
     if not table["status"].isin(DONE).all():
         raise UserError(f"{folder.path} has trials that are not done: continue it with `vlm-rm sweep {relative} --resume`")
@@ -115,6 +127,20 @@ def _check(folder: SweepFolder, sweep_file: Path, table: pd.DataFrame, origin: P
         raise UserError(f"{folder.path} is of commit {origin.commit}, from which this one does not follow: run it anew")
     if _git("show", f"{origin.commit}:{MANIFEST}") != (REPOSITORY / MANIFEST).read_text(encoding="utf-8"):
         raise UserError(f"{folder.path} is of commit {origin.commit}, whose embedded models have other weights: run it anew")
+
+
+def _moved(differences: str, commit: str) -> str:
+    """Return the differences; none if all of them are files of the repository that are the same in another checkout of it."""
+    lines = [line for line in differences.splitlines()[2:] if line[:1] in ("-", "+")]
+    found, now = ([line[1:] for line in lines if line[0] == sign] for sign in "-+")
+    if len(found) != len(now):
+        return differences
+    for before, after in zip(found, now, strict=True):
+        file = after.partition(f"{REPOSITORY}/")[2]
+        moved = file and before.partition("/")[0] == after.partition("/")[0] and before.endswith(f"/{file}")
+        if not moved or _git("diff", "--quiet", commit, "--", file) is None:
+            return differences
+    return ""
 
 
 def _git(*arguments: str) -> str | None:
@@ -138,10 +164,13 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
         with new_output(pictures / file.name) as unfinished:
             shutil.copyfile(file, unfinished)
         yield f"{pictures.name}/episode.jpg", caption, f"{pictures.name}/{file.name}"
-    left_out = "learning_curves" if len(cells_of(table)) > _READABLE else ""
+    cells = cells_of(table)
+    learned = cells[cells["prompt"] != REFERENCE_PROMPT]
+    left_out = ["learning_curves"] if len(cells) > _READABLE else []
+    left_out += _OF_SEVERAL if learned["seeds"].max() == 1 or learned["model"].nunique() == 1 else ()
     for name in _FIGURES:
         file = folder.path / "figures" / f"{name}.png"
-        if file.is_file() and name != left_out:
+        if file.is_file() and name not in left_out:
             with new_output(pictures / file.name) as unfinished:
                 shutil.copyfile(file, unfinished)
             yield f"{pictures.name}/{file.name}", CAPTIONS[name].removesuffix("."), ""
@@ -172,7 +201,9 @@ def _lines(
     )
     yield " ".join(findings(sweep.task_name, table))
     for file, caption, video in shown:
-        yield from ("", f"![{caption}]({file})", "", f"*{caption}.*" + (f" [Its video]({video})." if video else ""))
+        own = re.search(rf"python analysis/{Path(file).stem}\.py[^`\n]*", sweep_file.read_text(encoding="utf-8"))
+        remark = f" [Its video]({video})." if video else f" Drawn by `{own[0].rstrip()}`." if own else ""
+        yield from ("", f"![{caption}]({file})", "", f"*{caption}.*{remark}")
     yield from (
         "",
         "## Combinations",

@@ -153,6 +153,20 @@ def test_results_of_unknown_code_make_no_page(
     assert not (tmp_path / "gallery").exists()
 
 
+def test_results_of_another_checkout_make_a_page(gallery: Any, tmp_path: Path) -> None:
+    file = "sweeps/heads/cartpole_upright.safetensors"
+    here, elsewhere = f"  head: {REPOSITORY}/{file}", f"  head: /elsewhere/{file}"
+    for found, now, same in (
+        (elsewhere, here, True),
+        (f"  tail: /elsewhere/{file}", here, False),
+        (elsewhere, f"  head: {REPOSITORY}/sweeps/heads/gone", False),
+        ("steps: 3", "steps: 4", False),
+    ):
+        differences = "\n".join(["--- stored", "+++ now", "@@ -1 +1 @@", f"-{found}", f"+{now}"])
+        assert gallery._moved(differences, head()) == ("" if same else differences)
+    assert gallery._moved("", head()) == ""
+
+
 def test_results_of_another_sweep_or_unfinished_ones_make_no_page(
     gallery: Any, known: Any, results: Path, tmp_path: Path
 ) -> None:
