@@ -82,7 +82,8 @@ def draw(runs: SweepRuns) -> None:
     title = f"{model_id} ({parameters:.2f} M parameters), {spec.label}{how}"
     curve.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, frameon=False)
     curve.grid(alpha=0.3)
-    runs.save(figure, pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"]), "episode", over_seeds=False)
+    table = pd.DataFrame(rows, columns=["policy", "step", "clip_reward", "in_goal"])
+    runs.save(figure, table, "episode", seeds=f"1 seed ({best['seed']})")
 
 
 def _interquartile_mean(of_seeds: pd.Series) -> float:

@@ -1,8 +1,9 @@
 """Learning curves of a sweep: CLIP return, success and time in the goal by environment step.
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/learning_curves.py FOLDER`. Thick lines are means over
-seeds, thin lines single trials. A colour is a model, a kind of line a reward and prompt. All values are from training episodes, with
-exploration. If a reward model can be trusted, expect success and time in the goal to rise together with the CLIP return.
+seeds, thin lines single trials. A colour is a model, dashes and markers are a reward and prompt. All values are from training
+episodes, with exploration. If a reward model can be trusted, expect success and time in the goal to rise together with the CLIP
+return.
 """
 
 from collections.abc import Mapping
@@ -10,15 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from runs import (
-    LINE_STYLES,
-    TRIAL_TAGS,
-    DoesNotApplyError,
-    SweepRuns,
-    draw_alone,
-    line_name,
-    reward_told,
-)
+from runs import TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_look, line_name, reward_told
 
 from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS
@@ -51,20 +44,20 @@ def draw(runs: SweepRuns) -> None:
             style = styles[key]
             if series["run_id"].nunique() > 1:
                 for _, line in series.groupby("run_id"):
-                    axis.plot(line[ENV_STEPS], line["value"], linewidth=0.7, alpha=0.4, **style)
+                    axis.plot(line[ENV_STEPS], line["value"], linewidth=0.7, alpha=0.4, **style | {"marker": ""})
             mean = series.groupby(ENV_STEPS)["value"].mean()
-            axis.plot(mean.index, mean, label=label, linewidth=2, **style)
+            axis.plot(mean.index, mean, label=label, linewidth=2, markevery=0.2, markersize=5, **style)
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
     lines = {line.get_label(): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}
-    figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False)
+    figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False, handlelength=4)
     data = pd.concat([history.assign(metric=metric) for metric, history in histories.items()])
     runs.save(figure, data, "learning_curves")
 
 
 def _styles(trials: pd.DataFrame, colours: Mapping[str, str]) -> dict[Any, dict[str, Any]]:
-    """Choose the colour of each series by its model, and the dashes by the rest; references are grey."""
+    """Choose the colour of each series by its model, dashes and marker by the rest; references are grey."""
     of_the_rest: dict[Any, Any] = {}
     greys = iter(REFERENCE_COLOURS)
     styles: dict[Any, dict[str, Any]] = {}
@@ -74,8 +67,8 @@ def _styles(trials: pd.DataFrame, colours: Mapping[str, str]) -> dict[Any, dict[
             styles[key] = {"color": next(greys), "linestyle": "-"}
         else:
             rest = tuple(value for name, value in of.items() if name != "model")
-            dashes = of_the_rest.setdefault(rest, LINE_STYLES[len(of_the_rest) % len(LINE_STYLES)])
-            styles[key] = {"color": colours[str(of["model"])], "linestyle": dashes}
+            look = of_the_rest.setdefault(rest, line_look(len(of_the_rest)))
+            styles[key] = {"color": colours[str(of["model"])], **look}
     return styles
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from runs import (
-    LINE_STYLES,
     DoesNotApplyError,
     SweepRuns,
     draw_alone,
+    line_look,
     line_name,
     over_seeds,
     reward_model_trials,
@@ -45,7 +45,7 @@ def draw(runs: SweepRuns) -> None:
         panels[_SUCCESS_PANEL] = _success(trials)
     if not panels:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
         _panel(axis, table, runs.colours)
         if title == _SUCCESS_PANEL:
@@ -54,7 +54,8 @@ def draw(runs: SweepRuns) -> None:
                 seed_dots(axis, own[PARAMETERS_MILLIONS], own[_SUCCESS], runs.colours[str(model)])
             axis.set_ylim(-0.03, 1.03)
         axis.set(title=title, xlabel="parameters (millions)")
-    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small")
+    named = axes[0][-1].get_legend_handles_labels()
+    figure.legend(*named, loc="outside right center", frameon=False, fontsize="small", handlelength=4)
     runs.save(figure, pd.concat([table.assign(measure=title) for title, table in panels.items()]), "model_scaling")
 
 
@@ -82,11 +83,11 @@ def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
         at = line[PARAMETERS_MILLIONS] * 1.03 ** (index - (len(lines) - 1) / 2)
         bars = np.nan_to_num([line["value"] - line["low"], line["high"] - line["value"]]).clip(0)
         label = line_name(dict(zip(_LINE, key, strict=True)), table)
-        dashes = LINE_STYLES[index % len(LINE_STYLES)]
-        axis.plot(at, line["value"], color="0.55", linestyle=dashes, linewidth=1.4, label=label, zorder=1)
+        look = line_look(index)
+        axis.plot(at, line["value"], color="0.55", linewidth=1.4, label=label, zorder=1, **look)
         for place, (x, value, model) in enumerate(zip(at, line["value"], line["model"], strict=True)):
             bar = bars[:, place : place + 1]
-            axis.errorbar(x, value, yerr=bar, marker="o", capsize=3, color=colours[model], zorder=2)
+            axis.errorbar(x, value, yerr=bar, marker=look["marker"], capsize=3, color=colours[model], zorder=2)
     models = table[[PARAMETERS_MILLIONS, "model"]].drop_duplicates()
     axis.set_xscale("log")
     axis.set_xticks(

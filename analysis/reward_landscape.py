@@ -34,7 +34,7 @@ def draw(runs: SweepRuns) -> None:
     table = pd.concat(
         [landscape(walked, load_for_measuring(model_id), of_model) for model_id, of_model in specs.items()], ignore_index=True
     )
-    runs.save(draw_landscape(walked, table), table, "reward_landscape", over_seeds=False)
+    runs.save(draw_landscape(walked, table), table, "reward_landscape", seeds="")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ _RENDERING = ["textures", "camera"]
 TRIAL_TAGS = ["model", "alpha", "prompt", *_RENDERING, "seed"]
 """The tags that identify a trial. References, which use no frames, have neither textures nor camera."""
 
-LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-"""What tells lines of one model apart, whose colour is the model's."""
+_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class DoesNotApplyError(Exception):
@@ -130,7 +130,7 @@ class SweepRuns:
             return f"{fewest} to {most} seeds"
         return "1 seed" if most == 1 else f"{most} seeds"
 
-    def save(self, figure: Figure, data: pd.DataFrame, name: str, over_seeds: bool = True) -> None:
+    def save(self, figure: Figure, data: pd.DataFrame, name: str, seeds: str | None = None) -> None:
         """Write a figure and its data into the sweep's `figures` folder, and attach them to its MLflow run.
 
         A figure can be shown apart from its sweep, so it says itself over how many seeds it is.
@@ -139,11 +139,12 @@ class SweepRuns:
             figure: Saved as PNG and SVG, then closed.
             data: Saved as CSV.
             name: Name of the files, which are replaced if they exist.
-            over_seeds: Whether it shows what was trained with several seeds; if not, it does not name them.
+            seeds: What it says of seeds, such as `1 seed`; by default how many the sweep's combinations have; empty if it shows
+                nothing that was trained.
         """
-        if over_seeds:
+        if note := self.seeds_note() if seeds is None else seeds:
             # Below the figure: saving it extends the picture to all that is drawn.
-            figure.text(1, 0, self.seeds_note(), ha="right", va="top", fontsize="small", color="0.35")
+            figure.text(1, 0, note, ha="right", va="top", fontsize="small", color="0.35")
         for suffix in ("png", "svg"):
             file = file_inside(self.folder, f"figures/{name}.{suffix}")
             with new_output(file) as unfinished:
@@ -275,6 +276,18 @@ def over_seeds(values: pd.Series) -> pd.Series:
 def seed_dots(axis: Axes, at: pd.Series, values: pd.Series, colour: Any) -> None:
     """Draw the value of each seed as a dot: the interquartile mean of five seeds does not show that one of them failed."""
     axis.plot(at, values, ".", color=colour, alpha=0.35, markersize=7, zorder=1)
+
+
+def line_look(place: int) -> dict[str, Any]:
+    """Choose dashes and marker of a line, which tell lines of one model apart: their colour is the model's.
+
+    Args:
+        place: Its place among the lines.
+
+    Returns:
+        `linestyle` and `marker`. Six kinds of dashes and seven markers take turns, so they repeat after 42 lines.
+    """
+    return {"linestyle": _DASHES[place % len(_DASHES)], "marker": _MARKERS[place % len(_MARKERS)]}
 
 
 def line_name(line: Mapping[str, Any], compared: pd.DataFrame) -> str:

@@ -7,15 +7,27 @@ neighbouring frames look alike.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from runs import DoesNotApplyError, SweepRuns, line_name, over_seeds, refusals_in_words, reward_model_trials, seed_dots
+from runs import (
+    DoesNotApplyError,
+    SweepRuns,
+    line_look,
+    line_name,
+    over_seeds,
+    refusals_in_words,
+    reward_model_trials,
+    seed_dots,
+)
 
 from vlm_rm_sweeps.metrics import EVALUATION, FRAMES_SCORED, SUCCESS
+from vlm_rm_sweeps.palette import model_colours
 
 _EVERY, _BETWEEN = "score_every", "score_between"
 _LINE = ["model", "alpha", "prompt", _BETWEEN]
@@ -56,18 +68,21 @@ def draw(sweeps: list[SweepRuns]) -> None:
     trials = pd.concat([encoded(runs) for runs in sweeps])
     table = summary(trials)
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-    for key, line in table.groupby(_LINE):
-        _line(axis, line.sort_values("frames"), line_name(dict(zip(_LINE, key, strict=True)), table))
-    seed_dots(axis, trials["frames"], trials[_SUCCESS], "0.4")
+    colours = model_colours(model for runs in sweeps for model in runs.colours)
+    for place, (key, line) in enumerate(table.groupby(_LINE)):
+        of = dict(zip(_LINE, key, strict=True))
+        _line(axis, line.sort_values("frames"), line_name(of, table), {"color": colours[str(of["model"])], **line_look(place)})
+    for model, own in trials.groupby("model"):
+        seed_dots(axis, own["frames"], own[_SUCCESS], colours[str(model)])
     axis.set(xscale="log", xlabel="frames encoded in training", ylabel="success after training", ylim=(-0.03, 1.08))
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize="small", loc="lower right")
     sweeps[0].save(figure, table, "score_every")
 
 
-def _line(axis: Axes, line: pd.DataFrame, label: str) -> None:
+def _line(axis: Axes, line: pd.DataFrame, label: str, look: Mapping[str, Any]) -> None:
     bars = np.nan_to_num([line["value"] - line["low"], line["high"] - line["value"]]).clip(0)
-    axis.errorbar(line["frames"], line["value"], yerr=bars, marker="o", capsize=3, label=label)
+    axis.errorbar(line["frames"], line["value"], yerr=bars, capsize=3, label=label, **look)
     for each in line.itertuples():
         axis.annotate(
             f"every {each.score_every}", (each.frames, each.value), (4, 4), textcoords="offset points", fontsize="small"

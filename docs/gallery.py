@@ -1,5 +1,7 @@
 """Write pages of the gallery from results: `python docs/gallery.py results/quickstart-...`, run by `make gallery`.
 
+All pages quote their sweep files anew, without any folder too, after the comments of a file have changed.
+
 Each page is of one shipped sweep, and nothing on it is written by hand. A page says of what it is: the sweep file's keys and the
 weights of the embedded models. When one of these changes, the page is stale, a test fails, and the page is written anew from new
 results or removed.
@@ -36,10 +38,25 @@ from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_
 REPOSITORY = Path(__file__).parents[1]
 GALLERY = REPOSITORY / "docs" / "gallery"
 MANIFEST = Path("vlm_rm_sweeps/rewards/embedded/v2/manifest.json")
-_FIGURES = ("model_scaling", "alpha", "search", "predictive", "score_every", "learning_curves", "reward_landscape")
+_FIGURES = (
+    "model_scaling",
+    "alpha",
+    "search",
+    "predictive",
+    "score_every",
+    "performance_profiles",
+    "improvement",
+    "learning_curves",
+    "reward_landscape",
+)
+_OF_SEVERAL = ("performance_profiles", "improvement")
+"""They say nothing about one model or one seed."""
 _READABLE = 12
 """Of more combinations, no legend of learning curves can be read."""
 _FRAMES = 6
+_WITHOUT = "without the start of the command and of Ray"
+"""What the journal, whose time a page has, does not know, and the time that the command prints has in it."""
+_QUOTED = "## Sweep file"
 _MARK = re.compile(r"^<!-- of: (\w+) -->$", re.MULTILINE)
 _NAVIGATION = re.compile(r"(      # gallery\n).*?(      # end of gallery\n)", re.DOTALL)
 
@@ -96,7 +113,7 @@ def write_page(path: Path, gallery: Path = GALLERY) -> Path:
 def _check(folder: SweepFolder, sweep_file: Path, table: pd.DataFrame, origin: Provenance) -> None:
     """Refuse results that are not whole, or not of what is shipped now."""
     relative = sweep_file.relative_to(REPOSITORY)
-    if differences := folder.differences(make_plan(load_sweep(sweep_file))):
+    if differences := _moved(folder.differences(make_plan(load_sweep(sweep_file))), origin.commit):
         raise UserError(f"{folder.path} is not of {relative} as it is now: run that anew\n{differences}")
     if not table["status"].isin(DONE).all():
         raise UserError(f"{folder.path} has trials that are not done: continue it with `vlm-rm sweep {relative} --resume`")
@@ -110,6 +127,20 @@ def _check(folder: SweepFolder, sweep_file: Path, table: pd.DataFrame, origin: P
         raise UserError(f"{folder.path} is of commit {origin.commit}, from which this one does not follow: run it anew")
     if _git("show", f"{origin.commit}:{MANIFEST}") != (REPOSITORY / MANIFEST).read_text(encoding="utf-8"):
         raise UserError(f"{folder.path} is of commit {origin.commit}, whose embedded models have other weights: run it anew")
+
+
+def _moved(differences: str, commit: str) -> str:
+    """Return the differences; none if all of them are files of the repository that are the same in another checkout of it."""
+    lines = [line for line in differences.splitlines()[2:] if line[:1] in ("-", "+")]
+    found, now = ([line[1:] for line in lines if line[0] == sign] for sign in "-+")
+    if len(found) != len(now):
+        return differences
+    for before, after in zip(found, now, strict=True):
+        file = after.partition(f"{REPOSITORY}/")[2]
+        moved = file and before.partition("/")[0] == after.partition("/")[0] and before.endswith(f"/{file}")
+        if not moved or _git("diff", "--quiet", commit, "--", file) is None:
+            return differences
+    return ""
 
 
 def _git(*arguments: str) -> str | None:
@@ -133,10 +164,13 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
         with new_output(pictures / file.name) as unfinished:
             shutil.copyfile(file, unfinished)
         yield f"{pictures.name}/episode.jpg", caption, f"{pictures.name}/{file.name}"
-    left_out = "learning_curves" if len(cells_of(table)) > _READABLE else ""
+    cells = cells_of(table)
+    learned = cells[cells["prompt"] != REFERENCE_PROMPT]
+    left_out = ["learning_curves"] if len(cells) > _READABLE else []
+    left_out += _OF_SEVERAL if learned["seeds"].max() == 1 or learned["model"].nunique() == 1 else ()
     for name in _FIGURES:
         file = folder.path / "figures" / f"{name}.png"
-        if file.is_file() and name != left_out:
+        if file.is_file() and name not in left_out:
             with new_output(pictures / file.name) as unfinished:
                 shutil.copyfile(file, unfinished)
             yield f"{pictures.name}/{file.name}", CAPTIONS[name].removesuffix("."), ""
@@ -167,7 +201,9 @@ def _lines(
     )
     yield " ".join(findings(sweep.task_name, table))
     for file, caption, video in shown:
-        yield from ("", f"![{caption}]({file})", "", f"*{caption}.*" + (f" [Its video]({video})." if video else ""))
+        own = re.search(rf"python analysis/{Path(file).stem}\.py[^`\n]*", sweep_file.read_text(encoding="utf-8"))
+        remark = f" [Its video]({video})." if video else f" Drawn by `{own[0].rstrip()}`." if own else ""
+        yield from ("", f"![{caption}]({file})", "", f"*{caption}.*{remark}")
     yield from (
         "",
         "## Combinations",
@@ -185,18 +221,34 @@ def _lines(
     yield f"| command | `make sweep SWEEP={relative}` |"
     yield f"| seeds | {', '.join(map(str, sweep.seeds))} |"
     yield f"| environment steps of each trial | {sweep.steps:,} |"
-    yield f"| time | {duration(origin.seconds)}, for {len(table)} trials |"
+    yield f"| time | {duration(origin.seconds)}, for {len(table)} trials, {_WITHOUT} |"
     yield f"| machine | {origin.machine or 'not recorded'} |"
     yield f"| date | {origin.started:%Y-%m-%d} |"
     yield f"| commit | `{origin.commit}` |"
     yield f"| versions | {', '.join(f'{name} {value}' for name, value in origin.versions.items())} |"
+    yield from ("", _QUOTED, *_quoted(sweep_file))
+
+
+def _quoted(sweep_file: Path) -> Iterator[str]:
+    relative = sweep_file.relative_to(REPOSITORY)
     text = sweep_file.read_text(encoding="utf-8").rstrip()
-    yield from ("", "## Sweep file", "", f"[`{relative}`](../../{relative}):", "", "```text", text, "```")
+    yield from ("", f"[`{relative}`](../../{relative}):", "", "```text", text, "```")
+
+
+def quote_anew(page: Path) -> None:
+    """Quote the sweep file of a page as it is now: its comments may change without making the page stale."""
+    of_results = page.read_text(encoding="utf-8").partition(f"{_QUOTED}\n")[0]
+    write_whole(page, "\n".join([of_results + _QUOTED, *_quoted(shipped(page.stem))]) + "\n")
+
+
+def pages(gallery: Path = GALLERY) -> list[Path]:
+    """Return the pages of the gallery, without its index."""
+    return sorted(page for page in gallery.glob("*.md") if page.stem != "index")
 
 
 def write_index(gallery: Path = GALLERY, settings: Path = REPOSITORY / "mkdocs.yml") -> None:
     """Write the list of pages and of shipped sweeps without one, and name the pages in the site's navigation."""
-    names = sorted(page.stem for page in gallery.glob("*.md") if page.stem != "index")
+    names = [page.stem for page in pages(gallery)]
     write_whole(gallery / "index.md", "\n".join(_index(names, gallery)) + "\n")
     entries = "".join(f"      - gallery/{name}.md\n" for name in ("index", *names))
     text = settings.read_text(encoding="utf-8")
@@ -228,12 +280,14 @@ def _found(page: Path) -> str:
 
 
 def main() -> None:
-    """Write the pages of the folders that are named."""
+    """Write the pages of the folders that are named, and what all pages have of the repository."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path, help="Folders of sweeps, such as results/quickstart-...")
+    parser.add_argument("folders", nargs="*", type=Path, help="Folders of sweeps, such as results/quickstart-...")
     try:
         for folder in parser.parse_args().folders:
             print(write_page(folder))
+        for page in pages():
+            quote_anew(page)
         write_index()
     except UserError as error:
         print(error, file=sys.stderr)

@@ -286,6 +286,13 @@ def test_a_model_has_the_same_colour_in_every_figure(
     assert found["overoptimisation"] == {expected}  # as proxy and as gold model
 
 
+def test_lines_of_one_model_can_be_told_apart(scripts: None) -> None:
+    import runs
+
+    looks = [runs.line_look(place) for place in range(42)]
+    assert len({(str(look["linestyle"]), look["marker"]) for look in looks}) == 42
+
+
 def test_figures_of_models_prompts_and_policies(
     scripts: None, store: str, tmp_path: Path, saved_policy: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +318,7 @@ def test_figures_of_models_prompts_and_policies(
     episode.draw(sweep)
     steps = written(sweep, "episode")
     assert steps.groupby("policy")["step"].count().to_dict() == {"after training": 200, "random actions": 200}
+    assert "<!-- 1 seed (0) -->" in (sweep.folder / "figures" / "episode.svg").read_text()
 
     found = [
         {
@@ -426,3 +434,5 @@ def test_success_is_drawn_against_the_frames_that_were_encoded(scripts: None, st
     assert table["frames"].to_dict() == {1: 1600, 4: 400}
     assert table["value"].to_dict() == {1: 1.0, 4: 0.625}
     assert (folders[0] / "figures" / "score_every.png").stat().st_size > 100
+    drawn = (folders[0] / "figures" / "score_every.svg").read_text()
+    assert runs.SweepRuns(folders[0]).colours["embedded/tiny"] in drawn

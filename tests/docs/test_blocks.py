@@ -1,6 +1,8 @@
 """Every command, sweep file and Python block of the README and the documentation works, or says what it needs."""
 
+import argparse
 import re
+import runpy
 import shlex
 import sys
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ NEEDS = {"browser", "cluster", "gpu", "minutes", "network", "opengl", "results",
 MADE_FIRST = "results/states/cartpole"
 """The data set that the pages make first."""
 _CHEAP = ("tasks", "schema")
-_INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make) [^`\n]+)`(?!`)")
+_INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make|python) [^`\n]+)`(?!`)")
 MAKEFILE = text_of("Makefile")
 MODEL_CARDS = sorted(str(card.relative_to(REPOSITORY)) for card in REPOSITORY.glob("vlm_rm_sweeps/**/MODEL_CARD.md"))
 
@@ -151,6 +153,8 @@ def test_commands_in_sentences_exist_with_their_options(page: str) -> None:
         program, *words = shlex.split(inline)
         if program == "make":
             check_make(words)
+        elif program == "python":
+            check_script(words)
         elif words[0].islower():  # else a placeholder, such as COMMAND
             check_options(words)
 
@@ -181,6 +185,7 @@ def check_command(line: str, needs: str) -> None:
         check_files(words)
     elif program == "python" and words[0].startswith("analysis/"):
         assert (Path(__file__).parents[1] / "analysis" / f"test_{Path(words[0]).name}").is_file(), line
+        check_script(words)
     elif program == "python":
         assert words[0].removeprefix("examples/").removesuffix(".py") in text_of("tests/test_examples.py"), line
         check_files(words)
@@ -196,6 +201,29 @@ def check_options(words: list[str]) -> None:
     command, _, rest = find_command(words)
     known = {spelled for each in command.params for spelled in (*each.opts, *each.secondary_opts)} | {"--help"}
     assert {word for word in rest if re.match(r"--\w|-\w$", word)} <= known, words
+
+
+class _ParsedError(Exception):
+    """The script has read its arguments, and is not run any further."""
+
+
+def check_script(words: list[str]) -> None:
+    """A script of the repository takes these arguments."""
+    script, parse_arguments = REPOSITORY / words[0], argparse.ArgumentParser.parse_args
+
+    def parsed(*given: Any, **named: Any) -> None:
+        try:
+            parse_arguments(*given, **named)
+        except SystemExit as refused:
+            raise AssertionError(words) from refused
+        raise _ParsedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+        patch.setattr(sys, "argv", words)
+        patch.setattr(sys, "path", [str(script.parent), *sys.path])
+        with pytest.raises(_ParsedError):
+            runpy.run_path(str(script), run_name="__main__")
 
 
 def check_make(words: list[str]) -> None:
@@ -214,7 +242,16 @@ def check_files(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["vlm-rm swep my.yaml", "vlm-rm sweep sweeps/quickstart.yaml --dry", "vlm-rm sweep gone.yaml", "make swep", "ls"]
+    "line",
+    [
+        "vlm-rm swep my.yaml",
+        "vlm-rm sweep sweeps/quickstart.yaml --dry",
+        "vlm-rm sweep gone.yaml",
+        "make swep",
+        "python analysis/predictive.py results/a --witin-prompts",
+        "python analysis/predictive.py",
+        "ls",
+    ],
 )
 def test_what_is_wrong_is_found(line: str, folder: Path) -> None:
     with pytest.raises(Exception):  # noqa: B017, PT011 - click's, or an assertion

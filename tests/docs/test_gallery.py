@@ -93,7 +93,7 @@ def test_a_page_has_findings_pictures_table_origin_and_sweep_file(
         "Eight combinations are equally good, with a success of 0.75",
         "| embedded/small, alpha 0.5, prompt balanced | 1 | 0.75 | 150.0 |",
         "| machine | Some CPU, 2 cores |",
-        "| time | 1 min 30 s, for 10 trials |",
+        "| time | 1 min 30 s, for 10 trials, without the start of the command and of Ray |",
         f"| commit | `{head()}` |",
         "| command | `make sweep SWEEP=sweeps/quickstart.yaml` |",
         (REPOSITORY / "sweeps" / "quickstart.yaml").read_text(encoding="utf-8").rstrip(),
@@ -153,6 +153,20 @@ def test_results_of_unknown_code_make_no_page(
     assert not (tmp_path / "gallery").exists()
 
 
+def test_results_of_another_checkout_make_a_page(gallery: Any, tmp_path: Path) -> None:
+    file = "sweeps/heads/cartpole_upright.safetensors"
+    here, elsewhere = f"  head: {REPOSITORY}/{file}", f"  head: /elsewhere/{file}"
+    for found, now, same in (
+        (elsewhere, here, True),
+        (f"  tail: /elsewhere/{file}", here, False),
+        (elsewhere, f"  head: {REPOSITORY}/sweeps/heads/gone", False),
+        ("steps: 3", "steps: 4", False),
+    ):
+        differences = "\n".join(["--- stored", "+++ now", "@@ -1 +1 @@", f"-{found}", f"+{now}"])
+        assert gallery._moved(differences, head()) == ("" if same else differences)
+    assert gallery._moved("", head()) == ""
+
+
 def test_results_of_another_sweep_or_unfinished_ones_make_no_page(
     gallery: Any, known: Any, results: Path, tmp_path: Path
 ) -> None:
@@ -179,5 +193,15 @@ def test_results_of_another_sweep_or_unfinished_ones_make_no_page(
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_is_stale(gallery: Any, page: str) -> None:
     """Written anew with `make gallery`, or removed: its sweep file or the embedded models are others now."""
-    text = text_of(f"docs/gallery/{page}")
-    assert gallery.mark_on(text) == gallery.mark_of(gallery.shipped(page.removesuffix(".md")))
+    text, file = text_of(f"docs/gallery/{page}"), gallery.shipped(page.removesuffix(".md"))
+    assert gallery.mark_on(text) == gallery.mark_of(file)
+    assert text.endswith(f"```text\n{file.read_text(encoding='utf-8').rstrip()}\n```\n"), "run `python docs/gallery.py`"
+
+
+def test_a_page_quotes_its_sweep_file_as_it_is_now(gallery: Any, known: Any, results: Path, tmp_path: Path) -> None:
+    known(head())
+    page = gallery.write_page(results, tmp_path / "gallery")
+    written = page.read_text(encoding="utf-8")
+    page.write_text(written.replace("# CartPole from a sentence", "# As it was before"), encoding="utf-8")
+    gallery.quote_anew(page)
+    assert page.read_text(encoding="utf-8") == written

@@ -272,7 +272,7 @@ def test_a_message_has_a_bounded_length(tmp_path: Path) -> None:
         pytest.param("- name\n- task\n", ["expected keys such as `name`", "found list"], id="list"),
         pytest.param("quickstart", ["expected keys such as `name`", "found str"], id="word"),
         pytest.param("", ["expected keys such as `name`", "found NoneType"], id="empty"),
-        pytest.param("1: 2", ["'name' is missing", "keys should be strings"], id="key that is a number"),
+        pytest.param("1: 2", ["'models' is missing", "keys should be strings"], id="key that is a number"),
         pytest.param("name: 2001-99-99", ["means a date"], id="date that does not exist"),
     ],
 )

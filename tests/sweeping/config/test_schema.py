@@ -69,6 +69,7 @@ def test_an_editor_finds_nothing_wrong_with_a_shipped_file(file: Path, problems:
     "keys",
     [
         pytest.param(GOOD, id="the least"),
+        pytest.param({key: value for key, value in GOOD.items() if key != "name"}, id="named as its file"),
         pytest.param({"base": "other.yaml"}, id="an overlay"),
         pytest.param(
             {"base": "other.yaml", "settings": {"gamma": None}, "audit": None, "screen": None}, id="an overlay that removes"

@@ -31,6 +31,15 @@ def test_a_file_whose_models_and_environment_are_not_there_can_be_read(tmp_path:
     assert Sweep.model_validate(sweep.model_dump(mode="json")) == sweep
 
 
+def test_a_sweep_without_a_name_is_named_as_its_file(tmp_path: Path) -> None:
+    nameless = yaml.safe_dump({key: value for key, value in ELSEWHERE.items() if key != "name"})
+    for file in (tmp_path / "reaching.yaml", tmp_path / "reaching upwards.yaml"):
+        file.write_text(nameless)
+    assert load_sweep(tmp_path / "reaching.yaml").name == "reaching"
+    with pytest.raises(UserError, match="'name' is missing"):  # no folder can be named so
+        load_sweep(tmp_path / "reaching upwards.yaml")
+
+
 def test_a_bad_key_is_reported_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(yaml.safe_dump(ELSEWHERE | {"step": 3}))

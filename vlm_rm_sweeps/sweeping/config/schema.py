@@ -97,7 +97,8 @@ def _described() -> tuple[Schema, dict[str, Schema]]:
     for key in keys.values():
         if isinstance(key.get("default"), Mapping):
             del key["default"]  # the keys in it have defaults of their own
-    return schema | {"properties": keys}, definitions
+    required = [name for name in schema["required"] if name != "name"]  # by default as the file
+    return schema | {"properties": keys, "required": required}, definitions
 
 
 def _reward_schemas(references: Mapping[Any, Schema], definitions: Mapping[str, Schema]) -> list[Schema]:

@@ -16,6 +16,7 @@ from vlm_rm_sweeps.rewards.functions.base import seen_in_data_set
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.config.prompts import read_prompts
 from vlm_rm_sweeps.sweeping.config.sections import Combination, LabelledStates
+from vlm_rm_sweeps.sweeping.config.sweep import with_name
 from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
 from vlm_rm_sweeps.sweeping.config.yaml_file import SCREEN, read_sweep_keys
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -118,6 +119,7 @@ def plan_file(path: Path, data: dict[str, Any]) -> Plan | Screening:
     Raises:
         UserError: One message that names the file and everything that is wrong with it.
     """
+    data = with_name(path, data)
     try:
         return _screening(data) if SCREEN in data else plan_of(data)
     except UserError as error:

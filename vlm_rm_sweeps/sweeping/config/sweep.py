@@ -4,6 +4,7 @@ This is the schema only. Reading a file touches neither models nor environments,
 `plan.py` looks up what the file names.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,12 +38,16 @@ from vlm_rm_sweeps.tasks.gym_task import GymEnv
 from vlm_rm_sweeps.tasks.rendering import Profile
 
 _MOST_STATES = 1_000_000
+_NAME = r"^[A-Za-z0-9_-]{1,60}$"
 
 
 class Sweep(Section):
     """A sweep: each combination of model, reward, prompt, textures, camera and seed is a trial."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$", description="Names the results folder and the MLflow experiment.")
+    name: str = Field(
+        pattern=_NAME,
+        description="Names the results folder and the MLflow experiment; by default as the file, without its ending.",
+    )
     task: str | None = Field(None, description="One of `vlm-rm tasks`, or `module:Class`; or else `env`.")
     env: GymEnv | None = Field(None, description="Any Gymnasium environment, in the place of a task; it needs `prompts`.")
     control: Control = Field(Control(), description="How policies act, and what they observe.")
@@ -265,6 +270,19 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     data = read_sweep_keys(path, overrides)
     try:
-        return check_keys(Sweep, data)
+        return check_keys(Sweep, with_name(path, data))
     except UserError as error:
         raise in_file(path, error) from error
+
+
+def with_name(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Name a sweep as its file, if it has no name of its own and the file's can be one.
+
+    Args:
+        path: The sweep file.
+        data: Its keys.
+
+    Returns:
+        The keys with `name`.
+    """
+    return {"name": path.stem, **data} if re.match(_NAME, path.stem) else data
