@@ -13,7 +13,17 @@ from typer.testing import CliRunner
 from vlm_rm_sweeps.cli import app
 from vlm_rm_sweeps.sweeping.config.plan import Plan, plan_of
 from vlm_rm_sweeps.sweeping.execution import fit_measure
-from vlm_rm_sweeps.sweeping.execution.fit import CROWDED, OTHERS_CORES, START_S, TRIAL_S, Machine, Measured, Work, estimate
+from vlm_rm_sweeps.sweeping.execution.fit import (
+    CROWDED,
+    MLFLOW_BYTES,
+    OTHERS_CORES,
+    START_S,
+    TRIAL_S,
+    Machine,
+    Measured,
+    Work,
+    estimate,
+)
 
 KEYS: dict[str, Any] = {
     "name": "fit",
@@ -37,6 +47,7 @@ MEASURED = Measured(
     trial_bytes=1e9,
     transition_bytes=50.0,
     policy_bytes=1e5,
+    state_bytes=4e5,
     other_cores=0.0,
 )
 LARGE = Machine(cores=64, gpus=0, memory=1e12, disk=1e12)
@@ -89,6 +100,14 @@ def test_replay_buffers_count_as_far_as_they_are_filled() -> None:
     assert long.disk > short.disk
 
 
+def test_checkpoints_count_as_often_as_they_are_written() -> None:
+    # A result is of 1 024 steps, so checkpoints are written at 5 120 steps and at the end; each of two trials also has its best policy.
+    for steps, checkpoints in ((5_120, 1), (6_144, 2), (102_400, 2)):
+        found = estimate(plan_with({"steps": steps}), MEASURED, LARGE)
+        kept = min(steps, 100_000) * 50 + 4e5 + 1e5
+        assert found.disk == pytest.approx(MLFLOW_BYTES + 2 * (checkpoints * kept + 1e5))
+
+
 def test_the_real_parts_are_measured(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_measure, "_LEAST_S", 0.0)
     file = tmp_path / "sweep.yaml"
@@ -102,4 +121,6 @@ def test_the_real_parts_are_measured(ray_cluster: None, tmp_path: Path, monkeypa
     assert 0 < measured["encoding"][MODEL]["seconds"] < 1
     # Two observations of four numbers, an action, the reward and two flags.
     assert measured["transition_bytes"] == 2 * 4 * 4 + 8 + 4 + 2
+    # The network, its target and the optimiser's two moments of each weight.
+    assert measured["state_bytes"] > 4 * measured["policy_bytes"]
     assert not (tmp_path / "none").exists()

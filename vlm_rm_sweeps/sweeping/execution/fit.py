@@ -28,8 +28,8 @@ START_S = 25.0
 """Assumed: CPU seconds until the first trial steps: Ray, imports, models."""
 TRIAL_S = 3.0
 """Assumed: CPU seconds to set up a trial."""
-VIDEO_BYTES, MLFLOW_BYTES = 0.5e6, 5e6
-"""Assumed: a trial's videos, and MLflow's database."""
+VIDEO_BYTES, MLFLOW_BYTES = 0.25e6, 5e6
+"""Assumed: a trial's videos (0.07 to 0.11 MB for CartPole, 0.20 to 0.25 MB for the humanoid), and MLflow's database."""
 ASSUMED = (
     f"{DRIVER_BYTES / GB:g} GB for the driver and Ray, {SERVER_BYTES / GB:g} GB for each server beside its model, "
     f"{START_S:g} CPU seconds to start and {TRIAL_S:g} for each trial, cores at {CROWDED:.0%} of their speed when several work, "
@@ -70,6 +70,7 @@ class Measured:
         trial_bytes: Memory of a trial's process, without its replay buffer.
         transition_bytes: Memory of one transition in the replay buffer; 0 if there is none.
         policy_bytes: Size of the policy's weights.
+        state_bytes: Size of what else a trial needs to go on, without the transitions: critics, the optimisers' moments, and so on.
         other_cores: Cores that other programs use.
     """
 
@@ -81,6 +82,7 @@ class Measured:
     trial_bytes: float
     transition_bytes: float
     policy_bytes: float
+    state_bytes: float
     other_cores: float
 
 
@@ -246,10 +248,15 @@ def _buffer_bytes(plan: Plan, measured: Measured) -> float:
 
 
 def _disk(plan: Plan, measured: Measured) -> float:
+    sweep = plan.sweep
+    # A checkpoint is written with the first result that is far enough from the one before, and at the end.
+    steps, result = plan.trained_steps
+    every = result * math.ceil(sweep.checkpoint_every / result)
+    kept = min(KEPT, math.ceil(steps / every)) + (KEPT_FOR_OTHERS if sweep.compared_every is not None else 0)
+
     def of(trial: Trial) -> float:
-        # The last checkpoint has the replay buffer, and the optimiser's two moments of each weight.
-        state = 0.0 if trial.model_id == UNTRAINED else _buffer_bytes(plan, measured) + 4 * measured.policy_bytes
-        kept = KEPT + (KEPT_FOR_OTHERS if plan.sweep.compared_every is not None else 0)
-        return kept * state + 2 * measured.policy_bytes + (VIDEO_BYTES if plan.sweep.videos else 0.0)
+        state = 0.0 if trial.model_id == UNTRAINED else _buffer_bytes(plan, measured) + measured.state_bytes
+        # Each checkpoint has the policy, and so has the best one.
+        return kept * (state + measured.policy_bytes) + measured.policy_bytes + (VIDEO_BYTES if sweep.videos else 0.0)
 
     return MLFLOW_BYTES + sum(map(of, plan.trials))

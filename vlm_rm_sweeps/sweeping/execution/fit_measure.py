@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     torch.set_num_threads(1)
     with ray_cluster(lambda _: None):
         say(f"measuring {plan.sweep.algorithm} on {plan.task.name}")
-        training, acting, policy_bytes = _trainer_work(plan)
+        training, acting, policy_bytes, state_bytes = _trainer_work(plan)
         trial_bytes = _resident_bytes()
     # From here on, because Ray's own processes would count as others.
     busy_before, own_before, started = _busy_seconds(), _own_seconds(), time.perf_counter()
@@ -73,12 +74,14 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
         trial_bytes=trial_bytes,
         transition_bytes=_transition_bytes(plan),
         policy_bytes=policy_bytes,
+        state_bytes=state_bytes,
         other_cores=max(0.0, others / elapsed),
     )
 
 
-def _trainer_work(plan: Plan) -> tuple[Work, Work, float]:
-    """Measure a trainer that learns from the environment's own reward; return also the size of its policy."""
+def _trainer_work(plan: Plan) -> tuple[Work, Work, float, float]:
+    """Measure a trainer that learns from the environment's own reward; return also the sizes of its policy and of its state."""
+    from vlm_rm_sweeps.training.resumption import get_training_state
     from vlm_rm_sweeps.training.trainer import build_trainer
 
     settings = plan.algorithm
@@ -102,9 +105,11 @@ def _trainer_work(plan: Plan) -> tuple[Work, Work, float]:
         acting = _work(evaluate)
         policy = trainer.env_runner.module
         size = sum(each.numel() * each.element_size() for each in policy.parameters())
+        state = len(pickle.dumps(get_training_state(trainer, settings), pickle.HIGHEST_PROTOCOL))
     finally:
         trainer.stop()
-    return training, acting, float(size)
+    replayed = min(getattr(settings, "buffer", 0), done[0]) * _transition_bytes(plan)
+    return training, acting, float(size), max(0.0, state - replayed)
 
 
 def _drawing(plan: Plan, model: RewardModel) -> Work:
