@@ -57,6 +57,7 @@ SCRIPTS = {
         ["--kinds", "http", "--trials", "4", "--results", "2", "--at-once", "2", "--workers", "1"],
         ["http "],
     ),
+    "compiled_update.py": (["--updates", "2", "--rounds", "1"], ["eager ", "compiled ", "pay"]),
     "transport.py": (
         ["--tasks", "cartpole-upright", "--pixels", "64", "--rounds", "1"],
         ["float32", "zlib of changes", "object store"],
