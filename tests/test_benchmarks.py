@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import measuring
 from precision import fidelity, kinds_of_frames
 from specs import make_specs
+from startup import IMPORTS, RAY, time_process
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -199,3 +200,12 @@ def test_a_thousand_specs_differ_and_share_prompts() -> None:
     specs = make_specs(1_000)
     assert len(set(specs)) == 1_000
     assert len({spec.goal_prompts for spec in specs}) == 100
+
+
+@pytest.mark.parametrize("code", (IMPORTS | RAY).values())
+def test_what_start_up_measures_is_python(code: str) -> None:
+    compile(code, "startup.py", "exec")
+
+
+def test_ray_starts_as_start_up_measures_it() -> None:
+    time_process(RAY["Ray, started, without one"])  # raises if the process fails
