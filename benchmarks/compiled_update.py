@@ -1,4 +1,6 @@
-"""What `torch.compile` would save of a gradient update on a CPU, and what compiling takes: DQN's loss with the quick start's networks.
+"""What `torch.compile` would save of a gradient update on a CPU, and what compiling takes.
+
+The update is that of DQN's loss with the quick start's networks:
 
     .venv/bin/python benchmarks/compiled_update.py
 
