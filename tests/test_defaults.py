@@ -1,6 +1,7 @@
 """Importing the package changes nothing; starting Ray, MLflow or pygame sets what they need, and the user's own values win."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,29 @@ with ray_cluster(said.append):
         raise AssertionError("it answered without a token")
 """
     run_python(code, {"HOME": os.environ["HOME"]})
+
+
+FREE_AND_ALLOCATE = """
+import resource, sys
+from vlm_rm_sweeps.process_defaults import keep_freed_memory
+import numpy as np
+if "keep" in sys.argv:
+    keep_freed_memory()
+def use():
+    arrays = [np.ones(5_000_000) for _ in range(3)]  # 40 MB each: more than glibc keeps of its own accord
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_that_is_freed_is_kept_unless_the_user_has_settings() -> None:
+    def pages(*words: str, **variables: str) -> int:
+        return int(run_python(FREE_AND_ALLOCATE, variables, *words))
+
+    given_back = pages()
+    assert pages("keep") < given_back / 10
+    assert pages("keep", MALLOC_TRIM_THRESHOLD_="131072") > given_back / 2

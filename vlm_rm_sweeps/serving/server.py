@@ -11,6 +11,7 @@ import ray
 import torch
 
 from vlm_rm_sweeps.errors import reason_of
+from vlm_rm_sweeps.process_defaults import keep_freed_memory
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec, scores_of
 from vlm_rm_sweeps.serving.messages import ScoredFrames
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
@@ -42,6 +43,7 @@ class RewardServer:
     """
 
     def __init__(self, model: RewardModel, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
+        keep_freed_memory()
         # The number of OpenMP threads is a setting of the calling thread, so it is set in the model's thread.
         self._executor = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
         self._model = model
