@@ -113,13 +113,14 @@ def keep_freed_memory() -> None:
 
     By default glibc gives large blocks back to the system, which hands them out again page by page, each zeroed. An image tower on
     a CPU allocates its activations anew for each micro-batch, and these pages take up to a quarter of its time. Other C libraries
-    are left as they are, and so are settings that the user has made (`MALLOC_...`). See mallopt(3).
+    are left as they are, and so are thresholds that the user has set (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`). See
+    mallopt(3).
     """
-    if any(name.startswith("MALLOC_") for name in os.environ):
+    if {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return
     mallopt(_TRIM_THRESHOLD, -1)
-    # Older ones accept no more than 32 MB.
-    mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25)
+    if not mallopt(_MMAP_THRESHOLD, 2**30):
+        mallopt(_MMAP_THRESHOLD, 2**25)  # the most that older ones accept

@@ -44,17 +44,18 @@ cluster.shutdown()
 """
 
 
+def in_new_process(script: str, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
+    """Run a script that starts a cluster of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
 @pytest.mark.sweeps
 def test_a_trial_whose_node_dies_goes_on_elsewhere_and_has_not_failed(tmp_path: Path) -> None:
     """Though `retries` is 0. One line says it, with its cause."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-c", A_NODE_DIES, str(tmp_path / "results")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = in_new_process(A_NODE_DIES, tmp_path / "results")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "ended: finished" in done.stdout, done.stdout + done.stderr
     (told,) = [line for line in done.stdout.splitlines() if "retrying" in line]
@@ -108,15 +109,8 @@ def sweep_with_a_bad_node(folder: Path, good: str) -> "subprocess.CompletedProce
     information = folder / "other" / "vlm_rm_sweeps-0.0.1.dist-info" / "METADATA"
     information.parent.mkdir(parents=True)
     information.write_text("Metadata-Version: 2.1\nName: vlm-rm-sweeps\nVersion: 0.0.1\n")
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    path = os.pathsep.join([str(folder / "other"), environment.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, "-c", A_BAD_NODE_JOINS, str(folder / "results"), path, good],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    path = os.pathsep.join([str(folder / "other"), os.environ.get("PYTHONPATH", "")])
+    return in_new_process(A_BAD_NODE_JOINS, folder / "results", path, good)
 
 
 @pytest.mark.sweeps
@@ -181,14 +175,7 @@ cluster.shutdown()
 
 @pytest.mark.sweeps
 def test_trials_that_wait_for_room_that_others_use_are_said(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-c", OTHERS_USE_THE_CLUSTER, str(tmp_path / "results")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = in_new_process(OTHERS_USE_THE_CLUSTER, tmp_path / "results")
     assert "ended: finished finished" in done.stdout, done.stdout + done.stderr[-4000:]
     (told,) = [line for line in done.stdout.splitlines() if "for room" in line]
     assert told == "2 trials wait for room: each needs 1 CPUs and 0 GPUs; free on the cluster: 0 CPUs and 0 GPUs"
@@ -229,14 +216,7 @@ cluster.shutdown()
 
 @pytest.mark.sweeps
 def test_a_server_whose_node_gets_no_successor_is_given_up_and_its_trial_fails_with_the_reason(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(
-        [sys.executable, "-c", A_SERVER_IS_LOST, str(tmp_path / "results")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = in_new_process(A_SERVER_IS_LOST, tmp_path / "results")
     assert done.returncode == 0, done.stderr[-4000:]
     said = [line for line in done.stdout.splitlines() if "reward server of embedded/tiny" in line]
     assert any("is lost, and has not started again for" in line for line in said), done.stdout
