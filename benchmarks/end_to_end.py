@@ -43,16 +43,16 @@ import psutil
 import ray
 import torch
 import yaml
-from measuring import parser_of, write_figures
+from measuring import parser_of, quiet_ray, write_figures
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from vlm_rm_sweeps.metrics import INFO_FRAME
-from vlm_rm_sweeps.process_defaults import prepare_pygame, prepare_ray
+from vlm_rm_sweeps.process_defaults import prepare_pygame
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
-from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import PoolConfig, await_pool, start_pool
 from vlm_rm_sweeps.tasks.opengl import choose_backend
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.task import Task
@@ -375,19 +375,17 @@ def main() -> None:
         choose_backend()  # before the processes of environments inherit it
     # A process of an environment imports this file, too.
     multiprocessing.set_forkserver_preload(["stable_baselines3", "vlm_rm_sweeps.training.trainer"])
-    prepare_ray()
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     # Gymnasium's, about the rewards that this project writes into RLlib's episodes. Trials have it in Ray's logs.
     warnings.filterwarnings("ignore", message=".*Casting input x to numpy array")
-    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     print(f"{'':62}{'ours / loop:':>15}{'ours / loop:':>13}")
     print(f"{'task':20}{'loop':20}{'steps/s':>9}{'CPU ms/step':>13}{'speed':>15}{'CPU':>13}   CPU ms/step by process")
     results: dict[str, dict[str, Turn]] = {}
-    for sweep in (*CASES, HUMANOID) if options.humanoid else CASES:
-        case = Case.of(sweep)
-        results[case.task.name] = compare(case, options.steps, options.rounds, options.processes)
-        print_rows(case.task.name, results[case.task.name])
-    ray.shutdown()
+    with quiet_ray():
+        for sweep in (*CASES, HUMANOID) if options.humanoid else CASES:
+            case = Case.of(sweep)
+            results[case.task.name] = compare(case, options.steps, options.rounds, options.processes)
+            print_rows(case.task.name, results[case.task.name])
     write_figures(options, results)
 
 

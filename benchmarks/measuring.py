@@ -108,7 +108,14 @@ def quiet_ray(cpus: int = 2) -> Iterator[None]:
 
     prepare_ray()
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    ray.init(num_cpus=cpus, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",  # else a Ray that somebody else runs on this machine is joined, or one waited for that has ended
+        num_cpus=cpus,
+        namespace=NAMESPACE,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     try:
         yield
     finally:

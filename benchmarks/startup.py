@@ -50,7 +50,10 @@ IMPORTS = {
     "a trial": "import vlm_rm_sweeps.training.trial",
     "a server": "import vlm_rm_sweeps.serving.server, vlm_rm_sweeps.rewards.clip",
 }
-_INIT = "from vlm_rm_sweeps.process_defaults import prepare_ray; prepare_ray(); import ray; ray.init(logging_level=40{})"
+_INIT = (
+    "from vlm_rm_sweeps.process_defaults import prepare_ray; prepare_ray(); "
+    "import ray; ray.init(address='local', logging_level=40{})"
+)
 RAY = {
     "Ray, started, with a dashboard": _INIT.format(""),
     "Ray, started, without one": _INIT.format(", include_dashboard=False"),

@@ -28,10 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 import yaml
-from measuring import Cost, parser_of, take_turns, write_figures
+from measuring import Cost, parser_of, quiet_ray, take_turns, write_figures
 from ray.rllib.algorithms import dqn as rllib_dqn
 from ray.rllib.algorithms import sac as rllib_sac
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
@@ -40,8 +39,6 @@ from ray.rllib.utils.metrics import NUM_AGENT_STEPS_SAMPLED_LIFETIME, NUM_ENV_ST
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from vlm_rm_sweeps.process_defaults import prepare_ray
-from vlm_rm_sweeps.serving.pool import NAMESPACE
 from vlm_rm_sweeps.tasks.registry import find_task
 from vlm_rm_sweeps.tasks.task import Task
 from vlm_rm_sweeps.training.algorithms.dqn import Dqn
@@ -194,19 +191,19 @@ def main() -> None:
     """Print the table, and write it as JSON."""
     options = arguments()
     torch.set_num_threads(1)
-    prepare_ray()
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     print(f"{'update':52}{'':20}{'CPU':>10}{'time':>12}{'times this project (CPU)':>28}")
     results: dict[str, dict[str, Cost]] = {}
-    for sweep in CASES:
-        case = Case.of(sweep, options.transitions)
-        results[str(case)] = compare(case, options.transitions, options.updates, options.rounds)
-        ours = results[str(case)][THIS_PROJECT]
-        for name, each in results[str(case)].items():
-            figures = f"{1e3 * each.cpu_seconds:7.2f} ms{1e3 * each.seconds:9.2f} ms{each.cpu_seconds / ours.cpu_seconds:28.2f}"
-            print(f"{case!s:52}{name:20}{figures}", flush=True)
-    ray.shutdown()
+    with quiet_ray():
+        for sweep in CASES:
+            case = Case.of(sweep, options.transitions)
+            results[str(case)] = compare(case, options.transitions, options.updates, options.rounds)
+            ours = results[str(case)][THIS_PROJECT]
+            for name, each in results[str(case)].items():
+                figures = (
+                    f"{1e3 * each.cpu_seconds:7.2f} ms{1e3 * each.seconds:9.2f} ms{each.cpu_seconds / ours.cpu_seconds:28.2f}"
+                )
+                print(f"{case!s:52}{name:20}{figures}", flush=True)
     write_figures(options, results)
 
 

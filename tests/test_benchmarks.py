@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -209,3 +210,16 @@ def test_what_start_up_measures_is_python(code: str) -> None:
 
 def test_ray_starts_as_start_up_measures_it() -> None:
     time_process(RAY["Ray, started, without one"])  # raises if the process fails
+
+
+def test_whatever_starts_ray_names_the_cluster() -> None:
+    """Else Ray joins what the file of the last `ray start` names: somebody else's cluster, or one that has ended, for 13 minutes."""
+    comments = r"(?:\s|#[^\n]*\n)*"
+    calls = [
+        (file.relative_to(REPOSITORY), call)
+        for folder in ("vlm_rm_sweeps", "benchmarks", "analysis", "docs", "tests")
+        for file in (REPOSITORY / folder).rglob("*.py")
+        for call in re.findall(rf"ray\.init\({comments}(\w*)", file.read_text(encoding="utf-8"))
+    ]
+    assert len(calls) > 5
+    assert [(str(file), call) for file, call in calls if call != "address"] == []

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,19 @@ needs_namespaces = pytest.mark.skipif(
 
 
 def run_in_own_network(script: Path, text: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Write a Python script and run it with Ray's program at hand; other machines may join the Ray that it starts."""
+    """Write a Python script and run it with Ray's program at hand; other machines may join the Ray that it starts.
+
+    Nothing of that Ray is left in the temporary folder: Ray would join it, or wait for it, from any script that names no cluster.
+    """
     script.write_text(text)
     # Ray's program is beside this Python.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        [*_UNSHARE, "sh", "-c", f'{" ".join(_LOOPBACK)} && exec "$@"', "sh", sys.executable, str(script), *arguments],
-        env=os.environ | {"PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_ADDRESS": ""},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=True,
-    )
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        return subprocess.run(
+            [*_UNSHARE, "sh", "-c", f'{" ".join(_LOOPBACK)} && exec "$@"', "sh", sys.executable, str(script), *arguments],
+            env=os.environ | {"PATH": path, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_ADDRESS": "", "RAY_TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=True,
+        )

@@ -82,7 +82,9 @@ def test_a_running_ray_that_lacks_a_module_of_the_users_is_refused(
     missing = tmp_path / "only_in_this_process.py"
     monkeypatch.setattr(cluster, "imported_user_modules", lambda: (missing,))
     with (
-        pytest.raises(UserError, match=r"cannot import only_in_this_process: start it with ray\.init\(runtime_env="),
+        pytest.raises(
+            UserError, match=r"cannot import only_in_this_process: start it with ray\.init\(address='local', runtime_env="
+        ),
         cluster.ray_cluster(print),
     ):
         pass

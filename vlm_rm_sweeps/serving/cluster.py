@@ -154,7 +154,7 @@ def _check_user_modules() -> None:
     if missing:
         raise UserError(
             f"Ray runs already, and its processes cannot import {', '.join(missing)}: start it with "
-            f"ray.init(runtime_env={{'py_modules': {[str(module) for module in modules]}}}), or let it be started here"
+            f"ray.init(address='local', runtime_env={{'py_modules': {[str(module) for module in modules]}}}), or let it be started here"
         )
 
 

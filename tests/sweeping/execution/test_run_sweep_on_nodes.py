@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -45,11 +46,16 @@ cluster.shutdown()
 
 
 def in_new_process(script: str, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
-    """Run a script that starts a cluster of its own."""
+    """Run a script that starts a cluster of its own, of which nothing is left in the temporary folder."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=600
-    )
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        return subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            env=environment | {"RAY_TMPDIR": folder},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
 
 
 @pytest.mark.sweeps
@@ -137,6 +143,7 @@ def test_a_sweep_whose_only_nodes_are_bad_ends_with_the_reason(tmp_path: Path) -
 
 OTHERS_USE_THE_CLUSTER = """
 import sys
+import tempfile
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
