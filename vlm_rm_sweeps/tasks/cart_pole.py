@@ -22,7 +22,7 @@ from vlm_rm_sweeps.tasks.task import Task
 _CART_WIDTH, _CART_HEIGHT, _POLE_WIDTH = 50.0, 30.0, 10.0
 _CART_Y = 100
 """Sizes and height of the cart in pixels, as Gymnasium draws it. The colours are Gymnasium's, too."""
-_WHITE, _BLACK, _BROWN, _VIOLET = (255, 255, 255), (0, 0, 0), (202, 152, 101), (129, 132, 203)
+_BLACK, _BROWN, _VIOLET = (0, 0, 0), (202, 152, 101), (129, 132, 203)
 
 
 class UprightCartPole(CartPoleEnv):
@@ -87,7 +87,8 @@ class UprightCartPole(CartPoleEnv):
         x, angle = float(self.state[0]), float(self.state[2])
         scale = self.screen_width / (2 * self.x_threshold)
         cart_x, axle_y = x * scale + self.screen_width / 2, _CART_Y + _CART_HEIGHT / 4
-        self._surface.fill(_WHITE)
+        # White in any format. pygame's own `fill` takes five times as long.
+        np.asarray(self._surface.get_view("0")).view(np.uint8).fill(255)
         corners = _rectangle(_CART_WIDTH / 2, -_CART_HEIGHT / 2, _CART_HEIGHT / 2)
         _polygon(self._surface, [(right + cart_x, up + _CART_Y) for right, up in corners], _BLACK)
         pole = _rectangle(_POLE_WIDTH / 2, -_POLE_WIDTH / 2, scale * 2 * self.length - _POLE_WIDTH / 2)
