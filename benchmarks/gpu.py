@@ -10,7 +10,7 @@ the peak (model FLOPs utilisation) is the operations of open_clip's architecture
 card's peak for dense fp16 and bf16; `--peak-tflops` names that of a card which is not in `PEAK_TFLOPS`. *Pool* is the whole reward
 model as a reward server runs it, with frames that come from the CPU. *Drawing* is the humanoid at 224 pixels, in this process.
 *Training* is `sweeps/paper_humanoid_kneeling.yaml` with one server for some thousand steps, and no warm-up: how much slower than
-*pool* it is tells what the trial takes, and not the encoder.
+*pool* it is tells what the trial takes, and not the encoder. With `--learner gpu` the trial computes its updates on the card, too.
 
 Without a GPU the script says so and ends with status 2, unless `--device cpu` is given, which tries the script and not the speed.
 """
@@ -52,6 +52,8 @@ PEAK_TFLOPS = {
 """Data sheets' peak of dense fp16 by a part of the card's name, the more precise names first."""
 COMPILE_MODES: dict[str, dict[str, Any]] = {"compile": {}, "graphs": {"mode": "reduce-overhead"}}
 MODES = ("eager", *COMPILE_MODES)
+TRIAL_GPUS = 0.25
+"""Share of the card that is reserved for a trial that learns on it."""
 
 
 @dataclass(frozen=True)
@@ -200,12 +202,16 @@ def training(name: str, options: argparse.Namespace) -> dict[str, float]:
     task = recipe(PAPER)[0]
     changes = {} if on_gpu else {"envs": 2, "rollout_steps": 16, "batch": 32, "buffer": 1_000}
     precision = "fp16" if on_gpu else "fp32"  # on a CPU, fp16 is many times slower
-    config = PoolConfig.of("gpu", model, micro_batch=options.micro_batch, precision=precision, gpus=float(on_gpu))
+    config = PoolConfig.of(
+        "gpu", model, micro_batch=options.micro_batch, precision=precision, gpus=1 - TRIAL_GPUS if on_gpu else 0
+    )
     with quiet_ray(cpus=4):
         servers = start_pool(config, model)
         await_pool(config, servers, [spec_of(task)])
-        start: Any = ray.remote(num_cpus=1)(RealTrial)
-        trial = start.remote(PAPER, config, rollouts=1, profile="full" if on_gpu else "fast", **changes)
+        start: Any = ray.remote(num_cpus=1, num_gpus=TRIAL_GPUS if options.learner == "gpu" else 0)(RealTrial)
+        profile = "full" if on_gpu else "fast"
+        learns_on_gpu = options.learner == "gpu"
+        trial = start.remote(PAPER, config, rollouts=1, profile=profile, learns_on_gpu=learns_on_gpu, **changes)
         ray.get(trial.train.remote())  # not counted: everything is used for the first time
         steps, started = 0, time.perf_counter()
         while steps < options.steps:
@@ -236,8 +242,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--frames", type=int, default=100, help="frames in a turn of drawing")
     parser.add_argument("--steps", type=int, default=6_400, help="environment steps of training; 0 for none")
+    parser.add_argument("--learner", choices=("cpu", "gpu"), default="cpu", help="where the trial computes its updates")
     parser.add_argument("--peak-tflops", type=float, help="the card's peak for dense fp16")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.learner == "gpu" and options.device == "cpu":
+        parser.error("--learner gpu needs a GPU, and --device is cpu")
+    return options
 
 
 def main() -> None:

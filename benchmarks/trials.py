@@ -52,6 +52,7 @@ class RealTrial:
         rollouts: Rollouts in one result.
         env_runners: Remote env runners.
         profile: How much OpenGL draws; None for this machine's default.
+        learns_on_gpu: Whether updates are computed on the GPU that this actor reserves.
         **changes: Settings to change.
     """
 
@@ -63,13 +64,14 @@ class RealTrial:
         rollouts: int = 16,
         env_runners: int = 0,
         profile: Profile | None = None,
+        learns_on_gpu: bool = False,
         **changes: Any,
     ) -> None:
         torch.set_num_threads(1)
         task, settings = recipe(sweep, **changes)
         self._least = rollouts * settings.envs * settings.rollout_steps * (env_runners or 1)
         source = RewardSource(pool, spec_of(task), pool.frame_format, task.rendering(profile=profile))
-        self._trainer: Any = build_trainer(settings, task, source, seed, self._least, 1, env_runners)
+        self._trainer: Any = build_trainer(settings, task, source, seed, self._least, 1, env_runners, learns_on_gpu)
         self._steps = 0
 
     def processes(self) -> list[int]:

@@ -22,6 +22,7 @@ def build_trainer(
     steps_per_result: int,
     evaluation_episodes: int,
     env_runners: int = 0,
+    learns_on_gpu: bool = False,
 ) -> RllibAlgorithm:
     """Build the RLlib object that trains a trial's policy.
 
@@ -33,6 +34,7 @@ def build_trainer(
         steps_per_result: Least number of environment steps that one call of its `train` samples.
         evaluation_episodes: Number of episodes that one call of its `evaluate` runs with the greedy policy.
         env_runners: Number of remote env runners; 0 if this process samples.
+        learns_on_gpu: Whether updates are computed on this process's GPU.
 
     Returns:
         RLlib's Algorithm object. Its `stop` ends it.
@@ -48,6 +50,8 @@ def build_trainer(
             explore=True,
         )
         .training(gamma=algorithm.gamma)
+        # The learner is in this process, so none is reserved: RLlib only asks whether it is more than 0.
+        .learners(num_gpus_per_learner=int(learns_on_gpu))
         .rl_module(model_config=algorithm.network_config())
         .evaluation(
             # Never automatically. But without an interval RLlib creates no env runner for evaluations: it would use the one for

@@ -131,6 +131,7 @@ class TrainingJob:
         compared_every: Environment steps between two results at which a population is compared: each has a checkpoint, so that the
             trial can be paused there, and another one can go on from it; None if the trial is in no population.
         takeover: The training that the trial goes on with, by these settings, unless its own is further; None for its own.
+        learns_on_gpu: Whether updates are computed on the GPU that the trial reserves.
     """
 
     task: Task
@@ -153,6 +154,7 @@ class TrainingJob:
     label: str = ""
     compared_every: int | None = None
     takeover: Takeover | None = None
+    learns_on_gpu: bool = False
 
     def description(self) -> JobContent:
         """Return the job's description for its checkpoints."""
@@ -260,6 +262,7 @@ class TrainableTrial(tune.Trainable):
             job.steps_per_result,
             job.evaluation_episodes,
             job.env_runners,
+            job.learns_on_gpu,
         )
 
     def _start_stopwatches(self) -> dict[str, Stopwatch]:

@@ -549,6 +549,17 @@ def test_gpus_that_trials_reserve_and_do_not_use_are_told() -> None:
     assert told == [True, False]
 
 
+def test_a_learner_on_a_gpu_uses_the_one_that_its_trial_reserves() -> None:
+    keys = {"name": "x", "task": "cartpole-upright", "models": ["embedded/tiny"], "alphas": [0], "steps": 10}
+    plan = plan_of(keys | {"trial": {"gpus": 0.5, "learner": "gpu"}})
+    assert not any(remark.startswith("trial.gpus") for remark in plan.remarks())
+    assert "each trial reserves 1 CPUs and 0.5 GPUs and learns on them" in plan.describe()
+    with pytest.raises(
+        UserError, match=r"trial\.learner is gpu, and trial\.gpus is 0: .* `trial: \{gpus: 0\.25, learner: gpu\}`"
+    ):
+        plan_of(keys | {"trial": {"learner": "gpu"}})
+
+
 def test_only_some_combinations_of_the_grid() -> None:
     chosen = [{"model": "embedded/tiny", "alpha": 0.5, "prompt": "task"}]
     sweep = made(seeds=[0, 1], only=chosen)

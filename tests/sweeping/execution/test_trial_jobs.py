@@ -58,3 +58,11 @@ def test_a_takeover_names_the_other_training_and_its_new_values(tmp_path: Path) 
     job = training_job(plan, folder, first, pools, takeover)
     assert job.takeover == Takeover(folder.trial(second.trial_id).resolve(), 128)
     assert job.settings.learning_rate == 3e-3
+
+
+def test_a_trial_learns_on_a_gpu_where_the_sweep_file_says_so(tmp_path: Path) -> None:
+    for trial, learns_on_gpu in (({}, False), ({"gpus": 0.5}, False), ({"gpus": 0.5, "learner": "gpu"}, True)):
+        plan = plan_of(SWEEP | {"trial": trial})
+        pools = pool_configs(plan, "pool")
+        jobs = [training_job(plan, SweepFolder(tmp_path), each, pools) for each in plan.trials]
+        assert {job.learns_on_gpu for job in jobs} == {learns_on_gpu}

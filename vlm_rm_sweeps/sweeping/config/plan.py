@@ -285,7 +285,8 @@ class Plan:
             lines.append(f"control: {', '.join(f'{key} {value}' for key, value in changed.items())}")
         runners = f", {sweep.trial.env_runners} env runners with a CPU each" if sweep.trial.env_runners else ""
         pools = "; the pools need" if self.models else ""
-        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{runners}{pools}")
+        learns = " and learns on them" if sweep.trial.learner == "gpu" else ""
+        lines.append(f"each trial reserves {sweep.trial.cpus:g} CPUs and {sweep.trial.gpus:g} GPUs{learns}{runners}{pools}")
         for model_id, model in self.models.items():
             if model.judges_only:
                 lines.append(f"  {model_id} is asked by one process, which needs the network")
@@ -778,13 +779,13 @@ def _unreserved(pool: PoolSettings) -> str | None:
 
 
 def _idle_gpus(plan: Plan) -> str | None:
-    """Say if trials reserve a GPU and do not use it: learners compute on CPUs, so it is for drawing alone."""
-    gpus = plan.sweep.trial.gpus
-    if not gpus or plan.task.draws_with_opengl:
+    """Say if trials reserve a GPU on which they neither learn nor draw."""
+    trial = plan.sweep.trial
+    if not trial.gpus or trial.learner == "gpu" or plan.task.draws_with_opengl:
         return None
     return (
-        f"trial.gpus = {gpus:g}: trials learn on CPUs, and {plan.task.name} is drawn without OpenGL, so the GPUs would be idle; "
-        "`pool.gpus` puts reward servers on GPUs"
+        f"trial.gpus = {trial.gpus:g}: trials learn on CPUs, and {plan.task.name} is drawn without OpenGL, so the GPUs would be idle; "
+        "`pool.gpus` puts reward servers on GPUs, `trial.learner: gpu` the updates"
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -180,7 +180,11 @@ class TrialResources(Section):
     gpus: Gpus = Field(
         0,
         ge=0,
-        description="GPUs, or a fraction of one, that each trial reserves, to draw with OpenGL on its node. It learns on CPUs.",
+        description="GPUs, or a fraction of one, that each trial reserves: to draw with OpenGL on its node, and for its `learner`.",
+    )
+    learner: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="Where each trial computes its updates: `gpu` is the GPU that `gpus` reserves. Environments are stepped on CPUs.",
     )
     env_runners: int = Field(
         0,
@@ -200,6 +204,15 @@ class TrialResources(Section):
         description="How often a failed trial is retried from its last checkpoint. The same error at the same step ends it. "
         "Nodes of a cluster that die do not count.",
     )
+
+    @model_validator(mode="after")
+    def _has_the_gpu_that_it_learns_on(self) -> "TrialResources":
+        if self.learner == "gpu" and not self.gpus:
+            raise UserError(
+                "trial.learner is gpu, and trial.gpus is 0: expected the GPU that each trial learns on, or a fraction of one, such as "
+                "`trial: {gpus: 0.25, learner: gpu}`"
+            )
+        return self
 
 
 class AuditSettings(Section):

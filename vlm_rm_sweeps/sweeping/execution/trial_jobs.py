@@ -53,6 +53,7 @@ def training_job(
         audit=_audit(plan, trial, pools),
         rendering=trial.rendering,
         env_runners=sweep.trial.env_runners,
+        learns_on_gpu=sweep.trial.learner == "gpu",
         evaluation_interval=sweep.trial.evaluation_interval,
         goals=sweep.stop.goals if sweep.stop is not None and spec is not None else {},
         in_common=InCommon(folder.sweep_file_place),
