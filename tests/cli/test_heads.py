@@ -52,6 +52,13 @@ def test_compared_pairs_are_counted_and_exported(vlm_rm: Command, refusal: Comma
         assert "pairs.sqlite belongs to another data set" in refusal(command, folder, "--pairs")
 
 
+def test_labels_of_videos_at_an_address_are_kept_in_a_folder(refusal: Command, tmp_path: Path) -> None:
+    assert "add --into FOLDER, to which its videos are copied" in refusal("label", "s3://bucket/results/a")
+    assert "--into is for a sweep at an address" in refusal("label", tmp_path, "--into", tmp_path / "into")
+    assert "`vlm-rm label ADDRESS --into FOLDER`" in refusal("labels", "s3://bucket/results/a")
+    assert "holds no sweep" in refusal("label", f"file://{tmp_path}/a", "--into", tmp_path / "into")
+
+
 def test_videos_are_not_compared(refusal: Command, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     assert "has no states to compare in pairs" in refusal("label", tmp_path, "--pairs")

@@ -72,8 +72,7 @@ def folder_here(path: Path) -> Path:
     """
     refuse_address(
         path,
-        "and labels are kept in a folder, which several raters may share: copy the results to one, such as with "
-        "`aws s3 cp --recursive`",
+        "and labels are kept in a folder, which several raters may share: the one that `vlm-rm label ADDRESS --into FOLDER` named",
     )
     return path
 

@@ -19,10 +19,12 @@ from vlm_rm_sweeps.cli.options import (
     RenderedTextures,
     folder_here,
     new_file,
+    new_folder,
     refuse_to_overwrite,
     write_table,
 )
 from vlm_rm_sweeps.cli.terminal import print_json, records, say, say_aside
+from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.storage import place_named
 
 if TYPE_CHECKING:
@@ -134,12 +136,18 @@ def _write_states(output: Path, task: "Task", states: "Iterable[State]", image_f
 
 def label(
     folder: Annotated[
-        Path,
+        str,
         typer.Argument(
-            callback=folder_here,
-            help="A data set of states, a sweep's folder (for the videos of its trials), or any folder of mp4 videos.",
+            help="A data set of states, a sweep's folder or address (for the videos of its trials), or any folder of mp4 videos.",
         ),
     ],
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            callback=new_folder,
+            help="Folder to which the videos of a sweep at an address are copied, and in which labels are kept.",
+        ),
+    ] = None,
     criterion: Annotated[str | None, typer.Option(help="What raters judge by. Default: the task's success criterion.")] = None,
     task: Annotated[str | None, typer.Option(help="Task that the videos show, if they are not from a sweep.")] = None,
     pairs: Annotated[
@@ -153,7 +161,25 @@ def label(
     from vlm_rm_sweeps.evaluation.label_jobs import label_job
     from vlm_rm_sweeps.labelling.page import serve
 
-    serve(label_job(folder, task, criterion, seed if pairs else None), port, open_browser, say=say)
+    labelled = _folder_to_label(folder, into)
+    serve(label_job(labelled, task, criterion, seed if pairs else None), port, open_browser, say=say)
+
+
+def _folder_to_label(folder: str, into: Path | None) -> Path:
+    place = place_named(folder)
+    if isinstance(place, Path):
+        if into is not None:
+            raise UserError(f"--into is for a sweep at an address, and {place} is labelled where it is")
+        return place
+    if into is None:
+        raise UserError(
+            f"{place} is an address, and labels are kept in a folder, which several raters may share: add --into FOLDER, to which its "
+            "videos are copied"
+        )
+    from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
+
+    SweepFolder.at(place).copy_videos(into)
+    return into
 
 
 def labels(

@@ -224,6 +224,34 @@ def test_a_sweep_that_was_removed_from_its_address_is_none(remote: RemoteFolder)
         standing_of(remote / "folder-20260101-120000")
 
 
+def test_videos_at_an_address_are_copied_into_a_folder_in_which_nothing_is_overwritten(
+    remote: RemoteFolder, machine: Callable[[str], None], tmp_path: Path
+) -> None:
+    folder = SweepFolder.at(remote / "folder-20260101-120000")
+    into = tmp_path / "videos"
+    with pytest.raises(UserError, match=r"folder-20260101-120000 holds no sweep"):
+        folder.copy_videos(into)
+    assert not into.exists()
+    folder.create(plan().sweep)
+    for name in ("trials/a/video/plain.mp4", "trials/a/video/episode.json", "trials/a/step-000000100/state.pkl"):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_text(name)
+    assert folder.remote is not None
+    folder.remote.put_folder("")
+    machine("other")
+    elsewhere = SweepFolder.at(remote / "folder-20260101-120000")
+    elsewhere.copy_videos(into)
+    copied = ["trials/a/video/episode.json", "trials/a/video/plain.mp4"]
+    assert sorted(str(each.relative_to(into)) for each in into.rglob("*.*")) == copied
+    (into / "labels.sqlite").write_text("a label")
+    elsewhere.copy_videos(into)
+    assert (into / "labels.sqlite").read_text() == "a label"
+    (into / copied[1]).write_text("another video")
+    with pytest.raises(UserError, match=r"plain\.mp4 is not the video of .*: name another folder"):
+        elsewhere.copy_videos(into)
+    assert (into / copied[1]).read_text() == "another video"
+
+
 def test_a_sweep_at_an_address_runs_on_one_machine_at_a_time(
     remote: RemoteFolder, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

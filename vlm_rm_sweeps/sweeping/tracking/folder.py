@@ -11,8 +11,10 @@ put their checkpoints there themselves.
 
 import difflib
 import fcntl
+import filecmp
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import file_inside, refuse_address, refuse_copy_of_job, write_whole
+from vlm_rm_sweeps.files import file_inside, refuse_address, refuse_copy_of_job, write_whole, written_whole
 from vlm_rm_sweeps.storage import RemoteFolder
 from vlm_rm_sweeps.sweeping.config.named_files import with_stored_names
 from vlm_rm_sweeps.sweeping.config.plan import Plan, fixed_settings
@@ -34,6 +36,7 @@ from vlm_rm_sweeps.sweeping.config.validation import check_keys, in_file
 from vlm_rm_sweeps.sweeping.config.yaml_file import BASE, read_yaml
 from vlm_rm_sweeps.sweeping.config.yaml_text import to_yaml
 from vlm_rm_sweeps.training.checkpoints import TRIALS, in_checkpoint
+from vlm_rm_sweeps.videos import VIDEO_FOLDER
 
 DATABASE = "mlflow.db"
 """Name of MLflow's database in a results folder."""
@@ -229,6 +232,31 @@ class SweepFolder:
             for started in (self.remote / TRIALS).names() if all_of_it else ():
                 self.trial(started).mkdir(parents=True, exist_ok=True)
         return True
+
+    def copy_videos(self, folder: Path) -> None:
+        """Copy the trials' videos, with what describes them, into a folder of the user's, under the same paths.
+
+        Args:
+            folder: Made if it does not exist. What is there stays.
+
+        Raises:
+            StoreError: The store does not answer.
+            UserError: There is no sweep, or the folder has another file in the place of a video.
+            OSError: The folder cannot be written.
+        """
+        if not self.fetch():
+            raise UserError(f"{self.place} holds no sweep: expected a folder with {SWEEP_FILE}")
+        for trial in self.trials():
+            for file in sorted((trial / VIDEO_FOLDER).glob("*")):
+                target = file_inside(folder, file.relative_to(self.path))
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with written_whole(target) as unfinished:
+                        shutil.copyfile(file, unfinished)
+                elif not filecmp.cmp(file, target, shallow=False):
+                    raise UserError(
+                        f"{target} is not the video of {self.place}: name another folder, or one that does not exist"
+                    )
 
     def trials(self) -> list[Path]:
         """Return the folders of the trials that have started, sorted by id; of an address, after `fetch`."""
