@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 from mlflow.entities import LifecycleStage, Param
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.request_header import registry
+from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from vlm_rm_sweeps.errors import UserError, reason_of
@@ -28,6 +30,31 @@ from vlm_rm_sweeps.sweeping.tracking.tracking_uri import hide_secrets, sqlite_fi
 _MAX_PARAM = 6000
 _DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """What is installed for a module that opens a database, where the names differ."""
+
+
+class OneRequestAConnection(RequestHeaderProvider):
+    """Asks a server to close the connection after each answer.
+
+    An MLflow server with several worker processes, which is the default, sends an answer in two packets, and the second one only when
+    the first is acknowledged: uvicorn sets no TCP_NODELAY on the socket that its workers share. Linux puts that off by 40 ms on a
+    connection that is kept, and does it at once on a new one.
+    """
+
+    def in_context(self) -> bool:
+        """Return whether the header is sent: always."""
+        return True
+
+    def request_headers(self) -> dict[str, str]:
+        """Return the header."""
+        return {"Connection": "close"}
+
+
+def _answer_at_once(tracking_uri: str) -> None:
+    """Keep no connections to a server over plain HTTP; over https, a new one costs more than the wait."""
+    # The list of MLflow's plugins: an installed one would act in the user's own processes, too.
+    providers = registry._request_header_provider_registry
+    if tracking_uri.startswith("http://") and not any(isinstance(each, OneRequestAConnection) for each in providers):
+        providers.register(OneRequestAConnection)
 
 
 def set_up_store(tracking_uri: str) -> None:
@@ -43,6 +70,7 @@ def set_up_store(tracking_uri: str) -> None:
         UserError: The server or database cannot be reached, or a package is missing for that kind of database.
     """
     prepare_mlflow()
+    _answer_at_once(tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     database = sqlite_file(tracking_uri)
     try:
