@@ -1,6 +1,6 @@
 """What hundreds of short trials cost beside their own work, and what grows faster than their number, up to 10 000.
 
-    .venv/bin/python benchmarks/many_trials.py                                        a sweep of 300 trials of 200 steps (an hour)
+    .venv/bin/python benchmarks/many_trials.py                                        a sweep of 300 trials of 200 steps (4 minutes)
     .venv/bin/python benchmarks/many_trials.py --trials 0 --simulate 100 1000 10000   the driver's part alone (minutes)
 
 The real sweep is `vlm-rm sweep` in a new process. *Own work* of a trial is from its start to its last result, the trainer's setup

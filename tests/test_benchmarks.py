@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import measuring
+from command_line import parse
 from precision import fidelity, kinds_of_frames
 from specs import make_specs
 from startup import IMPORTS, RAY, time_process
 
 from vlm_rm_sweeps.frames import FrameFormat
+from vlm_rm_sweeps.sweeping.config.screening import load_plan
 from vlm_rm_sweeps.tasks.registry import find_task
 
 REPOSITORY = Path(__file__).parent.parent
@@ -210,6 +213,26 @@ def test_what_start_up_measures_is_python(code: str) -> None:
 
 def test_ray_starts_as_start_up_measures_it() -> None:
     time_process(RAY["Ray, started, without one"])  # raises if the process fails
+
+
+def test_the_first_session_runs_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its script is no valid one, its files none that are accepted, or its commands do not exist: a user's first session would end."""
+    script = REPOSITORY / "benchmarks" / "first_session.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    text = script.read_text(encoding="utf-8")
+    for name, content in re.findall(r"^cat > (\S+) <<'\w+'\n(.*?)^(?:YAML|PY)$", text, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / "sweeps").symlink_to(REPOSITORY / "sweeps")
+    monkeypatch.chdir(tmp_path)
+    planned = [name for name in ("pendulum.yaml", "my_reward.yaml") if load_plan(Path(name))]
+    assert planned == ["pendulum.yaml", "my_reward.yaml"]
+    commands = re.findall(r"^\.venv/bin/vlm-rm ([^>\n]+)", text, re.MULTILINE)
+    assert len(commands) == 7
+    for command in commands:
+        parse(shlex.split(command.replace('"$RUN"', ".")))
+    targets = re.findall(r"^make (\w+)", text, re.MULTILINE)
+    assert set(targets) == {"install", "sweep", "analysis"}
+    assert set(targets) <= set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_whatever_starts_ray_names_the_cluster() -> None:
