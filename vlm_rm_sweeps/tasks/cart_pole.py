@@ -15,7 +15,7 @@ from pygame import gfxdraw
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.process_defaults import prepare_pygame
-from vlm_rm_sweeps.tasks.pygame_frames import to_frame
+from vlm_rm_sweeps.tasks.pygame_frames import bytes_of, to_frame
 from vlm_rm_sweeps.tasks.state_space import BoxStates, StateValue, StateVariable, innermost
 from vlm_rm_sweeps.tasks.task import Task
 
@@ -88,7 +88,7 @@ class UprightCartPole(CartPoleEnv):
         scale = self.screen_width / (2 * self.x_threshold)
         cart_x, axle_y = x * scale + self.screen_width / 2, _CART_Y + _CART_HEIGHT / 4
         # White in any format. pygame's own `fill` takes five times as long.
-        np.asarray(self._surface.get_view("0")).view(np.uint8).fill(255)
+        bytes_of(self._surface).fill(255)
         corners = _rectangle(_CART_WIDTH / 2, -_CART_HEIGHT / 2, _CART_HEIGHT / 2)
         _polygon(self._surface, [(right + cart_x, up + _CART_Y) for right, up in corners], _BLACK)
         pole = _rectangle(_POLE_WIDTH / 2, -_POLE_WIDTH / 2, scale * 2 * self.length - _POLE_WIDTH / 2)

@@ -38,6 +38,11 @@ def draw(env: Any, render: Callable[[], Any]) -> pygame.Surface:
     return surface
 
 
+def bytes_of(surface: pygame.Surface) -> np.ndarray:
+    """Return the memory of a surface as an array that may be written, uint8 (bytes,). Its pixels are in rows from the top."""
+    return np.asarray(surface.get_view("0")).view(np.uint8)
+
+
 def to_frame(surface: pygame.Surface, frame_format: FrameFormat | None = None) -> np.ndarray:
     """Copy the pixels of a surface into a frame.
 
@@ -51,7 +56,7 @@ def to_frame(surface: pygame.Surface, frame_format: FrameFormat | None = None) -
     width, height = surface.get_size()
     if frame_format is not None and (surface.get_bytesize(), surface.get_masks()) == _BLUE_GREEN_RED_UNUSED:
         # Four channels are resized in place of three, and reordered where they are few: faster than to copy the whole surface.
-        pixels = np.asarray(surface.get_view("0")).view(np.uint8).reshape(1, height, width, 4)
+        pixels = bytes_of(surface).reshape(1, height, width, 4)
         return np.ascontiguousarray(resize_frames(pixels, frame_format)[0, :, :, 2::-1])
     frame = np.frombuffer(pygame.image.tobytes(surface, "RGB"), np.uint8).reshape(height, width, 3).copy()
     return frame if frame_format is None else resize_frames(frame[None], frame_format)[0]
