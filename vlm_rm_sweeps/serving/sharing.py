@@ -107,6 +107,8 @@ class ServerKeeper:
         self._config, self._model, self._patience = replace(config, shared=False), model, patience
         self._servers = _until_names_are_free(lambda: start_pool(config, model))
         self._heard_of: dict[str, float] = {}
+        self._holders: set[str] = set()
+        """All that ever held the servers."""
         self._held_at = time.monotonic()
         self._lock = threading.Lock()
         self._has_ended = False
@@ -120,18 +122,25 @@ class ServerKeeper:
             holder: A name that nobody else has.
 
         Returns:
-            Ray handles of the servers from the start that are left; None if they are being ended.
+            Ray handles of the servers from the start that are left, or of all if none is: the dead ones tell the first holders of what
+            they died. None if they are being ended; then the next keeper starts new ones.
         """
         with self._lock:
-            if self._has_ended:
+            comes_late = bool(self._holders) and holder not in self._holders
+            if self._has_ended or (comes_late and self._are_lost()):
                 return None
+            self._holders.add(holder)
             self._heard_of[holder] = time.monotonic()
-            return self._left() or self._servers  # the dead ones tell of what they died
+            return self._left() or self._servers
 
     def release(self, holder: str) -> None:
         """Give a hold up."""
         with self._lock:
             self._heard_of.pop(holder, None)
+
+    def _are_lost(self) -> bool:
+        """Whether all servers are dead for good. Without `grows` nobody replaces them; a new keeper starts new ones."""
+        return not (self._config.grows or self._left())
 
     def _left(self) -> list[ActorHandle]:
         return [server for server in self._servers if not is_dead(actor_id(server))]
@@ -157,8 +166,7 @@ class ServerKeeper:
             }
             if self._heard_of:
                 self._held_at = now
-            # Without `grows` nobody replaces servers that are dead for good; a new keeper starts new ones.
-            self._has_ended = now > self._held_at + self._patience.kept_s or not (self._config.grows or self._left())
+            self._has_ended = now > self._held_at + self._patience.kept_s or self._are_lost()
             return self._has_ended
 
 
