@@ -69,6 +69,8 @@ class Times:
         latency: One request, while no process of the sweep computes.
         spread: Standard deviation of a time, as a share of it.
         crowded: Speed of a process while all other cores compute, as a share of its speed alone: they share caches and memory.
+        in_turn: Speed of a trial's process and its env runners, which do their parts in turn, as a share of the parts' speed, each
+            measured alone: what one part leaves in the caches, the next one replaces.
     """
 
     vector_step: float = 0.0
@@ -85,6 +87,7 @@ class Times:
     latency: float = 0.0
     spread: float = 0.0
     crowded: float = 1.0
+    in_turn: float = 1.0
 
 
 def times_of(figures: Figures, task: str, frames: str, model: str, micro_batch: int, card: str) -> tuple[Times, list[str]]:
@@ -103,7 +106,7 @@ def times_of(figures: Figures, task: str, frames: str, model: str, micro_batch: 
     """
     pixels = frames.split(", ")[1]
     names = dict.fromkeys(("vector_step", "env_step", "update", "round"), task) | {"render": frames, "send": pixels}
-    names |= dict.fromkeys(("gather", "hand_over", "serve", "latency", "spread", "crowded"), "any")
+    names |= dict.fromkeys(("gather", "hand_over", "serve", "latency", "spread", "crowded", "in_turn"), "any")
     chosen = {quantity: figures[quantity][name] for quantity, name in names.items()}
     if card == CPU:
         chosen["encode"] = figures["encode"][f"{model}, micro-batch {micro_batch}"]
@@ -170,6 +173,28 @@ class Scenario:
     def updates(self) -> int:
         """Updates of a trial after each of its rollouts."""
         return round(self.updates_per_step * self.round_frames)
+
+    @property
+    def requested_ms(self) -> list[float]:
+        """Milliseconds to collect and send the frames of each request of a rollout."""
+        times = self.times
+        step = times.vector_step + self.envs * (times.env_step + times.render)
+        return [(steps * step + times.send) / times.in_turn for steps in self.requests]
+
+    @property
+    def round_ms(self) -> float:
+        """Milliseconds of a trial for each rollout, beside sampling and updates."""
+        return (self.times.round + self.env_runners * self.times.gather) / self.times.in_turn
+
+    @property
+    def update_ms(self) -> float:
+        """Milliseconds of one update."""
+        return self.times.update / self.times.in_turn
+
+    @property
+    def trial_ms(self) -> float:
+        """Milliseconds that a trial without remote env runners computes for each rollout."""
+        return sum(self.requested_ms) + self.round_ms + self.updates * self.update_ms
 
     def early_updates(self, missing: int) -> int:
         """Return how many updates are expected before one draws any of the `missing` frames without reward."""
@@ -345,32 +370,31 @@ class Sweep:
         return (processor or self.cores).run(ms / 1e3 * varied)
 
     def _train(self, index: int) -> Generator[simpy.Event, Any, None]:
-        scenario, times, trial = self.scenario, self.times, self.trials[index]
+        scenario, trial = self.scenario, self.trials[index]
         while True:
             yield self.clock.all_of([self.clock.process(self._sample(client)) for client in trial])
-            yield self._compute(times.round + scenario.env_runners * times.gather)
+            yield self._compute(scenario.round_ms)
             early = scenario.early_updates(sum(frames for client in trial for _, frames, _ in client.pending))
-            yield self._compute(early * times.update)
+            yield self._compute(early * scenario.update_ms)
             for client in trial:
                 yield from self._await_rewards(client)
-            yield self._compute((scenario.updates - early) * times.update)
+            yield self._compute((scenario.updates - early) * scenario.update_ms)
             self._rounds[index] += 1
             for event, rounds in ((self._warm, scenario.warm_up), (self._done, scenario.warm_up + scenario.rounds)):
                 if self._rounds[index] == rounds:
                     event[index].succeed()
 
     def _sample(self, client: Client) -> Generator[simpy.Event, Any, None]:
-        scenario, times = self.scenario, self.times
-        for steps in scenario.requests:
+        scenario = self.scenario
+        for steps, ms in zip(scenario.requests, scenario.requested_ms, strict=True):
             frames = steps * scenario.envs
-            step = times.vector_step + scenario.envs * (times.env_step + times.render)
-            yield self._compute(steps * step + times.send)
+            yield self._compute(ms)
             request = client.choose(frames), frames, self.clock.event()
             client.pending.append(request)
             self.clock.process(self._deliver(*request))
         if scenario.env_runners:
             yield from self._await_rewards(client)
-            yield self._compute(times.hand_over)
+            yield self._compute(self.times.hand_over / self.times.in_turn)
 
     def _await_rewards(self, client: Client) -> Generator[simpy.Event, Any, None]:
         started = self.clock.now

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import ray
 import torch
-from measuring import cpu_seconds, parser_of, process_of, quiet_ray, take_turns, write_figures
+from measuring import cpu_seconds, machine, parser_of, process_of, quiet_ray, take_turns, write_figures
 from random_weights import clip_model
 from scale import CPU, FILE, Figures, Scenario, read_figures, simulate, times_of
 from trials import RealTrial, recipe, spec_of
@@ -40,7 +40,7 @@ from vlm_rm_sweeps.training.trainer import build_trainer
 
 TURNS = 3
 SWEEPS = {"cartpole": "paper_cartpole_fast", "humanoid": "paper_humanoid_kneeling"}
-SOURCE = "measured by scale_measure.py on a core of an AMD EPYC (Zen 3)"
+SOURCE = f"measured by scale_measure.py on a core of this processor: {machine()['processor']}"
 SPEC = spec_of(find_task("cartpole-upright"))
 
 
@@ -224,6 +224,35 @@ def learning() -> Figures:
     }
 
 
+def in_turn(figures: Figures) -> float:
+    """Measure the speed of a trial's process as a share of that of its parts alone, on a running Ray.
+
+    The process does its parts in turn. Its server computes nothing.
+
+    Args:
+        figures: The figures of the parts.
+
+    Returns:
+        The share, 1 at most.
+    """
+    model, rounds = Waiting(), 16
+    config = PoolConfig.of("in-turn", model, micro_batch=32)
+    servers = start_pool(config, model)
+    await_pool(config, servers, [SPEC])
+    start: Any = ray.remote(num_cpus=1)(RealTrial)
+    trial = start.remote(SWEEPS["cartpole"], config, rollouts=rounds)
+    ray.get(trial.train.remote())
+    process, taken = process_of(trial), []
+    for _ in range(TURNS):
+        before = sum(process.cpu_times()[:2])
+        ray.get(trial.train.remote())
+        taken.append(1e3 * (sum(process.cpu_times()[:2]) - before) / rounds)
+    for actor in (trial, *servers):
+        ray.kill(actor)
+    times, _ = times_of(figures, "cartpole", "cartpole, 64 pixels, fast", "embedded/small", 32, CPU)
+    return min(1.0, Scenario(replace(times, in_turn=1.0)).trial_ms / statistics.median(taken))
+
+
 def _measured(values: dict[str, float]) -> dict[str, tuple[float, str]]:
     return {name: (round(max(0.0, value), 4), SOURCE) for name, value in values.items()}
 
@@ -236,6 +265,8 @@ def measure() -> Figures:
     figures["crowded"] = {"any": (round(min(1.0, crowding()), 4), f"{SOURCE}: two processes on two cores")}
     with quiet_ray(cpus=8):
         figures |= requests() | learning()
+        known = read_figures() | figures  # the spread of times is not measured
+        figures["in_turn"] = _measured({"any": in_turn(known | {"in_turn": {"any": (1.0, "")}})})
     return figures
 
 

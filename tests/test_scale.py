@@ -33,6 +33,15 @@ def test_one_trial_and_one_server_are_as_fast_as_computed_by_hand() -> None:
     assert simulate(with_times(encode=200)).steps_per_second == pytest.approx(64 / (0.064 + 2 * 0.200 + 0.016))
 
 
+def test_a_trial_that_does_its_parts_in_turn_is_slower_and_its_server_is_not() -> None:
+    assert ROOMY.trial_ms == pytest.approx(128 + 16)
+    slowed = dataclasses.replace(with_times(in_turn=0.5, round=3, send=2), rounds=4)
+    assert slowed.trial_ms == pytest.approx(2 * (128 + 2 * 2 + 3 + 16))
+    assert simulate(slowed).steps_per_second == pytest.approx(
+        64 / (2 * (0.128 + 2 * 0.002 + 0.016) + 0.020)
+    )  # the rest of a round fits into it
+
+
 def test_updates_that_draw_no_missing_reward_begin_while_frames_are_scored() -> None:
     filled = dataclasses.replace(ROOMY, replayed=5 * 64 * 64)
     assert filled.early_updates(64) == 5
