@@ -46,6 +46,7 @@ import yaml
 from measuring import parser_of, quiet_ray, write_figures
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from vlm_rm_sweeps.metrics import INFO_FRAME
@@ -212,6 +213,7 @@ class StableBaselines3:
     def __init__(self, name: str, case: Case, envs: VecEnv, steps: int) -> None:
         self.name, self._steps = name, steps
         self._algorithm = _stable_baselines3(case.settings, envs)
+        self._algorithm.set_logger(Logger(None, []))  # its own leaves a folder in the temporary one
         model = ClipRewardModel(MODEL_ID)
         model.load(micro_batch=ENVS * ROLLOUT_STEPS)
         self._callback = ScoreRollouts(lambda frames: model.score(frames, [case.spec])[:, 0])

@@ -37,6 +37,7 @@ from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
 from ray.rllib.utils.metrics import NUM_AGENT_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from stable_baselines3 import DQN, SAC
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from vlm_rm_sweeps.tasks.registry import find_task
@@ -156,6 +157,7 @@ def stable_baselines3(case: Case, transitions: int) -> Update:
         "device": "cpu",
     }
     algorithm: Any = DQN(**common) if case.is_dqn else SAC(**common, tau=settings["tau"], ent_coef=settings["entropy"])
+    algorithm.set_logger(Logger(None, []))  # its own leaves a folder in the temporary one
     algorithm.learn(transitions)
     return lambda updates: algorithm.train(gradient_steps=updates, batch_size=settings["batch"])
 
