@@ -64,3 +64,9 @@ def test_a_folder_with_nothing_to_label_is_refused(refusal: Command, tmp_path: P
     assert "has nothing to label" in refusal("label", tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"x")
     assert "name the task that they show with --task, or give one with --criterion" in refusal("label", tmp_path)
+
+
+def test_an_address_that_is_another_machines_is_refused(refusal: Command, dataset: Path) -> None:
+    said = refusal("label", str(dataset), "--no-open", "--host", "192.0.2.1")
+    assert "--host '192.0.2.1': this machine cannot listen there" in said
+    assert "name one of its own addresses" in said

@@ -1,5 +1,6 @@
 """The label page in a real, headless Chromium, served by the real command. Run by `make test-browser`."""
 
+import os
 import re
 import signal
 import subprocess
@@ -26,7 +27,7 @@ STATES = 6
 class Server:
     """`vlm-rm label FOLDER` as a process of its own."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0, **environment: str) -> None:
         command = [
             str(Path(sys.executable).parent / "vlm-rm"),
             "label",
@@ -36,9 +37,9 @@ class Server:
             str(port),
             *options,
         ]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
         assert self.process.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", self.process.stdout.readline())
+        found = re.search(r"http://[0-9.]+:(\d+)/\S*", self.process.stdout.readline())
         assert found is not None
         self.url, self.port = found[0], int(found[1])
 
@@ -106,6 +107,40 @@ def test_keys_answer_skip_and_undo(context: Any, server: Server, dataset: StateD
     page.click("#answers button[data-value='0']")
     page.wait_for_function("() => progress.answered === 1")
     assert stored(dataset.folder, "anna") == [0.0]
+
+
+def test_a_page_that_other_machines_reach_asks_for_its_token(context: Any, dataset: StateDataset) -> None:
+    server = Server(dataset.folder, "--host", "0.0.0.0")
+    try:
+        here = f"http://127.0.0.1:{server.port}/"
+        page = context.new_page()
+        page.goto(here)
+        assert "This page asks for a token" in page.inner_text("body")
+        page = new_tab(context, server.url.replace("0.0.0.0", "127.0.0.1"), "guest")
+        assert page.url == here  # without the token
+        page.wait_for_selector("#stage img")
+        press(page, "1")
+        assert stored(dataset.folder, "guest") == [1.0]
+    finally:
+        server.end()
+
+
+def test_a_browser_is_known_after_a_restart_by_a_token_of_the_users_own(context: Any, dataset: StateDataset) -> None:
+    own = {"VLM_RM_LABEL_TOKEN": "a-token-of-the-users-own"}
+    server = Server(dataset.folder, "--host", "0.0.0.0", **own)
+    address = f"http://127.0.0.1:{server.port}/"
+    try:
+        assert "token" not in server.url
+        page = new_tab(context, f"{address}?token={own['VLM_RM_LABEL_TOKEN']}", "known")
+        press(page, "1")
+    finally:
+        server.end()
+    server = Server(dataset.folder, "--host", "0.0.0.0", port=server.port, **own)
+    try:
+        press(page, "0")
+        assert stored(dataset.folder, "known") == [1.0, 0.0]
+    finally:
+        server.end()
 
 
 def test_keys_with_modifiers_and_held_keys_answer_nothing(context: Any, server: Server, dataset: StateDataset) -> None:

@@ -10,6 +10,7 @@ from disk import full_disk
 from fastapi.testclient import TestClient
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.labelling.access import Access
 from vlm_rm_sweeps.labelling.items import LabelItem, LabelJob, videos_to_label
 from vlm_rm_sweeps.labelling.page import create_app
 from vlm_rm_sweeps.labelling.scales import CLOSER, SHARE, YES_NO
@@ -143,6 +144,49 @@ def test_requests_of_other_sites_change_nothing(client: TestClient, job: LabelJo
     }
     assert client.post(path, json={"rater": "anna"} | bodies[path], headers={"Origin": origin}).status_code == 403
     assert LabelStore(job.labels_file, YES_NO).standing("anna") == [stored]
+
+
+TOKEN = "a-token-of-a-test"
+ELSEWHERE = "http://192.168.0.7:8000"
+
+
+@pytest.fixture
+def reachable(job: LabelJob) -> TestClient:
+    """A page that other machines reach."""
+    app = create_app(job, Access("0.0.0.0", TOKEN))
+    return TestClient(app, base_url=ELSEWHERE, headers={"Origin": ELSEWHERE}, raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize("address", ["/{}", "/api/job{}", "/items/item-a{}", "/label.js{}", "/no-such-page{}"])
+@pytest.mark.parametrize("query", ["", "?token=", "?token=another-token-of-a-test"])
+def test_without_its_token_a_page_that_others_reach_tells_nothing(reachable: TestClient, address: str, query: str) -> None:
+    refused = reachable.get(address.format(query))
+    assert refused.status_code == 403
+    assert "asks for a token: open it by the address that `vlm-rm label` has printed" in refused.text
+    assert TOKEN not in refused.text
+    assert post(reachable, "/api/labels", rater="anna", item="item-a", value=1).status_code == 403
+
+
+def test_the_token_leaves_the_address_and_stays_in_a_cookie(reachable: TestClient, job: LabelJob) -> None:
+    moved = reachable.get(f"/?token={TOKEN}", follow_redirects=False)
+    assert (moved.status_code, moved.headers["location"]) == (303, "/")
+    cookie = moved.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert reachable.get("/").status_code == 200
+    assert reachable.get("/items/item-a").content == b"a.png"
+    labelled = post(reachable, "/api/labels", rater="anna", item="item-a", value=1)
+    assert labelled.json()["answered"] == 1
+    foreign = {"Origin": "http://evil.example"}
+    assert reachable.post("/api/skipped", json={"rater": "anna"}, headers=foreign).status_code == 403
+    encrypted = {"Origin": ELSEWHERE.replace("http", "https")}  # through a proxy
+    assert reachable.post("/api/skipped", json={"rater": "anna"}, headers=encrypted).status_code == 200
+
+
+def test_a_token_in_the_address_of_a_request_that_changes_something_is_none(reachable: TestClient, job: LabelJob) -> None:
+    answer = reachable.post(f"/api/labels?token={TOKEN}", json={"rater": "anna", "item": "item-a", "value": 1})
+    assert answer.status_code == 403
+    assert LabelStore(job.labels_file, YES_NO).table().empty
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from vlm_rm_sweeps.cli.options import (
 )
 from vlm_rm_sweeps.cli.terminal import print_json, records, say, say_aside
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.labelling.access import LOOPBACK
 from vlm_rm_sweeps.storage import place_named
 
 if TYPE_CHECKING:
@@ -154,6 +155,9 @@ def label(
         bool, typer.Option("--pairs", help="Show two states side by side: which one is closer to the goal?")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the pairs.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address of this machine to listen on. If others reach it, the page asks for a token.")
+    ] = LOOPBACK,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on this machine; 0 takes any free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
@@ -162,7 +166,7 @@ def label(
     from vlm_rm_sweeps.labelling.page import serve
 
     labelled = _folder_to_label(folder, into)
-    serve(label_job(labelled, task, criterion, seed if pairs else None), port, open_browser, say=say)
+    serve(label_job(labelled, task, criterion, seed if pairs else None), host, port, open_browser, say=say)
 
 
 def _folder_to_label(folder: str, into: Path | None) -> Path:

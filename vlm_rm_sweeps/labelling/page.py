@@ -1,9 +1,11 @@
-"""The label page: FastAPI serves a static page and a small JSON API, on the loopback address only.
+"""The label page: FastAPI serves a static page and a small JSON API, on the loopback address unless another one is named.
 
 Each answer is one request and is stored before the response, so that closing a tab loses nothing. Requests from other sites are
-refused, by the Host header (against DNS rebinding) and, for requests that change something, by the Origin header.
+refused: by the Host header (against DNS rebinding) or, where the page has a token, without it; and, if they would change something,
+by the Origin header.
 """
 
+import errno
 import socket
 import webbrowser
 from collections.abc import Awaitable, Callable
@@ -14,17 +16,17 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.errors import UserError, reason_of, shown
+from vlm_rm_sweeps.labelling.access import LOOPBACK, PARAMETER, THIS_MACHINE, TOKEN, Access
 from vlm_rm_sweeps.labelling.agreement import agreement
 from vlm_rm_sweeps.labelling.items import LabelJob, Question
 from vlm_rm_sweeps.labelling.store import ConflictingLabelError, LabelStore, check_rater
 
-LOOPBACK = "127.0.0.1"
 _HOSTS = [LOOPBACK, "localhost"]
 _STATIC = Path(__file__).parent / "static"
 _HEADERS = {
@@ -37,6 +39,10 @@ _RATERS_KEPT = 100
 _LAST_REQUESTS_S = 2
 """Seconds for requests that are being answered at Ctrl-C."""
 _SAFE_METHODS = ("GET", "HEAD")
+_NO_TOKEN = (
+    "This page asks for a token: open it by the address that `vlm-rm label` has printed, or add "
+    f"?{PARAMETER}= and the token to its address."
+)
 
 
 class _Body(BaseModel):
@@ -64,11 +70,12 @@ class AskAgain(_Body):
     rater: str
 
 
-def create_app(job: LabelJob) -> FastAPI:
+def create_app(job: LabelJob, access: Access = THIS_MACHINE) -> FastAPI:
     """Make the application that serves the page and its JSON API.
 
     Args:
         job: What to label.
+        access: Who may use it; by default this machine.
 
     Returns:
         The application, with the label file open.
@@ -86,17 +93,32 @@ def create_app(job: LabelJob) -> FastAPI:
         return {question.id: question for question in job.questions(rater)}
 
     app = FastAPI(title=job.title, docs_url=None, redoc_url=None, openapi_url=None)
+    schemes = ("http", "https") if access.token else ("http",)  # other machines may reach it through a proxy that encrypts
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.method not in _SAFE_METHODS and request.headers.get("origin") != f"http://{request.headers.get('host')}":
-            return JSONResponse({"message": "requests from other sites are refused"}, 403)
-        response = await call_next(request)
+        given, host = request.query_params.get(PARAMETER), request.headers.get("host")
+        # Browsers send cookies to all ports of a machine.
+        cookie = f"vlm-rm-label-{request.url.port}"
+        if given is not None and access.token and access.admits(given) and request.method in _SAFE_METHODS:
+            # The token leaves the address, which others may see on the screen.
+            response: Response = RedirectResponse(request.url.path, 303)
+            response.set_cookie(cookie, given, httponly=True, samesite="strict")
+        elif not access.admits(request.cookies.get(cookie)):
+            is_api = request.url.path.startswith("/api/")
+            response = JSONResponse({"message": _NO_TOKEN}, 403) if is_api else PlainTextResponse(_NO_TOKEN, 403)
+        elif request.method not in _SAFE_METHODS and request.headers.get("origin") not in {
+            f"{each}://{host}" for each in schemes
+        }:
+            response = JSONResponse({"message": "requests from other sites are refused"}, 403)
+        else:
+            response = await call_next(request)
         response.headers.update(_HEADERS)
         return response
 
-    # Middleware added last runs first: `guard` compares the Origin only with a trusted Host.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
+    if access.token is None:
+        # Middleware added last runs first: `guard` compares the Origin only with a trusted Host.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
 
     @app.exception_handler(UserError)
     def bad_input(request: Request, error: UserError) -> JSONResponse:
@@ -184,34 +206,51 @@ def _described(question: Question) -> dict[str, Any]:
     return {"id": question.id, "shown": [{"id": item.id, "video": item.is_video} for item in question.shown]}
 
 
-def serve(job: LabelJob, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
-    """Serve the label page on the loopback address until Ctrl-C.
+def serve(job: LabelJob, host: str, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
+    """Serve the label page until Ctrl-C.
 
     Args:
         job: What to label.
+        host: Address of this machine to listen on. If it is not a loopback address, the page asks for a token.
         port: 0 takes any free port.
         open_browser: Whether to open the page in the default browser.
         say: Prints a line.
 
     Raises:
-        UserError: The port or the label file cannot be used.
+        UserError: The address, the port, the token or the label file cannot be used.
     """
-    app = create_app(job)
-    try:
-        listening = socket.create_server((LOOPBACK, port))
-    except OSError as error:
-        raise UserError(
-            f"port {port} cannot be used ({error.strerror}): choose another with --port, or 0 for any free one"
-        ) from error
+    access = Access.of(host)
+    app = create_app(job, access)
+    listening = _listen(host, port)
     verb = "label" if job.pair_seed is None else "compare"
-    url = f"http://{LOOPBACK}:{listening.getsockname()[1]}/"
+    url = access.address(listening.getsockname()[1])
     say(
         f"{len(job.items)} items to {verb} at {url} (Ctrl-C stops the server; each label is saved at once)\nlabels: {job.labels_file}"
     )
+    if access.is_own:
+        say(f"The page asks for the token in {TOKEN}: add ?{PARAMETER}= and the token to the address.")
     if open_browser:
         webbrowser.open(url)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_LAST_REQUESTS_S)
     _PatientServer(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the page's socket.
+
+    Raises:
+        UserError: The address is none of this machine's, or the port is taken.
+    """
+    try:
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return socket.create_server(address[:2], family=family)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        if getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES):
+            raise UserError(
+                f"--host {shown(host)}: this machine cannot listen there ({reason}): name one of its own addresses"
+            ) from error
+        raise UserError(f"port {port} cannot be used ({reason}): choose another with --port, or 0 for any free one") from error
 
 
 class _PatientServer(uvicorn.Server):
