@@ -34,6 +34,7 @@ PUBLIC = [
     "find_task",
     "load_reward_model",
     "load_sweep",
+    "local_path",
     "make_plan",
     "make_reward",
     "register_algorithm",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vlm_rm_sweeps.rewards.functions.base import FrameReward, RewardFunction, Texts, dots
     from vlm_rm_sweeps.rewards.functions.registry import find_reward, make_reward, register_reward
     from vlm_rm_sweeps.rewards.gym_wrapper import ClipRewardVectorWrapper, ClipRewardWrapper
+    from vlm_rm_sweeps.rewards.local_files import local_path
     from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model, register_reward_model
     from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
     from vlm_rm_sweeps.serving.pool import RewardPool
@@ -55,6 +56,7 @@ _HOMES = {
     "find_task": "tasks.registry",
     "load_reward_model": "rewards.registry",
     "load_sweep": "sweeping.config.sweep",
+    "local_path": "rewards.local_files",
     "make_plan": "sweeping.config.plan",
     "make_reward": "rewards.functions.registry",
     "register_algorithm": "training.algorithms.registry",

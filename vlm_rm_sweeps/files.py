@@ -415,6 +415,22 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+CACHE = "VLM_RM_CACHE"
+"""Environment variable of the folder that `user_cache` returns."""
+
+
+def user_cache() -> Path:
+    """Return the folder of what this user may lose: `VLM_RM_CACHE`, or else `vlm-rm-sweeps` in the user's own cache.
+
+    Each part of this package has a folder in it.
+
+    Returns:
+        The folder, which need not exist.
+    """
+    own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE) or Path(own) / "vlm-rm-sweeps")
+
+
 def sha256_of(file: Path) -> str:
     """Compute the SHA-256 checksum of a file, in hexadecimal, without reading the file into memory at once."""
     refuse_no_file(file)

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import UNFINISHED, file_inside, written_whole
+from vlm_rm_sweeps.files import UNFINISHED, file_inside, user_cache, written_whole
 
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 _SCHEMES = "s3://, gs://, abfs://, hdfs:// or file://"
@@ -488,9 +488,8 @@ def _make_folders(store: Any, path: str) -> None:
 
 def _copy_of(store: str) -> Path:
     """Return the folder of a store's copy: readable, and another one for each store."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", store.partition("?")[0]).strip("_.")
-    return caches / "vlm-rm-sweeps" / f"{readable}-{hashlib.sha256(store.encode()).hexdigest()[:8]}"
+    return user_cache() / f"{readable}-{hashlib.sha256(store.encode()).hexdigest()[:8]}"
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from exported import SMALL_VIT, export
 from ray_nodes import RayNodes, needs_network_namespaces, wait_for
 from small_sweeps import SWEEP
 from store_server import BUCKET, CREDENTIALS
@@ -226,6 +227,20 @@ def test_a_node_that_joins_late_without_the_results_folder_trains_nothing(nodes:
     assert said.count("is another folder, or none, on node") == said.count("This sweep trains no more on that node") == 1
     assert "Traceback" not in said
     assert set(found_in(results)[0]["status"]) == {"finished"}
+
+
+def test_a_model_travels_to_nodes_that_lack_its_files(nodes: RayNodes, tmp_path: Path) -> None:
+    results, log, model, cache = (tmp_path / name for name in ("results", "log", "model", "cache"))
+    model.mkdir()
+    export(model, SMALL_VIT, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLM_RM_CACHE", str(cache))
+        nodes.join(2, cpus=2, hides=model)
+        nodes.join(3, cpus=2, hides=model)
+        wait_for(nodes.sweep(written(tmp_path, models=[str(model)]), "--results", str(results), log=log), log)
+    assert set(found_in(results)[0]["status"]) == {"finished"}
+    (copy,) = (cache / "models").glob("*/open_clip_model.safetensors")
+    assert copy.read_bytes() == (model / copy.name).read_bytes()
 
 
 def test_results_in_a_store_need_no_common_folder(

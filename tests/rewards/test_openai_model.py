@@ -14,8 +14,9 @@ from chat_server import Answer, ChatServer, chat_server, says, yes
 from PIL import Image
 
 from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.files import CACHE
 from vlm_rm_sweeps.rewards.openai_endpoint import API_KEY, BASE_URL, Endpoint, Limits, Pace
-from vlm_rm_sweeps.rewards.openai_model import CACHE, OpenAiRewardModel
+from vlm_rm_sweeps.rewards.openai_model import OpenAiRewardModel
 from vlm_rm_sweeps.rewards.registry import find_reward_model
 from vlm_rm_sweeps.rewards.reward_model import JudgeUnavailableError, RewardSpec
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from own_rewards import Brightness
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.registry import load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec
+from vlm_rm_sweeps.serving.packed_model import PackedModel
 from vlm_rm_sweeps.serving.server import RewardServer
 
 SPEC = RewardSpec(("pole vertically upright on top of the cart",), ("pole and cart",), 0.5)
@@ -34,13 +36,13 @@ class Glutton(Brightness):
 
 
 def server_of(model: RewardModel) -> RewardServer:
-    return RewardServer(model, "cpu", "fp32", micro_batch=16, threads=1)
+    return RewardServer(PackedModel.of(model), "cpu", "fp32", micro_batch=16, threads=1)
 
 
 def server_with_room_for(frames: int, monkeypatch: pytest.MonkeyPatch, error: Exception = TOO_LARGE) -> RewardServer:
     """Its CLIP model's image tower runs out of memory with more frames in one forward pass."""
-    model = ClipRewardModel("embedded/tiny")
-    server = server_of(model)
+    server = server_of(ClipRewardModel("embedded/tiny"))
+    model: Any = server._model
     encode = model.network.encode_image
 
     def limited(images: torch.Tensor) -> torch.Tensor:
@@ -84,22 +86,21 @@ def test_a_single_frame_that_does_not_fit_is_an_error() -> None:
 
 
 def test_other_errors_are_not_mistaken_for_it() -> None:
-    model = Glutton(room=0, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    server = server_of(Glutton(room=0, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        asyncio.run(server_of(model).score(FRAMES, [SPEC]))
-    assert model.micro_batch == 16
+        asyncio.run(server.score(FRAMES, [SPEC]))
+    assert server._model.micro_batch == 16
 
 
 def test_a_restarted_server_waits_for_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the process before it may not be free yet. Ray gives a server up whose start fails."""
-    model = Impatient("own/impatient")
     with pytest.raises(torch.OutOfMemoryError):
-        server_of(model)
-    model.tries = 0
+        server_of(Impatient("own/impatient"))
     monkeypatch.setattr("vlm_rm_sweeps.serving.server._was_restarted", lambda: True)
     monkeypatch.setattr("vlm_rm_sweeps.serving.server._RELOAD_AFTER_S", (0, 0, 0))
-    assert asyncio.run(server_of(model).score(FRAMES, [SPEC])).micro_batch == 16
-    assert model.tries == 3
+    server: Any = server_of(Impatient("own/impatient"))
+    assert asyncio.run(server.score(FRAMES, [SPEC])).micro_batch == 16
+    assert server._model.tries == 3
 
 
 class Impatient(Brightness):

@@ -16,6 +16,7 @@ from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.registry import find_reward_model, load_reward_model
 from vlm_rm_sweeps.rewards.reward_model import RewardModel, RewardSpec
 from vlm_rm_sweeps.serving import sharing
+from vlm_rm_sweeps.serving.packed_model import PackedModel
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, RewardPool, await_pool, running_servers
 from vlm_rm_sweeps.serving.reward_pool import reward_pool
 from vlm_rm_sweeps.serving.sharing import Patience, SharedServers, named_if_shared
@@ -72,7 +73,7 @@ def test_a_holder_that_was_killed_holds_no_longer(ray_cluster: None, tiny: tuple
     config, model = tiny
     actor: Any = ray.remote(sharing.ServerKeeper)
     keeper = actor.options(name=f"{config.name}/{config.model_id}/keeper", namespace=NAMESPACE, num_cpus=0).remote(
-        config, model, Patience(kept_s=0.0, silence_s=1.0)
+        config, PackedModel.of(model), Patience(kept_s=0.0, silence_s=1.0)
     )
     assert len(ray.get(keeper.hold.remote("never heard of again"))) == 1
     wait_until(lambda: not running_servers(config))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,11 @@ class ClipRewardModel(RewardModel):
         It reads the whole of a checkpoint file, once.
         """
         return self.source.weights_identity
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Weights that lie on this machine, and what is beside them; none of what ships in this package or is downloaded."""
+        return self.source.files
 
     @property
     def width(self) -> int:

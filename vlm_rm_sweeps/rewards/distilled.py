@@ -23,6 +23,7 @@ from vlm_rm_sweeps.errors import DamagedFileError, UserError, reason_of
 from vlm_rm_sweeps.files import problems_in, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.known_states import DRIFT, KnownStates, drift_remark
+from vlm_rm_sweeps.rewards.local_files import local_path
 from vlm_rm_sweeps.rewards.open_clip_models import ModelSource
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import known_reward_model
@@ -191,6 +192,11 @@ class StudentSource(ModelSource):
         return f"{DISTILLED}/sha256:{sha256_of(Path(self.pretrained))}"
 
     @property
+    def files(self) -> list[Path]:
+        """Its own file, and the teacher's."""
+        return [Path(self.pretrained), *self.teacher.files]
+
+    @property
     def width(self) -> int:
         """Number of embedding dimensions: the teacher's."""
         return self.about.tower.embedding
@@ -343,7 +349,7 @@ def student_source(model_id: str) -> StudentSource:
         UserError: There is no such file, it is damaged, or its teacher cannot be found, or is none of CLIP's kind.
     """
     named = model_id.partition("/")[2]
-    file = Path(named)
+    file = local_path(Path(named))
     if not named or not file.is_file():
         raise UserError(
             f"model {model_id!r}: there is no such file: expected `{DISTILLED}/FOLDER/{STUDENT_FILE}`, which `vlm-rm distill` writes"

@@ -30,6 +30,7 @@ from typing_extensions import TypedDict
 from vlm_rm_sweeps.errors import UserError, reason_of, unknown_name
 from vlm_rm_sweeps.files import read_json, read_whole, sha256_of
 from vlm_rm_sweeps.rewards.hub import HUB_PREFIX, NotFetchedError, fetch, repository_of
+from vlm_rm_sweeps.rewards.local_files import local_path
 from vlm_rm_sweeps.rewards.model_folder import CONFIG_FILE, FOLDER_PREFIX
 from vlm_rm_sweeps.rewards.open_clip_config import (
     check_model_config,
@@ -41,7 +42,14 @@ from vlm_rm_sweeps.rewards.open_clip_config import (
 from vlm_rm_sweeps.rewards.preprocessing import Preprocessing
 from vlm_rm_sweeps.rewards.registry import EMBEDDED, NEWEST_EMBEDDED, EmbeddedVersion, registered_reward_models, with_version
 from vlm_rm_sweeps.rewards.reward_model import Precision
-from vlm_rm_sweeps.rewards.weights_files import check_is_weights, load_weights, tensor_names, weights_in, why_not_loaded
+from vlm_rm_sweeps.rewards.weights_files import (
+    check_is_weights,
+    is_weights,
+    load_weights,
+    tensor_names,
+    weights_in,
+    why_not_loaded,
+)
 
 EMBEDDED_FOLDERS = {version: Path(__file__).parent / EMBEDDED / version for version in get_args(EmbeddedVersion)}
 EMBEDDED_FOLDER = EMBEDDED_FOLDERS[NEWEST_EMBEDDED]
@@ -153,6 +161,17 @@ class ModelSource:
             return self.identity
         checksum = f"sha256:{sha256_of(Path(self.pretrained))}"
         return checksum if self.architecture.startswith(FOLDER_PREFIX) else f"{self.architecture}/{checksum}"
+
+    @property
+    def files(self) -> list[Path]:
+        """The checkpoint file and what belongs to it, if they are on this machine and not in this package."""
+        if self.embedded_folder or self._tag is not None or not os.path.isfile(self.pretrained):
+            return []
+        weights = Path(self.pretrained)
+        beside = weights.parent / CONFIG_FILE
+        if self.config_folder is None:
+            return [weights, beside] if beside.is_file() else [weights]
+        return [weights, *(file for file in sorted(weights.parent.iterdir()) if file.is_file() and not is_weights(file))]
 
     @property
     def width(self) -> int:
@@ -345,8 +364,9 @@ def find_model(model_id: str) -> ModelSource:
     """
     if model_id.startswith(HUB_PREFIX):
         return _hub_source(model_id)
-    if model_id.startswith(FOLDER_PREFIX) or (model_id and os.path.isfile(os.path.join(model_id, CONFIG_FILE))):
-        return _folder_source(model_id, Path(model_id.removeprefix(FOLDER_PREFIX)))
+    folder = local_path(Path(model_id.removeprefix(FOLDER_PREFIX)))
+    if model_id.startswith(FOLDER_PREFIX) or (model_id and os.path.isfile(folder / CONFIG_FILE)):
+        return _folder_source(model_id, folder)
     architecture, separator, pretrained = model_id.partition("/")
     if not separator or not architecture or not pretrained:
         raise UserError(
@@ -383,8 +403,9 @@ def find_model(model_id: str) -> ModelSource:
             uses_transformers=uses_transformers(model),
             quick_gelu=bool(tag.get("quick_gelu", False)),
         )
-    if os.path.isfile(pretrained):  # false, too, for a name that no file can have
-        return _file_source(model_id, architecture, Path(pretrained))
+    file = local_path(Path(pretrained))
+    if os.path.isfile(file):  # false, too, for a name that no file can have
+        return _file_source(model_id, architecture, file)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     raise UserError(unknown_name(f"weights for {architecture}", pretrained, tags, ", or the path of a checkpoint file"))
 

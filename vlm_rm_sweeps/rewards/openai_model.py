@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.files import write_whole
+from vlm_rm_sweeps.files import user_cache, write_whole
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.rewards.openai_endpoint import Endpoint, Limits, RefusedError, api_key, base_url, shown_answer
 from vlm_rm_sweeps.rewards.reward_model import (
@@ -29,7 +28,6 @@ from vlm_rm_sweeps.rewards.reward_model import (
     check_request,
 )
 
-CACHE = "VLM_RM_CACHE"
 _YES_OR_NO = "Does this image show: {goal}? Answer with one word, yes or no."
 _NUMBER = "How likely does this image show: {goal}? Answer with one number from 0 (surely not) to 1 (surely), and nothing else."
 _FAR = (
@@ -273,9 +271,8 @@ def _png(frame: np.ndarray) -> str:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the answers: in VLM_RM_CACHE, or else in the user's own cache."""
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE) or Path(user) / "vlm-rm-sweeps") / "openai"
+    """Return the folder of the answers."""
+    return user_cache() / "openai"
 
 
 def _cached_at(asked: list[str], frame: np.ndarray) -> Path:

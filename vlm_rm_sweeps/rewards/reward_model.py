@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -303,6 +304,14 @@ class RewardModel(ABC):
     def identity(self) -> str:
         """What two ids of the same model have in common, unless a model overrides it: the id."""
         return self.model_id
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files of this machine that the model is made from, by default none.
+
+        Small ones travel with it to reward servers on other nodes. There `local_path` tells where each of them is.
+        """
+        return ()
 
     def remarks_on(self, spec: RewardSpec) -> list[str]:
         """List remarks about a spec that this model can score but may not understand; by default none."""

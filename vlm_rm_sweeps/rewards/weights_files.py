@@ -31,6 +31,11 @@ _UNEXPECTED = re.compile(r"Unexpected key\(s\) in state_dict: (.*?)\. *$", re.MU
 _OTHER_SHAPE = re.compile(r"size mismatch for (\S+): .*? shape torch\.Size\((.*?)\) .*? is torch\.Size\((.*?)\)")
 
 
+def is_weights(file: Path) -> bool:
+    """Tell whether a file's name is that of a checkpoint."""
+    return file.suffix in _SUFFIXES
+
+
 def weights_in(folder: Path) -> Path:
     """Find the weights in a folder that open_clip exported.
 
@@ -43,7 +48,7 @@ def weights_in(folder: Path) -> Path:
     Raises:
         UserError: There is none, or there are several, none of them with such a name.
     """
-    found = sorted((file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file()), key=_rank)
+    found = sorted((file for file in folder.iterdir() if is_weights(file) and file.is_file()), key=_rank)
     if not found:
         raise UserError(f"there are no weights in {folder}: expected a file that ends in {', '.join(_SUFFIXES)}")
     if len(found) > 1 and found[0].stem not in _EXPORTED:

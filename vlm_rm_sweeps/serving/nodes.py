@@ -18,6 +18,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.errors import UserError, reason_of
+from vlm_rm_sweeps.files import CACHE
 from vlm_rm_sweeps.serving.refused_nodes import NodeRefused
 from vlm_rm_sweeps.storage import RemoteFolder, StoreError
 from vlm_rm_sweeps.tasks.rendering import Profile, machine_profile
@@ -220,8 +221,8 @@ def _trouble_with_address(mark: RemoteFolder) -> str | None:
     try:
         results.copy.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"its copy {results.copy} cannot be made ({error.strerror}): set XDG_CACHE_HOME there to a folder that can"
-    return None if os.access(results.copy, os.W_OK) else f"its copy {results.copy} cannot be written: set XDG_CACHE_HOME there"
+        return f"its copy {results.copy} cannot be made ({error.strerror}): set {CACHE} there to a folder that can"
+    return None if os.access(results.copy, os.W_OK) else f"its copy {results.copy} cannot be written: set {CACHE} there"
 
 
 def _trouble_with(mark: Path) -> str | None:

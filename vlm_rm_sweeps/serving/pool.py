@@ -32,6 +32,7 @@ from vlm_rm_sweeps.rewards.reward_model import (
     check_request,
 )
 from vlm_rm_sweeps.serving.messages import ScoredFrames
+from vlm_rm_sweeps.serving.packed_model import PackedModel
 from vlm_rm_sweeps.serving.ray_internals import actor_id, died_with_its_node, has_place, is_dead, restarts_of_running
 from vlm_rm_sweeps.serving.telemetry import ClientMetrics
 
@@ -535,7 +536,7 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
 
     Args:
         config: Configuration of the pool.
-        model: The model, not loaded: each server gets a copy and loads it. Servers must be able to import its class.
+        model: The model, not loaded: each server gets a copy, with its files, and loads it. Servers must be able to import its class.
 
     Returns:
         Ray handles of the servers, which keep them alive.
@@ -572,7 +573,7 @@ def start_server(config: PoolConfig, model: RewardModel, name: str) -> ActorHand
         # Clients send lost requests again themselves, and limit how often.
         max_task_retries=0,
         runtime_env=server_environment(config),
-    ).remote(model, config.device, config.precision, config.micro_batch, config.threads)
+    ).remote(PackedModel.of(model), config.device, config.precision, config.micro_batch, config.threads)
     return handle
 
 

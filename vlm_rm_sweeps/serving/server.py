@@ -12,8 +12,9 @@ import torch
 
 from vlm_rm_sweeps.errors import reason_of
 from vlm_rm_sweeps.process_defaults import keep_freed_memory
-from vlm_rm_sweeps.rewards.reward_model import Precision, RewardModel, RewardSpec, scores_of
+from vlm_rm_sweeps.rewards.reward_model import Precision, RewardSpec, scores_of
 from vlm_rm_sweeps.serving.messages import ScoredFrames
+from vlm_rm_sweeps.serving.packed_model import PackedModel
 from vlm_rm_sweeps.serving.telemetry import ServerMetrics
 
 logger = logging.getLogger(__name__)
@@ -35,15 +36,16 @@ class RewardServer:
     runs in one thread of its own, so that requests are scored in order while the actor stays responsive.
 
     Args:
-        model: The model, which is loaded by the constructor.
+        packed: The model, which is loaded by the constructor.
         device: torch device that it runs on.
         precision: Floating-point precision of its weights.
         micro_batch: Frames in one forward pass.
         threads: Number of threads that torch uses.
     """
 
-    def __init__(self, model: RewardModel, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
+    def __init__(self, packed: PackedModel, device: str, precision: Precision, micro_batch: int, threads: int) -> None:
         keep_freed_memory()
+        model = packed.unpack()
         # The number of OpenMP threads is a setting of the calling thread, so it is set in the model's thread.
         self._executor = ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(threads,))
         self._model = model

@@ -21,6 +21,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
+from vlm_rm_sweeps.serving.packed_model import PackedModel
 from vlm_rm_sweeps.serving.pool import NAMESPACE, PoolConfig, cause_of_death, start_pool
 from vlm_rm_sweeps.serving.ray_internals import actor_id, is_dead
 from vlm_rm_sweeps.serving.scaling import ServerScaling
@@ -99,13 +100,13 @@ class ServerKeeper:
 
     Args:
         config: Configuration of the pool.
-        model: The model, not loaded.
+        packed: The model.
         patience: How long it waits.
     """
 
-    def __init__(self, config: PoolConfig, model: RewardModel, patience: Patience) -> None:
-        self._config, self._model, self._patience = replace(config, shared=False), model, patience
-        self._servers = _until_names_are_free(lambda: start_pool(config, model))
+    def __init__(self, config: PoolConfig, packed: PackedModel, patience: Patience) -> None:
+        self._config, self._model, self._patience = replace(config, shared=False), packed.unpack(), patience
+        self._servers = _until_names_are_free(lambda: start_pool(config, self._model))
         self._heard_of: dict[str, float] = {}
         self._holders: set[str] = set()
         """All that ever held the servers."""
@@ -237,4 +238,4 @@ class SharedServers:
             get_if_exists=True,
             num_cpus=0,
             max_restarts=-1,
-        ).remote(self._config, self._model, self._patience)
+        ).remote(self._config, PackedModel.of(self._model), self._patience)
