@@ -5,7 +5,7 @@ They may change with any release; one test for each shows what breaks.
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address, find_gcs_addresses
-from ray._private.state import actors
+from ray._private.state import actors, available_resources_per_node
 from ray._raylet import getproctitle, setproctitle  # type: ignore[attr-defined]
 from ray.actor import ActorHandle
 from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
@@ -46,6 +46,12 @@ def has_place(actor: str) -> bool:
     """Return whether an actor, by its id in hexadecimal digits, has a process, or had one, rather than waiting for room."""
     known = actors(actor)
     return not known or known["State"] not in ("DEPENDENCIES_UNREADY", "PENDING_CREATION") or known["Address"]["Port"] != 0
+
+
+def free_resources() -> dict[str, dict[str, float]]:
+    """Return what is free on each node that is alive, by the nodes' ids. It may be seconds old."""
+    free: dict[str, dict[str, float]] = available_resources_per_node()
+    return free
 
 
 def show_work(what: str) -> None:
