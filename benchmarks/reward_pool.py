@@ -3,9 +3,9 @@
 Run `make bench`, or `.venv/bin/python benchmarks/reward_pool.py`; `--json FILE` writes the figures to a file, too. It prints one row
 for each model and request size. Pool and bare model take turns in one run, each with one thread, and the ratio is that of their
 medians. The pool's time includes everything: object store, request, preprocessing, encoding, rewards for one spec, and the answer.
-Its CPU time is that of client and server. The bare model is given tensors that are normalised already; *in the process* is the reward
-model's own `score` in requests of the largest size, without a pool. A model that is named by an architecture of open_clip, such as
-ViT-B-32, has random weights.
+Its CPU time is that of client and server. This process keeps the memory that it frees, as servers do. The bare model is given tensors
+that are normalised already; *in the process* is the reward model's own `score` in requests of the largest size, without a pool. A model
+that is named by an architecture of open_clip, such as ViT-B-32, has random weights.
 """
 
 import os
@@ -21,6 +21,7 @@ import torch
 from measuring import Cost, parser_of, process_of, quiet_ray, take_turns, write_figures
 from random_weights import clip_model
 
+from vlm_rm_sweeps.process_defaults import keep_freed_memory
 from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.rewards.open_clip_models import embedded_models
 from vlm_rm_sweeps.rewards.reward_model import RewardSpec
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of bare model and pool")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # else the pool would be ahead of the bare model by that
     print(f"model            request   {BARE}   {IN_PROCESS}   pool        pool / bare")
     results = {}
     with quiet_ray():

@@ -229,16 +229,32 @@ def test_a_node_that_joins_late_without_the_results_folder_trains_nothing(nodes:
     assert set(found_in(results)[0]["status"]) == {"finished"}
 
 
-def test_a_model_travels_to_nodes_that_lack_its_files(nodes: RayNodes, tmp_path: Path) -> None:
-    results, log, model, cache = (tmp_path / name for name in ("results", "log", "model", "cache"))
-    model.mkdir()
+OWN_MODEL = """\
+from vlm_rm_sweeps import FrameFormat, RewardModel
+
+
+class Brightness(RewardModel):
+    frame_format = FrameFormat(32)
+
+    def score(self, frames, specs):
+        return frames.mean(axis=(1, 2, 3), dtype="f4")[:, None].repeat(len(specs), axis=1)
+"""
+
+
+def test_models_and_modules_travel_to_nodes_that_lack_their_files(nodes: RayNodes, tmp_path: Path) -> None:
+    results, log, cache, mine = (tmp_path / name for name in ("results", "log", "cache", "mine"))
+    model = mine / "model"
+    model.mkdir(parents=True)
     export(model, SMALL_VIT, {})
+    (mine / "own_brightness.py").write_text(OWN_MODEL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLM_RM_CACHE", str(cache))
-        nodes.join(2, cpus=2, hides=model)
-        nodes.join(3, cpus=2, hides=model)
-        wait_for(nodes.sweep(written(tmp_path, models=[str(model)]), "--results", str(results), log=log), log)
-    assert set(found_in(results)[0]["status"]) == {"finished"}
+        nodes.join(2, cpus=4, hides=mine)
+        nodes.join(3, cpus=4, hides=mine)
+        file = written(mine, models=[str(model), "own_brightness:Brightness"], pool={"cpus": 1})
+        wait_for(nodes.sweep(file, "--results", str(results), log=log), log)
+    table = found_in(results)[0]
+    assert list(table["status"]) == ["finished"] * 4
     (copy,) = (cache / "models").glob("*/open_clip_model.safetensors")
     assert copy.read_bytes() == (model / copy.name).read_bytes()
 

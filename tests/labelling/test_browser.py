@@ -27,7 +27,7 @@ STATES = 6
 class Server:
     """`vlm-rm label FOLDER` as a process of its own."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0, **environment: str) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0, token: str = "") -> None:
         command = [
             str(Path(sys.executable).parent / "vlm-rm"),
             "label",
@@ -37,7 +37,9 @@ class Server:
             str(port),
             *options,
         ]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=os.environ | {"VLM_RM_LABEL_TOKEN": token}
+        )
         assert self.process.stdout is not None
         found = re.search(r"http://[0-9.]+:(\d+)/\S*", self.process.stdout.readline())
         assert found is not None
@@ -126,16 +128,16 @@ def test_a_page_that_other_machines_reach_asks_for_its_token(context: Any, datas
 
 
 def test_a_browser_is_known_after_a_restart_by_a_token_of_the_users_own(context: Any, dataset: StateDataset) -> None:
-    own = {"VLM_RM_LABEL_TOKEN": "a-token-of-the-users-own"}
-    server = Server(dataset.folder, "--host", "0.0.0.0", **own)
+    own = "a-token-of-the-users-own"
+    server = Server(dataset.folder, "--host", "0.0.0.0", token=own)
     address = f"http://127.0.0.1:{server.port}/"
     try:
         assert "token" not in server.url
-        page = new_tab(context, f"{address}?token={own['VLM_RM_LABEL_TOKEN']}", "known")
+        page = new_tab(context, f"{address}?token={own}", "known")
         press(page, "1")
     finally:
         server.end()
-    server = Server(dataset.folder, "--host", "0.0.0.0", port=server.port, **own)
+    server = Server(dataset.folder, "--host", "0.0.0.0", port=server.port, token=own)
     try:
         press(page, "0")
         assert stored(dataset.folder, "known") == [1.0, 0.0]

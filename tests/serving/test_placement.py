@@ -163,7 +163,6 @@ cluster.shutdown()
 """
 
 
-@pytest.mark.sweeps
 def test_servers_with_gpus_are_spread_and_a_client_takes_the_one_beside_it() -> None:
     """The GPUs are said to be there, and the model does not use them."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -713,7 +713,9 @@ def test_a_model_that_needs_a_package_says_which(model_id: str, tmp_path: Path) 
 
 def test_half_precision_on_a_cpu_is_said_to_be_slow() -> None:
     assert [
-        remark for remark in made(pool={"precision": "fp16"}).remarks() if "fp16 on a CPU is several times slower" in remark
+        remark
+        for remark in made(pool={"precision": "fp16"}).remarks()
+        if "fp16 on a CPU is slower than fp32, on most several times" in remark
     ]
     assert [remark for remark in made(pool={"precision": "bf16"}).remarks() if "AVX512_BF16" in remark]
     for pool in ({"precision": "fp32"}, {"precision": "fp16", "gpus": 1}):

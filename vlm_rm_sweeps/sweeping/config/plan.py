@@ -765,7 +765,9 @@ def _slow_precision(pool: PoolSettings) -> str | None:
     if pool.gpus or pool.precision == "fp32":
         return None
     which = "" if pool.precision == "fp16" else " that does not compute in it (AVX512_BF16, AMX)"
-    return f"pool: {pool.precision} on a CPU{which} is several times slower than fp32: give servers a GPU, or choose fp32"
+    return (
+        f"pool: {pool.precision} on a CPU{which} is slower than fp32, on most several times: give servers a GPU, or choose fp32"
+    )
 
 
 def _unreserved(pool: PoolSettings) -> str | None:
