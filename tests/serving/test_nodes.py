@@ -149,6 +149,25 @@ def test_a_single_worker_is_asked_if_the_driver_runs_on_a_head_without_cpus() ->
     assert nodes._to_ask([head | {"Resources": {"CPU": 2.0}}], "head") == []
 
 
+def test_a_node_with_gpus_alone_is_asked_too_for_it_may_have_servers() -> None:
+    own: dict[str, Any] = {"NodeID": "own", "Alive": True, "Resources": {"CPU": 2.0}}
+    serving: dict[str, Any] = {"NodeID": "serving", "Alive": True, "Resources": {"GPU": 2.0}}
+    assert nodes._to_ask([own, serving], "own") == [own, serving]
+    with_none = serving | {"Resources": {"CPU": 0.0, "GPU": 2.0}}
+    assert nodes._to_ask([own, with_none], "own") == [own, with_none]
+    assert nodes._to_ask([own, serving | {"Alive": False}], "own") == []
+    assert nodes._to_ask([own, serving | {"Resources": {"memory": 2.0}}], "own") == []
+    assert nodes._to_ask([serving], "serving") == []
+
+
+def test_a_node_without_cpus_is_asked_for_its_version_and_no_folder(ray_cluster: None, tmp_path: Path) -> None:
+    (node,) = ray.nodes()
+    training, serving = nodes._reports([node, node | {"Resources": {"GPU": 1.0}}], tmp_path / "mark")
+    assert isinstance(training, NodeReport)
+    assert training.folder == "is another folder"
+    assert serving == NodeReport(training.host, training.version, None)
+
+
 TWO_NODES = """
 import subprocess, sys
 from pathlib import Path
@@ -164,15 +183,15 @@ prepare_ray()
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 ray.init(address=cluster.address, log_to_driver=False)
-start = f"ray start --address={cluster.address} --num-cpus=1 --node-name=second --block"
+has = "--num-cpus=0 --num-gpus=1" if "serving" in sys.argv[2] else "--num-cpus=1"
+start = f"ray start --address={cluster.address} {has} --node-name=second --block"
 if private:
     start = f"mount -t tmpfs none {results} && {start}"
 node = subprocess.Popen(["unshare", "--mount", "sh", "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 try:
     while sum(each["Alive"] for each in ray.nodes()) < 2:
         assert node.poll() is None, "the second node has ended"
-    check_nodes(place)
-    print("shared")
+    print(len(check_nodes(place)), "nodes will do")
 except UserError as error:
     print(error)
 finally:
@@ -188,9 +207,10 @@ finally:
     ("kind", "said"),
     [
         ("private", "is another folder on node"),
-        ("shared", "shared"),
+        ("shared", "2 nodes will do"),
         ("private address", "for results (another store answers there)"),
-        ("shared address", "shared"),
+        ("shared address", "2 nodes will do"),
+        ("private serving", "2 nodes will do"),
     ],
 )
 def test_the_results_folder_of_two_nodes(kind: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,72 @@ def test_a_trial_needs_room_on_a_node_that_has_refused_none_and_a_server_does_no
     assert not has_room_without({"good", "bad"}, [], 1.0, 0.0)
 
 
+def say_there_is_one_node(monkeypatch: pytest.MonkeyPatch, **resources: float) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "only", "Alive": True, "Resources": resources}])
+
+
+@pytest.mark.parametrize(
+    ("servers", "gpus", "lacking"),
+    [
+        ({0.5: 4}, 2, None),
+        ({0.6: 2}, 2, None),
+        ({0.6: 3}, 2, "p0.6/embedded/tiny/2 needs 0 CPUs and 0.6 GPUs, and no node has that much left on one GPU"),
+        ({0.5: 2, 1: 1}, 2, None),
+        ({0.5: 3, 1: 1}, 2, "p0.5/embedded/tiny/2 needs 0 CPUs and 0.5 GPUs, and no node has that much left on one GPU"),
+        ({0.4: 1, 0.6: 2}, 2, None),
+        ({0.4: 2, 0.6: 2}, 2, None),
+        ({0.4: 3, 0.6: 2}, 2, "p0.4/embedded/tiny/2 needs"),
+        ({0.2: 2, 0.4: 1, 0.6: 1, 0.8: 1}, 2, "p0.2/embedded/tiny/1 needs"),
+        ({0.2: 1, 0.4: 1, 0.6: 1, 0.8: 1}, 2, None),
+        ({0.1: 10}, 1, None),
+        ({0.1: 11}, 1, "p0.1/embedded/tiny/10 needs"),
+        ({0.1: 10, 1: 1}, 2, None),
+        ({0.7: 1, 0.3: 1}, 1, None),
+        ({1: 2}, 2, None),
+        ({1: 3}, 2, "p1/embedded/tiny/2 needs 0 CPUs and 1 GPUs, and no node has that much left;"),
+        ({2: 1, 0.5: 1}, 2, "p0.5/embedded/tiny/0 needs"),
+        ({2: 1, 0.5: 2}, 3, None),
+    ],
+)
+def test_a_fraction_of_a_gpu_is_on_one_gpu_with_others(
+    monkeypatch: pytest.MonkeyPatch, servers: dict[float, int], gpus: int, lacking: str | None
+) -> None:
+    say_there_is_one_node(monkeypatch, CPU=1.0, GPU=float(gpus))
+    pools = [tiny_pool(f"p{share:g}", servers=count, gpus=share) for share, count in servers.items()]
+    if lacking is None:
+        check_placement(pools, 1, 0)
+        return
+    with pytest.raises(UserError, match=f"^reward server {lacking}.* the cluster's nodes have 1 CPUs and {gpus} GPUs"):
+        check_placement(pools, 1, 0)
+
+
+def test_a_fraction_is_on_one_gpu_of_any_node_but_not_on_two_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"NodeID": name, "Alive": True, "Resources": {"CPU": 1.0, "GPU": gpus}} for name, gpus in (("a", 1.0), ("b", 2.0))]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    check_placement([tiny_pool("p", servers=3, gpus=0.6)], 1, 0)
+    with pytest.raises(UserError, match=r"tiny/3 needs 0 CPUs and 0\.6 GPUs.* have 1 CPUs and 1 GPUs, 1 CPUs and 2 GPUs"):
+        check_placement([tiny_pool("p", servers=4, gpus=0.6)], 1, 0)
+
+
+def test_trials_that_learn_on_a_fraction_of_a_gpu_are_counted_by_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    say_there_is_one_node(monkeypatch, CPU=9.0, GPU=2.0)
+    assert trials_that_fit(9, (), [], 1.0, 0.6) == 2
+    assert trials_that_fit(9, (), [tiny_pool("p", gpus=1)], 1.0, 0.3) == 3
+    assert trials_that_fit(9, (), [tiny_pool("p", servers=2, gpus=0.5)], 1.0, 1.0) == 1
+    assert trials_that_fit(9, (), [tiny_pool("p", servers=2, gpus=0.6)], 1.0, 1.0) == 0
+
+
+def test_tenths_of_cpus_add_up_and_no_number_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    say_there_is_one_node(monkeypatch, CPU=2.0, GPU=1.0)
+    check_placement([tiny_pool("p", servers=10, cpus=0.1)], 1, 0)
+    assert trials_that_fit(99, (), [], 0.1, 0.0) == 20
+    for too_large in (1e300, 1e308):
+        with pytest.raises(UserError, match="one trial beside the reward servers needs"):
+            check_placement([], too_large, 0)
+        with pytest.raises(UserError, match="one trial beside the reward servers needs"):
+            check_placement([], 1, too_large)
+
+
 def test_servers_that_wait_for_room_are_said_once(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_USUAL_PLACE_S", 0.5)
     model, said = load_reward_model("embedded/tiny"), list[str]()

@@ -37,7 +37,7 @@ class NodeReport:
     Attributes:
         host: Its host name.
         version: The version of this package there.
-        folder: What is wrong with the results folder or address there; None if nothing is.
+        folder: What is wrong with the results folder or address there; None if nothing is, or if that was not asked.
         profile: How much OpenGL would draw there, if the sweep file says nothing; None if that was not asked.
     """
 
@@ -101,10 +101,12 @@ def profile_remark(reports: Sequence[NodeReport], profile: Profile) -> str | Non
 def check_nodes(results: Path | RemoteFolder) -> list[NodeReport]:
     """Refuse a cluster on whose nodes trials would fail, or whose checkpoints would vanish with a node.
 
-    A cluster that works on this node alone, such as the one that a sweep starts itself, is not asked.
+    A cluster that works on this node alone, such as the one that a sweep starts itself, is not asked. A node without CPUs has
+    reward servers at most, which need no results: it is asked for its version alone.
 
     Args:
-        results: The folder that all nodes must share, or the address that all must reach. A folder is made if it does not exist.
+        results: The folder that all nodes with CPUs must share, or the address that they must reach. A folder is made if it does
+            not exist.
 
     Returns:
         What the nodes say; nothing if none was asked.
@@ -128,9 +130,14 @@ _Answers = tuple[list[NodeReport], list[str]]
 
 
 def _to_ask(nodes: Sequence[Mapping[str, Any]], here: str) -> list[Mapping[str, Any]]:
-    """Return the nodes that may train; none if that is the driver's own alone. A head that only drives has no CPUs to give."""
-    training = [node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0)]
-    return training if any(node["NodeID"] != here for node in training) else []
+    """Return the nodes that may train or serve; none if that is the driver's own alone. A head that only drives gives nothing."""
+    working = [node for node in nodes if node["Alive"] and (_may_train(node) or node["Resources"].get("GPU", 0))]
+    return working if any(node["NodeID"] != here for node in working) else []
+
+
+def _may_train(node: Mapping[str, Any]) -> bool:
+    """Return whether trials can run there: each reserves CPUs."""
+    return bool(node["Resources"].get("CPU", 0))
 
 
 def _reports_at(nodes: list[Mapping[str, Any]], results: Path | RemoteFolder) -> _Answers:
@@ -140,7 +147,7 @@ def _reports_at(nodes: list[Mapping[str, Any]], results: Path | RemoteFolder) ->
 
 
 def _reports_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> _Answers:
-    """Put a mark into the folder, and ask all nodes for it."""
+    """Put a mark into the folder, and ask all nodes that may train for it."""
     is_new = not results.exists()
     results.mkdir(parents=True, exist_ok=True)
     mark = results.resolve() / _new_mark()
@@ -156,7 +163,7 @@ def _reports_with_folder(nodes: list[Mapping[str, Any]], results: Path) -> _Answ
 
 
 def _reports_with_address(nodes: list[Mapping[str, Any]], results: RemoteFolder) -> _Answers:
-    """Put a mark there, and ask all nodes for it."""
+    """Put a mark there, and ask all nodes that may train for it."""
     mark = results / _new_mark()
     results.write(mark.name, b"seen")
     try:
@@ -179,7 +186,10 @@ def _reports(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[
     """Ask all nodes at once: the report of each, or why it has none."""
     ask: Any = ray.remote(num_cpus=0, max_retries=0)(look)
     strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    asked = [ask.options(scheduling_strategy=strategy).remote(mark) for strategy in strategies]
+    asked = [
+        ask.options(scheduling_strategy=strategy).remote(mark if _may_train(node) else None)
+        for node, strategy in zip(nodes, strategies, strict=True)
+    ]
     reports: list[NodeReport | str] = []
     answered = set(ray.wait(asked, num_returns=len(asked), timeout=_ANSWER_S)[0])
     for node, answer in zip(nodes, asked, strict=True):
@@ -199,15 +209,17 @@ def _reports(nodes: list[Mapping[str, Any]], mark: Path | RemoteFolder) -> list[
     return reports
 
 
-def look(mark: Path | RemoteFolder) -> NodeReport:
+def look(mark: Path | RemoteFolder | None) -> NodeReport:
     """Look at the node that this runs on.
 
     Args:
-        mark: A file that the driver has put into the results folder, or to their address.
+        mark: A file that the driver has put into the results folder, or to their address; None where no trial can run.
 
     Returns:
         The node's report.
     """
+    if mark is None:
+        return NodeReport(socket.gethostname(), version(_PACKAGE), None)
     trouble = _trouble_with_address(mark) if isinstance(mark, RemoteFolder) else _trouble_with(mark)
     return NodeReport(socket.gethostname(), version(_PACKAGE), trouble, machine_profile())
 

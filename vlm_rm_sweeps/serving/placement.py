@@ -1,6 +1,7 @@
 """Whether a cluster has room for all reward servers and a trial, and the wait for machines that join it."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import ray
@@ -9,6 +10,9 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.serving.pool import PoolConfig
+
+_PARTS = 10_000
+"""Ray counts CPUs and GPUs in ten-thousandths, so that ten tenths are one."""
 
 
 class _Demand(NamedTuple):
@@ -144,45 +148,79 @@ def _bundle(demand: _Demand) -> dict[str, float]:
     return {name: amount for name, amount in (("CPU", demand.cpus), ("GPU", demand.gpus)) if amount}
 
 
-class _Room(NamedTuple):
-    """What a node has left."""
+@dataclass
+class _Room:
+    """What a node has left, in ten-thousandths.
 
-    left: dict[str, float]
+    Attributes:
+        cpus: What is left of all its CPUs together.
+        gpus: What is left of each GPU.
+        refuses: Whether no trial may run there.
+    """
+
+    cpus: float
+    gpus: list[float]
     refuses: bool
-    """Whether no trial may run there."""
+
+    def take(self, demand: _Demand) -> bool:
+        """Take what one process reserves, if there is room for it.
+
+        As by Ray, a fraction of a GPU is on one GPU: of those on which it fits, the one that has the least left.
+
+        Args:
+            demand: What the process reserves.
+
+        Returns:
+            Whether there was room.
+        """
+        cpus, gpus = _in_parts(demand.cpus), _in_parts(demand.gpus)
+        if cpus > self.cpus or gpus > sum(self.gpus) or (self.refuses and demand.of_trial):
+            return False
+        whole, fraction = divmod(gpus, _PARTS)
+        left = list(self.gpus)
+        for part in [_PARTS] * int(whole) + [fraction] * bool(fraction):
+            tightest = min((each for each in left if each >= part), default=None)
+            if tightest is None:
+                return False
+            left[left.index(tightest)] -= part
+        self.cpus, self.gpus = self.cpus - cpus, left
+        return True
+
+
+def _in_parts(amount: float) -> float:
+    """Return a whole number of ten-thousandths, as a float: of an amount that no cluster has they may be infinite."""
+    return round(amount * _PARTS, 0)
 
 
 def _rooms(refused: Collection[str] = ()) -> list[_Room]:
     """Return what each node has; first those on which no trial may run, so that servers take them."""
-    nodes = [
-        _Room({name: node["Resources"].get(name, 0.0) for name in ("CPU", "GPU")}, node["NodeID"] in refused)
+    rooms = [
+        _Room(
+            _in_parts(node["Resources"].get("CPU", 0.0)),
+            [_PARTS] * int(node["Resources"].get("GPU", 0)),
+            node["NodeID"] in refused,
+        )
         for node in ray.nodes()
         if node["Alive"]
     ]
-    return sorted(nodes, key=lambda node: not node.refuses)
+    return sorted(rooms, key=lambda room: not room.refuses)
 
 
 def _placed(demands: Sequence[_Demand], rooms: Sequence[_Room]) -> int:
     """Place demands in turn, and return how many have room before one has none."""
-    for number, (_, cpus, gpus, of_trial) in enumerate(demands):
-        fitting = (
-            room.left
-            for room in rooms
-            if room.left["CPU"] >= cpus and room.left["GPU"] >= gpus and not (room.refuses and of_trial)
-        )
-        if (left := next(fitting, None)) is None:
+    for number, demand in enumerate(demands):
+        if not any(room.take(demand) for room in rooms):
             return number
-        left["CPU"] -= cpus
-        left["GPU"] -= gpus
     return len(demands)
 
 
 def _lacking(demands: Sequence[_Demand]) -> str | None:
     """Say which demand the cluster has no room for; None if it has room for all."""
     rooms = _rooms()
-    cluster = ", ".join(f"{room.left['CPU']:g} CPUs and {room.left['GPU']:g} GPUs" for room in rooms)
+    cluster = ", ".join(f"{room.cpus / _PARTS:g} CPUs and {len(room.gpus)} GPUs" for room in rooms)
     placed = _placed(demands, rooms)
     if placed == len(demands):
         return None
     what, cpus, gpus, _ = demands[placed]
-    return f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much left; the cluster's nodes have {cluster}"
+    left = "left on one GPU" if 0 < gpus < 1 else "left"
+    return f"{what} needs {cpus:g} CPUs and {gpus:g} GPUs, and no node has that much {left}; the cluster's nodes have {cluster}"
