@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import measuring
 from command_line import parse
+from pages import blocks_of
 from precision import fidelity, kinds_of_frames
 from specs import make_specs
 from startup import IMPORTS, RAY, time_process
@@ -230,6 +231,13 @@ def test_the_first_session_runs_what_there_is(tmp_path: Path, monkeypatch: pytes
     assert len(commands) == 7
     for command in commands:
         parse(shlex.split(command.replace('"$RUN"', ".")))
+    page = "docs/explanation/first-session.md"
+    shown = [shlex.split(line) for block in blocks_of(page, "console") for line in block.text.splitlines()]
+    asked = [shlex.split(f"vlm-rm {command}") for command in commands if command.startswith(("render ", "sweep "))]
+    assert len(asked) == 5
+    assert [words for words in asked if words not in shown] == [], "the page has every command of a part of one's own"
+    named = {block.file: block.text.partition("\n")[2].strip() for block in blocks_of(page) if block.file}
+    assert named == {file.name: file.read_text(encoding="utf-8").strip() for file in tmp_path.iterdir() if file.is_file()}
     targets = re.findall(r"^make (\w+)", text, re.MULTILINE)
     assert set(targets) == {"install", "sweep", "analysis"}
     assert set(targets) <= set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

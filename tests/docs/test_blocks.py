@@ -27,7 +27,8 @@ NEEDS = {"browser", "cluster", "gpu", "minutes", "network", "opengl", "results",
 MADE_FIRST = "results/states/cartpole"
 """The data set that the pages make first."""
 _CHEAP = ("tasks", "schema")
-_INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make|python) [^`\n]+)`(?!`)")
+_INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make|python)(?: |\n *)[^`\n]+(?:\n[^`\n]+)?)`(?!`)")
+"""A command in a sentence, which may be wrapped over a line."""
 MAKEFILE = text_of("Makefile")
 MODEL_CARDS = sorted(str(card.relative_to(REPOSITORY)) for card in REPOSITORY.glob("vlm_rm_sweeps/**/MODEL_CARD.md"))
 
@@ -42,6 +43,11 @@ def commands_of(page: str) -> Iterator[tuple[Block, str]]:
         for line in block.text.splitlines():
             for command in line.split(" && "):
                 yield block, command
+
+
+def commands_in_sentences(text: str) -> list[str]:
+    """Return the commands in backticks. A line break within one is a space, as where it is shown."""
+    return [re.sub(r"\s*\n\s*", " ", found) for found in _INLINE.findall(text)]
 
 
 def run_here(block: Block, command: str) -> list[str]:
@@ -149,7 +155,7 @@ def test_commands_run(page: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_in_sentences_exist_with_their_options(page: str) -> None:
-    for inline in _INLINE.findall(without_blocks(page)):
+    for inline in commands_in_sentences(without_blocks(page)):
         program, *words = shlex.split(inline)
         if program == "make":
             check_make(words)
@@ -157,6 +163,12 @@ def test_commands_in_sentences_exist_with_their_options(page: str) -> None:
             check_script(words)
         elif words[0].islower():  # else a placeholder, such as COMMAND
             check_options(words)
+
+
+def test_a_command_that_is_wrapped_over_a_line_is_found() -> None:
+    written = "With `vlm-rm sweep a.yaml --set\n  'models=[a]'` and `x`,\n`make\nhelp` or `vlm-rm fit\n\na paragraph`."
+    assert commands_in_sentences(written) == ["vlm-rm sweep a.yaml --set 'models=[a]'", "make help"]
+    assert [each for each in commands_in_sentences(text_of("docs/how-to/rewards.md")) if "--set 'models=[" in each]
 
 
 @pytest.mark.parametrize("card", MODEL_CARDS)

@@ -133,8 +133,8 @@ Rewards = Annotated[
     typer.Option(
         "--reward",
         "--rewards",
-        help="Another reward, beside or instead of --alpha: a kind of `vlm-rm rewards`, or YAML such as '{kind: softmax, negatives: [a "
-        "robot lying down]}'; may be repeated.",
+        help="Another reward, beside or instead of --alpha: a kind of `vlm-rm rewards`, or YAML such as '{kind: threshold, above: "
+        "0.3}'; may be repeated.",
     ),
 ]
 Prompts = Annotated[
