@@ -74,6 +74,10 @@ SCRIPTS = {
         ["DQN on cartpole-upright, batch 64", "SAC on mountaincar-summit, batch 256", "SAC on humanoid-kneeling, batch 256"],
     ),
     "end_to_end.py": (["--steps", "64", "--rounds", "1"], TRAINING),
+    "versions.py": (
+        ["--commit", "HEAD", "--model", TINY, "--steps", "4096", "--rounds", "1"],
+        ["the working tree", "HEAD", "..., today's recipe"],
+    ),
     "gpu.py": (
         [*GPU, "--models", TINY],
         [f"{TINY:16}fp32      eager", f"{TINY:16}fp32      pool", "humanoid, frames/s", f"training with {TINY}"],
@@ -107,6 +111,13 @@ def test_a_benchmark_prints_a_row_for_everything_that_it_compares_and_writes_a_f
     figures = [each for each in numbers(content["results"]) if each is not None]
     assert figures
     assert np.isfinite(figures).all()
+
+
+def test_a_version_that_git_does_not_know_is_refused_before_anything_runs() -> None:
+    refused = run("versions.py", "--commit", "no-such-version")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("'no-such-version' is not in this repository")
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.slow
