@@ -31,9 +31,9 @@ from vlm_rm_sweeps.sweeping.tracking.findings import described, estimate_text, f
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.progress import duration
 from vlm_rm_sweeps.sweeping.tracking.provenance import Provenance, provenance
-from vlm_rm_sweeps.sweeping.tracking.report import CAPTIONS
+from vlm_rm_sweeps.sweeping.tracking.report import CAPTIONS, recorded_episodes
 from vlm_rm_sweeps.sweeping.tracking.results import MERITS, cells_of, read_results
-from vlm_rm_sweeps.videos import RECORDED_VIDEO, VIDEO_FOLDER, film_strip, read_episode, read_video
+from vlm_rm_sweeps.videos import EpisodeContent, film_strip, read_video
 
 REPOSITORY = Path(__file__).parents[1]
 GALLERY = REPOSITORY / "docs" / "gallery"
@@ -150,7 +150,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Iterator[tuple[str, str, str]]:
-    """Copy the figures and the video of the best episode, of which a film strip is made, too.
+    """Copy the figures and the video of the best recorded episode, of which a film strip is made, too.
 
     Yields:
         A picture's path below the gallery, what it shows, and that of its video; empty if it is none's.
@@ -177,15 +177,23 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
 
 
 def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] | None:
-    """Find the video of the best combination's best seed."""
-    learned = table[table["prompt"] != REFERENCE_PROMPT].sort_values(list(MERITS), ascending=False, kind="stable")
-    for trial in learned.to_dict("records"):
-        video = folder.trial(trial["trial_id"]) / VIDEO_FOLDER / RECORDED_VIDEO
-        if video.is_file():
-            episode = read_episode(video)
-            step = f", of step {episode['env_steps']:,}" if episode else ""
-            return video, f"An episode of the best policy of {described(trial)}, seed {trial['seed']}{step}"
+    """Find the video of the best recorded episode, as the report does; of equal ones, that of the trial with the best merits."""
+    by_merits = table.sort_values(list(MERITS), ascending=False, kind="stable")
+    for trial, video, episode in recorded_episodes(folder, by_merits):
+        of = f"{described(trial)}, seed {trial['seed']}, its best policy, of step {episode['env_steps']:,}"
+        return video, f"The best recorded episode: {of}{_outcome(episode)}"
     return None
+
+
+def _outcome(episode: EpisodeContent) -> str:
+    """Say whether a recorded episode is a success, and how much of it is in the goal, as far as that is known."""
+    success, in_goal = episode["success"], episode["goal_fraction"]
+    parts = [
+        "" if success is None else "a success" if success else "no success",
+        "" if in_goal is None else f"{100 * in_goal:.0f} % of its steps in the goal",
+    ]
+    known = ", ".join(part for part in parts if part)
+    return f"; {known}" if known else ""
 
 
 def _lines(
@@ -200,6 +208,8 @@ def _lines(
         "",
     )
     yield " ".join(findings(sweep.task_name, table))
+    if not sweep.videos:
+        yield from ("", "This sweep recorded no videos (`videos: false`).")
     for file, caption, video in shown:
         own = re.search(rf"python analysis/{Path(file).stem}\.py[^`\n]*", sweep_file.read_text(encoding="utf-8"))
         remark = f" [Its video]({video})." if video else f" Drawn by `{own[0].rstrip()}`." if own else ""

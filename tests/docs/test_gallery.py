@@ -14,13 +14,14 @@ from pages import REPOSITORY, text_of
 
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.metrics import TrialStatus
-from vlm_rm_sweeps.sweeping.config.plan import make_plan
+from vlm_rm_sweeps.sweeping.config.plan import Plan, make_plan
 from vlm_rm_sweeps.sweeping.config.sweep import load_sweep
+from vlm_rm_sweeps.sweeping.config.trial import Trial
 from vlm_rm_sweeps.sweeping.tracking.folder import SweepFolder
 from vlm_rm_sweeps.sweeping.tracking.journal import Journal, SweepStarted, TrialStarted
 from vlm_rm_sweeps.sweeping.tracking.provenance import Provenance, provenance
-from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, results_table
-from vlm_rm_sweeps.videos import write_picture, write_video
+from vlm_rm_sweeps.sweeping.tracking.results import TrialOutcome, read_results, results_table
+from vlm_rm_sweeps.videos import EpisodeContent, write_episode, write_picture, write_video
 
 PAGES = sorted(page.name for page in (REPOSITORY / "docs" / "gallery").glob("*.md") if page.stem != "index")
 
@@ -42,10 +43,31 @@ def head() -> str:
     return described.stdout.strip()
 
 
+def record(folder: SweepFolder, trial: Trial, in_goal: float | None) -> None:
+    """Leave what a trial's recorded episode leaves; None if the task has no success test."""
+    video = folder.trial(trial.trial_id) / "video" / "episode.mp4"
+    video.parent.mkdir(parents=True, exist_ok=True)
+    write_video([np.full((16, 16, 3), 20 * shade, np.uint8) for shade in range(12)], video)
+    about: EpisodeContent = {
+        "task": "cartpole-upright",
+        "env_steps": 7168,
+        "seed": 10_000,
+        "clip_return": 1.0,
+        "true_return": None if in_goal is None else 200 * in_goal,
+        "goal_fraction": in_goal,
+        "success": None if in_goal is None else in_goal >= 0.5,
+    }
+    write_episode(video.parent, about)
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plan() -> Plan:
+    return make_plan(load_sweep(REPOSITORY / "sweeps" / "quickstart.yaml"))
+
+
+@pytest.fixture(scope="module")
+def finished(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the quick start leaves, as far as a page needs it."""
-    plan = make_plan(load_sweep(REPOSITORY / "sweeps" / "quickstart.yaml"))
     folder = SweepFolder(tmp_path_factory.mktemp("results") / "quickstart-20260101-120000")
     folder.create(plan.sweep)
     metrics = {"evaluation_success": 0.75, "evaluation_true_return": 150.0}
@@ -55,9 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     journal = Journal(folder.journal)
     journal.append(SweepStarted(id="a", time=1_700_000_000_000))
     journal.append(TrialStarted(trial="t", time=1_700_000_090_000))
-    video = folder.trial(plan.trials[2].trial_id) / "video" / "episode.mp4"
-    video.parent.mkdir(parents=True)
-    write_video([np.full((16, 16, 3), 20 * shade, np.uint8) for shade in range(12)], video)
+    record(folder, plan.trials[2], 0.84)
     (folder.path / "figures").mkdir()
     write_picture(np.zeros((8, 8, 3), np.uint8), folder.path / "figures" / "learning_curves.png")
     return folder.path
@@ -103,6 +123,54 @@ def test_a_page_has_findings_pictures_table_origin_and_sweep_file(
     shown = re.findall(r"\]\((quickstart/\S+)\)", text)
     assert shown == ["quickstart/episode.jpg", "quickstart/episode.mp4", "quickstart/learning_curves.png"]
     assert all((page.parent / file).stat().st_size > 50 for file in shown)
+
+
+SHOWN = "The best recorded episode: {}, seed 0, its best policy, of step 7,168"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "outcome"),
+    [
+        ((0.31, 0.84, 0.9), "embedded/small, alpha 0, prompt paper; a success, 90 % of its steps in the goal"),
+        ((0.31, 0.155, 0.0), "embedded/tiny, alpha 0, prompt paper; no success, 31 % of its steps in the goal"),
+        ((0.84, 0.84, 0.84), "embedded/tiny, alpha 0.5, prompt paper; a success, 84 % of its steps in the goal"),
+        ((None, None, None), "embedded/tiny, alpha 0.5, prompt paper"),
+    ],
+)
+def test_the_best_recorded_episode_is_shown_and_its_caption_says_how_it_went(
+    gallery: Any, known: Any, plan: Plan, results: Path, tmp_path: Path, recorded: tuple[float | None, ...], outcome: str
+) -> None:
+    """What the video shows decides; only among equal episodes, what the trials reached, of which here the second is the best."""
+    known(head())
+    folder = SweepFolder(results)
+    shutil.rmtree(folder.path / "trials")
+    record(folder, plan.trials[0], 1.0)  # a reference, which is never shown
+    chosen = [plan.trials[place] for place in (2, 4, 6)]
+    for trial, in_goal in zip(chosen, recorded, strict=True):
+        record(folder, trial, in_goal)
+    table = read_results(folder.table)
+    table.loc[table["trial_id"] == chosen[1].trial_id, "success"] = 1.0
+    table.to_csv(folder.table, index=False)
+    text = gallery.write_page(results, tmp_path / "gallery").read_text(encoding="utf-8")
+    of, _, went = outcome.partition(";")
+    caption = SHOWN.format(of) + (f";{went}" if went else "")
+    assert f"![{caption}](quickstart/episode.jpg)" in text
+    assert f"*{caption}.* [Its video](quickstart/episode.mp4)." in text
+
+
+def test_of_a_sweep_without_videos_the_page_says_so(
+    gallery: Any, known: Any, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(head())
+    said = "This sweep recorded no videos (`videos: false`)."
+    assert said not in gallery.write_page(results, tmp_path / "with").read_text(encoding="utf-8")
+    folder = SweepFolder(results)
+    shutil.rmtree(folder.path / "trials")
+    folder.sweep_file.write_text(yaml.safe_dump(yaml.safe_load(folder.sweep_file.read_text()) | {"videos": False}))
+    monkeypatch.setattr(gallery, "_check", lambda *given: None)
+    page = gallery.write_page(results, tmp_path / "without")
+    assert f"\n\n{said}\n\n![Learning curves" in page.read_text(encoding="utf-8")
+    assert gallery._found(page).startswith("Compared on cartpole-upright")
 
 
 def test_a_trial_that_a_goal_ended_is_done(gallery: Any, known: Any, results: Path, tmp_path: Path) -> None:

@@ -305,15 +305,36 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
     return (Prompt(id="task", goal=(task.goal_prompt,), baseline=(task.baseline_prompt,)),)
 
 
-def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Parts) -> list[dict[str, str]]:
-    """Return the best and the worst video of trials that are done, with a reward model, by the episode that the video shows."""
+def recorded_episodes(
+    folder: SweepFolder, table: pd.DataFrame, read: Callable[[Path], EpisodeContent | None] = read_episode
+) -> list[tuple[dict[Any, Any], Path, EpisodeContent]]:
+    """List the videos of trials that are done, with a reward model, the best episode first.
+
+    What a video shows decides, not what the trial reached: the last policy, which gives a trial its merits, may be another.
+
+    Args:
+        folder: The folder of the sweep.
+        table: Its final table. Of equal episodes, that of the earlier row comes first.
+        read: Reads the description of the episode that a video shows. Without one, a video is left out.
+
+    Returns:
+        For each video the trial's row, its path and the episode.
+
+    Raises:
+        UserError: A file is a link that leads out of the folder.
+    """
     done = table[(table["prompt"] != REFERENCE_PROMPT) & table["status"].isin(DONE)]
     shown = []
     for row in done.to_dict("records"):
         recorded = _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, RECORDED_VIDEO)
-        if recorded and recorded[0].is_file() and (episode := parts.read(read_episode, recorded[0])):
+        if recorded and recorded[0].is_file() and (episode := read(recorded[0])):
             shown.append((row, recorded[0], episode))
-    shown.sort(key=lambda each: (each[2]["goal_fraction"] or 0.0, each[2]["true_return"] or 0.0), reverse=True)
+    return sorted(shown, key=lambda each: (each[2]["goal_fraction"] or 0.0, each[2]["true_return"] or 0.0), reverse=True)
+
+
+def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Parts) -> list[dict[str, str]]:
+    """Return the best and the worst video of trials that are done, with a reward model, by the episode that the video shows."""
+    shown = recorded_episodes(folder, table, lambda video: parts.read(read_episode, video))
     chosen = "with exploration" if sweep.trial.evaluation_interval is None else "by greedy episodes"
     titled = zip(("best episode", "worst episode"), shown[:1] + shown[1:][-1:], strict=False)
     return [
