@@ -35,6 +35,9 @@ class TrialPlacement(PlacementGroupFactory):
 
         A trial that needs no GPU leaves the nodes that have some to reward servers, while others have room. Ray itself does so for
         actors, and not for placement groups.
+
+        Returns:
+            The group, which may have to wait for its room.
         """
         avoided = set(refused_nodes())
         cpus: tuple[float, ...] = ()

@@ -73,7 +73,7 @@ def test_a_combination_with_fewer_seeds_does_not_compete() -> None:
 
 def test_one_combination_and_none() -> None:
     assert found(("tiny", 0.0, "p", [0.5])).startswith(
-        "One combination learned a-task from a sentence: tiny, alpha 0, prompt p"
+        "One combination was trained on a-task, from a sentence: tiny, alpha 0, prompt p"
     )
     said = found(("true reward", float("nan"), "-", [1.0]))
     assert said == "No trial that learns a-task from a reward model has finished. For comparison: true reward 1.00."

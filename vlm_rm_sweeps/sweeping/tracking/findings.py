@@ -48,7 +48,7 @@ def findings(task: str, table: pd.DataFrame) -> list[str]:
     winner = ranked.iloc[0].to_dict()
     if len(ranked) == 1:
         return [
-            f"One combination learned {task} from a sentence: {described(winner)}, with {_reached(winner)}.",
+            f"One combination was trained on {task}, from a sentence: {described(winner)}, with {_reached(winner)}.",
             *references,
             *_how_sure(table, winner, None, most),
         ]
