@@ -83,10 +83,8 @@ def from_own_class(place: Path, monkeypatch: pytest.MonkeyPatch) -> RewardModel:
     return FromFile(f"own/{place / 'number.txt'}")
 
 
-@pytest.mark.parametrize("make", [from_folder, from_checkpoint, from_student, from_own_class])
-def test_it_gives_the_same_rewards_where_its_files_are_missing(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def packed_and_moved_away(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[PackedModel, np.ndarray]:
+    """A packed model whose files are no longer where they were, and the rewards that it gave before."""
     place = tmp_path / "place"
     place.mkdir()
     model = make(place, monkeypatch)
@@ -94,6 +92,14 @@ def test_it_gives_the_same_rewards_where_its_files_are_missing(
     model.load(micro_batch=8)
     expected = model.score(FRAMES, [SPEC])
     place.rename(tmp_path / "away")
+    return packed, expected
+
+
+@pytest.mark.parametrize("make", [from_folder, from_checkpoint, from_student, from_own_class])
+def test_it_gives_the_same_rewards_where_its_files_are_missing(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, expected = packed_and_moved_away(make, tmp_path, monkeypatch)
     unpacked = packed.unpack()
     unpacked.load(micro_batch=8)
     np.testing.assert_array_equal(unpacked.score(FRAMES, [SPEC]), expected)
@@ -104,13 +110,7 @@ def test_it_gives_the_same_rewards_where_its_files_are_missing(
 def test_a_server_takes_the_files_that_came_with_its_model(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "place"
-    place.mkdir()
-    model = from_folder(place, monkeypatch)
-    packed = PackedModel.of(model)
-    model.load(micro_batch=8)
-    expected = model.score(FRAMES, [SPEC])
-    place.rename(tmp_path / "away")
+    packed, expected = packed_and_moved_away(from_folder, tmp_path, monkeypatch)
     environment = {"env_vars": {"VLM_RM_CACHE": str(tmp_path / "cache")}}
     actor: Any = ray.remote(num_cpus=0, runtime_env=environment)(RewardServer)
     server = actor.remote(packed, "cpu", "fp32", 8, 1)

@@ -542,18 +542,19 @@ def start_pool(config: PoolConfig, model: RewardModel) -> list[ActorHandle]:
         Ray handles of the servers, which keep them alive.
 
     Raises:
-        UserError: The pool's backend cannot run the model.
+        UserError: The pool's backend cannot run the model, or one of its files cannot be read.
     """
     model.use_backend(config.backend, config.device, config.precision)
-    return [start_server(config, model, name) for name in config.server_names()]
+    packed = PackedModel.of(model)
+    return [start_server(config, packed, name) for name in config.server_names()]
 
 
-def start_server(config: PoolConfig, model: RewardModel, name: str) -> ActorHandle:
+def start_server(config: PoolConfig, packed: PackedModel, name: str) -> ActorHandle:
     """Start one server, without waiting for it.
 
     Args:
         config: Configuration of its pool.
-        model: The model, not loaded, as for `start_pool`.
+        packed: The model, packed after its backend was chosen.
         name: Name of its Ray actor, one of the configuration's.
 
     Returns:
@@ -573,7 +574,7 @@ def start_server(config: PoolConfig, model: RewardModel, name: str) -> ActorHand
         # Clients send lost requests again themselves, and limit how often.
         max_task_retries=0,
         runtime_env=server_environment(config),
-    ).remote(PackedModel.of(model), config.device, config.precision, config.micro_batch, config.threads)
+    ).remote(packed, config.device, config.precision, config.micro_batch, config.threads)
     return handle
 
 

@@ -16,6 +16,7 @@ from ray.exceptions import ActorDiedError, RayError
 
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.serving.lost_servers import LostServers
+from vlm_rm_sweeps.serving.packed_model import PackedModel
 from vlm_rm_sweeps.serving.pool import PoolConfig, cause_of_death, start_server
 
 _LOOK_S = 1.0
@@ -102,7 +103,8 @@ class ServerScaling:
     def __init__(
         self, config: PoolConfig, model: RewardModel, handles: Iterable[ActorHandle], say: Callable[[str], None]
     ) -> None:
-        self._config, self._model, self._say = config, model, say
+        # Packed now: a file that is gone later would end the thread.
+        self._config, self._packed, self._say = config, PackedModel.of(model), say
         # There are fewer handles than names if some shared servers are gone.
         self._running: dict[str, Any] = dict(zip(config.server_names(), handles, strict=False))
         self._lost = LostServers(config, say)
@@ -184,7 +186,7 @@ class ServerScaling:
     def _add(self, waiting: int) -> None:
         names = (*self._config.server_names(), *self._config.further_names())
         name = next(each for each in names if each not in self._running)
-        handle: Any = start_server(self._config, self._model, name)
+        handle: Any = start_server(self._config, self._packed, name)
         self._starting = _Starting(name, handle, handle.ready.remote())
         self._started.add(name)
         self._say(f"{waiting:,} frames wait for {self._config.model_id}: starting another reward server ({self._left()})")

@@ -200,6 +200,7 @@ class SharedServers:
 
     def __enter__(self) -> list[ActorHandle]:
         self._model.use_backend(self._config.backend, self._config.device, self._config.precision)
+        self._packed = PackedModel.of(self._model)  # once, and not at each beat
         ends, reason = time.monotonic() + _START_S, "those of before are still ending"
         while time.monotonic() < ends:
             try:
@@ -238,4 +239,4 @@ class SharedServers:
             get_if_exists=True,
             num_cpus=0,
             max_restarts=-1,
-        ).remote(self._config, PackedModel.of(self._model), self._patience)
+        ).remote(self._config, self._packed, self._patience)
