@@ -1,16 +1,19 @@
 """Learning curves of a sweep: CLIP return, success and time in the goal by environment step.
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/learning_curves.py FOLDER`. Thick lines are means over
-seeds, thin lines single trials. A colour is a model, dashes and markers are a reward and prompt. All values are from training
-episodes, with exploration. If a reward model can be trusted, expect success and time in the goal to rise together with the CLIP
-return.
+seeds; thin lines, where they can be told apart, single trials. A colour is a model, dashes and markers are a reward and prompt. All
+values are from training episodes, with exploration. If a reward model can be trusted, expect success and time in the goal to rise
+together with the CLIP return.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from runs import TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_look, line_name, reward_told
 
 from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
@@ -18,6 +21,10 @@ from vlm_rm_sweeps.palette import REFERENCE_COLOURS
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 
 _SERIES = [name for name in TRIAL_TAGS if name != "seed"]
+_COLUMNS = 2
+_LEGEND_ROWS = 6
+_APART = 6
+"""The most series of which single trials are drawn: of more, thin lines hide the means."""
 PANELS = {
     CLIP_RETURN: "CLIP return",
     SUCCESS: "success (share of episodes)",
@@ -31,8 +38,7 @@ def draw(runs: SweepRuns) -> None:
     histories = {metric: history for metric in PANELS if not (history := runs.history(metric)).empty}
     if not histories:
         raise DoesNotApplyError("nothing was trained")
-    figure, panels = plt.subplots(1, len(histories), figsize=(4.5 * len(histories), 3.8), layout="constrained", squeeze=False)
-    axes = panels[0]
+    figure, axes = _panels(len(histories))
     trials = pd.concat(histories.values())
     learned = trials[trials["prompt"] != REFERENCE_PROMPT]
     styles = _styles(trials, runs.colours)
@@ -42,7 +48,7 @@ def draw(runs: SweepRuns) -> None:
             reference = of["prompt"] == REFERENCE_PROMPT
             label = str(of["model"]) if reference else line_name(of | {"alpha": reward_told(str(of["alpha"]))}, learned)
             style = styles[key]
-            if series["run_id"].nunique() > 1:
+            if len(styles) <= _APART and series["run_id"].nunique() > 1:
                 for _, line in series.groupby("run_id"):
                     axis.plot(line[ENV_STEPS], line["value"], linewidth=0.7, alpha=0.4, **style | {"marker": ""})
             mean = series.groupby(ENV_STEPS)["value"].mean()
@@ -50,10 +56,21 @@ def draw(runs: SweepRuns) -> None:
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
-    lines = {line.get_label(): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}
-    figure.legend(lines.values(), lines.keys(), loc="outside right center", fontsize="small", frameon=False, handlelength=4)
+    lines = {str(line.get_label()): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}
+    columns = 1 + (len(lines) > _LEGEND_ROWS)
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False, handlelength=4)
     data = pd.concat([history.assign(metric=metric) for metric, history in histories.items()])
     runs.save(figure, data, "learning_curves")
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """Make a figure with panels in rows of two, which can be read at the width of a page."""
+    rows = math.ceil(count / _COLUMNS)
+    size = (4.5 * min(count, _COLUMNS), 3.4 * rows)
+    figure, grid = plt.subplots(rows, min(count, _COLUMNS), figsize=size, layout="constrained", squeeze=False)
+    for unused in grid.flat[count:]:
+        unused.remove()
+    return figure, list(grid.flat[:count])
 
 
 def _styles(trials: pd.DataFrame, colours: Mapping[str, str]) -> dict[Any, dict[str, Any]]:

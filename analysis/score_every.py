@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 from runs import (
     DoesNotApplyError,
     SweepRuns,
@@ -74,19 +75,26 @@ def draw(sweeps: list[SweepRuns]) -> None:
         _line(axis, line.sort_values("frames"), line_name(of, table), {"color": colours[str(of["model"])], **line_look(place)})
     for model, own in trials.groupby("model"):
         seed_dots(axis, own["frames"], own[_SUCCESS], colours[str(model)])
-    axis.set(xscale="log", xlabel="frames encoded in training", ylabel="success after training", ylim=(-0.03, 1.08))
+    axis.set(xscale="log", xlabel="frames encoded in training", ylabel="success after training", ylim=(-0.05, 1.12))
+    _ticks_at(axis, table.groupby(_EVERY)["frames"].median())
     axis.grid(alpha=0.3)
     axis.legend(frameon=False, fontsize="small", loc="lower right")
     sweeps[0].save(figure, table, "score_every")
+
+
+def _ticks_at(axis: Axes, frames: pd.Series) -> None:
+    """Name the numbers of frames that were encoded, and leave room for the last label: powers of ten say little of so few."""
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticks(frames, [f"{each:,.0f}" for each in frames])
+    axis.margins(x=0.12)
 
 
 def _line(axis: Axes, line: pd.DataFrame, label: str, look: Mapping[str, Any]) -> None:
     bars = np.nan_to_num([line["value"] - line["low"], line["high"] - line["value"]]).clip(0)
     axis.errorbar(line["frames"], line["value"], yerr=bars, capsize=3, label=label, **look)
     for each in line.itertuples():
-        axis.annotate(
-            f"every {each.score_every}", (each.frames, each.value), (4, 4), textcoords="offset points", fontsize="small"
-        )
+        at = (each.frames, each.value)
+        axis.annotate(f"every {each.score_every}", at, (6, 5), textcoords="offset points", fontsize="small")
 
 
 def main() -> None:

@@ -107,6 +107,7 @@ def write_page(path: Path, gallery: Path = GALLERY) -> Path:
     with new_output(gallery / f"{sweep.name}.md") as page:
         shown = list(_pictures(folder, table, pictures))
         page.write_text("\n".join(_lines(sweep, table, sweep_file, origin, shown)) + "\n", encoding="utf-8")
+    _remove_others(pictures, {Path(file).name for file, _, video in shown for file in (file, video)})
     return gallery / f"{sweep.name}.md"
 
 
@@ -155,8 +156,6 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
     Yields:
         A picture's path below the gallery, what it shows, and that of its video; empty if it is none's.
     """
-    if pictures.exists():
-        shutil.rmtree(pictures)
     if strip := _best_episode(folder, table):
         file, caption = strip
         with new_output(pictures / "episode.jpg") as unfinished:
@@ -174,6 +173,13 @@ def _pictures(folder: SweepFolder, table: pd.DataFrame, pictures: Path) -> Itera
             with new_output(pictures / file.name) as unfinished:
                 shutil.copyfile(file, unfinished)
             yield f"{pictures.name}/{file.name}", CAPTIONS[name].removesuffix("."), ""
+
+
+def _remove_others(pictures: Path, kept: set[str]) -> None:
+    """Remove the pictures of the page before that the new one does not show, once it is written."""
+    for file in pictures.glob("*"):
+        if file.name not in kept:
+            file.unlink()
 
 
 def _best_episode(folder: SweepFolder, table: pd.DataFrame) -> tuple[Path, str] | None:

@@ -125,6 +125,22 @@ def test_a_page_has_findings_pictures_table_origin_and_sweep_file(
     assert all((page.parent / file).stat().st_size > 50 for file in shown)
 
 
+def test_a_page_keeps_its_pictures_until_the_next_one_is_whole(
+    gallery: Any, known: Any, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(head())
+    pictures = gallery.write_page(results, tmp_path / "gallery").with_suffix("")
+    (results / "figures" / "learning_curves.png").rename(results / "figures" / "alpha.png")
+    monkeypatch.setattr(gallery, "_check", lambda *given: None)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(gallery, "findings", lambda *given: int("interrupted"))
+        with pytest.raises(ValueError, match="interrupted"):
+            gallery.write_page(results, tmp_path / "gallery")
+    assert (pictures / "learning_curves.png").is_file()
+    gallery.write_page(results, tmp_path / "gallery")
+    assert {file.name for file in pictures.iterdir()} == {"alpha.png", "episode.jpg", "episode.mp4"}
+
+
 SHOWN = "The best recorded episode: {}, seed 0, its best policy, of step 7,168"
 
 
