@@ -290,9 +290,10 @@ def _index(names: list[str], gallery: Path) -> Iterator[str]:
 
 
 def _found(page: Path) -> str:
-    """Return the first sentence of what a page found."""
+    """Return the first sentence of what a page found; of a comparison also the second, which says how it came out."""
     paragraphs = [each for each in page.read_text(encoding="utf-8").split("\n") if each and each[0] not in "#<"]
-    return paragraphs[0].partition(". ")[0].removesuffix(".") + "."
+    sentences = paragraphs[0].removesuffix(".").split(". ")
+    return ". ".join(sentences[: 2 if sentences[0].startswith("Compared ") else 1]) + "."
 
 
 def main() -> None:

@@ -27,14 +27,14 @@ def test_says_what_was_compared_what_won_by_how_much_and_how_sure() -> None:
     assert "; next is tiny, alpha 0, prompt p, with a success of 0.1" in said
     assert "For comparison: true reward 1.00, untrained 0.05." in said
     assert said.endswith(
-        "A run of the best has more success than one of the next with probability 1.00: 5 seeds tell the two apart (permutation test, "
+        "A run of the first has more success than one of the next with probability 1.00: 5 seeds tell the two apart (permutation test, "
         "p = 0.0079)."
     )
 
 
 def test_trials_that_were_stopped_because_they_were_good_enough_count() -> None:
     said = found(("tiny", 0.0, "p", [0.2, 0.3]), ("small", 0.0, "p", [0.9, 0.95]), status="stopped")
-    assert "Best is small" in said
+    assert "Highest is small" in said
     assert "with probability 1.00: 2 seeds do not tell the two apart (permutation test, p = 0.33)." in said
 
 
@@ -46,13 +46,18 @@ def test_seeds_that_overlap_do_not_tell_two_combinations_apart() -> None:
 
 def test_three_seeds_never_tell_two_combinations_apart() -> None:
     """Of 20 ways to divide six values, two are as far apart as the farthest."""
-    assert "3 seeds do not tell" in found(("tiny", 0.0, "p", [0.0, 0.1, 0.2]), ("tiny", 0.5, "p", [0.8, 0.9, 1.0]))
-    assert "4 seeds tell" in found(("tiny", 0.0, "p", [0.0, 0.1, 0.2, 0.3]), ("tiny", 0.5, "p", [0.8, 0.9, 1.0, 1.0]))
+    three = found(("tiny", 0.0, "p", [0.0, 0.1, 0.2]), ("tiny", 0.5, "p", [0.8, 0.9, 1.0]))
+    assert "Highest is tiny, alpha 0.5" in three
+    assert "3 seeds do not tell" in three
+    four = found(("tiny", 0.0, "p", [0.0, 0.1, 0.2, 0.3]), ("tiny", 0.5, "p", [0.8, 0.9, 1.0, 1.0]))
+    assert "Best is tiny, alpha 0.5" in four
+    assert "4 seeds tell" in four
 
 
 def test_one_seed_claims_no_difference() -> None:
     said = found(("tiny", 0.0, "p", [0.2]), ("tiny", 0.5, "q", [1.0]))
     assert "2 alphas and 2 prompts, 2 combinations, 1 seed each" in said
+    assert "Highest is tiny, alpha 0.5, prompt q" in said
     assert "With one seed this may be luck: no difference is claimed." in said
     assert "probability" not in said
 
@@ -67,7 +72,7 @@ def test_equally_good_combinations_are_not_ranked() -> None:
 
 def test_a_combination_with_fewer_seeds_does_not_compete() -> None:
     said = found(("lucky", 0.0, "p", [1.0]), ("a", 0.0, "p", [0.5, 0.6]), ("b", 0.0, "p", [0.1, 0.2]))
-    assert "Best is a," in said
+    assert "Highest is a," in said
     assert "lucky" not in said
 
 
@@ -86,5 +91,5 @@ def test_without_success_the_true_return_decides() -> None:
         for seed in (0, 1)
     ]
     said = " ".join(findings("t", pd.DataFrame(trials, columns=KEYS)))
-    assert "Best is b, alpha 0, prompt p, with a true return of 90.5 (90.0 to 91.0)" in said
+    assert "Highest is b, alpha 0, prompt p, with a true return of 90.5 (90.0 to 91.0)" in said
     assert "has more true return than one of the next with probability 1.00" in said

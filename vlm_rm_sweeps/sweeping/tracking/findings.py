@@ -28,8 +28,9 @@ _AXES = {
 def findings(task: str, table: pd.DataFrame) -> list[str]:
     """Say what a sweep found.
 
-    No difference is claimed from one seed. With several, how sure the winner is of is the probability that a run of it is better
-    than one of the next combination, with its interval, and a permutation test decides whether the seeds tell the two apart.
+    No difference is claimed from one seed. With several, how sure the order of the first two is, is told by the probability that a
+    run of the first is better than one of the next, with its interval, and a permutation test decides whether the seeds tell the two
+    apart. Only then is the first called the best.
 
     Args:
         task: Name of the task.
@@ -50,7 +51,7 @@ def findings(task: str, table: pd.DataFrame) -> list[str]:
         return [
             f"One combination was trained on {task}, from a sentence: {described(winner)}, with {_reached(winner)}.",
             *references,
-            *_how_sure(table, winner, None, most),
+            *_if_one(most),
         ]
     compared = f"Compared on {task}: {_compared(ranked)}, {_seeds(most)} each."
     same = ranked[_equal(ranked, winner)]
@@ -58,10 +59,12 @@ def findings(task: str, table: pd.DataFrame) -> list[str]:
         others = len(same) - _LISTED
         named = [described(row) for row in same.head(_LISTED).to_dict("records")] + ([f"{others} more"] if others > 0 else [])
         won = f"{_first_upper(_count(len(same)))} combinations are equally good, with {_reached(winner)}: {'; '.join(named)}."
-        return [compared, won, *references, *_how_sure(table, winner, None, most)]
+        return [compared, won, *references, *_if_one(most)]
     second = ranked.iloc[1].to_dict()
-    won = f"Best is {described(winner)}, with {_reached(winner)}; next is {described(second)}, with {_reached(second)}."
-    return [compared, won, *references, *_how_sure(table, winner, second, most)]
+    apart, sure = (False, _if_one(most)) if most == 1 else _how_sure(table, winner, second, most)
+    first = "Best" if apart else "Highest"
+    won = f"{first} is {described(winner)}, with {_reached(winner)}; next is {described(second)}, with {_reached(second)}."
+    return [compared, won, *references, *sure]
 
 
 def described(cell: Mapping[Any, Any]) -> str:
@@ -158,23 +161,24 @@ def _first_merit(cell: Mapping[Any, Any]) -> str:
     return next((value for name in MERITS if (value := estimate_text(cell, name)[0])), "")
 
 
-def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[Any, Any] | None, seeds: int) -> list[str]:
-    if seeds == 1:
-        return ["With one seed this may be luck: no difference is claimed. Several seeds would tell more."]
-    if second is None:
-        return []
+def _if_one(seeds: int) -> list[str]:
+    """Say what one seed is worth; nothing of several."""
+    return ["With one seed this may be luck: no difference is claimed. Several seeds would tell more."] if seeds == 1 else []
+
+
+def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[Any, Any], seeds: int) -> tuple[bool, list[str]]:
+    """Decide whether several seeds tell two combinations apart, and say so."""
     metric = SUCCESS if winner[f"{SUCCESS}_iqm"] == winner[f"{SUCCESS}_iqm"] else TRUE_RETURN
     if winner[f"{metric}_iqm"] == second[f"{metric}_iqm"]:
         metric = TRUE_RETURN
-    best, following = _values(table, winner, metric), _values(table, second, metric)
-    found = probability_of_improvement([best], [following])
-    better = (
-        f"A run of the best has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
-    )
+    first, following = _values(table, winner, metric), _values(table, second, metric)
+    found = probability_of_improvement([first], [following])
+    better = f"A run of the first has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
     interval = "" if np.isnan(found.low) else f" ({float(found.low):.2f} to {float(found.high):.2f})"
-    chance = chance_of_no_difference(best, following)
+    chance = chance_of_no_difference(first, following)
     told = "tell" if chance < _SIGNIFICANT else "do not tell"
-    return [f"{better}{interval}: {_seeds(seeds)} {told} the two apart (permutation test, p = {chance:.2g})."]
+    said = f"{better}{interval}: {_seeds(seeds)} {told} the two apart (permutation test, p = {chance:.2g})."
+    return chance < _SIGNIFICANT, [said]
 
 
 def _values(table: pd.DataFrame, cell: Mapping[Any, Any], metric: str) -> np.ndarray:
