@@ -111,9 +111,7 @@ def test_is_whole_in_one_file(folder: SweepFolder) -> None:
 def test_begins_with_what_was_found(folder: SweepFolder) -> None:
     page = Page(write_report(folder.path).read_text(encoding="utf-8"))
     body = " ".join(page.text.partition("}\n")[2].split())
-    said = (
-        "Compared on cartpole-upright: 2 alphas, 1 seed each. Highest is embedded/tiny, alpha 0, prompt 1, with a success of 0.75"
-    )
+    said = "Compared on cartpole-upright: 2 alphas, 1 seed each. Highest is embedded/tiny, alpha 0, prompt 1, with a success of 0.75"
     assert said in body
     assert body.index(said) < body.index("Results") < body.index("How to reproduce")
     assert "vlm-rm sweep reported.yaml" in body

@@ -173,7 +173,9 @@ def _how_sure(table: pd.DataFrame, winner: Mapping[Any, Any], second: Mapping[An
         metric = TRUE_RETURN
     first, following = _values(table, winner, metric), _values(table, second, metric)
     found = probability_of_improvement([first], [following])
-    better = f"A run of the first has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
+    better = (
+        f"A run of the first has more {metric.replace('_', ' ')} than one of the next with probability {float(found.value):.2f}"
+    )
     interval = "" if np.isnan(found.low) else f" ({float(found.low):.2f} to {float(found.high):.2f})"
     chance = chance_of_no_difference(first, following)
     told = "tell" if chance < _SIGNIFICANT else "do not tell"
