@@ -1,13 +1,14 @@
 """What a search found: how good its samples are, by each value that was drawn.
 
 Run `make analysis SWEEP_RUN=results/...`, or `python analysis/search.py FOLDER`. A point is a trial; a ring is a sample, the mean
-over its seeds. Where rings rise to one side, the range ends too early. Later samples are darker: by `tpe` they gather where earlier
-ones were good.
+over its seeds. Where rings rise to one side, the range ends too early. Later samples are darker, as the bar shows: by `tpe` they
+gather where earlier ones were good.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 from runs import DoesNotApplyError, SweepRuns, draw_alone, reward_model_trials
 
 from vlm_rm_sweeps.metrics import EVALUATION, SAMPLE
@@ -32,12 +33,13 @@ def draw(runs: SweepRuns) -> None:
     for key in search.space:
         name = ALPHA if key == ALPHA else key.replace(SETTING, "settings_")
         table[key] = [params[run_id][name] for run_id in table["run_id"]]
-    figure, axes = plt.subplots(1, len(search.space), figsize=(3.8 * len(search.space) + 0.6, 3.8), squeeze=False, sharey=True)
+    size = (3.8 * len(search.space) + 1.4, 3.8)
+    figure, axes = plt.subplots(1, len(search.space), figsize=size, layout="constrained", squeeze=False, sharey=True)
     for axis, (key, values) in zip(axes[0], search.space.items(), strict=True):
         order = [] if isinstance(values, Range) else [str(value) for value in values]
         at = table[key].map(order.index) if order else table[key].astype(float)
         of_samples = pd.DataFrame({SAMPLE: table[SAMPLE], "at": at, metric: table[metric]}).groupby(SAMPLE).mean()
-        axis.scatter(at, table[metric], s=10, c=table[SAMPLE], cmap="viridis_r")
+        points = axis.scatter(at, table[metric], s=10, c=table[SAMPLE], cmap="viridis_r")
         axis.scatter(of_samples["at"], of_samples[metric], s=70, facecolors="none", edgecolors="0.3")
         if isinstance(values, Range) and values.log:
             axis.set_xscale("log")
@@ -46,7 +48,7 @@ def draw(runs: SweepRuns) -> None:
         axis.set_xlabel(key)
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel(search.by.replace("_", " "))
-    figure.tight_layout()
+    figure.colorbar(points, ax=axes, label=SAMPLE, ticks=MaxNLocator(integer=True), pad=0.02)
     runs.save(figure, table.drop(columns="run_id"), "search")
 
 

@@ -1,5 +1,11 @@
 """Collecting data sets of states and labelling them."""
 
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +43,19 @@ def test_a_sweeps_policies_become_a_data_set(
     assert "8 states of cartpole-upright (8 rollout)" in printed
     assert set(load_states(tmp_path / "data").table["seed"]) == {4}
     assert "exists already" in refusal("states", "rollouts", folder.path, "-o", tmp_path / "data")
+
+
+def test_the_label_page_is_served_until_it_is_interrupted(dataset: Path) -> None:
+    command = [str(Path(sys.executable).parent / "vlm-rm"), "label", str(dataset), "--no-open"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+        assert found is not None
+        with urllib.request.urlopen(f"{found[0]}/api/job", timeout=20) as answer:
+            assert [each["text"] for each in json.load(answer)["answers"]] == ["yes", "no"]
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=60)
+    assert (server.returncode, "Traceback" in errors) == (0, False)
 
 
 def test_labels_are_counted_compared_and_exported(vlm_rm: Command, refusal: Command, dataset: Path, tmp_path: Path) -> None:

@@ -22,12 +22,30 @@ from vlm_rm_sweeps.tasks import registry
 LANGUAGES = {"console", "yaml", "python", "text", "bibtex"}
 OF_OTHERS = {"apt", "cd", "docker", "export", "git", "kubectl", "mkdir", "openssl", "pip", "ray", "sbatch", "source"}
 """First words of commands that are nobody's here; their blocks say what they need."""
+_ELSEWHERE = {"browser", "minutes", "running sweep"}
+"""What keeps a command from being run by these tests, but not from being run by others."""
+RUN_BY = {
+    ("confusion",): "tests/cli/test_measuring.py",
+    ("demo",): "tests/demo/test_page.py",
+    ("distill",): "tests/cli/test_distilling.py",
+    ("doctor",): "tests/machine/test_doctor.py",
+    ("fit",): "tests/sweeping/execution/test_fit.py",
+    ("label",): "tests/cli/test_states.py",
+    ("labels",): "tests/cli/test_states.py",
+    ("render",): "tests/cli/test_inventory.py",
+    ("report",): "tests/cli/test_cli.py",
+    ("reward", "train"): "tests/cli/test_heads.py",
+    ("states", "rollouts"): "tests/cli/test_states.py",
+    ("states", "sample"): "tests/cli/test_states.py",
+    ("sweep",): "tests/cli/test_sweeps.py",
+}
+"""The tests that run such a command of `vlm-rm`, smaller."""
 NEEDS = {"browser", "cluster", "gpu", "minutes", "network", "opengl", "results", "root", "running sweep"}
 """What keeps a command from being run here. Those that need `results` alone are run by `test_commands_on_results.py`."""
 MADE_FIRST = "results/states/cartpole"
 """The data set that the pages make first."""
 _CHEAP = ("tasks", "schema")
-_INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make|python)(?: |\n *)[^`\n]+(?:\n[^`\n]+)?)`(?!`)")
+_INLINE = re.compile(r"(?<!`)`(?:\.venv/bin/)?((?:vlm-rm|make|python|bash)(?: |\n *)[^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 """A command in a sentence, which may be wrapped over a line."""
 MAKEFILE = text_of("Makefile")
 MODEL_CARDS = sorted(str(card.relative_to(REPOSITORY)) for card in REPOSITORY.glob("vlm_rm_sweeps/**/MODEL_CARD.md"))
@@ -104,8 +122,9 @@ def test_every_block_says_what_it_is(page: str) -> None:
     assert {block.language for block in found} <= LANGUAGES
     assert len(re.findall(r"^\s*```", text_of(page), re.MULTILINE)) == 2 * len(found)
     of_text = [line for block in found if block.language == "text" for line in block.text.splitlines()]
+    commands = re.compile(r"(\.venv/bin/)?(vlm-rm|make|python|bash|ray) ")
     usages = re.compile(r"vlm-rm [\w -]*\[OPTIONS\]")
-    assert [line for line in of_text if re.match(r"(\.venv/bin/)?(vlm-rm|make) ", line) and not usages.match(line)] == []
+    assert [line for line in of_text if commands.match(line) and not usages.match(line)] == []
 
 
 @pytest.mark.parametrize("page", pages_with("yaml"))
@@ -140,8 +159,25 @@ def test_every_command_runs_or_says_what_it_needs(page: str) -> None:
         assert {each for each in block.needs.split(", ") if each} <= NEEDS, block.needs
         program, *words = shlex.split(command)
         by_another_test = (program == "make" and words[0] in tested) or program == "python"  # which `check_command` looks for
-        made = words[-1] == MADE_FIRST
+        made = words[:2] == ["states", "sample"] and words[-1] == MADE_FIRST
         assert block.needs or run_here(block, command) or by_another_test or made, f"{command}: no test runs it"
+
+
+@pytest.mark.parametrize("page", pages_with("console"))
+def test_a_command_that_is_not_run_here_is_run_by_another_test(page: str) -> None:
+    for block, command in commands_of(page):
+        program, *words = shlex.split(command)
+        if _ELSEWHERE & set(block.needs.split(", ")) and program.endswith("vlm-rm"):
+            *_, rest = find_command(words)
+            called = tuple(words[: len(words) - len(rest)])
+            assert called in RUN_BY, f"{command}: name the test that runs it in RUN_BY"
+
+
+@pytest.mark.parametrize("called", RUN_BY, ids=" ".join)
+def test_the_test_that_runs_a_command_is_one_of_every_run(called: tuple[str, ...]) -> None:
+    test = text_of(RUN_BY[called])
+    assert not re.search(r"pytestmark = pytest\.mark\.(slow|browser|cluster|fuzz)", test)
+    assert re.search(r",\s+".join(f'"{word}"' for word in called), test)
 
 
 @pytest.mark.parametrize("page", pages_with("console"))
@@ -161,8 +197,12 @@ def test_commands_in_sentences_exist_with_their_options(page: str) -> None:
             check_make(words)
         elif program == "python":
             check_script(words)
+        elif program == "bash":
+            assert (REPOSITORY / words[0]).is_file(), inline
         elif words[0].islower():  # else a placeholder, such as COMMAND
             check_options(words)
+            shipped = [word for word in words if word.startswith(("sweeps/", "examples/", "analysis/")) and "*" not in word]
+            assert [word for word in shipped if "<" not in word and not (REPOSITORY / word).exists()] == [], inline
 
 
 def test_a_command_that_is_wrapped_over_a_line_is_found() -> None:

@@ -311,16 +311,23 @@ def test_fits_phones_desktops_and_paper_in_light_and_dark(
     problems: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    report = write_report(folder.path)
-    page.goto(report.as_uri())
+    figures = folder.path / "figures"
+    for name in ("reward_landscape", "overoptimisation"):
+        write_picture(np.zeros((40, 2400, 3), np.uint8), figures / f"{name}.png")
+    (figures / "overoptimisation_by_model.csv").write_text(
+        "model,parameters_millions,trials_with_alarm\nembedded/tiny,0.145,2\n"
+    )
+    page.goto(write_report(folder.path).as_uri())
+    for shown in ("Its peak should be at the goal", "Over-optimisation by model", "Shaded: alarms"):
+        assert page.get_by_text(shown).first.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
     assert page.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth > 0)")
     assert page.evaluate(
         "Array.from(document.querySelectorAll('video')).every(video => video.poster.startsWith('data:image/jpeg'))"
     )
-    shown = (page.is_visible("video"), page.is_visible("img.strip"), page.is_visible(".results .bar"))
-    assert shown == (True, False, width > 640)
+    seen = (page.is_visible("video"), page.is_visible("img.strip"), page.is_visible(".results .bar"))
+    assert seen == (True, False, width > 640)
     page.emulate_media(media="print")
     assert (page.is_visible("video"), page.is_visible("img.strip")) == (False, True)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

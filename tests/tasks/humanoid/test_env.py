@@ -17,7 +17,7 @@ from vlm_rm_sweeps.tasks import mujoco_scene
 from vlm_rm_sweeps.tasks.humanoid.env import Humanoid, paper_camera
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
-from vlm_rm_sweeps.tasks.humanoid.success import kneeling
+from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.registry import find_task, task_names
 from vlm_rm_sweeps.tasks.rendering import Profile, Rendering
 
@@ -72,7 +72,7 @@ def test_episodes_have_100_steps_and_no_early_end() -> None:
 
 
 def test_success_and_true_reward_are_of_the_state_after_the_step() -> None:
-    env = Humanoid(FAST, SMALL, kneeling)
+    env = Humanoid(FAST, SMALL, SUCCESS_TESTS["humanoid-kneeling"])
     env.reset(seed=0)
     assert env.step(NO_ACTION)[1:] == (0.0, False, False, {"success": False})
     in_pose(env, "kneeling")
@@ -82,7 +82,7 @@ def test_success_and_true_reward_are_of_the_state_after_the_step() -> None:
 
 
 def test_a_copy_is_of_the_same_kind() -> None:
-    env = copy.deepcopy(Humanoid(Rendering("original", "default", "fast"), SMALL, kneeling))
+    env = copy.deepcopy(Humanoid(Rendering("original", "default", "fast"), SMALL, SUCCESS_TESTS["humanoid-kneeling"]))
     assert env.rendering == Rendering("original", "default", "fast")
     in_pose(env, "kneeling")
     assert env.step(NO_ACTION)[4] == {"success": True}

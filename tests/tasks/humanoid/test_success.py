@@ -1,13 +1,10 @@
 """Success tests of the humanoid: true near their own poses, false on the others, in the air, upside down and when falling."""
 
-from collections.abc import Callable
-
 import mujoco
 import numpy as np
 import pytest
 
 from vlm_rm_sweeps.evaluation.poses import expected_success, success_by_pose
-from vlm_rm_sweeps.tasks.humanoid import success as humanoid_success
 from vlm_rm_sweeps.tasks.humanoid.poses import POSES, Pose, interpolated
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
 from vlm_rm_sweeps.tasks.humanoid.success import FULFILLING_POSES, SUCCESS_TESTS
@@ -63,48 +60,54 @@ def test_nothing_counts_in_the_air_or_lying_down(task: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_success", "near_miss"),
+    ("task", "near_miss"),
     [
-        (humanoid_success.arms_raised, changed("arms raised", left_shoulder1=-37, left_shoulder2=41, left_elbow=-74)),
-        (humanoid_success.kneeling, changed("kneeling", right_hip_y=-85, right_knee=-90)),
-        (humanoid_success.kneeling, Pose(POSES["kneeling"].joints, pitch=-40)),
+        ("humanoid-arms-raised", changed("arms raised", left_shoulder1=-37, left_shoulder2=41, left_elbow=-74)),
+        ("humanoid-kneeling", changed("kneeling", right_hip_y=-85, right_knee=-90)),
+        ("humanoid-kneeling", Pose(POSES["kneeling"].joints, pitch=-40)),
         # Crouching on the feet, both knees 0.12 m above the floor.
-        (humanoid_success.kneeling, of_both_legs("kneeling", pitch=15, abdomen_y=2.5, hip_y=-55, knee=-112)),
-        (humanoid_success.splits, changed("side splits", right_knee=-90)),
+        ("humanoid-kneeling", of_both_legs("kneeling", pitch=15, abdomen_y=2.5, hip_y=-55, knee=-112)),
+        ("humanoid-splits", changed("side splits", right_knee=-90)),
         # Both feet 0.29 m above the floor; both knees bent by 28 degrees.
-        (humanoid_success.splits, of_both_legs("side splits", pitch=-20, abdomen_y=-20, hip_y=-75)),
-        (humanoid_success.splits, of_both_legs("side splits", pitch=0, abdomen_y=0, knee=-28)),
-        (humanoid_success.splits, changed("side splits", right_hip_z=0, left_hip_z=0)),
-        (humanoid_success.lotus, changed("lotus", right_hip_z=0, left_hip_z=0)),
-        (humanoid_success.lotus, changed("lotus", right_knee=-60, left_knee=-60)),
-        (humanoid_success.one_leg, interpolated(POSES["standing"], POSES["one leg"], 0.3)),
-        (humanoid_success.one_leg, Pose(POSES["one leg"].joints, pitch=25)),
-        (humanoid_success.hands_on_hips, changed("hands on hips", right_shoulder1=37, right_shoulder2=-41, right_elbow=-74)),
-        (humanoid_success.arms_crossed, changed("arms crossed", left_shoulder1=37, left_shoulder2=-41, left_elbow=-74)),
+        ("humanoid-splits", of_both_legs("side splits", pitch=-20, abdomen_y=-20, hip_y=-75)),
+        ("humanoid-splits", of_both_legs("side splits", pitch=0, abdomen_y=0, knee=-28)),
+        ("humanoid-splits", changed("side splits", right_hip_z=0, left_hip_z=0)),
+        ("humanoid-lotus", changed("lotus", right_hip_z=0, left_hip_z=0)),
+        ("humanoid-lotus", changed("lotus", right_knee=-60, left_knee=-60)),
+        ("humanoid-one-leg", interpolated(POSES["standing"], POSES["one leg"], 0.3)),
+        ("humanoid-one-leg", Pose(POSES["one leg"].joints, pitch=25)),
+        (
+            "humanoid-hands-on-hips",
+            changed("hands on hips", right_shoulder1=37, right_shoulder2=-41, right_elbow=-74),
+        ),
+        (
+            "humanoid-arms-crossed",
+            changed("arms crossed", left_shoulder1=37, left_shoulder2=-41, left_elbow=-74),
+        ),
         # Hands that only touch, in the lap.
-        (humanoid_success.arms_crossed, Pose({**POSES["sitting"].joints, **LEGS_STRAIGHT})),
-        (humanoid_success.standing, interpolated(POSES["standing"], POSES["squatting"], 0.7)),
+        ("humanoid-arms-crossed", Pose({**POSES["sitting"].joints, **LEGS_STRAIGHT})),
+        ("humanoid-standing", interpolated(POSES["standing"], POSES["squatting"], 0.7)),
     ],
 )
-def test_near_misses_do_not_count(is_success: Callable[[mujoco.MjData], bool], near_miss: Pose) -> None:
-    assert not is_success(state(near_miss))
+def test_near_misses_do_not_count(task: str, near_miss: Pose) -> None:
+    assert not SUCCESS_TESTS[task](state(near_miss))
 
 
 def test_hands_in_the_lap_are_a_standing_near_miss_of_crossed_arms() -> None:
-    assert humanoid_success.standing(state(Pose({**POSES["sitting"].joints, **LEGS_STRAIGHT})))
+    assert SUCCESS_TESTS["humanoid-standing"](state(Pose({**POSES["sitting"].joints, **LEGS_STRAIGHT})))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_either_leg_and_either_arm_will_do(side: str) -> None:
     other = {"right": "left", "left": "right"}[side]
     one_leg = changed("standing", **{f"{side}_hip_y": -85, f"{side}_knee": -95})
-    assert humanoid_success.one_leg(state(one_leg, yaw=123))
+    assert SUCCESS_TESTS["humanoid-one-leg"](state(one_leg, yaw=123))
     crossed = {
         **dict(zip((f"{side}_shoulder1", f"{side}_shoulder2", f"{side}_elbow"), (60, -3, -46), strict=True)),
         **dict(zip((f"{other}_shoulder1", f"{other}_shoulder2", f"{other}_elbow"), (60, 7, -35), strict=True)),
     }
     mirrored = {name: -angle if name.startswith("left_shoulder") else angle for name, angle in crossed.items()}
-    assert humanoid_success.arms_crossed(state(changed("standing", **mirrored), yaw=123))
+    assert SUCCESS_TESTS["humanoid-arms-crossed"](state(changed("standing", **mirrored), yaw=123))
 
 
 def test_a_random_policy_fulfils_no_episode() -> None:

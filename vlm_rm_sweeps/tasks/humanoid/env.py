@@ -11,7 +11,7 @@ from gymnasium.utils import EzPickle
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.metrics import INFO_SUCCESS
 from vlm_rm_sweeps.tasks.humanoid.scene import humanoid_model
-from vlm_rm_sweeps.tasks.humanoid.success import standing
+from vlm_rm_sweeps.tasks.humanoid.success import SUCCESS_TESTS
 from vlm_rm_sweeps.tasks.mujoco_scene import SceneRenderer, shared_renderer
 from vlm_rm_sweeps.tasks.rendering import Rendering
 
@@ -59,7 +59,7 @@ class Humanoid(HumanoidEnv):
         self,
         rendering: Rendering,
         frame_format: FrameFormat | None = None,
-        is_success: Callable[[mujoco.MjData], bool] = standing,
+        is_success: Callable[[mujoco.MjData], bool] = SUCCESS_TESTS["humanoid-standing"],
     ) -> None:
         self.rendering = rendering
         self._size = frame_format.size if frame_format else PAPER_FRAME_SIZE

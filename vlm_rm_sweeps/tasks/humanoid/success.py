@@ -10,7 +10,8 @@ criterion, the threshold is what the model can reach:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import mujoco
 import numpy as np
@@ -64,85 +65,115 @@ CROSSED_HEIGHTS = (-0.45, 0.1)
 """Range of the hands' height above the torso's centre, in metres: between hips and throat."""
 
 
-def kneeling(data: mujoco.MjData) -> bool:
-    """Decide success: both knees on the floor and bent, the pelvis off the floor, the torso upright."""
-    knees = all(body.knee_clearance(data, side) <= KNEE_DOWN and body.bend(data, side) >= KNEELING_BEND for side in body.SIDES)
-    return knees and body.clearance(data, "butt") > PELVIS_DOWN and body.tilt(data) <= UPRIGHT
+Conditions = Iterator[tuple[str, bool]]
+"""The conditions of a success test, each with its name and whether a state meets it."""
 
 
-def lotus(data: mujoco.MjData) -> bool:
-    """Decide success: seated on the floor, both knees low, bent and facing out, the feet inward."""
-    legs = all(
-        body.knee_clearance(data, side) <= LOTUS_KNEE_DOWN
-        and body.bend(data, side) >= LOTUS_BEND
-        and body.clearance(data, f"{side}_foot") <= FOOT_LIFTED
-        for side in body.SIDES
-    )
-    knees_apart = body.distance(*(body.knee(data, side) for side in body.SIDES)) >= KNEES_APART
-    feet_together = body.distance(*(body.foot(data, side) for side in body.SIDES)) <= FEET_TOGETHER
-    seated = body.clearance(data, "butt") <= PELVIS_DOWN and body.tilt(data) <= UPRIGHT_SEATED
-    return legs and knees_apart and feet_together and seated
+def _kneeling(data: mujoco.MjData) -> Conditions:
+    yield "knees on the floor", all(body.knee_clearance(data, side) <= KNEE_DOWN for side in body.SIDES)
+    yield "knees bent", all(body.bend(data, side) >= KNEELING_BEND for side in body.SIDES)
+    yield "pelvis off the floor", body.clearance(data, "butt") > PELVIS_DOWN
+    yield "torso upright", body.tilt(data) <= UPRIGHT
 
 
-def standing(data: mujoco.MjData) -> bool:
-    """Decide success: upright on straight enough legs, on one foot or both, not in the air."""
-    on_a_foot = min(body.clearance(data, f"{side}_foot") for side in body.SIDES) <= FOOT_DOWN
-    return on_a_foot and body.position(data, "pelvis")[2] >= STANDING_PELVIS_HEIGHT and body.tilt(data) <= UPRIGHT
+def _lotus(data: mujoco.MjData) -> Conditions:
+    yield "knees low", all(body.knee_clearance(data, side) <= LOTUS_KNEE_DOWN for side in body.SIDES)
+    yield "knees bent", all(body.bend(data, side) >= LOTUS_BEND for side in body.SIDES)
+    yield "feet low", all(body.clearance(data, f"{side}_foot") <= FOOT_LIFTED for side in body.SIDES)
+    yield "knees apart", body.distance(*(body.knee(data, side) for side in body.SIDES)) >= KNEES_APART
+    yield "feet together", body.distance(*(body.foot(data, side) for side in body.SIDES)) <= FEET_TOGETHER
+    yield from _seated(data)
 
 
-def arms_raised(data: mujoco.MjData) -> bool:
-    """Decide success: standing, both hands above the head and both elbows above the shoulders."""
-    head = data.geom("head")
-    top = head.xpos[2] + body.radius(data, "head")
-    hands = all(body.hand(data, side)[2] >= top for side in body.SIDES)
-    elbows = all(body.elbow(data, side)[2] >= body.position(data, f"{side}_upper_arm")[2] for side in body.SIDES)
-    return standing(data) and hands and elbows
+def _standing(data: mujoco.MjData) -> Conditions:
+    yield "on a foot", min(body.clearance(data, f"{side}_foot") for side in body.SIDES) <= FOOT_DOWN
+    yield "legs straight enough", body.position(data, "pelvis")[2] >= STANDING_PELVIS_HEIGHT
+    yield "torso upright", body.tilt(data) <= UPRIGHT
 
 
-def splits(data: mujoco.MjData) -> bool:
-    """Decide success: seated, both legs straight, on the floor and stretched far out to their sides."""
+def _arms_raised(data: mujoco.MjData) -> Conditions:
+    yield from _standing(data)
+    top = data.geom("head").xpos[2] + body.radius(data, "head")
+    yield "hands above the head", all(body.hand(data, side)[2] >= top for side in body.SIDES)
+    shoulders = {side: body.position(data, f"{side}_upper_arm")[2] for side in body.SIDES}
+    yield "elbows above the shoulders", all(body.elbow(data, side)[2] >= shoulders[side] for side in body.SIDES)
+
+
+def _splits(data: mujoco.MjData) -> Conditions:
     directions = {side: body.unit(body.foot(data, side) - body.position(data, f"{side}_thigh")) for side in body.SIDES}
     to_the_left = body.axes(data, "pelvis")[:, 1]
-    sideways = all(body.OUTWARDS[side] * float(directions[side] @ to_the_left) >= SPLITS_SIDEWAYS for side in body.SIDES)
-    wide = math.degrees(math.acos(np.clip(directions["right"] @ directions["left"], -1, 1))) >= SPLITS_ANGLE
-    stretched = all(
-        body.bend(data, side) <= STRAIGHT_BEND
-        and body.knee_clearance(data, side) <= LEG_DOWN
-        and body.clearance(data, f"{side}_foot") <= LEG_DOWN
-        for side in body.SIDES
-    )
-    seated = body.clearance(data, "butt") <= PELVIS_DOWN and body.tilt(data) <= UPRIGHT_SEATED
-    return sideways and wide and stretched and seated
+    outwards = (body.OUTWARDS[side] * float(directions[side] @ to_the_left) for side in body.SIDES)
+    yield "legs to their sides", all(each >= SPLITS_SIDEWAYS for each in outwards)
+    angle = math.degrees(math.acos(np.clip(directions["right"] @ directions["left"], -1, 1)))
+    yield "legs wide apart", angle >= SPLITS_ANGLE
+    yield "legs straight", all(body.bend(data, side) <= STRAIGHT_BEND for side in body.SIDES)
+    yield "knees low", all(body.knee_clearance(data, side) <= LEG_DOWN for side in body.SIDES)
+    yield "feet low", all(body.clearance(data, f"{side}_foot") <= LEG_DOWN for side in body.SIDES)
+    yield from _seated(data)
 
 
-def hands_on_hips(data: mujoco.MjData) -> bool:
-    """Decide success: standing, each hand at its hip and not at the chest, the elbows pointing out."""
-    return standing(data) and all(_hand_on_hip(data, side) for side in body.SIDES)
+def _hands_on_hips(data: mujoco.MjData) -> Conditions:
+    yield from _standing(data)
+    lowest, highest = HIP_HEIGHTS
+    hands = {side: body.in_frame_of(data, "pelvis", body.hand(data, side)) for side in body.SIDES}
+    elbows = {side: body.in_frame_of(data, "pelvis", body.elbow(data, side)) for side in body.SIDES}
+    yield "elbows out", all(body.OUTWARDS[side] * (elbows[side][1] - hands[side][1]) >= 0 for side in body.SIDES)
+    yield "hands as high as the hips", all(lowest <= hand[2] <= highest for hand in hands.values())
+    yield "hands at the hips", all(body.gap_to_hips(data, side) <= HAND_AT_HIP for side in body.SIDES)
 
 
-def one_leg(data: mujoco.MjData) -> bool:
-    """Decide success: standing, balanced over one foot, the other one lifted."""
+def _one_leg(data: mujoco.MjData) -> Conditions:
+    yield from _standing(data)
     lifted, carrying = sorted(body.SIDES, key=lambda side: -body.clearance(data, f"{side}_foot"))
-    balanced = body.distance(data.subtree_com[1][:2], body.foot(data, carrying)[:2]) <= BALANCED
-    return standing(data) and balanced and body.clearance(data, f"{lifted}_foot") >= FOOT_LIFTED
+    yield "balanced", body.distance(data.subtree_com[1][:2], body.foot(data, carrying)[:2]) <= BALANCED
+    yield "a foot lifted", body.clearance(data, f"{lifted}_foot") >= FOOT_LIFTED
 
 
-def arms_crossed(data: mujoco.MjData) -> bool:
-    """Decide success: standing, the forearms crossed in front of the torso, each hand on the other arm's side."""
-    return standing(data) and all(_hand_crossed(data, side) for side in body.SIDES)
+def _arms_crossed(data: mujoco.MjData) -> Conditions:
+    yield from _standing(data)
+    lowest, highest = CROSSED_HEIGHTS
+    hands = {side: body.in_frame_of(data, "torso", body.hand(data, side)) for side in body.SIDES}
+    yield "hands past the middle", all(-body.OUTWARDS[side] * hand[1] >= CROSSED for side, hand in hands.items())
+    yield "hands in front", all(hand[0] >= CROSSED_IN_FRONT for hand in hands.values())
+    yield "hands between hips and throat", all(lowest <= hand[2] <= highest for hand in hands.values())
+
+
+def _seated(data: mujoco.MjData) -> Conditions:
+    yield "seated", body.clearance(data, "butt") <= PELVIS_DOWN
+    yield "torso upright", body.tilt(data) <= UPRIGHT_SEATED
+
+
+CONDITIONS: dict[str, Callable[[mujoco.MjData], Conditions]] = {
+    "humanoid-kneeling": _kneeling,
+    "humanoid-lotus": _lotus,
+    "humanoid-standing": _standing,
+    "humanoid-arms-raised": _arms_raised,
+    "humanoid-splits": _splits,
+    "humanoid-hands-on-hips": _hands_on_hips,
+    "humanoid-one-leg": _one_leg,
+    "humanoid-arms-crossed": _arms_crossed,
+}
+"""What each task asks of a state whose kinematics are up to date, by the task's name. It is a success if all is met:
+
+- *kneeling*: both knees on the floor and bent, the pelvis off the floor, the torso upright;
+- *lotus*: seated on the floor, both knees low, bent and facing out, the feet inward;
+- *standing*: upright on straight enough legs, on one foot or both, not in the air;
+- *arms raised*: standing, both hands above the head and both elbows above the shoulders;
+- *splits*: seated, both legs straight, on the floor and stretched far out to their sides;
+- *hands on hips*: standing, each hand at its hip and not at the chest, the elbows pointing out;
+- *one leg*: standing, balanced over one foot, the other one lifted;
+- *arms crossed*: standing, the forearms crossed in front of the torso, each hand on the other arm's side.
+"""
+
+
+def _all_met(conditions: Callable[[mujoco.MjData], Conditions], data: mujoco.MjData) -> bool:
+    return all(met for _, met in conditions(data))
 
 
 SUCCESS_TESTS: dict[str, Callable[[mujoco.MjData], bool]] = {
-    "humanoid-kneeling": kneeling,
-    "humanoid-lotus": lotus,
-    "humanoid-standing": standing,
-    "humanoid-arms-raised": arms_raised,
-    "humanoid-splits": splits,
-    "humanoid-hands-on-hips": hands_on_hips,
-    "humanoid-one-leg": one_leg,
-    "humanoid-arms-crossed": arms_crossed,
+    name: partial(_all_met, conditions) for name, conditions in CONDITIONS.items()
 }
-"""The success test of each task, by the task's name. A state's kinematics must be up to date."""
+"""The success test of each task, by the task's name."""
 
 FULFILLING_POSES: dict[str, tuple[str, ...]] = {
     "humanoid-kneeling": ("kneeling", "kneeling on the heels"),
@@ -161,17 +192,3 @@ FULFILLING_POSES: dict[str, tuple[str, ...]] = {
 
 The paper's criterion for standing is "without falling", whatever arms and legs do, so all poses on foot fulfil it.
 """
-
-
-def _hand_on_hip(data: mujoco.MjData, side: str) -> bool:
-    hand = body.in_frame_of(data, "pelvis", body.hand(data, side))
-    elbow = body.in_frame_of(data, "pelvis", body.elbow(data, side))
-    elbow_out = body.OUTWARDS[side] * (elbow[1] - hand[1]) >= 0
-    lowest, highest = HIP_HEIGHTS
-    return elbow_out and lowest <= hand[2] <= highest and body.gap_to_hips(data, side) <= HAND_AT_HIP
-
-
-def _hand_crossed(data: mujoco.MjData, side: str) -> bool:
-    x, y, z = body.in_frame_of(data, "torso", body.hand(data, side))
-    lowest, highest = CROSSED_HEIGHTS
-    return -body.OUTWARDS[side] * y >= CROSSED and x >= CROSSED_IN_FRONT and lowest <= z <= highest

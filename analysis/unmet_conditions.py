@@ -1,0 +1,114 @@
+"""What keeps a humanoid's policies from success: which conditions of the success test their states do not meet.
+
+Run `python analysis/unmet_conditions.py results/states/lotus`, a data set of `vlm-rm states rollouts`. For each condition of the
+task's success test it prints, over the states of the data set:
+
+- `met`: the share of states that meet it;
+- `missing_alone`: the share of states that meet all conditions but this one;
+- `reward_met` and `reward_unmet`, with `--model`: the mean reward (alpha 0, the task's own sentence) of the states that meet it, and of
+  those that do not.
+
+A condition that few states meet, and whose two rewards are alike, is one that the reward does not see: more training does not help.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from learned_rewards import cosines
+from runs import refusals_in_words
+
+from vlm_rm_sweeps.cli.options import write_table
+from vlm_rm_sweeps.errors import UserError
+from vlm_rm_sweeps.evaluation.drawing import drawn_states
+from vlm_rm_sweeps.evaluation.heads.examples import LabelledStates
+from vlm_rm_sweeps.evaluation.score import in_chunks
+from vlm_rm_sweeps.evaluation.states import StateDataset, load_states
+from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.tasks.humanoid.success import CONDITIONS
+from vlm_rm_sweeps.tasks.state_space import RestorableStates, innermost
+
+
+def conditions_met(dataset: StateDataset) -> pd.DataFrame:
+    """Test the states of a data set.
+
+    Args:
+        dataset: States of one of the humanoid's tasks.
+
+    Returns:
+        A row for each state, in their order, and a column for each condition of the task's success test: bool.
+
+    Raises:
+        UserError: They are of another task, or came as images alone.
+    """
+    task = dataset.task
+    space = task.states
+    if task.name not in CONDITIONS or not isinstance(space, RestorableStates) or not dataset.variables:
+        raise UserError(f"{dataset.folder} has states of {task.name}: expected states of {', '.join(CONDITIONS)}")
+    env = task.native_env(task.rendering(), None)
+    env.reset(seed=0)
+
+    def rows() -> Iterator[dict[str, bool]]:
+        for position in range(len(dataset)):
+            space.restore(env, dataset.state(position))
+            yield {name: bool(met) for name, met in CONDITIONS[task.name](innermost(env).data)}
+
+    table = pd.DataFrame(list(rows()))
+    env.close()
+    return table
+
+
+def rewards_of(dataset: StateDataset, model: ClipRewardModel) -> np.ndarray:
+    """Score the states of a data set at alpha 0 with the task's own sentence, drawn as in training: float (states,)."""
+    frames = (drawn[model.frame_format] for drawn in drawn_states(dataset, [model.frame_format]))
+    images = np.concatenate([model.encode_frames(chunk).numpy() for chunk in in_chunks(frames, model.frame_format)])
+    unused = np.zeros(len(dataset))
+    return cosines(model, dataset.task, LabelledStates(images, unused, np.arange(len(dataset))))
+
+
+def summary(met: pd.DataFrame, rewards: np.ndarray | None) -> pd.DataFrame:
+    """Sum up the conditions, see the head of this file.
+
+    Args:
+        met: As of `conditions_met`.
+        rewards: The reward of each state, float (states,); None if unknown.
+
+    Returns:
+        A row for each condition, and `all` for the whole test.
+    """
+    missing_one = (~met).sum(axis=1) == 1
+    whole = met.assign(all=met.all(axis=1))
+    alone = (~met & missing_one.to_numpy()[:, None]).mean()
+    table = pd.DataFrame({"met": whole.mean(), "missing_alone": alone}).loc[list(whole)]
+    if rewards is not None:
+        table["reward_met"] = [rewards[whole[name]].mean() if whole[name].any() else np.nan for name in whole]
+        table["reward_unmet"] = [rewards[~whole[name]].mean() if not whole[name].all() else np.nan for name in whole]
+    return table.rename_axis("condition").reset_index()
+
+
+def main() -> None:
+    """Print the table, and write it as CSV if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("states", type=Path, help="a data set of `vlm-rm states`")
+    parser.add_argument("--model", help="a CLIP model, such as embedded/large, whose reward is compared")
+    parser.add_argument("--csv", type=Path, default=None)
+    options = parser.parse_args()
+    with refusals_in_words():
+        dataset = load_states(options.states)
+        met = conditions_met(dataset)
+        rewards = None
+        if options.model:
+            model = ClipRewardModel(options.model)
+            model.load()
+            rewards = rewards_of(dataset, model)
+        table = summary(met, rewards)
+        print(f"{len(met)} states of {dataset.task.name}")
+        print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
+        if options.csv:
+            write_table(options.csv, table)
+
+
+if __name__ == "__main__":
+    main()
