@@ -2,9 +2,9 @@
 
 All pages quote their sweep files anew, without any folder too, after the comments of a file have changed.
 
-Each page is of one shipped sweep, and nothing on it is written by hand. A page says of what it is: the sweep file's keys and the
-weights of the embedded models. When one of these changes, the page is stale, a test fails, and the page is written anew from new
-results or removed.
+Each page is of one shipped sweep, and nothing on it is written by hand: it has a checksum of what came from the results, and a test
+fails if that was edited. A page also says of what it is: the sweep file's keys and the weights of the embedded models. When one of
+these changes, the page is stale, a test fails, and the page is written anew from new results or removed.
 """
 
 import argparse
@@ -58,6 +58,7 @@ _WITHOUT = "without the start of the command and of Ray"
 """What the journal, whose time a page has, does not know, and the time that the command prints has in it."""
 _QUOTED = "## Sweep file"
 _MARK = re.compile(r"^<!-- of: (\w+) -->$", re.MULTILINE)
+_SEAL = re.compile(r"^<!-- sealed: (\w*) -->\n", re.MULTILINE)
 _NAVIGATION = re.compile(r"(      # gallery\n).*?(      # end of gallery\n)", re.DOTALL)
 
 
@@ -71,6 +72,23 @@ def mark_on(page: str) -> str:
     """Return what a page says it is of; empty if it says nothing."""
     found = _MARK.search(page)
     return found[1] if found else ""
+
+
+def seal_of(page: str) -> str:
+    """Compute the checksum of what a page has from results: all of it but the sweep file, whose comments may change."""
+    from_results = _SEAL.sub("", page.partition(f"{_QUOTED}\n")[0], count=1)
+    return hashlib.sha256(from_results.encode()).hexdigest()[:16]
+
+
+def seal_on(page: str) -> str:
+    """Return the checksum that a page says it has; empty if it says nothing."""
+    found = _SEAL.search(page)
+    return found[1] if found else ""
+
+
+def sealed(page: str) -> str:
+    """Return a page with the checksum of what it has from results."""
+    return _SEAL.sub(f"<!-- sealed: {seal_of(page)} -->\n", page, count=1)
 
 
 def shipped(name: str) -> Path:
@@ -106,7 +124,8 @@ def write_page(path: Path, gallery: Path = GALLERY) -> Path:
     pictures = gallery / sweep.name
     with new_output(gallery / f"{sweep.name}.md") as page:
         shown = list(_pictures(folder, table, pictures))
-        page.write_text("\n".join(_lines(sweep, table, sweep_file, origin, shown)) + "\n", encoding="utf-8")
+        text = "\n".join(_lines(sweep, table, sweep_file, origin, shown)) + "\n"
+        page.write_text(sealed(text), encoding="utf-8")
     _remove_others(pictures, {Path(file).name for file, _, video in shown for file in (file, video)})
     return gallery / f"{sweep.name}.md"
 
@@ -210,6 +229,7 @@ def _lines(
     yield from (
         "",
         f"<!-- of: {mark_of(sweep_file)} -->",
+        "<!-- sealed:  -->",
         "<!-- Written by docs/gallery.py from results: not edited by hand. -->",
         "",
     )

@@ -109,6 +109,7 @@ def test_a_page_has_findings_pictures_table_origin_and_sweep_file(
     page = gallery.write_page(results, tmp_path / "gallery")
     text = page.read_text(encoding="utf-8")
     assert gallery.mark_on(text) == gallery.mark_of(REPOSITORY / "sweeps" / "quickstart.yaml")
+    assert gallery.seal_on(text) == gallery.seal_of(text)
     for part in (
         "Eight combinations are equally good, with a success of 0.75",
         "| embedded/small, alpha 0.5, prompt balanced | 1 | 0.75 | 150.0 |",
@@ -272,6 +273,13 @@ def test_results_of_another_sweep_or_unfinished_ones_make_no_page(
     with pytest.raises(UserError, match="the gallery has shipped sweeps alone"):
         gallery.write_page(results, tmp_path / "gallery")
     assert not (tmp_path / "gallery").exists()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_was_edited_by_hand(gallery: Any, page: str) -> None:
+    text = text_of(f"docs/gallery/{page}")
+    assert gallery.seal_on(text) == gallery.seal_of(text)
+    assert gallery.seal_of(text.replace("| seeds | ", "| seeds | 9, ")) != gallery.seal_on(text)
 
 
 @pytest.mark.parametrize("page", PAGES)
