@@ -1,9 +1,10 @@
 """Learning curves of a sweep: CLIP return, success and time in the goal by environment step.
 
 Run `make analysis SWEEP_RUN=results/quickstart-...`, or `python analysis/learning_curves.py FOLDER`. Thick lines are means over
-seeds; thin lines, where they can be told apart, single trials. A colour is a model, dashes and markers are a reward and prompt. All
-values are from training episodes, with exploration. If a reward model can be trusted, expect success and time in the goal to rise
-together with the CLIP return.
+seeds; thin lines, where they can be told apart, single trials. A colour is a model, dashes and markers are a reward and prompt. Values
+are from training episodes, with exploration; the success of the greedy policy is drawn, too, where it was evaluated during training
+(`trial.evaluation_interval`). If a reward model can be trusted, expect success and time in the goal to rise together with the CLIP
+return.
 """
 
 import math
@@ -16,18 +17,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from runs import TRIAL_TAGS, DoesNotApplyError, SweepRuns, draw_alone, line_look, line_name, reward_told
 
-from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, GOAL_FRACTION, SUCCESS, TRUE_RETURN
+from vlm_rm_sweeps.metrics import CLIP_RETURN, ENV_STEPS, EVALUATION, GOAL_FRACTION, SUCCESS, TRUE_RETURN
 from vlm_rm_sweeps.palette import REFERENCE_COLOURS
 from vlm_rm_sweeps.sweeping.config.trial import REFERENCE_PROMPT
 
 _SERIES = [name for name in TRIAL_TAGS if name != "seed"]
 _COLUMNS = 2
-_LEGEND_ROWS = 6
 _APART = 6
 """The most series of which single trials are drawn: of more, thin lines hide the means."""
 PANELS = {
     CLIP_RETURN: "CLIP return",
     SUCCESS: "success (share of episodes)",
+    EVALUATION + SUCCESS: "greedy success (share of episodes)",
     GOAL_FRACTION: "fraction of the episode in the goal",
     TRUE_RETURN: "true return",
 }
@@ -35,10 +36,10 @@ PANELS = {
 
 def draw(runs: SweepRuns) -> None:
     """Draw and save the figure."""
-    histories = {metric: history for metric in PANELS if not (history := runs.history(metric)).empty}
+    histories = {metric: history for metric in PANELS if not (history := _curves(runs.history(metric))).empty}
     if not histories:
         raise DoesNotApplyError("nothing was trained")
-    figure, axes = _panels(len(histories))
+    figure, axes, spare = _panels(len(histories))
     trials = pd.concat(histories.values())
     learned = trials[trials["prompt"] != REFERENCE_PROMPT]
     styles = _styles(trials, runs.colours)
@@ -57,20 +58,33 @@ def draw(runs: SweepRuns) -> None:
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
     lines = {str(line.get_label()): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}
-    columns = 1 + (len(lines) > _LEGEND_ROWS)
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns, frameon=False, handlelength=4)
+    look: dict[str, Any] = {"fontsize": "small", "frameon": False, "handlelength": 4}
+    if spare:
+        spare.legend(lines.values(), lines.keys(), loc="center", **look)
+    else:
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(len(lines), _COLUMNS), **look)
     data = pd.concat([history.assign(metric=metric) for metric, history in histories.items()])
     runs.save(figure, data, "learning_curves")
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    """Make a figure with panels in rows of two, which can be read at the width of a page."""
+def _curves(history: pd.DataFrame) -> pd.DataFrame:
+    """Leave out trials that have a single value, which is no curve."""
+    return history[history.groupby("run_id")["value"].transform("size") > 1]
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes], Axes | None]:
+    """Make a figure with panels in rows of two, which can be read at the width of a page, and an empty one if they are odd."""
     rows = math.ceil(count / _COLUMNS)
-    size = (4.5 * min(count, _COLUMNS), 3.4 * rows)
-    figure, grid = plt.subplots(rows, min(count, _COLUMNS), figsize=size, layout="constrained", squeeze=False)
-    for unused in grid.flat[count:]:
-        unused.remove()
-    return figure, list(grid.flat[:count])
+    figure, grid = plt.subplots(
+        rows, _COLUMNS, figsize=(4.5 * _COLUMNS, 3.4 * rows), layout="constrained", sharex=True, squeeze=False
+    )
+    axes = list(grid.flat)
+    for axis in axes:
+        axis.tick_params(labelbottom=True)
+    if len(axes) == count:
+        return figure, axes, None
+    axes[-1].set_axis_off()
+    return figure, axes[:-1], axes[-1]
 
 
 def _styles(trials: pd.DataFrame, colours: Mapping[str, str]) -> dict[Any, dict[str, Any]]:

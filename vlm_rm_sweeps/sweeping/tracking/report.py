@@ -43,7 +43,7 @@ _MOST_REMARKS = 20
 _LANDSCAPE, _AUDIT = "reward_landscape", "overoptimisation"
 CAPTIONS = {
     "episode": "An episode of the best trial's policy and one of random actions: frames, and the reward by step.",
-    "learning_curves": "Learning curves of training episodes, with exploration. A colour is a model; thick lines are means over seeds.",
+    "learning_curves": "Learning curves of training episodes, and of the greedy policy where it was evaluated; means over seeds.",
     "model_scaling": "Success, and EPIC distance if it was measured, by the size of the model; bars are 95 % intervals.",
     "alpha": "Success, and EPIC distance if it was measured, by alpha; bars are 95 % intervals.",
     "performance_profiles": "The share of each model's runs better than a score, with 95 % bands where there are several seeds.",
