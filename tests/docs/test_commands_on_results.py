@@ -1,9 +1,16 @@
 """The commands of the pages that need a sweep's results run on those of a small quick start."""
 
+import os
 import re
 import shlex
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +26,7 @@ from vlm_rm_sweeps.sweeping.tracking.results import read_results
 pytestmark = pytest.mark.sweeps
 
 _SERVERS = ("make mlflow",)
-"""Commands that run until they are interrupted."""
+"""Commands that run until they are interrupted, which `test_make_mlflow_serves_the_results` does."""
 _SWEEP = re.compile(r"results/(?:<sweep>|\w+-(?:<time>|[\d-]+))")
 SMALL = {
     key: SWEEP[key] for key in ("models", "alphas", "steps", "steps_per_result", "evaluation_episodes", "settings", "trial")
@@ -54,6 +61,43 @@ def test_commands_on_results_run(finished: SweepFolder) -> None:
     assert {"report", "evaluate", "status", "states", "epic", "sweep", "analysis/figures.py"} <= set(ran)
     assert (finished.path / "report.html").is_file()
     assert list((finished.path / "figures").glob("*.png"))
+
+
+def test_make_mlflow_serves_the_results(mlflow_database: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    shutil.copyfile(mlflow_database, tmp_path / "results" / "mlflow.db")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    environment = os.environ | {"MLFLOW_PORT": str(port)}
+    server = subprocess.Popen(make_in(tmp_path, "mlflow"), cwd=tmp_path, env=environment, start_new_session=True)
+    try:
+        assert _answer(f"http://127.0.0.1:{port}/health", server) == "OK"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def test_make_dashboard_asks_for_a_sweep_that_runs(tmp_path: Path) -> None:
+    environment = os.environ | {"RAY_TMPDIR": str(tmp_path)}
+    ended = subprocess.run(make_in(tmp_path, "dashboard"), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, "start a sweep first" in ended.stderr) == (2, True)
+
+
+def make_in(folder: Path, target: str) -> list[str]:
+    """Return the command that makes a target in another folder with what is installed here."""
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / ".installed").touch()
+    return ["make", "-f", str(REPOSITORY / "Makefile"), "-o", ".venv/.installed", f"BIN={Path(sys.executable).parent}", target]
+
+
+def _answer(url: str, server: subprocess.Popen[bytes]) -> str:
+    """Ask a server that is starting until it answers, for as long as it runs."""
+    while server.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode())
+        time.sleep(0.5)
+    raise AssertionError(f"it ended with status {server.returncode}")
 
 
 def run(command: str) -> str:
