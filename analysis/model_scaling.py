@@ -2,8 +2,9 @@
 
 Run `make analysis SWEEP_RUN=results/model_scaling-...`, or `python analysis/model_scaling.py FOLDER`. There is a line for each
 alpha (and prompt, textures and camera, if several were compared); a colour is a model. Bars are 95 % intervals: of EPIC over the
-states (bootstrap), of the interquartile mean of success over the seeds, which are the dots. Dashed lines are the references: the true
-reward and the untrained policy. Expect EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
+states (bootstrap), of the interquartile mean of success over the seeds, which are the dots. Those of success are left out, and are in
+the CSV alone, where so many lines are drawn that they would hide each other. Dashed lines are the references: the true reward and the
+untrained policy. Expect EPIC distances to fall with size, and success to rise, perhaps abruptly, as in the paper.
 """
 
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ _LINE = ["alpha", "prompt", "textures", "camera"]
 _GROUP = [*_LINE, PARAMETERS_MILLIONS, "model"]
 _SUCCESS = EVALUATION + SUCCESS
 _SUCCESS_PANEL = "success after training"
+_MOST_WITH_BARS = 6
+"""The most lines whose intervals of success, which are wide, can be told apart."""
 
 
 def draw(runs: SweepRuns) -> None:
@@ -47,7 +50,8 @@ def draw(runs: SweepRuns) -> None:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
     figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
-        _panel(axis, table, runs.colours)
+        lines = len(table.groupby(_LINE))
+        _panel(axis, table, runs.colours, bars_too=title != _SUCCESS_PANEL or lines <= _MOST_WITH_BARS)
         if title == _SUCCESS_PANEL:
             _references(axis, runs.trials())
             for model, own in trials.groupby("model"):
@@ -76,7 +80,7 @@ def _references(axis: Axes, trials: pd.DataFrame) -> None:
         axis.axhline(over_seeds(own[_SUCCESS])["value"], color=shade, linestyle=(0, (8, 3)), label=str(name))
 
 
-def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
+def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str], bars_too: bool) -> None:
     lines = list(table.groupby(_LINE))
     for index, (key, line) in enumerate(lines):
         # Shifted sideways, so that bars do not hide each other.
@@ -86,7 +90,7 @@ def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str]) -> None:
         look = line_look(index)
         axis.plot(at, line["value"], color="0.55", linewidth=1.4, label=label, zorder=1, **look)
         for place, (x, value, model) in enumerate(zip(at, line["value"], line["model"], strict=True)):
-            bar = bars[:, place : place + 1]
+            bar = bars[:, place : place + 1] if bars_too else None
             axis.errorbar(x, value, yerr=bar, marker=look["marker"], capsize=3, color=colours[model], zorder=2)
     models = table[[PARAMETERS_MILLIONS, "model"]].drop_duplicates()
     axis.set_xscale("log")

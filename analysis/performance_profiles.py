@@ -24,12 +24,15 @@ def draw(runs: SweepRuns) -> None:
     thresholds = np.linspace(lowest, highest, _POINTS)
     figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
     tables = []
-    for model, cells in found.by_model.items():
+    widths = np.linspace(4.5, 1.5, len(found.by_model))  # a line that hides another one is narrower
+    for width, (model, cells) in zip(widths, found.by_model.items(), strict=True):
         strata = list(cells.values())
         profile = performance_profile(strata, thresholds)
         colour = runs.colours[model]
-        axis.step(thresholds, profile.value, where="post", label=f"{model} ({sum(map(len, strata))} runs)", color=colour)
-        axis.fill_between(thresholds, profile.low, profile.high, step="post", alpha=0.2, color=colour, linewidth=0)
+        label = f"{model} ({sum(map(len, strata))} runs)"
+        axis.step(thresholds, profile.value, where="post", label=label, color=colour, linewidth=width)
+        low, high = (np.where(np.isnan(end), profile.value, end) for end in (profile.low, profile.high))
+        axis.fill_between(thresholds, low, high, step="post", alpha=0.2, color=colour, linewidth=0)
         tables.append(pd.DataFrame({"model": model, "threshold": thresholds} | profile._asdict()))
     axis.set(xlabel=found.metric, ylabel=f"share of runs with more {found.metric}", ylim=(-0.03, 1.03))
     axis.grid(alpha=0.3)
