@@ -121,6 +121,25 @@ def test_a_version_that_git_does_not_know_is_refused_before_anything_runs() -> N
 
 
 @pytest.mark.slow
+def test_an_estimate_is_compared_with_a_sweep(tmp_path: Path) -> None:
+    small = [
+        "steps=256",
+        "steps_per_result=128",
+        "models=[embedded/tiny]",
+        "alphas=[0.0]",
+        "prompts=null",
+        "evaluation_episodes=1",
+    ]
+    changes = [word for change in small for word in ("--set", change)]
+    to = ["--results", str(tmp_path / "results"), "--json", str(tmp_path / "figures.json")]
+    ran = run("fit_check.py", "sweeps/quickstart.yaml", *changes, *to)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.splitlines()[-1].startswith("quickstart")
+    found = json.loads((tmp_path / "figures.json").read_text())["results"]["quickstart"]
+    assert all(value > 0 for needs in found.values() for value in needs.values())
+
+
+@pytest.mark.slow
 def test_an_arm_of_the_ablation_is_trained_and_not_trained_again(tmp_path: Path) -> None:
     changes = [
         "steps=256",
