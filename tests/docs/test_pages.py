@@ -22,6 +22,16 @@ def anchors_of(page: str) -> set[str]:
     return {*headings, *re.findall(r"^::: (\S+)$", text_of(page), re.MULTILINE)}
 
 
+def test_every_environment_variable_of_the_code_is_on_its_page() -> None:
+    named = re.compile(r"[\"']((?:AWS|HF|MALLOC|MLFLOW|MUJOCO|OMP|OPENAI|PYOPENGL|RAY|SDL|TUNE|VLM_RM)_[A-Z0-9_]+)[\"']")
+    code = "".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "vlm_rm_sweeps").rglob("*.py"))
+    for_grafana_alone = {"RAY_DASHBOARDS", "VLM_RM_DASHBOARDS"}
+    found = set(named.findall(code)) - for_grafana_alone
+    page = text_of("docs/reference/environment-variables.md")
+    assert len(found) > 20
+    assert [name for name in sorted(found) if f"`{name}`" not in page] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     for link in _LINK.findall(without_blocks(page)):
