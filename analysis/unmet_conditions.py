@@ -5,10 +5,11 @@ task's success test it prints, over the states of the data set:
 
 - `met`: the share of states that meet it;
 - `missing_alone`: the share of states that meet all conditions but this one;
-- `reward_met` and `reward_unmet`, with `--model`: the mean reward (alpha 0, the task's own sentence) of the states that meet it, and of
-  those that do not.
+- `reward_met`, `reward_unmet` and `reward_missing_alone`, with `--model`: the mean reward (alpha 0, the task's own sentence) of the
+  states that meet it, of those that do not, and of those that miss it alone.
 
-A condition that few states meet, and whose two rewards are alike, is one that the reward does not see: more training does not help.
+A condition whose `reward_missing_alone` is as high as the `reward_met` of all conditions is one that the reward does not see: more
+training does not help.
 """
 
 import argparse
@@ -78,13 +79,14 @@ def summary(met: pd.DataFrame, rewards: np.ndarray | None) -> pd.DataFrame:
     Returns:
         A row for each condition, and `all` for the whole test.
     """
-    missing_one = (~met).sum(axis=1) == 1
+    only = (~met).where((~met).sum(axis=1) == 1, other=False)
     whole = met.assign(all=met.all(axis=1))
-    alone = (~met & missing_one.to_numpy()[:, None]).mean()
-    table = pd.DataFrame({"met": whole.mean(), "missing_alone": alone}).loc[list(whole)]
+    table = pd.DataFrame({"met": whole.mean(), "missing_alone": only.mean()}).loc[list(whole)]
+    masks = {"reward_met": whole, "reward_unmet": ~whole, "reward_missing_alone": only}
     if rewards is not None:
-        table["reward_met"] = [rewards[whole[name]].mean() if whole[name].any() else np.nan for name in whole]
-        table["reward_unmet"] = [rewards[~whole[name]].mean() if not whole[name].all() else np.nan for name in whole]
+        of_states = pd.Series(rewards, index=met.index)
+        for column, mask in masks.items():
+            table[column] = pd.Series({name: of_states[mask[name]].mean() for name in mask})
     return table.rename_axis("condition").reset_index()
 
 

@@ -43,6 +43,7 @@ def test_each_condition_is_summed_up(scripts: None) -> None:
     assert table["missing_alone"].fillna(-1).to_dict() == {"seated": 0.0, "knees low": 0.25, "all": -1}
     assert table["reward_met"].tolist() == pytest.approx([0.7, 0.8, 0.8])
     assert table["reward_unmet"].tolist() == pytest.approx([0.1, 0.3, 0.3])
+    assert table["reward_missing_alone"].fillna(-1).tolist() == [-1, 0.5, -1]
     assert "reward_met" not in unmet_conditions.summary(met, None)
 
 
