@@ -80,8 +80,13 @@ def test_one_combination_and_none() -> None:
     assert found(("tiny", 0.0, "p", [0.5])).startswith(
         "One combination was trained on a-task, from a sentence: tiny, alpha 0, prompt p"
     )
-    said = found(("true reward", float("nan"), "-", [1.0]))
-    assert said == "No trial that learns a-task from a reward model has finished. For comparison: true reward 1.00."
+    references = [("true reward", float("nan"), "-", [1.0])]
+    assert found(*references) == "Trained on a-task without a reward model, 1 seed each: true reward 1.00."
+    failed = pd.DataFrame([("tiny", 0.0, "p", 0, float("nan"), float("nan"), "failed")], columns=KEYS)
+    trials = pd.concat([pd.DataFrame([("true reward", float("nan"), "-", 0, 1.0, 100.0, "finished")], columns=KEYS), failed])
+    assert " ".join(findings("a-task", trials)) == (
+        "No trial that learns a-task from a reward model has finished. For comparison: true reward 1.00."
+    )
 
 
 def test_without_success_the_true_return_decides() -> None:

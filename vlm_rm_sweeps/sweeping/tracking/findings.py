@@ -41,7 +41,10 @@ def findings(task: str, table: pd.DataFrame) -> list[str]:
     """
     cells = cells_of(table)
     learned = cells[(cells["prompt"] != REFERENCE_PROMPT) & (cells["seeds"] > 0)]
-    references = _references(cells)
+    reached = _references(cells)
+    references = [f"For comparison: {reached}."] if reached else []
+    if reached and (cells["prompt"] == REFERENCE_PROMPT).all():
+        return [f"Trained on {task} without a reward model, {_seeds(int(cells['seeds'].max()))} each: {reached}."]
     if learned.empty:
         return [f"No trial that learns {task} from a reward model has finished.", *references]
     most = int(learned["seeds"].max())
@@ -151,10 +154,10 @@ def _reached(cell: Mapping[Any, Any]) -> str:
     return " and ".join(told) or "neither success nor true return"
 
 
-def _references(cells: pd.DataFrame) -> list[str]:
+def _references(cells: pd.DataFrame) -> str:
     known = cells[(cells["prompt"] == REFERENCE_PROMPT) & (cells["seeds"] > 0)]
     told = [f"{row['model']} {value}" for row in known.to_dict("records") if (value := _first_merit(row))]
-    return [f"For comparison: {', '.join(told)}."] if told else []
+    return ", ".join(told)
 
 
 def _first_merit(cell: Mapping[Any, Any]) -> str:

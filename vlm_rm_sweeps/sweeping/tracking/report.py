@@ -308,7 +308,7 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
 def recorded_episodes(
     folder: SweepFolder, table: pd.DataFrame, read: Callable[[Path], EpisodeContent | None] = read_episode
 ) -> list[tuple[dict[Any, Any], Path, EpisodeContent]]:
-    """List the videos of trials that are done, with a reward model, the best episode first.
+    """List the videos of trials that are done, the best episode first. References count only in a sweep without a reward model.
 
     What a video shows decides, not what the trial reached: the last policy, which gives a trial its merits, may be another.
 
@@ -323,7 +323,8 @@ def recorded_episodes(
     Raises:
         UserError: A file is a link that leads out of the folder.
     """
-    done = table[(table["prompt"] != REFERENCE_PROMPT) & table["status"].isin(DONE)]
+    learned = table["prompt"] != REFERENCE_PROMPT
+    done = table[table["status"].isin(DONE) & (learned | ~learned.any())]
     shown = []
     for row in done.to_dict("records"):
         recorded = _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, RECORDED_VIDEO)
@@ -333,7 +334,7 @@ def recorded_episodes(
 
 
 def _videos(folder: SweepFolder, table: pd.DataFrame, sweep: Sweep, parts: _Parts) -> list[dict[str, str]]:
-    """Return the best and the worst video of trials that are done, with a reward model, by the episode that the video shows."""
+    """Return the best and the worst of the videos of `recorded_episodes`."""
     shown = recorded_episodes(folder, table, lambda video: parts.read(read_episode, video))
     chosen = "with exploration" if sweep.trial.evaluation_interval is None else "by greedy episodes"
     titled = zip(("best episode", "worst episode"), shown[:1] + shown[1:][-1:], strict=False)
