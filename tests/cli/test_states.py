@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,8 +46,9 @@ def test_a_sweeps_policies_become_a_data_set(
     assert "exists already" in refusal("states", "rollouts", folder.path, "-o", tmp_path / "data")
 
 
-def test_the_label_page_is_served_until_it_is_interrupted(dataset: Path) -> None:
-    command = [str(Path(sys.executable).parent / "vlm-rm"), "label", str(dataset), "--no-open"]
+def test_the_label_page_is_served_until_it_is_interrupted(dataset: Path, tmp_path: Path) -> None:
+    to_label = shutil.copytree(dataset, tmp_path / "states")
+    command = [str(Path(sys.executable).parent / "vlm-rm"), "label", str(to_label), "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())

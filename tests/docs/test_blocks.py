@@ -238,6 +238,10 @@ def check_command(line: str, needs: str) -> None:
     elif program == "python" and words[0].startswith("analysis/"):
         assert (Path(__file__).parents[1] / "analysis" / f"test_{Path(words[0]).name}").is_file(), line
         check_script(words)
+    elif program == "python" and words[0].startswith("benchmarks/"):
+        assert f'"{Path(words[0]).name}"' in text_of("tests/test_benchmarks.py"), line
+        assert (REPOSITORY / words[0]).is_file(), line
+        check_files(words[1:])
     elif program == "python":
         assert words[0].removeprefix("examples/").removesuffix(".py") in text_of("tests/test_examples.py"), line
         check_files(words)

@@ -308,9 +308,10 @@ def _prompts_of_the_task(name: str) -> tuple[Prompt, ...]:
 def recorded_episodes(
     folder: SweepFolder, table: pd.DataFrame, read: Callable[[Path], EpisodeContent | None] = read_episode
 ) -> list[tuple[dict[Any, Any], Path, EpisodeContent]]:
-    """List the videos of trials that are done, the best episode first. References count only in a sweep without a reward model.
+    """List the videos of trials that are done, the best episode first.
 
-    What a video shows decides, not what the trial reached: the last policy, which gives a trial its merits, may be another.
+    References are left out, but for a sweep that has nothing else. What a video shows decides, not what the trial reached: the last
+    policy, which gives a trial its merits, may be another.
 
     Args:
         folder: The folder of the sweep.
@@ -324,7 +325,7 @@ def recorded_episodes(
         UserError: A file is a link that leads out of the folder.
     """
     learned = table["prompt"] != REFERENCE_PROMPT
-    done = table[table["status"].isin(DONE) & (learned | ~learned.any())]
+    done = table[table["status"].isin(DONE) & (learned | (not learned.any()))]
     shown = []
     for row in done.to_dict("records"):
         recorded = _files(folder, folder.trial(row["trial_id"]) / VIDEO_FOLDER, RECORDED_VIDEO)
