@@ -36,7 +36,7 @@ PANELS = {
 
 def draw(runs: SweepRuns) -> None:
     """Draw and save the figure."""
-    histories = {metric: history for metric in PANELS if not (history := _curves(runs.history(metric))).empty}
+    histories = {metric: history for metric in PANELS if not (history := _history(runs, metric)).empty}
     if not histories:
         raise DoesNotApplyError("nothing was trained")
     figure, axes, spare = _panels(len(histories))
@@ -67,9 +67,12 @@ def draw(runs: SweepRuns) -> None:
     runs.save(figure, data, "learning_curves")
 
 
-def _curves(history: pd.DataFrame) -> pd.DataFrame:
-    """Leave out trials that have a single value, which is no curve."""
-    return history[history.groupby("run_id")["value"].transform("size") > 1]
+def _history(runs: SweepRuns, metric: str) -> pd.DataFrame:
+    """Read a metric; of evaluations, those of trials that have more than the one at the end."""
+    history = runs.history(metric)
+    if metric.startswith(EVALUATION):
+        return history[history.groupby("run_id")["value"].transform("size") > 1]
+    return history
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes], Axes | None]:

@@ -50,8 +50,7 @@ def draw(runs: SweepRuns) -> None:
         raise DoesNotApplyError("its trials have neither EPIC distances (`epic_states`) nor success")
     figure, axes = plt.subplots(1, len(panels), figsize=(6 * len(panels), 4), layout="constrained", squeeze=False)
     for axis, (title, table) in zip(axes[0], panels.items(), strict=True):
-        lines = len(table.groupby(_LINE))
-        _panel(axis, table, runs.colours, bars_too=title != _SUCCESS_PANEL or lines <= _MOST_WITH_BARS)
+        _panel(axis, table, runs.colours, most_with_bars=_MOST_WITH_BARS if title == _SUCCESS_PANEL else len(table))
         if title == _SUCCESS_PANEL:
             _references(axis, runs.trials())
             for model, own in trials.groupby("model"):
@@ -80,7 +79,7 @@ def _references(axis: Axes, trials: pd.DataFrame) -> None:
         axis.axhline(over_seeds(own[_SUCCESS])["value"], color=shade, linestyle=(0, (8, 3)), label=str(name))
 
 
-def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str], bars_too: bool) -> None:
+def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str], most_with_bars: int) -> None:
     lines = list(table.groupby(_LINE))
     for index, (key, line) in enumerate(lines):
         # Shifted sideways, so that bars do not hide each other.
@@ -90,7 +89,7 @@ def _panel(axis: Axes, table: pd.DataFrame, colours: Mapping[str, str], bars_too
         look = line_look(index)
         axis.plot(at, line["value"], color="0.55", linewidth=1.4, label=label, zorder=1, **look)
         for place, (x, value, model) in enumerate(zip(at, line["value"], line["model"], strict=True)):
-            bar = bars[:, place : place + 1] if bars_too else None
+            bar = bars[:, place : place + 1] if len(lines) <= most_with_bars else None
             axis.errorbar(x, value, yerr=bar, marker=look["marker"], capsize=3, color=colours[model], zorder=2)
     models = table[[PARAMETERS_MILLIONS, "model"]].drop_duplicates()
     axis.set_xscale("log")

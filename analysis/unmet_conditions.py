@@ -18,16 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from learned_rewards import cosines
 from runs import refusals_in_words
 
 from vlm_rm_sweeps.cli.options import write_table
 from vlm_rm_sweeps.errors import UserError
-from vlm_rm_sweeps.evaluation.drawing import drawn_states
-from vlm_rm_sweeps.evaluation.heads.examples import LabelledStates
-from vlm_rm_sweeps.evaluation.score import in_chunks
+from vlm_rm_sweeps.evaluation.compare import load_for_measuring
+from vlm_rm_sweeps.evaluation.score import score_states
 from vlm_rm_sweeps.evaluation.states import StateDataset, load_states
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
+from vlm_rm_sweeps.rewards.reward_model import RewardSpec
 from vlm_rm_sweeps.tasks.humanoid.success import CONDITIONS
 from vlm_rm_sweeps.tasks.state_space import RestorableStates, innermost
 
@@ -61,14 +59,6 @@ def conditions_met(dataset: StateDataset) -> pd.DataFrame:
     return table
 
 
-def rewards_of(dataset: StateDataset, model: ClipRewardModel) -> np.ndarray:
-    """Score the states of a data set at alpha 0 with the task's own sentence, drawn as in training: float (states,)."""
-    frames = (drawn[model.frame_format] for drawn in drawn_states(dataset, [model.frame_format]))
-    images = np.concatenate([model.encode_frames(chunk).numpy() for chunk in in_chunks(frames, model.frame_format)])
-    unused = np.zeros(len(dataset))
-    return cosines(model, dataset.task, LabelledStates(images, unused, np.arange(len(dataset))))
-
-
 def summary(met: pd.DataFrame, rewards: np.ndarray | None) -> pd.DataFrame:
     """Sum up the conditions, see the head of this file.
 
@@ -94,7 +84,7 @@ def main() -> None:
     """Print the table, and write it as CSV if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("states", type=Path, help="a data set of `vlm-rm states`")
-    parser.add_argument("--model", help="a CLIP model, such as embedded/large, whose reward is compared")
+    parser.add_argument("--model", help="a model, such as embedded/large, whose reward is compared")
     parser.add_argument("--csv", type=Path, default=None)
     options = parser.parse_args()
     with refusals_in_words():
@@ -102,9 +92,8 @@ def main() -> None:
         met = conditions_met(dataset)
         rewards = None
         if options.model:
-            model = ClipRewardModel(options.model)
-            model.load()
-            rewards = rewards_of(dataset, model)
+            own = RewardSpec((dataset.task.goal_prompt,), (dataset.task.baseline_prompt,), alpha=0.0)
+            rewards = score_states(load_for_measuring(options.model), dataset, [own])[:, 0]
         table = summary(met, rewards)
         print(f"{len(met)} states of {dataset.task.name}")
         print(table.to_string(index=False, float_format="%.3f", na_rep="-"))

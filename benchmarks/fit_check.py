@@ -8,7 +8,6 @@ that all processes of the sweep had (proportional set size: what several share i
 what the results folder has at the end.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -115,7 +114,7 @@ def compare(file: Path, changes: list[str], results: Path) -> Mapping[str, Needs
 
 def main() -> None:
     """Compare the sweeps that are named."""
-    parser: argparse.ArgumentParser = parser_of(__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("sweeps", nargs="+", type=Path, help="sweep files")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes of each, as in `vlm-rm sweep`")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the sweeps")

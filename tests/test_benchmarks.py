@@ -94,6 +94,10 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
 
 
+def with_changes(changes: list[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_benchmark_prints_a_row_for_everything_that_it_compares_and_writes_a_file(script: str, tmp_path: Path) -> None:
@@ -130,9 +134,8 @@ def test_an_estimate_is_compared_with_a_sweep(tmp_path: Path) -> None:
         "prompts=null",
         "evaluation_episodes=1",
     ]
-    changes = [word for change in small for word in ("--set", change)]
     to = ["--results", str(tmp_path / "results"), "--json", str(tmp_path / "figures.json")]
-    ran = run("fit_check.py", "sweeps/quickstart.yaml", *changes, *to)
+    ran = run("fit_check.py", "sweeps/quickstart.yaml", *with_changes(small), *to)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.splitlines()[-1].startswith("quickstart")
     found = json.loads((tmp_path / "figures.json").read_text())["results"]["quickstart"]
@@ -149,8 +152,15 @@ def test_an_arm_of_the_ablation_is_trained_and_not_trained_again(tmp_path: Path)
         "evaluation_episodes=2",
         "trial.evaluation_interval=128",
     ]
-    named = [word for change in changes for word in ("--set", change)]
-    command = ["--arm", "SimBa", *named, "--results", str(tmp_path / "results"), "--json", str(tmp_path / "arms.json")]
+    command = [
+        "--arm",
+        "SimBa",
+        *with_changes(changes),
+        "--results",
+        str(tmp_path / "results"),
+        "--json",
+        str(tmp_path / "arms.json"),
+    ]
     ran = run("short_on_steps.py", *command)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.splitlines()[-1].startswith("SimBa critics")

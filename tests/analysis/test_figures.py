@@ -414,6 +414,21 @@ def test_figures_estimate_over_seeds_as_tables_do(scripts: None) -> None:
     assert over_seeds(pd.Series([1.0] * 5))[["low", "high"]].isna().all()
 
 
+@pytest.mark.parametrize(("greedy", "drawn"), [(1.0, ["clip_return"]), ([0.2, 1.0], ["clip_return", "evaluation_success"])])
+def test_greedy_success_is_drawn_where_it_was_evaluated_during_training(
+    scripts: None, store: str, tmp_path: Path, greedy: Any, drawn: list[str]
+) -> None:
+    import learning_curves
+    import runs
+
+    metrics = {"clip_return": 3.0, "evaluation_success": greedy}
+    trial = {"model": "embedded/tiny", "alpha": 0.5, "prompt": "task", "seed": 0, "metrics": metrics}
+    folder = sweep_of(tmp_path / f"greedy-{len(drawn)}", store, [trial])
+    learning_curves.draw(runs.SweepRuns(folder))
+    table = pd.read_csv(folder / "figures" / "learning_curves.csv")
+    assert sorted(table["metric"].unique()) == drawn
+
+
 def test_success_is_drawn_against_the_frames_that_were_encoded(scripts: None, store: str, tmp_path: Path) -> None:
     import runs
     import score_every

@@ -9,7 +9,6 @@ import pytest
 from vlm_rm_sweeps.errors import UserError
 from vlm_rm_sweeps.evaluation.collect_states import sampled_states
 from vlm_rm_sweeps.evaluation.states import write_states
-from vlm_rm_sweeps.rewards.clip import ClipRewardModel
 from vlm_rm_sweeps.tasks.registry import find_task
 
 
@@ -27,11 +26,21 @@ def test_a_state_that_meets_all_conditions_is_a_success(scripts: None, tmp_path:
     met = unmet_conditions.conditions_met(dataset)
     assert met.all(axis=1).tolist() == dataset.table["success"].tolist()
     assert 0 < met.all(axis=1).sum() < 30
-    model = ClipRewardModel("embedded/tiny")
-    model.load()
-    rewards = unmet_conditions.rewards_of(dataset, model)
-    assert rewards.shape == (30,)
-    assert -1 <= rewards.min() < rewards.max() <= 1
+
+
+def test_rewards_are_those_of_the_tasks_own_sentence(
+    scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import unmet_conditions
+
+    task = find_task("humanoid-standing")
+    write_states(tmp_path / "states", task, sampled_states(task, 20, seed=0))
+    named = [str(tmp_path / "states"), "--model", "embedded/tiny", "--csv", str(tmp_path / "table.csv")]
+    monkeypatch.setattr("sys.argv", ["unmet_conditions.py", *named])
+    unmet_conditions.main()
+    assert capsys.readouterr().out.startswith("20 states of humanoid-standing\n")
+    table = pd.read_csv(tmp_path / "table.csv").set_index("condition")
+    assert table["reward_met"]["all"] > table["reward_unmet"]["all"]
 
 
 def test_each_condition_is_summed_up(scripts: None) -> None:
