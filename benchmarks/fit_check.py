@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/fit_check.py sweeps/quickstart.yaml sweeps/paper_humanoid_splits_fast.yaml
 
 Each sweep is run once, right after its estimate, into a folder of its own in `--results`. Run it with nothing else to do. Time is from
-the start of the command to its end. Speed is environment steps per second of all trials at once, from their own. Memory is the most
+the start of the command to its end. Speed is environment steps of training per second of all trials, from the first one's start to
+the last one's end, by the sweep's journal. Memory is the most
 that all processes of the sweep had (proportional set size: what several share is counted once), looked at every two seconds. Disk is
 what the results folder has at the end.
 """
@@ -61,15 +62,14 @@ def most_memory(process: psutil.Process) -> Iterator[list[float]]:
         watcher.join()
 
 
-def estimated(file: Path, changes: list[str], results: Path) -> tuple[Needs, int]:
-    """Ask `vlm-rm fit` what a sweep takes, and how many trials run at once."""
+def estimated(file: Path, changes: list[str], results: Path) -> Needs:
+    """Ask `vlm-rm fit` what a sweep takes."""
     command = [VLM_RM, "fit", str(file), *changes, "--results", str(results), "--json"]
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout)
-    needs = Needs(3600 * found["hours"], found["steps_per_second"], found["memory_total"], found["disk"])
-    return needs, found["trials_at_once"]
+    return Needs(3600 * found["hours"], found["steps_per_second"], found["memory_total"], found["disk"])
 
 
-def measured(file: Path, changes: list[str], results: Path, at_once: int) -> Needs:
+def measured(file: Path, changes: list[str], results: Path) -> Needs:
     """Run the sweep, and look at what it takes."""
     began = time.monotonic()
     command = [VLM_RM, "sweep", str(file), *changes, "--results", str(results)]
@@ -79,13 +79,14 @@ def measured(file: Path, changes: list[str], results: Path, at_once: int) -> Nee
     if status:
         raise SystemExit(f"{file}: the sweep ended with status {status}")
     disk = sum(each.stat().st_size for each in results.rglob("*") if each.is_file())
-    (table,) = results.glob("*/trials.csv")
-    return Needs(seconds, speed(pd.read_csv(table), at_once), memory[-1], disk)
+    (journal,) = results.glob("*/journal.jsonl")
+    return Needs(seconds, speed(pd.DataFrame(map(json.loads, journal.read_text().splitlines()))), memory[-1], disk)
 
 
-def speed(trials: pd.DataFrame, at_once: int) -> float:
-    """Compute the steps per second of all trials at once from those of each trial, which all make as many steps."""
-    return at_once / float((1 / trials["steps_per_second"].dropna()).mean())
+def speed(journal: pd.DataFrame) -> float:
+    """Compute the steps per second of all trials from the events of their sweep."""
+    trials = journal[journal["kind"].isin(["start", "result", "end"])]
+    return float(trials.groupby("trial")["step"].max().sum() / (trials["time"].max() - trials["time"].min()) * 1000)
 
 
 def row(name: str, fit: Needs, took: Needs) -> str:
@@ -106,8 +107,7 @@ def row(name: str, fit: Needs, took: Needs) -> str:
 def compare(file: Path, changes: list[str], results: Path) -> Mapping[str, Needs]:
     """Estimate a sweep, run it, and print the comparison."""
     folder = Path(tempfile.mkdtemp(prefix=f"fit-{file.stem}-", dir=results))
-    fit, at_once = estimated(file, changes, folder)
-    took = measured(file, changes, folder, at_once)
+    fit, took = estimated(file, changes, folder), measured(file, changes, folder)
     print(row(file.stem, fit, took), flush=True)
     return {"estimated": fit, "measured": took}
 

@@ -20,19 +20,19 @@ DRIVER_BYTES = 1.5 * GB
 """Assumed: the driver with Ray, RLlib and MLflow, and Ray's own processes."""
 SERVER_BYTES = 0.6 * GB
 """Assumed: a reward server with torch and Ray, without its model."""
-CROWDED = 0.88
-"""Assumed: speed of a core while another one works, too (measured by `benchmarks/scale_measure.py`)."""
 OTHERS_CORES = 0.2
 """Assumed: cores that Ray's own processes use."""
 START_S = 25.0
 """Assumed: CPU seconds until the first trial steps: Ray, imports, models."""
 TRIAL_S = 3.0
 """Assumed: CPU seconds to set up a trial."""
-VIDEO_BYTES, MLFLOW_BYTES = 0.25e6, 5e6
+VIDEO_S = 3.0
+"""Assumed: CPU seconds to record a trial's videos."""
+VIDEO_BYTES, MLFLOW_BYTES = 0.25e6, 1.5e6
 """Assumed: a trial's videos (0.07 to 0.11 MB for CartPole, 0.20 to 0.25 MB for the humanoid), and MLflow's database."""
 ASSUMED = (
     f"{DRIVER_BYTES / GB:g} GB for the driver and Ray, {SERVER_BYTES / GB:g} GB for each server beside its model, "
-    f"{START_S:g} CPU seconds to start and {TRIAL_S:g} for each trial, cores at {CROWDED:.0%} of their speed when several work, "
+    f"{START_S:g} CPU seconds to start, {TRIAL_S:g} for each trial and {VIDEO_S:g} for its videos, "
     "the present load of this machine. Not in it: retries, `epic_states`, audits, frames in flight, "
     "servers beyond the least of `pool.servers`"
 )
@@ -72,6 +72,7 @@ class Measured:
         policy_bytes: Size of the policy's weights.
         state_bytes: Size of what else a trial needs to go on, without the transitions: critics, the optimisers' moments, and so on.
         other_cores: Cores that other programs use.
+        crowded: Speed of a core while all of them work, as a part of its speed alone: they share caches and memory.
     """
 
     training: Work
@@ -84,6 +85,7 @@ class Measured:
     policy_bytes: float
     state_bytes: float
     other_cores: float
+    crowded: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class Fit:
 
     Attributes:
         trials_at_once: Trials that run at the same time.
-        steps_per_second: Environment steps of all trials in a second of training.
+        steps_per_second: Environment steps of training in a second, of all trials, from the first one's start to the last one's end:
+            evaluations, the starts of trials and their videos take some of that time.
         bound_by: What limits that: `trials`, `servers` or `cores`.
         hours: Time from start to end.
         gpu_hours: That, times the GPUs that are reserved.
@@ -155,7 +158,9 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
             rates.append((steps, rate, bound))
     # Whatever the trials' order, the last ones may run alone.
     fewer = math.ceil(len(plan.trials) / at_once) * at_once / len(plan.trials)
-    seconds = seconds * fewer + _startup(plan, measured, machine, at_once)
+    beside = len(plan.trials) * (TRIAL_S + (VIDEO_S if plan.sweep.videos else 0.0))
+    seconds = seconds * fewer + beside / _free_cores(measured, machine, at_once + 1)
+    started = START_S / min(1.0, _free_cores(measured, machine, 1))
     memory = _memory(plan, measured, at_once)
     disk = _disk(plan, measured)
     if sum(memory.values()) > machine.memory:
@@ -163,13 +168,12 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
     if disk > machine.disk:
         problems += (f"disk: {disk / GB:.1f} GB are needed, {machine.disk / GB:.1f} GB are free",)
     reserved = at_once * plan.sweep.trial.gpus + len(plan.models) * plan.sweep.pool.servers.min * plan.sweep.pool.gpus
-    total = sum(steps for steps, _, _ in rates)
     return Fit(
         trials_at_once=at_once,
-        steps_per_second=total / sum(steps / rate for steps, rate, _ in rates) if rates else 0.0,
+        steps_per_second=sum(steps for steps, _, _ in rates) / seconds,
         bound_by=max(rates, key=lambda each: each[0] / each[1])[2] if rates else "trials",
-        hours=seconds / 3600,
-        gpu_hours=seconds / 3600 * reserved,
+        hours=(started + seconds) / 3600,
+        gpu_hours=(started + seconds) / 3600 * reserved,
         memory=memory,
         disk=disk,
         problems=problems,
@@ -213,7 +217,7 @@ def _free_cores(measured: Measured, machine: Machine, processes: int) -> float:
     others = measured.other_cores + OTHERS_CORES
     fair = machine.cores * processes / (processes + others)
     free = max(machine.cores - others, fair)
-    return float(processes) if processes <= free else max(0.1, free * (CROWDED if machine.cores > 1 else 1.0))
+    return float(processes) if processes <= free else max(0.1, free * measured.crowded)
 
 
 def _evaluated_steps(plan: Plan, steps: int) -> int:
@@ -225,26 +229,20 @@ def _evaluated_steps(plan: Plan, steps: int) -> int:
     return times * plan.sweep.evaluation_episodes * plan.task.episode_steps
 
 
-def _startup(plan: Plan, measured: Measured, machine: Machine, at_once: int) -> float:
-    free = _free_cores(measured, machine, at_once + 1)
-    return START_S / min(free, 1.0) + len(plan.trials) * TRIAL_S / free
-
-
 def _memory(plan: Plan, measured: Measured, at_once: int) -> dict[str, float]:
     parts = {"driver and Ray": DRIVER_BYTES, f"{at_once} trials at once": at_once * measured.trial_bytes}
     runners = plan.sweep.trial.env_runners
     if runners:
         parts[f"{runners} env runners of each trial"] = at_once * runners * measured.trial_bytes
-    parts["their replay buffers"] = at_once * _buffer_bytes(plan, measured)
+    parts["their replay buffers"] = at_once * _buffer_bytes(plan, measured, plan.trained_steps[0])
     for model_id in plan.models:
         servers = plan.sweep.pool.servers.min
         parts[f"{servers} servers of {model_id}"] = servers * (SERVER_BYTES + measured.model_bytes[model_id])
     return {name: bytes_ for name, bytes_ in parts.items() if bytes_}
 
 
-def _buffer_bytes(plan: Plan, measured: Measured) -> float:
-    kept = min(getattr(plan.algorithm, "buffer", 0), plan.trained_steps[0])
-    return kept * measured.transition_bytes
+def _buffer_bytes(plan: Plan, measured: Measured, steps: int) -> float:
+    return min(getattr(plan.algorithm, "buffer", 0), steps) * measured.transition_bytes
 
 
 def _disk(plan: Plan, measured: Measured) -> float:
@@ -252,11 +250,13 @@ def _disk(plan: Plan, measured: Measured) -> float:
     # A checkpoint is written with the first result that is far enough from the one before, and at the end.
     steps, result = plan.trained_steps
     every = result * math.ceil(sweep.checkpoint_every / result)
-    kept = min(KEPT, math.ceil(steps / every)) + (KEPT_FOR_OTHERS if sweep.compared_every is not None else 0)
+    kept = KEPT + (KEPT_FOR_OTHERS if sweep.compared_every is not None else 0)
+    checkpoints = [*range(every, steps, every), steps][-kept:]
 
     def of(trial: Trial) -> float:
-        state = 0.0 if trial.model_id == UNTRAINED else _buffer_bytes(plan, measured) + measured.state_bytes
-        # Each checkpoint has the policy, and so has the best one.
-        return kept * (state + measured.policy_bytes) + measured.policy_bytes + (VIDEO_BYTES if sweep.videos else 0.0)
+        # Each checkpoint has the policy, and so has the best one. An untrained trial has one checkpoint.
+        at, state = (checkpoints, measured.state_bytes) if trial.model_id != UNTRAINED else ([0], 0.0)
+        held = sum(_buffer_bytes(plan, measured, each) + state + measured.policy_bytes for each in at)
+        return held + measured.policy_bytes + (VIDEO_BYTES if sweep.videos else 0.0)
 
     return MLFLOW_BYTES + sum(map(of, plan.trials))

@@ -1,26 +1,35 @@
 """Measures the parts of a sweep on this machine, in seconds: a trainer, frames, and each of its models."""
 
 import itertools
+import math
 import os
 import pickle
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.machine.resources import cores, free_disk, free_memory
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.serving.cluster import ray_cluster
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.execution.fit import Machine, Measured, Work
 from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
+from vlm_rm_sweeps.tasks.rendering import Rendering
+from vlm_rm_sweeps.tasks.task import Task
 
 _LEAST_S = 3.0
 """Seconds for which each part is measured at least."""
 _MOST_STEPS_AT_ONCE = 512
+_MOST_STEPPERS = 8
+"""Processes that work at once, at most, to see how they slow each other: each has some 0.3 GB."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -54,6 +63,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
         say(f"measuring {plan.sweep.algorithm} on {plan.task.name}")
         training, acting, policy_bytes, state_bytes = _trainer_work(plan)
         trial_bytes = _resident_bytes()
+        crowded = _crowded(plan)
     # From here on, because Ray's own processes would count as others.
     busy_before, own_before, started = _busy_seconds(), _own_seconds(), time.perf_counter()
     encoding, drawing, model_bytes = {}, {}, {}
@@ -76,6 +86,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
         policy_bytes=policy_bytes,
         state_bytes=state_bytes,
         other_cores=max(0.0, others / elapsed),
+        crowded=crowded,
     )
 
 
@@ -112,28 +123,61 @@ def _trainer_work(plan: Plan) -> tuple[Work, Work, float, float]:
     return training, acting, float(size), max(0.0, state - replayed)
 
 
+class _Stepper:
+    """Steps a task's environment, drawn as for a model, in a process of its own.
+
+    Args:
+        task: The task.
+        frame_format: What to draw; `None`: nothing.
+        rendering: How to draw it.
+    """
+
+    def __init__(self, task: Task, frame_format: FrameFormat | None, rendering: Rendering) -> None:
+        torch.set_num_threads(1)
+        self._env = task.make_env(frame_format, rendering)
+        self._env.reset(seed=0)
+        self._env.action_space.seed(0)
+        self._step()  # loads textures
+
+    def work(self) -> Work:
+        """Measure a step with a random action."""
+        return _work(self._step)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _step(self) -> int:
+        _, _, terminated, truncated, _ = self._env.step(self._env.action_space.sample())
+        if terminated or truncated:
+            self._env.reset()
+        return 1
+
+
+def _crowded(plan: Plan) -> float:
+    """Measure the speed of a core while the others work, too, as a part of its speed alone."""
+    count = min(math.floor(cores()), _MOST_STEPPERS)
+    if count < 2:
+        return 1.0
+    first = next(iter(plan.models.values()), None)
+    of = (plan.task, first.frame_format if first else None, plan.renderings[0])
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    stepper: Any = ray.remote(num_cpus=0)(_Stepper).options(scheduling_strategy=here)
+    steppers = [stepper.remote(*of) for _ in range(count)]
+    try:
+        ray.get([each.__ray_ready__.remote() for each in steppers])
+        alone = ray.get(steppers[0].work.remote())
+        together = ray.get([each.work.remote() for each in steppers])
+    finally:
+        for each in steppers:
+            ray.kill(each)
+    return min(1.0, alone.cpu_seconds / statistics.mean(work.cpu_seconds for work in together))
+
+
 def _drawing(plan: Plan, model: RewardModel) -> Work:
     """Measure how much longer a step takes if it is drawn for a model."""
-    drawn, not_drawn = _stepping(plan, model), _stepping(plan, None)
+    drawn, not_drawn = (_Stepper(plan.task, each, plan.renderings[0]).work() for each in (model.frame_format, None))
     return Work(max(0.0, drawn.seconds - not_drawn.seconds), max(0.0, drawn.cpu_seconds - not_drawn.cpu_seconds))
-
-
-def _stepping(plan: Plan, model: RewardModel | None) -> Work:
-    env = plan.task.make_env(model.frame_format if model else None, plan.renderings[0])
-    try:
-        env.reset(seed=0)
-        env.action_space.seed(0)
-
-        def step() -> int:
-            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
-            if terminated or truncated:
-                env.reset()
-            return 1
-
-        step()  # loads textures
-        return _work(step)
-    finally:
-        env.close()
 
 
 def _encoding(plan: Plan, model_id: str, model: RewardModel) -> Work:
