@@ -21,9 +21,9 @@ from vlm_rm_sweeps.sweeping.execution.fit import (
     VIDEO_S,
     Machine,
     Measured,
-    Work,
     estimate,
 )
+from vlm_rm_sweeps.sweeping.execution.fit_schedule import Work
 
 KEYS: dict[str, Any] = {
     "name": "fit",
@@ -62,24 +62,30 @@ def test_on_a_large_machine_a_trial_takes_its_own_time() -> None:
     found = estimate(plan_with({}), MEASURED, LARGE)
     assert (found.trials_at_once, found.bound_by, found.problems) == (2, "trials", ())
     # Both trials train 9 240 steps of 3 ms. 1 000 steps before and an evaluation of 10 episodes of 200 steps take 2 ms each.
-    # Three processes start at once.
-    training = 9_240 * 3e-3 + 3_000 * 2e-3 + 2 * TRIAL_S / 3
+    training = TRIAL_S + 9_240 * 3e-3 + 3_000 * 2e-3
     assert found.steps_per_second == pytest.approx(2 * 10_240 / training)
     assert found.hours * 3600 == pytest.approx(START_S + training)
     assert found.gpu_hours == 0
     filmed = estimate(plan_with({"videos": True}), MEASURED, LARGE)
-    assert (filmed.hours - found.hours) * 3600 == pytest.approx(2 * VIDEO_S / 3)
+    assert filmed.steps_per_second == found.steps_per_second
+    assert (filmed.hours - found.hours) * 3600 == pytest.approx(VIDEO_S), "two recorders on so many cores"
 
 
 def test_two_cores_bound_two_trials_and_their_server() -> None:
     found = estimate(plan_with({}), MEASURED, replace(LARGE, cores=2))
     assert (found.trials_at_once, found.bound_by) == (2, "cores")
-    free = 0.8 * 2 * 3 / (3 + OTHERS_CORES)
-    training = 2 * (9_240 * 3.5e-3 + 3_000 * 2.5e-3 + TRIAL_S) / free
+    two, three = (0.8 * 2 * processes / (processes + OTHERS_CORES) for processes in (2, 3))
+    training = 2 * TRIAL_S / two + 2 * (9_240 * 3.5e-3 + 3_000 * 2.5e-3) / three
     assert found.steps_per_second == pytest.approx(2 * 10_240 / training)
     assert found.hours * 3600 == pytest.approx(START_S + training)
     for slower in (replace(MEASURED, other_cores=1.0), replace(MEASURED, crowded=0.6)):
         assert estimate(plan_with({}), slower, replace(LARGE, cores=2)).steps_per_second < found.steps_per_second
+
+
+def test_one_trial_at_once_if_the_sweep_says_so() -> None:
+    found = [estimate(plan_with({"max_concurrent": count}), MEASURED, LARGE) for count in (1, 2)]
+    assert [each.trials_at_once for each in found] == [1, 2]
+    assert found[1].steps_per_second == pytest.approx(2 * found[0].steps_per_second)
 
 
 def test_a_large_model_bounds_by_its_servers_and_more_of_them_help() -> None:

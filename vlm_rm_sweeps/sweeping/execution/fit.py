@@ -2,8 +2,8 @@
 
 The model is simple enough to be read. A trial makes a step in the time of training and drawing, while the frames of the steps before
 are encoded; a step takes the longer of the two. Steps before the first update take as long as those of an evaluation. Trials run at
-once as far as their reservations allow. All processes share the cores: so many steps are made as the slowest of trials, servers and
-cores allows.
+once as far as their reservations allow, in the order of the sweep. All processes share the cores: so many steps are made as the
+slowest of trials, servers and cores allows.
 """
 
 import math
@@ -14,6 +14,8 @@ from typing import Any
 from vlm_rm_sweeps.machine.resources import GB
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.config.trial import UNTRAINED, Trial
+from vlm_rm_sweeps.sweeping.execution.fit_schedule import NOTHING, Part, Places, Schedule, Work, play
+from vlm_rm_sweeps.sweeping.execution.trial_videos import CPUS_PER_RECORDER
 from vlm_rm_sweeps.training.checkpoints import KEPT, KEPT_FOR_OTHERS
 
 DRIVER_BYTES = 1.5 * GB
@@ -23,11 +25,11 @@ SERVER_BYTES = 0.6 * GB
 OTHERS_CORES = 0.2
 """Assumed: cores that Ray's own processes use."""
 START_S = 25.0
-"""Assumed: CPU seconds until the first trial steps: Ray, imports, models."""
-TRIAL_S = 3.0
-"""Assumed: CPU seconds to set up a trial."""
-VIDEO_S = 3.0
-"""Assumed: CPU seconds to record a trial's videos."""
+"""Assumed: CPU seconds until the first trial steps, and after the last one: Ray, imports, models, tables."""
+TRIAL_S = 0.3
+"""Assumed: CPU seconds to set up a trial in a process that is there already (measured by `benchmarks/startup.py`)."""
+VIDEO_S = 3.4
+"""Assumed: CPU seconds to record a trial's videos (measured for CartPole, with the start of the process that records them)."""
 VIDEO_BYTES, MLFLOW_BYTES = 0.25e6, 1.5e6
 """Assumed: a trial's videos (0.07 to 0.11 MB for CartPole, 0.20 to 0.25 MB for the humanoid), and MLflow's database."""
 ASSUMED = (
@@ -39,25 +41,6 @@ ASSUMED = (
 
 
 @dataclass(frozen=True)
-class Work:
-    """Seconds that one step, or one frame, takes.
-
-    Attributes:
-        seconds: Time.
-        cpu_seconds: CPU time.
-    """
-
-    seconds: float
-    cpu_seconds: float
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
-
-
-NOTHING = Work(0.0, 0.0)
-
-
-@dataclass(frozen=True)
 class Measured:
     """What was measured on this machine.
 
@@ -65,7 +48,7 @@ class Measured:
         training: A training step of the environment with its share of updates, not drawn.
         acting: A step of an evaluation, which has no updates, not drawn.
         drawing: What a step takes longer if it is drawn, by model id.
-        encoding: One frame, by model id.
+        encoding: One frame, by model id: the time of the model in its server, and the CPU time of server and client.
         model_bytes: Memory of a loaded model, by model id; on a GPU, of its weights.
         trial_bytes: Memory of a trial's process, without its replay buffer.
         transition_bytes: Memory of one transition in the replay buffer; 0 if there is none.
@@ -144,23 +127,8 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
         The estimate.
     """
     at_once, problems = _trials_at_once(plan, machine)
-    trained = plan.trained_steps[0]
-    seconds, rates = 0.0, []
-    for trial in plan.trials:
-        steps = 0 if trial.model_id == UNTRAINED else trained
-        drawing = measured.drawing.get(trial.model_id, NOTHING)
-        encoding = measured.encoding.get(trial.model_id, NOTHING)
-        rate, bound = _rate(plan, measured, machine, at_once, measured.training + drawing, encoding)
-        evaluating, _ = _rate(plan, measured, machine, at_once, measured.acting + drawing, encoding)
-        learning = steps - min(steps, getattr(plan.algorithm, "learning_starts", 0))
-        seconds += learning / rate + (steps - learning + _evaluated_steps(plan, steps)) / evaluating
-        if steps:
-            rates.append((steps, rate, bound))
-    # Whatever the trials' order, the last ones may run alone.
-    fewer = math.ceil(len(plan.trials) / at_once) * at_once / len(plan.trials)
-    beside = len(plan.trials) * (TRIAL_S + (VIDEO_S if plan.sweep.videos else 0.0))
-    seconds = seconds * fewer + beside / _free_cores(measured, machine, at_once + 1)
-    started = START_S / min(1.0, _free_cores(measured, machine, 1))
+    schedule = _schedule(plan, measured, machine, at_once)
+    seconds = START_S / min(1.0, _free_cores(measured, machine, 1)) + schedule.seconds
     memory = _memory(plan, measured, at_once)
     disk = _disk(plan, measured)
     if sum(memory.values()) > machine.memory:
@@ -170,10 +138,10 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
     reserved = at_once * plan.sweep.trial.gpus + len(plan.models) * plan.sweep.pool.servers.min * plan.sweep.pool.gpus
     return Fit(
         trials_at_once=at_once,
-        steps_per_second=sum(steps for steps, _, _ in rates) / seconds,
-        bound_by=max(rates, key=lambda each: each[0] / each[1])[2] if rates else "trials",
-        hours=(started + seconds) / 3600,
-        gpu_hours=(started + seconds) / 3600 * reserved,
+        steps_per_second=sum(_trained_steps(plan, trial) for trial in plan.trials) / schedule.trials_s,
+        bound_by=schedule.bound_by,
+        hours=seconds / 3600,
+        gpu_hours=seconds / 3600 * reserved,
         memory=memory,
         disk=disk,
         problems=problems,
@@ -195,21 +163,42 @@ def _trials_at_once(plan: Plan, machine: Machine) -> tuple[int, tuple[str, ...]]
         places.append(math.floor(gpus / trial.gpus))
         if places[1] < 1 and gpus >= 0:
             problems.append(f"GPUs: a trial reserves {trial.gpus:g}, and servers leave {gpus:g}")
-    return max(1, min(*places, len(plan.trials))), tuple(problems)
+    at_once = min(*places, len(plan.trials), plan.sweep.max_concurrent or len(plan.trials))
+    return max(1, at_once), tuple(problems)
 
 
-def _rate(plan: Plan, measured: Measured, machine: Machine, at_once: int, stepping: Work, encoding: Work) -> tuple[float, str]:
-    """Return the steps per second of all trials at once, and what limits them."""
-    pool, runners = plan.sweep.pool, max(1, plan.sweep.trial.env_runners)
-    on_cpu = stepping.cpu_seconds + (0.0 if pool.gpus else encoding.cpu_seconds)
-    processes = at_once * runners + (pool.servers.min if encoding.seconds else 0)
-    limits = {"trials": at_once * runners / max(stepping.seconds, 1e-9)}
-    if encoding.seconds:
-        # Trials follow each other in the order of their models, so those that run at once mostly share one model.
-        limits["servers"] = pool.servers.min / encoding.seconds
-    limits["cores"] = _free_cores(measured, machine, processes) / max(on_cpu, 1e-9)
-    bound = min(limits, key=lambda name: limits[name])
-    return limits[bound], bound
+def _schedule(plan: Plan, measured: Measured, machine: Machine, at_once: int) -> Schedule:
+    """Play the sweep through on this machine."""
+    pool = plan.sweep.pool
+    places = Places(
+        trials=at_once,
+        recorders=max(1, int(machine.cores // CPUS_PER_RECORDER)),
+        servers=pool.servers.min,
+        on_cpu=not pool.gpus,
+        free_cores=lambda processes: _free_cores(measured, machine, processes),
+    )
+    video = Part(1, Work(VIDEO_S, VIDEO_S)) if plan.sweep.videos else None
+    return play([_parts(plan, measured, trial) for trial in plan.trials], video, places)
+
+
+def _parts(plan: Plan, measured: Measured, trial: Trial) -> list[Part]:
+    """Return what a trial does, one after the other."""
+    steps = _trained_steps(plan, trial)
+    before_learning = min(steps, getattr(plan.algorithm, "learning_starts", 0))
+    drawing = measured.drawing.get(trial.model_id, NOTHING)
+    encoding = measured.encoding.get(trial.model_id, NOTHING)
+    model_id = trial.model_id if encoding.seconds else None
+    processes = max(1, plan.sweep.trial.env_runners)
+    parts = [
+        Part(1, Work(TRIAL_S, TRIAL_S)),
+        Part(before_learning + _evaluated_steps(plan, steps), measured.acting + drawing, encoding, model_id, processes),
+        Part(steps - before_learning, measured.training + drawing, encoding, model_id, processes),
+    ]
+    return [part for part in parts if part.units]
+
+
+def _trained_steps(plan: Plan, trial: Trial) -> int:
+    return 0 if trial.model_id == UNTRAINED else plan.trained_steps[0]
 
 
 def _free_cores(measured: Measured, machine: Machine, processes: int) -> float:

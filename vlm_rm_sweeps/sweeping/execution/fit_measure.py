@@ -6,21 +6,28 @@ import os
 import pickle
 import statistics
 import time
+import uuid
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 import torch
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.machine.resources import cores, free_disk, free_memory
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.serving.cluster import ray_cluster
+from vlm_rm_sweeps.serving.placement import check_placement
+from vlm_rm_sweeps.serving.pool import RewardPool, await_pool, start_pool
 from vlm_rm_sweeps.sweeping.config.plan import Plan
-from vlm_rm_sweeps.sweeping.execution.fit import Machine, Measured, Work
+from vlm_rm_sweeps.sweeping.execution.fit import SERVER_BYTES, Machine, Measured
+from vlm_rm_sweeps.sweeping.execution.fit_schedule import Work
 from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
@@ -59,20 +66,22 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
         UserError: Ray does not start, or a model cannot be loaded.
     """
     torch.set_num_threads(1)
+    encoding, model_bytes = {}, {}
     with ray_cluster(lambda _: None):
         say(f"measuring {plan.sweep.algorithm} on {plan.task.name}")
         training, acting, policy_bytes, state_bytes = _trainer_work(plan)
         trial_bytes = _resident_bytes()
+        for model_id, model in plan.models.items():
+            say(f"measuring {model_id}")
+            encoding[model_id], model_bytes[model_id] = _encoding(plan, model_id, model)
         crowded = _crowded(plan)
     # From here on, because Ray's own processes would count as others.
     busy_before, own_before, started = _busy_seconds(), _own_seconds(), time.perf_counter()
-    encoding, drawing, model_bytes = {}, {}, {}
-    for model_id, model in plan.models.items():
-        say(f"measuring {model_id}")
-        before = _resident_bytes()
-        encoding[model_id] = _encoding(plan, model_id, model)
-        model_bytes[model_id] = max(0.0, _resident_bytes() - before, model.parameters * 4.0)
-        drawing[model_id] = _drawing(plan, model)
+    not_drawn = _stepping(plan.task, None, plan.renderings[0])
+    drawing = {
+        model_id: _stepping(plan.task, model.frame_format, plan.renderings[0]).longer_than(not_drawn)
+        for model_id, model in plan.models.items()
+    }
     elapsed = time.perf_counter() - started
     others = (_busy_seconds() - busy_before) - (_own_seconds() - own_before)
     return Measured(
@@ -123,35 +132,34 @@ def _trainer_work(plan: Plan) -> tuple[Work, Work, float, float]:
     return training, acting, float(size), max(0.0, state - replayed)
 
 
-class _Stepper:
-    """Steps a task's environment, drawn as for a model, in a process of its own.
+def _stepping(task: Task, frame_format: FrameFormat | None, rendering: Rendering) -> Work:
+    """Measure a step of the environment with a random action, drawn if there is a format."""
+    env = task.make_env(frame_format, rendering)
+    try:
+        env.reset(seed=0)
+        env.action_space.seed(0)
 
-    Args:
-        task: The task.
-        frame_format: What to draw; `None`: nothing.
-        rendering: How to draw it.
-    """
+        def step() -> int:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            if terminated or truncated:
+                env.reset()
+            return 1
+
+        step()  # loads textures
+        return _work(step)
+    finally:
+        env.close()
+
+
+class _Stepper:
+    """Measures steps in a process of its own; arguments as of `_stepping`."""
 
     def __init__(self, task: Task, frame_format: FrameFormat | None, rendering: Rendering) -> None:
         torch.set_num_threads(1)
-        self._env = task.make_env(frame_format, rendering)
-        self._env.reset(seed=0)
-        self._env.action_space.seed(0)
-        self._step()  # loads textures
+        self._of = task, frame_format, rendering
 
     def work(self) -> Work:
-        """Measure a step with a random action."""
-        return _work(self._step)
-
-    def close(self) -> None:
-        """Close the environment."""
-        self._env.close()
-
-    def _step(self) -> int:
-        _, _, terminated, truncated, _ = self._env.step(self._env.action_space.sample())
-        if terminated or truncated:
-            self._env.reset()
-        return 1
+        return _stepping(*self._of)
 
 
 def _crowded(plan: Plan) -> float:
@@ -174,31 +182,40 @@ def _crowded(plan: Plan) -> float:
     return min(1.0, alone.cpu_seconds / statistics.mean(work.cpu_seconds for work in together))
 
 
-def _drawing(plan: Plan, model: RewardModel) -> Work:
-    """Measure how much longer a step takes if it is drawn for a model."""
-    drawn, not_drawn = (_Stepper(plan.task, each, plan.renderings[0]).work() for each in (model.frame_format, None))
-    return Work(max(0.0, drawn.seconds - not_drawn.seconds), max(0.0, drawn.cpu_seconds - not_drawn.cpu_seconds))
-
-
-def _encoding(plan: Plan, model_id: str, model: RewardModel) -> Work:
-    """Load a model as its servers would, and measure one frame, scored for one spec."""
-    config = pool_configs(plan, "fit")[model_id]
-    model.use_backend(config.backend, config.device, config.precision)
-    torch.set_num_threads(config.threads)
+def _encoding(plan: Plan, model_id: str, model: RewardModel) -> tuple[Work, float]:
+    """Start a server of a model as the sweep would, and measure one frame, scored for one spec; return also the model's memory."""
+    as_in_sweep = pool_configs(plan, f"fit-{uuid.uuid4().hex[:6]}")[model_id]
+    config = replace(as_in_sweep, servers=1, most_servers=1, cpus=0.0, shared=False)
+    check_placement([config], trial_cpus=0, trial_gpus=0)
+    edge, specs = model.frame_format.size, [plan.prompts[0].spec()]
+    frames = np.random.default_rng(0).integers(0, 256, (config.micro_batch, edge, edge, 3), np.uint8)
+    servers = start_pool(config, model)
     try:
-        model.load(config.device, config.precision, config.micro_batch)
-        edge = model.frame_format.size
-        frames = np.random.default_rng(0).integers(0, 256, (config.micro_batch, edge, edge, 3), np.uint8)
-        specs = [plan.prompts[0].spec()]
+        await_pool(config, servers, specs)
+        with closing(RewardPool.connect(config)) as pool:
+            in_model = [0.0]
 
-        def score() -> int:
-            model.score(frames, specs)
-            return len(frames)
+            def score() -> int:
+                in_model.append(pool.submit(frames, specs).result().seconds)
+                return len(frames)
 
-        score()  # encodes the sentences
-        return _work(score)
+            score()  # the first requests are slower
+            (served_before, _), asked = _of_server(servers[0]), len(in_model)
+            asking = _work(score)
+            (served, resident), requests = _of_server(servers[0]), len(in_model) - asked
     finally:
-        torch.set_num_threads(1)
+        for each in servers:
+            ray.kill(each)
+    count = requests * len(frames)
+    work = Work(sum(in_model[asked:]) / count, asking.cpu_seconds + (served - served_before) / count)
+    return work, max(resident - SERVER_BYTES, model.parameters * 4.0)
+
+
+def _of_server(server: ActorHandle) -> tuple[float, float]:
+    """Return the CPU seconds that a server has used, and its memory."""
+    asked: Any = server.__ray_call__.remote(lambda _: (time.process_time(), _resident_bytes()))
+    cpu_seconds, resident = ray.get(asked)
+    return cpu_seconds, resident
 
 
 def _work(action: Callable[[], int]) -> Work:

@@ -22,7 +22,8 @@ from vlm_rm_sweeps.videos import VIDEO_FOLDER
 _SEED = 10_000
 _SILENCE_S = 1.0
 _PATIENCE_S = 600.0
-_CPUS_PER_RECORDER = 4
+CPUS_PER_RECORDER = 4
+"""Cores of a node for each of its recorders; one recorder runs on smaller ones, too."""
 _SUFFIX = ".mp4"
 
 
@@ -187,7 +188,7 @@ def _with_room(nodes: Sequence[Mapping[str, Any]], taken: Sequence[str]) -> str 
     Where all nodes are small, one recorder runs on the largest.
     """
     cpus = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]}
-    room = {node: int(count // _CPUS_PER_RECORDER) for node, count in cpus.items()}
+    room = {node: int(count // CPUS_PER_RECORDER) for node, count in cpus.items()}
     if not any(room.values()):
         return max(cpus, key=lambda node: cpus[node], default=None) if not taken else None
     left = {node: count - taken.count(node) for node, count in room.items()}
