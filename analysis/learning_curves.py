@@ -55,6 +55,8 @@ def draw(runs: SweepRuns) -> None:
             mean = series.groupby(ENV_STEPS)["value"].mean()
             axis.plot(mean.index, mean, label=label, linewidth=2, markevery=0.2, markersize=5, **style)
         axis.set(xlabel="environment steps", ylabel=PANELS[metric])
+        if metric.endswith(SUCCESS):  # or what is 0 throughout would be drawn in the middle
+            axis.set_ylim(-0.03, 1.03)
         axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
     lines = {str(line.get_label()): line for axis in axes for line in axis.get_lines() if line.get_linewidth() > 1}

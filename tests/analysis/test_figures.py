@@ -429,6 +429,31 @@ def test_greedy_success_is_drawn_where_it_was_evaluated_during_training(
     assert sorted(table["metric"].unique()) == drawn
 
 
+def test_no_success_at_all_is_drawn_at_the_bottom(
+    scripts: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import learning_curves
+    import runs
+
+    metrics = {"success": [0.0, 0.0], "true_return": [3.0, 4.0]}
+    trial = {"model": "embedded/tiny", "alpha": 0.5, "prompt": "task", "seed": 0, "metrics": metrics}
+    sweep = runs.SweepRuns(sweep_of(tmp_path / "never", store, [trial]))
+    limits: dict[str, tuple[float, float]] = {}
+
+    def keep(drawing: Figure, data: pd.DataFrame, name: str) -> None:
+        limits.update({axis.get_ylabel(): axis.get_ylim() for axis in drawing.axes})
+        plt.close(drawing)
+
+    monkeypatch.setattr(sweep, "save", keep)
+    learning_curves.draw(sweep)
+    low, high = limits["success (share of episodes)"]
+    assert -0.1 < low < 0
+    assert 1 < high < 1.1
+    low, high = limits["true return"]
+    assert 2 < low < 3
+    assert 4 < high < 5
+
+
 def test_success_is_drawn_against_the_frames_that_were_encoded(scripts: None, store: str, tmp_path: Path) -> None:
     import runs
     import score_every
