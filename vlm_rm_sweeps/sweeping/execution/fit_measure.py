@@ -70,7 +70,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     with ray_cluster(lambda _: None):
         say(f"measuring {plan.sweep.algorithm} on {plan.task.name}")
         training, acting, policy_bytes, state_bytes = _trainer_work(plan)
-        trial_bytes = _resident_bytes()
+        trial_bytes = _memory_bytes()
         for model_id, model in plan.models.items():
             say(f"measuring {model_id}")
             encoding[model_id], model_bytes[model_id] = _encoding(plan, model_id, model)
@@ -202,20 +202,20 @@ def _encoding(plan: Plan, model_id: str, model: RewardModel) -> tuple[Work, floa
             score()  # the first requests are slower
             (served_before, _), asked = _of_server(servers[0]), len(in_model)
             asking = _work(score)
-            (served, resident), requests = _of_server(servers[0]), len(in_model) - asked
+            (served, memory), requests = _of_server(servers[0]), len(in_model) - asked
     finally:
         for each in servers:
             ray.kill(each)
     count = requests * len(frames)
     work = Work(sum(in_model[asked:]) / count, asking.cpu_seconds + (served - served_before) / count)
-    return work, max(resident - SERVER_BYTES, model.parameters * 4.0)
+    return work, max(memory - SERVER_BYTES, model.parameters * 4.0)
 
 
 def _of_server(server: ActorHandle) -> tuple[float, float]:
     """Return the CPU seconds that a server has used, and its memory."""
-    asked: Any = server.__ray_call__.remote(lambda _: (time.process_time(), _resident_bytes()))
-    cpu_seconds, resident = ray.get(asked)
-    return cpu_seconds, resident
+    asked: Any = server.__ray_call__.remote(lambda _: (time.process_time(), _memory_bytes()))
+    cpu_seconds, memory = ray.get(asked)
+    return cpu_seconds, memory
 
 
 def _work(action: Callable[[], int]) -> Work:
@@ -241,8 +241,11 @@ def _transition_bytes(plan: Plan) -> float:
     return 2.0 * np.asarray(observation, np.float32).nbytes + action.nbytes + 4 + 2
 
 
-def _resident_bytes() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * float(os.sysconf("SC_PAGE_SIZE"))
+def _memory_bytes() -> float:
+    """Return the memory of this process; of what it shares with others, its part."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kilobytes * 1024.0
 
 
 def _busy_seconds() -> float:
