@@ -16,6 +16,7 @@ from vlm_rm_sweeps.sweeping.execution import fit_measure
 from vlm_rm_sweeps.sweeping.execution.fit import (
     MLFLOW_BYTES,
     OTHERS_CORES,
+    SERVER_BYTES,
     START_S,
     TRIAL_S,
     VIDEO_S,
@@ -97,6 +98,22 @@ def test_a_large_model_bounds_by_its_servers_and_more_of_them_help() -> None:
     )  # the starts of trials are the same
 
 
+def test_frames_that_go_unscored_take_no_server() -> None:
+    slow = replace(MEASURED, encoding={MODEL: Work(0.01, 0.01)})
+    found = [estimate(plan_with({"score_every": every}), slow, LARGE) for every in (1, 2, 8)]
+    assert [each.bound_by for each in found] == ["servers", "servers", "trials"]
+    assert found[1].steps_per_second == pytest.approx(2 * found[0].steps_per_second, rel=0.01)
+
+
+def test_a_judge_reserves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    judged = {"audit": {"models": ["openai/small-vlm"], "every": 1_024}, "pool": {"cpus": 1, "servers": 2}}
+    found = estimate(plan_with(judged), MEASURED, replace(LARGE, cores=4))
+    alone = estimate(plan_with({"pool": {"cpus": 1, "servers": 2}}), MEASURED, replace(LARGE, cores=4))
+    assert found.trials_at_once == alone.trials_at_once == 2
+    assert sum(found.memory.values()) - sum(alone.memory.values()) == SERVER_BYTES
+
+
 def test_what_does_not_fit_is_said_with_both_numbers() -> None:
     small = Machine(cores=64, gpus=0, memory=3e9, disk=1e5)
     found = estimate(plan_with({"pool": {"gpus": 1}}), MEASURED, small)
@@ -131,15 +148,20 @@ def test_checkpoints_count_as_often_as_they_are_written() -> None:
 
 def test_the_real_parts_are_measured(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_measure, "_LEAST_S", 0.0)
+    # A judge may cost money, so it is not asked: this one's address would not answer.
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    audit = {"models": ["openai/small-vlm"], "every": 64}
     file = tmp_path / "sweep.yaml"
-    file.write_text(yaml.safe_dump(KEYS | {"evaluation_episodes": 1, "steps_per_result": 64}))
+    file.write_text(yaml.safe_dump(KEYS | {"evaluation_episodes": 1, "steps_per_result": 64, "audit": audit}))
     shown = CliRunner().invoke(app, ["fit", str(file), "--results", str(tmp_path / "none"), "--json"])
     found = json.loads(shown.output)
     assert shown.exit_code == (0 if found["fits"] else 1), shown.output
     measured = found["measured"]
     assert measured["acting"]["seconds"] > 0
     assert measured["training"]["cpu_seconds"] > 0
+    assert list(measured["encoding"]) == list(measured["drawing"]) == [MODEL]
     assert 0 < measured["encoding"][MODEL]["seconds"] < 1
+    assert measured["encoding"][MODEL]["cpu_seconds"] > 0
     # Two observations of four numbers, an action, the reward and two flags.
     assert measured["transition_bytes"] == 2 * 4 * 4 + 8 + 4 + 2
     # The network, its target and the optimiser's two moments of each weight.

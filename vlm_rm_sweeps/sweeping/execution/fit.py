@@ -35,7 +35,7 @@ VIDEO_BYTES, MLFLOW_BYTES = 0.25e6, 1.5e6
 ASSUMED = (
     f"{DRIVER_BYTES / GB:g} GB for the driver and Ray, {SERVER_BYTES / GB:g} GB for each server beside its model, "
     f"{START_S:g} CPU seconds to start, {TRIAL_S:g} for each trial and {VIDEO_S:g} for its videos, "
-    "the present load of this machine. Not in it: retries, `epic_states`, audits, frames in flight, "
+    "the present load of this machine. Not in it: retries, `epic_states`, audits, judges, frames in flight, "
     "servers beyond the least of `pool.servers`"
 )
 
@@ -49,7 +49,7 @@ class Measured:
         acting: A step of an evaluation, which has no updates, not drawn.
         drawing: What a step takes longer if it is drawn, by model id.
         encoding: One frame, by model id: the time of the model in its server, and the CPU time of server and client.
-        model_bytes: Memory of a loaded model, by model id; on a GPU, of its weights.
+        model_bytes: Memory of a loaded model, by model id; on a GPU, of its weights. Judges, which may cost money, are not measured.
         trial_bytes: Memory of a trial's process, without its replay buffer.
         transition_bytes: Memory of one transition in the replay buffer; 0 if there is none.
         policy_bytes: Size of the policy's weights.
@@ -135,7 +135,7 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
         problems += (f"memory: {sum(memory.values()) / GB:.1f} GB are needed, {machine.memory / GB:.1f} GB are free",)
     if disk > machine.disk:
         problems += (f"disk: {disk / GB:.1f} GB are needed, {machine.disk / GB:.1f} GB are free",)
-    reserved = at_once * plan.sweep.trial.gpus + len(plan.models) * plan.sweep.pool.servers.min * plan.sweep.pool.gpus
+    reserved = at_once * plan.sweep.trial.gpus + _reserving_servers(plan) * plan.sweep.pool.gpus
     return Fit(
         trials_at_once=at_once,
         steps_per_second=sum(_trained_steps(plan, trial) for trial in plan.trials) / schedule.trials_s,
@@ -151,7 +151,7 @@ def estimate(plan: Plan, measured: Measured, machine: Machine) -> Fit:
 def _trials_at_once(plan: Plan, machine: Machine) -> tuple[int, tuple[str, ...]]:
     """Return how many trials Ray places at once, at least 1 for the estimate, and why not even one can be placed."""
     trial, pool = plan.sweep.trial, plan.sweep.pool
-    servers = len(plan.models) * pool.servers.min
+    servers = _reserving_servers(plan)
     cpus, gpus = math.floor(machine.cores) - servers * pool.cpus, machine.gpus - servers * pool.gpus
     problems = []
     places = [math.floor(cpus / (trial.cpus + trial.env_runners))]
@@ -165,6 +165,11 @@ def _trials_at_once(plan: Plan, machine: Machine) -> tuple[int, tuple[str, ...]]
             problems.append(f"GPUs: a trial reserves {trial.gpus:g}, and servers leave {gpus:g}")
     at_once = min(*places, len(plan.trials), plan.sweep.max_concurrent or len(plan.trials))
     return max(1, at_once), tuple(problems)
+
+
+def _reserving_servers(plan: Plan) -> int:
+    """Return how many servers reserve cores or GPUs: the only one of a judge does not."""
+    return plan.sweep.pool.servers.min * sum(not model.judges_only for model in plan.models.values())
 
 
 def _schedule(plan: Plan, measured: Measured, machine: Machine, at_once: int) -> Schedule:
@@ -186,7 +191,7 @@ def _parts(plan: Plan, measured: Measured, trial: Trial) -> list[Part]:
     steps = _trained_steps(plan, trial)
     before_learning = min(steps, getattr(plan.algorithm, "learning_starts", 0))
     drawing = measured.drawing.get(trial.model_id, NOTHING)
-    encoding = measured.encoding.get(trial.model_id, NOTHING)
+    encoding = measured.encoding.get(trial.model_id, NOTHING) / plan.sweep.score_every
     model_id = trial.model_id if encoding.seconds else None
     processes = max(1, plan.sweep.trial.env_runners)
     parts = [
@@ -224,9 +229,9 @@ def _memory(plan: Plan, measured: Measured, at_once: int) -> dict[str, float]:
     if runners:
         parts[f"{runners} env runners of each trial"] = at_once * runners * measured.trial_bytes
     parts["their replay buffers"] = at_once * _buffer_bytes(plan, measured, plan.trained_steps[0])
-    for model_id in plan.models:
-        servers = plan.sweep.pool.servers.min
-        parts[f"{servers} servers of {model_id}"] = servers * (SERVER_BYTES + measured.model_bytes[model_id])
+    for model_id, model in plan.models.items():
+        servers = 1 if model.judges_only else plan.sweep.pool.servers.min
+        parts[f"{servers} servers of {model_id}"] = servers * (SERVER_BYTES + measured.model_bytes.get(model_id, 0.0))
     return {name: bytes_ for name, bytes_ in parts.items() if bytes_}
 
 

@@ -67,11 +67,12 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     """
     torch.set_num_threads(1)
     encoding, model_bytes = {}, {}
+    models = {model_id: model for model_id, model in plan.models.items() if not model.judges_only}
     with ray_cluster(lambda _: None):
         say(f"measuring {plan.sweep.algorithm} on {plan.task.name}")
         training, acting, policy_bytes, state_bytes = _trainer_work(plan)
         trial_bytes = _memory_bytes()
-        for model_id, model in plan.models.items():
+        for model_id, model in models.items():
             say(f"measuring {model_id}")
             encoding[model_id], model_bytes[model_id] = _encoding(plan, model_id, model)
         crowded = _crowded(plan)
@@ -80,7 +81,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
     not_drawn = _stepping(plan.task, None, plan.renderings[0])
     drawing = {
         model_id: _stepping(plan.task, model.frame_format, plan.renderings[0]).longer_than(not_drawn)
-        for model_id, model in plan.models.items()
+        for model_id, model in models.items()
     }
     elapsed = time.perf_counter() - started
     others = (_busy_seconds() - busy_before) - (_own_seconds() - own_before)

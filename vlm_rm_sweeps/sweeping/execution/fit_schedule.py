@@ -23,6 +23,9 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
 
+    def __truediv__(self, count: float) -> "Work":
+        return Work(self.seconds / count, self.cpu_seconds / count)
+
     def longer_than(self, other: "Work") -> "Work":
         """Return how much more this is, at least nothing."""
         return Work(max(0.0, self.seconds - other.seconds), max(0.0, self.cpu_seconds - other.cpu_seconds))
