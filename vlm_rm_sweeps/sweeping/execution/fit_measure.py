@@ -6,10 +6,7 @@ import os
 import pickle
 import statistics
 import time
-import uuid
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +20,11 @@ from vlm_rm_sweeps.frames import FrameFormat
 from vlm_rm_sweeps.machine.resources import cores, free_disk, free_memory
 from vlm_rm_sweeps.rewards.reward_model import RewardModel
 from vlm_rm_sweeps.serving.cluster import ray_cluster
-from vlm_rm_sweeps.serving.placement import check_placement
-from vlm_rm_sweeps.serving.pool import RewardPool, await_pool, start_pool
+from vlm_rm_sweeps.serving.pool import NAMESPACE
+from vlm_rm_sweeps.serving.reward_pool import reward_pool
 from vlm_rm_sweeps.sweeping.config.plan import Plan
 from vlm_rm_sweeps.sweeping.execution.fit import SERVER_BYTES, Machine, Measured
 from vlm_rm_sweeps.sweeping.execution.fit_schedule import Work
-from vlm_rm_sweeps.sweeping.execution.pools import pool_configs
 from vlm_rm_sweeps.tasks.rendering import Rendering
 from vlm_rm_sweeps.tasks.task import Task
 
@@ -63,7 +59,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
         What a step, an update and a frame take, and how large everything is.
 
     Raises:
-        UserError: Ray does not start, or a model cannot be loaded.
+        UserError: Ray does not start, a server cannot be placed, or a model cannot be loaded.
     """
     torch.set_num_threads(1)
     encoding, model_bytes = {}, {}
@@ -74,8 +70,8 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Measured:
         trial_bytes = _memory_bytes()
         for model_id, model in models.items():
             say(f"measuring {model_id}")
-            encoding[model_id], model_bytes[model_id] = _encoding(plan, model_id, model)
-        crowded = _crowded(plan)
+            encoding[model_id], model_bytes[model_id] = _encoding(plan, model)
+        crowded = _crowded(plan, next((model.frame_format for model in models.values()), None))
     # From here on, because Ray's own processes would count as others.
     busy_before, own_before, started = _busy_seconds(), _own_seconds(), time.perf_counter()
     not_drawn = _stepping(plan.task, None, plan.renderings[0])
@@ -153,7 +149,13 @@ def _stepping(task: Task, frame_format: FrameFormat | None, rendering: Rendering
 
 
 class _Stepper:
-    """Measures steps in a process of its own; arguments as of `_stepping`."""
+    """Measures steps in a process of its own.
+
+    Args:
+        task: As of `_stepping`, and so are the others. Making them here imports what they need before anything is measured.
+        frame_format: What to draw.
+        rendering: How.
+    """
 
     def __init__(self, task: Task, frame_format: FrameFormat | None, rendering: Rendering) -> None:
         torch.set_num_threads(1)
@@ -163,16 +165,14 @@ class _Stepper:
         return _stepping(*self._of)
 
 
-def _crowded(plan: Plan) -> float:
-    """Measure the speed of a core while the others work, too, as a part of its speed alone."""
+def _crowded(plan: Plan, frame_format: FrameFormat | None) -> float:
+    """Measure the speed of a core while the others work, too, as a part of its speed alone, by steps of the environment."""
     count = min(math.floor(cores()), _MOST_STEPPERS)
     if count < 2:
         return 1.0
-    first = next(iter(plan.models.values()), None)
-    of = (plan.task, first.frame_format if first else None, plan.renderings[0])
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     stepper: Any = ray.remote(num_cpus=0)(_Stepper).options(scheduling_strategy=here)
-    steppers = [stepper.remote(*of) for _ in range(count)]
+    steppers = [stepper.remote(plan.task, frame_format, plan.renderings[0]) for _ in range(count)]
     try:
         ray.get([each.__ray_ready__.remote() for each in steppers])
         alone = ray.get(steppers[0].work.remote())
@@ -183,32 +183,27 @@ def _crowded(plan: Plan) -> float:
     return min(1.0, alone.cpu_seconds / statistics.mean(work.cpu_seconds for work in together))
 
 
-def _encoding(plan: Plan, model_id: str, model: RewardModel) -> tuple[Work, float]:
+def _encoding(plan: Plan, model: RewardModel) -> tuple[Work, float]:
     """Start a server of a model as the sweep would, and measure one frame, scored for one spec; return also the model's memory."""
-    as_in_sweep = pool_configs(plan, f"fit-{uuid.uuid4().hex[:6]}")[model_id]
-    config = replace(as_in_sweep, servers=1, most_servers=1, cpus=0.0, shared=False)
-    check_placement([config], trial_cpus=0, trial_gpus=0)
-    edge, specs = model.frame_format.size, [plan.prompts[0].spec()]
-    frames = np.random.default_rng(0).integers(0, 256, (config.micro_batch, edge, edge, 3), np.uint8)
-    servers = start_pool(config, model)
-    try:
-        await_pool(config, servers, specs)
-        with closing(RewardPool.connect(config)) as pool:
-            in_model = [0.0]
+    settings = plan.sweep.pool.model_dump(include={"precision", "backend", "micro_batch", "gpus", "threads"})
+    edge, spec = model.frame_format.size, plan.prompts[0].spec()
+    frames = np.random.default_rng(0).integers(0, 256, (plan.sweep.pool.micro_batch, edge, edge, 3), np.uint8)
+    with reward_pool(model, spec, **settings) as pool:
+        (name,) = pool.config.server_names()
+        server = ray.get_actor(name, namespace=NAMESPACE)
+        in_model: list[float] = []
 
-            def score() -> int:
-                in_model.append(pool.submit(frames, specs).result().seconds)
-                return len(frames)
+        def score() -> int:
+            in_model.append(pool.submit(frames, [spec]).result().seconds)
+            return len(frames)
 
-            score()  # the first requests are slower
-            (served_before, _), asked = _of_server(servers[0]), len(in_model)
-            asking = _work(score)
-            (served, memory), requests = _of_server(servers[0]), len(in_model) - asked
-    finally:
-        for each in servers:
-            ray.kill(each)
-    count = requests * len(frames)
-    work = Work(sum(in_model[asked:]) / count, asking.cpu_seconds + (served - served_before) / count)
+        score()  # the first request is slower
+        in_model.clear()
+        before, _ = _of_server(server)
+        asking = _work(score)
+        after, memory = _of_server(server)
+    count = len(in_model) * len(frames)
+    work = Work(sum(in_model) / count, asking.cpu_seconds + (after - before) / count)
     return work, max(memory - SERVER_BYTES, model.parameters * 4.0)
 
 
